@@ -1,0 +1,70 @@
+"""Docstrings of Python's own standard library: real text that is on every machine.
+
+Read from the source files with `ast`, in the order of their paths, so that one Python version always
+gives one list.  Nothing is imported, so nothing of the library runs.
+"""
+
+from __future__ import annotations
+
+import ast
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from adaptry.errors import Missing
+
+
+@dataclass(frozen=True, slots=True)
+class Documented:
+    """A module, class or function; `signature` is of functions only; `paragraph` is its docstring's first."""
+
+    name: str
+    signature: str | None
+    paragraph: str
+
+
+def of_modules() -> Iterator[tuple[str, Documented]]:
+    """What the library's single-file modules document, each with its module's name."""
+    for path in sorted(_root().glob("*.py")):
+        for item in _documented(path):
+            yield path.stem, item
+
+
+def of_package(name: str) -> Iterator[Documented]:
+    """What one package (or the single-file module of that name) documents, its tests left out."""
+    module = _root() / f"{name}.py"
+    for path in [module] if module.exists() else sorted((_root() / name).rglob("*.py")):
+        if not {"test", "tests"} & set(path.parts):
+            yield from _documented(path)
+
+
+def _root() -> Path:
+    root = Path(sysconfig.get_path("stdlib"))
+    if not (root / "asyncio" / "events.py").exists():
+        raise Missing(
+            f"the demo learns from the sources of Python's standard library, and {root} holds none; "
+            "run it with a Python that has them (python.org's, your system's, uv's or conda's)"
+        )
+    return root
+
+
+def _documented(path: Path) -> Iterator[Documented]:
+    try:
+        tree = ast.parse(path.read_bytes())
+    except SyntaxError:  # lib2to3 and others keep files of other Pythons
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            paragraph = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
+            if paragraph:
+                yield Documented(_name(node, path), _signature(node), paragraph)
+
+
+def _name(node: ast.AST, path: Path) -> str:
+    return str(getattr(node, "name", path.stem))
+
+
+def _signature(node: ast.AST) -> str | None:
+    is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    return f"({ast.unparse(node.args)})" if is_function else None

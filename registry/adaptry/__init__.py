@@ -1,0 +1,37 @@
+"""Adaptry: a registry and lifecycle service for PEFT adapters.
+
+    import adaptry
+    registry = adaptry.connect()
+    adaptry.push(registry, adaptry.open_dir("out"), "acme/tone")
+
+Importing this costs nothing: names are loaded when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from adaptry.adapter.view import Adapter, open_dir
+    from adaptry.connect import connect
+    from adaptry.refs import Ref
+    from adaptry.transfer import pull, push
+
+_PLACES = {
+    "Adapter": "adaptry.adapter.view",
+    "Ref": "adaptry.refs",
+    "connect": "adaptry.connect",
+    "open_dir": "adaptry.adapter.view",
+    "pull": "adaptry.transfer",
+    "push": "adaptry.transfer",
+}
+__all__ = ["Adapter", "Ref", "connect", "open_dir", "pull", "push"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """(`Any`: whatever the name stands for.)"""
+    if name in _PLACES:
+        return getattr(importlib.import_module(_PLACES[name]), name)
+    raise AttributeError(f"module 'adaptry' has no attribute {name!r}")

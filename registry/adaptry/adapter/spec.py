@@ -1,0 +1,84 @@
+"""What an adapter is, derived from its tensors' headers and its config: never from a form.
+
+A spec names every tensor of the file exactly once: as part of a module's update, as a full weight that
+replaces one of the base, or as *unclaimed* (no rule of the method knows it). Nothing is silently dropped.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+LAYOUT = 1
+"""The version of this derivation; a catalog row derived by an older one is rebuilt by `reindex`."""
+
+ModuleKind = Literal["linear", "embedding", "conv", "parameter", "attention", "other"]
+ExtraKind = Literal["module", "bias", "saved_embedding", "token_rows"]
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class ModuleSpec(_Value):
+    """One adapted module.
+
+    `path` is the module's name in the model (`model.layers.0.self_attn.q_proj`). For LoRA kinds `down` is
+    lora_A, [rank, in] (or [rank, in, *kernel]), and `up` is lora_B, [out, rank]; `scale` multiplies up@down.
+    `tensors` maps the role of each tensor (`A`, `B`, `magnitude`, …) to its name in the file.
+    """
+
+    path: str
+    kind: ModuleKind
+    rank: int
+    alpha: float
+    scale: float
+    fan_in: int
+    fan_out: int
+    tensors: dict[str, str]
+
+
+class ExtraWeight(_Value):
+    """A full tensor that replaces one of the base (or rows of it): `modules_to_save`, biases, saved embeddings."""
+
+    target: str  # the parameter in the model, e.g. `lm_head.weight`
+    kind: ExtraKind
+    tensor: str  # its name in the file
+    shape: tuple[int, ...]
+
+
+class Spec(_Value):
+    """An adapter in values: enough to list, search, check and plan without opening a weight.
+
+    `traits` are the things that change how it may be used: `dora`, `rslora`, `pissa`, `target_parameters`, …
+    `parameters` counts elements, `size` is bytes of all tensors.
+    """
+
+    method: str
+    layout: int = LAYOUT
+    modules: tuple[ModuleSpec, ...] = ()
+    extras: tuple[ExtraWeight, ...] = ()
+    unclaimed: tuple[str, ...] = ()
+    traits: tuple[str, ...] = ()
+    dtypes: tuple[str, ...] = ()
+    parameters: int = 0
+    size: int = 0
+    base_name: str | None = None
+    task: str | None = None
+    peft_version: str | None = None
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The distinct ranks, smallest first; empty where the method has none."""
+        return tuple(sorted({module.rank for module in self.modules if module.rank}))
+
+    @property
+    def rank(self) -> int | None:
+        """The largest rank: what an engine must have room for."""
+        return max(self.ranks, default=None)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The last parts of the adapted modules' paths, sorted: `k_proj`, `q_proj`."""
+        return tuple(sorted({module.path.rsplit(".", 1)[-1] for module in self.modules}))

@@ -1,0 +1,69 @@
+"""The adapter view: config, spec and tensors' places, read from headers; weights only when asked.
+
+A view is immutable and cheap: opening one reads two headers. Functions take views and return views.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from adaptry.adapter.config import LIMITS, AdapterConfig, parse_config
+from adaptry.adapter.content import Content, FolderContent
+from adaptry.adapter.formats import CONFIG, WEIGHTS, list_folder
+from adaptry.adapter.header import Header, TensorInfo, read_header
+from adaptry.adapter.spec import Spec
+from adaptry.adapter.weights import weights_digest
+from adaptry.digest import Digest
+from adaptry.errors import NotFound
+from adaptry.methods import describe
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter wherever it is. `left_out` names files of its folder that are not part of it, with reasons."""
+
+    content: Content
+    config: AdapterConfig
+    header: Header
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def spec(self) -> Spec:
+        return describe(self.config, self.header.tensors)
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        return self.header.tensors
+
+    def tensor_bytes(self, name: str) -> bytes:
+        """One tensor's bytes as stored: little-endian, row-major, of `tensors[name]`'s dtype and shape."""
+        info = self.tensors[name]
+        return self.content.read(WEIGHTS, info.start, info.size)
+
+    def weights_digest(self) -> Digest:
+        """The digest of all weights, independent of the file's layout; reads everything once."""
+        return weights_digest(self.tensors, self.content.reader(WEIGHTS))
+
+
+def open_content(content: Content, left_out: Mapping[str, str] | None = None) -> Adapter:
+    """The adapter in `content`. Raises `NotFound`, `InvalidConfig`, `InvalidWeights`."""
+    for name in (CONFIG, WEIGHTS):
+        if name not in content.sizes:
+            raise NotFound(f"no adapter without {name}")
+    config = parse_config(content.whole(CONFIG, LIMITS.size))
+    header = read_header(content.reader(WEIGHTS), content.sizes[WEIGHTS], WEIGHTS)
+    return Adapter(content, config, header, left_out or {})
+
+
+def open_dir(folder: Path | str) -> Adapter:
+    """The adapter in a folder that PEFT's `save_pretrained` wrote.
+
+    Raises `NotFound` (no adapter there), `Unsupported` (a pickle; the message has the remedy),
+    `InvalidConfig`, `InvalidWeights`.
+    """
+    folder = Path(folder).expanduser()
+    listing = list_folder(folder)
+    return open_content(FolderContent(folder, list(listing.kept)), listing.left_out)

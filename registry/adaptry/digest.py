@@ -1,0 +1,84 @@
+"""Digests: the identity of bytes.
+
+A SHA-256, because the Hub, OCI registries and every `sha256sum` agree on it. A revision's digest is
+that of its manifest's bytes; a file's, that of the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from adaptry.errors import Invalid
+
+_PATTERN = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Digest:
+    """A SHA-256 of some bytes, written `sha256:<64 hex>`."""
+
+    hex: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        if not _PATTERN.fullmatch(text):
+            raise Invalid(f"not a digest: {text[:80]!r} (expected sha256:<64 lower-case hex digits>)")
+        return cls(text.removeprefix("sha256:"))
+
+    @classmethod
+    def of(cls, data: bytes | bytearray | memoryview) -> Self:
+        return cls(hashlib.sha256(data).hexdigest())
+
+    @classmethod
+    def of_chunks(cls, chunks: Iterable[bytes | memoryview]) -> Self:
+        hasher = hashlib.sha256()
+        for chunk in chunks:
+            hasher.update(chunk)
+        return cls(hasher.hexdigest())
+
+    @property
+    def short_id(self) -> str:
+        """The first 40 hex digits: serves where a git-like commit id is expected."""
+        return self.hex[:40]
+
+    @property
+    def brief(self) -> str:
+        """`sha256:` and 12 digits: what people read, and the shortest a ref accepts."""
+        return f"sha256:{self.hex[:12]}"
+
+    def __str__(self) -> str:
+        return f"sha256:{self.hex}"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """On the wire a digest is its text. (`Any`: pydantic's hook is typed so.)"""
+
+        def read(value: object) -> Digest:
+            if isinstance(value, Digest):
+                return value
+            try:
+                return cls.parse(str(value))
+            except Invalid as error:
+                raise ValueError(error.message) from None
+
+        return core_schema.no_info_plain_validator_function(
+            read,
+            json_schema_input_schema=core_schema.str_schema(pattern=f"^{_PATTERN.pattern}$"),
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                str, return_schema=core_schema.str_schema(pattern=f"^{_PATTERN.pattern}$")
+            ),
+        )
+
+
+def hashed(chunks: Iterable[bytes | memoryview], hasher: hashlib._Hash) -> Iterator[bytes | memoryview]:
+    """The same chunks, fed to `hasher` as they pass."""
+    for chunk in chunks:
+        hasher.update(chunk)
+        yield chunk

@@ -1,0 +1,62 @@
+"""Who is asking, and what they may do: pure rules over values.
+
+Whoever may not read a thing is told that it does not exist; only who may read it and not change it is
+told `Denied`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from adaptry.errors import Denied, NotFound
+from adaptry.refs import AdapterName
+
+Role = Literal["reader", "writer", "admin"]
+Visibility = Literal["private", "public"]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A name for the records, a role, and the namespaces (globs) it holds in.
+
+    An anonymous identity has no namespaces: it reads what is public, where the server lets it in at all.
+    """
+
+    name: str
+    role: Role = "reader"
+    namespaces: tuple[str, ...] = ()
+
+    def holds(self, namespace: str) -> bool:
+        return any(fnmatchcase(namespace, glob) for glob in self.namespaces)
+
+    def may_read(self, name: AdapterName, visibility: Visibility) -> bool:
+        return visibility == "public" or self.holds(name.namespace)
+
+    def may_write(self, name: AdapterName) -> bool:
+        return self.role in ("writer", "admin") and self.holds(name.namespace)
+
+    @property
+    def may_administer(self) -> bool:
+        """Tokens, and what belongs to no namespace."""
+        return self.role == "admin" and "*" in self.namespaces
+
+
+LOCAL = Identity("local", "admin", ("*",))
+ANONYMOUS = Identity("anonymous")
+
+
+def require_read(identity: Identity, name: AdapterName, visibility: Visibility) -> None:
+    """Raises `NotFound`, with the words of a thing that is not there."""
+    if not identity.may_read(name, visibility):
+        raise NotFound(f"no adapter {name}")
+
+
+def require_write(identity: Identity, name: AdapterName, visibility: Visibility | None) -> None:
+    """`visibility` is None for an adapter that does not exist yet. Raises `NotFound` or `Denied`."""
+    if identity.may_write(name):
+        return
+    if visibility is not None:
+        require_read(identity, name, visibility)
+    raise Denied(f"{identity.name} may not change {name}; ask for a token that writes to {name.namespace!r}")

@@ -1,0 +1,174 @@
+"""What a revision is, as declared by who pushed it.
+
+A manifest names files by digest, the base it was trained on, what it was derived from and how. It
+never says who pushed it, when, or under what name, nor anything we derive (spec, findings,
+fingerprints): those are catalog rows. Its canonical bytes are stored exactly; their digest *is* the
+revision, so equal content is one revision whoever pushes it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from adaptry import strictjson
+from adaptry.digest import Digest
+from adaptry.errors import Incompatible, Invalid, InvalidManifest, InvalidPath
+
+SCHEMA = 1
+MAX_FILES = 32
+MAX_FILE = 8 << 30
+MAX_REVISION = 16 << 30
+LIMITS = strictjson.Limits(size=1 << 20, depth=16, nodes=50_000)
+
+_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_WINDOWS_DEVICES = frozenset(
+    ["con", "prn", "aux", "nul", *(f"com{n}" for n in range(1, 10)), *(f"lpt{n}" for n in range(1, 10))]
+)
+
+
+def check_path(path: str) -> str:
+    """`path` if it is a name we store inside a revision: 1 to 3 plain segments, safe on every system.
+
+    Raises `InvalidPath`. No decoding happens here or later: `%2e` is refused by its characters.
+    """
+    segments = path.split("/")
+    if len(path) > 255 or len(segments) > 3:
+        raise InvalidPath(f"file name too long or too deep: {path[:80]!a} (3 segments, 255 characters)")
+    for segment in segments:
+        if not _SEGMENT.fullmatch(segment) or segment.endswith(".") or ".." in segment:
+            raise InvalidPath(
+                f"not a file name we store: {path[:80]!a} (segments of letters, digits, '.', '_', '-', "
+                "starting with a letter or digit)"
+            )
+        if segment.split(".")[0].lower() in _WINDOWS_DEVICES:
+            raise InvalidPath(f"{path[:80]!a} names a device on Windows; rename the file")
+    return path
+
+
+class FileEntry(BaseModel):
+    """One file of a revision: its name, its size in bytes, its SHA-256."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    size: int = Field(ge=0, le=MAX_FILE)
+    sha256: Digest
+
+
+class BaseClaim(BaseModel):
+    """The base an adapter says it was trained on: its content id if known, and the name it was given."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: Digest | None = None
+    name: str | None = Field(default=None, max_length=512)
+
+
+class Manifest(BaseModel):
+    """An immutable tree of files and what is declared about it. Its identity is `digest`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    schema_number: int = Field(default=SCHEMA, alias="schema")
+    files: tuple[FileEntry, ...]
+    base: BaseClaim | None = None
+    parents: tuple[Digest, ...] = Field(default=(), max_length=64)
+    recipe: dict[str, Any] | None = None  # what the user wrote; its shape belongs to `merging`
+    provenance: dict[str, str] = Field(default_factory=dict, max_length=64)
+
+    @model_validator(mode="after")
+    def _is_sound(self) -> Self:
+        if not self.files:
+            raise ValueError("a manifest names at least one file")
+        if len(self.files) > MAX_FILES:
+            raise ValueError(f"{len(self.files)} files; a revision has at most {MAX_FILES}")
+        if sum(entry.size for entry in self.files) > MAX_REVISION:
+            raise ValueError(f"over {MAX_REVISION >> 30} GiB in one revision")
+        paths = [check_path(entry.path) for entry in self.files]
+        if paths != sorted(paths):
+            raise ValueError("files must be sorted by path")
+        if len({path.lower() for path in paths}) != len(paths):
+            raise ValueError("two files differ only by case, or not at all")
+        return self
+
+    @classmethod
+    def of(
+        cls,
+        files: Mapping[str, tuple[int, Digest]],
+        *,
+        base: BaseClaim | None = None,
+        parents: tuple[Digest, ...] = (),
+        recipe: dict[str, Any] | None = None,
+        provenance: Mapping[str, str] | None = None,
+    ) -> Manifest:
+        """A manifest of `{path: (size, digest)}`. Raises `InvalidManifest` or `InvalidPath`."""
+        entries = tuple(
+            FileEntry(path=path, size=size, sha256=digest) for path, (size, digest) in sorted(files.items())
+        )
+        try:
+            return cls(
+                files=entries, base=base, parents=parents, recipe=recipe, provenance=dict(provenance or {})
+            )
+        except ValidationError as error:
+            raise InvalidManifest(_sentence(error)) from None
+
+    @classmethod
+    def parse(cls, data: bytes) -> Manifest:
+        """The manifest in `data`, which must be its canonical bytes.
+
+        Raises `Incompatible` for a schema this version does not know, else `InvalidManifest`.
+        """
+        try:
+            document = strictjson.loads(data, LIMITS, "the manifest")
+        except Invalid as error:
+            raise InvalidManifest(error.message) from None
+        if not isinstance(document, dict):
+            raise InvalidManifest("a manifest is a JSON object")
+        schema = document.get("schema")
+        if isinstance(schema, int) and not isinstance(schema, bool) and schema > SCHEMA:
+            raise Incompatible(
+                f"this manifest is of schema {schema} and this Adaptry reads schema {SCHEMA}: upgrade adaptry"
+            )
+        if schema != SCHEMA or isinstance(schema, bool):
+            raise InvalidManifest(f'a manifest says "schema": {SCHEMA}')
+        try:
+            manifest = cls.model_validate(document)
+        except ValidationError as error:
+            raise InvalidManifest(_sentence(error)) from None
+        if manifest.to_bytes() != data:
+            raise InvalidManifest(
+                "the manifest is not in canonical form (sorted keys, no spaces, no empty fields), "
+                "so its digest would not be its identity"
+            )
+        return manifest
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON: sorted keys, no spaces, empty fields left out."""
+        document = self.model_dump(mode="json", by_alias=True)
+        kept = {key: value for key, value in document.items() if value not in (None, [], {})}
+        if self.base:
+            kept["base"] = self.base.model_dump(mode="json", exclude_none=True)
+        return strictjson.canonical(kept)
+
+    @property
+    def digest(self) -> Digest:
+        return Digest.of(self.to_bytes())
+
+    @property
+    def size(self) -> int:
+        """All files together, in bytes."""
+        return sum(entry.size for entry in self.files)
+
+    def file(self, path: str) -> FileEntry | None:
+        return next((entry for entry in self.files if entry.path == path), None)
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    reason = str(first["msg"]).removeprefix("Value error, ")
+    return f"not a manifest: {where + ': ' if where else ''}{reason}"

@@ -1,0 +1,138 @@
+"""The search language: words and `field:value` terms, all of which must hold.
+
+    base:org/model method:lora rank<=16 module:q_proj metric.accuracy>=0.9 alias:prod tone
+
+Of several values of a metric the newest counts, unless `max:` or `min:` stands before it. A `-` before a
+term turns it around. Parsing gives a value; `catalog.search` turns it into SQL.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from adaptry.errors import InvalidQuery
+
+Operator = Literal["=", "!=", "<", "<=", ">", ">="]
+Pick = Literal["newest", "max", "min"]
+
+TEXT_FIELDS = ("name", "namespace", "base", "method", "module", "trait", "alias", "tag", "state", "by")
+NUMBER_FIELDS = ("rank", "size", "parameters", "version", "downloads")
+GRAMMAR = (
+    "words to find in names and descriptions; "
+    + ", ".join(f"{field}:TEXT" for field in TEXT_FIELDS)
+    + " (text may end in *); "
+    + ", ".join(NUMBER_FIELDS)
+    + " and metric.NAME (or max:metric.NAME, min:metric.NAME) with = != < <= > >= and a number; "
+    "a - before a term excludes"
+)
+MAX_LENGTH = 1024
+MAX_TERMS = 32
+
+_TERM = re.compile(r'-?(?:[^\s"]|"[^"]*")+')
+_METRIC = re.compile(r"(?:(max|min):)?metric\.([A-Za-z0-9][A-Za-z0-9_./-]{0,63}?)(<=|>=|!=|=|<|>|:)(.+)")
+_NUMBER = re.compile(rf"({'|'.join(NUMBER_FIELDS)})(<=|>=|!=|=|<|>|:)(.+)")
+_TEXT = re.compile(r"([a-z]+):(.*)", re.DOTALL)
+_SUFFIXES = {
+    "k": 1e3,
+    "m": 1e6,
+    "g": 1e9,
+    "kb": 1e3,
+    "mb": 1e6,
+    "gb": 1e9,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word in the adapter's name or description."""
+
+    text: str
+    negated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TextTerm:
+    """A field that equals a text, or begins with it."""
+
+    field: str
+    text: str
+    is_prefix: bool = False
+    negated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NumberTerm:
+    """A numeric field compared with a number."""
+
+    field: str
+    operator: Operator
+    value: float
+    negated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MetricTerm:
+    """A metric compared with a number; `pick` says which of its values counts."""
+
+    metric: str
+    operator: Operator
+    value: float
+    pick: Pick = "newest"
+    negated: bool = False
+
+
+Term = Word | TextTerm | NumberTerm | MetricTerm
+
+
+def parse(text: str) -> tuple[Term, ...]:
+    """The terms of a query; an empty text matches everything. Raises `InvalidQuery` that says where and shows the grammar."""
+    if len(text) > MAX_LENGTH:
+        raise InvalidQuery(f"a query is at most {MAX_LENGTH} characters")
+    if text.count('"') % 2:
+        raise InvalidQuery(f"a quotation mark is not closed in {text!r}")
+    terms = tuple(_term(token) for token in _TERM.findall(text))
+    if len(terms) > MAX_TERMS:
+        raise InvalidQuery(f"a query has at most {MAX_TERMS} terms")
+    return terms
+
+
+def _term(token: str) -> Term:
+    negated = token.startswith("-") and len(token) > 1
+    body = (token[1:] if negated else token).replace('"', "")
+    if match := _METRIC.fullmatch(body):
+        pick: Pick = "max" if match[1] == "max" else "min" if match[1] == "min" else "newest"
+        return MetricTerm(match[2], _operator(match[3]), _number(match[4], body), pick, negated)
+    if match := _NUMBER.fullmatch(body):
+        return NumberTerm(match[1], _operator(match[2]), _number(match[3], body), negated)
+    if match := _TEXT.fullmatch(body):
+        field, text = match[1], match[2]
+        if field not in TEXT_FIELDS:
+            raise InvalidQuery(f"unknown field {field!r} in {token[:80]!r}: {GRAMMAR}")
+        if not text.strip("*"):
+            raise InvalidQuery(f"{field}: needs a text, as in {field}:something")
+        return TextTerm(field, text.rstrip("*"), text.endswith("*"), negated)
+    if re.search(r"[<>=]", body):
+        raise InvalidQuery(f"cannot compare in {token[:80]!r}: {GRAMMAR}")
+    return Word(body, negated)
+
+
+def _operator(text: str) -> Operator:
+    operators: dict[str, Operator] = {"<": "<", "<=": "<=", ">": ">", ">=": ">=", "!=": "!="}
+    return operators.get(text, "=")
+
+
+def _number(text: str, where: str) -> float:
+    match = re.fullmatch(r"([-+0-9.eE]+)\s*([A-Za-z]*)", text)
+    try:
+        value = float(match[1]) * (_SUFFIXES[match[2].lower()] if match[2] else 1) if match else math.nan
+    except (ValueError, KeyError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise InvalidQuery(f"not a number: {text[:40]!r} in {where[:80]!r}")
+    return value

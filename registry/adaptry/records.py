@@ -1,0 +1,182 @@
+"""What a registry answers: values that are also the wire format. Database rows never leave `catalog`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from adaptry.adapter.spec import Spec
+from adaptry.digest import Digest
+from adaptry.fingerprint import Match, Roots
+from adaptry.identity import Visibility
+from adaptry.lifecycle import State
+from adaptry.manifest import FileEntry, Manifest
+from adaptry.refs import AdapterName
+from adaptry.report import Report
+
+BaseStatus = Literal["verified", "declared", "unknown"]
+"""Whether the base is one this registry knows by content, only claimed by name, or not named at all."""
+
+Tag = Annotated[str, Field(pattern=r"^[^\s,]{1,64}$")]
+MetricName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,63}$")]
+Item = TypeVar("Item")
+
+
+class Value(BaseModel):
+    """A frozen answer. Unknown fields are ignored, so that an older client reads a newer server."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Page(Value, Generic[Item]):
+    """Some items, and where to go on: pass `next` as the cursor; None at the end."""
+
+    items: tuple[Item, ...]
+    next: str | None = None
+
+
+class AdapterEdit(Value):
+    """What people say about an adapter. None leaves a field as it is (on create: the default)."""
+
+    description: str | None = Field(default=None, max_length=4096)
+    tags: tuple[Tag, ...] | None = Field(default=None, max_length=64)
+    visibility: Visibility | None = None
+
+
+class AdapterInfo(Value):
+    """A line of versions. `latest` is the newest active version's number."""
+
+    name: AdapterName
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    visibility: Visibility = "private"
+    created_at: datetime
+    updated_at: datetime
+    versions: int = 0
+    latest: int | None = None
+    downloads: int = 0
+
+
+class VersionInfo(Value):
+    """A version in one line: what listings and searches show."""
+
+    name: AdapterName
+    number: int
+    digest: Digest
+    state: State = "active"
+    created_at: datetime
+    created_by: str
+    method: str
+    rank: int | None = None
+    targets: tuple[str, ...] = ()
+    traits: tuple[str, ...] = ()
+    parameters: int = 0
+    size: int = 0
+    weights: Digest
+    base_id: Digest | None = None
+    base_name: str | None = None
+    base_status: BaseStatus = "unknown"
+    aliases: tuple[str, ...] = ()
+    metrics: dict[str, float] = {}
+    findings: int = 0
+    downloads: int = 0
+
+
+class VersionDetail(Value):
+    """Everything about a version. `forced` is the reason given for pushing past blocking findings."""
+
+    version: VersionInfo
+    manifest: Manifest
+    spec: Spec
+    report: Report
+    forced: str | None = None
+
+
+class PushOptions(Value):
+    """What goes along with a revision: metrics, the reason for pushing it although the checks refuse it,
+    an alias to set on it, and whether an adapter that does not exist yet is created."""
+
+    metrics: dict[MetricName, float] = Field(default_factory=dict, max_length=64)
+    force_reason: str | None = Field(default=None, min_length=3, max_length=1024)
+    alias: str | None = None
+    create: bool = True
+
+
+class Pushed(Value):
+    """The version a push ended at. `is_new` is False where that revision was there already."""
+
+    version: VersionInfo
+    is_new: bool
+    report: Report
+
+
+class Upload(Value):
+    """An upload session: bytes up to `offset` are kept; go on from there. `size` is the whole file's."""
+
+    id: str
+    offset: int
+    size: int
+
+
+class AliasInfo(Value):
+    """An alias now. `generation` grows with every move; pass it as `was` to move on from here."""
+
+    alias: str
+    number: int
+    digest: Digest
+    generation: int
+    moved_at: datetime
+    moved_by: str
+
+
+class MetricInfo(Value):
+    """One logged value of a metric."""
+
+    metric: str
+    value: float
+    number: int
+    logged_at: datetime
+    logged_by: str
+
+
+class Event(Value):
+    """Something that happened. `detail` has the before and after, as text."""
+
+    seq: int
+    at: datetime
+    by: str
+    kind: str
+    name: AdapterName | None = None
+    number: int | None = None
+    detail: dict[str, str] = {}
+
+
+class BaseInfo(Value):
+    """A base as listed: its id, the names it goes by, its shape in numbers, and what evidence there is."""
+
+    id: Digest
+    names: tuple[str, ...] = ()
+    architecture: Digest
+    model_type: str | None = None
+    parameters: int = 0
+    dtypes: tuple[str, ...] = ()
+    roots: Roots | None = None
+    tokenizer: Digest | None = None
+    stored: tuple[FileEntry, ...] = ()
+    adapters: int = 0
+    created_at: datetime
+    created_by: str
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether its weights are kept here, so that anyone who may read it can merge."""
+        return bool(self.stored)
+
+
+class BaseMatch(Value):
+    """A known base and how alike it is to the one asked about."""
+
+    base: BaseInfo
+    match: Match

@@ -1,0 +1,225 @@
+"""How people name things: `acme/tone`, `acme/tone@3`, `acme/tone@prod`, `acme/tone@sha256:…`.
+
+Parsing either gives a valid value or an error that shows the grammar. Which revision a ref means is
+for a registry to say; this file only knows how it is written. Names follow the Hub's rule, so that an
+adapter can be reached through the Hub protocol under the name it has here.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any, Self
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from adaptry.digest import Digest
+from adaptry.errors import InvalidRef
+
+GRAMMAR = (
+    "a ref is namespace/name, then nothing (latest), @3 or @v3 (version), @prod (alias or branch), "
+    "or @sha256:<12 or more hex digits>"
+)
+RESERVED_NAMESPACES = frozenset(
+    [
+        "api",
+        "v1",
+        "v2",
+        "v3",
+        "xet",
+        "datasets",
+        "spaces",
+        "kernels",
+        "buckets",
+        "models",
+        "settings",
+        "docs",
+        "static",
+        "health",
+        "healthz",
+        "readyz",
+        "metrics",
+        "login",
+        "logout",
+        "assets",
+        "bases",
+        "new",
+        "search",
+        "openapi.json",
+        "favicon.ico",
+        "robots.txt",
+    ]
+)
+_PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
+_ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_VERSION = re.compile(r"v?([1-9][0-9]{0,8})")
+_DIGEST = re.compile(r"sha256:([0-9a-f]{12,64})")
+_HEX_ID = re.compile(r"[0-9a-f]{7,64}")
+
+
+def _part_problem(part: str) -> str | None:
+    if not _PART.fullmatch(part):
+        return "letters, digits, '.', '_' and '-', 1 to 96 of them, not starting or ending with '.' or '-'"
+    if "--" in part or ".." in part or part.lower().endswith(".git"):
+        return "'--', '..' and a final '.git' are not allowed"
+    return None
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class AdapterName:
+    """`acme/tone`: who owns an adapter and what it is called."""
+
+    namespace: str
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        namespace, slash, name = text.partition("/")
+        if not slash:
+            raise InvalidRef(f"not an adapter name: {text[:200]!r} has no namespace ({GRAMMAR})")
+        for part in (namespace, name):
+            if problem := _part_problem(part):
+                raise InvalidRef(f"not an adapter name: {text[:200]!r} ({problem}; {GRAMMAR})")
+        if namespace.lower() in RESERVED_NAMESPACES:
+            raise InvalidRef(f"the namespace {namespace!r} is reserved; choose another")
+        return cls(namespace, name)
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """On the wire a name is its text. (`Any`: pydantic's hook is typed so.)"""
+
+        def read(value: object) -> AdapterName:
+            if isinstance(value, AdapterName):
+                return value
+            try:
+                return cls.parse(str(value))
+            except InvalidRef as error:
+                raise ValueError(error.message) from None
+
+        return core_schema.no_info_plain_validator_function(
+            read,
+            json_schema_input_schema=core_schema.str_schema(),
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                str, return_schema=core_schema.str_schema()
+            ),
+        )
+
+
+def parse_alias(text: str) -> str:
+    """An alias that may be set: not `latest`, `main`, digits, `v<digits>`, or 7 or more hex digits."""
+    if not _ALIAS.fullmatch(text) or text.startswith("refs"):
+        raise InvalidRef(
+            f"not an alias: {text[:80]!r} (letters, digits, '.', '_' and '-', 1 to 64, not starting with refs)"
+        )
+    if text in ("latest", "main") or text.isdigit() or _VERSION.fullmatch(text) or _HEX_ID.fullmatch(text):
+        raise InvalidRef(
+            f"the alias {text!r} would be mistaken for something else "
+            "(latest, main, digits, v<digits> and 7 or more hex digits are taken); choose a word such as prod"
+        )
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Latest:
+    """The newest version that is active."""
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A version by its number."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """An alias, or a branch."""
+
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class ByDigest:
+    """A revision by its digest or a prefix of it, 7 hex digits or more."""
+
+    prefix: str
+
+    def matches(self, digest: Digest) -> bool:
+        return digest.hex.startswith(self.prefix)
+
+
+Selector = Latest | Number | Label | ByDigest
+
+
+def parse_selector(text: str) -> Selector:
+    """What stands behind the `@` of a ref: `latest`, `3`, `v3`, `prod`, `sha256:…`, a bare hex id."""
+    if text in ("latest", "main"):
+        return Latest()
+    if match := _VERSION.fullmatch(text):
+        return Number(int(match[1]))
+    if match := _DIGEST.fullmatch(text):
+        return ByDigest(match[1])
+    if _HEX_ID.fullmatch(text):
+        return ByDigest(text)
+    if _ALIAS.fullmatch(text):
+        return Label(text)
+    raise InvalidRef(f"not a version, alias or digest: {text[:80]!r} ({GRAMMAR})")
+
+
+def format_selector(selector: Selector) -> str:
+    match selector:
+        case Latest():
+            return "latest"
+        case Number(number):
+            return str(number)
+        case Label(label):
+            return label
+        case ByDigest(prefix):
+            return f"sha256:{prefix}" if len(prefix) >= 12 else prefix
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """An adapter's name and which of its revisions is meant."""
+
+    name: AdapterName
+    selector: Selector = Latest()
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        name, at, selector = text.partition("@")
+        return cls(AdapterName.parse(name), parse_selector(selector) if at else Latest())
+
+    def at(self, selector: Selector) -> Ref:
+        return Ref(self.name, selector)
+
+    def __str__(self) -> str:
+        if isinstance(self.selector, Latest):
+            return str(self.name)
+        return f"{self.name}@{format_selector(self.selector)}"
+
+
+def is_folder(text: str) -> bool:
+    """Whether an argument that may be a ref or a folder means a folder: only `./ ../ / ~` do."""
+    return (
+        text in (".", "..") or text.startswith(("./", "../", "/", "~", ".\\", "..\\")) or text[1:3] == ":\\"
+    )
+
+
+def split_weight(text: str) -> tuple[str, float]:
+    """`acme/tone@prod=0.7` → (`acme/tone@prod`, 0.7); without `=`, weight 1. Finite numbers only."""
+    source, equals, weight = text.rpartition("=")
+    if not equals:
+        return text, 1.0
+    try:
+        value = float(weight)
+    except ValueError:
+        raise InvalidRef(f"not a weight: {weight[:40]!r} in {text[:200]!r} (write REF=0.7)") from None
+    if not math.isfinite(value):
+        raise InvalidRef(f"a weight must be finite, not {weight!r} (write REF=0.7)")
+    return source, value

@@ -1,0 +1,185 @@
+"""The registry: the narrow waist that every verb is written against.
+
+`LocalRegistry` (a catalog and blobs) and `HttpRegistry` (a server) are the two implementations; they pass
+the same contract suite, errors included. Every call for bytes names the adapter or base it is for: a
+digest alone opens nothing. All methods raise `Unavailable` when the store or server cannot answer.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+
+from adaptry.digest import Digest
+from adaptry.fingerprint import BaseRecord
+from adaptry.manifest import FileEntry
+from adaptry.records import (
+    AdapterEdit,
+    AdapterInfo,
+    AliasInfo,
+    BaseInfo,
+    Event,
+    MetricInfo,
+    Page,
+    Pushed,
+    PushOptions,
+    Upload,
+    VersionDetail,
+    VersionInfo,
+)
+from adaptry.refs import AdapterName, Ref
+
+Owner = AdapterName | Digest
+"""Whom bytes belong to: an adapter by name, or a base by id."""
+
+
+class Registry(ABC):
+    """Versioned adapters and the bases they fit. Pages hold at most `limit` (1 to 200) items."""
+
+    # Adapters
+
+    @abstractmethod
+    def create_adapter(self, name: AdapterName, edit: AdapterEdit) -> AdapterInfo:
+        """A new, empty adapter; private unless `edit` says otherwise. Raises `Conflict`, `Denied`.
+
+        Reviving a deleted name goes on with its numbering.
+        """
+
+    @abstractmethod
+    def adapter(self, name: AdapterName) -> AdapterInfo:
+        """Raises `NotFound`."""
+
+    @abstractmethod
+    def adapters(
+        self, namespace: str | None = None, cursor: str | None = None, limit: int = 50
+    ) -> Page[AdapterInfo]:
+        """Adapters in name order, of one namespace or of all that may be read."""
+
+    @abstractmethod
+    def edit_adapter(self, name: AdapterName, edit: AdapterEdit) -> AdapterInfo:
+        """Raises `NotFound`, `Denied`."""
+
+    @abstractmethod
+    def rename_adapter(self, name: AdapterName, to: AdapterName) -> AdapterInfo:
+        """Versions, aliases and history go along. Raises `NotFound`, `Denied`, `Conflict` where `to` is taken."""
+
+    @abstractmethod
+    def delete_adapter(self, name: AdapterName) -> None:
+        """Leaves a tombstone: only its namespace can revive the name. Raises `NotFound`, `Denied`, `Conflict` (aliased)."""
+
+    # Bytes
+
+    @abstractmethod
+    def has_file(self, owner: Owner, digest: Digest) -> bool:
+        """Whether `owner` already has these bytes. Never tells of another owner's."""
+
+    @abstractmethod
+    def open_upload(self, owner: Owner, digest: Digest, size: int) -> Upload:
+        """A session for a file of `size` bytes; an idle unfinished one for the same bytes is taken up again."""
+
+    @abstractmethod
+    def append_upload(self, upload: Upload, offset: int, chunks: Iterable[bytes]) -> Upload:
+        """Adds bytes at `offset`, streaming; what arrived before an interruption is kept.
+
+        Raises `OffsetMismatch` (with the right offset), `Conflict` (someone else is writing), `NotFound`
+        (expired), `TooLarge` (more than was announced), `StorageFull`.
+        """
+
+    @abstractmethod
+    def finish_upload(self, upload: Upload) -> None:
+        """Verifies and publishes; again is a no-op. Raises `DigestMismatch` and keeps nothing, `Conflict` if bytes are missing."""
+
+    @abstractmethod
+    def read_file(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
+        """The file's bytes from `start` on, in pieces of at most 1 MiB, not verified. Raises `NotFound`."""
+
+    # Revisions and versions
+
+    @abstractmethod
+    def put_revision(self, name: AdapterName, manifest: bytes, options: PushOptions) -> Pushed:
+        """Admits a revision whose files are here: derives its spec, runs the checks, numbers it.
+
+        A known digest gives its version back. Raises `InvalidManifest`, `InvalidConfig`, `InvalidWeights`,
+        `NotFound` (a file is missing), `Refused` (the checks block and there is no reason to force), `Denied`.
+        """
+
+    @abstractmethod
+    def version(self, ref: Ref) -> VersionInfo:
+        """What a ref means now. Raises `NotFound`, or `Conflict` for an ambiguous digest prefix."""
+
+    @abstractmethod
+    def detail(self, ref: Ref) -> VersionDetail:
+        """As `version`, with manifest, spec and report."""
+
+    @abstractmethod
+    def versions(self, name: AdapterName, cursor: str | None = None, limit: int = 50) -> Page[VersionInfo]:
+        """Newest first. Raises `NotFound`."""
+
+    @abstractmethod
+    def search(self, query: str, cursor: str | None = None, limit: int = 50) -> Page[VersionInfo]:
+        """Versions that match (`query.GRAMMAR`), newest first. Raises `InvalidQuery`."""
+
+    @abstractmethod
+    def count_download(self, ref: Ref) -> None:
+        """One pull, however many files."""
+
+    # Aliases and history
+
+    @abstractmethod
+    def aliases(self, name: AdapterName) -> tuple[AliasInfo, ...]:
+        """In name order. Raises `NotFound`."""
+
+    @abstractmethod
+    def move_alias(self, name: AdapterName, alias: str, to: Digest, was: int | None) -> AliasInfo:
+        """Compare-and-swap: moves only if the alias's generation is `was` (None: it does not exist).
+
+        Raises `Conflict` with the state found, `NotFound`, `Denied`, `InvalidRef`.
+        """
+
+    @abstractmethod
+    def remove_alias(self, name: AdapterName, alias: str, was: int) -> None:
+        """Raises as `move_alias`."""
+
+    @abstractmethod
+    def history(self, name: AdapterName, cursor: str | None = None, limit: int = 50) -> Page[Event]:
+        """What happened to an adapter, newest first. Raises `NotFound`."""
+
+    # Metrics
+
+    @abstractmethod
+    def log_metrics(self, ref: Ref, metrics: Mapping[str, float]) -> None:
+        """Appends values; nothing is overwritten. Raises `NotFound`, `Denied`, `Invalid` (not finite, bad name)."""
+
+    @abstractmethod
+    def metrics(self, ref: Ref) -> tuple[MetricInfo, ...]:
+        """Every value ever logged for a version, oldest first."""
+
+    # Bases
+
+    @abstractmethod
+    def put_base(self, record: BaseRecord, names: tuple[str, ...] = ()) -> BaseInfo:
+        """Registers a base by content; a known id gains names and evidence. Raises `Conflict` where a name is another's."""
+
+    @abstractmethod
+    def base(self, key: str) -> BaseInfo:
+        """By name, id, or the beginning of an id (12 digits). Raises `NotFound`, `Conflict` (ambiguous)."""
+
+    @abstractmethod
+    def base_record(self, id: Digest) -> BaseRecord:
+        """Everything known about a base but its weights. Raises `NotFound`."""
+
+    @abstractmethod
+    def bases(self, cursor: str | None = None, limit: int = 50) -> Page[BaseInfo]:
+        """Newest first."""
+
+    @abstractmethod
+    def bases_like(self, architecture: Digest) -> tuple[BaseInfo, ...]:
+        """The bases of one architecture: the only ones whose weights need comparing."""
+
+    @abstractmethod
+    def store_base(self, id: Digest, files: tuple[FileEntry, ...]) -> BaseInfo:
+        """Marks a base's uploaded files as its weights. Raises `NotFound` where a file is missing."""
+
+    @abstractmethod
+    def read_base_file(self, id: Digest, path: str, start: int = 0) -> Iterator[bytes]:
+        """As `read_file`, of a stored base."""

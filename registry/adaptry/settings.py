@@ -1,0 +1,40 @@
+"""Where things are and what is allowed: the environment, read once at an entry point."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`registry` is a URL or a folder; None means the embedded registry in the user's data folder."""
+
+    registry: str | None = None
+    token: str | None = None
+    ca_bundle: str | None = None
+    proxy: str | None = None
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
+        """Reads ADAPTRY_URL, ADAPTRY_TOKEN, ADAPTRY_CA_BUNDLE (or SSL_CERT_FILE, REQUESTS_CA_BUNDLE), ADAPTRY_PROXY."""
+        return cls(
+            registry=environ.get("ADAPTRY_URL") or None,
+            token=environ.get("ADAPTRY_TOKEN") or None,
+            ca_bundle=environ.get("ADAPTRY_CA_BUNDLE")
+            or environ.get("REQUESTS_CA_BUNDLE")
+            or environ.get("SSL_CERT_FILE")
+            or None,
+            proxy=environ.get("ADAPTRY_PROXY") or None,
+        )
+
+
+def data_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """ADAPTRY_HOME, or the user's data folder for adaptry."""
+    if environ.get("ADAPTRY_HOME"):
+        return Path(environ["ADAPTRY_HOME"]).expanduser()
+    from platformdirs import user_data_path
+
+    return user_data_path("adaptry")
