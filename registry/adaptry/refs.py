@@ -166,7 +166,7 @@ def parse_selector(text: str) -> Selector:
         return ByDigest(match[1])
     if _HEX_ID.fullmatch(text):
         return ByDigest(text)
-    if _ALIAS.fullmatch(text):
+    if _ALIAS.fullmatch(text) and not text.removeprefix("v").isdigit():
         return Label(text)
     raise InvalidRef(f"not a version, alias or digest: {text[:80]!r} ({GRAMMAR})")
 

@@ -1,0 +1,137 @@
+"""What a base's `config.json` says that its shapes do not: heads, rope, norms, tying; in one spelling.
+
+transformers 4 and 5 write the same model differently (`rope_theta` beside `rope_scaling`, or `rope_parameters`;
+defaults written or left out), and every family has its own words for the same number. Facts are the
+one spelling in which bases are compared and adapters checked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+# One word per number; the first of a family's words that the config has is taken.
+_NUMBERS: Mapping[str, tuple[str, ...]] = {
+    "hidden_size": ("hidden_size", "n_embd", "d_model", "dim"),
+    "layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
+    "heads": ("num_attention_heads", "n_head", "n_heads", "num_heads"),
+    "kv_heads": ("num_key_value_heads", "num_kv_heads"),
+    "head_dim": ("head_dim", "d_kv"),
+    "vocab_size": ("vocab_size",),
+    "experts": ("num_local_experts", "num_experts", "n_routed_experts"),
+    "experts_per_token": ("num_experts_per_tok", "num_experts_per_token", "moe_topk"),
+    "norm_eps": ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps"),
+}
+_WORDS: Mapping[str, tuple[str, ...]] = {
+    "act": ("hidden_act", "hidden_activation", "activation_function", "feed_forward_proj"),
+}
+_PARTS = ("text_config", "vision_config", "audio_config", "encoder", "decoder", "llm_config")
+_ROPE_THETA = ("rope_theta", "rotary_emb_base")
+_ROPE_PART = ("partial_rotary_factor", "rotary_pct")
+_DEFAULT_THETA = 10_000
+
+_NOT_IDENTITY = frozenset(["architectures", "tie_word_embeddings", "quantization"])
+
+
+def facts_of(config: Mapping[str, Any], is_tied: bool) -> dict[str, Any]:
+    """The facts of a config as JSON values, defaults filled in (`Any`: a config's fields are the model's own).
+
+    `is_tied` is what is so, not what is written: the caller has seen the weights.
+    """
+    facts = _part_facts(config)
+    facts["tie_word_embeddings"] = is_tied
+    names = config.get("architectures")
+    if isinstance(names, list):
+        facts["architectures"] = [name for name in names if isinstance(name, str)]
+    quantization = config.get("quantization_config")
+    if isinstance(quantization, dict):
+        facts["quantization"] = str(quantization.get("quant_method") or "unknown")[:40]
+    return facts
+
+
+def identity_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts that two copies of one model share. The head a model was saved with is not among them (its
+    tensors show), nor is tying (the same)."""
+    return {key: value for key, value in facts.items() if key not in _NOT_IDENTITY}
+
+
+def vocabulary(facts: Mapping[str, Any]) -> int | None:
+    """The size of the vocabulary that text goes through; of a model of several parts, its language part's."""
+    for part in (facts, facts.get("text_config"), facts.get("llm_config")):
+        if isinstance(part, Mapping) and isinstance(part.get("vocab_size"), int):
+            return int(part["vocab_size"])
+    return None
+
+
+def _part_facts(config: Mapping[str, Any]) -> dict[str, Any]:
+    facts: dict[str, Any] = {"model_type": str(config.get("model_type") or "unknown")[:64]}
+    for fact, words in _NUMBERS.items():
+        value = _first(config, words, int | float)
+        if value is not None:
+            facts[fact] = _number(value)
+    for fact, words in _WORDS.items():
+        word = _first(config, words, str)
+        if word is not None:
+            facts[fact] = word
+    heads = facts.get("heads")
+    if isinstance(heads, int) and heads > 0:
+        facts.setdefault("kv_heads", heads)
+        if "hidden_size" in facts:
+            facts.setdefault("head_dim", facts["hidden_size"] // heads)
+    facts["rope"] = _rope(config)
+    for part in _PARTS:
+        if isinstance(config.get(part), dict):
+            facts[part] = _part_facts(config[part])
+    return facts
+
+
+def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Rotary embeddings as transformers 5 says it; models with two kinds of layers have one entry for each."""
+    written = config.get("rope_parameters")
+    theta = _first(config, _ROPE_THETA, int | float)
+    part = _first(config, _ROPE_PART, int | float)
+    if isinstance(written, dict) and any(isinstance(value, dict) for value in written.values()):
+        kinds = {kind: value for kind, value in written.items() if isinstance(value, dict)}
+        return {kind: _rope_kind(value, theta, part) for kind, value in kinds.items()}
+    if isinstance(written, dict):
+        return _rope_kind(written, theta, part)
+    scaling = config.get("rope_scaling")
+    whole = _rope_kind(scaling if isinstance(scaling, dict) else {}, theta, part)
+    local = config.get("rope_local_base_freq")
+    if isinstance(local, int | float):
+        return {"full_attention": whole, "sliding_attention": _rope_kind({}, local, part)}
+    return whole
+
+
+def _rope_kind(written: Mapping[str, Any], theta: Any, part: Any) -> dict[str, Any]:
+    kind = str(written.get("rope_type") or written.get("type") or "default")
+    rope: dict[str, Any] = {
+        "rope_type": kind,
+        "rope_theta": _number(written.get("rope_theta", theta if theta is not None else _DEFAULT_THETA)),
+        "partial": _number(written.get("partial_rotary_factor", part if part is not None else 1)),
+    }
+    for key, value in written.items():
+        if key in ("rope_type", "type", "rope_theta", "partial_rotary_factor"):
+            continue
+        if isinstance(value, list):
+            rope[key] = [_number(item) for item in value]
+        elif value is not None:
+            rope[key] = _number(value)
+    return rope
+
+
+def _first(config: Mapping[str, Any], words: tuple[str, ...], kind: Any) -> Any:
+    """The first of `words` with a value of `kind` (a type or a union of them)."""
+    for word in words:
+        value = config.get(word)
+        if isinstance(value, kind) and not isinstance(value, bool):
+            return value
+    return None
+
+
+def _number(value: Any) -> Any:
+    """10000.0 and 10000 are one number, and so are their digests."""
+    if isinstance(value, float) and math.isfinite(value) and value == int(value):
+        return int(value)
+    return value

@@ -1,0 +1,29 @@
+"""Named places where a test lets the process die, to see what a power cut would leave behind.
+
+`ADAPTRY_FAILPOINT=blobs.before_rename` kills the process with SIGKILL when it gets there. Unarmed, reaching
+a place is one look into the environment, a few times a push.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+
+VARIABLE = "ADAPTRY_FAILPOINT"
+NAMES = (
+    "uploads.after_open",
+    "blobs.before_fsync",
+    "blobs.before_rename",
+    "blobs.after_rename",
+    "uploads.after_publish",
+    "revisions.before_rows",
+    "catalog.before_commit",
+    "catalog.after_commit",
+)
+
+
+def reach(name: str, environ: Mapping[str, str] = os.environ) -> None:
+    """Does not come back if `name` is the armed place."""
+    if environ.get(VARIABLE) == name:
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,120 @@
+"""Making a base's fingerprint: from its headers and config, and a few short reads of each tensor.
+
+The id asks what survives every way of writing a model down: names are normalised, buffers dropped, a tied
+head's copy is one weight with the embedding, config spellings are one. What remains is
+hashed as canonical JSON, so a base resharded, renamed or saved by another version keeps its id.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from adaptry.adapter.content import open_regular, read_at
+from adaptry.adapter.header import ReadAt
+from adaptry.architecture import facts_of, identity_facts
+from adaptry.checkpoint import Checkpoint
+from adaptry.digest import Digest
+from adaptry.errors import Invalid
+from adaptry.fingerprint import BaseRecord, Sketch, TensorShape
+from adaptry.naming import input_embedding, is_buffer, is_output_head, normalised
+from adaptry.sketching import sketch
+from adaptry.strictjson import canonical
+from adaptry.tokenizer import tokenizer_digest
+
+SCHEME = 1
+"""The version of the id's recipe: part of what is hashed, since another recipe gives other ids."""
+
+
+def fingerprint(checkpoint: Checkpoint) -> BaseRecord:
+    """The record of a base. Reads 16 short runs a tensor; full roots are `hashing`'s.
+
+    Raises `Invalid` where the folder has no weights but buffers, `InvalidWeights` where a file changed meanwhile.
+    """
+    weights = [name for name, info in checkpoint.tensors.items() if not is_buffer(name, info.shape)]
+    if not weights:
+        raise Invalid(f"{checkpoint.folder} has no weights in its safetensors files; is the export complete?")
+    with _readers(checkpoint) as reader:
+        copies = _tied_copies(checkpoint, weights, reader)
+        weights = [name for name in weights if name not in copies]
+        plain = normalised(weights)
+        sketches = {
+            name: sketch(reader(name), checkpoint.tensors[name], plain[name]) for name in sorted(weights)
+        }
+    facts = facts_of(checkpoint.config, _is_tied(checkpoint, weights, copies))
+    tensors = {
+        name: TensorShape(dtype=checkpoint.tensors[name].dtype, shape=checkpoint.tensors[name].shape)
+        for name in sorted(weights)
+    }
+    architecture = Digest.of(
+        canonical(sorted((plain[name], list(tensor.shape)) for name, tensor in tensors.items()))
+    )
+    return BaseRecord(
+        id=_id(architecture, facts, tensors, sketches, plain),
+        architecture=architecture,
+        facts=facts,
+        tensors=tensors,
+        sketches=sketches,
+        tokenizer=tokenizer_digest(checkpoint.folder),
+    )
+
+
+def _id(
+    architecture: Digest,
+    facts: Mapping[str, Any],
+    tensors: Mapping[str, TensorShape],
+    sketches: Mapping[str, Sketch],
+    plain: Mapping[str, str],
+) -> Digest:
+    document = {
+        "scheme": SCHEME,
+        "architecture": str(architecture),
+        "config": identity_facts(facts),
+        "dtypes": {plain[name]: tensor.dtype for name, tensor in tensors.items()},
+        "sketches": {plain[name]: found.samples for name, found in sketches.items()},
+    }
+    return Digest.of(canonical(document))
+
+
+def _is_tied(checkpoint: Checkpoint, weights: list[str], copies: frozenset[str]) -> bool:
+    """Whether input embedding and output head are one weight: as the config says, else as the files show.
+
+    Configs leave it out where it is their class's default, which differs from class to class.
+    """
+    written = checkpoint.config.get("tie_word_embeddings")
+    if isinstance(written, bool):
+        return written
+    return bool(copies) or not any(is_output_head(name) for name in weights)
+
+
+def _tied_copies(
+    checkpoint: Checkpoint, weights: list[str], reader: Callable[[str], ReadAt]
+) -> frozenset[str]:
+    """Output heads that older tools stored though they are the embedding: tied, and equal wherever we look."""
+    if checkpoint.config.get("tie_word_embeddings") is False:
+        return frozenset()
+    embedding = input_embedding(weights)
+    if embedding is None:
+        return frozenset()
+    info = checkpoint.tensors[embedding]
+    place = sketch(reader(embedding), info, embedding)
+    return frozenset(
+        name
+        for name in weights
+        if is_output_head(name)
+        and name != embedding
+        and (checkpoint.tensors[name].dtype, checkpoint.tensors[name].shape) == (info.dtype, info.shape)
+        and sketch(reader(name), checkpoint.tensors[name], embedding) == place
+    )
+
+
+@contextlib.contextmanager
+def _readers(checkpoint: Checkpoint) -> Iterator[Callable[[str], ReadAt]]:
+    """Positional reads of the file that holds a tensor; each file is opened once."""
+    with contextlib.ExitStack() as stack:
+        files = {
+            shard: read_at(stack.enter_context(open_regular(checkpoint.folder / shard)))
+            for shard in checkpoint.shards
+        }
+        yield lambda tensor: files[checkpoint.shard_of[tensor]]

@@ -1,0 +1,172 @@
+"""Reading a whole base once, on all cores, at about the speed of SHA-256 itself.
+
+Every weight is one piece of work and so is every file; threads take them in turn, largest first within a
+shard, and hash straight out of the page cache (hashlib lets go of the interpreter lock, and mapped pages are
+not copied first: that copy is a sixth of the whole). The shards go one after the other, so that a file's bytes
+are still in memory when its tensors are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from adaptry.adapter.content import open_regular
+from adaptry.adapter.header import FLOATS
+from adaptry.bfloat16 import converter
+from adaptry.checkpoint import Checkpoint
+from adaptry.digest import Digest
+from adaptry.errors import InvalidWeights
+from adaptry.fingerprint import BaseRecord, Roots
+from adaptry.naming import normalised
+from adaptry.progress import Progress, no_progress
+
+_PIECE = 8 << 20
+_ROUNDED = 256 << 10  # a multiple of every element's width; rounding's scratch arrays stay in a core's cache
+_TOLD = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Hashes:
+    """What a full reading gives: the roots over all weights, and the SHA-256 of each file."""
+
+    roots: Roots
+    files: Mapping[str, Digest]
+
+
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """Bytes [start, end) of a shard: a weight's (`tensor`), or the whole file's."""
+
+    shard: str
+    tensor: str | None
+    start: int
+    end: int
+    dtype: str = ""
+
+    @property
+    def size(self) -> int:
+        return self.end - self.start
+
+
+def full_hashes(
+    checkpoint: Checkpoint, record: BaseRecord, files: bool = True, progress: Progress = no_progress
+) -> Hashes:
+    """Roots over the weights in `record`, and the digests of the files if asked. Reads every byte.
+
+    `canon` is None where a weight would need numpy to become bfloat16 and numpy is not installed. Raises
+    `InvalidWeights` where a file is cut short meanwhile.
+    """
+    streams = list(_streams(checkpoint, record, files))
+    told = _Told(progress, sum(stream.size for stream in streams))
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        found = dict(
+            zip(streams, pool.map(lambda stream: _hash(checkpoint, stream, told), streams), strict=True)
+        )
+    exact: dict[str, str] = {}
+    canon: dict[str, str | None] = {}
+    whole: dict[str, Digest] = {}
+    for stream, (digest, rounded) in found.items():
+        if stream.tensor is None:
+            whole[stream.shard] = Digest(digest)
+        else:
+            exact[stream.tensor], canon[stream.tensor] = digest, rounded
+    return Hashes(_roots(record, exact, canon), dict(sorted(whole.items())))
+
+
+def _streams(checkpoint: Checkpoint, record: BaseRecord, files: bool) -> Iterator[_Stream]:
+    sizes = {shard: (checkpoint.folder / shard).stat().st_size for shard in checkpoint.shards}
+    for shard in sorted(sizes, key=lambda name: (-sizes[name], name)):
+        if files:
+            yield _Stream(shard, None, 0, sizes[shard])
+        infos = checkpoint.shards[shard].tensors
+        weights = [name for name in infos if name in record.tensors]
+        for name in sorted(weights, key=lambda name: (-infos[name].size, name)):
+            yield _Stream(shard, name, infos[name].start, infos[name].end, infos[name].dtype)
+
+
+def _hash(checkpoint: Checkpoint, stream: _Stream, told: _Told) -> tuple[str, str | None]:
+    """SHA-256 of the bytes as they are, and of the same values as bfloat16."""
+    exact = hashlib.sha256()
+    round_to = converter(stream.dtype) if stream.tensor and stream.dtype in FLOATS else None
+    canon = hashlib.sha256() if round_to else None
+    with open_regular(checkpoint.folder / stream.shard) as file:
+        for piece in _pieces(file.fileno(), stream):
+            exact.update(piece)
+            if canon and round_to:
+                for start in range(0, len(piece), _ROUNDED):
+                    canon.update(round_to(piece[start : start + _ROUNDED]))
+            told.add(stream.shard, len(piece))
+    if canon:
+        return exact.hexdigest(), canon.hexdigest()
+    needs_rounding = stream.dtype in FLOATS and stream.dtype != "BF16"
+    return exact.hexdigest(), None if needs_rounding else exact.hexdigest()
+
+
+def _pieces(descriptor: int, stream: _Stream) -> Iterator[memoryview]:
+    """The stream's bytes in mapped pieces of whole elements, one at a time: each is gone when the next is asked for.
+
+    A file cut short between the look at its size and the read would end the process, as with every loader that
+    maps weights; a download in place is caught by the look.
+    """
+    at = stream.start
+    while at < stream.end:
+        length = min(_PIECE, stream.end - at)
+        if os.fstat(descriptor).st_size < at + length:
+            raise InvalidWeights(
+                f"{stream.shard} became shorter while it was read; is it still being written?"
+            )
+        inset = at % mmap.ALLOCATIONGRANULARITY
+        with _mapped(descriptor, at - inset, inset + length) as pages, memoryview(pages) as view:
+            with view[inset:] as piece:
+                yield piece
+        at += length
+
+
+def _mapped(descriptor: int, offset: int, length: int) -> mmap.mmap:
+    """Read-only pages of a file; on Linux all at once rather than by one fault after another."""
+    if sys.platform == "linux":
+        flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
+        return mmap.mmap(descriptor, length, flags=flags, prot=mmap.PROT_READ, offset=offset)
+    return mmap.mmap(descriptor, length, access=mmap.ACCESS_READ, offset=offset)
+
+
+def _roots(record: BaseRecord, exact: Mapping[str, str], canon: Mapping[str, str | None]) -> Roots:
+    """Digests of the lines `name, dtype, shape, digest`, sorted; in `canon`, every float is a BF16."""
+    plain = normalised(record.tensors)
+    lines: list[str] = []
+    rounded: list[str] = []
+    for name in sorted(record.tensors, key=lambda name: plain[name]):
+        tensor = record.tensors[name]
+        shape = list(tensor.shape)
+        lines.append(f"{plain[name]}\t{tensor.dtype}\t{shape}\t{exact[name]}\n")
+        dtype = "BF16" if tensor.dtype in FLOATS else tensor.dtype
+        rounded.append(f"{plain[name]}\t{dtype}\t{shape}\t{canon[name]}\n")
+    has_all = all(digest is not None for digest in canon.values())
+    return Roots(
+        exact=Digest.of("".join(lines).encode()),
+        canon=Digest.of("".join(rounded).encode()) if has_all else None,
+    )
+
+
+class _Told:
+    """Adds up what all threads have done and tells of it, not more often than every 16 MiB."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress, self._total = progress, total
+        self._done = self._last = 0
+        self._lock = threading.Lock()
+        progress("hashing", 0, total)
+
+    def add(self, shard: str, amount: int) -> None:
+        with self._lock:
+            self._done += amount
+            if self._done - self._last >= _TOLD or self._done == self._total:
+                self._last = self._done
+                self._progress(f"hashing {shard}", self._done, self._total)

@@ -1,0 +1,107 @@
+"""The files of a merged checkpoint, laid out before a byte is written.
+
+Each output file is a header and pieces in order: tensors to copy as they are, to cast, or to bake. Names,
+offsets and sizes are known here, so files can be allocated at once and written in any order.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from adaptry.adapter.header import DTYPE_BITS, TensorInfo
+from adaptry.adapter.spec import ModuleSpec
+from adaptry.adapter.view import Adapter
+from adaptry.checkpoint import SINGLE
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One adapter's change of one weight: `scale` · up @ down, [out, in]; the weight is folded into `scale`."""
+
+    adapter: Adapter
+    module: ModuleSpec
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One tensor of the result.
+
+    Its values are those of `source` in the base's file `shard`, plus the updates, as `dtype`; it lies at
+    `offset` in the output file. `is_transposed`: stored [in, out], as a Conv1D is.
+    """
+
+    name: str
+    shard: str
+    source: TensorInfo
+    dtype: str
+    offset: int
+    updates: tuple[Update, ...] = ()
+    is_transposed: bool = False
+
+    @property
+    def size(self) -> int:
+        return self.source.numel * DTYPE_BITS[self.dtype] // 8
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether the bytes are the base's."""
+        return not self.updates and self.dtype == self.source.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """One weights file of the result: header bytes (length prefix included), then the pieces in order."""
+
+    name: str
+    header: bytes
+    pieces: tuple[Piece, ...]
+
+    @property
+    def size(self) -> int:
+        return len(self.header) + sum(piece.size for piece in self.pieces)
+
+
+def lay_out(shards: Iterable[str], drafts: Sequence[Piece], limit: int | None) -> tuple[OutputFile, ...]:
+    """The pieces in files: those of the base, or as many as `limit` bytes each allow, in the same order."""
+    groups: list[list[Piece]] = []
+    if limit is None:
+        by_shard: dict[str, list[Piece]] = {name: [] for name in shards}
+        for piece in drafts:
+            by_shard[piece.shard].append(piece)
+        return tuple(_file(name, pieces) for name, pieces in by_shard.items() if pieces)
+    room = 0
+    for piece in drafts:
+        if not groups or piece.size > room:
+            groups.append([])
+            room = limit
+        groups[-1].append(piece)
+        room -= piece.size
+    if len(groups) == 1:
+        return (_file(SINGLE, groups[0]),)
+    return tuple(
+        _file(f"model-{number:05d}-of-{len(groups):05d}.safetensors", pieces)
+        for number, pieces in enumerate(groups, 1)
+    )
+
+
+def _file(name: str, drafts: Sequence[Piece]) -> OutputFile:
+    entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    position = 0
+    for piece in drafts:
+        entries[piece.name] = {
+            "dtype": piece.dtype,
+            "shape": list(piece.source.shape),
+            "data_offsets": [position, position + piece.size],
+        }
+        position += piece.size
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    header = len(text).to_bytes(8, "little") + text
+    pieces, position = [], len(header)
+    for piece in drafts:
+        pieces.append(replace(piece, offset=position))
+        position += piece.size
+    return OutputFile(name, header, tuple(pieces))

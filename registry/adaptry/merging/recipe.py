@@ -1,0 +1,64 @@
+"""What the user asked for: which adapters, how strongly, written how. A value, and the wire format."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from adaptry.errors import Invalid
+
+Dtype = Literal["F32", "F16", "BF16"]
+DTYPE_NAMES: dict[str, Dtype] = {
+    "float32": "F32", "fp32": "F32", "f32": "F32",
+    "float16": "F16", "fp16": "F16", "f16": "F16", "half": "F16",
+    "bfloat16": "BF16", "bf16": "BF16",
+}  # fmt: skip
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+class Input(BaseModel):
+    """One adapter of a merge, as the user named it, and its weight."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str
+    weight: float = Field(default=1.0, allow_inf_nan=False)
+
+
+class Recipe(BaseModel):
+    """A merge into base weights: W + Σ weight · scale · B·A, in float32, rounded once.
+
+    `dtype` None keeps each tensor's; `max_shard_size` (bytes) None keeps the base's files as they are.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base: str
+    inputs: tuple[Input, ...] = Field(min_length=1, max_length=64)
+    method: Literal["linear"] = "linear"
+    dtype: Dtype | None = None
+    max_shard_size: int | None = Field(default=None, ge=1 << 20)
+
+    @model_validator(mode="after")
+    def _does_something(self) -> Self:
+        if all(entry.weight == 0 for entry in self.inputs):
+            raise ValueError("all weights are 0, so the result would be the base")
+        return self
+
+
+def parse_size(text: str) -> int:
+    """`5GB`, `512MiB`, `1000000` → bytes. Raises `Invalid`."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)", text.strip())
+    if not match or match[2].upper() not in _UNITS:
+        raise Invalid(f"not a size: {text!r} (write 5GB, 512MiB or a number of bytes)")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def parse_dtype(text: str) -> Dtype:
+    """`bfloat16`, `bf16`, … → safetensors' word. Raises `Invalid`."""
+    try:
+        return DTYPE_NAMES[text.lower()]
+    except KeyError:
+        raise Invalid(f"not a dtype we write: {text!r} (float32, float16 or bfloat16)") from None

@@ -1,0 +1,235 @@
+"""Where an adapter's modules lie in a base: which tensor on disk each one changes, and which way round it is stored.
+
+An adapter names modules of the model in memory; a checkpoint names tensors as some tool wrote them. The
+rules of `reference/peft-semantics.md` §7.1 lead from one to the other. Whatever they do not settle is *missing* with
+the reason: a wrong place would be a silent wrong answer, so nothing is guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from adaptry.adapter.spec import ExtraWeight, ModuleSpec, Spec
+from adaptry.fingerprint import TensorShape
+from adaptry.naming import INPUT_EMBEDDINGS, OUTPUT_HEADS, input_embedding, is_output_head
+
+Orientation = Literal["linear", "conv1d", "embedding", "conv", "attention", "parameter"]
+"""How the weight is stored: `linear` is [out, in], `conv1d` (GPT-2's) [in, out], `embedding` [rows, dim], `conv`
+[out, in, *kernel], `attention` a fused in_proj [3·dim, dim], `parameter` [experts, out, in] or its transpose."""
+
+# Modules that are transformers' Conv1D in these architectures: where in = out, shapes cannot tell.
+_CONV1D_MODELS = frozenset(["gpt2", "openai-gpt", "imagegpt", "decision_transformer"])
+_CONV1D_MODULES = frozenset(["c_attn", "c_proj", "c_fc", "q_attn"])
+
+# The two spellings of vision-language models: in memory since transformers 4.52, and on disk (§7.2).
+_SPELLINGS = (
+    ("model.language_model.", "language_model.model."),
+    ("lm_head.", "language_model.lm_head."),
+    ("model.vision_tower.", "vision_tower."),
+    ("model.multi_modal_projector.", "multi_modal_projector."),
+)
+_OLD_ENDS = (
+    (".weight", ".gamma"),
+    (".bias", ".beta"),
+    (".parametrizations.weight.original0", ".weight_g"),
+    (".parametrizations.weight.original1", ".weight_v"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A module and the base's weight that it changes. `tied`: that tensor is input embedding and output head in one."""
+
+    module: ModuleSpec
+    tensor: str
+    orientation: Orientation
+    tied: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedExtra:
+    """A full weight and the tensor of the base that it replaces (wholly, or rows of it)."""
+
+    extra: ExtraWeight
+    tensor: str
+    tied: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Every module and extra weight exactly once: placed, or missing. `reasons` says why, by path or target."""
+
+    placed: tuple[Placed, ...] = ()
+    extras: tuple[PlacedExtra, ...] = ()
+    missing: tuple[ModuleSpec, ...] = ()
+    missing_extras: tuple[ExtraWeight, ...] = ()
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+
+def place(spec: Spec, tensors: Mapping[str, TensorShape], facts: Mapping[str, Any]) -> Placement:
+    """Where `spec` lies in a base with these tensors on disk and these config facts (`Any`: JSON).
+
+    Shapes decide orientation only; whether they fit is for the checks.
+    """
+    names = _Names(tensors, facts)
+    placed: list[Placed] = []
+    extras: list[PlacedExtra] = []
+    missing: list[ModuleSpec] = []
+    missing_extras: list[ExtraWeight] = []
+    reasons: dict[str, str] = {}
+    for module in spec.modules:
+        found = _place_module(module, names, "layer_replication" in spec.traits)
+        if isinstance(found, Placed):
+            placed.append(found)
+        else:
+            missing.append(module)
+            reasons[module.path] = found
+    for extra in spec.extras:
+        where = names.find(extra.target)
+        if where.tensor:
+            extras.append(PlacedExtra(extra, where.tensor, where.tied))
+        else:
+            missing_extras.append(extra)
+            reasons[extra.target] = where.reason
+    return Placement(tuple(placed), tuple(extras), tuple(missing), tuple(missing_extras), reasons)
+
+
+def orientation_of(module: ModuleSpec, tensor: str, shape: tuple[int, ...], model_type: str) -> Orientation:
+    """Which way round the weight of a plain module is stored. Shapes first, since configs and flags may be wrong;
+    the architecture's list where in = out."""
+    if module.kind in ("embedding", "conv", "parameter"):
+        return module.kind
+    if module.fan_in != module.fan_out and len(shape) == 2:
+        if shape == (module.fan_in, module.fan_out):
+            return "conv1d"
+        if shape == (module.fan_out, module.fan_in):
+            return "linear"
+    name = tensor.removesuffix(".weight").rpartition(".")[2]
+    return "conv1d" if model_type in _CONV1D_MODELS and name in _CONV1D_MODULES else "linear"
+
+
+def _place_module(module: ModuleSpec, names: _Names, is_replicated: bool) -> Placed | str:
+    """The module's place, or why it has none."""
+    if is_replicated:
+        return "layer_replication renumbers the layers, so its names are not the base's"
+    path = module.path.replace(".base_layer", "")
+    if module.kind == "parameter":
+        return _place_parameter(module, path, names)
+    where = names.find(f"{path}.weight")
+    if where.tensor:
+        shape = names.tensors[where.tensor].shape
+        orientation = orientation_of(module, where.tensor, shape, names.model_type)
+        return Placed(module, where.tensor, orientation, where.tied)
+    fused = names.find(f"{path}.in_proj_weight")
+    if fused.tensor:
+        return Placed(module, fused.tensor, "attention")
+    packed = next((end for end in ("qweight", "weight_packed") if names.find(f"{path}.{end}").tensor), None)
+    if packed:
+        return f"its weight is quantised ({packed})"
+    return where.reason
+
+
+def _place_parameter(module: ModuleSpec, path: str, names: _Names) -> Placed | str:
+    """Adapters name the module that holds a 3-D parameter, not the parameter: its shape tells which (§4.7)."""
+    direct = names.find(f"{path}.weight")
+    if direct.tensor:
+        return Placed(module, direct.tensor, "parameter")
+    sides = {(module.fan_out, module.fan_in), (module.fan_in, module.fan_out)}
+    found = [
+        name
+        for name, tensor in names.tensors.items()
+        if name.rpartition(".")[0] == path and len(tensor.shape) == 3 and tensor.shape[1:] in sides
+    ]
+    if len(found) == 1:
+        return Placed(module, found[0], "parameter")
+    if any(name.startswith(f"{path}.0.") for name in names.tensors):
+        return "the base stores its experts one by one, and the adapter has them fused"
+    return f"{len(found)} parameters of {path} have its shape" if found else "the base has no such parameter"
+
+
+@dataclass(frozen=True, slots=True)
+class _Where:
+    """A tensor on disk, or the reason why there is none."""
+
+    tensor: str = ""
+    tied: bool = False
+    reason: str = ""
+
+
+class _Names:
+    """The base's names, to be asked for a parameter of the model in memory."""
+
+    def __init__(self, tensors: Mapping[str, TensorShape], facts: Mapping[str, Any]) -> None:
+        self.tensors = tensors
+        self.model_type = str(facts.get("model_type") or "")
+        self._is_tied = facts.get("tie_word_embeddings") is True
+
+    def find(self, parameter: str) -> _Where:
+        """The tensor of `parameter`: under its own name, an old one, with a prefix more or less, or tied."""
+        for name in _spellings(parameter):
+            if name in self.tensors:
+                return _Where(name, self._serves_both(name))
+        candidates = {name for spelling in _spellings(parameter) for name in self._prefixed(spelling)}
+        if len(candidates) == 1:
+            name = candidates.pop()
+            return _Where(name, self._serves_both(name))
+        if candidates:
+            return _Where(reason=f"it could be any of {', '.join(sorted(candidates)[:3])}")
+        parts = parameter.split(".")
+        if self._embedding and len(parts) > 1 and parts[-1] == "weight":
+            if self._is_tied and parts[-2] in OUTPUT_HEADS:
+                return _Where(self._embedding, tied=True)
+            if parts[-2] in INPUT_EMBEDDINGS and self._embedding.endswith("shared.weight"):
+                return _Where(self._embedding, tied=True)
+        return _Where(reason="the base has no such weight")
+
+    @cached_property
+    def _embedding(self) -> str | None:
+        return input_embedding(self.tensors)
+
+    def _serves_both(self, name: str) -> bool:
+        return self._is_tied and (name == self._embedding or is_output_head(name))
+
+    def _prefixed(self, parameter: str) -> Iterator[str]:
+        """Names that differ from `parameter` by a prefix, longest common end first, and only the longest.
+
+        A prefix that holds a layer number is no prefix: layer 5 of one model is not a layer 5 of its parts.
+        """
+        parts = parameter.split(".")
+        for start in range(1, len(parts) - 1):
+            if parts[start - 1].isdecimal():
+                break
+            shorter = ".".join(parts[start:])
+            if shorter in self.tensors:
+                yield shorter
+                break
+        yield from self._longer.get(parameter, ())
+
+    @cached_property
+    def _longer(self) -> Mapping[str, tuple[str, ...]]:
+        """Every dotted end of every name, with the names it ends."""
+        ends: dict[str, tuple[str, ...]] = {}
+        for name in self.tensors:
+            parts = name.split(".")
+            for start in range(1, len(parts) - 1):
+                if parts[start - 1].isdecimal():
+                    break
+                end = ".".join(parts[start:])
+                ends[end] = (*ends.get(end, ()), name)
+        return ends
+
+
+def _spellings(parameter: str) -> Iterator[str]:
+    """`parameter`, then the other ways in which tools have written it."""
+    yield parameter
+    for memory, disk in _SPELLINGS:
+        if parameter.startswith(memory):
+            yield disk + parameter.removeprefix(memory)
+        if parameter.startswith(disk):
+            yield memory + parameter.removeprefix(disk)
+    for new, old in _OLD_ENDS:
+        if parameter.endswith(new):
+            yield parameter.removesuffix(new) + old

@@ -1,0 +1,49 @@
+"""Sketches: a few hundred elements of a tensor, always the same ones, that tell tensors apart.
+
+16 runs of 16 elements, at places that follow from the tensor's name and shape, so that every copy of a model
+is asked the same question, whatever its files look like. Stored exactly: equality is of bits, not within a
+tolerance, since a light fine-tune hides inside any tolerance (`reference/peft-semantics.md` §10.2).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+
+from adaptry.adapter.header import DTYPE_BITS, ReadAt, TensorInfo
+from adaptry.errors import InvalidWeights
+from adaptry.fingerprint import Sketch
+
+RUNS = 16
+RUN = 16
+
+
+def sketch(read: ReadAt, info: TensorInfo, name: str) -> Sketch:
+    """The sampled elements of the tensor at `info`, whose normalised name is `name`; all of them up to 256."""
+    width = DTYPE_BITS[info.dtype] // 8
+    if info.numel <= RUNS * RUN:
+        data = _exactly(read, info.start, info.size, name)
+    else:
+        data = b"".join(
+            _exactly(read, info.start + start * width, RUN * width, name)
+            for start in starts(name, info.shape)
+        )
+    return Sketch(samples=base64.b64encode(data).decode("ascii"))
+
+
+def starts(name: str, shape: tuple[int, ...]) -> list[int]:
+    """Where each run begins, in elements: of sha256(name ‖ shape ‖ i)."""
+    last = math.prod(shape) - RUN + 1
+    text = f"{name}\t{list(shape)}\t"
+    return [
+        int.from_bytes(hashlib.sha256(f"{text}{run}".encode()).digest()[:8], "big") % last
+        for run in range(RUNS)
+    ]
+
+
+def _exactly(read: ReadAt, offset: int, length: int, name: str) -> bytes:
+    data = read(offset, length)
+    if len(data) != length:
+        raise InvalidWeights(f"the file ended inside {name}; is the download complete?")
+    return data

@@ -1,0 +1,77 @@
+"""An adapter's config is untrusted: parsed strictly, and refused where it makes a loader run code."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from adaptry.adapter.config import parse_config
+from adaptry.adapter.patterns import compile_suffix, first_match
+from adaptry.errors import InvalidConfig
+from adaptry.methods.lora import scale_of
+
+LORA = {"peft_type": "LORA", "r": 8, "lora_alpha": 16}
+
+
+def config_of(**fields: object) -> bytes:
+    return json.dumps(LORA | fields).encode()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[]",
+        b"\xef\xbb\xbf{}",
+        b'{"r":8,"r":1000000000}',
+        b'{"r":NaN}',
+        b'{"r":1e400}',
+        b'{"r":' + b"9" * 5000 + b"}",
+        b'{"a":' * 2000 + b"1" + b"}" * 2000,
+        config_of(target_modules=["x"] * 1_000_000),
+        config_of(auto_map={"AutoModel": "evil.Model"}),
+        config_of(auto_mapping={"parent_library": "os"}),
+        config_of(megatron_core="evil"),
+        config_of(megatron_config={"x": 1}),
+        config_of(_attn_implementation_internal="org/kernel"),
+        config_of(trust_remote_code=True),
+        config_of(corda_config={"cache_file": "/tmp/x.pt"}),
+        config_of(target_modules=["a\x00b"]),
+        config_of(target_modules="x" * 2000),
+    ],
+)
+def test_a_config_no_loader_should_be_given_is_refused(data: bytes) -> None:
+    with pytest.raises(InvalidConfig, match=r"adapter_config\.json"):
+        parse_config(data)
+
+
+@pytest.mark.parametrize("rank", [0, -1, True, 8.0, "8", 10**9])
+def test_a_rank_is_a_whole_number_someone_could_have_trained(rank: object) -> None:
+    with pytest.raises(InvalidConfig, match="r must be a whole number"):
+        parse_config(config_of(r=rank)).rank()
+
+
+def test_what_peft_writes_by_default_is_accepted() -> None:
+    config = parse_config(config_of(megatron_core="megatron.core", megatron_config=None, auto_mapping=None))
+    assert (config.rank(), config.peft_type) == (8, "LORA")
+
+
+@pytest.mark.parametrize("pattern", [r"(\w+\.?)+!", r"(a*)*b", r"(?=x)y", r"(a)\1", ".*.*.*.*.*x", "("])
+def test_a_pattern_that_could_run_for_ever_is_refused(pattern: str) -> None:
+    with pytest.raises(InvalidConfig, match="pattern"):
+        compile_suffix(pattern)
+
+
+def test_the_first_matching_pattern_in_file_order_counts() -> None:
+    patterns = {r"layers\.0\..*": 4, "q_proj": 16}
+    assert first_match(patterns, "model.layers.0.self_attn.q_proj", 8) == 4
+    assert first_match(patterns, "model.layers.1.self_attn.q_proj", 8) == 16
+    assert first_match(patterns, "model.layers.1.self_attn.xq_proj", 8) == 8
+
+
+def test_scale_is_alpha_over_rank_and_over_its_root_with_rslora() -> None:
+    plain = parse_config(config_of(rank_pattern={"q_proj": 4}, alpha_pattern={"v_proj": 2}))
+    assert scale_of(plain, "model.q_proj") == (4.0, 16, 4)
+    assert scale_of(plain, "model.v_proj") == (0.25, 2, 8)
+    assert scale_of(parse_config(config_of(use_rslora=True, r=16)), "x")[0] == 4.0

@@ -1,0 +1,63 @@
+"""A manifest's bytes are its identity: one canonical form, nothing a manifest may not say."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from adaptry.digest import Digest
+from adaptry.errors import Incompatible, InvalidManifest, InvalidPath
+from adaptry.manifest import BaseClaim, Manifest, check_path
+
+FILES = {"b.txt": (3, Digest.of(b"abc")), "a.txt": (0, Digest.of(b""))}
+
+
+def test_the_same_content_has_one_digest_however_it_was_put_together() -> None:
+    there = Manifest.of(FILES, base=BaseClaim(name="org/model"), provenance={"run": "7"})
+    back = Manifest.of(
+        dict(reversed(FILES.items())), base=BaseClaim(name="org/model"), provenance={"run": "7"}
+    )
+    assert there.to_bytes() == back.to_bytes()
+    assert Manifest.parse(there.to_bytes()) == there
+    assert there.digest == Digest.of(there.to_bytes())
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda text: text.replace(b":", b": ", 1),
+        lambda text: text.replace(b'"schema":1', b'"schema":1,"when":"today"'),
+        lambda text: text.replace(b'"schema":1', b'"schema":1,"schema":1'),
+        lambda text: text.replace(b'"schema":1', b'"parents":[],"schema":1'),
+        lambda text: text.replace(b'"size":3', b'"size":-3'),
+        lambda text: text.replace(b"a.txt", b"b.txt"),
+        lambda text: text[:-1],
+        lambda text: text + b" ",
+    ],
+)
+def test_bytes_that_are_not_canonical_are_refused(spoil) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(InvalidManifest):
+        Manifest.parse(spoil(Manifest.of(FILES).to_bytes()))
+
+
+def test_a_manifest_of_a_later_schema_says_which_side_to_upgrade() -> None:
+    later = json.dumps({"schema": 2, "files": []}).encode()
+    with pytest.raises(Incompatible, match="upgrade adaptry"):
+        Manifest.parse(later)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../x", "a/../../x", "/etc/passwd", "C:\\x", "\\\\host\\share", "a\\..\\b", "%2e%2e%2fx", "a%00", "\uff0e\uff0e",
+     "a\n", "a\u202eb", "con", "nul.txt", "x.", "", ".", "..", "a;b", "a#b", "a?b", ".hidden", "a//b", "a/b/c/d",
+     "x" * 129, "LPT1"],
+)  # fmt: skip
+def test_a_path_that_could_surprise_any_system_is_refused(path: str) -> None:
+    with pytest.raises(InvalidPath):
+        check_path(path)
+
+
+def test_two_files_that_differ_by_case_are_refused() -> None:
+    with pytest.raises(InvalidManifest, match="case"):
+        Manifest.of({"README.md": (1, Digest.of(b"x")), "readme.md": (1, Digest.of(b"y"))})
