@@ -56,14 +56,6 @@ def identity_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in facts.items() if key not in _NOT_IDENTITY}
 
 
-def vocabulary(facts: Mapping[str, Any]) -> int | None:
-    """The size of the vocabulary that text goes through; of a model of several parts, its language part's."""
-    for part in (facts, facts.get("text_config"), facts.get("llm_config")):
-        if isinstance(part, Mapping) and isinstance(part.get("vocab_size"), int):
-            return int(part["vocab_size"])
-    return None
-
-
 def _part_facts(config: Mapping[str, Any]) -> dict[str, Any]:
     facts: dict[str, Any] = {"model_type": str(config.get("model_type") or "unknown")[:64]}
     for fact, words in _NUMBERS.items():

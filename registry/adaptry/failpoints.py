@@ -18,8 +18,8 @@ NAMES = (
     "blobs.after_rename",
     "uploads.after_publish",
     "revisions.before_rows",
-    "catalog.before_commit",
-    "catalog.after_commit",
+    "revisions.before_commit",
+    "revisions.after_commit",
 )
 
 

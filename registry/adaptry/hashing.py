@@ -123,9 +123,12 @@ def _pieces(descriptor: int, stream: _Stream) -> Iterator[memoryview]:
                 f"{stream.shard} became shorter while it was read; is it still being written?"
             )
         inset = at % mmap.ALLOCATIONGRANULARITY
-        with _mapped(descriptor, at - inset, inset + length) as pages, memoryview(pages) as view:
-            with view[inset:] as piece:
-                yield piece
+        with (
+            _mapped(descriptor, at - inset, inset + length) as pages,
+            memoryview(pages) as view,
+            view[inset:] as piece,
+        ):
+            yield piece
         at += length
 
 

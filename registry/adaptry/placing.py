@@ -39,6 +39,17 @@ _OLD_ENDS = (
 )
 
 
+WhyMissing = Literal["absent", "ambiguous", "experts", "quantised", "renumbered"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why something has no place: the kind, for whoever decides by it, and the end of a sentence."""
+
+    kind: WhyMissing
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class Placed:
     """A module and the base's weight that it changes. `tied`: that tensor is input embedding and output head in one."""
@@ -66,7 +77,7 @@ class Placement:
     extras: tuple[PlacedExtra, ...] = ()
     missing: tuple[ModuleSpec, ...] = ()
     missing_extras: tuple[ExtraWeight, ...] = ()
-    reasons: Mapping[str, str] = field(default_factory=dict)
+    reasons: Mapping[str, Reason] = field(default_factory=dict)
 
 
 def place(spec: Spec, tensors: Mapping[str, TensorShape], facts: Mapping[str, Any]) -> Placement:
@@ -79,7 +90,7 @@ def place(spec: Spec, tensors: Mapping[str, TensorShape], facts: Mapping[str, An
     extras: list[PlacedExtra] = []
     missing: list[ModuleSpec] = []
     missing_extras: list[ExtraWeight] = []
-    reasons: dict[str, str] = {}
+    reasons: dict[str, Reason] = {}
     for module in spec.modules:
         found = _place_module(module, names, "layer_replication" in spec.traits)
         if isinstance(found, Placed):
@@ -111,10 +122,10 @@ def orientation_of(module: ModuleSpec, tensor: str, shape: tuple[int, ...], mode
     return "conv1d" if model_type in _CONV1D_MODELS and name in _CONV1D_MODULES else "linear"
 
 
-def _place_module(module: ModuleSpec, names: _Names, is_replicated: bool) -> Placed | str:
+def _place_module(module: ModuleSpec, names: _Names, is_replicated: bool) -> Placed | Reason:
     """The module's place, or why it has none."""
     if is_replicated:
-        return "layer_replication renumbers the layers, so its names are not the base's"
+        return Reason("renumbered", "layer_replication renumbers the layers, so its names are not the base's")
     path = module.path.replace(".base_layer", "")
     if module.kind == "parameter":
         return _place_parameter(module, path, names)
@@ -128,11 +139,11 @@ def _place_module(module: ModuleSpec, names: _Names, is_replicated: bool) -> Pla
         return Placed(module, fused.tensor, "attention")
     packed = next((end for end in ("qweight", "weight_packed") if names.find(f"{path}.{end}").tensor), None)
     if packed:
-        return f"its weight is quantised ({packed})"
+        return Reason("quantised", f"its weight is quantised in the base ({packed})")
     return where.reason
 
 
-def _place_parameter(module: ModuleSpec, path: str, names: _Names) -> Placed | str:
+def _place_parameter(module: ModuleSpec, path: str, names: _Names) -> Placed | Reason:
     """Adapters name the module that holds a 3-D parameter, not the parameter: its shape tells which (§4.7)."""
     direct = names.find(f"{path}.weight")
     if direct.tensor:
@@ -146,8 +157,13 @@ def _place_parameter(module: ModuleSpec, path: str, names: _Names) -> Placed | s
     if len(found) == 1:
         return Placed(module, found[0], "parameter")
     if any(name.startswith(f"{path}.0.") for name in names.tensors):
-        return "the base stores its experts one by one, and the adapter has them fused"
-    return f"{len(found)} parameters of {path} have its shape" if found else "the base has no such parameter"
+        return Reason("experts", "the base stores its experts one by one, and the adapter has them fused")
+    if found:
+        return Reason("ambiguous", f"{len(found)} parameters of {path} have its shape")
+    return Reason("absent", "the base has no such parameter")
+
+
+_ABSENT = Reason("absent", "the base has no such weight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +172,7 @@ class _Where:
 
     tensor: str = ""
     tied: bool = False
-    reason: str = ""
+    reason: Reason = _ABSENT
 
 
 class _Names:
@@ -177,14 +193,15 @@ class _Names:
             name = candidates.pop()
             return _Where(name, self._serves_both(name))
         if candidates:
-            return _Where(reason=f"it could be any of {', '.join(sorted(candidates)[:3])}")
+            text = f"it could be any of {', '.join(sorted(candidates)[:3])}"
+            return _Where(reason=Reason("ambiguous", text))
         parts = parameter.split(".")
         if self._embedding and len(parts) > 1 and parts[-1] == "weight":
             if self._is_tied and parts[-2] in OUTPUT_HEADS:
                 return _Where(self._embedding, tied=True)
             if parts[-2] in INPUT_EMBEDDINGS and self._embedding.endswith("shared.weight"):
                 return _Where(self._embedding, tied=True)
-        return _Where(reason="the base has no such weight")
+        return _Where()
 
     @cached_property
     def _embedding(self) -> str | None:

@@ -15,30 +15,30 @@ from adaptry.adapter.header import DTYPE_BITS, ReadAt, TensorInfo
 from adaptry.errors import InvalidWeights
 from adaptry.fingerprint import Sketch
 
-RUNS = 16
-RUN = 16
+_RUNS = 16
+_RUN = 16
 
 
 def sketch(read: ReadAt, info: TensorInfo, name: str) -> Sketch:
     """The sampled elements of the tensor at `info`, whose normalised name is `name`; all of them up to 256."""
     width = DTYPE_BITS[info.dtype] // 8
-    if info.numel <= RUNS * RUN:
+    if info.numel <= _RUNS * _RUN:
         data = _exactly(read, info.start, info.size, name)
     else:
         data = b"".join(
-            _exactly(read, info.start + start * width, RUN * width, name)
-            for start in starts(name, info.shape)
+            _exactly(read, info.start + start * width, _RUN * width, name)
+            for start in _starts(name, info.shape)
         )
     return Sketch(samples=base64.b64encode(data).decode("ascii"))
 
 
-def starts(name: str, shape: tuple[int, ...]) -> list[int]:
+def _starts(name: str, shape: tuple[int, ...]) -> list[int]:
     """Where each run begins, in elements: of sha256(name ‖ shape ‖ i)."""
-    last = math.prod(shape) - RUN + 1
+    last = math.prod(shape) - _RUN + 1
     text = f"{name}\t{list(shape)}\t"
     return [
         int.from_bytes(hashlib.sha256(f"{text}{run}".encode()).digest()[:8], "big") % last
-        for run in range(RUNS)
+        for run in range(_RUNS)
     ]
 
 

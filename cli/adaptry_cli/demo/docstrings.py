@@ -66,5 +66,6 @@ def _name(node: ast.AST, path: Path) -> str:
 
 
 def _signature(node: ast.AST) -> str | None:
-    is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    return f"({ast.unparse(node.args)})" if is_function else None
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return f"({ast.unparse(node.args)})"
+    return None

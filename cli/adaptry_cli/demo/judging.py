@@ -24,7 +24,9 @@ def load(folder: Path, adapter: Path | None = None) -> tuple[Model, Tokenizer]:
 
         torch.set_num_threads(min(torch.get_num_threads(), _MOST_THREADS))
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model: Model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+        model: Model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True
+        )
         if adapter is not None:
             from peft import PeftModel
 

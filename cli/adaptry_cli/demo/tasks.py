@@ -81,12 +81,13 @@ def package(per_class: int = 120, held_out: int = 20) -> Task:
 
 def summary(examples: int = 1000, held_out: int = 120) -> Task:
     """Signatures and summaries of the functions of the library's single-file modules."""
-    found: dict[str, Example] = {}
+    by_prompt: dict[str, Example] = {}  # methods of two classes may look the same
     for module, item in docstrings.of_modules():
         if item.signature and len(item.signature) <= 60 and 4 <= len(item.paragraph.split()) <= 16:
             prompt = f"Function: {module}.{item.name}{item.signature}\nSummary:"
-            found.setdefault(item.paragraph, Example(prompt, f" {item.paragraph}"))
-    mine = _shuffled(found.values())
+            by_prompt[prompt] = Example(prompt, f" {item.paragraph}")
+    by_completion = {one.completion: one for one in by_prompt.values()}
+    mine = _shuffled(by_completion.values())
     return Task(
         name="summary",
         title="What does a function's docstring say, given its signature?",

@@ -30,6 +30,12 @@ class Tuning:
     seed: int = 0
 
 
+# What the demo trains: two shapes of LoRA, and a second version of the first that was given more time.
+PACKAGE_FIRST = Tuning(rank=8, alpha=16, targets=("q_proj", "v_proj"), steps=40)
+PACKAGE_SECOND = Tuning(rank=8, alpha=16, targets=("q_proj", "v_proj"), steps=120, seed=1)
+SUMMARY = Tuning(rank=16, alpha=24, targets=("q_proj", "k_proj", "v_proj", "o_proj"), steps=50)
+
+
 @dataclass(frozen=True, slots=True)
 class Trained:
     """What came of it: the adapter's folder, and the task's metric without and with the adapter."""
@@ -85,7 +91,7 @@ def _fit(model: Model, batches: Sequence[Batch], tuning: Tuning, progress: Progr
         done = (step + 1) / len(batches)
         optimizer.param_groups[0]["lr"] = tuning.learning_rate * min(done / _WARM_UP, 1.05 - done)
         loss = batch.losses(model).mean()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's own omission
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -94,10 +100,18 @@ def _fit(model: Model, batches: Sequence[Batch], tuning: Tuning, progress: Progr
 
 def _batches(tokenizer: Tokenizer, examples: Sequence[Example], tuning: Tuning) -> Iterator[Batch]:
     """As many batches as there are steps, over the examples again and again, each time in a new order."""
-    order: list[Example] = []
     shuffle = random.Random(tuning.seed)
+    batches: list[list[Example]] = []
     for _ in range(tuning.steps):
-        if len(order) < _BATCH:
-            order = shuffle.sample(examples, len(examples))
-        yield encode(tokenizer, order[:_BATCH], end=True)
-        order = order[_BATCH:]
+        if not batches:
+            batches = list(_alike(shuffle.sample(examples, len(examples))))
+            shuffle.shuffle(batches)
+        yield encode(tokenizer, batches.pop(), end=True)
+
+
+def _alike(examples: Sequence[Example]) -> Iterator[list[Example]]:
+    """Batches whose examples are about as long as each other: less padding, a third less time."""
+    pool = 8 * _BATCH
+    for start in range(0, len(examples), pool):
+        by_length = sorted(examples[start : start + pool], key=lambda one: len(one.prompt + one.completion))
+        yield from (by_length[at : at + _BATCH] for at in range(0, len(by_length), _BATCH))

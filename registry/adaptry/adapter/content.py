@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -59,6 +60,8 @@ class FolderContent(Content):
         self.folder = folder
         self._files = {name: open_regular(folder / name) for name in sorted(names)}
         self._sizes = {name: os.fstat(file.fileno()).st_size for name, file in self._files.items()}
+        for file in self._files.values():
+            weakref.finalize(self, file.close)  # a view is a value: nobody has to remember to close it
 
     @property
     def sizes(self) -> Mapping[str, int]:

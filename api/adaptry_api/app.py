@@ -1,0 +1,51 @@
+"""`create_app`: the application, made of its settings and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from adaptry import __version__
+from adaptry_api import errors, guard
+from adaptry_api.counts import Counts
+from adaptry_api.envelope import Envelope
+from adaptry_api.routes import all_routes
+from adaptry_api.settings import ServerSettings
+from adaptry_api.store import Store
+
+
+def create_app(settings: ServerSettings) -> FastAPI:
+    """Opens the registry and routes requests to it; the registry closes when the server stops.
+
+    Raises `Unavailable` or `Incompatible` where the registry cannot be opened, and `TypeError` for a route
+    that does not say who may call it.
+    """
+    store, counts = Store(settings), Counts()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        store.close()
+
+    app = FastAPI(
+        title="Adaptry",
+        version=__version__,
+        lifespan=lifespan,
+        # The description is a route of ours, with a decision like every other.
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        # A slash too many is not a different address with a redirect to it, but none at all.
+        redirect_slashes=False,
+    )
+    app.state.store = store
+    app.state.counts = counts
+    for router in all_routes(settings.docs):
+        # Not `include_router`, which wraps routes: here they stay what they are, each with its decision.
+        app.router.routes += router.routes
+    errors.install(app)
+    app.add_middleware(Envelope, counts=counts, hosts=settings.hosts)
+    guard.check_routes(app)
+    return app

@@ -1,0 +1,146 @@
+"""Request bodies: JSON read strictly and within a limit, and streams poured into a function in a thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, TypeVar
+
+import anyio
+from anyio import from_thread, to_thread
+from starlette.requests import ClientDisconnect, Request
+
+from adaptry import strictjson, wire
+from adaptry.errors import AdaptryError, Invalid, TooLarge, Unsupported
+from adaptry_api.errors import Carried, Stopped
+
+Answer = TypeVar("Answer")
+
+IDLE_SECONDS = 30.0
+SLOWEST = 16 << 10
+"""Bytes a second that a body must make once it has been waited for longer than `IDLE_SECONDS`."""
+
+_READ_AHEAD = 4  # pieces between the network and the thread: enough that neither waits, and bounded
+_PIECE = 512 << 10
+_JSON = strictjson.Limits(size=wire.JSON_LIMIT, nodes=100_000)
+
+
+class StrictRequest(Request):
+    """A request whose JSON has one meaning or is refused, and is at most 2 MiB."""
+
+    async def body(self) -> bytes:
+        if not hasattr(self, "_body"):
+            try:
+                _require_type(self, "application/json")
+                self._body = await whole(self, wire.JSON_LIMIT)
+            except AdaptryError as error:
+                raise Carried(error) from None
+        return self._body
+
+    async def json(self) -> Any:
+        """(`Any`: JSON has no type until a model gives it one.)"""
+        try:
+            return strictjson.loads(await self.body(), _JSON, "the request")
+        except Invalid as error:
+            raise Carried(error) from None
+
+
+async def whole(request: Request, limit: int) -> bytes:
+    """The body. Raises `TooLarge` before more than `limit` bytes are held."""
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > limit:
+        raise TooLarge(f"the request is {int(announced):,} bytes; at most {limit:,} are read here")
+    data = bytearray()
+    async for chunk in _timely(request):
+        data += chunk
+        if len(data) > limit:
+            raise TooLarge(f"the request is over {limit:,} bytes; no more are read here")
+    return bytes(data)
+
+
+async def pour(
+    request: Request, into: Callable[[Iterator[bytes]], Answer], limiter: anyio.CapacityLimiter
+) -> Answer:
+    """Calls `into` in a thread with the body's bytes as they arrive, reading only a little ahead of it.
+
+    A body that breaks off ends early: `into` keeps what came. Raises `Unsupported` for a body that is not
+    plain bytes, and `Stopped` (408), after `into` has returned, for one that is too slow.
+    """
+    _require_type(request, "application/octet-stream")
+    sender, receiver = anyio.create_memory_object_stream[bytes](_READ_AHEAD)
+    outcome: list[Answer] = []
+    failures: list[Exception] = []
+
+    async def fill() -> None:
+        async with sender:
+            try:
+                async for piece in _coalesced(request):
+                    await sender.send(piece)
+            except ClientDisconnect:
+                return
+            except Stopped as slow:
+                failures.append(slow)
+
+    def drain() -> Iterator[bytes]:
+        while True:
+            try:
+                piece = from_thread.run(receiver.receive)
+            except anyio.EndOfStream:
+                return
+            yield piece
+
+    async with anyio.create_task_group() as group, receiver:
+        group.start_soon(fill)
+        try:
+            outcome.append(await to_thread.run_sync(lambda: into(drain()), limiter=limiter))
+        except Exception as error:  # noqa: BLE001  leaves the group as itself, not as a group of one
+            failures.insert(0, error)
+        group.cancel_scope.cancel()
+    if failures:
+        raise failures[0]
+    return outcome[0]
+
+
+async def _coalesced(request: Request) -> AsyncIterator[bytes]:
+    """The body in pieces large enough that handing one over costs nothing beside using it."""
+    held: list[bytes] = []
+    size = 0
+    try:
+        async for chunk in _timely(request):
+            held.append(chunk)
+            size += len(chunk)
+            if size >= _PIECE:
+                yield b"".join(held)
+                held, size = [], 0
+    except (ClientDisconnect, Stopped):
+        yield b"".join(held)  # what came counts
+        raise
+    if held:
+        yield b"".join(held)
+
+
+async def _timely(request: Request) -> AsyncIterator[bytes]:
+    """The body as it arrives. Raises `Stopped` where the sender stalls; our own slowness does not count."""
+    stream = request.stream()
+    waited = 0.0
+    received = 0
+    while True:
+        began = time.monotonic()
+        with anyio.move_on_after(IDLE_SECONDS) as patience:
+            chunk = await anext(stream, None)
+        waited += time.monotonic() - began
+        if patience.cancelled_caught or (waited > IDLE_SECONDS and received < SLOWEST * waited):
+            raise Stopped(408, f"the request's body came too slowly ({received:,} bytes in {waited:.0f} s)")
+        if chunk is None:
+            return
+        received += len(chunk)
+        if chunk:
+            yield chunk
+
+
+def _require_type(request: Request, kind: str) -> None:
+    sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if sent != kind:
+        raise Unsupported(f"the body must be {kind}" + (f", not {sent[:80]!r}" if sent else ""))
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Unsupported("the body must not be compressed; send it as it is")

@@ -1,0 +1,73 @@
+"""uvicorn's HTTP protocol with the bounds it lacks: a request's head comes within ten seconds and 64 KiB.
+
+Without them, connections that send a byte now and then are held for ever, and enough of them are an outage.
+Bodies have their own deadline (`bodies`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEAD_BYTES = 64 << 10
+
+
+class DeadlineProtocol(HttpToolsProtocol):
+    """Drops a connection whose request head is late or too large."""
+
+    head_seconds = 10.0
+
+    _deadline: asyncio.TimerHandle | None = None  # set while a head is awaited
+    _waiting_bytes = 0
+    _head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn does
+        super().connection_made(transport)
+        self._wait_for_head()
+
+    def data_received(self, data: bytes) -> None:
+        if self._deadline is not None:
+            self._waiting_bytes += len(data)
+        super().data_received(data)
+        if self._deadline is not None and self._waiting_bytes > HEAD_BYTES:
+            self._drop()  # a header line without an end is held by the parser, and never told of
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._wait_for_head()
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        self._count(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        self._count(len(name) + len(value))
+
+    def on_headers_complete(self) -> None:
+        self._stop_waiting()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _count(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > HEAD_BYTES:
+            self._drop()
+
+    def _wait_for_head(self) -> None:
+        self._stop_waiting()
+        self._waiting_bytes = self._head_bytes = 0
+        self._deadline = self.loop.call_later(self.head_seconds, self._drop)
+
+    def _stop_waiting(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _drop(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.abort()

@@ -1,0 +1,73 @@
+"""A stored file as an answer: its bytes in 1 MiB pieces, one range of them, and what caches may keep.
+
+A file of a revision never changes, so whoever may have it may keep it for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import anyio
+from anyio import to_thread
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from adaptry import errors
+from adaptry.manifest import FileEntry
+from adaptry_api.errors import problem, request_id
+from adaptry_api.ranges import part_of
+
+FOREVER = "private, max-age=31536000, immutable"
+Read = Callable[[int], Iterator[bytes]]
+"""The file's bytes from a position on."""
+
+
+async def file_answer(
+    request: Request, entry: FileEntry, read: Read, limiter: anyio.CapacityLimiter
+) -> Response:
+    """200, 206, 304 or 416. The first piece is read before the answer begins, so that a loss is an error."""
+    etag = f'"{entry.sha256.hex}"'
+    headers = {"ETag": etag, "Cache-Control": FOREVER, "Accept-Ranges": "bytes"}
+    if etag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    asked = request.headers.get("range")
+    if request.headers.get("if-range", etag) != etag:
+        asked = None
+    part = part_of(asked, entry.size)
+    if part is None and asked:
+        detail = f"the file has {entry.size:,} bytes, and none of them is in that range"
+        return problem(
+            request_id(request), 416, errors.Invalid.code, detail, {"Content-Range": f"bytes */{entry.size}"}
+        )
+    headers |= {
+        "Content-Length": str(part.length if part else 0),
+        "Content-Disposition": f'attachment; filename="{entry.path.rpartition("/")[2]}"',
+    }
+    if part is None:
+        return Response(headers=headers, media_type="application/octet-stream")
+    if asked and not part.is_whole:
+        headers["Content-Range"] = part.content_range
+    pieces = await to_thread.run_sync(read, part.start)
+    first = await to_thread.run_sync(next, pieces, b"", limiter=limiter)
+    return StreamingResponse(
+        _sent(first, pieces, part.length, limiter),
+        206 if "Content-Range" in headers else 200,
+        headers,
+        media_type="application/octet-stream",
+    )
+
+
+async def _sent(
+    first: bytes, pieces: Iterator[bytes], length: int, limiter: anyio.CapacityLimiter
+) -> AsyncIterator[bytes]:
+    piece: bytes | None = first
+    try:
+        while piece and length:
+            yield piece[:length] if len(piece) > length else piece
+            length -= min(length, len(piece))
+            if length:
+                piece = await to_thread.run_sync(next, pieces, None, limiter=limiter)
+    finally:
+        close = getattr(pieces, "close", None)
+        if close is not None:
+            close()  # a reader that went away must not leave the file open

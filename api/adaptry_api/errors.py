@@ -1,0 +1,164 @@
+"""Errors as answers: one table from class to status, one form (`application/problem+json`, RFC 9457).
+
+`code` is stable and is what clients look at; `detail` is the sentence; `request` finds the line in the log.
+Nothing of a traceback or of the input beyond our own sentence is ever sent.
+"""
+
+from __future__ import annotations
+
+import http
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from adaptry import errors, wire
+from adaptry.errors import AdaptryError
+
+STATUS: dict[type[AdaptryError], int] = {
+    errors.Invalid: 400,
+    errors.InvalidManifest: 422,
+    errors.InvalidConfig: 422,
+    errors.InvalidWeights: 422,
+    errors.Unsupported: 415,
+    errors.TooLarge: 413,
+    errors.Unauthenticated: 401,
+    errors.Denied: 403,
+    errors.NotFound: 404,
+    errors.Conflict: 409,
+    errors.OffsetMismatch: 416,
+    errors.Refused: 422,
+    errors.Incompatible: 426,
+    errors.Unavailable: 503,
+    errors.StorageFull: 507,
+    errors.Missing: 501,
+    errors.Corrupt: 500,
+    AdaptryError: 500,
+}
+
+INTERNAL = "the server failed at this; its log has the details under the request's id"
+_CODES = {
+    400: errors.Invalid.code,
+    404: errors.NotFound.code,
+    405: "method_not_allowed",
+    408: errors.Unavailable.code,
+    412: errors.Conflict.code,
+    413: errors.TooLarge.code,
+    415: errors.Unsupported.code,
+    428: "precondition_required",
+    500: "internal",
+}
+
+
+class Problem(BaseModel):
+    """What an error says: `code` for programs, `detail` for people, `request` for the log."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    request: str
+    offset: int | None = None
+
+
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {"description": what, "content": {wire.PROBLEM: {"schema": Problem.model_json_schema()}}}
+    for status, what in {"4XX": "The request cannot be granted.", "5XX": "The server cannot answer."}.items()
+}
+"""For the description of every route. (`Any`: OpenAPI's own JSON.)"""
+
+
+class Stopped(HTTPException):
+    """An answer that the domain has no error for (a missing precondition, a slow body)."""
+
+
+class Carried(HTTPException):
+    """An error of ours on its way through FastAPI, which passes nothing else out of body parsing."""
+
+    def __init__(self, error: AdaptryError) -> None:
+        super().__init__(status_of(error), error.message)
+        self.error = error
+
+
+def status_of(error: AdaptryError) -> int:
+    """The status of the most precise class in the table."""
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def problem(
+    request_id: str,
+    status: int,
+    code: str,
+    detail: str,
+    headers: dict[str, str] | None = None,
+    offset: int | None = None,
+) -> Response:
+    """The one form in which an error is answered."""
+    said = Problem(
+        type=f"urn:adaptry:problem:{code}",
+        title=http.HTTPStatus(status).phrase,
+        status=status,
+        code=code,
+        detail=detail,
+        request=request_id,
+        offset=offset,
+    )
+    return Response(said.model_dump_json(exclude_none=True), status, headers, media_type=wire.PROBLEM)
+
+
+def answer(error: AdaptryError, request_id: str) -> Response:
+    """A problem for an error of ours."""
+    status = status_of(error)
+    headers: dict[str, str] = {}
+    match error:
+        case errors.OffsetMismatch(offset=offset):
+            headers[wire.OFFSET_HEADER] = str(offset)
+            return problem(request_id, status, error.code, error.message, headers, offset=offset)
+        case errors.Unauthenticated():
+            headers["WWW-Authenticate"] = 'Bearer realm="adaptry"'
+        case errors.Unavailable():
+            headers["Retry-After"] = "1"
+        case errors.Incompatible():
+            headers["Upgrade"] = f"adaptry-api/{wire.API}"
+    return problem(request_id, status, error.code, error.message, headers)
+
+
+def install(app: FastAPI) -> None:
+    """Makes every error that leaves a route a problem."""
+
+    async def ours(request: Request, error: Exception) -> Response:
+        assert isinstance(error, AdaptryError)
+        return answer(error, request_id(request))
+
+    async def http_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        if isinstance(error, Carried):
+            return answer(error.error, request_id(request))
+        code = _CODES.get(error.status_code, "invalid" if error.status_code < 500 else "internal")
+        detail = error.detail
+        if error.status_code == 404:
+            detail = "there is no such address; GET /api/v1/openapi.json lists those there are"
+        return problem(request_id(request), error.status_code, code, detail, dict(error.headers or {}))
+
+    async def unreadable(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return problem(request_id(request), 422, errors.Invalid.code, _sentence(error))
+
+    app.add_exception_handler(AdaptryError, ours)
+    app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(RequestValidationError, unreadable)
+
+
+def request_id(request: Request) -> str:
+    return str(request.state.request_id)
+
+
+def _sentence(error: RequestValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    reason = str(first["msg"]).removeprefix("Value error, ")
+    return f"cannot read the request: {where[:200]}: {reason[:500]}"

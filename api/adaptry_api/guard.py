@@ -1,0 +1,121 @@
+"""Who may call a route: every route says so, or the application does not start.
+
+A route names its decision by depending on one of the functions in `DECISIONS`; what the caller may see
+and do beyond that is for the registry that acts for them. A route without a decision raises when it is
+made, and `check_routes` raises for one that came in another way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Annotated, Any, cast
+
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.responses import Response
+
+from adaptry.errors import Denied
+from adaptry.identity import Identity
+from adaptry.registry import Registry
+from adaptry_api import errors
+from adaptry_api.bodies import StrictRequest
+from adaptry_api.store import Store
+
+
+def store_of(request: Request) -> Store:
+    """The registry's data, opened when the application was made."""
+    return cast(Store, request.app.state.store)
+
+
+async def anybody() -> None:
+    """Open to all: what says nothing about anyone."""
+
+
+_BEARER = HTTPBearer(auto_error=False, description="A token: `adaptry token create` makes one.")
+
+
+async def identify(request: Request) -> Identity:
+    """Whoever the request's token belongs to; looked up once. Raises `Unauthenticated`."""
+    known = getattr(request.state, "identity", None)
+    if known is None:
+        known = await store_of(request).callers.identify(request.headers.get("authorization"))
+        request.state.identity = known
+    return cast(Identity, known)
+
+
+async def caller(
+    request: Request, shown: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]
+) -> Identity:
+    """Whoever the token belongs to. Raises `Unauthenticated`."""
+    return await identify(request)
+
+
+async def administrator(identity: Annotated[Identity, Depends(caller)]) -> Identity:
+    """Raises `Denied` for everybody else."""
+    if not identity.may_administer:
+        raise Denied(f"{identity.name} may not do this; it takes an admin token for all namespaces")
+    return identity
+
+
+DECISIONS = frozenset({anybody, caller, administrator})
+ANYBODY = Depends(anybody)
+ADMINISTRATOR = Depends(administrator)
+
+
+async def registry(request: Request, identity: Annotated[Identity, Depends(caller)]) -> Registry:
+    """The registry, acting for the caller."""
+    return store_of(request).registry(identity)
+
+
+Caller = Annotated[Identity, Depends(caller)]
+CallersRegistry = Annotated[Registry, Depends(registry)]
+
+
+class GuardedRoute(APIRoute):
+    """A route that states who may call it and reads its body strictly."""
+
+    # (`Any`: FastAPI's own options, passed on.)
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, endpoint, **options)
+        if not decides(self):
+            raise TypeError(
+                f"the route {path} does not say who may call it: depend on one of guard.DECISIONS"
+            )
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        asks_who = any(dependant.call is caller for dependant in _all(self.dependant))
+
+        async def strictly(request: Request) -> Response:
+            if asks_who:
+                await identify(request)  # before FastAPI reads a body that a stranger sent
+            return await handle(StrictRequest(request.scope, request.receive))
+
+        return strictly
+
+
+def guarded(prefix: str = "", tag: str | None = None) -> APIRouter:
+    """A router whose routes are all guarded."""
+    return APIRouter(
+        prefix=prefix, tags=[tag] if tag else None, route_class=GuardedRoute, responses=errors.RESPONSES
+    )
+
+
+def decides(route: APIRoute) -> bool:
+    """Whether the route depends, directly or not, on a decision."""
+    return any(dependant.call in DECISIONS for dependant in _all(route.dependant))
+
+
+def check_routes(app: FastAPI) -> None:
+    """Raises `TypeError` for a route that anyone could reach without a decision."""
+    for route in app.routes:
+        if not isinstance(route, APIRoute) or not decides(route):
+            raise TypeError(f"{route} does not say who may call it")
+
+
+def _all(dependant: Dependant) -> Iterator[Dependant]:
+    for inner in dependant.dependencies:
+        yield inner
+        yield from _all(inner)

@@ -1,0 +1,34 @@
+"""The routes of the REST interface, one file per noun; `all_routes` is the table of them."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from adaptry_api.routes import (
+    about,
+    adapters,
+    aliases,
+    bases,
+    files,
+    health,
+    metrics,
+    revisions,
+    search,
+    tokens,
+    uploads,
+    versions,
+)
+
+
+def all_routes(docs: bool) -> list[APIRouter]:
+    """Everything under the API's prefix, then what stands at the root of the host."""
+    routers = [about.router(docs), search.ROUTES, tokens.ROUTES, uploads.ROUTES, bases.ROUTES]
+    routers += [
+        adapters.ROUTES,
+        versions.ROUTES,
+        revisions.ROUTES,
+        files.ROUTES,
+        aliases.ROUTES,
+        metrics.ROUTES,
+    ]
+    return [*routers, health.ROUTES]

@@ -1,0 +1,60 @@
+"""What this server is and speaks, and whom it takes the caller for."""
+
+from __future__ import annotations
+
+import json
+
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import BaseModel
+
+from adaptry import __version__, manifest, wire
+from adaptry_api.guard import ANYBODY, Caller, caller, guarded
+
+
+class Limits(BaseModel):
+    """What is refused beyond."""
+
+    file: int = manifest.MAX_FILE
+    revision: int = manifest.MAX_REVISION
+    files: int = manifest.MAX_FILES
+    json_body: int = wire.JSON_LIMIT
+    page: int = 200
+
+
+class Whoami(BaseModel):
+    """The caller, as the registry knows them."""
+
+    identity: str
+    role: str
+    namespaces: tuple[str, ...]
+
+
+class About(Whoami):
+    """Versions, limits and the caller."""
+
+    version: str = __version__
+    api: int = wire.API
+    api_oldest: int = wire.API_OLDEST
+    manifest_schema: int = manifest.SCHEMA
+    limits: Limits = Limits()
+
+
+def router(docs: bool) -> APIRouter:
+    """`docs` shows the OpenAPI description to callers without a token."""
+    routes = guarded(wire.PREFIX, "about")
+
+    @routes.get("")
+    def about(identity: Caller) -> About:
+        return About(identity=identity.name, role=identity.role, namespaces=identity.namespaces)
+
+    @routes.get("/whoami")
+    def whoami(identity: Caller) -> Whoami:
+        return Whoami(identity=identity.name, role=identity.role, namespaces=identity.namespaces)
+
+    reader = ANYBODY if docs else Depends(caller)
+
+    @routes.get("/openapi.json", dependencies=[reader], include_in_schema=False)
+    def openapi(request: Request) -> Response:
+        return Response(json.dumps(request.app.openapi()), media_type="application/json")
+
+    return routes

@@ -1,0 +1,79 @@
+"""Adapters: lines of versions."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Query, Request, Response
+from pydantic import BaseModel
+
+from adaptry import wire
+from adaptry.records import AdapterEdit, AdapterInfo, Event, Page
+from adaptry.refs import AdapterName
+from adaptry_api.changing import fresh, require_seen
+from adaptry_api.guard import CallersRegistry, guarded
+from adaptry_api.routes.parameters import Cursor, Limit, Name
+
+ROUTES = guarded(f"{wire.PREFIX}/adapters", "adapters")
+ONE = "/{namespace}/{name}"
+
+
+class NewAdapter(AdapterEdit, extra="forbid"):
+    """A name, and what people say about it."""
+
+    name: AdapterName
+
+
+class Edit(AdapterEdit, extra="forbid"):
+    """What is to change; what is left out stays."""
+
+
+class Rename(BaseModel, extra="forbid"):
+    to: AdapterName
+
+
+@ROUTES.post("", status_code=201)
+def create(body: NewAdapter, registry: CallersRegistry) -> AdapterInfo:
+    edit = AdapterEdit(description=body.description, tags=body.tags, visibility=body.visibility)
+    return registry.create_adapter(body.name, edit)
+
+
+@ROUTES.get("")
+def list_all(
+    registry: CallersRegistry,
+    namespace: Annotated[str | None, Query(max_length=96)] = None,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> Page[AdapterInfo]:
+    return registry.adapters(namespace, cursor, limit)
+
+
+@ROUTES.get(ONE, response_model=AdapterInfo)
+def show(request: Request, name: Name, registry: CallersRegistry) -> Response:
+    return fresh(request, registry.adapter(name))
+
+
+@ROUTES.patch(ONE)
+def edit(request: Request, name: Name, body: Edit, registry: CallersRegistry) -> AdapterInfo:
+    """With `If-Match`, only what was seen is changed."""
+    require_seen(request, lambda: registry.adapter(name))
+    return registry.edit_adapter(
+        name, AdapterEdit(description=body.description, tags=body.tags, visibility=body.visibility)
+    )
+
+
+@ROUTES.delete(ONE, status_code=204)
+def delete(request: Request, name: Name, registry: CallersRegistry) -> None:
+    """With `If-Match`, only what was seen is deleted."""
+    require_seen(request, lambda: registry.adapter(name))
+    registry.delete_adapter(name)
+
+
+@ROUTES.post(f"{ONE}/rename")
+def rename(name: Name, body: Rename, registry: CallersRegistry) -> AdapterInfo:
+    return registry.rename_adapter(name, body.to)
+
+
+@ROUTES.get(f"{ONE}/history")
+def history(name: Name, registry: CallersRegistry, cursor: Cursor = None, limit: Limit = 50) -> Page[Event]:
+    return registry.history(name, cursor, limit)

@@ -1,0 +1,56 @@
+"""Aliases: moved by compare-and-swap. The `ETag` of an alias is its generation."""
+
+from __future__ import annotations
+
+from fastapi import Request, Response
+from pydantic import BaseModel
+
+from adaptry import wire
+from adaptry.digest import Digest
+from adaptry.errors import NotFound
+from adaptry.records import AliasInfo
+from adaptry_api.changing import fresh, seen_generation
+from adaptry_api.errors import Stopped
+from adaptry_api.guard import CallersRegistry, guarded
+from adaptry_api.routes.parameters import Name
+
+ROUTES = guarded(f"{wire.PREFIX}/adapters/{{namespace}}/{{name}}/aliases", "aliases")
+ONE = "/{alias}"
+
+
+class Move(BaseModel, extra="forbid"):
+    """The revision that the alias is to name."""
+
+    to: Digest
+
+
+@ROUTES.get("")
+def list_all(name: Name, registry: CallersRegistry) -> tuple[AliasInfo, ...]:
+    return registry.aliases(name)
+
+
+@ROUTES.get(ONE, response_model=AliasInfo)
+def show(request: Request, name: Name, alias: str, registry: CallersRegistry) -> Response:
+    for info in registry.aliases(name):
+        if info.alias == alias:
+            return fresh(request, info, str(info.generation))
+    raise NotFound(f"{name} has no alias of that name")
+
+
+@ROUTES.put(ONE)
+def move(
+    request: Request, response: Response, name: Name, alias: str, body: Move, registry: CallersRegistry
+) -> AliasInfo:
+    """Needs `If-Match: "<generation>"`, or `If-None-Match: *` for an alias that is not there yet."""
+    moved = registry.move_alias(name, alias, body.to, seen_generation(request))
+    response.headers["ETag"] = f'"{moved.generation}"'
+    return moved
+
+
+@ROUTES.delete(ONE, status_code=204)
+def remove(request: Request, name: Name, alias: str, registry: CallersRegistry) -> None:
+    """Needs `If-Match: "<generation>"`."""
+    was = seen_generation(request)
+    if was is None:
+        raise Stopped(428, 'say what you saw: If-Match: "<generation>"')
+    registry.remove_alias(name, alias, was)

@@ -1,0 +1,108 @@
+"""Bases: what adapters were trained on, by content."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from anyio import to_thread
+from fastapi import Query, Request, Response
+from pydantic import BaseModel, Field, ValidationError
+
+from adaptry import strictjson, wire
+from adaptry.errors import Invalid, NotFound
+from adaptry.fingerprint import BaseRecord
+from adaptry.manifest import FileEntry
+from adaptry.records import BaseInfo, Page
+from adaptry_api.bodies import whole
+from adaptry_api.changing import fresh
+from adaptry_api.downloads import file_answer
+from adaptry_api.guard import CallersRegistry, guarded, store_of
+from adaptry_api.routes.parameters import BaseId, Blob, Cursor, Limit
+
+ROUTES = guarded(f"{wire.PREFIX}/bases", "bases")
+_LIMITS = strictjson.Limits(size=wire.BASE_LIMIT, nodes=4_000_000)
+
+
+class NewBase(BaseModel, extra="forbid"):
+    """A base's record as `adaptry base add` makes it, and the names it goes by."""
+
+    record: BaseRecord
+    names: tuple[Annotated[str, Field(min_length=1, max_length=512)], ...] = Field(default=(), max_length=64)
+
+
+class Stored(BaseModel, extra="forbid"):
+    """The uploaded files that are a base's weights."""
+
+    files: tuple[FileEntry, ...] = Field(min_length=1, max_length=4096)
+
+
+_BODY = {
+    "requestBody": {
+        "content": {"application/json": {"schema": {"type": "object", "required": ["record"]}}},
+        "required": True,
+    }
+}
+
+
+@ROUTES.post("", openapi_extra=_BODY)
+async def put(request: Request, registry: CallersRegistry) -> BaseInfo:
+    """A known base gains names and evidence. The record may be larger than other requests: up to 64 MiB."""
+    data = await whole(request, wire.BASE_LIMIT)
+
+    def register() -> BaseInfo:
+        try:
+            body = NewBase.model_validate(strictjson.loads(data, _LIMITS, "the request"))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise Invalid(f"not a base's record: {where[:200]}: {first['msg']}") from None
+        return registry.put_base(body.record, body.names)
+
+    return await to_thread.run_sync(register)
+
+
+@ROUTES.get("")
+def list_all(registry: CallersRegistry, cursor: Cursor = None, limit: Limit = 50) -> Page[BaseInfo]:
+    return registry.bases(cursor, limit)
+
+
+@ROUTES.get("/find", response_model=BaseInfo)
+def find(
+    request: Request, registry: CallersRegistry, key: Annotated[str, Query(min_length=1, max_length=512)]
+) -> Response:
+    """By name, id, or the beginning of an id."""
+    return fresh(request, registry.base(key))
+
+
+@ROUTES.get("/like/{digest}")
+def like(digest: Blob, registry: CallersRegistry) -> tuple[BaseInfo, ...]:
+    """The bases of one architecture."""
+    return registry.bases_like(digest)
+
+
+@ROUTES.get("/{base}/record", response_model=BaseRecord)
+def record(request: Request, base: BaseId, registry: CallersRegistry) -> Response:
+    return fresh(request, registry.base_record(base))
+
+
+@ROUTES.put("/{base}/files")
+def store(base: BaseId, body: Stored, registry: CallersRegistry) -> BaseInfo:
+    return registry.store_base(base, body.files)
+
+
+@ROUTES.get("/{base}/files/{path:path}", response_class=Response)
+async def read(request: Request, base: BaseId, path: str, registry: CallersRegistry) -> Response:
+    """A file of a stored base, or one `Range` of it."""
+
+    def find_file() -> FileEntry:
+        for entry in registry.base(str(base)).stored:
+            if entry.path == path:
+                return entry
+        raise NotFound(f"the base {base.brief} has no stored file of that name")
+
+    return await file_answer(
+        request,
+        await to_thread.run_sync(find_file),
+        lambda start: registry.read_base_file(base, path, start),
+        store_of(request).downloads,
+    )

@@ -1,0 +1,32 @@
+"""For machines that watch the server: is it alive, can it work, what has it done. Names of tenants appear nowhere."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from fastapi import Request
+from starlette.responses import PlainTextResponse
+
+from adaptry_api.counts import Counts
+from adaptry_api.guard import ANYBODY, guarded, store_of
+
+ROUTES = guarded(tag="health")
+
+
+@ROUTES.get("/healthz", dependencies=[ANYBODY], response_class=PlainTextResponse)
+async def healthz() -> str:
+    """The process answers."""
+    return "ok\n"
+
+
+@ROUTES.get("/readyz", dependencies=[ANYBODY], response_class=PlainTextResponse)
+def readyz(request: Request) -> str:
+    """The catalog and the blobs answer too; 503 otherwise."""
+    store_of(request).check()
+    return "ready\n"
+
+
+@ROUTES.get("/metrics", dependencies=[ANYBODY], response_class=PlainTextResponse)
+def metrics(request: Request) -> str:
+    """Prometheus' text format."""
+    return cast(Counts, request.app.state.counts).text()

@@ -1,0 +1,29 @@
+"""Metrics of a version: appended, never overwritten."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, Field
+
+from adaptry import wire
+from adaptry.records import MetricInfo
+from adaptry_api.guard import CallersRegistry, guarded
+from adaptry_api.routes.parameters import PathRef
+
+ROUTES = guarded(f"{wire.PREFIX}/adapters/{{namespace}}/{{name}}/versions/{{selector}}/metrics", "metrics")
+
+
+class Values(BaseModel, extra="forbid"):
+    """Values by metric."""
+
+    metrics: dict[str, float] = Field(max_length=64)
+
+
+@ROUTES.get("")
+def list_all(ref: PathRef, registry: CallersRegistry) -> tuple[MetricInfo, ...]:
+    """Every value ever logged, oldest first."""
+    return registry.metrics(ref)
+
+
+@ROUTES.post("", status_code=204)
+def log(ref: PathRef, body: Values, registry: CallersRegistry) -> None:
+    registry.log_metrics(ref, body.metrics)

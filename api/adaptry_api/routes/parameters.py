@@ -1,0 +1,43 @@
+"""What addresses and queries carry, parsed at the door: names, refs, digests, pages."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Query
+
+from adaptry.digest import Digest
+from adaptry.refs import AdapterName, Ref, parse_selector
+
+
+async def _name(namespace: str, name: str) -> AdapterName:
+    return AdapterName.parse(f"{namespace}/{name}")
+
+
+Name = Annotated[AdapterName, Depends(_name)]
+
+
+async def _ref(name: Name, selector: str) -> Ref:
+    return Ref(name, parse_selector(selector))
+
+
+async def _revision(revision: str) -> Digest:
+    return Digest.parse(revision)
+
+
+async def _base(base: str) -> Digest:
+    return Digest.parse(base)
+
+
+async def _blob(digest: str) -> Digest:
+    return Digest.parse(digest)
+
+
+PathRef = Annotated[Ref, Depends(_ref)]
+Revision = Annotated[Digest, Depends(_revision)]
+BaseId = Annotated[Digest, Depends(_base)]
+Blob = Annotated[Digest, Depends(_blob)]
+
+Cursor = Annotated[str | None, Query(max_length=1024, description="The `next` of the page before.")]
+Limit = Annotated[int, Query(json_schema_extra={"minimum": 1, "maximum": 200})]
+"""Described here, refused by the registry, so that the sentence is the same everywhere."""

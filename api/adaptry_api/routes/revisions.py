@@ -1,0 +1,40 @@
+"""Revisions: pushed as the exact bytes of a manifest, since their digest is the revision."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Response
+from pydantic import Base64Bytes, BaseModel, Field
+
+from adaptry import wire
+from adaptry.records import Pushed, PushOptions
+from adaptry.refs import ByDigest, Ref
+from adaptry_api.downloads import FOREVER
+from adaptry_api.guard import CallersRegistry, guarded
+from adaptry_api.routes.parameters import Name, Revision
+
+ROUTES = guarded(f"{wire.PREFIX}/adapters/{{namespace}}/{{name}}/revisions", "revisions")
+
+
+class Push(BaseModel, extra="forbid"):
+    """`manifest` is base64 of the manifest's canonical bytes; its files must have been uploaded."""
+
+    manifest: Annotated[Base64Bytes, Field(max_length=wire.JSON_LIMIT)]
+    options: PushOptions = PushOptions()
+
+
+@ROUTES.post("")
+def push(name: Name, body: Push, response: Response, registry: CallersRegistry) -> Pushed:
+    """201 for a new version; 200 where this revision was there already."""
+    pushed = registry.put_revision(name, body.manifest, body.options)
+    response.status_code = 201 if pushed.is_new else 200
+    return pushed
+
+
+@ROUTES.get("/{revision}/manifest", response_class=Response)
+def manifest(name: Name, revision: Revision, registry: CallersRegistry) -> Response:
+    """The canonical bytes whose SHA-256 is the revision."""
+    found = registry.detail(Ref(name, ByDigest(revision.hex)))
+    headers = {"ETag": f'"{revision.hex}"', "Cache-Control": FOREVER}
+    return Response(found.manifest.to_bytes(), headers=headers, media_type="application/json")

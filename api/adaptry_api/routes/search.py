@@ -1,0 +1,25 @@
+"""Search over all versions that the caller may read."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Query
+
+from adaptry import query, wire
+from adaptry.records import Page, VersionInfo
+from adaptry_api.guard import CallersRegistry, guarded
+from adaptry_api.routes.parameters import Cursor, Limit
+
+ROUTES = guarded(f"{wire.PREFIX}/search", "search")
+
+
+@ROUTES.get("")
+def search(
+    registry: CallersRegistry,
+    q: Annotated[str, Query(description=query.GRAMMAR)] = "",
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> Page[VersionInfo]:
+    """Newest first."""
+    return registry.search(q, cursor, limit)

@@ -1,0 +1,92 @@
+"""Uploads: sessions that take up where they were cut. Open, append at an offset, finish.
+
+An answer that was lost is no harm: opening again gives the session back with what it kept, and finishing
+twice is finishing once.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Header, Path, Request
+from pydantic import BaseModel, Field
+
+from adaptry import wire
+from adaptry.digest import Digest
+from adaptry.records import Upload
+from adaptry.registry import Owner, Registry
+from adaptry_api.bodies import pour
+from adaptry_api.guard import CallersRegistry, guarded, store_of
+from adaptry_api.routes.parameters import BaseId, Blob, Name
+
+ROUTES = guarded(wire.PREFIX, "uploads")
+OF_ADAPTER = "/adapters/{namespace}/{name}"
+OF_BASE = "/bases/{base}"
+
+Id = Annotated[str, Path(max_length=512)]
+_BYTES = {"requestBody": {"content": {"application/octet-stream": {}}, "required": True}}
+
+
+class Open(BaseModel, extra="forbid"):
+    """The file to come."""
+
+    digest: Digest
+    size: int = Field(ge=0)
+
+
+class Finish(BaseModel, extra="forbid"):
+    """What the caller believes was sent."""
+
+    offset: int = Field(ge=0)
+    size: int = Field(ge=0)
+
+
+class Has(BaseModel):
+    """Whether the owner asked about has the bytes; another owner's are never told of."""
+
+    is_here: bool
+
+
+@ROUTES.get(f"{OF_ADAPTER}/blobs/{{digest}}")
+def adapter_has(name: Name, digest: Blob, registry: CallersRegistry) -> Has:
+    return Has(is_here=registry.has_file(name, digest))
+
+
+@ROUTES.get(f"{OF_BASE}/blobs/{{digest}}")
+def base_has(base: BaseId, digest: Blob, registry: CallersRegistry) -> Has:
+    return Has(is_here=registry.has_file(base, digest))
+
+
+@ROUTES.post(f"{OF_ADAPTER}/uploads")
+def open_for_adapter(name: Name, body: Open, registry: CallersRegistry) -> Upload:
+    return _open(registry, name, body)
+
+
+@ROUTES.post(f"{OF_BASE}/uploads")
+def open_for_base(base: BaseId, body: Open, registry: CallersRegistry) -> Upload:
+    return _open(registry, base, body)
+
+
+@ROUTES.patch("/uploads/{id}", openapi_extra=_BYTES)
+async def append(
+    request: Request,
+    id: Id,
+    registry: CallersRegistry,
+    offset: Annotated[int, Header(alias=wire.OFFSET_HEADER, ge=0)],
+    size: Annotated[int, Header(alias=wire.SIZE_HEADER, ge=0)],
+) -> Upload:
+    """Adds the body's bytes at `Upload-Offset`; what arrives before a cut is kept. 416 says the right offset."""
+    upload = Upload(id=id, offset=offset, size=size)
+    return await pour(
+        request, lambda chunks: registry.append_upload(upload, offset, chunks), store_of(request).uploads
+    )
+
+
+@ROUTES.post("/uploads/{id}/finish", status_code=204)
+def finish(id: Id, body: Finish, registry: CallersRegistry) -> None:
+    """Verifies the bytes against the digest they were announced under, and publishes them."""
+    registry.finish_upload(Upload(id=id, offset=body.offset, size=body.size))
+
+
+def _open(registry: Registry, owner: Owner, body: Open) -> Upload:
+    return registry.open_upload(owner, body.digest, body.size)

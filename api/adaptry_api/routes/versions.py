@@ -1,0 +1,36 @@
+"""Versions: what a ref means now, and everything about it."""
+
+from __future__ import annotations
+
+from fastapi import Request, Response
+
+from adaptry import wire
+from adaptry.records import Page, VersionDetail, VersionInfo
+from adaptry_api.changing import fresh
+from adaptry_api.guard import CallersRegistry, guarded
+from adaptry_api.routes.parameters import Cursor, Limit, Name, PathRef
+
+ROUTES = guarded(f"{wire.PREFIX}/adapters/{{namespace}}/{{name}}/versions", "versions")
+ONE = "/{selector}"
+
+
+@ROUTES.get("")
+def list_all(
+    name: Name, registry: CallersRegistry, cursor: Cursor = None, limit: Limit = 50
+) -> Page[VersionInfo]:
+    return registry.versions(name, cursor, limit)
+
+
+@ROUTES.get(ONE, response_model=VersionInfo)
+def show(request: Request, ref: PathRef, registry: CallersRegistry) -> Response:
+    return fresh(request, registry.version(ref))
+
+
+@ROUTES.get(f"{ONE}/detail", response_model=VersionDetail)
+def detail(request: Request, ref: PathRef, registry: CallersRegistry) -> Response:
+    return fresh(request, registry.detail(ref))
+
+
+@ROUTES.post(f"{ONE}/downloads", status_code=204)
+def count_download(ref: PathRef, registry: CallersRegistry) -> None:
+    registry.count_download(ref)

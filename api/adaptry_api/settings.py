@@ -1,0 +1,24 @@
+"""What a server is told when it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """`data` is the folder of the registry served.
+
+    `anonymous_read` lets callers without a token read what is public. `docs` shows the OpenAPI description
+    to them too. `hosts` are the host names answered to (empty: any), against rebinding of names by web
+    pages. `uploads` run at once; more wait. `require_known_base` refuses adapters
+    whose base is not registered.
+    """
+
+    data: Path
+    anonymous_read: bool = False
+    docs: bool = False
+    hosts: tuple[str, ...] = ()
+    uploads: int = 64
+    require_known_base: bool = False

@@ -1,0 +1,41 @@
+"""What one server process holds open: the catalog, the blobs, and who its callers are."""
+
+from __future__ import annotations
+
+import anyio
+
+from adaptry import tokens
+from adaptry.connect import open_local
+from adaptry.identity import ANONYMOUS, Identity
+from adaptry.registry import Registry
+from adaptry_api.auth import Callers
+from adaptry_api.settings import ServerSettings
+
+_READERS = 16
+
+
+class Store:
+    """The registry in `settings.data`. `registry(identity)` is it, acting for one caller."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._registry = open_local(settings.data, ANONYMOUS, require_known_base=settings.require_known_base)
+        self.catalog = self._registry.catalog
+        self.callers = Callers(
+            lambda secret: tokens.identify(self.catalog, secret), anonymous_read=settings.anonymous_read
+        )
+        # Bytes move in threads of their own, so that slow transfers keep no other request waiting. An upload
+        # holds one from its first byte to its last, a download for a piece at a time.
+        self.uploads = anyio.CapacityLimiter(settings.uploads)
+        self.downloads = anyio.CapacityLimiter(_READERS)
+
+    def registry(self, identity: Identity) -> Registry:
+        return self._registry.on_behalf_of(identity)
+
+    def check(self) -> None:
+        """Raises `Unavailable` where the catalog or the blobs do not answer."""
+        with self.catalog.read():
+            pass
+        self._registry.blobs.require_room(1)
+
+    def close(self) -> None:
+        self.catalog.close()

@@ -1,0 +1,115 @@
+"""A real server for tests: the one `serve` runs, on a free loopback port, in a thread; and ways to talk to it.
+
+`Server.registry` is the client; `Server.call` is raw HTTP, for what the client is too polite to send.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import urllib3
+
+from adaptry import tokens
+from adaptry.client import HttpRegistry
+from adaptry.connect import open_local
+from adaptry.errors import Unavailable
+from adaptry.identity import Role
+from adaptry_api.serve import bind, server_of, url_of
+from adaptry_api.settings import ServerSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back, as it came."""
+
+    status: int
+    headers: urllib3.HTTPHeaderDict
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """(`Any`: JSON.)"""
+        return json.loads(self.body)
+
+
+class Server:
+    """A running server on the folder `data`, and an admin token for it."""
+
+    def __init__(self, url: str, data: Path) -> None:
+        self.url = url
+        self.data = data
+        self.admin = self.token("root", "admin", ("*",))
+        self._pool = urllib3.PoolManager(retries=False, timeout=30)
+
+    def token(
+        self, name: str, role: Role, namespaces: tuple[str, ...], expires_at: datetime | None = None
+    ) -> str:
+        """A token, made beside the server as the command line does."""
+        catalog = open_local(self.data).catalog
+        try:
+            return tokens.create_token(catalog, name, role, namespaces, expires_at)
+        finally:
+            catalog.close()
+
+    def registry(self, token: str | None = None) -> HttpRegistry:
+        return HttpRegistry(self.url, token or self.admin)
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        token: str | None = "admin",
+        headers: dict[str, str] | None = None,
+    ) -> Answer:
+        """One raw request; a body that is not bytes is sent as JSON; `token` None sends none."""
+        sent = dict(headers or {})
+        if token is not None:
+            sent["Authorization"] = f"Bearer {self.admin if token == 'admin' else token}"
+        if body is not None and not isinstance(body, bytes):
+            body = json.dumps(body).encode()
+            sent.setdefault("Content-Type", "application/json")
+        response = self._pool.request(method, self.url + path, body=body, headers=sent, redirect=False)
+        return Answer(response.status, response.headers, response.data)
+
+    def close(self) -> None:
+        self._pool.clear()
+
+
+def assert_problem(answer: Answer, status: int, code: str) -> None:
+    """The one form of an error, with nothing of our insides in it."""
+    found = (answer.status, answer.headers.get("Content-Type"))
+    assert found == (status, "application/problem+json"), (found, answer.body)
+    problem = answer.json
+    assert problem["code"] == code, problem
+    assert problem["status"] == status
+    assert problem["request"] == answer.headers["Request-Id"]
+    assert problem["detail"]
+    assert b"Traceback" not in answer.body
+
+
+@contextmanager
+def serving(settings: ServerSettings) -> Iterator[Server]:
+    """A server for `settings`, which stops when the block ends."""
+    listening = bind("127.0.0.1", 0)
+    server = Server(url_of("127.0.0.1", listening), settings.data)
+    uvicorn_server = server_of(settings)
+    thread = threading.Thread(target=uvicorn_server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.close()
+        uvicorn_server.should_exit = True
+        thread.join(timeout=30)
+        listening.close()
+        if thread.is_alive():
+            raise Unavailable("the test server did not stop")

@@ -1,0 +1,131 @@
+"""`adaptry alias set`, `rm`, `ls`; `promote` and `rollback`."""
+
+from __future__ import annotations
+
+import click
+
+from adaptry import promotion
+from adaptry.errors import NotFound
+from adaptry.promotion import Move
+from adaptry.refs import AdapterName, Label, Latest, Ref, parse_alias
+from adaptry.registry import Registry
+from adaptry_cli.arguments import NAME, REF, require
+from adaptry_cli.connection import registry_option
+from adaptry_cli.out import json_option, say, say_json, tell
+from adaptry_cli.showing import when
+from adaptry_cli.tables import say_table
+
+PRODUCTION = "prod"
+
+_only_from = click.option(
+    "--was",
+    "only_from",
+    type=click.IntRange(0),
+    metavar="VERSION",
+    help="Move only from this version (0: only if the alias is new).",
+)
+
+
+@click.group()
+def alias() -> None:
+    """Name versions: prod, staging and the like.
+
+    An alias moves only from where it was seen, and every move is history.
+    """
+
+
+@alias.command("set")
+@click.argument("ref", type=REF)
+@click.argument("alias", metavar="ALIAS")
+@_only_from
+@registry_option
+@json_option
+def set_(registry: Registry, ref: Ref, alias: str, only_from: int | None, as_json: bool) -> None:
+    """Point an alias at a version."""
+    _say_move(ref.name, promotion.promote(registry, ref, alias, only_from=only_from), as_json)
+
+
+@alias.command()
+@click.argument("name", type=NAME)
+@click.argument("alias", metavar="ALIAS")
+@registry_option
+def rm(registry: Registry, name: AdapterName, alias: str) -> None:
+    """Remove an alias; its version stays."""
+    found = promotion.current(registry, name, alias)
+    if found is None:
+        raise NotFound(f"{name} has no alias {alias}")
+    registry.remove_alias(name, alias, found.generation)
+    tell(f"{name}@{alias} was at version {found.number} and is gone")
+
+
+@alias.command()
+@click.argument("name", type=NAME)
+@registry_option
+@json_option
+def ls(registry: Registry, name: AdapterName, as_json: bool) -> None:
+    """List an adapter's aliases."""
+    found = registry.aliases(name)
+    if as_json:
+        say_json(found)
+    elif found:
+        say_table(
+            ("alias", "version", "digest", "moved", "by", "generation"),
+            (
+                (
+                    one.alias,
+                    str(one.number),
+                    one.digest.brief,
+                    when(one.moved_at),
+                    one.moved_by,
+                    str(one.generation),
+                )
+                for one in found
+            ),
+            right=("version", "generation"),
+        )
+    else:
+        tell(f"{name} has no aliases; `adaptry alias set {name}@VERSION prod` sets one")
+
+
+@click.command()
+@click.argument("ref", type=REF)
+@click.option(
+    "--to", "alias", default=PRODUCTION, show_default=True, metavar="ALIAS", help="The alias to move."
+)
+@_only_from
+@registry_option
+@json_option
+def promote(registry: Registry, ref: Ref, alias: str, only_from: int | None, as_json: bool) -> None:
+    """Move an alias (prod) to a version.
+
+    As in: adaptry promote acme/tone@staging. `adaptry rollback` takes it back.
+    """
+    _say_move(ref.name, promotion.promote(registry, ref, alias, only_from=only_from), as_json)
+
+
+@click.command()
+@click.argument("ref", metavar="NAME[@ALIAS]", type=REF)
+@registry_option
+@json_option
+def rollback(registry: Registry, ref: Ref, as_json: bool) -> None:
+    """Move an alias back to where it was.
+
+    Without @ALIAS it is prod. Rolling back twice undoes the first.
+    """
+    require(isinstance(ref.selector, Label | Latest), f"{ref} names a version; write {ref.name}@ALIAS")
+    name = ref.selector.label if isinstance(ref.selector, Label) else PRODUCTION
+    _say_move(ref.name, promotion.rollback(registry, ref.name, parse_alias(name)), as_json)
+
+
+def _say_move(name: AdapterName, move: Move, as_json: bool) -> None:
+    found = move.alias
+    if as_json:
+        say_json({**found.model_dump(mode="json"), "was": move.was})
+        return
+    say(f"{name}@{found.alias} {found.digest}")
+    if move.was is None:
+        tell(f"{found.alias} is new, at version {found.number}")
+    elif move.is_change:
+        tell(f"{found.alias} moved from version {move.was} to {found.number}")
+    else:
+        tell(f"{found.alias} is at version {found.number} already")

@@ -1,0 +1,112 @@
+"""The words of a call as values: refs, names, folders, `key=value` pairs. Strings stop here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+from pydantic import BaseModel, ValidationError
+
+from adaptry.errors import Invalid, InvalidRef
+from adaptry.refs import GRAMMAR, AdapterName, Ref, is_folder
+
+Model = TypeVar("Model", bound=BaseModel)
+Source = Ref | Path
+"""An adapter in a registry, or in a folder."""
+
+
+class _Word(click.ParamType[Any, Any]):
+    """A word that one of ours parses; its error is ours too. (`Any`: each kind has its own value.)"""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        from adaptry_cli.completion import names_like
+
+        return [CompletionItem(name) for name in names_like(incomplete)]
+
+
+class RefWord(_Word):
+    name = "ref"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Ref:
+        return value if isinstance(value, Ref) else Ref.parse(value)
+
+
+class NameWord(_Word):
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> AdapterName:
+        return value if isinstance(value, AdapterName) else AdapterName.parse(value)
+
+
+class SourceWord(_Word):
+    """A ref, or a folder written so that nobody can take it for a ref."""
+
+    name = "ref|dir"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Source:
+        if isinstance(value, Ref | Path):
+            return value
+        return Path(value).expanduser() if means_folder(value) else Ref.parse(value)
+
+
+REF = RefWord()
+NAME = NameWord()
+SOURCE = SourceWord()
+FOLDER = click.Path(path_type=Path)
+
+
+def means_folder(text: str) -> bool:
+    """Whether a word that may be a folder or a name in the registry is a folder.
+
+    Raises `InvalidRef` where it could be either, showing how to write both.
+    """
+    if is_folder(text):
+        return True
+    if Path(text).is_dir():
+        try:
+            named = f"{Ref.parse(text).name}@latest"
+        except InvalidRef:
+            named = f"namespace/name ({GRAMMAR})"
+        raise InvalidRef(
+            f"{text!r} is also a folder here: write ./{text} for the folder, or {named} for the registry's"
+        )
+    return False
+
+
+def parse_metrics(pairs: Sequence[str]) -> dict[str, float]:
+    """`accuracy=0.91` and the like. Raises `Invalid`."""
+    found: dict[str, float] = {}
+    for pair in pairs:
+        name, equals, text = pair.rpartition("=")
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not equals or not name or not math.isfinite(value):
+            raise Invalid(f"not a metric: {pair[:80]!r} (write name=number, as in accuracy=0.91)")
+        if name in found:
+            raise Invalid(f"the metric {name} is given twice")
+        found[name] = value
+    return found
+
+
+def made(model: type[Model], **fields: object) -> Model:
+    """A value from what was typed. Raises `Invalid` with the field and the reason."""
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = " ".join(str(part) for part in first["loc"])
+        raise Invalid(f"{where}: {first['msg']}") from None
+
+
+def require(condition: bool, sentence: str) -> None:
+    """Raises a usage error unless the call makes sense."""
+    if not condition:
+        raise click.UsageError(sentence)

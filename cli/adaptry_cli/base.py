@@ -1,0 +1,135 @@
+"""`adaptry base add`, `ls`, `show` and `match`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from adaptry import bases
+from adaptry.checkpoint import open_checkpoint
+from adaptry.records import BaseInfo
+from adaptry.registry import Registry
+from adaptry_cli.arguments import FOLDER
+from adaptry_cli.connection import registry_option
+from adaptry_cli.exit_codes import NO
+from adaptry_cli.out import answer, gather, json_option, limit_option, progress, say_json, tell
+from adaptry_cli.showing import when
+from adaptry_cli.tables import say_facts, say_table
+
+
+@click.group()
+def base() -> None:
+    """Register base models by content, and recognise them.
+
+    A base is known by what it is, not by its name: its config, shapes and a sample of its weights.
+    """
+
+
+@base.command()
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.option(
+    "--name", "names", multiple=True, metavar="ORG/MODEL", help="A name it goes by; may be repeated."
+)
+@click.option("--full", is_flag=True, help="Read every weight, and keep digests of all tensors and files.")
+@click.option("--store", is_flag=True, help="Keep the weights in the registry too, so that anyone can merge.")
+@registry_option
+@json_option
+def add(
+    registry: Registry, folder: Path, names: tuple[str, ...], full: bool, store: bool, as_json: bool
+) -> None:
+    """Register the base model in a folder.
+
+    A base that is known already gains the names and what else was found out. Prints its id.
+    """
+    checkpoint = open_checkpoint(folder)
+    with progress() as told:
+        info = bases.register(registry, checkpoint, names, full=full, store=store, progress=told)
+    answer(info, str(info.id), as_json)
+
+
+@base.command()
+@limit_option
+@registry_option
+@json_option
+def ls(registry: Registry, limit: int, as_json: bool) -> None:
+    """List the known bases, newest first."""
+    found = gather(registry.bases, limit)
+    if as_json:
+        say_json(found)
+    elif found:
+        say_table(
+            ("base", "id", "model", "parameters", "dtypes", "adapters", "evidence"),
+            map(_row, found),
+            right=("parameters", "adapters"),
+        )
+    else:
+        tell("no bases here yet; `adaptry base add DIR --name org/model` registers one")
+
+
+@base.command()
+@click.argument("key", metavar="NAME|ID")
+@registry_option
+@json_option
+def show(registry: Registry, key: str, as_json: bool) -> None:
+    """Show what is known about a base."""
+    info = registry.base(key)
+    if as_json:
+        say_json(info)
+        return
+    say_facts(
+        [
+            ("names", ", ".join(info.names) or "none"),
+            ("id", str(info.id)),
+            ("architecture", f"{info.model_type or 'unknown'}   {info.architecture.brief}"),
+            ("parameters", f"{info.parameters:,} in {', '.join(info.dtypes)}"),
+            ("evidence", _evidence(info)),
+            ("tokenizer", str(info.tokenizer or "none seen")),
+            ("adapters", str(info.adapters)),
+            ("added", f"{when(info.created_at)} by {info.created_by}"),
+        ]
+    )
+
+
+@base.command()
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@registry_option
+@json_option
+@click.pass_context
+def match(ctx: click.Context, registry: Registry, folder: Path, as_json: bool) -> None:
+    """Find which known base a folder is, or is a copy of.
+
+    Each match says how alike the two are and what that rests on. Exit code 1 means that none is alike.
+    """
+    found = bases.find(registry, open_checkpoint(folder))
+    if as_json:
+        say_json(found)
+    elif found:
+        say_table(
+            ("base", "level", "evidence"),
+            ((_called(one.base), one.match.level.replace("_", " "), one.match.evidence) for one in found),
+        )
+    else:
+        tell("no known base is like this one")
+    ctx.exit(0 if found else NO)
+
+
+def _row(info: BaseInfo) -> tuple[str, ...]:
+    return (
+        _called(info),
+        info.id.brief,
+        info.model_type or "",
+        f"{info.parameters:,}",
+        ", ".join(info.dtypes),
+        str(info.adapters),
+        _evidence(info),
+    )
+
+
+def _called(info: BaseInfo) -> str:
+    return ", ".join(info.names) or info.id.brief
+
+
+def _evidence(info: BaseInfo) -> str:
+    found = ["sampled", "every weight" if info.roots else "", "weights stored" if info.is_stored else ""]
+    return ", ".join(part for part in found if part)

@@ -1,0 +1,149 @@
+"""`adaptry doctor`: whether this machine and the registry are fit for work. Looks, changes nothing that stays."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from adaptry import __version__
+from adaptry.errors import AdaptryError
+from adaptry.settings import Settings, data_folder
+from adaptry_cli.connection import connect_to, is_server, settings_for
+from adaptry_cli.exit_codes import NO
+from adaptry_cli.out import json_option, say_json, size
+from adaptry_cli.tables import say_table
+
+_LITTLE = 1 << 30  # bytes free under which a push of any size may fail
+_SLOW = 0.25  # seconds for a flush to disk; a push needs a few
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """One thing looked at; `advice` says what to do unless it is ok."""
+
+    what: str
+    verdict: Literal["ok", "warns", "fails"]
+    found: str
+    advice: str = ""
+
+
+@click.command()
+@click.option("--registry", "where", metavar="URL|DIR", help="The registry to look at.")
+@json_option
+@click.pass_context
+def doctor(ctx: click.Context, where: str | None, as_json: bool) -> None:
+    """Check that this machine and the registry are fit for work.
+
+    Python, SQLite, the folder, free space, durability; for a server, whether it answers and which versions it
+    speaks. Exit code 1 means that something must be mended.
+    """
+    found = [_python(), *_registry(settings_for(where))]
+    if as_json:
+        say_json(
+            [
+                {"what": one.what, "verdict": one.verdict, "found": one.found, "advice": one.advice}
+                for one in found
+            ]
+        )
+    else:
+        say_table(
+            ("", "what", "found"),
+            (
+                (one.verdict, one.what, f"{one.found} → {one.advice}" if one.advice else one.found)
+                for one in found
+            ),
+        )
+    ctx.exit(NO if any(one.verdict == "fails" for one in found) else 0)
+
+
+def _python() -> Examined:
+    version = ".".join(str(part) for part in sys.version_info[:3])
+    return Examined("adaptry", "ok", f"{__version__}, Python {version} on {sys.platform}")
+
+
+def _registry(settings: Settings) -> Iterator[Examined]:
+    if settings.registry and is_server(settings.registry):
+        yield _tried("server", lambda: _server(settings))
+        return
+    folder = Path(settings.registry).expanduser() if settings.registry else data_folder()
+    yield _sqlite()
+    yield _tried("folder", lambda: _folder(folder))
+    yield _space(folder)
+    yield _tried("registry", lambda: _embedded(str(folder)))
+
+
+def _tried(what: str, look: Callable[[], Examined]) -> Examined:
+    try:
+        return look()
+    except AdaptryError as error:
+        return Examined(what, "fails", error.message)
+    except OSError as error:
+        return Examined(
+            what, "fails", f"{error.filename}: {error.strerror}", "choose a folder that you may write to"
+        )
+
+
+def _server(settings: Settings) -> Examined:
+    from adaptry.client import HttpRegistry
+
+    assert settings.registry is not None
+    start = time.perf_counter()
+    about = HttpRegistry(settings.registry, settings.token, settings.ca_bundle, settings.proxy).about()
+    took = time.perf_counter() - start
+    found = (
+        f"{settings.registry} answers in {took * 1000:.0f} ms: adaptry {about.version}, API {about.api}, manifest schema "
+        f"{about.manifest_schema}; you are {about.identity} ({about.role})"
+    )
+    return Examined("server", "ok", found)
+
+
+def _sqlite() -> Examined:
+    version = sqlite3.sqlite_version
+    if sqlite3.sqlite_version_info < (3, 37):
+        return Examined("SQLite", "fails", version, "3.37 or later is needed: use a newer Python build")
+    return Examined("SQLite", "ok", version)
+
+
+def _folder(folder: Path) -> Examined:
+    """Writes and flushes a small file, beside the registry's own."""
+    place = next(path for path in (folder, *folder.parents) if path.is_dir())
+    start = time.perf_counter()
+    with tempfile.NamedTemporaryFile(dir=place, prefix=".adaptry-doctor-") as file:
+        file.write(b"x" * 4096)
+        file.flush()
+        os.fsync(file.fileno())
+    took = time.perf_counter() - start
+    found = f"{folder} can be written to, a flush takes {took * 1000:.1f} ms"
+    if place != folder:
+        found = f"{folder} is not there yet and can be made, a flush takes {took * 1000:.1f} ms"
+    if took > _SLOW:
+        return Examined(
+            "folder", "warns", found, "a slow disk (network?): pushes will be slow; SQLite wants a local one"
+        )
+    return Examined("folder", "ok", found)
+
+
+def _space(folder: Path) -> Examined:
+    place = next(path for path in (folder, *folder.parents) if path.is_dir())
+    free = shutil.disk_usage(place).free
+    if free < _LITTLE:
+        return Examined(
+            "space", "warns", f"{size(free)} free", "free some, or put the registry elsewhere (ADAPTRY_HOME)"
+        )
+    return Examined("space", "ok", f"{size(free)} free")
+
+
+def _embedded(folder: str) -> Examined:
+    """Opening it checks the database's own settings (WAL, synchronous, foreign keys) and brings it up to date."""
+    page = connect_to(folder).adapters(None, None, 1)
+    return Examined("registry", "ok", f"{folder} opens, {'with' if page.items else 'without'} adapters")

@@ -1,0 +1,181 @@
+"""`adaptry ls`, `search`, `show`, `diff` and `history`."""
+
+from __future__ import annotations
+
+import click
+
+from adaptry.query import GRAMMAR
+from adaptry.records import AdapterInfo, VersionInfo
+from adaptry.refs import AdapterName, Latest, Ref
+from adaptry.registry import Registry
+from adaptry_cli.arguments import NAME, REF, SOURCE, Source
+from adaptry_cli.connection import registry_option
+from adaptry_cli.differences import Side, differences
+from adaptry_cli.out import gather, json_option, limit_option, number, say_json, tell
+from adaptry_cli.showing import base_text, detail_text, facts_of_adapter, facts_of_version, when
+from adaptry_cli.sources import look_into
+from adaptry_cli.tables import say_facts, say_table
+
+
+@click.command()
+@click.argument("what", metavar="[NAMESPACE|NAME]", required=False)
+@limit_option
+@registry_option
+@json_option
+def ls(registry: Registry, what: str | None, limit: int, as_json: bool) -> None:
+    """List adapters, or the versions of one.
+
+    Without a word: all adapters that you may see. With a namespace: its adapters. With namespace/name: the
+    versions of that adapter, newest first.
+    """
+    if what and "/" in what:
+        name = AdapterName.parse(what)
+        _say_versions(gather(lambda cursor, many: registry.versions(name, cursor, many), limit), as_json)
+        return
+    adapters = gather(lambda cursor, many: registry.adapters(what, cursor, many), limit)
+    if as_json:
+        say_json(adapters)
+    elif adapters:
+        say_table(
+            ("adapter", "versions", "latest", "visibility", "downloads", "updated", "description"),
+            map(_adapter_row, adapters),
+            right=("versions", "latest", "downloads"),
+        )
+    else:
+        where = f"in {what}" if what else "here"
+        tell(f"no adapters {where} yet; `adaptry push DIR {what or 'namespace'}/name` puts one in")
+
+
+@click.command(epilog=f"A query: {GRAMMAR}.")
+@click.argument("query", nargs=-1)
+@limit_option
+@registry_option
+@json_option
+def search(registry: Registry, query: tuple[str, ...], limit: int, as_json: bool) -> None:
+    """Find versions by base, method, rank, module, metric and more.
+
+    As in: adaptry search 'base:org/model rank<=16 metric.accuracy>=0.9'. All terms must hold; newest first.
+    """
+    text = " ".join(query)
+    found = gather(lambda cursor, many: registry.search(text, cursor, many), limit)
+    _say_versions(found, as_json)
+    if not found:
+        tell("nothing matches")
+
+
+@click.command()
+@click.argument("ref", type=REF)
+@registry_option
+@json_option
+def show(registry: Registry, ref: Ref, as_json: bool) -> None:
+    """Show everything about a version.
+
+    What it is, its base, metrics, aliases, what the checks found, its files and where it comes from.
+    """
+    info = registry.adapter(ref.name)
+    if info.versions == 0 and isinstance(ref.selector, Latest):
+        _say_empty(info, as_json)
+        return
+    detail = registry.detail(ref)
+    if as_json:
+        say_json({"adapter": info.model_dump(mode="json"), **detail.model_dump(mode="json", by_alias=True)})
+        return
+    say_facts(facts_of_version(detail, info))
+
+
+@click.command()
+@click.argument("before", metavar="REF|DIR", type=SOURCE)
+@click.argument("after", metavar="REF|DIR", type=SOURCE)
+@registry_option
+@json_option
+def diff(registry: Registry, before: Source, after: Source, as_json: bool) -> None:
+    """Show what differs between two adapters.
+
+    Compares what they are (method, base, modules, ranks, config) and their metrics; weights only by digest.
+    """
+    opened = [look_into(registry, source) for source in (before, after)]
+    found = differences(*(Side.of(one.adapter, one.version) for one in opened))
+    if as_json:
+        say_json([difference.as_json() for difference in found])
+    elif found:
+        say_table(
+            ("what", opened[0].label, opened[1].label),
+            ((difference.what, difference.before, difference.after) for difference in found),
+        )
+    else:
+        tell("no difference in what they are")
+
+
+@click.command()
+@click.argument("name", type=NAME)
+@limit_option
+@registry_option
+@json_option
+def history(registry: Registry, name: AdapterName, limit: int, as_json: bool) -> None:
+    """Show what happened to an adapter.
+
+    Pushes, moves of aliases, metrics, edits: newest first, with who and when.
+    """
+    events = gather(lambda cursor, many: registry.history(name, cursor, many), limit)
+    if as_json:
+        say_json(events)
+        return
+    say_table(
+        ("when", "who", "what", "version", "detail"),
+        (
+            (
+                when(event.at),
+                event.by,
+                event.kind,
+                "" if event.number is None else str(event.number),
+                detail_text(event),
+            )
+            for event in events
+        ),
+        right=("version",),
+    )
+
+
+def _say_empty(info: AdapterInfo, as_json: bool) -> None:
+    if as_json:
+        say_json(info)
+    else:
+        say_facts([("name", str(info.name)), *facts_of_adapter(info)])
+    tell(f"{info.name} has no version yet; `adaptry push DIR {info.name}` puts one in")
+
+
+def _adapter_row(info: AdapterInfo) -> tuple[str, ...]:
+    return (
+        str(info.name),
+        str(info.versions),
+        "" if info.latest is None else str(info.latest),
+        info.visibility,
+        str(info.downloads),
+        when(info.updated_at),
+        info.description.split("\n")[0][:60],
+    )
+
+
+def _say_versions(found: list[VersionInfo], as_json: bool) -> None:
+    if as_json:
+        say_json(found)
+    elif found:
+        say_table(
+            ("version", "aliases", "state", "method", "rank", "modules", "base", "metrics", "findings"),
+            map(_version_row, found),
+            right=("rank", "findings"),
+        )
+
+
+def _version_row(version: VersionInfo) -> tuple[str, ...]:
+    return (
+        f"{version.name}@{version.number}",
+        ", ".join(version.aliases),
+        "" if version.state == "active" else version.state,
+        version.method,
+        "" if version.rank is None else str(version.rank),
+        ", ".join(version.targets),
+        base_text(version),
+        ", ".join(f"{name} {number(value)}" for name, value in version.metrics.items()),
+        str(version.findings or ""),
+    )

@@ -1,0 +1,101 @@
+"""`adaptry lock`, and the pulling of what a lock pins."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from adaptry import transfer
+from adaptry.errors import Invalid, NotFound
+from adaptry.landing import explained
+from adaptry.lock import Lock, moved, pin
+from adaptry.refs import Ref
+from adaptry.registry import Registry
+from adaptry_cli.arguments import FOLDER, REF, require
+from adaptry_cli.connection import registry_option
+from adaptry_cli.exit_codes import NO
+from adaptry_cli.out import json_option, progress, say, say_json, say_lines, tell
+
+DEFAULT = Path("adaptry.lock")
+
+
+@click.command()
+@click.argument("refs", type=REF, nargs=-1)
+@click.option(
+    "-o",
+    "--output",
+    "file",
+    type=FOLDER,
+    default=DEFAULT,
+    show_default=True,
+    metavar="FILE",
+    help="The lock file.",
+)
+@click.option(
+    "--check", is_flag=True, help="Write nothing; exit 1 if a ref of the file means something else now."
+)
+@registry_option
+@json_option
+@click.pass_context
+def lock(
+    ctx: click.Context, registry: Registry, refs: tuple[Ref, ...], file: Path, check: bool, as_json: bool
+) -> None:
+    """Pin refs to digests in a file.
+
+    `adaptry pull --locked FILE --to DIR` then gets exactly those versions, wherever the refs have moved to.
+    """
+    require(check != bool(refs), "give REFs to pin, or --check alone")
+    if check:
+        found = moved(registry, read_lock(file))
+        if as_json:
+            say_json(found)
+        else:
+            say_lines(change.sentence() for change in found)
+        if not found:
+            tell(f"every ref of {file} still means what it did")
+        ctx.exit(NO if found else 0)
+    pinned = pin(registry, refs)
+    _write(file, pinned.to_text())
+    if as_json:
+        say_json(pinned)
+        return
+    for entry in pinned.pins:
+        say(f"{entry.ref} {entry.digest}")
+    tell(f"wrote {file}")
+
+
+def read_lock(file: Path) -> Lock:
+    """Raises `NotFound`, `Invalid`, `Incompatible`."""
+    try:
+        data = file.read_bytes()
+    except FileNotFoundError:
+        raise NotFound(f"no lock file at {file}; `adaptry lock REF… -o {file}` writes one") from None
+    except OSError as error:
+        raise Invalid(f"cannot read {file}: {error.strerror}") from error
+    return Lock.parse(data, str(file))
+
+
+def pull_locked(registry: Registry, file: Path, folder: Path, force: bool, as_json: bool) -> None:
+    """Every pin's very bytes, each in a folder under `folder` that is named after its ref."""
+    pulled = []
+    with progress() as told:
+        for entry in read_lock(file).pins:
+            target = folder / entry.folder
+            version = transfer.pull(registry, entry.exact, target, force=force, progress=told)
+            pulled.append({"folder": str(target), "version": version.model_dump(mode="json")})
+            if not as_json:
+                say(f"{target} {version.digest}")
+    if as_json:
+        say_json(pulled)
+
+
+def _write(file: Path, text: str) -> None:
+    new = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        new.write_text(text, encoding="utf-8")
+        new.replace(file)
+    except OSError as error:
+        raise explained(error, file) from error

@@ -1,0 +1,139 @@
+"""The `adaptry` command: which words there are, where each lives, and what happens when one fails.
+
+Nothing is imported for `--help`: the table below holds every command's place and its line of help.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import click
+
+from adaptry import __version__
+from adaptry.errors import AdaptryError
+from adaptry_cli.exit_codes import FAULT, INTERRUPTED, PIPE_CLOSED, exit_code
+
+Entry = tuple[str, str]
+"""Where a command is (`module:name` inside this package) and its one line of help."""
+
+COMMANDS: Mapping[str, Mapping[str, Entry]] = {
+    "Move adapters": {
+        "push": ("transfer:push", "Put an adapter into the registry."),
+        "pull": ("transfer:pull", "Get an adapter out of the registry."),
+        "copy": ("transfer:copy", "Copy a version to another name or registry."),
+        "lock": ("locking:lock", "Pin refs to digests in a file."),
+    },
+    "Find and look": {
+        "ls": ("find:ls", "List adapters, or the versions of one."),
+        "search": ("find:search", "Find versions by base, method, rank, module, metric and more."),
+        "show": ("find:show", "Show everything about a version."),
+        "diff": ("find:diff", "Show what differs between two adapters."),
+        "history": ("find:history", "Show what happened to an adapter."),
+        "inspect": ("check:inspect", "Show what an adapter is, from its files."),
+        "check": ("check:check", "Check an adapter, alone or against a base."),
+    },
+    "Bases": {
+        "base": ("base:base", "Register base models by content, and recognise them."),
+    },
+    "Manage": {
+        "create": ("adapters:create", "Create an empty adapter."),
+        "edit": ("adapters:edit", "Change an adapter's description, tags or visibility."),
+        "rename": ("adapters:rename", "Give an adapter another name."),
+        "delete": ("adapters:delete", "Delete an adapter."),
+        "alias": ("alias:alias", "Name versions: prod, staging and the like."),
+        "promote": ("alias:promote", "Move an alias (prod) to a version."),
+        "rollback": ("alias:rollback", "Move an alias back to where it was."),
+        "metrics": ("metrics:metrics", "Log and show metrics of a version."),
+    },
+    "Run": {
+        "serve": ("serve:serve", "Serve the registry over HTTP."),
+        "token": ("token:token", "Create, list and revoke a server's tokens."),
+        "login": ("login:login", "Keep a token for a server."),
+        "logout": ("login:logout", "Forget the token for a server."),
+        "whoami": ("login:whoami", "Show who you are to the registry."),
+        "doctor": ("doctor:doctor", "Check that this machine and the registry are fit for work."),
+        "completion": ("completion:completion", "Print a script that completes commands in your shell."),
+    },
+}
+
+
+class Words(click.Group):
+    """A group whose commands are imported when they are called, and whose errors are sentences."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for section in COMMANDS.values() for name in section]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        for section in COMMANDS.values():
+            if cmd_name in section:
+                module, name = section[cmd_name][0].split(":")
+                command = getattr(importlib.import_module(f"adaptry_cli.{module}"), name)
+                assert isinstance(command, click.Command)
+                return command
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, section in COMMANDS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, line) for name, (_, line) in section.items()])
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            answer = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Python flushes stdout once more at exit; let that go nowhere instead of complaining.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            ctx.exit(PIPE_CLOSED)
+        return answer
+
+    def main(self, *args: Any, **options: Any) -> NoReturn:
+        """Runs a command and exits: with a code of the table, and never with a traceback. (`Any`: click's own.)"""
+        options = {"prog_name": "adaptry", **options, "standalone_mode": False}
+        try:
+            answer = super().main(*args, **options)
+            sys.exit(answer if isinstance(answer, int) else 0)
+        except click.ClickException as error:
+            sys.exit(_usage(error))
+        except (KeyboardInterrupt, click.Abort):
+            sys.exit(INTERRUPTED)
+        except AdaptryError as error:
+            _complain(error.message)
+            sys.exit(exit_code(error))
+        except Exception as error:
+            if os.environ.get("ADAPTRY_DEBUG"):
+                raise
+            _complain(
+                f"{type(error).__name__}: {error} (this is a fault in adaptry; ADAPTRY_DEBUG=1 shows where)"
+            )
+            sys.exit(FAULT)
+
+
+def _usage(error: click.ClickException) -> int:
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        click.echo(error.ctx.get_usage(), err=True)
+        _complain(f"{error.format_message()} (`{error.ctx.command_path} --help` says more)")
+    else:
+        _complain(error.format_message())
+    return error.exit_code
+
+
+def _complain(sentence: str) -> None:
+    from adaptry_cli.out import tell
+
+    tell(f"error: {sentence}")
+
+
+@click.group(
+    "adaptry", cls=Words, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
+@click.version_option(__version__, message="%(version)s")
+@click.option(
+    "--registry", metavar="URL|DIR", help="The registry to use; else ADAPTRY_URL, else the embedded one."
+)
+def main(registry: str | None) -> None:
+    """Versioned, checked and merged PEFT adapters."""

@@ -1,0 +1,122 @@
+"""`adaptry merge`: adapters baked into their base, as a checkpoint that any engine loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from adaptry.refs import ByDigest
+from adaptry.registry import Registry
+from adaptry_cli.arguments import made, means_folder
+from adaptry_cli.connection import registry_option
+from adaptry_cli.out import json_option, progress, say, say_json, say_table, size, tell
+
+if TYPE_CHECKING:
+    from adaptry.merging.merge import Source
+    from adaptry.merging.planning import Plan
+    from adaptry.progress import Progress
+
+
+@click.command()
+@click.argument("inputs", metavar="REF|DIR[=WEIGHT]...", nargs=-1, required=True)
+@click.option("--base", required=True, metavar="NAME|DIR|ID", help="The base to merge into.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The folder to write.")
+@click.option(
+    "--dtype", metavar="DTYPE", help="float32, float16 or bfloat16; else each weight keeps its own."
+)
+@click.option("--max-shard-size", metavar="SIZE", help="As in 5GB; else the base's files stay as they are.")
+@click.option("--device", default="cpu", show_default=True, help="Where to compute: cpu, cuda, cuda:1, mps.")
+@click.option(
+    "--kernel",
+    type=click.Choice(["auto", "torch", "llvm"]),
+    default="auto",
+    show_default=True,
+    help="The CPU code to use; results are the same.",
+)
+@click.option(
+    "--no-hash", is_flag=True, help="Do not digest the output (faster; the record has no file digests)."
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and write nothing.")
+@registry_option
+@json_option
+def merge(
+    registry: Registry,
+    inputs: tuple[str, ...],
+    base: str,
+    output: Path,
+    dtype: str | None,
+    max_shard_size: str | None,
+    device: str,
+    kernel: str,
+    no_hash: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Merge adapters into their base's weights.
+
+    W + weight · scale · B·A, computed in float32 and rounded once, as PEFT does. Everything that does not fit fails
+    before a weight is read; the output folder appears whole or not at all. `adaptry_merge.json` in it says what
+    went in.
+    """
+    from adaptry.bases import open_base
+    from adaptry.merging.merge import How, decide
+    from adaptry.merging.merge import merge as carry_out
+    from adaptry.merging.recipe import Input, Recipe, parse_dtype, parse_size
+    from adaptry.merging.record import NAME as RECORD
+    from adaptry.refs import split_weight
+
+    named = [split_weight(text) for text in inputs]
+    recipe = made(
+        Recipe,
+        base=base,
+        inputs=tuple(Input(source=source, weight=weight) for source, weight in named),
+        dtype=parse_dtype(dtype) if dtype else None,
+        max_shard_size=parse_size(max_shard_size) if max_shard_size else None,
+    )
+    with progress() as told:
+        checkpoint = open_base(registry, base, progress=told)
+        sources = [_opened(registry, source, weight, told) for source, weight in named]
+        if dry_run:
+            plan = decide(recipe, checkpoint, sources)
+        else:
+            how = How(device, kernel, hashing=not no_hash)
+            record = carry_out(recipe, checkpoint, sources, output, how, told)
+    if dry_run:
+        _say_plan(plan, as_json)
+        return
+    for note in record.notes:
+        tell(f"note: {note}")
+    tell(f"{record.baked} weights changed; what went in is in {output / RECORD}")
+    if as_json:
+        say_json({"output": str(output), **record.model_dump(mode="json")})
+    else:
+        say(str(output))
+
+
+def _opened(registry: Registry, text: str, weight: float, told: Progress) -> Source:
+    """An input by folder or ref, its weights at hand."""
+    from adaptry.adapter.view import open_dir
+    from adaptry.merging.merge import Source
+    from adaptry.merging.planning import Weighted
+    from adaptry.refs import Ref
+    from adaptry.transfer import open_revision
+
+    if means_folder(text):
+        return Source(Weighted(open_dir(text), weight, text))
+    version = registry.version(Ref.parse(text))
+    exact = Ref(version.name, ByDigest(version.digest.hex))
+    adapter = open_revision(registry, exact, progress=told)
+    return Source(Weighted(adapter, weight, f"{version.name}@{version.number}"), version.digest)
+
+
+def _say_plan(plan: Plan, as_json: bool) -> None:
+    """What a merge would write: files, sizes, how many weights change."""
+    files = [{"path": file.name, "size": file.size} for file in plan.files]
+    if as_json:
+        say_json({"files": files, "size": plan.size, "baked": plan.baked, "notes": list(plan.notes)})
+        return
+    say_table(("file", "size"), [(file.name, size(file.size)) for file in plan.files], right=("size",))
+    for line in (f"{plan.baked} weights would change; {size(plan.size)} in all", *plan.notes):
+        tell(line)

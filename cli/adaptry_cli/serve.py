@@ -1,0 +1,60 @@
+"""`adaptry serve`: a registry's folder as a server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from adaptry.errors import Missing
+from adaptry_cli.arguments import FOLDER
+from adaptry_cli.out import say, tell
+
+if TYPE_CHECKING:
+    from adaptry_api.serve import Started
+
+
+@click.command()
+@click.option(
+    "--data", metavar="DIR", type=FOLDER, help="The registry's folder; else the embedded registry's."
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8750, show_default=True, help="0 takes a free one."
+)
+@click.option("--anonymous-read", is_flag=True, help="Let callers without a token read what is public.")
+@click.option(
+    "--allow-host", "hosts", multiple=True, metavar="NAME", help="Answer to this host name only; repeat."
+)
+@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Server processes.")
+def serve(
+    data: Path | None, host: str, port: int, anonymous_read: bool, hosts: tuple[str, ...], workers: int
+) -> None:
+    """Serve the registry over HTTP.
+
+    Prints the address once it is reachable. Every caller needs a token; the first one, an administrator's, is
+    written to a file in the registry's folder, and its path is told.
+    """
+    try:
+        from adaptry_api import serve as server
+    except ModuleNotFoundError as error:
+        raise Missing(f"the server needs {error.name}: pip install 'adaptry[server]'") from error
+    from adaptry.settings import data_folder
+
+    server.serve(
+        data or data_folder(),
+        host,
+        port,
+        anonymous_read=anonymous_read,
+        hosts=hosts,
+        workers=workers,
+        announce=_announce,
+    )
+
+
+def _announce(started: Started) -> None:
+    say(started.url)
+    tell(f"the administrator's token is in {started.token_file}")
+    tell(f"use it from elsewhere: adaptry login {started.url}, then ADAPTRY_URL={started.url}")
+    tell("Ctrl-C stops the server")

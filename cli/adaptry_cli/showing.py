@@ -1,0 +1,142 @@
+"""A version as people read it at a glance: `name, text` pairs, made of values and nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+
+from adaptry.adapter.spec import ModuleSpec, Spec
+from adaptry.promotion import MOVED
+from adaptry.records import AdapterInfo, Event, VersionDetail, VersionInfo
+from adaptry.report import Finding
+from adaptry_cli.out import counted, number, size
+
+_DIGEST = re.compile(r"sha256:([0-9a-f]{12})[0-9a-f]{52}")
+Facts = Iterator[tuple[str, str]]
+
+
+def facts_of_version(detail: VersionDetail, info: AdapterInfo) -> Facts:
+    """Everything about a version and its adapter."""
+    version = detail.version
+    yield "version", f"{version.name}@{version.number}   {version.state}"
+    yield "digest", str(version.digest)
+    if version.aliases:
+        yield "aliases", ", ".join(version.aliases)
+    yield (
+        "pushed",
+        f"{when(version.created_at)} by {version.created_by}, {counted(version.downloads, 'download')}",
+    )
+    yield "base", base_text(version) or "not named"
+    yield from facts_of_spec(detail.spec)
+    if version.metrics:
+        yield "metrics", _lines(f"{name} {number(value)}" for name, value in sorted(version.metrics.items()))
+    yield "checked", findings_text(detail.report.findings)
+    if detail.forced:
+        yield "forced", detail.forced
+    manifest = detail.manifest
+    yield (
+        "files",
+        _lines(f"{size(entry.size):>9}  {entry.sha256.brief}  {entry.path}" for entry in manifest.files),
+    )
+    yield "weights", str(version.weights)
+    if manifest.parents:
+        yield "parents", _lines(str(parent) for parent in manifest.parents)
+    if manifest.recipe:
+        yield "recipe", json.dumps(manifest.recipe, indent=1, ensure_ascii=False)
+    if manifest.provenance:
+        yield "provenance", _lines(f"{key} {value}" for key, value in sorted(manifest.provenance.items()))
+    yield from facts_of_adapter(info)
+
+
+def facts_of_adapter(info: AdapterInfo) -> Facts:
+    """What people say about an adapter, and its numbers."""
+    if info.description:
+        yield "about", info.description
+    if info.tags:
+        yield "tags", ", ".join(info.tags)
+    latest = "" if info.latest is None else f", the latest is {info.latest}"
+    yield "adapter", f"{info.visibility}, {counted(info.versions, 'version')}{latest}"
+
+
+def facts_of_spec(spec: Spec) -> Facts:
+    """What an adapter is, as its headers and config say."""
+    ranks = ", ".join(str(rank) for rank in spec.ranks)
+    yield (
+        "method",
+        "   ".join(part for part in (spec.method, f"rank {ranks}" if ranks else "", *spec.traits) if part),
+    )
+    if spec.modules:
+        yield "modules", _lines(_groups(spec.modules))
+    if spec.extras:
+        yield (
+            "replaces",
+            _lines(f"{extra.target} {_shape(extra.shape)} ({extra.kind})" for extra in spec.extras),
+        )
+    if spec.unclaimed:
+        yield "unclaimed", _shortened(spec.unclaimed)
+    yield "parameters", f"{spec.parameters:,} in {', '.join(spec.dtypes)}, {size(spec.size)}"
+    written = ", ".join(
+        part for part in (spec.task, spec.peft_version and f"PEFT {spec.peft_version}") if part
+    )
+    if written:
+        yield "written for", written
+
+
+def findings_text(findings: Iterable[Finding]) -> str:
+    """Each finding in one line, and the remedy below."""
+    lines = []
+    for finding in findings:
+        lines += [f"{finding.severity}: {finding.reason} [{finding.code}]", f"  → {finding.remedy}"]
+    return "\n".join(lines) or "nothing found"
+
+
+def base_text(version: VersionInfo) -> str:
+    """`org/model (verified)`; where it has no name, the beginning of its id."""
+    name = version.base_name or (version.base_id.brief if version.base_id else "")
+    return f"{name} ({version.base_status})" if name else ""
+
+
+def detail_text(event: Event) -> str:
+    """`prod from 1 to 2`; of other events what they say, with digests cut short."""
+    detail = event.detail
+    if event.kind == MOVED and event.number is not None:
+        came = f" from {detail['was_number']}" if "was_number" in detail else ""
+        return f"{detail.get('alias')}{came} to {event.number}"
+    texts = (f"{key} {value}" for key, value in detail.items())
+    return _DIGEST.sub(r"sha256:\1", ", ".join(texts))
+
+
+def when(moment: datetime) -> str:
+    """In the reader's own time zone, to the minute."""
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def _groups(modules: Iterable[ModuleSpec]) -> Iterator[str]:
+    """`30 × q_proj  rank 8, scale 2, 576 → 576`: modules of one name and shape are one line."""
+    groups = Counter(
+        (module.path.rsplit(".", 1)[-1], module.rank, module.scale, module.fan_in, module.fan_out)
+        for module in modules
+    )
+    for (name, rank, scale, fan_in, fan_out), count in sorted(groups.items()):
+        yield f"{count} × {name}   rank {rank}, scale {number(scale)}, {fan_in} → {fan_out}"
+
+
+def _shape(shape: Iterable[int]) -> str:
+    return "×".join(str(dim) for dim in shape)
+
+
+def _shortened(names: tuple[str, ...], shown: int = 5) -> str:
+    more = [f"and {len(names) - shown} more"] if len(names) > shown else []
+    return _lines([*names[:shown], *more])
+
+
+def _lines(texts: Iterable[str]) -> str:
+    return "\n".join(texts)
+
+
+def json_of_spec(spec: Spec) -> Mapping[str, object]:
+    """The spec with what is derived from it."""
+    return {**spec.model_dump(mode="json"), "rank": spec.rank, "targets": list(spec.targets)}

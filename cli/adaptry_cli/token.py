@@ -1,0 +1,115 @@
+"""`adaptry token create`, `ls` and `revoke`: who may use the server that serves a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+from adaptry import tokens
+from adaptry.connect import open_local
+from adaptry.identity import Role
+from adaptry.local import LocalRegistry
+from adaptry.settings import data_folder
+from adaptry_cli.arguments import FOLDER, require
+from adaptry_cli.connection import is_server, settings_for
+from adaptry_cli.out import json_option, say, say_json, tell
+from adaptry_cli.showing import when
+from adaptry_cli.tables import say_table
+
+
+def _data_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """(`Any`: the arguments are each command's own.)"""
+    return click.option(
+        "--data",
+        metavar="DIR",
+        type=FOLDER,
+        help="The served registry's folder; else the embedded registry's.",
+    )(command)
+
+
+@click.group()
+def token() -> None:
+    """Create, list and revoke a server's tokens.
+
+    Works on the folder that `adaptry serve` serves, on its machine, also while it runs.
+    """
+
+
+@token.command()
+@click.argument("name")
+@click.option(
+    "--role", type=click.Choice(get_args(Role)), default="reader", show_default=True, help="What it may do."
+)
+@click.option(
+    "--namespace", "namespaces", multiple=True, metavar="GLOB", help="Where it holds; may be repeated."
+)
+@click.option(
+    "--days", type=click.IntRange(1), default=90, show_default=True, help="How long it is good for."
+)
+@_data_option
+@json_option
+def create(
+    name: str, role: Role, namespaces: tuple[str, ...], days: int, data: Path | None, as_json: bool
+) -> None:
+    """Create a token, and print it: this once.
+
+    NAME is whom or what it is for; it stands in the history of what was done with it.
+    """
+    require(bool(namespaces), "give --namespace GLOB (acme, team-*, or * for all): where the token holds")
+    expires = datetime.now(UTC) + timedelta(days=days)
+    secret = tokens.create_token(_opened(data).catalog, name, role, namespaces, expires)
+    if as_json:
+        say_json({"token": secret, "name": name, "role": role, "expires_at": expires.isoformat()})
+        return
+    say(secret)
+    tell(f"{role} in {', '.join(namespaces)} until {when(expires)}; it cannot be shown again")
+
+
+@token.command()
+@_data_option
+@json_option
+def ls(data: Path | None, as_json: bool) -> None:
+    """List tokens, without their secrets."""
+    found = tokens.list_tokens(_opened(data).catalog)
+    if as_json:
+        say_json(found)
+        return
+    say_table(
+        ("id", "name", "role", "namespaces", "ends in", "created", "expires", "revoked"),
+        (
+            (
+                str(one.id),
+                one.name,
+                one.role,
+                ", ".join(one.namespaces),
+                one.last_four,
+                when(one.created_at),
+                when(one.expires_at) if one.expires_at else "never",
+                when(one.revoked_at) if one.revoked_at else "",
+            )
+            for one in found
+        ),
+        right=("id",),
+    )
+
+
+@token.command()
+@click.argument("id", type=int)
+@_data_option
+def revoke(id: int, data: Path | None) -> None:
+    """End a token, by the id that `token ls` shows."""
+    tokens.revoke_token(_opened(data).catalog, id)
+    tell(f"token {id} opens nothing from now on")
+
+
+def _opened(data: Path | None) -> LocalRegistry:
+    where = settings_for(str(data) if data else None).registry
+    require(
+        where is None or not is_server(where),
+        f"tokens are made on the server's own machine, in its folder (--data DIR), not through {where}",
+    )
+    return open_local(where or data_folder())

@@ -1,0 +1,137 @@
+"""`adaptry push`, `pull` and `copy`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from adaptry import transfer as verbs
+from adaptry.adapter.view import open_dir
+from adaptry.records import AdapterEdit, Pushed, PushOptions
+from adaptry.refs import AdapterName, Ref, parse_alias
+from adaptry.registry import Registry
+from adaptry_cli.arguments import FOLDER, NAME, REF, made, parse_metrics, require
+from adaptry_cli.connection import connect_to, registry_option
+from adaptry_cli.locking import pull_locked
+from adaptry_cli.out import answer, json_option, progress, tell
+from adaptry_cli.sources import base_claim
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.argument("name", type=NAME)
+@click.option(
+    "--base", metavar="NAME|DIR|ID", help="The base it was trained on; else the one its config names."
+)
+@click.option("--metric", "metrics", multiple=True, metavar="NAME=VALUE", help="A metric; may be repeated.")
+@click.option("--alias", metavar="ALIAS", help="An alias to set on the version.")
+@click.option("--description", help="What the adapter is for.")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="A tag of the adapter; may be repeated.")
+@click.option("--force", is_flag=True, help="Push although the checks refuse it; needs --reason.")
+@click.option("--reason", metavar="TEXT", help="Why it is pushed all the same; kept with the version.")
+@registry_option
+@json_option
+def push(
+    registry: Registry,
+    folder: Path,
+    name: AdapterName,
+    base: str | None,
+    metrics: tuple[str, ...],
+    alias: str | None,
+    description: str | None,
+    tags: tuple[str, ...],
+    force: bool,
+    reason: str | None,
+    as_json: bool,
+) -> None:
+    """Put an adapter into the registry.
+
+    DIR is what PEFT's save_pretrained wrote. Prints the ref and the digest. The same files again give the version
+    they are already; files that are not an adapter's (optimizer state, pickles) are left out and named.
+    """
+    require(force == (reason is not None), "--force and --reason TEXT go together: the reason is kept")
+    options = made(
+        PushOptions,
+        metrics=parse_metrics(metrics),
+        force_reason=reason,
+        alias=parse_alias(alias) if alias else None,
+    )
+    edit = made(AdapterEdit, description=description, tags=tags or None)
+    adapter = open_dir(folder)
+    for left, why in adapter.left_out.items():
+        tell(f"left out {left}: {why}")
+    claim = base_claim(registry, base) if base else None
+    with progress() as told:
+        pushed = verbs.push(registry, adapter, name, base=claim, options=options, progress=told)
+    if description is not None or tags:
+        registry.edit_adapter(name, edit)
+    _say_pushed(pushed, as_json)
+
+
+@click.command()
+@click.argument("ref", type=REF, required=False)
+@click.option(
+    "--to", "folder", metavar="DIR", type=FOLDER, help="Where to put it; else a folder of its name."
+)
+@click.option("--force", is_flag=True, help="Replace another adapter that is there.")
+@click.option(
+    "--locked", metavar="FILE", type=FOLDER, help="Pull exactly what a lock file pins, each under DIR."
+)
+@registry_option
+@json_option
+def pull(
+    registry: Registry, ref: Ref | None, folder: Path | None, force: bool, locked: Path | None, as_json: bool
+) -> None:
+    """Get an adapter out of the registry.
+
+    The folder then holds the adapter's files and nothing else, each verified, and appears whole or not at all.
+    With --locked, every adapter of the lock file goes to DIR/namespace/name@….
+    """
+    require((ref is None) != (locked is None), "give a REF, or --locked FILE")
+    if locked is not None:
+        pull_locked(registry, locked, folder or Path(), force, as_json)
+        return
+    assert ref is not None
+    target = folder or Path(ref.name.name)
+    with progress() as told:
+        version = verbs.pull(registry, ref, target, force=force, progress=told)
+    tell(f"{version.name}@{version.number} {version.digest}")
+    answer({"folder": str(target), "version": version.model_dump(mode="json")}, str(target), as_json)
+
+
+@click.command()
+@click.argument("ref", type=REF)
+@click.argument("name", type=NAME, required=False)
+@click.option("--to-registry", metavar="URL|DIR", help="The registry to copy into; else the same one.")
+@click.option("--alias", metavar="ALIAS", help="An alias to set on the copy.")
+@registry_option
+@json_option
+def copy(
+    registry: Registry,
+    ref: Ref,
+    name: AdapterName | None,
+    to_registry: str | None,
+    alias: str | None,
+    as_json: bool,
+) -> None:
+    """Copy a version to another name or registry.
+
+    The copy has the same manifest, so the same digest. Without NAME it keeps its name.
+    """
+    require(name is not None or to_registry is not None, "give a NAME, or --to-registry, or both")
+    destination = connect_to(to_registry) if to_registry else registry
+    options = made(PushOptions, alias=parse_alias(alias) if alias else None)
+    with progress() as told:
+        pushed = verbs.copy(registry, ref, destination, name or ref.name, options=options, progress=told)
+    _say_pushed(pushed, as_json)
+
+
+def _say_pushed(pushed: Pushed, as_json: bool) -> None:
+    version = pushed.version
+    if not pushed.is_new:
+        tell("these very files were there already")
+    for finding in pushed.report.findings:
+        if finding.severity != "notes":
+            tell(f"{finding.severity}: {finding.reason} [{finding.code}] → {finding.remedy}")
+    answer(pushed, f"{version.name}@{version.number} {version.digest}", as_json)

@@ -1,0 +1,198 @@
+"""Bases as people use them: register one by content, find what a folder is, open one by name.
+
+Verbs over the waist. A base's weights stay where they are unless someone asks to store them; opening one by
+name then works wherever the registry is reached, and until then on the machine that registered it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from adaptry.adapter.content import FolderContent
+from adaptry.checkpoint import INDEX, Checkpoint, open_checkpoint, side_files
+from adaptry.digest import Digest
+from adaptry.errors import AdaptryError, Conflict, NotFound, TooLarge
+from adaptry.fingerprint import BaseRecord, Level
+from adaptry.fingerprinting import fingerprint
+from adaptry.hashing import full_hashes
+from adaptry.manifest import MAX_FILE, FileEntry, check_path
+from adaptry.matching import is_quantised, match
+from adaptry.places import recall, remember
+from adaptry.progress import Progress, no_progress
+from adaptry.records import BaseInfo, BaseMatch
+from adaptry.refs import is_folder
+from adaptry.registry import Registry
+from adaptry.settings import data_folder
+
+_STRENGTH: Mapping[str, int] = {level: number for number, level in enumerate(get_args(Level))}
+
+
+def register(
+    registry: Registry,
+    checkpoint: Checkpoint,
+    names: tuple[str, ...] = (),
+    *,
+    full: bool = False,
+    store: bool = False,
+    cache: Path | None = None,
+    progress: Progress = no_progress,
+) -> BaseInfo:
+    """Makes a base known under `names`; one that is known gains names and evidence.
+
+    `full` reads every weight and adds roots and file digests; `store` keeps the files too. Its folder is
+    remembered in `cache` (the user's, unless given). Raises `Conflict` where a name is another base's, `TooLarge`,
+    and what uploading raises; registering again goes on from there.
+    """
+    record = fingerprint(checkpoint)
+    if store:
+        _check_sizes(checkpoint)
+    if full:
+        hashes = full_hashes(checkpoint, record, progress=progress)
+        record = record.model_copy(update={"roots": hashes.roots, "file_hashes": dict(hashes.files)})
+    info = registry.put_base(record, names)
+    remember(cache or _cache(), record.id, checkpoint.folder)
+    if store:
+        info = registry.store_base(record.id, _upload(registry, checkpoint, record, progress))
+    return info
+
+
+def find(registry: Registry, checkpoint: Checkpoint) -> tuple[BaseMatch, ...]:
+    """The known bases that a folder is, is a copy of, or has the shapes of; the most alike first."""
+    record = fingerprint(checkpoint)
+    found = [
+        BaseMatch(base=info, match=match(record, registry.base_record(info.id)))
+        for info in _candidates(registry, record)
+    ]
+    alike = [candidate for candidate in found if candidate.match.level != "different"]
+    return tuple(sorted(alike, key=lambda candidate: _STRENGTH[candidate.match.level]))
+
+
+def open_base(
+    registry: Registry, key: str, *, cache: Path | None = None, progress: Progress = no_progress
+) -> Checkpoint:
+    """The base in a folder (`./base`), or by name, id, or the beginning of an id.
+
+    By name it is looked for where it was last seen on this machine, then among the weights that the registry
+    stores, which are kept in `cache`. Raises `NotFound` with what to do where it is in neither place.
+    """
+    if is_folder(key):
+        return open_checkpoint(key)
+    info = registry.base(key)
+    cache = cache or _cache()
+    kept = cache / "bases" / info.id.hex
+    for folder in (recall(cache, info.id), kept):
+        if folder and (checkpoint := _opened(folder, info.id)):
+            return checkpoint
+    if not info.is_stored:
+        raise NotFound(
+            f"the weights of {key} are neither on this machine nor in the registry: give the folder they are in, "
+            f"or store them once with `adaptry base add FOLDER --name {key} --store`"
+        )
+    _fetch(registry, info, kept, progress)
+    if checkpoint := _opened(kept, info.id):
+        return checkpoint
+    raise Conflict(
+        f"the stored files of {key} are not the base they were stored as ({info.id.brief}); store them again "
+        "with `adaptry base add FOLDER --store`"
+    )
+
+
+def _candidates(registry: Registry, record: BaseRecord) -> Iterator[BaseInfo]:
+    """The bases of the same shapes; and, as a quantised copy has other ones, those it may be a copy of."""
+    seen: set[Digest] = set()
+    for info in registry.bases_like(record.architecture):
+        seen.add(info.id)
+        yield info
+    if seen and not is_quantised(record.facts, (tensor.dtype for tensor in record.tensors.values())):
+        return
+    cursor: str | None = None
+    while True:
+        page = registry.bases(cursor, limit=200)
+        for info in page.items:
+            if info.id not in seen and info.model_type == record.facts.get("model_type"):
+                yield info
+        cursor = page.next
+        if cursor is None:
+            return
+
+
+def _opened(folder: Path, base: Digest) -> Checkpoint | None:
+    """The checkpoint in `folder`, if it is there, whole, and still that base."""
+    try:
+        checkpoint = open_checkpoint(folder)
+        return checkpoint if fingerprint(checkpoint).id == base else None
+    except AdaptryError:
+        return (
+            None  # gone, moved or overwritten: the registry's copy or an error that says what to do follows
+        )
+
+
+def _check_sizes(checkpoint: Checkpoint) -> None:
+    for shard in checkpoint.shards:
+        if (checkpoint.folder / shard).stat().st_size > MAX_FILE:
+            raise TooLarge(
+                f"{shard} is larger than the {MAX_FILE >> 30} GiB that one stored file may have; save the model once "
+                'more with save_pretrained(OUT, max_shard_size="5GB")'
+            )
+
+
+def _upload(
+    registry: Registry, checkpoint: Checkpoint, record: BaseRecord, progress: Progress
+) -> tuple[FileEntry, ...]:
+    """Gives the registry every file of the base; those it has already are not sent again."""
+    from adaptry.transfer import upload  # it reaches for the network's modules; most callers store nothing
+
+    names = [*checkpoint.shards, *(path.name for path in side_files(checkpoint.folder))]
+    if (checkpoint.folder / INDEX).is_file():
+        names.append(INDEX)
+    content = FolderContent(checkpoint.folder, names)
+    entries: list[FileEntry] = []
+    for name, size in content.sizes.items():
+        digest = record.file_hashes.get(name) or Digest.of_chunks(_told(content, name, size, progress))
+        if not registry.has_file(record.id, digest):
+            upload(registry, record.id, content, name, digest, progress)
+        entries.append(FileEntry(path=name, size=size, sha256=digest))
+    return tuple(entries)
+
+
+def _told(content: FolderContent, name: str, size: int, progress: Progress) -> Iterator[bytes]:
+    done = 0
+    for chunk in content.chunks(name):
+        yield chunk
+        done += len(chunk)
+        progress(f"hashing {name}", done, size)
+
+
+def _fetch(registry: Registry, info: BaseInfo, folder: Path, progress: Progress) -> None:
+    """The stored files in `folder`, verified, all or none."""
+    from adaptry.downloading import download
+    from adaptry.landing import landing
+    from adaptry.retrying import PATIENT
+
+    try:
+        with landing(folder) as place:
+            for entry in info.stored:
+                path = place / check_path(entry.path)
+                download(_Reader(registry, info.id, entry.path), entry, path, progress, PATIENT)
+    except Conflict:
+        if not folder.is_dir():  # else someone else fetched it meanwhile: the same files, verified
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Reads one stored file of a base from a position on."""
+
+    registry: Registry
+    base: Digest
+    path: str
+
+    def __call__(self, start: int) -> Iterator[bytes]:
+        return self.registry.read_base_file(self.base, self.path, start)
+
+
+def _cache() -> Path:
+    return data_folder() / "cache"

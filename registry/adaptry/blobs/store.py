@@ -1,0 +1,208 @@
+"""The interface of a blob store, and the verification that every store shares.
+
+Bytes arrive in a *staging*: a named, growing, exclusively held place where an upload can stop and go on
+later, in another process if need be. Publishing verifies the whole and makes it a blob, or destroys it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Self
+
+from adaptry.digest import Digest
+from adaptry.errors import DigestMismatch, OffsetMismatch
+
+CHUNK = 1 << 20
+"""No piece handed out and no write is larger: some kernels write 4 MiB ten times slower than 1 MiB."""
+
+_KEPT_HASHERS = 256
+
+Hashers = OrderedDict[str, tuple[int, "hashlib._Hash"]]
+
+
+class BlobStore(ABC):
+    """Blobs by digest, and the stagings they grow in. Safe to use from many threads and processes."""
+
+    def __init__(self) -> None:
+        # Uploads pause between requests; the hash of what came so far waits here. Losing one costs a re-read.
+        self._hashers: Hashers = OrderedDict()
+
+    @abstractmethod
+    def has(self, digest: Digest) -> bool: ...
+
+    @abstractmethod
+    def size(self, digest: Digest) -> int:
+        """In bytes. Raises `NotFound`."""
+
+    @abstractmethod
+    def read(self, digest: Digest, start: int, length: int) -> bytes:
+        """The bytes there, fewer only at the end, unverified. Raises `NotFound`."""
+
+    def chunks(self, digest: Digest, start: int = 0) -> Iterator[bytes]:
+        """The blob from `start` on, in pieces of at most 1 MiB, unverified. Raises `NotFound`, at once."""
+        return self._pieces(digest, start, self.size(digest))
+
+    def put(self, digest: Digest, chunks: Iterable[bytes | memoryview]) -> None:
+        """Stores the blob; a cheap no-op if it is there. Raises `DigestMismatch`, `StorageFull`; then nothing is kept."""
+        if self.has(digest):
+            return
+        with self.staging(self.new_key()) as staged:
+            try:
+                staged.append(0, chunks)
+                staged.publish(digest)
+            except BaseException:
+                staged.discard()
+                raise
+
+    @abstractmethod
+    def delete(self, digest: Digest) -> None:
+        """No error if it is absent."""
+
+    @abstractmethod
+    def digests(self) -> Iterator[Digest]:
+        """Every blob, in no order; those published or deleted meanwhile may or may not be among them."""
+
+    @staticmethod
+    def new_key() -> str:
+        """A name for a staging that nobody can guess."""
+        return secrets.token_hex(16)
+
+    @abstractmethod
+    def staging(self, key: str) -> AbstractContextManager[Staged]:
+        """The staging of that name, empty if it is new, held until the end of the block.
+
+        Raises `Conflict` while someone else holds it.
+        """
+
+    @abstractmethod
+    def staged(self, key: str) -> int:
+        """How many bytes are in a staging; 0 if there is none."""
+
+    @abstractmethod
+    def is_held(self, key: str) -> bool:
+        """Whether someone is writing to that staging now."""
+
+    @abstractmethod
+    def stagings(self) -> Iterator[str]:
+        """The names of all stagings, the abandoned ones included."""
+
+    @abstractmethod
+    def require_room(self, size: int) -> None:
+        """Raises `StorageFull` if `size` more bytes surely do not fit, before any is sent."""
+
+    def _pieces(self, digest: Digest, start: int, size: int) -> Iterator[bytes]:
+        while start < size:
+            piece = self.read(digest, start, min(CHUNK, size - start))
+            if not piece:
+                return
+            yield piece
+            start += len(piece)
+
+
+class Staged(ABC):
+    """A staging in hand. `offset` is where the next byte goes."""
+
+    def __init__(self, key: str, offset: int, hashers: Hashers) -> None:
+        self.key = key
+        self.offset = offset
+        self._hashers = hashers
+        self._hasher = _resume(hashers, key, offset)
+        self._is_gone = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._hasher and self.offset:
+            self._hashers[self.key] = (self.offset, self._hasher)
+            while len(self._hashers) > _KEPT_HASHERS:
+                self._hashers.popitem(last=False)
+        if not self.offset and not self._is_gone:
+            self.discard()
+        self._release()
+
+    def append(self, offset: int, chunks: Iterable[bytes | memoryview]) -> None:
+        """Adds bytes, hashing as they pass; whatever arrived before `chunks` raised is kept.
+
+        Raises `OffsetMismatch`; and `StorageFull`, after which the staging is as it was before.
+        """
+        if offset != self.offset:
+            raise OffsetMismatch(
+                f"{self.offset:,} bytes have arrived, so go on at {self.offset}, not at {offset}", self.offset
+            )
+        for chunk in chunks:
+            whole = memoryview(chunk).cast("B")
+            for at in range(0, len(whole), CHUNK):
+                piece = whole[at : at + CHUNK]
+                try:
+                    self._write(piece)
+                except BaseException:
+                    self._truncate(offset)
+                    self.offset, self._hasher = offset, None if offset else hashlib.sha256()
+                    raise
+                self.offset += len(piece)
+                if self._hasher:
+                    self._hasher.update(piece)
+
+    def publish(self, digest: Digest) -> None:
+        """Makes the staged bytes the blob `digest`, durably; or raises `DigestMismatch` and keeps nothing."""
+        found = self._hasher.hexdigest() if self._hasher else self._rehash()
+        self._hasher = None
+        if found != digest.hex:
+            self.discard()
+            raise DigestMismatch(
+                f"the {self.offset:,} bytes received are sha256:{found[:12]}…, not {digest.brief}…: they changed on "
+                "the way or while they were read; nothing was kept, send the file again"
+            )
+        self._publish(digest)
+        self._is_gone = True
+
+    def discard(self) -> None:
+        """Removes the staging and its bytes."""
+        self._hasher = None
+        self.offset = 0
+        self._is_gone = True
+        self._discard()
+
+    def _rehash(self) -> str:
+        hasher = hashlib.sha256()
+        for start in range(0, self.offset, CHUNK):
+            hasher.update(self._read(start, min(CHUNK, self.offset - start)))
+        return hasher.hexdigest()
+
+    @abstractmethod
+    def _write(self, piece: memoryview) -> None:
+        """Adds one piece at the end, all of it or raise."""
+
+    @abstractmethod
+    def _truncate(self, offset: int) -> None: ...
+
+    @abstractmethod
+    def _read(self, start: int, length: int) -> bytes: ...
+
+    @abstractmethod
+    def _publish(self, digest: Digest) -> None: ...
+
+    @abstractmethod
+    def _discard(self) -> None: ...
+
+    @abstractmethod
+    def _release(self) -> None:
+        """Lets others hold the staging."""
+
+
+def _resume(hashers: Hashers, key: str, offset: int) -> hashlib._Hash | None:
+    """The hash of the first `offset` bytes, if this process saw them all."""
+    if offset == 0:
+        hashers.pop(key, None)
+        return hashlib.sha256()
+    position, hasher = hashers.pop(key, (-1, None))
+    return hasher if position == offset else None

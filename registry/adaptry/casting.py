@@ -1,0 +1,96 @@
+"""Whether one set of sampled numbers is a dtype cast of another: exactly, or not at all.
+
+A cast of the same weights is recognised when some chain of roundings makes the samples equal, bit for bit
+(`reference/peft-semantics.md` §10.2). Closeness is asked apart, because a light fine-tune is close too.
+"""
+
+from __future__ import annotations
+
+import base64
+import struct
+from collections.abc import Callable
+
+from adaptry.bfloat16 import bfloat16_of, float_of
+
+_Values = tuple[float, ...]
+_FORMATS = {"F32": "f", "F16": "e", "F64": "d"}
+
+
+def cast_between(dtype_a: str, samples_a: str, dtype_b: str, samples_b: str) -> str | None:
+    """The cast that makes the two equal, in words (`equal` where none is needed); None where none does.
+
+    Samples are base64 of stored elements in the dtype beside them.
+    """
+    if samples_a == samples_b and dtype_a == dtype_b:
+        return "equal"
+    a, b = _values(dtype_a, samples_a), _values(dtype_b, samples_b)
+    if a is None or b is None or len(a) != len(b):
+        return None
+    if not _are_close(a, b):
+        return None  # no rounding moves a value that far, and most pairs that are asked about end here
+    bits_a, bits_b = _bits(a), _bits(b)
+    if bits_a == bits_b:
+        return "a change of dtype"
+    # One side is always as stored: rounding both would call a fine-tune that is lost in rounding a cast.
+    for name, chain in _CHAINS.items():
+        if _bits(chain(a)) == bits_b or bits_a == _bits(chain(b)):
+            return f"a cast to {name}"
+    return None
+
+
+def is_close(dtype_a: str, samples_a: str, dtype_b: str, samples_b: str) -> bool:
+    """Whether the values differ by no more than two roundings to bfloat16 would make them."""
+    a, b = _values(dtype_a, samples_a), _values(dtype_b, samples_b)
+    if a is None or b is None or len(a) != len(b):
+        return False
+    return _are_close(a, b)
+
+
+def _are_close(a: _Values, b: _Values) -> bool:
+    return all(abs(x - y) <= 2**-7 * abs(x) + 2**-24 for x, y in zip(a, b, strict=True))
+
+
+def _values(dtype: str, samples: str) -> _Values | None:
+    data = base64.b64decode(samples)
+    if dtype == "BF16":
+        return tuple(float_of(bits) for bits in struct.unpack(f"<{len(data) // 2}H", data))
+    letter = _FORMATS.get(dtype)
+    if letter is None:
+        return None
+    return struct.unpack(f"<{len(data) // struct.calcsize(letter)}{letter}", data)
+
+
+def _bits(values: _Values) -> bytes:
+    """As float64, so that −0.0 is not 0.0 and a NaN equals itself."""
+    return struct.pack(f"<{len(values)}d", *values)
+
+
+def _to_bfloat16(values: _Values) -> _Values:
+    return tuple(float_of(bfloat16_of(_single(value))) for value in values)
+
+
+def _to_float16(values: _Values) -> _Values:
+    return tuple(_half(value) for value in values)
+
+
+def _single(value: float) -> float:
+    """Rounded to float32; what is too large becomes infinite, as torch casts it."""
+    try:
+        return float(struct.unpack("<f", struct.pack("<f", value))[0])
+    except OverflowError:
+        return float("inf") if value > 0 else float("-inf")
+
+
+def _half(value: float) -> float:
+    try:
+        return float(struct.unpack("<e", struct.pack("<e", value))[0])
+    except OverflowError:
+        return float("inf") if value > 0 else float("-inf")
+
+
+_CHAINS: dict[str, Callable[[_Values], _Values]] = {
+    "bfloat16": _to_bfloat16,
+    "float16": _to_float16,
+    "float16 and then bfloat16": lambda values: _to_bfloat16(_to_float16(values)),
+    "bfloat16 and then float16": lambda values: _to_float16(_to_bfloat16(values)),
+}

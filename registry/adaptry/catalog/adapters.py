@@ -1,0 +1,225 @@
+"""Adapters in the catalog: lines of versions, and the tombstones of deleted ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import delete, func, update
+from sqlmodel import col, select
+
+from adaptry.catalog import cursors, terms
+from adaptry.catalog.database import Transaction
+from adaptry.catalog.packing import listed, unlisted
+from adaptry.catalog.rows import (
+    AdapterRow,
+    AliasRow,
+    EventRow,
+    FileRow,
+    NamespaceRow,
+    UploadRow,
+    VersionRow,
+)
+from adaptry.catalog.sight import Sight
+from adaptry.identity import Visibility
+from adaptry.records import AdapterEdit, AdapterInfo, Page
+from adaptry.refs import AdapterName
+
+TERM_FIELDS = ("name", "namespace", "visibility", "tag", "word")
+"""The fields of the search index that say something about the adapter rather than the version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """An adapter as the catalog knows it: its key, its name, who may see it."""
+
+    key: int
+    name: AdapterName
+    visibility: Visibility
+
+
+def find(tx: Transaction, name: AdapterName) -> Line | None:
+    """The adapter of that name, if there is one now."""
+    row = _row(tx, name)
+    return _line(row) if row and row.deleted_at is None else None
+
+
+def create(tx: Transaction, name: AdapterName, edit: AdapterEdit, at: datetime) -> Line:
+    """A new line, or a deleted one of that name revived: empty, its numbering going on. The name must be free."""
+    row = _row(tx, name)
+    if row is None:
+        row = AdapterRow(name=str(name), namespace=name.namespace, created_at=at, updated_at=at)
+    row.created_at = row.updated_at = at
+    row.deleted_at = None
+    row.description, row.tags = edit.description or "", listed(edit.tags or ())
+    row.visibility, row.downloads = edit.visibility or "private", 0
+    tx.add(row)
+    _note_namespace(tx, name.namespace)
+    tx.flush()
+    return _line(row)
+
+
+def edit(tx: Transaction, line: Line, change: AdapterEdit, at: datetime) -> Line:
+    row = _require(tx, line)
+    if change.description is not None:
+        row.description = change.description
+    if change.tags is not None:
+        row.tags = listed(change.tags)
+    if change.visibility is not None:
+        row.visibility = change.visibility
+    row.updated_at = at
+    tx.flush()
+    terms.rewrite(tx, line.key, TERM_FIELDS, _terms(row))
+    return _line(row)
+
+
+def rename(tx: Transaction, line: Line, to: AdapterName, at: datetime) -> Line:
+    """Moves a line to a name that is free; its numbering continues beyond any that was used under either name."""
+    row = _require(tx, line)
+    old, number = row.name, row.next_number
+    buried = _row(tx, to)
+    if buried:
+        row.next_number = max(number, buried.next_number)
+        tx.execute(update(EventRow).where(col(EventRow.adapter_id) == buried.id).values(adapter_id=line.key))
+        tx.execute(delete(AliasRow).where(col(AliasRow.adapter_id) == buried.id))
+        tx.delete(buried)
+        tx.flush()
+    row.name, row.namespace, row.updated_at = str(to), to.namespace, at
+    tx.flush()
+    _note_namespace(tx, to.namespace)
+    tx.add(
+        AdapterRow(
+            name=old,
+            namespace=line.name.namespace,
+            created_at=row.created_at,
+            updated_at=at,
+            deleted_at=at,
+            next_number=number,
+        )
+    )
+    # What someone began to send to the new name before it was taken stays theirs: same namespace, same rights.
+    held = select(FileRow.digest).where(FileRow.owner == str(to))
+    tx.execute(delete(FileRow).where(col(FileRow.owner) == old, col(FileRow.digest).in_(held)))
+    tx.execute(update(FileRow).where(col(FileRow.owner) == old).values(owner=str(to)))
+    tx.execute(
+        update(UploadRow).where(col(UploadRow.owner) == old).values(owner=str(to), tenant=to.namespace)
+    )
+    terms.rewrite(tx, line.key, TERM_FIELDS, _terms(row))
+    return _line(row)
+
+
+def bury(tx: Transaction, line: Line, at: datetime) -> None:
+    """Removes a line's versions, aliases and files, and leaves its tombstone and its events."""
+    row = _require(tx, line)
+    tx.execute(update(AliasRow).where(col(AliasRow.adapter_id) == line.key).values(version_id=None))
+    tx.execute(delete(VersionRow).where(col(VersionRow.adapter_id) == line.key))
+    tx.execute(delete(FileRow).where(col(FileRow.owner) == row.name))
+    row.deleted_at = row.updated_at = at
+    row.visibility = "private"
+
+
+def take_number(tx: Transaction, line: Line, at: datetime) -> int:
+    """The next version's number; given once, whatever becomes of it."""
+    row = _require(tx, line)
+    number = row.next_number
+    row.next_number, row.updated_at = number + 1, at
+    return number
+
+
+def count_download(tx: Transaction, line: Line) -> None:
+    tx.execute(
+        update(AdapterRow)
+        .where(col(AdapterRow.id) == line.key)
+        .values(downloads=col(AdapterRow.downloads) + 1)
+    )
+
+
+def own_terms(tx: Transaction, line: Line) -> list[tuple[str, str]]:
+    """What a new version of the line inherits in the search index."""
+    return _terms(_require(tx, line))
+
+
+def info(tx: Transaction, line: Line) -> AdapterInfo:
+    return _infos(tx, [_require(tx, line)])[0]
+
+
+def page(
+    tx: Transaction, sight: Sight, namespace: str | None, cursor: str | None, limit: int
+) -> Page[AdapterInfo]:
+    """Adapters in name order."""
+    about = f"adapters {namespace or ''}"
+    query = select(AdapterRow).where(col(AdapterRow.deleted_at).is_(None)).order_by(AdapterRow.name)
+    seen = sight.of_adapters()
+    if seen is not None:
+        query = query.where(seen)
+    if namespace is not None:
+        query = query.where(AdapterRow.namespace == namespace)
+    if cursor is not None:
+        query = query.where(AdapterRow.name > cursors.decode(cursor, about))
+    rows = tx.exec(query.limit(limit + 1)).all()
+    infos = _infos(tx, rows[:limit])
+    more = len(rows) > limit
+    return Page[AdapterInfo](items=infos, next=cursors.encode(str(infos[-1].name), about) if more else None)
+
+
+def _infos(tx: Transaction, rows: Iterable[AdapterRow]) -> tuple[AdapterInfo, ...]:
+    rows = list(rows)
+    newest_active = func.max(VersionRow.number).filter(col(VersionRow.state) == "active")
+    counts = {
+        key: (count, latest)
+        for key, count, latest in tx.exec(
+            select(VersionRow.adapter_id, func.count(), newest_active)
+            .where(col(VersionRow.adapter_id).in_([row.id for row in rows]))
+            .group_by(col(VersionRow.adapter_id))
+        )
+    }
+    return tuple(_info(row, *counts.get(row.id or 0, (0, None))) for row in rows)
+
+
+def _info(row: AdapterRow, versions: int, latest: int | None) -> AdapterInfo:
+    return AdapterInfo(
+        name=AdapterName.parse(row.name),
+        description=row.description,
+        tags=unlisted(row.tags),
+        visibility=_visibility(row),
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        versions=versions,
+        latest=latest,
+        downloads=row.downloads,
+    )
+
+
+def _terms(row: AdapterRow) -> list[tuple[str, str]]:
+    bare = row.name.partition("/")[2]
+    return [
+        ("name", row.name),
+        ("name", bare),
+        ("namespace", row.namespace),
+        ("visibility", row.visibility),
+        *(("tag", tag) for tag in unlisted(row.tags)),
+        *(("word", word) for word in terms.words(f"{row.name} {row.description}")),
+    ]
+
+
+def _row(tx: Transaction, name: AdapterName) -> AdapterRow | None:
+    return tx.exec(select(AdapterRow).where(AdapterRow.name == str(name))).first()
+
+
+def _require(tx: Transaction, line: Line) -> AdapterRow:
+    return tx.exec(select(AdapterRow).where(AdapterRow.id == line.key)).one()
+
+
+def _line(row: AdapterRow) -> Line:
+    assert row.id is not None
+    return Line(row.id, AdapterName.parse(row.name), _visibility(row))
+
+
+def _visibility(row: AdapterRow) -> Visibility:
+    return "public" if row.visibility == "public" else "private"
+
+
+def _note_namespace(tx: Transaction, namespace: str) -> None:
+    if tx.get(NamespaceRow, namespace) is None:
+        tx.add(NamespaceRow(name=namespace))

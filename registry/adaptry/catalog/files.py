@@ -1,0 +1,120 @@
+"""Whose bytes are whose: files by owner, the sessions that bring them, and the weights digests of files.
+
+An owner is an adapter (by its name, which may not exist yet) or a base (by its id).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import delete, func, update
+from sqlmodel import col, select
+
+from adaptry.catalog.database import Transaction
+from adaptry.catalog.rows import FileRow, UploadRow, WeightsRow
+from adaptry.digest import Digest
+from adaptry.refs import AdapterName
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An upload session: which bytes are awaited, for whom."""
+
+    id: str
+    owner: AdapterName | Digest
+    digest: Digest
+    size: int
+    touched_at: datetime
+    is_finished: bool
+
+
+def sizes(tx: Transaction, owner: AdapterName | Digest, digests: Iterable[Digest]) -> dict[Digest, int]:
+    """Those of the files that the owner has, with their sizes."""
+    query = select(FileRow.digest, FileRow.size).where(
+        FileRow.owner == str(owner), col(FileRow.digest).in_([digest.hex for digest in digests])
+    )
+    return {Digest(hexed): size for hexed, size in tx.exec(query)}
+
+
+def own(tx: Transaction, owner: AdapterName | Digest, digest: Digest, size: int) -> None:
+    """From now on the owner has these bytes."""
+    tx.merge(FileRow(owner=str(owner), digest=digest.hex, size=size))
+
+
+def open_session(
+    tx: Transaction, id: str, owner: AdapterName | Digest, digest: Digest, size: int, at: datetime, by: str
+) -> Session:
+    row = UploadRow(
+        id=id,
+        owner=str(owner),
+        tenant=tenant_of(owner),
+        digest=digest.hex,
+        size=size,
+        created_by=by,
+        touched_at=at,
+    )
+    tx.add(row)
+    return _session(row)
+
+
+def session(tx: Transaction, id: str) -> Session | None:
+    row = tx.get(UploadRow, id)
+    return _session(row) if row else None
+
+
+def unfinished(tx: Transaction, owner: AdapterName | Digest, digest: Digest, size: int) -> list[Session]:
+    """The owner's open sessions for the same bytes, the one last used first."""
+    query = select(UploadRow).where(
+        UploadRow.owner == str(owner),
+        UploadRow.digest == digest.hex,
+        UploadRow.size == size,
+        col(UploadRow.is_finished).is_(False),
+    )
+    return [_session(row) for row in tx.exec(query.order_by(col(UploadRow.touched_at).desc()))]
+
+
+def open_sessions(tx: Transaction, owner: AdapterName | Digest) -> int:
+    """How many sessions the owner's tenant has open."""
+    query = select(func.count()).where(
+        UploadRow.tenant == tenant_of(owner), col(UploadRow.is_finished).is_(False)
+    )
+    return tx.exec(query).one()
+
+
+def touch(tx: Transaction, id: str, at: datetime) -> None:
+    tx.execute(update(UploadRow).where(col(UploadRow.id) == id).values(touched_at=at))
+
+
+def finish_session(tx: Transaction, id: str, at: datetime) -> None:
+    tx.execute(update(UploadRow).where(col(UploadRow.id) == id).values(touched_at=at, is_finished=True))
+
+
+def close_session(tx: Transaction, id: str) -> None:
+    tx.execute(delete(UploadRow).where(col(UploadRow.id) == id))
+
+
+def idle_sessions(tx: Transaction, before: datetime) -> list[str]:
+    """The ids of sessions not used since."""
+    return list(tx.exec(select(UploadRow.id).where(col(UploadRow.touched_at) < before)))
+
+
+def weights_of(tx: Transaction, file: Digest) -> Digest | None:
+    """The weights digest of a safetensors file, if it was derived before."""
+    row = tx.get(WeightsRow, file.hex)
+    return Digest(row.weights_digest) if row else None
+
+
+def remember_weights(tx: Transaction, file: Digest, weights: Digest) -> None:
+    tx.merge(WeightsRow(file_digest=file.hex, weights_digest=weights.hex))
+
+
+def tenant_of(owner: AdapterName | Digest) -> str:
+    """Whose quota an owner counts against: its namespace, or the bases as one."""
+    return owner.namespace if isinstance(owner, AdapterName) else "bases"
+
+
+def _session(row: UploadRow) -> Session:
+    owner = Digest.parse(row.owner) if row.owner.startswith("sha256:") else AdapterName.parse(row.owner)
+    return Session(row.id, owner, Digest(row.digest), row.size, row.touched_at, row.is_finished)

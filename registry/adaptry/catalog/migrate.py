@@ -1,0 +1,45 @@
+"""Bringing a database's schema up to date when it is opened: Alembic's migrations, in one transaction.
+
+Two processes that start at once are fine: the second waits, then finds nothing to do. A schema newer than
+this program knows is refused, because writing to it would break what the newer one relies on.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, Engine, inspect, text
+
+from adaptry.errors import Incompatible
+
+KNOWN = ("0001",)
+"""Every schema there ever was, oldest first. Written here so that an up-to-date database opens without Alembic."""
+
+
+def migrate(readers: Engine, writers: Engine) -> None:
+    """Raises `Incompatible` for a schema from the future."""
+    with readers.connect() as connection:
+        if _schema(connection) == KNOWN[-1]:
+            return
+    with writers.begin() as connection:
+        if _schema(connection) != KNOWN[-1]:
+            _upgrade(connection)
+
+
+def _schema(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    schema = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    if schema is not None and schema not in KNOWN:
+        raise Incompatible(
+            f"this registry's database has schema {schema} and this Adaptry knows up to {KNOWN[-1]}: upgrade adaptry"
+        )
+    return schema
+
+
+def _upgrade(connection: Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", "adaptry.catalog:migrations")
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

@@ -1,0 +1,278 @@
+"""The tables. Private to the catalog: what leaves it is made of `records`.
+
+Digests are their 64 hex digits. Names of tables and columns are the vocabulary of the project. A change here
+needs a migration; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Dialect,
+    Index,
+    LargeBinary,
+    MetaData,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import registry
+from sqlmodel import Field, SQLModel
+
+
+class Moment(TypeDecorator[datetime]):
+    """A point in time, in UTC whatever the database keeps."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value.astimezone(UTC) if value else None
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
+
+
+# A later migration can only change what has a name.
+_NAMES = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Row(SQLModel, registry=registry(metadata=MetaData(naming_convention=_NAMES))):
+    """The root of our tables: a metadata of our own, so that they never mix with an embedding program's."""
+
+
+class NamespaceRow(Row, table=True):
+    """The namespaces in use, so that an identity's globs are matched against few rows."""
+
+    __tablename__ = "namespaces"
+    name: str = Field(primary_key=True)
+
+
+class AdapterRow(Row, table=True):
+    """A line of versions, or the tombstone of one: its numbering goes on when the name is revived."""
+
+    __tablename__ = "adapters"
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(unique=True)
+    namespace: str = Field(index=True)
+    description: str = ""
+    tags: str = "[]"
+    visibility: str = "private"
+    created_at: datetime = Field(sa_type=Moment)
+    updated_at: datetime = Field(sa_type=Moment)
+    deleted_at: datetime | None = Field(default=None, sa_type=Moment)
+    next_number: int = 1
+    downloads: int = 0
+
+
+class RevisionRow(Row, table=True):
+    """A manifest, byte for byte. Whoever pushed it, it is one revision."""
+
+    __tablename__ = "revisions"
+    digest: str = Field(primary_key=True)
+    manifest: bytes = Field(sa_type=LargeBinary)
+
+
+class VersionRow(Row, table=True):
+    """A version, with what listings show and searches compare. Its `id` orders all versions by age."""
+
+    __tablename__ = "versions"
+    __table_args__ = (
+        UniqueConstraint("adapter_id", "number"),
+        UniqueConstraint("adapter_id", "digest"),
+        Index("ix_versions_base", "base_id", "adapter_id"),
+        Index("ix_versions_declared", "base_name", "base_status"),
+        {"sqlite_autoincrement": True},
+    )
+    id: int | None = Field(default=None, primary_key=True)
+    adapter_id: int = Field(foreign_key="adapters.id")
+    number: int = Field(index=True)
+    digest: str = Field(foreign_key="revisions.digest", index=True)
+    state: str = "active"
+    created_at: datetime = Field(sa_type=Moment)
+    created_by: str
+    method: str
+    rank: int | None = Field(default=None, index=True)
+    targets: str = "[]"
+    traits: str = "[]"
+    parameters: int = Field(default=0, sa_type=BigInteger, index=True)
+    size: int = Field(default=0, sa_type=BigInteger, index=True)
+    weights: str
+    base_id: str | None = None
+    base_name: str | None = None
+    base_status: str = "unknown"
+    findings: int = 0
+    downloads: int = Field(default=0, index=True)
+
+
+class VersionDetailRow(Row, table=True):
+    """What is derived from a version's files, compressed; apart from `versions`, so that searches walk short rows."""
+
+    __tablename__ = "version_details"
+    version_id: int = Field(primary_key=True, foreign_key="versions.id", ondelete="CASCADE")
+    spec: bytes = Field(sa_type=LargeBinary)
+    report: bytes = Field(sa_type=LargeBinary)
+    forced: str | None = None
+
+
+class TermRow(Row, table=True):
+    """A field and a text that some version has or had (`module`, `q_proj`): the words of the search index."""
+
+    __tablename__ = "terms"
+    __table_args__ = (UniqueConstraint("field", "text"),)
+    id: int | None = Field(default=None, primary_key=True)
+    field: str
+    text: str
+
+
+class PostingRow(Row, table=True):
+    """A version has a term. Kept in both orders: the newest versions of a term, and the terms of a version."""
+
+    __tablename__ = "postings"
+    __table_args__ = (Index("ix_postings_version", "version_id", "term_id"), {"sqlite_with_rowid": False})
+    term_id: int = Field(primary_key=True, foreign_key="terms.id")
+    version_id: int = Field(primary_key=True, foreign_key="versions.id", ondelete="CASCADE")
+
+
+class AliasRow(Row, table=True):
+    """A movable name. A removed one stays without a version, so that its generation never comes again."""
+
+    __tablename__ = "aliases"
+    adapter_id: int = Field(primary_key=True, foreign_key="adapters.id")
+    alias: str = Field(primary_key=True)
+    version_id: int | None = Field(default=None, foreign_key="versions.id", index=True)
+    generation: int = 1
+    moved_at: datetime = Field(sa_type=Moment)
+    moved_by: str
+
+
+class MetricRow(Row, table=True):
+    """One logged value; never changed."""
+
+    __tablename__ = "metric_values"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+    id: int | None = Field(default=None, primary_key=True)
+    version_id: int = Field(foreign_key="versions.id", ondelete="CASCADE", index=True)
+    metric: str
+    value: float
+    logged_at: datetime = Field(sa_type=Moment)
+    logged_by: str
+
+
+class MetricSummaryRow(Row, table=True):
+    """The newest, highest and lowest value of a version's metric, for searches."""
+
+    __tablename__ = "metric_summaries"
+    __table_args__ = (
+        Index("ix_metric_summaries_newest", "metric", "newest"),
+        Index("ix_metric_summaries_highest", "metric", "highest"),
+        Index("ix_metric_summaries_lowest", "metric", "lowest"),
+    )
+    version_id: int = Field(primary_key=True, foreign_key="versions.id", ondelete="CASCADE")
+    metric: str = Field(primary_key=True)
+    newest: float
+    highest: float
+    lowest: float
+
+
+class EventRow(Row, table=True):
+    """Something that happened; written in the transaction of the change, never changed."""
+
+    __tablename__ = "events"
+    __table_args__ = (Index("ix_events_adapter", "adapter_id", "seq"), {"sqlite_autoincrement": True})
+    seq: int | None = Field(default=None, primary_key=True)
+    at: datetime = Field(sa_type=Moment)
+    by: str
+    kind: str
+    adapter_id: int | None = Field(default=None, foreign_key="adapters.id")
+    name: str | None = None
+    number: int | None = None
+    detail: str = "{}"
+
+
+class FileRow(Row, table=True):
+    """Bytes that an owner (an adapter's name, or a base's id) has. Nobody is told of another owner's."""
+
+    __tablename__ = "files"
+    owner: str = Field(primary_key=True)
+    digest: str = Field(primary_key=True, index=True)
+    size: int = Field(sa_type=BigInteger)
+
+
+class WeightsRow(Row, table=True):
+    """The weights digest of a safetensors file: derived once, whoever has the file."""
+
+    __tablename__ = "weights"
+    file_digest: str = Field(primary_key=True)
+    weights_digest: str
+
+
+class UploadRow(Row, table=True):
+    """An upload session. Its bytes are a staging of the same id; how many there are, the staging knows."""
+
+    __tablename__ = "uploads"
+    __table_args__ = (Index("ix_uploads_owner", "owner", "digest"),)
+    id: str = Field(primary_key=True)
+    owner: str
+    tenant: str = Field(index=True)
+    digest: str
+    size: int = Field(sa_type=BigInteger)
+    created_by: str
+    touched_at: datetime = Field(sa_type=Moment, index=True)
+    is_finished: bool = False
+
+
+class BaseRow(Row, table=True):
+    """A base: its record compressed, and what listings show of it."""
+
+    __tablename__ = "bases"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+    key: int | None = Field(default=None, primary_key=True)
+    id: str = Field(unique=True)
+    architecture: str = Field(index=True)
+    record: bytes = Field(sa_type=LargeBinary)
+    summary: str = Field(sa_type=Text)
+    created_at: datetime = Field(sa_type=Moment)
+    created_by: str
+
+
+class BaseNameRow(Row, table=True):
+    """A name that a base goes by."""
+
+    __tablename__ = "base_names"
+    name: str = Field(primary_key=True)
+    base_id: str = Field(foreign_key="bases.id", index=True)
+
+
+class BaseFileRow(Row, table=True):
+    """A file of a base whose weights are stored."""
+
+    __tablename__ = "base_files"
+    base_id: str = Field(primary_key=True, foreign_key="bases.id")
+    path: str = Field(primary_key=True)
+    digest: str = Field(index=True)
+    size: int = Field(sa_type=BigInteger)
+
+
+class TokenRow(Row, table=True):
+    """A token by the SHA-256 of its secret; the secret is nowhere."""
+
+    __tablename__ = "tokens"
+    id: int | None = Field(default=None, primary_key=True)
+    secret_sha256: str = Field(unique=True)
+    last_four: str
+    kind: str
+    name: str
+    role: str
+    namespaces: str
+    created_at: datetime = Field(sa_type=Moment)
+    expires_at: datetime | None = Field(default=None, sa_type=Moment)
+    revoked_at: datetime | None = Field(default=None, sa_type=Moment)

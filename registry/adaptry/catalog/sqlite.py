@@ -1,0 +1,114 @@
+"""Everything that is true only of SQLite: how a connection is set up, how a writer begins, what its errors mean.
+
+Durability is checked, not hoped for: WAL with `synchronous=NORMAL` loses acknowledged commits at a power cut,
+and some file systems silently refuse WAL. Either is `Unavailable` at the start.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection, Engine, event, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from adaptry.errors import AdaptryError, Corrupt, StorageFull, Unavailable
+
+WRITES = "adaptry_writes"
+"""The execution option of connections whose transactions write."""
+
+
+def prepare(engine: Engine, *, is_durable: bool) -> None:
+    """Sets up every connection the engine makes; `is_durable` requires a file that survives a power cut."""
+
+    @event.listens_for(engine, "connect")
+    def set_up(connection: sqlite3.Connection, record: ConnectionPoolEntry) -> None:
+        connection.isolation_level = None  # the driver begins nothing by itself; `begin` below does
+        for pragma in ("foreign_keys=ON", "synchronous=FULL", "journal_mode=WAL", "cache_size=-16000"):
+            connection.execute(f"PRAGMA {pragma}")
+        if is_durable:
+            _check_durable(connection)
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # A reader that becomes a writer half-way fails at once when another wrote meanwhile; so writers say so first.
+        writes = connection.get_execution_options().get(WRITES)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def complaints(connection: Connection) -> Iterator[str]:
+    """What SQLite finds wrong with its own file and with references between rows."""
+    for (line,) in connection.exec_driver_sql("PRAGMA integrity_check"):
+        if line != "ok":
+            yield f"SQLite: {line}"
+    for table, *_ in connection.exec_driver_sql("PRAGMA foreign_key_check"):
+        yield f"a row of {table} names something that is not there"
+
+
+def _check_durable(connection: sqlite3.Connection) -> None:
+    found = {
+        name: connection.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("journal_mode", "synchronous", "foreign_keys")
+    }
+    if found != {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}:
+        raise Unavailable(
+            f"this database would not survive a power cut ({found}); put it on a local file system "
+            "(network file systems do not support SQLite's write-ahead log)"
+        )
+
+
+@contextmanager
+def opening(url: str) -> Iterator[None]:
+    """One process at a time creates a database: turning WAL on does not wait for others, it fails."""
+    path = make_url(url).database
+    if not path or path == ":memory:":
+        yield
+        return
+    descriptor = _lock_file(f"{path}.opening")
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock_file(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Unavailable(
+            f"cannot open a registry there: {path}: {error.strerror}; choose another folder"
+        ) from error
+
+
+@contextmanager
+def errors_translated(url: str) -> Iterator[None]:
+    """Turns the driver's errors into ours; programming errors pass as they are."""
+    try:
+        yield
+    except DBAPIError as error:
+        if isinstance(error.orig, sqlite3.Error):
+            translated = _translated(error.orig, url)
+            if translated:
+                raise translated from error
+        raise
+
+
+def _translated(error: sqlite3.Error, url: str) -> AdaptryError | None:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    match code:
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return Unavailable("the registry's database is busy with another writer; try again in a moment")
+        case sqlite3.SQLITE_FULL:
+            return StorageFull("no space left for the registry's database; free some and try again")
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return Corrupt(
+                f"{make_url(url).database} is not a sound SQLite database: {error}; restore a backup"
+            )
+        case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_IOERR | sqlite3.SQLITE_PERM:
+            return Unavailable(f"cannot use the database {make_url(url).database}: {error}")
+    return None

@@ -1,0 +1,63 @@
+"""Checks: what is wrong with an adapter, by itself and on its base, before anyone loads it.
+
+Pure functions of headers, config and the base's record. `check` reads no weight (`weights.check_weights` does, when
+asked) and never raises for what it finds: a finding says it, with a remedy.
+"""
+
+from __future__ import annotations
+
+from adaptry.adapter.view import Adapter
+from adaptry.checks.alone import check_alone
+from adaptry.checks.codes import finding
+from adaptry.checks.coverage import check_coverage
+from adaptry.checks.fit import check_fit
+from adaptry.checks.weights import check_weights
+from adaptry.fingerprint import BaseRecord
+from adaptry.placing import place
+from adaptry.refs import is_folder
+from adaptry.report import Finding, Report
+
+__all__ = ["check", "check_weights"]
+
+_ORDER = ("blocks", "warns", "notes")
+
+
+def check(adapter: Adapter, base: BaseRecord | None, base_name: str | None = None) -> Report:
+    """All findings about `adapter`, the serious ones first; with `base`, whether it fits it.
+
+    `base_name` is what the base is called where it is known. Raises `InvalidConfig` only where the config
+    contradicts itself so that no spec can be derived.
+    """
+    findings = list(check_alone(adapter))
+    if base is None:
+        findings.append(_unknown_base(adapter, base_name))
+    else:
+        findings.extend(_against(adapter, base, base_name))
+    findings.sort(key=lambda found: _ORDER.index(found.severity))
+    return Report(findings=tuple(findings), base=base_name or (str(base.id) if base else None))
+
+
+def _against(adapter: Adapter, base: BaseRecord, base_name: str | None) -> list[Finding]:
+    findings: list[Finding] = []
+    declared = adapter.config.base_name
+    if declared and base_name and declared != base_name and not is_folder(declared):
+        findings.append(
+            finding(
+                "base_name_differs",
+                f"its config names {declared[:120]!a}, and it was checked against {base_name}",
+            )
+        )
+    placement = place(adapter.spec, base.tensors, base.facts)
+    findings.extend(check_fit(adapter, base, placement))
+    if not any(found.severity == "blocks" for found in findings):
+        findings.extend(check_coverage(adapter, base, placement))
+    return findings
+
+
+def _unknown_base(adapter: Adapter, base_name: str | None) -> Finding:
+    name = base_name or adapter.config.base_name
+    if name is None:
+        return finding("base_unknown", "the adapter names no base and none was given")
+    return finding(
+        "base_unknown", f"no base is known as {name[:120]!a}, so its modules and shapes were not checked"
+    )

@@ -1,0 +1,206 @@
+"""What can be said of an adapter by itself, from its config and its header.
+
+Mostly the things that load without an error and then do something else than what was trained
+(`reference/peft-semantics.md` §2.3, §11 rules 5 to 12, 20, 25 to 27).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from adaptry.adapter.config import AdapterConfig
+from adaptry.adapter.header import FLOATS
+from adaptry.adapter.patterns import compile_suffix
+from adaptry.adapter.spec import ModuleSpec, Spec
+from adaptry.adapter.view import Adapter
+from adaptry.checks.codes import finding
+from adaptry.checks.wording import counted, folded, shortened
+from adaptry.errors import InvalidConfig
+from adaptry.methods.lora import PREFIX, scale_of
+from adaptry.report import Finding
+
+_TASKS = frozenset(
+    ["CAUSAL_LM", "SEQ_CLS", "SEQ_2_SEQ_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION"]
+)
+_NEWEST_PEFT = (0, 21)
+_CHANGES_BASE = {
+    "pissa": "PiSSA", "olora": "OLoRA", "corda": "CorDA", "lora_ga": "LoRA-GA", "loftq": "LoftQ", "kasa": "KaSA",
+}  # fmt: skip
+_LIMITS = {
+    "alora": "aLoRA acts only after its invocation tokens, so it cannot be merged",
+    "arrow": "Arrow routes between adapters as it runs, so it cannot be merged",
+    "dora": "DoRA scales the base's weights by their norm, so it is no plain LoRA and some engines refuse it",
+    "bdlora": "BD-LoRA stores its factors in blocks, which engines refuse",
+    "qalora": "QA-LoRA belongs to one quantised base",
+}
+
+
+def check_alone(adapter: Adapter) -> Iterator[Finding]:
+    """The findings that need no base."""
+    spec = adapter.spec
+    yield from _config(adapter.config, spec)
+    if "not_described" in spec.traits:
+        reason = f"the rules of {spec.method} are not known here; its {counted(len(adapter.tensors), 'tensor')} were only counted"
+        yield finding("method_not_described", reason)
+        return
+    yield from _keys(adapter)
+    if not spec.modules and not spec.extras:
+        return
+    yield from _ranks(adapter)
+    yield from _scales(adapter.config, spec)
+    yield from _integers(adapter)
+    yield from _without_tensors(adapter.config, spec)
+    yield from _traits(adapter.config, spec)
+
+
+def _config(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
+    needed = ("r", "lora_alpha") if spec.method == "lora" else ()
+    missing = [key for key in needed if config.fields.get(key) is None]
+    if spec.method == "lora" and not (
+        config.fields.get("target_modules") or config.fields.get("target_parameters")
+    ):
+        missing.append("target_modules")
+    if missing:
+        yield finding("config_incomplete", f"adapter_config.json has no {', '.join(missing)}")
+    targets = config.fields.get("target_modules")
+    if isinstance(targets, str) and config.fields.get("layers_to_transform") is not None:
+        yield finding(
+            "layers_need_a_list", f"target_modules is the text {targets[:60]!a}, beside layers_to_transform"
+        )
+    if spec.task is not None and spec.task not in _TASKS:
+        yield finding("task_unknown", f"task_type is {spec.task[:40]!a}")
+    version = re.match(r"(\d+)\.(\d+)", spec.peft_version or "")
+    if version and (int(version[1]), int(version[2])) > _NEWEST_PEFT:
+        newest = ".".join(map(str, _NEWEST_PEFT))
+        yield finding(
+            "newer_peft", f"written by PEFT {spec.peft_version}; the rules here are those of {newest}"
+        )
+
+
+def _keys(adapter: Adapter) -> Iterator[Finding]:
+    spec = adapter.spec
+    if not spec.modules and not spec.extras:
+        if not adapter.tensors:
+            yield finding("no_effect", "the file holds no tensors at all")
+            return
+        yield finding(
+            "no_effect",
+            f"none of its {counted(len(adapter.tensors), 'tensor')} is used: {_why_dropped(spec.unclaimed)}",
+            spec.unclaimed,
+        )
+        return
+    dropped = [name for name in spec.unclaimed if "lora_" in name]
+    unknown = [name for name in spec.unclaimed if "lora_" not in name]
+    if dropped:
+        yield finding(
+            "keys_dropped",
+            f"{counted(len(dropped), 'tensor')} would be dropped: {_why_dropped(dropped)}",
+            dropped,
+        )
+    if unknown:
+        yield finding(
+            "keys_unknown", f"nothing in the config stands for {shortened(folded(unknown))}", unknown
+        )
+
+
+def _why_dropped(names: tuple[str, ...] | list[str]) -> str:
+    example = names[0]
+    if all(name.startswith(PREFIX * 2) for name in names):
+        return f"names begin with {PREFIX} twice ({example})"
+    if not any(name.startswith(PREFIX) for name in names):
+        return f"names do not begin with {PREFIX} ({example})"
+    return f"they make no complete pair of factors ({shortened(folded(names))})"
+
+
+def _ranks(adapter: Adapter) -> Iterator[Finding]:
+    config = adapter.config
+    if "bdlora" in adapter.spec.traits:  # one factor is stored in blocks: its width is not the rank
+        return
+    wrong: dict[str, list[str]] = {}
+    for module in adapter.spec.modules:
+        up = adapter.tensors[module.tensors.get("B") or module.tensors["embedding_B"]].shape
+        name = module.path.replace(".base_layer", "")
+        _, _, said = scale_of(config, name)
+        is_said = module.rank % said == 0 if module.kind == "parameter" else module.rank == said
+        if up[1] != module.rank:
+            reason = f"A has rank {module.rank} and B has rank {up[1]}"
+        elif not is_said:
+            reason = f"the factors have rank {module.rank} and the config says {said}"
+        else:
+            continue
+        wrong.setdefault(reason, []).append(module.path)
+    for reason, paths in wrong.items():
+        yield finding("rank_mismatch", f"{reason}, in {shortened(folded(paths))}", paths)
+
+
+def _scales(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
+    silent = [module.path for module in spec.modules if module.scale == 0]
+    if silent:
+        yield finding("scale_zero", f"lora_alpha is 0 for {shortened(folded(silent))}", silent)
+    for key in ("rank_pattern", "alpha_pattern"):
+        disputed = [
+            module for module in spec.modules if len(_matching(config.pattern_values(key), module)) > 1
+        ]
+        if disputed:
+            values = _matching(config.pattern_values(key), disputed[0])
+            yield finding(
+                "pattern_conflict",
+                f"{key} gives {disputed[0].path} the values {' and '.join(sorted(values))}",
+                [module.path for module in disputed],
+            )
+
+
+def _matching(patterns: Mapping[str, object], module: ModuleSpec) -> set[str]:
+    name = module.path.replace(".base_layer", "")
+    return {str(value) for pattern, value in patterns.items() if compile_suffix(pattern).match(name)}
+
+
+def _integers(adapter: Adapter) -> Iterator[Finding]:
+    integers = [name for name, info in adapter.tensors.items() if info.dtype not in FLOATS]
+    if integers:
+        dtypes = sorted({adapter.tensors[name].dtype for name in integers})
+        yield finding(
+            "integer_weights",
+            f"{counted(len(integers), 'tensor')} of dtype {', '.join(dtypes)} ({integers[0]})",
+            integers,
+        )
+
+
+def _without_tensors(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
+    targets = config.fields.get("target_modules")
+    paths = [module.path.replace(".base_layer", "") for module in spec.modules]
+    if isinstance(targets, list):
+        idle = [name for name in targets if not any(f".{path}".endswith(f".{name}") for path in paths)]
+        if idle:
+            yield finding(
+                "targets_without_tensors",
+                f"target_modules lists {shortened(sorted(idle))}, and the file has nothing for them",
+                sorted(idle),
+            )
+    elif isinstance(targets, str) and targets.lower() != "all-linear":
+        try:
+            compile_suffix(targets)
+        except InvalidConfig as error:
+            yield finding("pattern_refused", error.message)
+    saved = config.names("modules_to_save")
+    if saved and not any(extra.kind in ("module", "saved_embedding") for extra in spec.extras):
+        # PEFT itself adds both `classifier` and `score` for SEQ_CLS, so only all of them missing says something.
+        yield finding(
+            "saved_modules_without_tensors",
+            f"modules_to_save lists {shortened(saved)}, and none is in the file",
+            saved,
+        )
+
+
+def _traits(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
+    changing = [word for trait, word in _CHANGES_BASE.items() if trait in spec.traits]
+    if changing:
+        init = str(config.fields.get("init_lora_weights"))[:40]
+        yield finding(
+            "depends_on_base",
+            f"{' and '.join(changing)} (init_lora_weights={init!a}) took part of the base's weights into the adapter",
+        )
+    for trait, sentence in _LIMITS.items():
+        if trait in spec.traits:
+            yield finding("limited_use", sentence)

@@ -1,0 +1,247 @@
+"""Every code a check can give: how serious it is, what it means, and what to do about it.
+
+The one table from which findings take their severity and remedy and the page `docs/checks.md` its text
+(`python -m adaptry.checks` writes it). Codes are stable: scripts wait for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from adaptry.report import Finding, Severity
+
+_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """One kind of finding. A remedy is a sentence that someone who has only the adapter can act on."""
+
+    severity: Severity
+    meaning: str
+    remedy: str
+
+
+CODES: Mapping[str, Code] = {
+    # The adapter by itself
+    "no_effect": Code(
+        "blocks",
+        "No tensor of the file is one that a loader would use: it loads without an error and changes nothing.",
+        "save it again with PEFT's model.save_pretrained(DIR) and push that folder",
+    ),
+    "keys_dropped": Code(
+        "blocks",
+        "Some tensors belong to the method but to no complete module; PEFT drops them without a word.",
+        "save it again with PEFT's model.save_pretrained(DIR); names begin with base_model.model. exactly once",
+    ),
+    "keys_unknown": Code(
+        "warns",
+        "Some tensors belong to nothing the config describes; loaders drop them without a word.",
+        "list their modules in modules_to_save if they were trained, or remove them from the file",
+    ),
+    "method_not_described": Code(
+        "warns",
+        "The method is one whose rules we do not check yet; the adapter is stored and listed, and not vouched for.",
+        "test it on its base before it is served; merging it is refused",
+    ),
+    "rank_mismatch": Code(
+        "blocks",
+        "The two factors of a module, or the factors and the config, disagree on the rank.",
+        "make r and rank_pattern in adapter_config.json those the adapter was trained with, or save it again",
+    ),
+    "scale_zero": Code(
+        "blocks",
+        "lora_alpha is 0 for some modules, so whatever they learned is multiplied by nothing.",
+        "set lora_alpha (and alpha_pattern) to the values of the training run",
+    ),
+    "pattern_conflict": Code(
+        "warns",
+        "Two patterns give one module different values. PEFT sorts the keys when it saves, so the one that wins may have changed.",
+        "write rank_pattern and alpha_pattern so that each module matches one key",
+    ),
+    "pattern_refused": Code(
+        "warns",
+        "A pattern in the config could take for ever to match, or is none; what it selects was not checked.",
+        "write the module names as a list",
+    ),
+    "integer_weights": Code(
+        "blocks",
+        "Factors or saved weights are integers: PEFT casts them without a word, and the result means nothing.",
+        "save the adapter in a floating-point dtype, before any quantisation",
+    ),
+    "config_incomplete": Code(
+        "warns",
+        "Fields are missing from the config: PEFT puts its defaults in their place, engines refuse to load.",
+        "add them to adapter_config.json as they were in the training run",
+    ),
+    "layers_need_a_list": Code(
+        "warns",
+        "layers_to_transform stands beside a target_modules that is a text; PEFT refuses to load this.",
+        "write target_modules as a list, or leave layers_to_transform out",
+    ),
+    "task_unknown": Code(
+        "warns",
+        "task_type is not one that PEFT knows; PEFT refuses to load this.",
+        "set task_type to CAUSAL_LM, SEQ_CLS, SEQ_2_SEQ_LM, TOKEN_CLS, QUESTION_ANS or FEATURE_EXTRACTION, or null",
+    ),
+    "targets_without_tensors": Code(
+        "warns",
+        "The config targets modules for which the file has no tensors: PEFT leaves them as they were, with a warning.",
+        "check that saving was complete, or remove these names from target_modules",
+    ),
+    "saved_modules_without_tensors": Code(
+        "warns",
+        "The config lists modules_to_save, and the file has none of them: they would start untrained.",
+        "save the adapter again from the trained model, or set modules_to_save to null",
+    ),
+    "newer_peft": Code(
+        "notes",
+        "The adapter was written by a newer PEFT than the rules here were checked against.",
+        "nothing to do unless another finding looks odd; then upgrade adaptry",
+    ),
+    "depends_on_base": Code(
+        "warns",
+        "The initialisation changed the base's weights, so the adapter is right only on a base that was changed alike.",
+        "convert it once: save_pretrained(DIR, path_initial_model_for_weight_conversion=FIRST) in PEFT",
+    ),
+    "limited_use": Code(
+        "notes",
+        "Some feature of the adapter limits where it can be merged or served.",
+        "see the runtime checks of the engine you mean to use",
+    ),
+    # The adapter against a base
+    "base_unknown": Code(
+        "warns",
+        "The base is not known by content, so nothing could be checked against it.",
+        "register it once: adaptry base add FOLDER --name NAME; the adapter is checked again then",
+    ),
+    "base_name_differs": Code(
+        "warns",
+        "The adapter says that it was trained on another base than it was checked against.",
+        "check it against the base it names, or, if both are one model, add the name: adaptry base add FOLDER --name NAME",
+    ),
+    "module_missing": Code(
+        "blocks",
+        "Modules the adapter changes do not exist in the base; PEFT drops their tensors without a word.",
+        "check it against the base it was trained on",
+    ),
+    "module_ambiguous": Code(
+        "blocks",
+        "A module's name fits several weights of the base, and guessing would be wrong for all but one.",
+        "save the adapter again with the transformers version that loads this base",
+    ),
+    "shape_mismatch": Code(
+        "blocks",
+        "A module's factors are wider or narrower than the base's weight.",
+        "check it against the base it was trained on",
+    ),
+    "experts_layout": Code(
+        "blocks",
+        "The adapter has a layer's experts fused and the base stores them one by one, or the reverse.",
+        "save the adapter again with the transformers version that loads this base",
+    ),
+    "extra_missing": Code(
+        "blocks",
+        "The adapter replaces weights that the base does not have.",
+        "check it against the base it was trained on",
+    ),
+    "new_head": Code(
+        "notes",
+        "The adapter brings whole modules that the base does not have, such as a classification head.",
+        "load it with the model class of its task",
+    ),
+    "extra_shape": Code(
+        "blocks",
+        "A weight that replaces one of the base has another shape.",
+        "check it against the base it was trained on",
+    ),
+    "vocabulary_resized": Code(
+        "warns",
+        "The saved embeddings have more rows than the base: tokens were added, and a loader that ignores them is wrong.",
+        "resize the base's embeddings before loading, and keep the adapter's tokenizer with it",
+    ),
+    "token_outside_vocabulary": Code(
+        "blocks",
+        "The adapter trains tokens that the base's vocabulary does not have.",
+        "check it against the base it was trained on, or resize that base's embeddings first",
+    ),
+    "bias_without_place": Code(
+        "warns",
+        "The adapter trains biases (lora_bias) for modules that have none in the base, so it cannot be merged.",
+        "serve it unmerged, or train with lora_bias=False",
+    ),
+    "base_quantised": Code(
+        "warns",
+        "The base's weights are quantised: the adapter can be served on them and cannot be merged into them.",
+        "merge into the base it was quantised from",
+    ),
+    "tied_embeddings": Code(
+        "warns",
+        "The adapter changes an embedding that is also the output head: the live adapter changes one end, PEFT's merge both.",
+        "merge with the head untied (the default here), and compare with the live adapter",
+    ),
+    "layers_renumbered": Code(
+        "warns",
+        "layer_replication builds a deeper model than the base; modules were not looked up in it.",
+        "serve it with PEFT; engines and the merge refuse it",
+    ),
+    "layers_uncovered": Code(
+        "warns",
+        "Modules that the config targets in the base have no tensors in the file; they stay as they were.",
+        "check that saving was complete; if only some layers were trained, set layers_to_transform",
+    ),
+    # With --weights
+    "weights_nan": Code(
+        "blocks",
+        "Weights are not numbers (NaN): every output would be.",
+        "go back to a checkpoint from before the training diverged",
+    ),
+    "weights_infinite": Code(
+        "blocks",
+        "Weights are infinite.",
+        "go back to a checkpoint from before the training diverged; in float16, train with a smaller scale",
+    ),
+    "untrained": Code(
+        "blocks",
+        "Every B factor is zero: the adapter is as it was before training and changes nothing.",
+        "push the trained adapter; under DeepSpeed or FSDP, gather the weights before saving",
+    ),
+    "modules_untrained": Code(
+        "warns",
+        "Some B factors are all zero, so these modules change nothing.",
+        "check that these modules were trained, or leave them out of target_modules",
+    ),
+}
+
+
+def finding(code: str, reason: str, modules: Iterable[str] = ()) -> Finding:
+    """A finding of the table's severity and remedy; of the modules it names the first 20 are kept."""
+    entry = CODES[code]
+    return Finding(
+        code=code,
+        severity=entry.severity,
+        reason=reason,
+        remedy=entry.remedy,
+        modules=tuple(modules)[:_SHOWN],
+    )
+
+
+def page() -> str:
+    """The table as the page `docs/checks.md`."""
+    lines = [
+        "# What a check can find",
+        "",
+        "`adaptry check` and every push give findings. One that *blocks* makes `check` exit with 1 and a push be "
+        "refused (unless `--force` says why); one that *warns* is stored and shown; one that *notes* is for the record.",
+        "",
+        "This page is written by `python -m adaptry.checks > docs/checks.md`.",
+        "",
+        "| code | | what it means | what to do |",
+        "|---|---|---|---|",
+        *(
+            f"| `{code}` | {entry.severity} | {entry.meaning} | {entry.remedy} |"
+            for code, entry in CODES.items()
+        ),
+    ]
+    return "\n".join(lines) + "\n"

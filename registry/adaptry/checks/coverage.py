@@ -1,0 +1,82 @@
+"""Whether an adapter has tensors for all that its config targets in a base.
+
+A checkpoint saved half-way, or under an adapter name that swallowed a layer, loads with a warning and leaves
+modules as they were (`reference/peft-semantics.md` §2.7, §11 rules 8 and 13). The config says what was meant, the base
+what there is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+from adaptry.adapter.config import AdapterConfig
+from adaptry.adapter.patterns import check_pattern
+from adaptry.adapter.view import Adapter
+from adaptry.checks.codes import finding
+from adaptry.checks.wording import counted, folded, layer_of, ranges, shortened
+from adaptry.errors import InvalidConfig
+from adaptry.fingerprint import BaseRecord
+from adaptry.placing import Placement
+from adaptry.report import Finding
+
+
+def check_coverage(adapter: Adapter, base: BaseRecord, placement: Placement) -> Iterator[Finding]:
+    """Modules of `base` that the config targets and the file says nothing about; nothing where none fits at all."""
+    if not placement.placed or "layer_replication" in adapter.spec.traits:
+        return
+    is_meant = _targeting(adapter.config)
+    if is_meant is None:
+        return
+    adapted = {placed.tensor for placed in placement.placed}
+    replaced = {placed.tensor for placed in placement.extras}
+    in_memory = _renaming(placement)
+    idle = [
+        in_memory(name.removesuffix(".weight"))
+        for name, tensor in base.tensors.items()
+        if name.endswith(".weight") and len(tensor.shape) > 1 and name not in adapted | replaced
+    ]
+    idle = [name for name in idle if is_meant(name)]
+    if idle:
+        layers = {layer for name in idle if (layer := layer_of(name)) is not None}
+        where = f", in layers {ranges(layers)}" if layers else ""
+        yield finding(
+            "layers_uncovered",
+            f"{counted(len(idle), 'targeted module')} have no tensors: {shortened(folded(idle))}{where}",
+            idle,
+        )
+
+
+def _targeting(config: AdapterConfig) -> Callable[[str], bool] | None:
+    """Whether the config targets a module, by PEFT's rules; None where its words are resolved by other means."""
+    fields = config.fields
+    if fields.get("layers_to_transform") is not None or config.names("exclude_modules"):
+        return None
+    saved = config.names("modules_to_save")
+    targets = fields.get("target_modules")
+    if isinstance(targets, list):
+        ends = tuple(f".{target}" for target in targets)
+        return lambda name: f".{name}".endswith(ends) and not name.endswith(saved)
+    if not isinstance(targets, str) or targets.lower() == "all-linear":
+        return None
+    try:
+        check_pattern(targets)
+    except InvalidConfig:
+        return None  # said once, as `pattern_refused`
+    pattern = re.compile(targets)
+    return lambda name: pattern.fullmatch(name) is not None and not name.endswith(saved)
+
+
+def _renaming(placement: Placement) -> Callable[[str], str]:
+    """From names on disk to those in memory: by the prefix in which the placed modules' names differ."""
+    for placed in placement.placed:
+        disk, memory = placed.tensor.removesuffix(".weight"), placed.module.path.replace(".base_layer", "")
+        if placed.tied or disk == memory:
+            continue
+        if memory.endswith(f".{disk}"):
+            prefix = memory.removesuffix(disk)
+            return lambda name: prefix + name
+        if disk.endswith(f".{memory}"):
+            prefix = disk.removesuffix(memory)
+            return lambda name: name.removeprefix(prefix)
+    return lambda name: name

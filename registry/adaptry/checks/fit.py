@@ -1,0 +1,207 @@
+"""Whether an adapter fits a base: its modules are there, and as wide as its factors.
+
+Decided from the base's record alone, no weight is read. One wrong base makes every module wrong, so findings are
+put together by what is wrong, not by module (`reference/peft-semantics.md` §11 rules 7, 11, 14, 15, 18, 19, 22).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from adaptry.adapter.spec import ExtraWeight
+from adaptry.adapter.view import Adapter
+from adaptry.checks.codes import finding
+from adaptry.checks.wording import counted, folded, layer_of, ranges, shortened
+from adaptry.fingerprint import BaseRecord
+from adaptry.naming import INPUT_EMBEDDINGS
+from adaptry.placing import Placed, Placement, WhyMissing
+from adaptry.report import Finding
+
+_CODES: Mapping[WhyMissing, str] = {
+    "absent": "module_missing",
+    "ambiguous": "module_ambiguous",
+    "experts": "experts_layout",
+    "quantised": "base_quantised",
+    "renumbered": "layers_renumbered",
+}
+
+
+def check_fit(adapter: Adapter, base: BaseRecord, placement: Placement) -> Iterator[Finding]:
+    """The findings of `adapter`, placed in `base`."""
+    if "layer_replication" in adapter.spec.traits:
+        yield finding(
+            "layers_renumbered", f"layer_replication is {adapter.config.fields['layer_replication']}"
+        )
+        return
+    yield from _missing(placement, base)
+    yield from _shapes(placement, base)
+    yield from _missing_extras(placement)
+    yield from _extra_shapes(placement, base)
+    yield from _tokens(adapter, placement, base)
+    yield from _biases(placement, base)
+    yield from _tied(placement)
+
+
+def _missing(placement: Placement, base: BaseRecord) -> Iterator[Finding]:
+    by_kind: dict[WhyMissing, list[str]] = {}
+    for module in placement.missing:
+        by_kind.setdefault(placement.reasons[module.path].kind, []).append(module.path)
+    for kind, paths in by_kind.items():
+        reason = f"{shortened(folded(paths))}: {placement.reasons[paths[0]].text}"
+        yield finding(
+            _CODES[kind], _what_is_missing(paths, placement, base) if kind == "absent" else reason, paths
+        )
+
+
+def _what_is_missing(paths: list[str], placement: Placement, base: BaseRecord) -> str:
+    """The difference as a person would put it: too many layers, other names, or both listed."""
+    layers = base.facts.get("layers")
+    beyond = [layer for path in paths if (layer := layer_of(path)) is not None]
+    if isinstance(layers, int) and len(beyond) == len(paths) and min(beyond) >= layers:
+        return f"it adapts layers {ranges(beyond)}, and the base has {counted(layers, 'layer')} (0 to {layers - 1})"
+    if not placement.placed:
+        theirs = folded(
+            name for name in base.tensors if layer_of(name) is not None and len(base.tensors[name].shape) > 1
+        )
+        model = base.facts.get("model_type")
+        return (
+            f"none of its modules is in the base: it changes {shortened(folded(paths))}, "
+            f"and the base ({model}) has {shortened(theirs or list(base.tensors))}"
+        )
+    known = counted(len(paths) + len(placement.placed), "module")
+    return f"{len(paths):,} of {known} are not in the base: {shortened(folded(paths))}"
+
+
+def _shapes(placement: Placement, base: BaseRecord) -> Iterator[Finding]:
+    wrong: dict[str, list[str]] = {}
+    quantised: list[str] = []
+    for placed in placement.placed:
+        tensor = base.tensors[placed.tensor]
+        if tensor.dtype in ("I8", "U8", "I32"):
+            quantised.append(placed.module.path)
+        elif reason := misfit(placed, tensor.shape):
+            name = placed.module.path.rpartition(".")[2]
+            wrong.setdefault(f"{name} {reason}", []).append(placed.module.path)
+    if wrong:
+        reasons = [f"{reason} ({counted(len(paths), 'module')})" for reason, paths in wrong.items()]
+        yield finding(
+            "shape_mismatch", shortened(reasons, 4), [path for paths in wrong.values() for path in paths]
+        )
+    if quantised:
+        method = base.facts.get("quantization", "integers")
+        yield finding(
+            "base_quantised", f"{shortened(folded(quantised))}: quantised in the base ({method})", quantised
+        )
+
+
+def misfit(placed: Placed, shape: tuple[int, ...]) -> str | None:
+    """How a module's factors differ from the weight they change, as the end of a sentence; None where they fit."""
+    module = placed.module
+    sides = _sides(placed, shape)
+    if sides is None:
+        return f"is a matrix for the adapter, and this base has {list(shape)}"
+    fan_in, fan_out = sides
+    if module.fan_in != fan_in:
+        return f"wants inputs of {module.fan_in:,} and this base gives {fan_in:,}"
+    if module.fan_out != fan_out:
+        return f"gives {module.fan_out:,} outputs and this base has {fan_out:,}"
+    return None
+
+
+def _sides(placed: Placed, shape: tuple[int, ...]) -> tuple[int, int] | None:
+    """The inputs and outputs of a weight; None where it has no such sides."""
+    if placed.orientation == "parameter":
+        inner = shape[-2:]
+        if len(shape) not in (2, 3):
+            return None
+        is_turned = inner == (placed.module.fan_in, placed.module.fan_out)
+        return (inner[0], inner[1]) if is_turned else (inner[1], inner[0])
+    if placed.orientation == "conv":
+        return (shape[1], shape[0]) if len(shape) > 2 else None
+    if len(shape) != 2:
+        return None
+    return (shape[0], shape[1]) if placed.orientation in ("conv1d", "embedding") else (shape[1], shape[0])
+
+
+def _missing_extras(placement: Placement) -> Iterator[Finding]:
+    heads = [extra.target for extra in placement.missing_extras if extra.kind == "module"]
+    others = [extra.target for extra in placement.missing_extras if extra.kind != "module"]
+    if heads:
+        yield finding("new_head", f"the base has no {shortened(folded(heads))}", heads)
+    if others:
+        yield finding("extra_missing", f"the base has no {shortened(folded(others))}", others)
+
+
+def _extra_shapes(placement: Placement, base: BaseRecord) -> Iterator[Finding]:
+    for placed in placement.extras:
+        extra, shape = placed.extra, base.tensors[placed.tensor].shape
+        if extra.kind == "token_rows" or extra.shape == shape:
+            continue
+        if _is_embedding(extra) and extra.shape[1:] == shape[1:] and extra.shape[0] > shape[0]:
+            yield finding(
+                "vocabulary_resized",
+                f"{extra.target} has {extra.shape[0]:,} rows and the base has {shape[0]:,}",
+                [extra.target],
+            )
+        else:
+            yield finding(
+                "extra_shape",
+                f"{extra.target} is {list(extra.shape)}, and in the base {list(shape)}",
+                [extra.target],
+            )
+
+
+def _is_embedding(extra: ExtraWeight) -> bool:
+    return extra.kind == "saved_embedding" or extra.target.split(".")[-2] in (*INPUT_EMBEDDINGS, "lm_head")
+
+
+def _tokens(adapter: Adapter, placement: Placement, base: BaseRecord) -> Iterator[Finding]:
+    """Trained token rows must be rows of the base's embedding, and as wide as it."""
+    rows = [placed for placed in placement.extras if placed.extra.kind == "token_rows"]
+    largest = max(_indices(adapter.config.fields.get("trainable_token_indices")), default=-1)
+    for placed in rows:
+        height, *width = base.tensors[placed.tensor].shape
+        if largest >= height:
+            yield finding(
+                "token_outside_vocabulary",
+                f"it trains token {largest:,}, and {placed.tensor} has {height:,} rows",
+                [placed.extra.target],
+            )
+        if list(placed.extra.shape[1:]) != width:
+            yield finding(
+                "extra_shape",
+                f"the token rows for {placed.extra.target} are {placed.extra.shape[-1]:,} wide, and in the base {width}",
+                [placed.extra.target],
+            )
+
+
+def _indices(value: object) -> list[int]:
+    """Token numbers out of a list, or of a mapping of module to list."""
+    if isinstance(value, Mapping):
+        return [number for part in value.values() for number in _indices(part)]
+    return [item for item in value if type(item) is int] if isinstance(value, list) else []
+
+
+def _biases(placement: Placement, base: BaseRecord) -> Iterator[Finding]:
+    without = [
+        placed.module.path
+        for placed in placement.placed
+        if "B_bias" in placed.module.tensors
+        and f"{placed.tensor.removesuffix('.weight')}.bias" not in base.tensors
+    ]
+    if without:
+        yield finding("bias_without_place", f"{shortened(folded(without))} have no bias in the base", without)
+
+
+def _tied(placement: Placement) -> Iterator[Finding]:
+    paths = [placed.module.path for placed in placement.placed if placed.tied]
+    targets = [
+        placed.extra.target
+        for placed in placement.extras
+        if placed.tied and placed.extra.kind != "token_rows"
+    ]
+    if paths or targets:
+        names = [*paths, *targets]
+        yield finding(
+            "tied_embeddings", f"{shortened(names)}: input embedding and output head are one weight", names
+        )

@@ -1,0 +1,135 @@
+"""What only the weights can tell: values that are no numbers, and factors that never learned anything.
+
+Fast without numpy: a float that is not finite shows in its highest byte, so a search for a few byte values clears
+nearly every tensor at the speed of memory, and only suspects are decoded.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from adaptry.adapter.formats import WEIGHTS
+from adaptry.adapter.header import TensorInfo
+from adaptry.adapter.view import Adapter
+from adaptry.bfloat16 import float_of
+from adaptry.checks.codes import finding
+from adaptry.checks.wording import counted, folded, shortened
+from adaptry.report import Finding
+
+_PIECE = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Format:
+    """A float's width in bytes, and the highest bytes that a NaN or an infinity can have."""
+
+    width: int
+    suspects: re.Pattern[bytes]
+
+
+_FORMATS = {
+    "F64": _Format(8, re.compile(rb"[\x7f\xff]")),
+    "F32": _Format(4, re.compile(rb"[\x7f\xff]")),
+    "BF16": _Format(2, re.compile(rb"[\x7f\xff]")),
+    "F16": _Format(2, re.compile(rb"[\x7c-\x7f\xfc-\xff]")),
+    "F8_E5M2": _Format(1, re.compile(rb"[\x7c-\x7f\xfc-\xff]")),
+    "F8_E4M3": _Format(1, re.compile(rb"[\x7f\xff]")),
+}
+
+
+def check_weights(adapter: Adapter) -> list[Finding]:
+    """Reads every tensor once: NaN, infinities, and B factors that are all zero."""
+    nan: list[str] = []
+    infinite: list[str] = []
+    zero: set[str] = set()
+    for name, info in adapter.tensors.items():
+        seen = _look(adapter, info)
+        if seen.has_nan:
+            nan.append(name)
+        if seen.has_infinity:
+            infinite.append(name)
+        if seen.is_zero:
+            zero.add(name)
+    return [*_not_finite(nan, infinite), *_untrained(adapter, zero)]
+
+
+def _not_finite(nan: list[str], infinite: list[str]) -> Iterator[Finding]:
+    if nan:
+        yield finding("weights_nan", f"NaN in {counted(len(nan), 'tensor')}: {shortened(folded(nan))}", nan)
+    if infinite:
+        reason = f"infinite values in {counted(len(infinite), 'tensor')}: {shortened(folded(infinite))}"
+        yield finding("weights_infinite", reason, infinite)
+
+
+def _untrained(adapter: Adapter, zero: set[str]) -> Iterator[Finding]:
+    """PEFT starts B at zero (and an embedding's A), so a factor still at zero was never trained."""
+    modules = adapter.spec.modules
+    idle = [
+        module.path
+        for module in modules
+        if any(module.tensors.get(role) in zero for role in ("A", "B", "embedding_A", "embedding_B"))
+    ]
+    if idle and len(idle) == len(modules) and not adapter.spec.extras:
+        yield finding("untrained", f"all {counted(len(idle), 'module')} have a factor of zeros", idle)
+    elif idle:
+        yield finding("modules_untrained", f"{shortened(folded(idle))}: a factor is all zeros", idle)
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What one tensor holds, as far as it was read."""
+
+    has_nan: bool = False
+    has_infinity: bool = False
+    is_zero: bool = True
+
+
+def _look(adapter: Adapter, info: TensorInfo) -> _Seen:
+    seen = _Seen(is_zero=info.size > 0)
+    kind = _FORMATS.get(info.dtype)
+    for start in range(info.start, info.end, _PIECE):
+        data = adapter.content.read(WEIGHTS, start, min(_PIECE, info.end - start))
+        if seen.is_zero:
+            seen.is_zero = _is_zero(data, kind.width if kind else 1)
+        if kind:
+            for value in _suspects(data, info.dtype, kind):
+                seen.has_nan |= math.isnan(value)
+                seen.has_infinity |= math.isinf(value)
+                if seen.has_nan and seen.has_infinity:
+                    break
+    return seen
+
+
+def _is_zero(data: bytes, width: int) -> bool:
+    """All bytes 0, but that a negative zero has its highest bit set."""
+    if data.count(0) == len(data):
+        return True
+    highest = data[width - 1 :: width]
+    zeros = highest.count(0)
+    return zeros + highest.count(0x80) == len(highest) and data.count(0) == len(data) - len(highest) + zeros
+
+
+def _suspects(data: bytes, dtype: str, kind: _Format) -> Iterator[float]:
+    for found in kind.suspects.finditer(data[kind.width - 1 :: kind.width]):
+        at = found.start() * kind.width
+        yield _value(data[at : at + kind.width], dtype)
+
+
+def _value(element: bytes, dtype: str) -> float:
+    match dtype:
+        case "F64":
+            return float(struct.unpack("<d", element)[0])
+        case "F32":
+            return float(struct.unpack("<f", element)[0])
+        case "F16":
+            return float(struct.unpack("<e", element)[0])
+        case "BF16":
+            return float_of(int.from_bytes(element, "little"))
+        case "F8_E5M2":
+            return float(struct.unpack("<e", b"\0" + element)[0])  # the upper half of a float16
+        case _:
+            return math.nan  # F8_E4M3 has no infinity

@@ -1,0 +1,44 @@
+"""How findings speak of many things at once: counted, shortened, layers folded into one name.
+
+A wrong base makes three hundred modules wrong in one way; a person wants to read that once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 module`, `30 modules`."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def shortened(names: Sequence[str], shown: int = 3) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
+
+
+def folded(names: Iterable[str]) -> list[str]:
+    """The names with their layer numbers as N, each once: `model.layers.N.self_attn.q_proj`."""
+    return list(dict.fromkeys(_NUMBER.sub("N", name) for name in names))
+
+
+def layer_of(name: str) -> int | None:
+    """The layer a module is in: the first number in its path."""
+    found = _NUMBER.search(name)
+    return int(found[0]) if found else None
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """`0 to 3, 7`."""
+    spans: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if spans and number == spans[-1][1] + 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    return ", ".join(f"{first}" if first == last else f"{first} to {last}" for first, last in spans)

@@ -1,0 +1,5 @@
+"""A registry on a server, over HTTP: the same interface as a local one, errors included."""
+
+from adaptry.client.registry import HttpRegistry
+
+__all__ = ["HttpRegistry"]

@@ -1,0 +1,81 @@
+"""From a server's answer to a value, or to the error that a local registry would have raised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from adaptry import strictjson, wire
+from adaptry.errors import (
+    AdaptryError,
+    Denied,
+    Incompatible,
+    Invalid,
+    NotFound,
+    OffsetMismatch,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+    by_code,
+)
+
+Answer = TypeVar("Answer")
+
+_PROBLEM_LIMITS = strictjson.Limits(size=64 << 10)
+_BY_STATUS: Mapping[int, type[AdaptryError]] = {
+    401: Unauthenticated,
+    403: Denied,
+    404: NotFound,
+    407: Unavailable,
+    408: Unavailable,
+    413: TooLarge,
+    429: Unavailable,
+}
+
+
+class _Problem(BaseModel):
+    """`application/problem+json` (RFC 9457) with our stable code."""
+
+    code: str
+    detail: str
+    offset: int = 0
+
+
+def read(kind: TypeAdapter[Answer], body: bytes, url: str) -> Answer:
+    """`body` as a `kind`. Raises `Incompatible` for what this version cannot read."""
+    try:
+        return kind.validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"][:4])
+        raise Incompatible(
+            f"{url} answered something this adaptry cannot read ({where}: {first['msg']}): "
+            "upgrade the older of the two"
+        ) from None
+
+
+def error_of(status: int, headers: Mapping[str, str], body: bytes, url: str) -> AdaptryError:
+    """The error that an answer with a status of 300 or more stands for."""
+    if headers.get("Content-Type", "").startswith(wire.PROBLEM):
+        try:
+            problem = _Problem.model_validate(strictjson.loads(body, _PROBLEM_LIMITS, "the answer"))
+        except (Invalid, ValidationError):
+            return Unavailable(f"{url} answered {status} in a form that cannot be read; try again")
+        kind = by_code().get(problem.code) or _kind_of(status)
+        if issubclass(kind, OffsetMismatch):
+            return kind(problem.detail, problem.offset)
+        return kind(problem.detail)
+    if status < 400:
+        return Unavailable(
+            f"{url} redirects to {headers.get('Location', 'elsewhere')[:200]!r}; use that address"
+        )
+    return _kind_of(status)(
+        f"{url} answered {status} and not as an Adaptry server does; is the address right, and is a proxy "
+        "in between answering for it?"
+    )
+
+
+def _kind_of(status: int) -> type[AdaptryError]:
+    return _BY_STATUS.get(status) or (Unavailable if status >= 500 else Invalid)

@@ -1,0 +1,225 @@
+"""Talking HTTP to one server: requests, answers, streams in both directions.
+
+Everything that can go wrong on the way is `Unavailable` with the server's address. Only calls whose
+repetition changes nothing are repeated when an answer was lost; any call is repeated when the connection
+could not be made, since then the server never heard it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
+
+import urllib3
+from pydantic import TypeAdapter
+from urllib3.exceptions import HTTPError, LocationParseError, ProxyError, SSLError
+
+from adaptry import __version__, wire
+from adaptry.client import answers
+from adaptry.errors import Invalid, NotFound, Unavailable
+
+Answer = TypeVar("Answer")
+
+CONNECT_SECONDS = 10.0
+READ_SECONDS = 60.0
+VERIFY_SECONDS = 900.0
+"""How long a server may be silent while it verifies or admits what was uploaded."""
+
+_REPEATED = urllib3.Retry(
+    total=4,
+    redirect=False,
+    allowed_methods=None,
+    status_forcelist=(502, 503, 504),
+    raise_on_status=False,
+    backoff_factor=0.1,
+    respect_retry_after_header=False,
+)
+_ONCE = urllib3.Retry(total=3, connect=3, read=0, status=0, other=0, redirect=False, backoff_factor=0.1)
+
+
+def path_of(*parts: str) -> str:
+    """A path under the API's prefix; every part is one segment, whatever is in it.
+
+    Raises `NotFound` for the parts that an address cannot carry: nothing on a server is named so.
+    """
+    for part in parts:
+        if part in ("", ".", ".."):
+            raise NotFound(f"nothing is named {'/'.join(parts)[:200]!a}")
+    return "/".join([wire.PREFIX, *(quote(part, safe=":") for part in parts)])
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A server's address, the token for it, and the sockets to it."""
+
+    url: str
+    token: str | None
+    pool: urllib3.PoolManager
+
+    def ask(self, kind: TypeAdapter[Answer], method: str, path: str, **options: Any) -> Answer:
+        """A value. The options are those of `tell`."""
+        return answers.read(kind, self.tell(method, path, **options), self.url)
+
+    def tell(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str | int | None] | None = None,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+        again: bool | None = None,
+        patience: float = READ_SECONDS,
+    ) -> bytes:
+        """The answer as it is. `again`: whether repeating the call changes nothing (unless said: only for GET)."""
+        content = None if body is None else json.dumps(body).encode()
+        kind = {} if content is None else {"Content-Type": "application/json"}
+        response = self._request(
+            method,
+            path + _query(query),
+            content,
+            {**kind, **(headers or {})},
+            again=method == "GET" if again is None else again,
+            patience=patience,
+        )
+        return self._whole(response)
+
+    def send(
+        self, kind: TypeAdapter[Answer], path: str, chunks: Iterable[bytes], headers: Mapping[str, str]
+    ) -> Answer:
+        """Streams `chunks`. If they raise, what came before is sent as it is, then the error is raised."""
+        source = _Source(chunks)
+        response = self._request(
+            "PATCH",
+            path,
+            source,
+            {"Content-Type": "application/octet-stream", **headers},
+            again=False,
+            patience=VERIFY_SECONDS,
+        )
+        body = self._whole(response)
+        if source.failure is not None:
+            raise source.failure
+        return answers.read(kind, body, self.url)
+
+    def receive(self, path: str, start: int) -> Iterator[bytes]:
+        """A file from `start` on, in pieces of at most 1 MiB. The answer's status is looked at before this returns."""
+        headers = {"Range": f"bytes={start}-"} if start else {}
+        response = self._request(
+            "GET", path, None, headers, again=True, patience=READ_SECONDS, empty_at_end=True
+        )
+        if response.status == 416:
+            response.drain_conn()
+            return iter(())
+        if start and response.status != 206:
+            response.close()
+            raise Unavailable(f"{self.url} does not go on from the middle of a file; is a proxy in between?")
+        return self._pieces(response)
+
+    def _pieces(self, response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+        try:
+            while piece := response.read(wire.CHUNK, decode_content=False):
+                yield piece
+        except (HTTPError, OSError) as error:
+            raise Unavailable(
+                f"the connection to {self.url} broke in the middle of a file ({error})"
+            ) from error
+        finally:
+            # Only a connection whose answer was read to the end can be used again.
+            if response.length_remaining == 0:
+                response.release_conn()
+            else:
+                response.close()
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | Iterable[bytes] | None,
+        headers: Mapping[str, str] | None,
+        *,
+        again: bool,
+        patience: float,
+        empty_at_end: bool = False,
+    ) -> urllib3.BaseHTTPResponse:
+        """An answer whose status says yes (or 416, if `empty_at_end`), its body not read yet."""
+        sent = {
+            "User-Agent": f"adaptry/{__version__}",
+            "Accept": f"application/json, {wire.PROBLEM}",
+            "Accept-Encoding": "identity",
+            **wire.versions(),
+            **(headers or {}),
+        }
+        if self.token:
+            sent["Authorization"] = f"Bearer {self.token}"
+        try:
+            response = self.pool.request(
+                method,
+                self.url + path,
+                body=body,
+                headers=sent,
+                retries=_REPEATED if again else _ONCE,
+                timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=patience),
+                redirect=False,
+                preload_content=False,
+                decode_content=False,
+            )
+        except (HTTPError, OSError) as error:
+            raise self._unreachable(error) from error
+        if response.status < 300 or (response.status == 416 and empty_at_end):
+            wire.check_server(response.headers, self.url)
+            return response
+        raise answers.error_of(response.status, response.headers, self._whole(response), self.url)
+
+    def _whole(self, response: urllib3.BaseHTTPResponse) -> bytes:
+        try:
+            return response.read(decode_content=False)
+        except (HTTPError, OSError) as error:
+            raise Unavailable(f"the connection to {self.url} broke while it answered ({error})") from error
+        finally:
+            response.release_conn()
+
+    def _unreachable(self, error: Exception) -> Unavailable | Invalid:
+        cause = getattr(error, "reason", None) or error
+        match cause:
+            case SSLError():
+                return Unavailable(
+                    f"cannot trust {self.url}: {cause} (ADAPTRY_CA_BUNDLE names the certificates to trust)"
+                )
+            case ProxyError():
+                return Unavailable(
+                    f"cannot reach {self.url} through the proxy: {_plain(cause.original_error)} (HTTPS_PROXY, NO_PROXY)"
+                )
+            case LocationParseError():
+                return Invalid(f"not a server's address: {self.url[:200]!r}")
+            case _:
+                return Unavailable(f"cannot reach {self.url}: {_plain(cause)}; is the server running?")
+
+
+class _Source:
+    """Chunks to send, the failure of whose origin is kept aside so that the request still ends well."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self.chunks = chunks
+        self.failure: Exception | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            for chunk in self.chunks:
+                if chunk:  # an empty chunk would end the body
+                    yield chunk
+        except Exception as error:  # noqa: BLE001  whatever it is, `send` raises it once the request has ended
+            self.failure = error
+
+
+def _query(query: Mapping[str, str | int | None] | None) -> str:
+    given = {key: value for key, value in (query or {}).items() if value is not None}
+    return f"?{urlencode(given)}" if given else ""
+
+
+def _plain(cause: object) -> str:
+    """A failure without the library's objects in it."""
+    return str(cause).removesuffix(")").rpartition(": ")[2]

@@ -1,0 +1,33 @@
+"""`LocalRegistry`: the registry over a catalog and a blob store, on this machine.
+
+Every method decides by the identity it acts for, then by the rules, then changes what is stored: bytes first,
+then rows with their event in one transaction. Safe to use from many threads, and beside other processes on the
+same folder.
+"""
+
+from __future__ import annotations
+
+from adaptry.identity import Identity
+from adaptry.local.adapters import Adapters
+from adaptry.local.aliases import Aliases
+from adaptry.local.bases import Bases
+from adaptry.local.metrics import Metrics
+from adaptry.local.revisions import Revisions
+from adaptry.local.uploads import Uploads
+from adaptry.local.versions import Versions
+
+__all__ = ["LocalRegistry"]
+
+
+class LocalRegistry(Adapters, Uploads, Revisions, Versions, Aliases, Metrics, Bases):
+    """`LocalRegistry(catalog, blobs, identity)`; each parent is the part of the interface it is named for."""
+
+    def on_behalf_of(self, identity: Identity) -> LocalRegistry:
+        """The same registry for someone else; costs nothing, so a server makes one per request."""
+        return LocalRegistry(
+            self.catalog,
+            self.blobs,
+            identity,
+            require_known_base=self.require_known_base,
+            clock=self.clock,
+        )

@@ -1,0 +1,91 @@
+"""The part of a local registry about adapters: created, found, edited, renamed, deleted."""
+
+from __future__ import annotations
+
+from adaptry.catalog import adapters, aliases, cursors, events
+from adaptry.catalog.sight import sight_of
+from adaptry.errors import Conflict, Denied
+from adaptry.identity import require_write
+from adaptry.local.ground import Ground
+from adaptry.records import AdapterEdit, AdapterInfo, Event, Page
+from adaptry.refs import AdapterName
+
+
+class Adapters(Ground):
+    """`create_adapter` to `delete_adapter`, and `history`."""
+
+    def create_adapter(self, name: AdapterName, edit: AdapterEdit) -> AdapterInfo:
+        now = self.clock()
+        with self.catalog.write() as tx:
+            taken = adapters.find(tx, name)
+            require_write(self.identity, name, taken.visibility if taken else None)
+            if taken:
+                raise Conflict(f"{name} is taken; choose another name, or push to it")
+            line = adapters.create(tx, name, edit, now)
+            events.record(
+                tx,
+                "adapter.created",
+                at=now,
+                by=self.identity.name,
+                line=line,
+                detail={"visibility": line.visibility},
+            )
+            return adapters.info(tx, line)
+
+    def adapter(self, name: AdapterName) -> AdapterInfo:
+        with self.catalog.read() as tx:
+            return adapters.info(tx, self.readable(tx, name))
+
+    def adapters(
+        self, namespace: str | None = None, cursor: str | None = None, limit: int = 50
+    ) -> Page[AdapterInfo]:
+        cursors.check_limit(limit)
+        with self.catalog.read() as tx:
+            return adapters.page(tx, sight_of(tx, self.identity), namespace, cursor, limit)
+
+    def edit_adapter(self, name: AdapterName, edit: AdapterEdit) -> AdapterInfo:
+        now = self.clock()
+        with self.catalog.write() as tx:
+            line = adapters.edit(tx, self.writable(tx, name), edit, now)
+            changed = {
+                "description": edit.description,
+                "tags": ", ".join(edit.tags) if edit.tags is not None else None,
+                "visibility": edit.visibility,
+            }
+            events.record(tx, "adapter.edited", at=now, by=self.identity.name, line=line, detail=changed)
+            return adapters.info(tx, line)
+
+    def rename_adapter(self, name: AdapterName, to: AdapterName) -> AdapterInfo:
+        now = self.clock()
+        with self.catalog.write() as tx:
+            line = self.writable(tx, name)
+            if not self.identity.may_write(to):
+                raise Denied(f"{self.identity.name} may not write to {to.namespace!r}, so not rename into it")
+            if adapters.find(tx, to):
+                raise Conflict(f"{to} is taken; choose another name")
+            renamed = adapters.rename(tx, line, to, now)
+            events.record(
+                tx,
+                "adapter.renamed",
+                at=now,
+                by=self.identity.name,
+                line=renamed,
+                detail={"was": name, "to": to},
+            )
+            return adapters.info(tx, renamed)
+
+    def delete_adapter(self, name: AdapterName) -> None:
+        now = self.clock()
+        with self.catalog.write() as tx:
+            line = self.writable(tx, name)
+            held = aliases.infos(tx, line)
+            if held:
+                names = ", ".join(info.alias for info in held)
+                raise Conflict(f"{name} is in use through {names}; remove the aliases first")
+            adapters.bury(tx, line, now)
+            events.record(tx, "adapter.deleted", at=now, by=self.identity.name, line=line)
+
+    def history(self, name: AdapterName, cursor: str | None = None, limit: int = 50) -> Page[Event]:
+        cursors.check_limit(limit)
+        with self.catalog.read() as tx:
+            return events.page(tx, self.readable(tx, name), cursor, limit)

@@ -1,0 +1,76 @@
+"""Admission: what is derived from a revision's files, and which base it is checked against.
+
+Nothing is believed that can be derived: the spec comes from headers and config, the weights digest from the
+bytes, the base from what is registered. Reads headers and hashes weights; runs no model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adaptry.adapter.formats import WEIGHTS
+from adaptry.adapter.view import Adapter, open_content
+from adaptry.blobs import BlobStore
+from adaptry.catalog import bases, files
+from adaptry.catalog.database import Catalog, Transaction
+from adaptry.catalog.versions import Verdict
+from adaptry.checks import check
+from adaptry.digest import Digest
+from adaptry.fingerprint import BaseRecord
+from adaptry.local.blob_content import BlobContent, check_first_bytes
+from adaptry.manifest import Manifest
+from adaptry.records import BaseStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a manifest and a config claim as base, and the base of this registry that it is, if any."""
+
+    claimed_id: Digest | None
+    claimed_name: str | None
+    id: Digest | None = None
+    name: str | None = None
+
+
+def open_stored(blobs: BlobStore, manifest: Manifest) -> Adapter:
+    """The adapter of a revision whose files are stored. Raises as `open_content`, and `Unsupported`."""
+    content = BlobContent(blobs, manifest)
+    check_first_bytes(content)
+    return open_content(content)
+
+
+def weights_digest(catalog: Catalog, manifest: Manifest, adapter: Adapter) -> Digest:
+    """Derived once for every file, however many revisions have it."""
+    entry = manifest.file(WEIGHTS)
+    assert entry is not None
+    with catalog.read() as tx:
+        known = files.weights_of(tx, entry.sha256)
+    return known or adapter.weights_digest()
+
+
+def find_base(tx: Transaction, manifest: Manifest, written: str | None) -> Known:
+    """The base a revision means: by id if it claims one, else by the name it claims or its config has `written`.
+
+    An id that is unknown stays a claim."""
+    claim = manifest.base
+    claimed_id = claim.id if claim else None
+    claimed_name = (claim.name if claim else None) or written
+    key = str(claimed_id) if claimed_id else claimed_name
+    found = bases.find(tx, key) if key else []
+    if len(found) != 1:
+        return Known(claimed_id, claimed_name)
+    names = bases.names(tx, found[0])
+    name = claimed_name if claimed_name in names else next(iter(names), None)
+    return Known(claimed_id, claimed_name, found[0], name)
+
+
+def judge(adapter: Adapter, known: Known, record: BaseRecord | None) -> Verdict:
+    """Checks an adapter against its base; without a record, on its own."""
+    name = known.name if record else known.claimed_name
+    report = check(adapter, record, name)
+    status: BaseStatus = "unknown"
+    if record and not report.is_blocked:
+        status = "verified"
+    elif known.claimed_id or known.claimed_name:
+        status = "declared"
+    return Verdict(known.id or known.claimed_id, known.name or known.claimed_name, status, report)

@@ -1,0 +1,175 @@
+"""The part of a local registry about bases: registered by content, named, their weights stored if asked.
+
+Registering a base settles what waited for it: versions that declared it are checked again, at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from adaptry.catalog import bases, cursors, events, files, versions, waiting
+from adaptry.catalog.database import Transaction
+from adaptry.catalog.sight import sight_of
+from adaptry.digest import Digest
+from adaptry.errors import Conflict, Invalid, NotFound
+from adaptry.fingerprint import BaseRecord
+from adaptry.local.admission import find_base, judge, open_stored
+from adaptry.local.ground import Ground
+from adaptry.local.versions import check_start
+from adaptry.manifest import FileEntry
+from adaptry.records import BaseInfo, Page
+
+_BATCH = 50
+_MOST_NAMES = 16
+
+
+class Bases(Ground):
+    """`put_base` to `read_base_file`."""
+
+    def put_base(self, record: BaseRecord, names: tuple[str, ...] = ()) -> BaseInfo:
+        self.require_base_writing()
+        _check_names(names)
+        now, by = self.clock(), self.identity.name
+        with self.catalog.write() as tx:
+            before = bases.record(tx, record.id)
+            taken = {name: _owner(tx, name) for name in names}
+            for name, owner in taken.items():
+                if owner not in (None, record.id):
+                    raise Conflict(f"{name} already names another base, {owner}; choose another name")
+            fresh = [name for name, owner in taken.items() if owner is None]
+            merged = _merged(before, record) if before else record
+            if merged != before:
+                bases.put(tx, merged, now, by)
+            bases.add_names(tx, record.id, fresh)
+            if merged != before or fresh:
+                kind = "base.updated" if before else "base.registered"
+                events.record(
+                    tx, kind, at=now, by=by, detail={"id": record.id, "names": ", ".join(fresh) or None}
+                )
+        self._settle_waiting(merged)
+        with self.catalog.read() as tx:
+            return bases.info(tx, sight_of(tx, self.identity), record.id)
+
+    def base(self, key: str) -> BaseInfo:
+        self.require_bases()
+        with self.catalog.read() as tx:
+            found = bases.find(tx, key)
+            if not found:
+                raise NotFound(f"no base {key[:200]!a}; `adaptry base ls` shows those that are registered")
+            if len(found) > 1:
+                raise Conflict(f"several bases begin with {key}; give more digits")
+            return bases.info(tx, sight_of(tx, self.identity), found[0])
+
+    def base_record(self, id: Digest) -> BaseRecord:
+        with self.catalog.read() as tx:
+            return self._record(tx, id)
+
+    def bases(self, cursor: str | None = None, limit: int = 50) -> Page[BaseInfo]:
+        cursors.check_limit(limit)
+        if not self.identity.namespaces:
+            return Page[BaseInfo](items=())
+        with self.catalog.read() as tx:
+            return bases.page(tx, sight_of(tx, self.identity), cursor, limit)
+
+    def bases_like(self, architecture: Digest) -> tuple[BaseInfo, ...]:
+        if not self.identity.namespaces:
+            return ()
+        with self.catalog.read() as tx:
+            return bases.of_architecture(tx, sight_of(tx, self.identity), architecture)
+
+    def store_base(self, id: Digest, files_: tuple[FileEntry, ...]) -> BaseInfo:
+        self.require_base_writing()
+        now = self.clock()
+        with self.catalog.write() as tx:
+            self._record(tx, id)
+            have = files.sizes(tx, id, [entry.sha256 for entry in files_])
+            missing = [entry.path for entry in files_ if have.get(entry.sha256) != entry.size]
+            if missing:
+                raise NotFound(f"the base has no bytes yet for {', '.join(missing)}; upload them first")
+            bases.store(tx, id, files_)
+            events.record(
+                tx,
+                "base.stored",
+                at=now,
+                by=self.identity.name,
+                detail={"id": id, "bytes": sum(entry.size for entry in files_)},
+            )
+            return bases.info(tx, sight_of(tx, self.identity), id)
+
+    def read_base_file(self, id: Digest, path: str, start: int = 0) -> Iterator[bytes]:
+        with self.catalog.read() as tx:
+            self._record(tx, id)
+            file = bases.stored_file(tx, id, path)
+        if file is None:
+            raise NotFound(f"no file {path[:80]!a} is stored of base {id.brief}")
+        check_start(start, self.blobs.size(file), path)
+        return self.blobs.chunks(file, start)
+
+    def _record(self, tx: Transaction, id: Digest) -> BaseRecord:
+        record = bases.record(tx, id) if self.identity.namespaces else None
+        if record is None:
+            raise NotFound(f"no base {id.brief}; `adaptry base ls` shows those that are registered")
+        return record
+
+    def _settle_waiting(self, record: BaseRecord) -> None:
+        """Checks again, in batches, what declared this base; those pushed meanwhile saw it already."""
+        after = 0
+        while True:
+            with self.catalog.read() as tx:
+                known = bases.names(tx, record.id)
+                batch = waiting.on(tx, record.id, known, after, _BATCH)
+                claims = [find_base(tx, item.manifest, item.base_name) for item in batch]
+            if not batch:
+                return
+            opened = [open_stored(self.blobs, item.manifest) for item in batch]
+            verdicts = [judge(adapter, claim, record) for adapter, claim in zip(opened, claims, strict=True)]
+            with self.catalog.write() as tx:
+                now = self.clock()
+                for item, verdict in zip(batch, verdicts, strict=True):
+                    versions.settle(tx, item.key, verdict)
+                    events.record(
+                        tx,
+                        "version.rechecked",
+                        at=now,
+                        by=self.identity.name,
+                        line=item.line,
+                        number=item.number,
+                        detail={"base": record.id, "base_status": verdict.status},
+                    )
+            after = batch[-1].key
+
+
+def _owner(tx: Transaction, name: str) -> Digest | None:
+    found = bases.find(tx, name)
+    return found[0] if found else None
+
+
+def _check_names(names: tuple[str, ...]) -> None:
+    """Raises `Invalid`. A name that looks like an id would hide the base of that id."""
+    if len(names) > _MOST_NAMES:
+        raise Invalid(f"a base is given at most {_MOST_NAMES} names at once")
+    for name in names:
+        is_id = name.startswith("sha256:") or (len(name) >= 12 and set(name) <= set("0123456789abcdef"))
+        if not 1 <= len(name) <= 512 or not name.isprintable() or name != name.strip() or is_id:
+            raise Invalid(
+                f"not a name for a base: {name[:80]!a} (printable, at most 512 characters, not an id; such as org/model)"
+            )
+
+
+def _merged(known: BaseRecord, new: BaseRecord) -> BaseRecord:
+    """What is known of a base with what is new; shapes and sketches are its identity, so they stay."""
+    if known.roots and new.roots and known.roots.exact != new.roots.exact:
+        raise Conflict(
+            f"a base that looks like this one ({known.id.brief}) is registered, and their full digests differ: "
+            "one has been changed in a few places; find out which is the one you mean"
+        )
+    roots = known.roots
+    if new.roots and (roots is None or roots.canon is None):
+        roots = new.roots
+    return known.model_copy(
+        update={
+            "roots": roots,
+            "tokenizer": known.tokenizer or new.tokenizer,
+            "file_hashes": {**known.file_hashes, **new.file_hashes},
+        }
+    )

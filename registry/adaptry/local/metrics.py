@@ -1,0 +1,55 @@
+"""The part of a local registry about metrics: evidence logged after the fact, appended for ever."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+from adaptry.catalog import events
+from adaptry.catalog.metrics import append, history
+from adaptry.errors import Invalid
+from adaptry.local.ground import Ground
+from adaptry.records import MetricInfo
+from adaptry.refs import Ref
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,63}")
+_MOST_AT_ONCE = 64
+
+
+class Metrics(Ground):
+    """`log_metrics` and `metrics`."""
+
+    def log_metrics(self, ref: Ref, metrics: Mapping[str, float]) -> None:
+        check_metrics(metrics)
+        now = self.clock()
+        with self.catalog.write() as tx:
+            line = self.writable(tx, ref.name)
+            stored = self.stored(tx, line, ref)
+            append(tx, stored, metrics, now, self.identity.name)
+            events.record(
+                tx,
+                "metrics.logged",
+                at=now,
+                by=self.identity.name,
+                line=line,
+                number=stored.number,
+                detail=metrics,
+            )
+
+    def metrics(self, ref: Ref) -> tuple[MetricInfo, ...]:
+        with self.catalog.read() as tx:
+            return history(tx, self.stored(tx, self.readable(tx, ref.name), ref))
+
+
+def check_metrics(values: Mapping[str, float]) -> None:
+    """Raises `Invalid` for a bad name or a value that is not finite."""
+    if not 1 <= len(values) <= _MOST_AT_ONCE:
+        raise Invalid(f"log 1 to {_MOST_AT_ONCE} metrics at once, not {len(values)}")
+    for name, value in values.items():
+        if not _NAME.fullmatch(name):
+            raise Invalid(
+                f"not a metric's name: {name[:80]!a} (letters, digits, '_', '.', '/', '-', at most 64)"
+            )
+        if not math.isfinite(value):
+            raise Invalid(f"the metric {name} is {value}; only finite numbers can be compared later")

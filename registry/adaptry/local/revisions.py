@@ -1,0 +1,166 @@
+"""The part of a local registry that admits revisions: derive, check, number.
+
+All reading and checking happens before the one transaction that makes a version visible; what may have changed
+meanwhile (the base, the files, the same revision pushed by someone else) is looked at again inside it.
+"""
+
+from __future__ import annotations
+
+from adaptry.adapter.formats import WEIGHTS
+from adaptry.catalog import adapters, aliases, bases, events, files, metrics, versions
+from adaptry.catalog.adapters import Line
+from adaptry.catalog.database import Transaction
+from adaptry.catalog.versions import Admission, Stored
+from adaptry.digest import Digest
+from adaptry.errors import Conflict, InvalidManifest, NotFound, Refused
+from adaptry.failpoints import reach
+from adaptry.identity import require_write
+from adaptry.local.admission import Known, find_base, judge, open_stored, weights_digest
+from adaptry.local.aliases import point_alias
+from adaptry.local.blob_content import check_names
+from adaptry.local.ground import Ground
+from adaptry.local.metrics import check_metrics
+from adaptry.manifest import Manifest
+from adaptry.records import AdapterEdit, Pushed, PushOptions
+from adaptry.refs import AdapterName, ByDigest, parse_alias
+
+_TRIES = 5
+
+
+class Revisions(Ground):
+    """`put_revision`."""
+
+    def put_revision(self, name: AdapterName, manifest: bytes, options: PushOptions) -> Pushed:
+        declared = Manifest.parse(manifest)
+        check_names(declared)
+        if options.alias is not None:
+            parse_alias(options.alias)
+        if options.metrics:
+            check_metrics(options.metrics)
+        for _ in range(_TRIES):
+            with self.catalog.read() as tx:
+                line = self._pushable(tx, name, options)
+                is_known = line is not None and _find(tx, line, declared.digest) is not None
+            derived = None if is_known else self._derive(name, declared, options)
+            pushed = self._commit(name, declared, derived, options)
+            if pushed:
+                return pushed
+        raise Conflict(f"{name} or its base kept changing while it was pushed; push again")
+
+    def _derive(self, name: AdapterName, declared: Manifest, options: PushOptions) -> tuple[Admission, Known]:
+        """What there is to store, and the base it was derived for. Raises what `put_revision` raises."""
+        with self.catalog.read() as tx:
+            _require_files(tx, name, declared)
+        adapter = open_stored(self.blobs, declared)
+        with self.catalog.read() as tx:
+            base = find_base(tx, declared, adapter.spec.base_name)
+            record = bases.record(tx, base.id) if base.id else None
+        if record is None and self.require_known_base:
+            raise Refused(
+                f"this registry takes only adapters of bases it knows, and {base.claimed_name or base.claimed_id or 'none'} "
+                "is not one; register it first (`adaptry base add DIR --name …`)"
+            )
+        verdict = judge(adapter, base, record)
+        if verdict.report.is_blocked and options.force_reason is None:
+            raise Refused(verdict.report.sentence())
+        forced = options.force_reason if verdict.report.is_blocked else None
+        weights = weights_digest(self.catalog, declared, adapter)
+        return Admission(declared, adapter.spec, weights, verdict, forced), base
+
+    def _commit(
+        self,
+        name: AdapterName,
+        declared: Manifest,
+        derived: tuple[Admission, Known] | None,
+        options: PushOptions,
+    ) -> Pushed | None:
+        """Makes the version visible with all that goes along; None where what was derived no longer holds."""
+        reach("revisions.before_rows")
+        with self.catalog.write() as tx:
+            line = self._pushable(tx, name, options)
+            stored = _find(tx, line, declared.digest) if line else None
+            is_new = stored is None
+            if stored is None:
+                if derived is None or find_base(tx, declared, derived[0].spec.base_name) != derived[1]:
+                    return None
+                line = line or self._create(tx, name)
+                stored = self._insert(tx, line, derived[0])
+            assert line is not None
+            self._attach(tx, line, stored, options)
+            detail = versions.detail(tx, stored)
+            reach("revisions.before_commit")
+        reach("revisions.after_commit")
+        return Pushed(version=detail.version, is_new=is_new, report=detail.report)
+
+    def _pushable(self, tx: Transaction, name: AdapterName, options: PushOptions) -> Line | None:
+        """The adapter, or None for one that the push creates. Raises `NotFound`, `Denied`."""
+        line = adapters.find(tx, name)
+        require_write(self.identity, name, line.visibility if line else None)
+        if line is None and not options.create:
+            raise NotFound(f"no adapter {name}; create it first, or push without forbidding that")
+        return line
+
+    def _create(self, tx: Transaction, name: AdapterName) -> Line:
+        now = self.clock()
+        line = adapters.create(tx, name, AdapterEdit(), now)
+        events.record(
+            tx,
+            "adapter.created",
+            at=now,
+            by=self.identity.name,
+            line=line,
+            detail={"visibility": line.visibility},
+        )
+        return line
+
+    def _insert(self, tx: Transaction, line: Line, admission: Admission) -> Stored:
+        _require_files(tx, line.name, admission.manifest)
+        now, by = self.clock(), self.identity.name
+        stored = versions.insert(tx, line, admission, now, by)
+        entry = admission.manifest.file(WEIGHTS)
+        assert entry is not None
+        files.remember_weights(tx, entry.sha256, admission.weights)
+        events.record(
+            tx,
+            "version.pushed",
+            at=now,
+            by=by,
+            line=line,
+            number=stored.number,
+            detail={
+                "digest": stored.digest,
+                "base_status": admission.verdict.status,
+                "forced": admission.forced,
+            },
+        )
+        return stored
+
+    def _attach(self, tx: Transaction, line: Line, stored: Stored, options: PushOptions) -> None:
+        """Metrics and alias of a push; what an earlier try of the same push did is not done twice."""
+        now, by = self.clock(), self.identity.name
+        have = metrics.newest(tx, stored)
+        fresh = {name: value for name, value in options.metrics.items() if have.get(name) != value}
+        if fresh:
+            metrics.append(tx, stored, fresh, now, by)
+            events.record(tx, "metrics.logged", at=now, by=by, line=line, number=stored.number, detail=fresh)
+        if options.alias is not None:
+            found = aliases.find(tx, line, options.alias)
+            if found is None or found.version != stored.key:
+                point_alias(tx, line, options.alias, stored, found, now, by)
+
+
+def _find(tx: Transaction, line: Line, digest: Digest) -> Stored | None:
+    return versions.find(tx, line, ByDigest(digest.hex))
+
+
+def _require_files(tx: Transaction, name: AdapterName, manifest: Manifest) -> None:
+    """Raises `NotFound` naming the files that were not sent, `InvalidManifest` for one of another size."""
+    have = files.sizes(tx, name, [entry.sha256 for entry in manifest.files])
+    missing = [entry.path for entry in manifest.files if entry.sha256 not in have]
+    if missing:
+        raise NotFound(f"{name} has no bytes yet for {', '.join(missing)}; upload them, then push again")
+    for entry in manifest.files:
+        if have[entry.sha256] != entry.size:
+            raise InvalidManifest(
+                f"the manifest says {entry.path} is {entry.size:,} bytes; those of its digest are {have[entry.sha256]:,}"
+            )

@@ -1,0 +1,160 @@
+"""The part of a local registry about bytes: what an owner has, and the sessions that bring more.
+
+A session's row says what is awaited, its staging in the blob store how much has come. Interrupted at any
+point, what arrived is kept until the session has been idle for a day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from adaptry.blobs import BlobStore
+from adaptry.catalog import adapters, bases, files
+from adaptry.catalog.database import Catalog, Transaction
+from adaptry.catalog.files import Session
+from adaptry.digest import Digest
+from adaptry.errors import Conflict, DigestMismatch, NotFound, TooLarge
+from adaptry.failpoints import reach
+from adaptry.identity import require_read, require_write
+from adaptry.local.ground import Ground
+from adaptry.manifest import MAX_FILE
+from adaptry.records import Upload
+from adaptry.registry import Owner
+
+IDLE = timedelta(hours=24)
+MOST_OPEN = 64
+"""Sessions that one namespace may have open at once."""
+
+
+class Uploads(Ground):
+    """`has_file` to `finish_upload`."""
+
+    def has_file(self, owner: Owner, digest: Digest) -> bool:
+        with self.catalog.read() as tx:
+            self._require_reading(tx, owner)
+            return bool(files.sizes(tx, owner, [digest]))
+
+    def open_upload(self, owner: Owner, digest: Digest, size: int) -> Upload:
+        if not 0 <= size <= MAX_FILE:
+            raise TooLarge(f"a file of {size:,} bytes; at most {MAX_FILE >> 30} GiB are stored")
+        now = self.clock()
+        with self.catalog.write() as tx:
+            self._require_writing(tx, owner)
+            for session in files.unfinished(tx, owner, digest, size):
+                # Nothing is gained by sharing one that someone else may just have opened.
+                if self.blobs.staged(session.id) and not self.blobs.is_held(session.id):
+                    files.touch(tx, session.id, now)
+                    return self._upload(session)
+            if files.open_sessions(tx, owner) >= MOST_OPEN:
+                raise TooLarge(
+                    f"{MOST_OPEN} uploads are open in {files.tenant_of(owner)} already; finish some, "
+                    f"or wait: idle ones are dropped after {IDLE.total_seconds() / 3600:.0f} hours"
+                )
+            self.blobs.require_room(size)
+            by = self.identity.name
+            session = files.open_session(tx, self.blobs.new_key(), owner, digest, size, now, by)
+        reach("uploads.after_open")
+        return self._upload(session)
+
+    def append_upload(self, upload: Upload, offset: int, chunks: Iterable[bytes]) -> Upload:
+        session = self._session(upload)
+        if session.is_finished:
+            return self._upload(session)
+        with self.blobs.staging(session.id) as staged:
+            staged.append(offset, _at_most(session.size - offset, chunks))
+        with self.catalog.write() as tx:
+            files.touch(tx, session.id, self.clock())
+        return self._upload(session)
+
+    def finish_upload(self, upload: Upload) -> None:
+        session = self._session(upload)
+        if session.is_finished:
+            return
+        with self.blobs.staging(session.id) as staged:
+            if staged.offset < session.size:
+                raise Conflict(
+                    f"{session.size - staged.offset:,} of {session.size:,} bytes are missing; go on at {staged.offset}"
+                )
+            try:
+                staged.publish(session.digest)
+            except DigestMismatch:
+                with self.catalog.write() as tx:
+                    files.close_session(tx, session.id)
+                raise
+            reach("uploads.after_publish")
+            with self.catalog.write() as tx:
+                files.own(tx, session.owner, session.digest, session.size)
+                files.finish_session(tx, session.id, self.clock())
+
+    def _session(self, upload: Upload) -> Session:
+        """The session, if it is there and the caller may write to its owner. Raises `NotFound`, `Denied`."""
+        with self.catalog.read() as tx:
+            session = files.session(tx, upload.id)
+            if session is None:
+                raise NotFound("no such upload, or it was idle for too long; open it again")
+            self._require_writing(tx, session.owner)
+            return session
+
+    def _upload(self, session: Session) -> Upload:
+        offset = session.size if session.is_finished else self.blobs.staged(session.id)
+        return Upload(id=session.id, offset=offset, size=session.size)
+
+    def _require_reading(self, tx: Transaction, owner: Owner) -> None:
+        """Who may write to a name may ask about it before it exists."""
+        if isinstance(owner, Digest):
+            self._require_base(tx, owner)
+        elif not self.identity.may_write(owner):
+            line = adapters.find(tx, owner)
+            if line is None:
+                raise NotFound(f"no adapter {owner}")
+            require_read(self.identity, owner, line.visibility)
+
+    def _require_writing(self, tx: Transaction, owner: Owner) -> None:
+        if isinstance(owner, Digest):
+            self._require_base(tx, owner)
+            self.require_base_writing()
+            return
+        line = adapters.find(tx, owner)
+        require_write(self.identity, owner, line.visibility if line else None)
+
+    def _require_base(self, tx: Transaction, id: Digest) -> None:
+        self.require_bases()
+        if str(id) not in map(str, bases.find(tx, str(id))):
+            raise NotFound(f"no base {id.brief}; register it before its files")
+
+
+def purge(catalog: Catalog, blobs: BlobStore, now: datetime) -> int:
+    """Drops sessions idle for a day and stagings that no session knows; how many stagings went.
+
+    What someone is writing to just now is spared, in whatever process.
+    """
+    # Listed before the sessions are: a staging that comes later belongs to a session we would not see.
+    found = tuple(blobs.stagings())
+    with catalog.write() as tx:
+        for id in files.idle_sessions(tx, now - IDLE):
+            if not blobs.is_held(id):
+                files.close_session(tx, id)
+        dead = [key for key in found if not _is_alive(files.session(tx, key))]
+    dropped = 0
+    for key in dead:
+        try:
+            with blobs.staging(key) as staged:
+                staged.discard()
+                dropped += 1
+        except Conflict:
+            continue
+    return dropped
+
+
+def _is_alive(session: Session | None) -> bool:
+    return session is not None and not session.is_finished
+
+
+def _at_most(size: int, chunks: Iterable[bytes]) -> Iterable[bytes]:
+    """The chunks, as long as they are no more than was announced. Raises `TooLarge`."""
+    for chunk in chunks:
+        size -= len(chunk)
+        if size < 0:
+            raise TooLarge("more bytes than the upload announced; was the file written to meanwhile?")
+        yield chunk

@@ -1,0 +1,57 @@
+"""The part of a local registry about versions: what a ref means, listings, search, reading files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from adaptry.catalog import adapters, cursors, versions
+from adaptry.catalog.search import search
+from adaptry.catalog.sight import sight_of
+from adaptry.digest import Digest
+from adaptry.errors import Invalid, NotFound
+from adaptry.local.ground import Ground
+from adaptry.records import Page, VersionDetail, VersionInfo
+from adaptry.refs import AdapterName, ByDigest, Ref
+
+
+class Versions(Ground):
+    """`version` to `count_download`, and `read_file`."""
+
+    def version(self, ref: Ref) -> VersionInfo:
+        with self.catalog.read() as tx:
+            return versions.info(tx, self.stored(tx, self.readable(tx, ref.name), ref))
+
+    def detail(self, ref: Ref) -> VersionDetail:
+        with self.catalog.read() as tx:
+            return versions.detail(tx, self.stored(tx, self.readable(tx, ref.name), ref))
+
+    def versions(self, name: AdapterName, cursor: str | None = None, limit: int = 50) -> Page[VersionInfo]:
+        cursors.check_limit(limit)
+        with self.catalog.read() as tx:
+            return versions.page(tx, self.readable(tx, name), cursor, limit)
+
+    def search(self, query: str, cursor: str | None = None, limit: int = 50) -> Page[VersionInfo]:
+        cursors.check_limit(limit)
+        with self.catalog.read() as tx:
+            return search(tx, sight_of(tx, self.identity), query, cursor, limit)
+
+    def count_download(self, ref: Ref) -> None:
+        with self.catalog.write() as tx:
+            line = self.readable(tx, ref.name)
+            versions.count_download(tx, self.stored(tx, line, ref))
+            adapters.count_download(tx, line)
+
+    def read_file(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
+        ref = Ref(name, ByDigest(revision.hex))
+        with self.catalog.read() as tx:
+            stored = self.stored(tx, self.readable(tx, name), ref)
+            file = versions.manifest(tx, stored.digest).file(path)
+        if file is None:
+            raise NotFound(f"no file {path[:80]!a} in {name}@{revision.brief}")
+        check_start(start, file.size, path)
+        return self.blobs.chunks(file.sha256, start)
+
+
+def check_start(start: int, size: int, path: str) -> None:
+    if not 0 <= start <= size:
+        raise Invalid(f"{path[:80]} is {size:,} bytes; it cannot be read from {start}")

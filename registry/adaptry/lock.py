@@ -1,0 +1,118 @@
+"""A lock: refs pinned to digests, in a file that a deployment keeps under version control.
+
+A ref such as `acme/tone@prod` moves; the digest it meant when it was locked does not. Pulling by the lock gives
+those very bytes or an error; checking it tells which refs mean something else by now.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from adaptry import strictjson
+from adaptry.digest import Digest
+from adaptry.errors import Conflict, Incompatible, Invalid, NotFound
+from adaptry.records import VersionInfo
+from adaptry.refs import AdapterName, ByDigest, Ref
+from adaptry.registry import Registry
+
+SCHEMA = 1
+_LIMITS = strictjson.Limits(size=4 << 20, depth=6, nodes=100_000)
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Pin(_Value):
+    """A ref as it was written, and the version it meant."""
+
+    ref: str
+    name: AdapterName
+    number: int
+    digest: Digest
+    base: Digest | None = None
+
+    @property
+    def exact(self) -> Ref:
+        """Names that version whatever moves."""
+        return Ref(self.name, ByDigest(self.digest.hex))
+
+    @property
+    def folder(self) -> str:
+        """Where it goes under the folder it is pulled to: the ref, with nothing a file system minds."""
+        return self.ref.replace(":", "-")
+
+
+class Lock(_Value):
+    """Pins in ref order, each ref once."""
+
+    lock: int = SCHEMA
+    pins: tuple[Pin, ...]
+
+    @classmethod
+    def parse(cls, data: bytes, where: str) -> Lock:
+        """The lock in `data`. Raises `Invalid`, or `Incompatible` for one that a newer Adaptry wrote."""
+        document = strictjson.loads(data, _LIMITS, where)
+        schema = document.get("lock") if isinstance(document, dict) else None
+        if isinstance(schema, int) and not isinstance(schema, bool) and schema > SCHEMA:
+            raise Incompatible(
+                f"{where} is of schema {schema} and this Adaptry reads schema {SCHEMA}: upgrade adaptry"
+            )
+        if schema != SCHEMA or isinstance(schema, bool):
+            raise Invalid(f"{where} is not a lock; `adaptry lock REF… -o {where}` writes one")
+        try:
+            found = cls.model_validate(document)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise Invalid(f"{where} is not a lock: {place}: {first['msg']}") from None
+        for pin in found.pins:
+            if Ref.parse(pin.ref).name != pin.name:
+                raise Invalid(f"{where}: the pin of {pin.ref} names another adapter, {pin.name}")
+        return found
+
+    def to_text(self) -> str:
+        """JSON that two people's edits merge well in: one field a line, sorted by ref."""
+        return json.dumps(self.model_dump(mode="json", exclude_none=True), indent=2) + "\n"
+
+
+class Moved(_Value):
+    """A pin whose ref means something else now; `now` is None where it means nothing."""
+
+    pin: Pin
+    now: VersionInfo | None = None
+
+    def sentence(self) -> str:
+        locked = f"{self.pin.ref} was locked at version {self.pin.number} ({self.pin.digest.brief})"
+        if self.now is None:
+            return f"{locked} and is gone"
+        return f"{locked} and is version {self.now.number} ({self.now.digest.brief}) now"
+
+
+def pin(registry: Registry, refs: Iterable[Ref]) -> Lock:
+    """What the refs mean now. Raises `NotFound`, `Conflict`."""
+    pins = {str(ref): _pin(ref, registry.version(ref)) for ref in refs}
+    return Lock(pins=tuple(pins[ref] for ref in sorted(pins)))
+
+
+def moved(registry: Registry, lock: Lock) -> tuple[Moved, ...]:
+    """The pins that no longer hold."""
+    found = []
+    for pin in lock.pins:
+        try:
+            now = registry.version(Ref.parse(pin.ref))
+        except (NotFound, Conflict):
+            found.append(Moved(pin=pin))
+            continue
+        if now.digest != pin.digest:
+            found.append(Moved(pin=pin, now=now))
+    return tuple(found)
+
+
+def _pin(ref: Ref, version: VersionInfo) -> Pin:
+    return Pin(
+        ref=str(ref), name=version.name, number=version.number, digest=version.digest, base=version.base_id
+    )

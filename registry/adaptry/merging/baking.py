@@ -1,0 +1,151 @@
+"""A plan carried out: one pass over the base, streaming, in memory that does not grow with the model.
+
+Each output file is a queue of steps: ranges to copy, weights to bake block by block. Threads always go on
+with the file that has most left. A file that is hashed belongs to one thread for one step, so its bytes pass
+in order and are hashed while hot; with fewer files than threads the hash follows in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from adaptry.digest import Digest
+from adaptry.merging.kernels import Bench, Kernels, rows_of
+from adaptry.merging.layout import Piece, Update
+from adaptry.merging.output import Output, Step
+from adaptry.merging.planning import Plan
+from adaptry.progress import Progress, no_progress
+from adaptry.tensors.lane import Factor, Term, Weight, row_blocks
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An output file: its name, its size in bytes, and its SHA-256 unless hashing was off."""
+
+    name: str
+    size: int
+    sha256: Digest | None
+
+
+def bake(
+    plan: Plan,
+    folder: Path,
+    kernels: Kernels,
+    *,
+    hashing: bool = True,
+    threads: int | None = None,
+    progress: Progress = no_progress,
+) -> tuple[Written, ...]:
+    """Writes the plan's weight files into `folder`, which exists and holds none of them.
+
+    Raises `OSError` (no space, say) with files half written: the caller fills a folder that is published by rename.
+    """
+    workers = threads or os.cpu_count() or 1
+    with contextlib.ExitStack() as opened:
+        outputs = [
+            opened.enter_context(contextlib.closing(Output(file, plan.checkpoint, folder, hashing)))
+            for file in plan.files
+        ]
+        if hashing and len(outputs) < workers:
+            for output in outputs:
+                output.hash_in_background()
+            workers = len(outputs)
+        _Work(plan, outputs, kernels, hashing, progress).run(workers)
+        return tuple(Written(output.file.name, output.file.size, output.digest()) for output in outputs)
+
+
+class _Work:
+    """The outputs that still have steps, shared by the threads; the first error stops them all."""
+
+    def __init__(
+        self, plan: Plan, outputs: Sequence[Output], kernels: Kernels, in_order: bool, progress: Progress
+    ) -> None:
+        self._plan = plan
+        self._kernels = kernels
+        self._in_order = in_order
+        self._progress = progress
+        self._free = [output for output in outputs if output.steps]
+        self._changed = threading.Condition()
+        self._busy = 0
+        self._done = 0
+        self._error: BaseException | None = None
+
+    def run(self, workers: int) -> None:
+        with self._kernels.at_work():
+            threads = [threading.Thread(target=self._work, daemon=True) for _ in range(workers)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        try:
+            changed = (piece for file in self._plan.files for piece in file.pieces if not piece.is_copy)
+            bench = self._kernels.bench(changed)
+            while (taken := self._take()) is not None:
+                output, step = taken
+                if step.piece is None:
+                    output.copy(step, bench.buffer)
+                else:
+                    _bake_piece(step.piece, output, bench, self._kernels.block)
+                self._give_back(output, step)
+        except BaseException as error:  # noqa: BLE001  (raised again by the thread that waits)
+            with self._changed:
+                self._error = self._error or error
+                self._changed.notify_all()
+
+    def _take(self) -> tuple[Output, Step] | None:
+        """The next step of the file with most left; None when there is none to come."""
+        with self._changed:
+            while self._error is None:
+                if self._free:
+                    output = max(self._free, key=lambda output: output.left)
+                    step = output.steps.popleft()
+                    output.left -= step.size
+                    if self._in_order or not output.steps:
+                        self._free.remove(output)
+                    self._busy += 1
+                    return output, step
+                if not self._busy:
+                    return None
+                self._changed.wait()
+            return None
+
+    def _give_back(self, output: Output, step: Step) -> None:
+        with self._changed:
+            self._busy -= 1
+            if self._in_order and output.steps:
+                self._free.append(output)
+            self._done += step.size
+            self._progress("merging", self._done, self._plan.size)
+            self._changed.notify_all()
+
+
+def _bake_piece(piece: Piece, output: Output, bench: Bench, block: int) -> None:
+    """Streams one weight through a lane, block by block."""
+    rows, row_bytes = rows_of(piece)
+    columns = row_bytes * piece.source.numel // max(1, piece.source.size)
+    weight = Weight(piece.source.dtype, piece.dtype, columns, piece.is_transposed)
+    lane = bench.lane(weight, [_term(update) for update in piece.updates])
+    row_out = columns * piece.size // max(1, piece.source.numel)
+    for first, count in row_blocks(rows, row_bytes, block):
+        size = count * row_bytes
+        output.read(piece.shard, lane.source[:size], piece.source.start + first * row_bytes)
+        output.write(lane.bake(first, count), piece.offset + first * row_out)
+
+
+def _term(update: Update) -> Term:
+    return Term(_factor(update, "A"), _factor(update, "B"), update.scale)
+
+
+def _factor(update: Update, role: str) -> Factor:
+    name = update.module.tensors[role]
+    info = update.adapter.tensors[name]
+    return Factor(update.adapter.tensor_bytes(name), info.dtype, info.shape)

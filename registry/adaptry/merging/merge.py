@@ -1,0 +1,79 @@
+"""The verb: adapters baked into a base, as a checkpoint folder that appears whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from adaptry.checkpoint import Checkpoint
+from adaptry.digest import Digest
+from adaptry.landing import check_free, landing
+from adaptry.manifest import FileEntry
+from adaptry.merging.baking import bake
+from adaptry.merging.kernels import choose
+from adaptry.merging.planning import Plan, Weighted, plan
+from adaptry.merging.recipe import Recipe
+from adaptry.merging.record import MergeRecord, record, write_record
+from adaptry.merging.sidefiles import write_side_files
+from adaptry.progress import Progress, no_progress
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """The ways to carry a merge out that do not change what comes of it.
+
+    `device`: torch's word (`cpu`, `cuda`, …); `kernel`: auto, torch or llvm; `hashing`: digest the files as they
+    are written; `threads`: None for one a core.
+    """
+
+    device: str = "cpu"
+    kernel: str = "auto"
+    hashing: bool = True
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An input opened: in the order of the recipe's inputs. `revision` is its digest if a registry has it."""
+
+    weighted: Weighted
+    revision: Digest | None = None
+
+
+def merge(
+    recipe: Recipe,
+    checkpoint: Checkpoint,
+    sources: Sequence[Source],
+    target: Path,
+    how: How = How(),
+    progress: Progress = no_progress,
+) -> MergeRecord:
+    """Writes the merged checkpoint to `target`, with `adaptry_merge.json` beside its weights.
+
+    Nothing is written unless everything fits. Raises what `plan` raises, `Missing` (no torch), `Conflict` (something
+    is at `target`), `StorageFull`, `Unavailable`.
+    """
+    check_free(target)
+    decided = decide(recipe, checkpoint, sources)
+    kernels = choose(how.device, how.kernel)
+    with landing(target) as folder:
+        written = bake(decided, folder, kernels, hashing=how.hashing, threads=how.threads, progress=progress)
+        write_side_files(decided, folder)
+        files = tuple(
+            FileEntry(path=file.name, size=file.size, sha256=file.sha256) for file in written if file.sha256
+        )
+        revisions = tuple(source.revision for source in sources)
+        made = record(recipe, decided, files, kernels.names, revisions)
+        write_record(made, folder)
+    return made
+
+
+def decide(recipe: Recipe, checkpoint: Checkpoint, sources: Sequence[Source]) -> Plan:
+    """The plan of a recipe whose base and inputs are open."""
+    return plan(
+        checkpoint,
+        [source.weighted for source in sources],
+        dtype=recipe.dtype,
+        max_shard_size=recipe.max_shard_size,
+    )

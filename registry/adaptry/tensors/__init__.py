@@ -1,0 +1,1 @@
+"""Arithmetic on weights. Heavy imports (torch, numpy, llvmlite) begin below here and nowhere above."""

@@ -1,0 +1,55 @@
+"""The lane on an accelerator: a block goes there, is baked in torch, and comes back.
+
+The same steps as on the CPU; the order in which a product is summed is the device's, so results agree within
+rounding, not bit for bit (`docs/merging.md` says how close).
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from adaptry.tensors.lane import Lane, Term, Weight
+from adaptry.tensors.torch_lane import DTYPES, sides_of, wide
+
+BLOCK = 64 << 20
+"""Bytes of W at a time: a transfer that keeps an accelerator's link busy."""
+
+
+class DeviceLane(Lane):
+    """`device` is torch's word for it: `cuda`, `cuda:1`, `mps`."""
+
+    def __init__(self, capacity: int, device: str) -> None:
+        self.source = memoryview(mmap.mmap(-1, capacity))
+        self._device = torch.device(device)
+        self._weight = Weight("F32", "F32", 0)
+        self._factors: list[tuple[Tensor, Tensor, float]] = []
+
+    def takes(self, weight: Weight, terms: Sequence[Term]) -> bool:
+        return weight.source_dtype in DTYPES and weight.dtype in DTYPES
+
+    @torch.inference_mode()
+    def begin(self, weight: Weight, terms: Sequence[Term]) -> None:
+        self._weight = weight
+        self._factors = [
+            (wide(term.up).to(self._device), wide(term.down).to(self._device), term.scale) for term in terms
+        ]
+
+    @torch.inference_mode()
+    def bake(self, first: int, rows: int) -> memoryview:
+        weight = self._weight
+        stored = torch.frombuffer(
+            self.source, dtype=DTYPES[weight.source_dtype], count=rows * weight.columns
+        ).view(rows, weight.columns)
+        image = stored.to(self._device, torch.float32)
+        delta: Tensor | None = None
+        for up, down, scale in self._factors:
+            left, right = sides_of(up, down, first, rows, weight.is_transposed)
+            product = torch.mm(left, right) * scale
+            delta = product if delta is None else delta.add_(product)
+        total = image if delta is None else image + delta
+        result = total.to(DTYPES[weight.dtype]).cpu().contiguous()
+        return memoryview(result.view(torch.uint8).numpy().tobytes())

@@ -1,0 +1,83 @@
+"""A lane: one thread's kernel and reused buffers, through which a weight streams in blocks of rows.
+
+The arithmetic is PEFT's `merge_and_unload` on CPU: `W' = round(float32(W) + scale · (B @ A))`, an fp32
+product summed from zero, one fp32 multiplication, one fp32 addition, one rounding to the result's dtype. No two
+of these steps may be fused, or elements change. Several terms are summed in fp32 before the one rounding
+(PEFT rounds once per adapter, which is less exact).
+"""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+BLOCK = 256 << 10
+"""Bytes of W at a time: with its fp32 images it fills most of a 2 MiB L2 cache."""
+
+_THIN = 16  # BLAS sums very thin products in another order: one row is a gemv, under eight take other kernels
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """A matrix as stored: little-endian bytes of `dtype` (F32, F16 or BF16), row-major."""
+
+    data: bytes
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One update of one weight: scale · up @ down. `down` is lora_A, [r, in]; `up` lora_B, [out, r]."""
+
+    down: Factor
+    up: Factor
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """The weight that passes: its dtype, the result's, the length of a stored row, and whether rows are
+    columns of the update (`is_transposed`: a Conv1D, stored [in, out])."""
+
+    source_dtype: str
+    dtype: str
+    columns: int
+    is_transposed: bool = False
+
+
+class Lane(ABC):
+    """Not to be shared between threads. `source` is memory to read rows of W into before `bake`."""
+
+    source: memoryview
+
+    @abstractmethod
+    def takes(self, weight: Weight, terms: Sequence[Term]) -> bool:
+        """Whether this kernel does these."""
+
+    @abstractmethod
+    def begin(self, weight: Weight, terms: Sequence[Term]) -> None:
+        """Sets what the following blocks are blocks of. No terms: only the dtype changes."""
+
+    @abstractmethod
+    def bake(self, first: int, rows: int) -> memoryview:
+        """Rows [first, first + rows) of W, which stand in `source`, with the terms added.
+
+        Bytes of the result's dtype, valid until the next call. A NaN stays a NaN, with bits not promised.
+        """
+
+
+def row_blocks(rows: int, row_bytes: int, block: int = BLOCK) -> Iterator[tuple[int, int]]:
+    """(first, count) of even runs of rows of about `block` bytes, none thin unless the weight is."""
+    most = max(2 * _THIN, block // max(1, row_bytes))
+    blocks = max(1, -(-rows // most))
+    cuts = [rows * index // blocks for index in range(blocks + 1)]
+    for first, last in itertools.pairwise(cuts):
+        yield first, last - first
+
+
+def room_for(rows: int, row_bytes: int, block: int = BLOCK) -> int:
+    """Bytes of the largest block of `row_blocks`."""
+    return max(count for _, count in row_blocks(rows, row_bytes, block)) * row_bytes

@@ -1,0 +1,118 @@
+"""The lane in torch: the reference, and what runs where nothing faster is installed or fits.
+
+Which torch calls round as the separate steps do was measured, not assumed: `add(alpha=s)` and
+`addmm(alpha=s)` use an fma and differ in the last bit unless s is a power of two; `addcmul(W, BA, one, value=s)`
+is safe, since it forms s · BA first and an fma by one rounds as an addition does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import mmap
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from adaptry.tensors.lane import Factor, Lane, Term, Weight
+
+DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+class TorchLane(Lane):
+    """On the CPU. Lanes are the threads: let torch have one each (`one_thread_each`)."""
+
+    def __init__(self, capacity: int) -> None:
+        """`capacity`: bytes of the largest block to come (`room_for`)."""
+        self.source = memoryview(mmap.mmap(-1, capacity))
+        self._result = memoryview(mmap.mmap(-1, 2 * capacity))  # a 2-byte weight may be widened
+        self._wide = torch.empty(capacity // 2)
+        self._delta = torch.empty(capacity // 2)
+        self._one = torch.ones(())
+        self._weight = Weight("F32", "F32", 0)
+        self._factors: list[tuple[Tensor, Tensor, float]] = []
+
+    def takes(self, weight: Weight, terms: Sequence[Term]) -> bool:
+        return weight.source_dtype in DTYPES and weight.dtype in DTYPES
+
+    @torch.inference_mode()
+    def begin(self, weight: Weight, terms: Sequence[Term]) -> None:
+        self._weight = weight
+        self._factors = [(wide(term.up), wide(term.down), term.scale) for term in terms]
+
+    @torch.inference_mode()
+    def bake(self, first: int, rows: int) -> memoryview:
+        shape = rows, self._weight.columns
+        stored = _view(self.source, self._weight.source_dtype, shape)
+        if self._weight.source_dtype == "F32":
+            image = stored
+        else:
+            image = self._wide[: rows * shape[1]].view(shape)
+            image.copy_(stored)
+        if self._factors:
+            self._add(image, first, rows)
+        if self._weight.dtype == self._weight.source_dtype == "F32":
+            return self.source[: image.nbytes]
+        result = _view(self._result, self._weight.dtype, shape)
+        result.copy_(image)
+        return self._result[: result.nbytes]
+
+    def _add(self, image: Tensor, first: int, rows: int) -> None:
+        """image [rows, columns] fp32 += Σ scale · product."""
+        sides = [
+            (*sides_of(up, down, first, rows, self._weight.is_transposed), scale)
+            for up, down, scale in self._factors
+        ]
+        delta = self._delta[: image.numel()].view(image.shape)
+        match sides:
+            case [(left, right, scale)] if _may_fuse(left, right, scale):
+                image.addmm_(left, right, alpha=scale)
+            case [(left, right, scale)]:
+                torch.mm(left, right, out=delta)
+                image.addcmul_(delta, self._one, value=scale)
+            case [(left, right, scale), *others]:
+                torch.mm(left, right, out=delta).mul_(scale)
+                for left, right, scale in others:
+                    delta.addmm_(left, right, alpha=scale)
+                image.add_(delta)
+
+
+@contextlib.contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Torch's own threads would fight those of the lanes; the setting is put back afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def wide(factor: Factor) -> Tensor:
+    """The factor in fp32, as PEFT holds it (`autocast_adapter_dtype`)."""
+    stored = torch.frombuffer(bytearray(factor.data), dtype=DTYPES[factor.dtype])
+    return stored.view(factor.shape).to(torch.float32)
+
+
+def sides_of(up: Tensor, down: Tensor, first: int, rows: int, is_transposed: bool) -> tuple[Tensor, Tensor]:
+    """The two matrices whose product is rows [first, first + rows) of the update."""
+    if is_transposed:
+        return down.narrow(1, first, rows).t(), up.t()
+    return up.narrow(0, first, rows), down
+
+
+def _view(memory: memoryview, dtype: str, shape: tuple[int, int]) -> Tensor:
+    return torch.frombuffer(memory, dtype=DTYPES[dtype], count=shape[0] * shape[1]).view(shape)
+
+
+def _may_fuse(left: Tensor, right: Tensor, scale: float) -> bool:
+    """Whether `addmm(alpha=scale)` rounds as the three steps do.
+
+    It does if scaling is exact (a power of two, far from the ends) and the product is finished before it meets W: at
+    rank 1 MKL adds the one product with an fma, above rank 384 it adds partial sums to W in turn, and a product that
+    is a vector is a gemv that starts from W.
+    """
+    is_matrix = left.shape[0] > 1 and right.shape[1] > 1
+    is_exact = math.frexp(scale)[0] == 0.5 and 2.0**-14 <= scale <= 2.0**14
+    return is_matrix and is_exact and 2 <= left.shape[1] <= 256

@@ -1,0 +1,153 @@
+"""What every blob store must do. Subclass `BlobContract` and give it a `blobs` fixture."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from adaptry.blobs import BlobStore
+from adaptry.digest import Digest
+from adaptry.errors import Conflict, DigestMismatch, NotFound, OffsetMismatch
+
+HELLO = b"hello, blobs"
+
+
+class BlobContract:
+    """The promises of `BlobStore`, one test each."""
+
+    @pytest.fixture
+    def blobs(self) -> BlobStore:
+        """An empty store."""
+        raise NotImplementedError
+
+    def test_what_was_put_reads_back_whole_and_in_parts(self, blobs: BlobStore) -> None:
+        digest = put(blobs, HELLO)
+        assert blobs.has(digest)
+        assert blobs.size(digest) == len(HELLO)
+        assert b"".join(blobs.chunks(digest)) == HELLO
+        assert b"".join(blobs.chunks(digest, 7)) == HELLO[7:]
+        assert blobs.read(digest, 7, 3) == HELLO[7:10]
+        assert blobs.read(digest, 7, 1000) == HELLO[7:]
+
+    def test_an_empty_blob_is_a_blob(self, blobs: BlobStore) -> None:
+        digest = put(blobs, b"")
+        assert blobs.has(digest)
+        assert list(blobs.chunks(digest)) == []
+        assert list(blobs.stagings()) == []
+
+    def test_no_piece_is_larger_than_a_mebibyte_however_it_came(self, blobs: BlobStore) -> None:
+        data = os.urandom((5 << 20) // 2)
+        digest = put(blobs, data)
+        pieces = list(blobs.chunks(digest))
+        assert max(map(len, pieces)) <= 1 << 20
+        assert b"".join(pieces) == data
+
+    def test_putting_what_is_there_reads_nothing(self, blobs: BlobStore) -> None:
+        digest = put(blobs, HELLO)
+
+        def never() -> Iterator[bytes]:
+            raise AssertionError("read although the blob is there")
+            yield b""
+
+        blobs.put(digest, never())
+
+    def test_wrong_bytes_are_refused_and_nothing_is_kept(self, blobs: BlobStore) -> None:
+        digest = Digest.of(HELLO)
+        with pytest.raises(DigestMismatch, match="nothing was kept"):
+            blobs.put(digest, [b"other bytes"])
+        assert not blobs.has(digest)
+        assert list(blobs.digests()) == []
+        assert list(blobs.stagings()) == []
+
+    def test_a_source_that_fails_leaves_nothing(self, blobs: BlobStore) -> None:
+        def failing() -> Iterator[bytes]:
+            yield HELLO
+            raise ConnectionError("gone")
+
+        with pytest.raises(ConnectionError):
+            blobs.put(Digest.of(HELLO), failing())
+        assert list(blobs.digests()) == []
+        assert list(blobs.stagings()) == []
+
+    def test_an_absent_blob_is_not_found(self, blobs: BlobStore) -> None:
+        absent = Digest.of(b"absent")
+        assert not blobs.has(absent)
+        for look in (blobs.size, blobs.chunks, lambda digest: blobs.read(digest, 0, 1)):
+            with pytest.raises(NotFound):
+                look(absent)
+
+    def test_a_deleted_blob_is_gone_and_deleting_again_is_no_error(self, blobs: BlobStore) -> None:
+        digest = put(blobs, HELLO)
+        blobs.delete(digest)
+        blobs.delete(digest)
+        assert not blobs.has(digest)
+
+    def test_every_blob_is_listed(self, blobs: BlobStore) -> None:
+        digests = {put(blobs, bytes([number])) for number in range(20)}
+        assert set(blobs.digests()) == digests
+
+    def test_a_staging_grows_over_several_sittings(self, blobs: BlobStore) -> None:
+        key = blobs.new_key()
+        with blobs.staging(key) as staged:
+            staged.append(0, [HELLO[:5]])
+        assert blobs.staged(key) == 5
+        with blobs.staging(key) as staged:
+            staged.append(5, [HELLO[5:]])
+            staged.publish(Digest.of(HELLO))
+        assert b"".join(blobs.chunks(Digest.of(HELLO))) == HELLO
+        assert blobs.staged(key) == 0
+
+    def test_bytes_that_came_before_an_interruption_are_kept(self, blobs: BlobStore) -> None:
+        def interrupted() -> Iterator[bytes]:
+            yield HELLO[:4]
+            raise ConnectionError("gone")
+
+        key = blobs.new_key()
+        with pytest.raises(ConnectionError), blobs.staging(key) as staged:
+            staged.append(0, interrupted())
+        assert blobs.staged(key) == 4
+
+    def test_bytes_at_the_wrong_place_are_refused_with_the_right_one(self, blobs: BlobStore) -> None:
+        with blobs.staging(blobs.new_key()) as staged:
+            staged.append(0, [HELLO[:5]])
+            with pytest.raises(OffsetMismatch, match="go on at 5") as raised:
+                staged.append(3, [b"x"])
+            assert raised.value.offset == 5
+
+    def test_a_staging_has_one_writer(self, blobs: BlobStore) -> None:
+        key = blobs.new_key()
+        with blobs.staging(key):
+            assert blobs.is_held(key)
+            with pytest.raises(Conflict, match="someone else"):
+                blobs.staging(key)
+        assert not blobs.is_held(key)
+
+    def test_an_unused_staging_leaves_no_trace(self, blobs: BlobStore) -> None:
+        with blobs.staging(blobs.new_key()):
+            pass
+        assert list(blobs.stagings()) == []
+
+    def test_a_staging_published_wrongly_is_gone(self, blobs: BlobStore) -> None:
+        key = blobs.new_key()
+        with blobs.staging(key) as staged:
+            staged.append(0, [HELLO])
+            with pytest.raises(DigestMismatch):
+                staged.publish(Digest.of(b"other"))
+        assert list(blobs.stagings()) == []
+
+    def test_publishing_over_the_same_blob_is_harmless(self, blobs: BlobStore) -> None:
+        digest = put(blobs, HELLO)
+        with blobs.staging(blobs.new_key()) as staged:
+            staged.append(0, [HELLO])
+            staged.publish(digest)
+        assert b"".join(blobs.chunks(digest)) == HELLO
+
+
+def put(blobs: BlobStore, data: bytes) -> Digest:
+    """Stores `data` in uneven pieces and returns its digest, computed apart from the store."""
+    digest = Digest(hashlib.sha256(data).hexdigest())
+    blobs.put(digest, [data[:3], memoryview(data)[3:]])
+    return digest

@@ -1,0 +1,46 @@
+"""Registries whose connection breaks, to move adapters over. What they store is real; only the way there fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from adaptry.digest import Digest
+from adaptry.errors import Unavailable
+from adaptry.local import LocalRegistry
+from adaptry.records import Upload
+from adaptry.refs import AdapterName
+from adaptry.retrying import Persistence
+
+AT_ONCE = Persistence(tries=3, first_wait=0)
+"""Retries without waiting."""
+
+
+class Breaking(LocalRegistry):
+    """Cuts each of the next `cuts` uploads or reads after one chunk; `sent` counts the bytes that went either way."""
+
+    cuts = 0
+    sent = 0
+
+    def append_upload(self, upload: Upload, offset: int, chunks: Iterable[bytes]) -> Upload:
+        return super().append_upload(upload, offset, self._cut(chunks))
+
+    def read_file(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
+        return self._cut(super().read_file(name, revision, path, start))
+
+    def _cut(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        breaks = self.cuts > 0
+        self.cuts -= breaks
+        for number, chunk in enumerate(chunks):
+            if breaks and number == 1:
+                raise Unavailable("the connection broke")
+            self.sent += len(chunk)
+            yield chunk
+
+
+class Tampering(LocalRegistry):
+    """Changes every chunk that is read by `tamper`."""
+
+    tamper: Callable[[bytes], bytes] = staticmethod(bytes)
+
+    def read_file(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
+        return (self.tamper(chunk) for chunk in super().read_file(name, revision, path, start))

@@ -1,0 +1,1 @@
+"""The promises of `Registry`, by part; `registry_contract` puts them together."""

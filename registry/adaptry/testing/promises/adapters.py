@@ -1,0 +1,173 @@
+"""Promises about adapters as lines of versions: created, edited, renamed, deleted, listed, and their history."""
+
+from __future__ import annotations
+
+import pytest
+
+from adaptry.errors import Conflict, Denied, Invalid, NotFound
+from adaptry.identity import ANONYMOUS
+from adaptry.records import AdapterEdit, PushOptions
+from adaptry.refs import AdapterName, Ref
+from adaptry.registry import Registry
+from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
+from adaptry.transfer import push
+
+VOICE = AdapterName.parse("acme/voice")
+
+
+class AdapterPromises(Ground):
+    """`create_adapter` to `delete_adapter`, and `history`."""
+
+    def test_a_new_adapter_is_private_and_empty(self, registry: Registry) -> None:
+        info = registry.create_adapter(TONE, AdapterEdit(description="How we say it", tags=("nlp",)))
+        assert (info.visibility, info.versions, info.latest) == ("private", 0, None)
+        assert (info.description, info.tags) == ("How we say it", ("nlp",))
+        assert registry.adapter(TONE) == info
+
+    def test_a_name_is_created_once(self, registry: Registry) -> None:
+        registry.create_adapter(TONE, AdapterEdit())
+        with pytest.raises(Conflict, match="acme/tone is taken"):
+            registry.create_adapter(TONE, AdapterEdit())
+
+    def test_an_absent_adapter_is_not_found_whatever_is_asked(self, registry: Registry) -> None:
+        for ask in (
+            lambda: registry.adapter(TONE),
+            lambda: registry.edit_adapter(TONE, AdapterEdit(description="x")),
+            lambda: registry.delete_adapter(TONE),
+            lambda: registry.versions(TONE),
+            lambda: registry.aliases(TONE),
+            lambda: registry.history(TONE),
+            lambda: registry.version(Ref(TONE)),
+        ):
+            with pytest.raises(NotFound, match="acme/tone"):
+                ask()
+
+    def test_an_edit_changes_only_what_it_names(self, registry: Registry) -> None:
+        registry.create_adapter(TONE, AdapterEdit(description="old", tags=("a", "b")))
+        registry.edit_adapter(TONE, AdapterEdit(description="new"))
+        info = registry.edit_adapter(TONE, AdapterEdit(visibility="public"))
+        assert (info.description, info.tags, info.visibility) == ("new", ("a", "b"), "public")
+        assert registry.edit_adapter(TONE, AdapterEdit(tags=())).tags == ()
+
+    def test_a_rename_takes_everything_along_and_leaves_the_old_name_free(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        pushed = push(registry, lora(), TONE, options=PushOptions(alias="prod", metrics={"f1": 0.5}))
+        registry.rename_adapter(TONE, VOICE)
+        version = registry.version(Ref.parse("acme/voice@prod"))
+        assert (version.digest, version.metrics) == (pushed.version.digest, {"f1": 0.5})
+        assert b"".join(registry.read_file(VOICE, version.digest, "adapter_config.json"))
+        assert {event.kind for event in registry.history(VOICE).items} >= {
+            "version.pushed",
+            "adapter.renamed",
+        }
+        with pytest.raises(NotFound):
+            registry.adapter(TONE)
+
+    def test_numbers_go_on_when_a_renamed_name_is_used_again(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        push(registry, lora(1), TONE)
+        registry.rename_adapter(TONE, VOICE)
+        assert push(registry, lora(2), TONE).version.number == 2
+        assert push(registry, lora(3), VOICE).version.number == 2
+
+    def test_a_rename_onto_a_taken_name_is_a_conflict(self, registry: Registry) -> None:
+        registry.create_adapter(TONE, AdapterEdit())
+        registry.create_adapter(VOICE, AdapterEdit())
+        with pytest.raises(Conflict, match="acme/voice is taken"):
+            registry.rename_adapter(TONE, VOICE)
+
+    def test_a_renamed_adapter_can_be_renamed_back(self, registry: Registry, lora: MakeLora) -> None:
+        push(registry, lora(1), TONE)
+        registry.rename_adapter(TONE, VOICE)
+        registry.rename_adapter(VOICE, TONE)
+        assert push(registry, lora(2), TONE).version.number == 2
+
+    def test_a_deleted_name_revived_is_empty_and_goes_on_with_its_numbers(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        first = push(registry, lora(1), TONE).version
+        registry.delete_adapter(TONE)
+        with pytest.raises(NotFound):
+            registry.version(Ref(TONE))
+        registry.create_adapter(TONE, AdapterEdit())
+        assert registry.versions(TONE).items == ()
+        assert not registry.has_file(TONE, first.weights)
+        again = push(registry, lora(1), TONE)
+        assert (again.version.number, again.is_new) == (2, True)
+
+    def test_an_adapter_in_use_through_an_alias_is_not_deleted(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        push(registry, lora(), TONE, options=PushOptions(alias="prod"))
+        with pytest.raises(Conflict, match="prod"):
+            registry.delete_adapter(TONE)
+
+    def test_an_alias_generation_never_comes_twice_not_even_after_a_deletion(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        push(registry, lora(1), TONE, options=PushOptions(alias="prod"))
+        registry.remove_alias(TONE, "prod", was=1)
+        registry.delete_adapter(TONE)
+        push(registry, lora(2), TONE, options=PushOptions(alias="prod"))
+        assert [alias.generation for alias in registry.aliases(TONE)] == [2]
+
+    def test_adapters_are_listed_in_name_order_page_by_page(self, registry: Registry) -> None:
+        names = [AdapterName.parse(f"acme/a{number}") for number in range(5)]
+        for name in reversed(names):
+            registry.create_adapter(name, AdapterEdit())
+        registry.create_adapter(AdapterName.parse("other/z"), AdapterEdit())
+        first = registry.adapters("acme", limit=3)
+        second = registry.adapters("acme", cursor=first.next, limit=3)
+        assert [info.name for info in (*first.items, *second.items)] == names
+        assert second.next is None
+        assert len(registry.adapters().items) == 6
+
+    def test_a_page_of_no_or_too_many_items_is_refused(self, registry: Registry) -> None:
+        for limit in (0, 201, -1):
+            with pytest.raises(Invalid, match="1 to 200"):
+                registry.adapters(limit=limit)
+
+    def test_a_forged_cursor_is_refused(self, registry: Registry) -> None:
+        for cursor in ("", "x", "AAAA", "MDAwMDAwMDBhY21lL2E", "é", "a" * 10_000):
+            with pytest.raises(Invalid, match="cursor"):
+                registry.adapters(cursor=cursor)
+
+    def test_history_is_told_newest_first_page_by_page(self, registry: Registry, lora: MakeLora) -> None:
+        push(registry, lora(), TONE)
+        registry.edit_adapter(TONE, AdapterEdit(description="x"))
+        first = registry.history(TONE, limit=2)
+        rest = registry.history(TONE, cursor=first.next, limit=2)
+        kinds = [event.kind for event in (*first.items, *rest.items)]
+        assert kinds == ["adapter.edited", "version.pushed", "adapter.created"]
+        assert all(event.name == TONE and event.by for event in first.items)
+
+    def test_private_adapters_do_not_exist_for_strangers(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        push(make_registry(ADA), lora(), TONE)
+        for stranger in (EVE, ANONYMOUS):
+            seen = make_registry(stranger)
+            assert seen.adapters().items == ()
+            assert seen.search("").items == ()
+            with pytest.raises(NotFound, match="no adapter acme/tone"):
+                seen.adapter(TONE)
+
+    def test_public_adapters_are_read_by_all_and_written_by_their_own(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        push(make_registry(ADA), lora(), TONE)
+        make_registry(ADA).edit_adapter(TONE, AdapterEdit(visibility="public"))
+        for reader in (EVE, RON, ANONYMOUS):
+            seen = make_registry(reader)
+            assert seen.adapter(TONE).name == TONE
+            assert len(seen.search("name:tone").items) == 1
+            with pytest.raises(Denied):
+                seen.edit_adapter(TONE, AdapterEdit(description="mine"))
+
+    def test_nobody_renames_into_a_namespace_that_is_not_theirs(self, make_registry: MakeRegistry) -> None:
+        ada = make_registry(ADA)
+        ada.create_adapter(TONE, AdapterEdit())
+        with pytest.raises(Denied):
+            ada.rename_adapter(TONE, AdapterName.parse("evil/tone"))

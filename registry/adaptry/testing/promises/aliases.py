@@ -1,0 +1,103 @@
+"""Promises about aliases: they move only from where the mover saw them, and every move is history."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from adaptry.digest import Digest
+from adaptry.errors import Conflict, Denied, InvalidRef, NotFound
+from adaptry.records import AdapterEdit, AliasInfo
+from adaptry.refs import Ref
+from adaptry.registry import Registry
+from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
+from adaptry.transfer import push
+
+PROD = Ref.parse("acme/tone@prod")
+
+
+class AliasPromises(Ground):
+    """`aliases`, `move_alias`, `remove_alias`."""
+
+    def test_an_alias_moves_only_from_where_you_saw_it(self, registry: Registry, lora: MakeLora) -> None:
+        first, second = (push(registry, lora(seed), TONE).version.digest for seed in (1, 2))
+        seen = registry.move_alias(TONE, "prod", first, was=None)
+        moved = registry.move_alias(TONE, "prod", second, was=seen.generation)
+        assert moved.generation > seen.generation
+        with pytest.raises(Conflict, match="look again"):
+            registry.move_alias(TONE, "prod", first, was=seen.generation)
+        assert registry.version(PROD).digest == second
+
+    def test_an_alias_is_created_once(self, registry: Registry, lora: MakeLora) -> None:
+        digest = push(registry, lora(), TONE).version.digest
+        registry.move_alias(TONE, "prod", digest, was=None)
+        with pytest.raises(Conflict, match="acme/tone@prod is version 1"):
+            registry.move_alias(TONE, "prod", digest, was=None)
+        with pytest.raises(Conflict, match="does not exist"):
+            registry.move_alias(TONE, "staging", digest, was=1)
+
+    def test_of_many_who_move_it_at_once_one_does(self, registry: Registry, lora: MakeLora) -> None:
+        digests = [push(registry, lora(seed), TONE).version.digest for seed in (1, 2)]
+        seen = registry.move_alias(TONE, "prod", digests[0], was=None)
+
+        def move(number: int) -> AliasInfo | Conflict:
+            try:
+                return registry.move_alias(TONE, "prod", digests[number % 2], was=seen.generation)
+            except Conflict as error:
+                return error
+
+        with ThreadPoolExecutor(8) as pool:
+            results = list(pool.map(move, range(8)))
+        assert sum(isinstance(result, AliasInfo) for result in results) == 1
+
+    def test_a_removed_alias_is_gone_and_its_generation_does_not_come_again(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        digest = push(registry, lora(), TONE).version.digest
+        seen = registry.move_alias(TONE, "prod", digest, was=None)
+        with pytest.raises(Conflict, match="look again"):
+            registry.remove_alias(TONE, "prod", was=seen.generation + 1)
+        registry.remove_alias(TONE, "prod", was=seen.generation)
+        assert registry.aliases(TONE) == ()
+        with pytest.raises(NotFound):
+            registry.version(PROD)
+        with pytest.raises(NotFound, match="no alias"):
+            registry.remove_alias(TONE, "prod", was=seen.generation)
+        assert registry.move_alias(TONE, "prod", digest, was=None).generation > seen.generation
+
+    @pytest.mark.parametrize("alias", ["latest", "main", "7", "v3", "deadbeef", "refs/x", "", "a b", "é"])
+    def test_a_name_that_would_mean_something_else_is_refused(
+        self, registry: Registry, lora: MakeLora, alias: str
+    ) -> None:
+        digest = push(registry, lora(), TONE).version.digest
+        with pytest.raises(InvalidRef):
+            registry.move_alias(TONE, alias, digest, was=None)
+
+    def test_an_alias_points_at_a_version_of_its_adapter(self, registry: Registry) -> None:
+        registry.create_adapter(TONE, AdapterEdit())
+        with pytest.raises(NotFound):
+            registry.move_alias(TONE, "prod", Digest.of(b"elsewhere"), was=None)
+
+    def test_aliases_are_listed_in_name_order(self, registry: Registry, lora: MakeLora) -> None:
+        digest = push(registry, lora(), TONE).version.digest
+        for alias in ("staging", "canary", "prod"):
+            registry.move_alias(TONE, alias, digest, was=None)
+        assert [info.alias for info in registry.aliases(TONE)] == ["canary", "prod", "staging"]
+        assert registry.version(Ref(TONE)).aliases == ("canary", "prod", "staging")
+
+    def test_every_move_is_history(self, registry: Registry, lora: MakeLora) -> None:
+        first, second = (push(registry, lora(seed), TONE).version.digest for seed in (1, 2))
+        registry.move_alias(TONE, "prod", first, was=None)
+        registry.move_alias(TONE, "prod", second, was=1)
+        newest = registry.history(TONE, limit=1).items[0]
+        assert (newest.kind, newest.number) == ("alias.moved", 2)
+        assert newest.detail["was"] == str(first)
+        assert newest.detail["to"] == str(second)
+
+    def test_only_who_may_write_moves(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
+        digest = push(make_registry(ADA), lora(), TONE).version.digest
+        with pytest.raises(Denied):
+            make_registry(RON).move_alias(TONE, "prod", digest, was=None)
+        with pytest.raises(NotFound):
+            make_registry(EVE).move_alias(TONE, "prod", digest, was=None)

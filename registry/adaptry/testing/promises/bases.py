@@ -1,0 +1,141 @@
+"""Promises about bases: known by content, named once, settling what waited for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from adaptry.bases import register
+from adaptry.checkpoint import open_checkpoint
+from adaptry.digest import Digest
+from adaptry.errors import Conflict, Denied, Invalid, NotFound
+from adaptry.fingerprint import BaseRecord
+from adaptry.fingerprinting import fingerprint
+from adaptry.identity import ANONYMOUS
+from adaptry.manifest import FileEntry
+from adaptry.refs import Ref
+from adaptry.registry import Registry
+from adaptry.testing.promises.ground import ADA, RON, TONE, Ground, MakeLora, MakeRegistry
+from adaptry.testing.samples import tiny_base
+from adaptry.transfer import push
+
+
+class BasePromises(Ground):
+    """`put_base` to `read_base_file`."""
+
+    @pytest.fixture
+    def tiny(self, tmp_path: Path) -> BaseRecord:
+        return fingerprint(open_checkpoint(tiny_base(tmp_path / "tiny")))
+
+    @pytest.fixture
+    def other(self, tmp_path: Path) -> BaseRecord:
+        return fingerprint(open_checkpoint(tiny_base(tmp_path / "other", seed=5)))
+
+    def test_a_base_is_found_by_name_and_id_and_the_beginning_of_one(
+        self, registry: Registry, tiny: BaseRecord
+    ) -> None:
+        info = registry.put_base(tiny, ("org/tiny",))
+        for key in ("org/tiny", str(tiny.id), tiny.id.hex, tiny.id.hex[:12], f"sha256:{tiny.id.hex[:20]}"):
+            assert registry.base(key) == info
+        assert (info.model_type, info.parameters, info.dtypes) == ("llama", tiny.parameters, ("F32",))
+        assert registry.base_record(tiny.id) == tiny
+
+    def test_an_unknown_base_is_not_found(self, registry: Registry) -> None:
+        for key in ("org/none", "0" * 64, "sha256:" + "0" * 64, "abc", ""):
+            with pytest.raises(NotFound):
+                registry.base(key)
+        with pytest.raises(NotFound):
+            registry.base_record(Digest.of(b""))
+
+    def test_a_known_base_gains_names_and_evidence(self, registry: Registry, tiny: BaseRecord) -> None:
+        registry.put_base(tiny, ("org/tiny",))
+        richer = tiny.model_copy(update={"tokenizer": Digest.of(b"tokens")})
+        info = registry.put_base(richer, ("org/tiny", "mirror/tiny"))
+        assert info.names == ("mirror/tiny", "org/tiny")
+        assert info.tokenizer == Digest.of(b"tokens")
+        assert registry.put_base(tiny).tokenizer == Digest.of(b"tokens")
+
+    def test_a_name_is_one_bases(self, registry: Registry, tiny: BaseRecord, other: BaseRecord) -> None:
+        registry.put_base(tiny, ("org/tiny",))
+        with pytest.raises(Conflict, match="already names another base"):
+            registry.put_base(other, ("org/tiny",))
+        assert [info.id for info in registry.bases().items] == [tiny.id]
+
+    @pytest.mark.parametrize("name", ["", " x", "sha256:abc", "0123456789abcdef", "a\nb", "x" * 513])
+    def test_a_name_that_would_mislead_is_refused(
+        self, registry: Registry, tiny: BaseRecord, name: str
+    ) -> None:
+        with pytest.raises(Invalid):
+            registry.put_base(tiny, (name,))
+
+    def test_bases_are_listed_newest_first_and_by_architecture(
+        self, registry: Registry, tiny: BaseRecord, other: BaseRecord
+    ) -> None:
+        registry.put_base(tiny)
+        registry.put_base(other)
+        first = registry.bases(limit=1)
+        second = registry.bases(cursor=first.next, limit=1)
+        assert [info.id for info in (*first.items, *second.items)] == [other.id, tiny.id]
+        assert {info.id for info in registry.bases_like(tiny.architecture)} == {tiny.id, other.id}
+        assert registry.bases_like(Digest.of(b"")) == ()
+
+    def test_an_adapter_that_waited_for_its_base_is_verified_when_it_comes(
+        self, registry: Registry, lora: MakeLora, tiny: BaseRecord
+    ) -> None:
+        assert push(registry, lora(), TONE).version.base_status == "declared"
+        registry.put_base(tiny, ("org/tiny",))
+        version = registry.version(Ref(TONE))
+        assert (version.base_status, version.base_id) == ("verified", tiny.id)
+        assert registry.history(TONE).items[0].kind == "version.rechecked"
+        assert [found.digest for found in registry.search(f"base:{tiny.id}").items] == [version.digest]
+        assert registry.base("org/tiny").adapters == 1
+
+    def test_one_that_does_not_fit_the_base_it_waited_for_stays_declared(
+        self, registry: Registry, lora: MakeLora, tiny: BaseRecord
+    ) -> None:
+        push(registry, lora(hidden=32), TONE)
+        registry.put_base(tiny, ("org/tiny",))
+        detail = registry.detail(Ref(TONE))
+        assert detail.version.base_status == "declared"
+        assert detail.report.is_blocked
+
+    def test_an_adapter_of_a_known_base_is_verified_at_once(
+        self, registry: Registry, lora: MakeLora, tiny: BaseRecord
+    ) -> None:
+        registry.put_base(tiny, ("org/tiny", "mirror/tiny"))
+        version = push(registry, lora(), TONE).version
+        assert (version.base_status, version.base_id, version.base_name) == ("verified", tiny.id, "org/tiny")
+        assert len(registry.search("base:mirror/tiny").items) == 1
+
+    def test_stored_weights_read_back(self, registry: Registry, tmp_path: Path) -> None:
+        folder = tiny_base(tmp_path / "kept")
+        info = register(
+            registry, open_checkpoint(folder), ("org/tiny",), store=True, cache=tmp_path / "cache"
+        )
+        assert info.is_stored
+        whole = (folder / "model.safetensors").read_bytes()
+        assert b"".join(registry.read_base_file(info.id, "model.safetensors")) == whole
+        assert b"".join(registry.read_base_file(info.id, "model.safetensors", 9)) == whole[9:]
+        with pytest.raises(NotFound):
+            registry.read_base_file(info.id, "other.safetensors")
+
+    def test_files_that_were_not_sent_are_not_stored(self, registry: Registry, tiny: BaseRecord) -> None:
+        registry.put_base(tiny)
+        missing = FileEntry(path="model.safetensors", size=3, sha256=Digest.of(b"abc"))
+        with pytest.raises(NotFound, match=r"model\.safetensors"):
+            registry.store_base(tiny.id, (missing,))
+
+    def test_only_an_administrator_changes_bases_and_only_the_known_read_them(
+        self, make_registry: MakeRegistry, registry: Registry, tiny: BaseRecord
+    ) -> None:
+        registry.put_base(tiny, ("org/tiny",))
+        for member in (ADA, RON):
+            assert make_registry(member).base("org/tiny").id == tiny.id
+            with pytest.raises(Denied):
+                make_registry(member).put_base(tiny, ("mine",))
+        nobody = make_registry(ANONYMOUS)
+        assert nobody.bases().items == ()
+        for ask in (lambda: nobody.base("org/tiny"), lambda: nobody.base_record(tiny.id)):
+            with pytest.raises(NotFound):
+                ask()

@@ -1,0 +1,234 @@
+"""Promises about revisions: admitted whole and checked or not at all, numbered once, read back byte for byte."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from adaptry.adapter.content import Content
+from adaptry.adapter.formats import CONFIG
+from adaptry.adapter.view import Adapter
+from adaptry.bases import register
+from adaptry.checkpoint import open_checkpoint
+from adaptry.digest import Digest
+from adaptry.errors import (
+    Conflict,
+    Denied,
+    Invalid,
+    InvalidManifest,
+    InvalidPath,
+    NotFound,
+    Refused,
+    Unsupported,
+)
+from adaptry.manifest import Manifest
+from adaptry.records import AdapterEdit, PushOptions
+from adaptry.refs import ByDigest, Latest, Number, Ref
+from adaptry.registry import Registry
+from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
+from adaptry.testing.samples import tiny_base
+from adaptry.transfer import push
+
+OPTIONS = PushOptions()
+
+
+class RevisionPromises(Ground):
+    """`put_revision` to `count_download`, and `read_file`."""
+
+    def test_a_push_is_described_by_us(self, registry: Registry, lora: MakeLora) -> None:
+        version = push(registry, lora(rank=4, targets=("q_proj", "v_proj")), TONE).version
+        assert (version.number, version.state, version.method, version.rank) == (1, "active", "lora", 4)
+        assert version.targets == ("q_proj", "v_proj")
+        assert (version.base_name, version.base_status) == ("org/tiny", "declared")
+        assert version.created_by
+
+    def test_the_same_revision_again_is_its_version_again(self, registry: Registry, lora: MakeLora) -> None:
+        adapter = lora()
+        first = push(registry, adapter, TONE)
+        push(registry, lora(2), TONE)
+        again = push(registry, adapter, TONE)
+        assert (first.is_new, again.is_new) == (True, False)
+        assert again.version.number == first.version.number
+        assert again.report == first.report
+
+    def test_a_push_repeated_after_its_answer_was_lost_changes_nothing(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        adapter = lora()
+        options = PushOptions(metrics={"accuracy": 0.9}, alias="staging")
+        push(registry, adapter, TONE, options=options)
+        before = registry.history(TONE)
+        push(registry, adapter, TONE, options=options)
+        assert registry.history(TONE) == before
+        assert len(registry.metrics(Ref(TONE))) == 1
+
+    def test_an_alias_given_with_a_push_moves_to_it(self, registry: Registry, lora: MakeLora) -> None:
+        push(registry, lora(1), TONE, options=PushOptions(alias="staging"))
+        second = push(registry, lora(2), TONE, options=PushOptions(alias="staging"))
+        assert second.version.aliases == ("staging",)
+        assert registry.version(Ref.parse("acme/tone@staging")).number == 2
+
+    def test_pushes_at_once_get_different_numbers(self, registry: Registry, lora: MakeLora) -> None:
+        adapters = [lora(seed) for seed in range(6)]
+        with ThreadPoolExecutor(6) as pool:
+            numbers = [
+                pushed.version.number
+                for pushed in pool.map(lambda adapter: push(registry, adapter, TONE), adapters)
+            ]
+        assert sorted(numbers) == [1, 2, 3, 4, 5, 6]
+
+    def test_the_same_push_at_once_is_one_version(self, registry: Registry, lora: MakeLora) -> None:
+        adapter = lora()
+        with ThreadPoolExecutor(4) as pool:
+            pushed = list(pool.map(lambda _: push(registry, adapter, TONE), range(4)))
+        assert {item.version.number for item in pushed} == {1}
+        assert [item.is_new for item in pushed].count(True) == 1
+
+    def test_a_version_is_found_by_all_that_a_ref_may_say(self, registry: Registry, lora: MakeLora) -> None:
+        first = push(registry, lora(1), TONE).version
+        second = push(registry, lora(2), TONE).version
+        for selector, wanted in (
+            (Latest(), second),
+            (Number(1), first),
+            (ByDigest(first.digest.hex), first),
+            (ByDigest(second.digest.hex[:12]), second),
+        ):
+            assert registry.version(Ref(TONE, selector)) == wanted
+        for text in ("acme/tone@3", "acme/tone@nowhere", f"acme/tone@sha256:{'0' * 12}"):
+            with pytest.raises(NotFound, match="no version acme/tone@"):
+                registry.version(Ref.parse(text))
+
+    def test_the_manifest_comes_back_byte_for_byte(self, registry: Registry, lora: MakeLora) -> None:
+        version = push(registry, lora(), TONE, provenance={"run": "42"}).version
+        detail = registry.detail(Ref(TONE))
+        assert Digest.of(detail.manifest.to_bytes()) == version.digest
+        assert detail.manifest.provenance == {"run": "42"}
+        assert detail.spec.rank == version.rank
+        assert len(detail.report.findings) == version.findings
+
+    def test_files_read_back_from_any_place(self, registry: Registry, lora: MakeLora) -> None:
+        adapter = lora()
+        version = push(registry, adapter, TONE).version
+        for path, size in adapter.content.sizes.items():
+            whole = adapter.content.read(path, 0, size)
+            assert b"".join(registry.read_file(TONE, version.digest, path)) == whole
+            assert b"".join(registry.read_file(TONE, version.digest, path, 7)) == whole[7:]
+            assert b"".join(registry.read_file(TONE, version.digest, path, size)) == b""
+            with pytest.raises(Invalid, match="cannot be read from"):
+                registry.read_file(TONE, version.digest, path, size + 1)
+
+    def test_what_is_not_there_cannot_be_read(self, registry: Registry, lora: MakeLora) -> None:
+        version = push(registry, lora(), TONE).version
+        with pytest.raises(NotFound, match="no file"):
+            registry.read_file(TONE, version.digest, "README.md")
+        with pytest.raises(NotFound):
+            registry.read_file(TONE, Digest.of(b"?"), CONFIG)
+
+    def test_a_revision_whose_files_were_not_sent_is_refused(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        manifest = manifest_of(lora())
+        with pytest.raises(NotFound, match=CONFIG):
+            registry.put_revision(TONE, manifest.to_bytes(), OPTIONS)
+        with pytest.raises(NotFound):
+            registry.adapter(TONE)
+
+    def test_another_adapters_files_do_not_help(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
+        adapter = lora()
+        push(make_registry(ADA), adapter, TONE)
+        with pytest.raises(NotFound, match="has no bytes yet"):
+            make_registry(EVE).put_revision(TONE.parse("evil/tone"), manifest_of(adapter).to_bytes(), OPTIONS)
+
+    def test_a_lie_about_a_files_size_is_refused(self, registry: Registry, lora: MakeLora) -> None:
+        adapter = lora()
+        push(registry, adapter, TONE)
+        files = {path: (size + 1, digest) for path, (size, digest) in files_of(adapter.content).items()}
+        with pytest.raises(InvalidManifest, match="bytes"):
+            registry.put_revision(TONE, Manifest.of(files).to_bytes(), OPTIONS)
+
+    def test_bytes_that_are_no_manifest_are_refused(self, registry: Registry) -> None:
+        for data in (b"", b"{}", b"\x80\x04.", b'{"schema": 1, "files": []}'):
+            with pytest.raises(InvalidManifest):
+                registry.put_revision(TONE, data, OPTIONS)
+
+    def test_a_file_of_another_name_is_refused(self, registry: Registry, lora: MakeLora) -> None:
+        files = files_of(lora().content) | {"setup.py": (3, Digest.of(b"abc"))}
+        with pytest.raises(InvalidPath, match=r"setup\.py"):
+            registry.put_revision(TONE, Manifest.of(files).to_bytes(), OPTIONS)
+
+    @pytest.mark.parametrize(
+        "data",
+        [b"PK\x03\x04zip", b"\x80\x04\x95pickle", b"\x1f\x8bgzip", b"7z\xbc\xaf\x27\x1c7z", b"\x7fELF"],
+    )
+    def test_a_dangerous_file_under_a_harmless_name_is_refused(
+        self, registry: Registry, lora: MakeLora, data: bytes
+    ) -> None:
+        adapter = lora()
+        push(registry, adapter, TONE)
+        digest = Digest.of(data)
+        session = registry.open_upload(TONE, digest, len(data))
+        registry.finish_upload(registry.append_upload(session, 0, [data]))
+        manifest = Manifest.of(files_of(adapter.content) | {"README.md": (len(data), digest)})
+        with pytest.raises(Unsupported, match=r"README\.md is a"):
+            registry.put_revision(TONE, manifest.to_bytes(), OPTIONS)
+
+    def test_a_push_that_may_not_create_needs_the_adapter(self, registry: Registry, lora: MakeLora) -> None:
+        with pytest.raises(NotFound, match="create it first"):
+            push(registry, lora(), TONE, options=PushOptions(create=False))
+
+    def test_only_who_may_write_pushes(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
+        push(make_registry(ADA), lora(1), TONE)
+        manifest = manifest_of(lora(1)).to_bytes()
+        with pytest.raises(Denied):
+            make_registry(RON).put_revision(TONE, manifest, OPTIONS)
+        with pytest.raises(NotFound):
+            make_registry(EVE).put_revision(TONE, manifest, OPTIONS)
+
+    def test_an_adapter_that_does_not_fit_its_base_is_refused_with_the_remedy(
+        self, registry: Registry, lora: MakeLora, tmp_path: Path
+    ) -> None:
+        register(
+            registry, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny",), cache=tmp_path / "cache"
+        )
+        misfit = lora(hidden=32)
+        with pytest.raises(Refused, match="→"):
+            push(registry, misfit, TONE)
+        forced = push(registry, misfit, TONE, options=PushOptions(force_reason="for the archive"))
+        assert forced.version.base_status == "declared"
+        assert registry.detail(Ref(TONE)).forced == "for the archive"
+        assert forced.report.is_blocked
+
+    def test_versions_are_listed_newest_first_page_by_page(self, registry: Registry, lora: MakeLora) -> None:
+        for seed in range(5):
+            push(registry, lora(seed), TONE)
+        first = registry.versions(TONE, limit=2)
+        second = registry.versions(TONE, cursor=first.next, limit=2)
+        third = registry.versions(TONE, cursor=second.next, limit=2)
+        numbers = [item.number for page in (first, second, third) for item in page.items]
+        assert numbers == [5, 4, 3, 2, 1]
+        assert third.next is None
+
+    def test_downloads_are_counted(self, registry: Registry, lora: MakeLora) -> None:
+        push(registry, lora(), TONE)
+        for _ in range(3):
+            registry.count_download(Ref(TONE))
+        assert registry.version(Ref(TONE)).downloads == 3
+        assert registry.adapter(TONE).downloads == 3
+
+    def test_what_fails_half_way_leaves_nothing_to_see(self, registry: Registry, lora: MakeLora) -> None:
+        registry.create_adapter(TONE, AdapterEdit())
+        with pytest.raises((Invalid, Conflict)):
+            push(registry, lora(), TONE, options=PushOptions(alias="latest"))
+        assert registry.versions(TONE).items == ()
+
+
+def files_of(content: Content) -> dict[str, tuple[int, Digest]]:
+    """What a manifest says of a content's files."""
+    return {path: (size, Digest.of_chunks(content.chunks(path))) for path, size in content.sizes.items()}
+
+
+def manifest_of(adapter: Adapter) -> Manifest:
+    """A manifest that claims nothing but the files."""
+    return Manifest.of(files_of(adapter.content))

@@ -1,0 +1,178 @@
+"""Promises about search and metrics: what each term finds, in what order, and that nothing unseen is found."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from adaptry.errors import Denied, Invalid, InvalidQuery, NotFound
+from adaptry.records import AdapterEdit, PushOptions
+from adaptry.refs import AdapterName, Ref
+from adaptry.registry import Registry
+from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
+from adaptry.transfer import push
+
+VOICE = AdapterName.parse("acme/voice-over")
+FINDS = {
+    "": ["voice-over@1", "tone@2", "tone@1"],
+    "base:org/tiny": ["tone@2", "tone@1"],
+    "base:org/*": ["voice-over@1", "tone@2", "tone@1"],
+    "base:org/tin": [],
+    "method:lora": ["voice-over@1", "tone@2", "tone@1"],
+    "method:LORA": ["voice-over@1", "tone@2", "tone@1"],
+    "method:ia3": [],
+    "rank<=8": ["tone@2", "tone@1"],
+    "rank=4": ["tone@1"],
+    "rank!=4": ["voice-over@1", "tone@2"],
+    "rank>8": ["voice-over@1"],
+    "module:k_proj": ["voice-over@1"],
+    "module:k_*": ["voice-over@1"],
+    "module:q_proj -module:k_proj": ["tone@2", "tone@1"],
+    "metric.accuracy>=0.9": ["tone@2"],
+    "max:metric.accuracy>=0.9": ["tone@2", "tone@1"],
+    "min:metric.accuracy<0.6": ["tone@1"],
+    "metric.unknown>0": [],
+    "alias:prod": ["tone@1"],
+    "-alias:prod": ["voice-over@1", "tone@2"],
+    "tag:speech": ["voice-over@1"],
+    "tag:spe*": ["voice-over@1"],
+    "name:acme/tone": ["tone@2", "tone@1"],
+    "name:tone": ["tone@2", "tone@1"],
+    "name:acme/vo*": ["voice-over@1"],
+    "namespace:acme": ["voice-over@1", "tone@2", "tone@1"],
+    "version>=2": ["tone@2"],
+    "state:active": ["voice-over@1", "tone@2", "tone@1"],
+    "dubbing": ["voice-over@1"],
+    "DUBBING films": ["voice-over@1"],
+    "dub*": ["voice-over@1"],
+    "dub": [],
+    "voice-over": ["voice-over@1"],
+    "-dubbing": ["tone@2", "tone@1"],
+    "base:org/tiny rank<=8 module:q_proj metric.accuracy>=0.9 method:lora": ["tone@2"],
+    "size>1gb": [],
+    "parameters>=1": ["voice-over@1", "tone@2", "tone@1"],
+}
+"""Queries about `shelf`, and what each finds."""
+
+
+class SearchPromises(Ground):
+    """`search`, `log_metrics`, `metrics`."""
+
+    def test_a_query_finds_what_it_says_newest_first(self, registry: Registry, lora: MakeLora) -> None:
+        shelf(registry, lora)
+        found = {
+            query: [f"{item.name.name}@{item.number}" for item in registry.search(query).items]
+            for query in FINDS
+        }
+        assert found == FINDS
+
+    @pytest.mark.parametrize(
+        "query", ["colour:red", "rank<=many", "rank<>3", 'base:"org', "metric.x>=", "tag:", "x" * 1025]
+    )
+    def test_a_query_that_does_not_parse_says_why(self, registry: Registry, query: str) -> None:
+        with pytest.raises(InvalidQuery):
+            registry.search(query)
+
+    @pytest.mark.parametrize(
+        "query", ["name:%' OR 1", "name:_one", "tag:%", "name:t%", '"; DROP TABLE versions"']
+    )
+    def test_what_means_something_in_sql_means_nothing_here(
+        self, registry: Registry, lora: MakeLora, query: str
+    ) -> None:
+        shelf(registry, lora)
+        assert registry.search(query).items == ()
+
+    def test_pages_follow_each_other_without_gap_or_repetition(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        for seed in range(5):
+            push(registry, lora(seed), TONE)
+        numbers, cursor = [], None
+        while True:
+            page = registry.search("method:lora", cursor, limit=2)
+            numbers += [item.number for item in page.items]
+            cursor = page.next
+            if cursor is None:
+                break
+        assert numbers == [5, 4, 3, 2, 1]
+
+    def test_a_cursor_of_another_query_is_refused(self, registry: Registry, lora: MakeLora) -> None:
+        for seed in range(3):
+            push(registry, lora(seed), TONE)
+        cursor = registry.search("method:lora", limit=1).next
+        for query, forged in (("rank<=8", cursor), ("method:lora", "AAAA"), ("method:lora", "")):
+            with pytest.raises(InvalidQuery, match="cursor"):
+                registry.search(query, forged)
+
+    def test_an_edit_is_found_at_once_and_what_it_replaced_no_longer(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        shelf(registry, lora)
+        registry.edit_adapter(VOICE, AdapterEdit(tags=("audio",), description="A narrator"))
+        assert [len(registry.search(query).items) for query in ("tag:speech", "dubbing")] == [0, 0]
+        assert [len(registry.search(query).items) for query in ("tag:audio", "narrator")] == [1, 1]
+
+    def test_a_moved_alias_is_found_where_it_points(self, registry: Registry, lora: MakeLora) -> None:
+        shelf(registry, lora)
+        second = registry.version(Ref.parse("acme/tone@2"))
+        registry.move_alias(TONE, "prod", second.digest, was=1)
+        assert [item.number for item in registry.search("alias:prod").items] == [2]
+        registry.remove_alias(TONE, "prod", was=2)
+        assert registry.search("alias:prod").items == ()
+
+    def test_a_renamed_or_deleted_adapter_is_not_found_under_its_old_name(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        shelf(registry, lora)
+        registry.rename_adapter(VOICE, AdapterName.parse("other/speaker"))
+        assert registry.search("name:acme/voice-over").items == ()
+        assert len(registry.search("name:other/speaker namespace:other speaker").items) == 1
+        registry.delete_adapter(AdapterName.parse("other/speaker"))
+        assert registry.search("speaker").items == ()
+
+    def test_nothing_unseen_is_found(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
+        shelf(make_registry(ADA), lora)
+        push(make_registry(EVE), lora(9), AdapterName.parse("evil/tone"))
+        for query in ("", "method:lora", "rank=4", "name:tone", "-tag:x", "metric.accuracy>0", "alias:prod"):
+            assert {item.name.namespace for item in make_registry(EVE).search(query).items} <= {"evil"}
+            assert {item.name.namespace for item in make_registry(ADA).search(query).items} <= {"acme"}
+
+    def test_every_value_of_a_metric_is_kept_and_the_newest_counts(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        push(registry, lora(), TONE)
+        for value in (0.5, 0.9, 0.7):
+            registry.log_metrics(Ref(TONE), {"accuracy": value})
+        assert [info.value for info in registry.metrics(Ref(TONE))] == [0.5, 0.9, 0.7]
+        assert registry.version(Ref(TONE)).metrics == {"accuracy": 0.7}
+
+    @pytest.mark.parametrize(
+        "metrics",
+        [{}, {"accuracy": math.nan}, {"accuracy": math.inf}, {"a b": 1.0}, {"": 1.0}, {"x" * 65: 1.0}],
+    )
+    def test_what_cannot_be_compared_is_not_logged(
+        self, registry: Registry, lora: MakeLora, metrics: dict[str, float]
+    ) -> None:
+        push(registry, lora(), TONE)
+        with pytest.raises(Invalid):
+            registry.log_metrics(Ref(TONE), metrics)
+        assert registry.metrics(Ref(TONE)) == ()
+
+    def test_only_who_may_write_logs(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
+        push(make_registry(ADA), lora(), TONE)
+        with pytest.raises(Denied):
+            make_registry(RON).log_metrics(Ref(TONE), {"accuracy": 1.0})
+        with pytest.raises(NotFound):
+            make_registry(EVE).log_metrics(Ref(TONE), {"accuracy": 1.0})
+
+
+def shelf(registry: Registry, lora: MakeLora) -> None:
+    """Two versions of one adapter and one of another, told apart by everything a query can ask."""
+    push(registry, lora(1, rank=4), TONE, options=PushOptions(metrics={"accuracy": 0.95}, alias="prod"))
+    registry.log_metrics(Ref(TONE), {"accuracy": 0.5})
+    push(registry, lora(2, rank=8), TONE, options=PushOptions(metrics={"accuracy": 0.92}))
+    registry.create_adapter(
+        VOICE, AdapterEdit(description="For dubbing foreign films", tags=("speech", "dubbed"))
+    )
+    push(registry, lora(3, rank=16, targets=("q_proj", "k_proj"), base_name="org/small"), VOICE)

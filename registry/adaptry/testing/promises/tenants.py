@@ -1,0 +1,86 @@
+"""The promise about tenants: for whoever may not read a private adapter, no method tells that it exists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from adaptry.adapter.formats import CONFIG
+from adaptry.digest import Digest
+from adaptry.errors import AdaptryError, Denied, NotFound
+from adaptry.identity import ANONYMOUS, Identity
+from adaptry.records import AdapterEdit, PushOptions
+from adaptry.refs import AdapterName, Ref
+from adaptry.registry import Registry
+from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
+from adaptry.transfer import push
+
+ABSENT = AdapterName.parse("acme/absent")
+Ask = Callable[[Registry, AdapterName, Digest], object]
+
+READS: Mapping[str, Ask] = {
+    "adapter": lambda registry, name, digest: registry.adapter(name),
+    "has_file": lambda registry, name, digest: registry.has_file(name, digest),
+    "read_file": lambda registry, name, digest: b"".join(registry.read_file(name, digest, CONFIG)),
+    "version": lambda registry, name, digest: registry.version(Ref(name)),
+    "detail": lambda registry, name, digest: registry.detail(Ref(name)),
+    "versions": lambda registry, name, digest: registry.versions(name),
+    "count_download": lambda registry, name, digest: registry.count_download(Ref(name)),
+    "aliases": lambda registry, name, digest: registry.aliases(name),
+    "history": lambda registry, name, digest: registry.history(name),
+    "metrics": lambda registry, name, digest: registry.metrics(Ref(name)),
+}
+WRITES: Mapping[str, Ask] = {
+    "edit_adapter": lambda registry, name, digest: registry.edit_adapter(name, AdapterEdit(description="x")),
+    "rename_adapter": lambda registry, name, digest: registry.rename_adapter(
+        name, AdapterName.parse("evil/taken")
+    ),
+    "delete_adapter": lambda registry, name, digest: registry.delete_adapter(name),
+    "move_alias": lambda registry, name, digest: registry.move_alias(name, "prod", digest, was=None),
+    "remove_alias": lambda registry, name, digest: registry.remove_alias(name, "prod", was=1),
+    "log_metrics": lambda registry, name, digest: registry.log_metrics(Ref(name), {"accuracy": 1.0}),
+}
+
+
+class TenantPromises(Ground):
+    """Every method that names an adapter, for everyone who is not its owner."""
+
+    @pytest.mark.parametrize("who", [EVE, ANONYMOUS], ids=lambda who: who.name)
+    @pytest.mark.parametrize("method", [*READS, *WRITES])
+    def test_a_private_adapter_answers_strangers_as_an_absent_one_does(
+        self, make_registry: MakeRegistry, lora: MakeLora, method: str, who: Identity
+    ) -> None:
+        digest = push(make_registry(ADA), lora(), TONE, options=PushOptions(alias="prod")).version.digest
+        ask = {**READS, **WRITES}[method]
+        private, absent = (_answer(ask, make_registry(who), name, digest) for name in (TONE, ABSENT))
+        assert isinstance(private, NotFound)
+        assert isinstance(absent, NotFound)
+        assert private.message.replace("tone", "absent") == absent.message
+
+    @pytest.mark.parametrize("method", READS)
+    def test_a_reader_of_the_namespace_reads(
+        self, make_registry: MakeRegistry, lora: MakeLora, method: str
+    ) -> None:
+        digest = push(make_registry(ADA), lora(), TONE).version.digest
+        READS[method](make_registry(RON), TONE, digest)
+
+    @pytest.mark.parametrize("method", WRITES)
+    def test_a_reader_of_the_namespace_does_not_write(
+        self, make_registry: MakeRegistry, lora: MakeLora, method: str
+    ) -> None:
+        digest = push(make_registry(ADA), lora(), TONE, options=PushOptions(alias="prod")).version.digest
+        with pytest.raises(Denied):
+            WRITES[method](make_registry(RON), TONE, digest)
+
+    @pytest.mark.parametrize("who", [RON, EVE, ANONYMOUS], ids=lambda who: who.name)
+    def test_nobody_else_creates_in_a_namespace(self, make_registry: MakeRegistry, who: Identity) -> None:
+        with pytest.raises(Denied):
+            make_registry(who).create_adapter(TONE, AdapterEdit())
+
+
+def _answer(ask: Ask, registry: Registry, name: AdapterName, digest: Digest) -> object:
+    try:
+        return ask(registry, name, digest)
+    except AdaptryError as error:
+        return error

@@ -1,0 +1,131 @@
+"""Promises about bytes on their way in: sessions that stop and go on, and who is told what is there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from adaptry.digest import Digest
+from adaptry.errors import Conflict, Denied, DigestMismatch, NotFound, OffsetMismatch, TooLarge
+from adaptry.identity import ANONYMOUS
+from adaptry.manifest import MAX_FILE
+from adaptry.records import AdapterEdit, Upload
+from adaptry.registry import Registry
+from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeRegistry
+
+DATA = os.urandom(300_000)
+DIGEST = Digest.of(DATA)
+
+
+class UploadPromises(Ground):
+    """`has_file` to `finish_upload`."""
+
+    def test_a_finished_file_is_its_owners_and_nobody_elses(self, make_registry: MakeRegistry) -> None:
+        ada, eve = make_registry(ADA), make_registry(EVE)
+        send(ada)
+        assert ada.has_file(TONE, DIGEST)
+        theirs = TONE.parse("evil/tone")
+        assert not eve.has_file(theirs, DIGEST)
+        assert eve.open_upload(theirs, DIGEST, len(DATA)).offset == 0
+
+    def test_an_upload_stops_and_goes_on(self, registry: Registry) -> None:
+        session = registry.open_upload(TONE, DIGEST, len(DATA))
+        session = registry.append_upload(session, 0, [DATA[:1000], DATA[1000:5000]])
+        assert session.offset == 5000
+        session = registry.append_upload(session, 5000, [DATA[5000:]])
+        registry.finish_upload(session)
+        assert registry.has_file(TONE, DIGEST)
+
+    def test_what_arrived_before_an_interruption_is_kept_and_taken_up_again(self, registry: Registry) -> None:
+        def interrupted() -> Iterator[bytes]:
+            yield DATA[:100_000]
+            raise ConnectionResetError("the network is gone")
+
+        session = registry.open_upload(TONE, DIGEST, len(DATA))
+        with pytest.raises(ConnectionResetError):
+            registry.append_upload(session, 0, interrupted())
+        again = registry.open_upload(TONE, DIGEST, len(DATA))
+        assert (again.id, again.offset) == (session.id, 100_000)
+
+    def test_bytes_at_the_wrong_place_are_refused_with_the_right_one(self, registry: Registry) -> None:
+        session = registry.open_upload(TONE, DIGEST, len(DATA))
+        registry.append_upload(session, 0, [DATA[:10]])
+        with pytest.raises(OffsetMismatch) as raised:
+            registry.append_upload(session, 7, [DATA[7:]])
+        assert raised.value.offset == 10
+
+    def test_more_than_was_announced_is_too_large(self, registry: Registry) -> None:
+        session = registry.open_upload(TONE, DIGEST, 10)
+        with pytest.raises(TooLarge, match="announced"):
+            registry.append_upload(session, 0, [DATA])
+
+    def test_a_file_over_the_limit_is_refused_before_a_byte_is_sent(self, registry: Registry) -> None:
+        with pytest.raises(TooLarge, match="8 GiB"):
+            registry.open_upload(TONE, DIGEST, MAX_FILE + 1)
+
+    def test_finishing_early_says_where_to_go_on(self, registry: Registry) -> None:
+        session = registry.open_upload(TONE, DIGEST, len(DATA))
+        session = registry.append_upload(session, 0, [DATA[:10]])
+        with pytest.raises(Conflict, match="missing; go on at 10"):
+            registry.finish_upload(session)
+        assert not registry.has_file(TONE, DIGEST)
+
+    def test_finishing_twice_is_finishing_once(self, registry: Registry) -> None:
+        session = send(registry)
+        registry.finish_upload(session)
+        assert registry.has_file(TONE, DIGEST)
+
+    def test_wrong_bytes_are_refused_and_nothing_is_kept(self, registry: Registry) -> None:
+        session = registry.open_upload(TONE, DIGEST, len(DATA))
+        session = registry.append_upload(session, 0, [bytes(len(DATA))])
+        with pytest.raises(DigestMismatch):
+            registry.finish_upload(session)
+        assert not registry.has_file(TONE, DIGEST)
+        assert registry.open_upload(TONE, DIGEST, len(DATA)).offset == 0
+
+    def test_an_unknown_session_is_not_found(self, registry: Registry) -> None:
+        for id in ("f" * 32, "../../etc/passwd", "x"):
+            with pytest.raises(NotFound):
+                registry.append_upload(Upload(id=id, offset=0, size=3), 0, [b"abc"])
+
+    def test_an_empty_file_is_a_file(self, registry: Registry) -> None:
+        session = registry.open_upload(TONE, Digest.of(b""), 0)
+        registry.finish_upload(session)
+        assert registry.has_file(TONE, Digest.of(b""))
+
+    def test_two_who_open_the_same_file_at_once_do_not_disturb_each_other(self, registry: Registry) -> None:
+        one = registry.open_upload(TONE, DIGEST, len(DATA))
+        two = registry.open_upload(TONE, DIGEST, len(DATA))
+        one = registry.append_upload(one, 0, [DATA])
+        two = registry.append_upload(two, 0, [DATA])
+        registry.finish_upload(one)
+        registry.finish_upload(two)
+
+    def test_only_who_may_write_sends(self, make_registry: MakeRegistry) -> None:
+        session = make_registry(ADA).open_upload(TONE, DIGEST, len(DATA))
+        for other in (EVE, RON, ANONYMOUS):
+            seen = make_registry(other)
+            with pytest.raises((Denied, NotFound)):
+                seen.open_upload(TONE, DIGEST, len(DATA))
+            with pytest.raises((Denied, NotFound)):
+                seen.append_upload(session, 0, [DATA])
+            with pytest.raises((Denied, NotFound)):
+                seen.finish_upload(session)
+
+    def test_a_stranger_is_not_told_what_a_private_adapter_has(self, make_registry: MakeRegistry) -> None:
+        ada = make_registry(ADA)
+        ada.create_adapter(TONE, AdapterEdit())
+        send(ada)
+        for stranger in (EVE, ANONYMOUS):
+            with pytest.raises(NotFound):
+                make_registry(stranger).has_file(TONE, DIGEST)
+
+
+def send(registry: Registry) -> Upload:
+    """Sends `DATA` as a file of `TONE`."""
+    session = registry.open_upload(TONE, DIGEST, len(DATA))
+    session = registry.append_upload(session, session.offset, [DATA[session.offset :]])
+    registry.finish_upload(session)
+    return session

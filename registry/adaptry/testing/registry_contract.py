@@ -1,0 +1,29 @@
+"""What every registry must do, local or remote. Subclass `RegistryContract` and override `make_registry`.
+
+`make_registry(identity)` gives the same, at first empty, registry as that identity sees it; the anonymous one is
+let in. The identities are `promises.ground`'s and `identity.LOCAL`, who may do everything.
+"""
+
+from __future__ import annotations
+
+from adaptry.testing.promises.adapters import AdapterPromises
+from adaptry.testing.promises.aliases import AliasPromises
+from adaptry.testing.promises.bases import BasePromises
+from adaptry.testing.promises.revisions import RevisionPromises
+from adaptry.testing.promises.search import SearchPromises
+from adaptry.testing.promises.tenants import TenantPromises
+from adaptry.testing.promises.uploads import UploadPromises
+
+__all__ = ["RegistryContract"]
+
+
+class RegistryContract(
+    AdapterPromises,
+    UploadPromises,
+    RevisionPromises,
+    AliasPromises,
+    SearchPromises,
+    BasePromises,
+    TenantPromises,
+):
+    """All promises of `Registry`, one test each."""

@@ -1,0 +1,42 @@
+"""A server per test, its client, and a small adapter to send it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adaptry.adapter.view import Adapter, open_dir
+from adaptry.client import HttpRegistry
+from adaptry.testing.samples import tiny_lora
+from adaptry_api.settings import ServerSettings
+from adaptry_api.testing import Server, serving
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Starts servers that differ from the usual one."""
+    with ExitStack() as stack:
+
+        def make(**options: Any) -> Server:
+            return stack.enter_context(serving(ServerSettings(data=tmp_path / "data", **options)))
+
+        yield make
+
+
+@pytest.fixture
+def server(start: Callable[..., Server]) -> Server:
+    return start()
+
+
+@pytest.fixture
+def registry(server: Server) -> HttpRegistry:
+    return server.registry()
+
+
+@pytest.fixture
+def tone(tmp_path: Path) -> Adapter:
+    return open_dir(tiny_lora(tmp_path / "tone"))

@@ -1,0 +1,264 @@
+"""The client against servers that are wrong, gone, newer, hidden behind proxies, or not to be trusted."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from adaptry import __version__, wire
+from adaptry.client import HttpRegistry
+from adaptry.errors import Incompatible, Invalid, NotFound, Unauthenticated, Unavailable
+from adaptry.records import AdapterEdit
+from adaptry.refs import AdapterName
+from adaptry_api.testing import Server
+
+NAME = AdapterName.parse("acme/tone")
+ADAPTER = {"name": "acme/tone", "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z"}
+SPEAKS = {wire.API_HEADER: str(wire.API), "Content-Type": "application/json"}
+
+
+class Scripted(ThreadingHTTPServer):
+    """A server that says what it is told to, and remembers what it heard."""
+
+    daemon_threads = True
+
+    def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.reply = (status, headers, body)
+        self.heard: list[tuple[str, str, dict[str, str]]] = []
+        super().__init__(("127.0.0.1", 0), Speaker)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Speaker(BaseHTTPRequestHandler):
+    server: Scripted
+
+    def do_GET(self) -> None:
+        self.server.heard.append((self.command, self.path, dict(self.headers)))
+        status, headers, body = self.server.reply
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.do_GET()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Says nothing."""
+
+
+@contextmanager
+def scripted(
+    status: int = 200,
+    headers: dict[str, str] = SPEAKS,
+    body: object = ADAPTER,
+    tls: ssl.SSLContext | None = None,
+) -> Iterator[Scripted]:
+    text = body if isinstance(body, bytes) else json.dumps(body).encode()
+    server = Scripted(status, headers, text)
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_every_request_says_who_speaks_and_in_which_version() -> None:
+    with scripted() as server:
+        HttpRegistry(server.url, "adr_pat_secret").adapter(NAME)
+        _, path, headers = server.heard[0]
+    assert path == "/api/v1/adapters/acme/tone"
+    assert headers["User-Agent"] == f"adaptry/{__version__}"
+    assert headers[wire.API_HEADER] == str(wire.API)
+    assert headers[wire.SCHEMA_HEADER] == "1"
+    assert headers["Authorization"] == "Bearer adr_pat_secret"
+
+
+def test_fields_that_a_newer_server_adds_are_ignored() -> None:
+    with scripted(body={**ADAPTER, "stars": 7, "owner": {"team": "x"}}) as server:
+        assert HttpRegistry(server.url).adapter(NAME).name == NAME
+
+
+@pytest.mark.parametrize(
+    ("headers", "advice"),
+    [
+        ({**SPEAKS, wire.API_HEADER: str(wire.API - 1)}, "upgrade the server"),
+        ({**SPEAKS, wire.API_HEADER: "9", wire.OLDEST_HEADER: str(wire.API + 1)}, "upgrade adaptry here"),
+        ({"Content-Type": "text/html"}, "does not answer as an Adaptry server does"),
+    ],
+)
+def test_a_server_of_another_time_or_kind_is_told_apart(headers: dict[str, str], advice: str) -> None:
+    with scripted(headers=headers) as server, pytest.raises(Incompatible, match=advice):
+        HttpRegistry(server.url).adapter(NAME)
+
+
+def test_a_newer_server_that_still_serves_us_is_fine() -> None:
+    with scripted(headers={**SPEAKS, wire.API_HEADER: "9", wire.OLDEST_HEADER: str(wire.API)}) as server:
+        assert HttpRegistry(server.url).adapter(NAME).name == NAME
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"{}", b"", b'{"name": 3}'])
+def test_an_answer_that_cannot_be_read_says_so(body: bytes) -> None:
+    with scripted(body=body) as server, pytest.raises(Incompatible, match="cannot read"):
+        HttpRegistry(server.url).adapter(NAME)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(401, Unauthenticated), (404, NotFound), (500, Unavailable), (502, Unavailable), (418, Invalid)],
+)
+def test_an_error_that_is_not_ours_is_still_one_of_our_classes(status: int, kind: type[Exception]) -> None:
+    with scripted(status, {"Content-Type": "text/html"}, b"<h1>nginx</h1>") as server, pytest.raises(kind):
+        HttpRegistry(server.url).adapter(NAME)
+
+
+def test_a_code_from_the_future_is_read_by_its_status() -> None:
+    problem = {"code": "gone_to_lunch", "detail": "back at two", "status": 404}
+    headers = {**SPEAKS, "Content-Type": wire.PROBLEM}
+    with scripted(404, headers, problem) as server, pytest.raises(NotFound, match="back at two"):
+        HttpRegistry(server.url).adapter(NAME)
+
+
+def test_a_redirect_is_not_followed_since_the_token_would_go_along() -> None:
+    headers = {**SPEAKS, "Location": "https://elsewhere.example/"}
+    with scripted(302, headers, b"") as server, pytest.raises(Unavailable, match=r"elsewhere\.example"):
+        HttpRegistry(server.url, "secret").adapter(NAME)
+
+
+def test_reading_is_tried_again_when_a_proxy_says_not_now_and_creating_is_not() -> None:
+    with scripted(503, {"Content-Type": "text/plain"}, b"") as server:
+        registry = HttpRegistry(server.url)
+        with pytest.raises(Unavailable):
+            registry.adapter(NAME)
+        reads = len(server.heard)
+        with pytest.raises(Unavailable):
+            registry.create_adapter(NAME, AdapterEdit())
+        assert (reads > 1, len(server.heard) - reads) == (True, 1)
+
+
+def test_a_server_that_is_not_there_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: refused, and nobody else gets the port
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(Unavailable, match=f"{url}.*is the server running"):
+            HttpRegistry(url).adapter(NAME)
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://x", "acme", "http://", "http://a:b@x", "http://x?y", "http://x:99999", ""]
+)
+def test_an_address_that_is_none_is_refused_at_once(url: str) -> None:
+    with pytest.raises(Invalid, match="address"):
+        HttpRegistry(url)
+
+
+@pytest.mark.parametrize("token", ["adr_pat_x\n", "adr_pat_é", "a\x00b"])
+def test_a_token_with_more_than_the_token_in_it_is_refused_at_once(token: str) -> None:
+    with pytest.raises(Invalid, match="token"):
+        HttpRegistry("http://adapters.example", token)
+
+
+def test_a_server_under_a_prefix_of_a_host_is_reached_there() -> None:
+    with scripted() as server:
+        HttpRegistry(f"{server.url}/adaptry/").adapter(NAME)
+        assert server.heard[0][1] == "/adaptry/api/v1/adapters/acme/tone"
+
+
+def test_a_proxy_carries_requests_unless_the_host_is_excepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    with scripted() as proxy:
+        HttpRegistry("http://adapters.example", proxy=proxy.url).adapter(NAME)
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        HttpRegistry("http://adapters.example").adapter(NAME)
+        assert [path for _, path, _ in proxy.heard] == [
+            "http://adapters.example/api/v1/adapters/acme/tone"
+        ] * 2
+        with scripted() as direct:
+            HttpRegistry(direct.url).adapter(NAME)  # NO_PROXY excepts the loopback address
+        assert len(proxy.heard) == 2
+
+
+def test_a_proxy_that_is_gone_is_what_the_error_is_about() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        proxy = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(Unavailable, match="through the proxy"):
+            HttpRegistry("http://adapters.example", proxy=proxy).adapter(NAME)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not shutil.which("openssl"):
+        pytest.skip("openssl is not installed")
+    folder = tmp_path_factory.mktemp("tls")
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+    ]
+    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    files = ["-keyout", str(folder / "pem"), "-out", str(folder / "crt")]
+    subprocess.run([*command, *names, *files], check=True, capture_output=True)
+    return folder
+
+
+def test_a_certificate_is_trusted_only_where_its_authority_was_given(
+    certificate: Path, tmp_path: Path
+) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate / "crt", certificate / "pem")
+    with scripted(tls=tls) as server:
+        url = server.url.replace("http:", "https:")
+        assert HttpRegistry(url, ca_bundle=str(certificate / "crt")).adapter(NAME).name == NAME
+        with pytest.raises(Unavailable, match="cannot trust"):
+            HttpRegistry(url).adapter(NAME)
+
+
+@pytest.mark.parametrize("text", [None, "not a certificate"])
+def test_a_bundle_that_cannot_be_read_is_named(tmp_path: Path, text: str | None) -> None:
+    bundle = tmp_path / "bundle.pem"
+    if text is not None:
+        bundle.write_text(text)
+    with pytest.raises(Invalid, match=r"bundle\.pem"):
+        HttpRegistry("https://adapters.example", ca_bundle=str(bundle))
+
+
+def test_many_threads_share_one_client(start: Callable[..., Server]) -> None:
+    registry = start().registry()
+
+    def work(number: int) -> bool:
+        name = AdapterName.parse(f"acme/tone-{number}")
+        registry.create_adapter(name, AdapterEdit())
+        return registry.adapter(name).name == name
+
+    with ThreadPoolExecutor(20) as threads:
+        assert all(threads.map(work, range(20)))
+    assert len(registry.adapters(limit=200).items) == 20

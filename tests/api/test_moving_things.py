@@ -1,0 +1,98 @@
+"""Things that move are asked for anew each time and moved only from where they were seen; the rest may be kept."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from adaptry.adapter.view import Adapter
+from adaptry.transfer import push
+from adaptry_api.testing import Server, assert_problem
+
+AT = "/api/v1/adapters/acme/tone"
+PROD = f"{AT}/aliases/prod"
+
+
+@pytest.fixture
+def digest(server: Server, tone: Adapter) -> str:
+    return str(push(server.registry(), tone, "acme/tone").version.digest)
+
+
+def test_an_alias_is_created_only_where_it_was_not(server: Server, digest: str) -> None:
+    created = server.call("PUT", PROD, {"to": digest}, headers={"If-None-Match": "*"})
+    assert (created.status, created.headers["ETag"]) == (200, f'"{created.json["generation"]}"')
+    again = server.call("PUT", PROD, {"to": digest}, headers={"If-None-Match": "*"})
+    assert_problem(again, 409, "conflict")
+
+
+def test_an_alias_moves_only_from_the_generation_that_was_seen(server: Server, digest: str) -> None:
+    first = server.call("PUT", PROD, {"to": digest}, headers={"If-None-Match": "*"})
+    moved = server.call("PUT", PROD, {"to": digest}, headers={"If-Match": first.headers["ETag"]})
+    assert moved.json["generation"] > first.json["generation"]
+    stale = server.call("PUT", PROD, {"to": digest}, headers={"If-Match": first.headers["ETag"]})
+    assert_problem(stale, 409, "conflict")
+    assert_problem(server.call("DELETE", PROD, headers={"If-Match": first.headers["ETag"]}), 409, "conflict")
+    assert server.call("DELETE", PROD, headers={"If-Match": moved.headers["ETag"]}).status == 204
+    assert_problem(server.call("GET", PROD), 404, "not_found")
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+def test_whoever_moves_an_alias_says_what_they_saw(server: Server, digest: str, method: str) -> None:
+    server.call("PUT", PROD, {"to": digest}, headers={"If-None-Match": "*"})
+    body = {"to": digest} if method == "PUT" else None
+    assert_problem(server.call(method, PROD, body), 428, "precondition_required")
+    for headers in ({"If-Match": "1"}, {"If-Match": "*"}, {"If-None-Match": '"1"'}, {"If-Match": 'W/"1"'}):
+        assert_problem(server.call(method, PROD, body, headers=headers), 400, "invalid")
+
+
+@pytest.mark.parametrize("alias", ["latest", "main", "7", "v7", "deadbeef", "refs", "a b", "é", "-x"])
+def test_a_name_that_would_be_mistaken_is_no_alias(server: Server, digest: str, alias: str) -> None:
+    answer = server.call(
+        "PUT", f"{AT}/aliases/{alias.replace(' ', '%20')}", {"to": digest}, headers={"If-None-Match": "*"}
+    )
+    assert_problem(answer, 400, "invalid_ref")
+
+
+def test_an_answer_about_what_moves_must_be_asked_for_again(server: Server, digest: str) -> None:
+    server.call("PUT", PROD, {"to": digest}, headers={"If-None-Match": "*"})
+    for path in (AT, f"{AT}/versions/1", f"{AT}/versions/prod", f"{AT}/versions/latest", PROD):
+        seen = server.call("GET", path)
+        assert seen.headers["Cache-Control"] == "private, no-cache", path
+        again = server.call("GET", path, headers={"If-None-Match": seen.headers["ETag"]})
+        assert (again.status, again.body) == (304, b""), path
+
+
+def test_a_changed_adapter_has_another_tag(server: Server, digest: str) -> None:
+    before = server.call("GET", AT).headers["ETag"]
+    assert server.call("PATCH", AT, {"description": "warmer"}).status == 200
+    after = server.call("GET", AT, headers={"If-None-Match": before})
+    assert (after.status, after.json["description"]) == (200, "warmer")
+
+
+def test_an_edit_of_what_was_not_seen_is_refused(server: Server, digest: str) -> None:
+    seen = server.call("GET", AT).headers["ETag"]
+    assert server.call("PATCH", AT, {"description": "one"}, headers={"If-Match": seen}).status == 200
+    for method, body in (("PATCH", {"description": "two"}), ("DELETE", None)):
+        assert_problem(server.call(method, AT, body, headers={"If-Match": seen}), 412, "conflict")
+    assert server.call("GET", AT).json["description"] == "one"
+
+
+def test_a_listing_is_kept_by_nobody(server: Server, digest: str) -> None:
+    answer = server.call("GET", f"{AT}/versions")
+    assert answer.headers["Cache-Control"] == "private, no-store"
+    assert "Authorization" in answer.headers["Vary"]
+
+
+def test_the_manifest_of_a_revision_hashes_to_it_and_may_be_kept_for_ever(
+    server: Server, digest: str
+) -> None:
+    answer = server.call("GET", f"{AT}/revisions/{digest}/manifest")
+    assert f"sha256:{hashlib.sha256(answer.body).hexdigest()}" == digest
+    assert "immutable" in answer.headers["Cache-Control"]
+    assert "private" in answer.headers["Cache-Control"]
+
+
+def test_pushing_what_is_there_gives_its_version_back(server: Server, tone: Adapter, digest: str) -> None:
+    again = push(server.registry(), tone, "acme/tone")
+    assert (again.is_new, str(again.version.digest), again.version.number) == (False, digest, 1)

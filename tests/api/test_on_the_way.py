@@ -1,0 +1,162 @@
+"""Bytes that change or stop on the way between client and server, in both directions."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from adaptry.adapter.view import Adapter, open_dir
+from adaptry.client import HttpRegistry
+from adaptry.errors import DigestMismatch
+from adaptry.refs import AdapterName
+from adaptry.retrying import Persistence
+from adaptry.testing.samples import tiny_lora
+from adaptry.transfer import pull, push
+from adaptry_api.testing import Server
+
+NAME = AdapterName.parse("acme/tone")
+WEIGHTS = "adapter_model.safetensors"
+AT_ONCE = Persistence(tries=4, first_wait=0.0)
+
+Meddle = Callable[[bytes], bytes | None]
+"""What becomes of some bytes that pass; None cuts the connection."""
+
+
+def untouched(data: bytes) -> bytes:
+    return data
+
+
+@contextmanager
+def between(
+    server: Server, *, upwards: Meddle = untouched, downwards: Meddle = untouched
+) -> Iterator[HttpRegistry]:
+    """A registry whose connections pass through someone who meddles with them."""
+    parts = urlsplit(server.url)
+    assert parts.hostname and parts.port
+    address = (parts.hostname, parts.port)
+    relays: list[threading.Thread] = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def accept() -> None:
+            while True:
+                try:
+                    client, _ = listening.accept()
+                except OSError:
+                    return
+                relays.append(threading.Thread(target=relay, args=(client, address, upwards, downwards)))
+                relays[-1].start()
+
+        accepting = threading.Thread(target=accept)
+        accepting.start()
+        registry = HttpRegistry(f"http://127.0.0.1:{listening.getsockname()[1]}", server.admin)
+        try:
+            yield registry
+        finally:
+            registry.close()
+            listening.shutdown(socket.SHUT_RDWR)
+            for thread in (accepting, *relays):
+                thread.join()
+
+
+def relay(client: socket.socket, address: tuple[str, int], upwards: Meddle, downwards: Meddle) -> None:
+    with client, socket.create_connection(address) as upstream:
+        answers = threading.Thread(target=carry, args=(upstream, client, downwards))
+        answers.start()
+        carry(client, upstream, upwards)
+        answers.join()
+
+
+def carry(source: socket.socket, target: socket.socket, meddle: Meddle) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            passed = meddle(data)
+            if passed is None:
+                break
+            target.sendall(passed)
+    for end in (source, target):
+        with suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Adapter:
+    """An adapter whose weights take many packets."""
+    targets = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    return open_dir(tiny_lora(tmp_path / "large", hidden=64, layers=4, rank=32, targets=targets))
+
+
+class InFile:
+    """Meddles with the byte `DISTANCE` into the bytes of a file, whichever way they go, up to `times` times."""
+
+    def __init__(self, act: Callable[[bytearray, int], bytes | None], times: int = 1) -> None:
+        self.act = act
+        self.left = times
+        self.position: int | None = None  # of the next byte, counted from where the last file began
+
+    def __call__(self, data: bytes) -> bytes | None:
+        begins = data.rfind(FILE)
+        if begins >= 0:
+            self.position = -begins
+        if self.position is None:
+            return data
+        here = DISTANCE - self.position
+        self.position += len(data)
+        if not self.left or not 0 <= here < len(data):
+            return data
+        self.left -= 1
+        return self.act(bytearray(data), here)
+
+
+FILE = b"application/octet-stream"
+DISTANCE = 100_000
+
+
+def flip(data: bytearray, at: int) -> bytes:
+    data[at] ^= 1
+    return bytes(data)
+
+
+def cut(data: bytearray, at: int) -> None:
+    return None
+
+
+def test_a_bit_flipped_on_the_way_up_is_noticed_by_the_server_and_nothing_is_published(
+    server: Server, large: Adapter
+) -> None:
+    with between(server, upwards=InFile(flip)) as registry, pytest.raises(DigestMismatch):
+        push(registry, large, NAME, persistence=AT_ONCE)
+    assert server.registry().search("").items == ()
+    assert push(server.registry(), large, NAME).version.number == 1
+
+
+def test_a_bit_flipped_on_the_way_down_is_noticed_by_the_client_and_nothing_is_written(
+    server: Server, large: Adapter, tmp_path: Path
+) -> None:
+    push(server.registry(), large, NAME)
+    with between(server, downwards=InFile(flip)) as registry, pytest.raises(DigestMismatch):
+        pull(registry, "acme/tone", tmp_path / "pulled", persistence=AT_ONCE)
+    assert not (tmp_path / "pulled").exists()
+
+
+def test_a_download_that_is_cut_goes_on_where_it_stopped(
+    server: Server, large: Adapter, tmp_path: Path
+) -> None:
+    push(server.registry(), large, NAME)
+    cuts = InFile(cut, times=2)
+    with between(server, downwards=cuts) as registry:
+        pull(registry, "acme/tone", tmp_path / "pulled", persistence=AT_ONCE)
+    assert cuts.left == 0
+    assert (tmp_path / "pulled" / WEIGHTS).read_bytes() == b"".join(large.content.chunks(WEIGHTS))
+
+
+def test_an_upload_that_is_cut_goes_on_until_it_is_whole(server: Server, large: Adapter) -> None:
+    cuts = InFile(cut, times=2)
+    with between(server, upwards=cuts) as registry:
+        assert push(registry, large, NAME, persistence=AT_ONCE).version.number == 1
+    assert cuts.left == 0

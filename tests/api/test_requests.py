@@ -1,0 +1,195 @@
+"""What requests may look like: bodies, limits, versions; and what every answer carries."""
+
+from __future__ import annotations
+
+import re
+import socket
+from urllib.parse import urlsplit
+
+import pytest
+
+from adaptry import __version__, wire
+from adaptry.adapter.view import Adapter
+from adaptry.client import HttpRegistry
+from adaptry.errors import AdaptryError, by_code
+from adaptry.transfer import push
+from adaptry_api.errors import STATUS, status_of
+from adaptry_api.testing import Server, assert_problem
+
+ADAPTERS = "/api/v1/adapters"
+
+
+def test_every_answer_says_its_versions_and_is_safe_to_show(server: Server) -> None:
+    for answer in (
+        server.call("GET", "/api/v1"),
+        server.call("GET", "/healthz", token=None),
+        server.call("GET", "/nothing", token=None),
+        server.call("GET", "/api/v1", token=None),
+    ):
+        assert answer.headers[wire.API_HEADER] == str(wire.API)
+        assert answer.headers[wire.SCHEMA_HEADER] == "1"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert len(answer.headers["Request-Id"]) == 16
+
+
+def test_a_server_says_what_it_is_and_whom_it_takes_us_for(server: Server, registry: HttpRegistry) -> None:
+    about = registry.about()
+    assert (about.version, about.api, about.manifest_schema) == (__version__, wire.API, 1)
+    assert (about.identity, about.role, about.namespaces) == ("root", "admin", ("*",))
+    assert server.call("GET", "/api/v1").json["limits"]["files"] == 32
+
+
+def test_every_error_class_has_a_status() -> None:
+    for kind in by_code().values():
+        assert 400 <= status_of(kind("what went wrong")) < 600
+    assert set(STATUS) <= set(by_code().values())
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status", "code"),
+    [
+        (b'{"name": "a/b", "name": "a/c"}', "application/json", 400, "invalid"),
+        (b'{"name": "a/b"', "application/json", 400, "invalid"),
+        (b"\xff\xfe", "application/json", 400, "invalid"),
+        (b'{"name": NaN}', "application/json", 400, "invalid"),
+        (b"[" * 100_000, "application/json", 400, "invalid"),
+        (b'{"name": "a/b", "owner": "me"}', "application/json", 422, "invalid"),
+        (b'{"name": 7}', "application/json", 422, "invalid"),
+        (b"[]", "application/json", 422, "invalid"),
+        (b"", "application/json", 422, "invalid"),
+        (b'{"name": "a/b"}', "text/plain", 415, "unsupported"),
+        (b'{"name": "a/b"}', "multipart/form-data; boundary=x", 415, "unsupported"),
+    ],
+    ids=ascii,
+)
+def test_a_body_has_one_meaning_or_is_refused(
+    server: Server, body: bytes, kind: str, status: int, code: str
+) -> None:
+    answer = server.call("POST", ADAPTERS, body, headers={"Content-Type": kind})
+    assert_problem(answer, status, code)
+    assert server.call("GET", ADAPTERS).json["items"] == []
+
+
+def test_a_body_over_the_limit_is_refused_whether_its_length_is_told_or_not(server: Server) -> None:
+    body = b'{"name": "a/b", "description": "' + b"x" * wire.JSON_LIMIT + b'"}'
+    headers = {"Content-Type": "application/json"}
+    assert_problem(server.call("POST", ADAPTERS, body, headers=headers), 413, "too_large")
+    chunked = {**headers, "Transfer-Encoding": "chunked"}
+    assert_problem(server.call("POST", ADAPTERS, body, headers=chunked), 413, "too_large")
+
+
+def test_a_compressed_body_is_not_inflated(server: Server) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    assert_problem(server.call("POST", ADAPTERS, b"\x1f\x8b", headers=headers), 415, "unsupported")
+
+
+def test_an_unknown_address_or_method_is_a_problem_too(server: Server) -> None:
+    assert_problem(server.call("GET", "/api/v1/nothing"), 404, "not_found")
+    assert_problem(server.call("GET", "/api/v1/adapters/"), 404, "not_found")
+    assert_problem(server.call("PUT", ADAPTERS), 405, "method_not_allowed")
+    override = {"X-HTTP-Method-Override": "DELETE"}
+    assert server.call("GET", ADAPTERS, headers=override).status == 200
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "201", "9" * 30, "1e3", "x", ""])
+def test_a_page_holds_1_to_200(server: Server, limit: str) -> None:
+    for path in (ADAPTERS, "/api/v1/search", "/api/v1/bases"):
+        answer = server.call("GET", f"{path}?limit={limit}")
+        assert_problem(answer, 422 if limit in ("1e3", "x", "") else 400, "invalid")
+
+
+@pytest.mark.parametrize("cursor", ["x", "' OR 1=1--", "AAAA", "%00", "é", "A" * 1024])
+def test_a_forged_cursor_is_refused(server: Server, tone: Adapter, cursor: str) -> None:
+    push(server.registry(), tone, "acme/tone")
+    for path in (
+        ADAPTERS,
+        "/api/v1/search",
+        f"{ADAPTERS}/acme/tone/versions",
+        f"{ADAPTERS}/acme/tone/history",
+    ):
+        answer = server.call("GET", f"{path}?cursor={cursor}")
+        assert answer.status in (400, 422), (path, answer)
+
+
+def test_a_search_that_does_not_parse_shows_what_can_be_asked(server: Server) -> None:
+    answer = server.call("GET", "/api/v1/search?q=colour:red")
+    assert_problem(answer, 400, "invalid_query")
+    assert "metric.NAME" in answer.json["detail"]
+
+
+def test_a_newer_client_is_told_to_upgrade_the_server(server: Server) -> None:
+    answer = server.call("GET", "/api/v1", headers={wire.API_HEADER: str(wire.API + 1)})
+    assert_problem(answer, 426, "incompatible")
+    assert "upgrade the server" in answer.json["detail"]
+
+
+def test_a_client_older_than_the_oldest_served_is_told_to_upgrade_itself(server: Server) -> None:
+    answer = server.call("GET", "/api/v1", headers={wire.API_HEADER: str(wire.API_OLDEST - 1)})
+    assert_problem(answer, 426, "incompatible")
+    assert "upgrade adaptry where the client runs" in answer.json["detail"]
+
+
+def test_a_client_that_says_no_version_is_served(server: Server) -> None:
+    assert server.call("GET", "/api/v1", headers={wire.API_HEADER: "banana"}).status == 200
+
+
+def test_a_lost_database_is_an_error_without_our_insides(server: Server, tone: Adapter) -> None:
+    push(server.registry(), tone, "acme/tone")
+    for path in server.data.glob("blobs/sha256/*/*"):
+        path.unlink()
+    digest = server.call("GET", f"{ADAPTERS}/acme/tone/versions/1").json["digest"]
+    answer = server.call("GET", f"{ADAPTERS}/acme/tone/revisions/{digest}/files/adapter_config.json")
+    assert answer.status in (404, 500), answer
+    assert str(server.data).encode() not in answer.body
+
+
+def test_health_readiness_and_counts_name_no_tenant(server: Server, tone: Adapter) -> None:
+    push(server.registry(), tone, "acme/secret-project")
+    assert server.call("GET", "/healthz", token=None).body == b"ok\n"
+    assert server.call("GET", "/readyz", token=None).body == b"ready\n"
+    text = server.call("GET", "/metrics", token=None).body.decode()
+    assert 'adaptry_requests_total{method="GET",route="/healthz",status="200"} 1' in text
+    assert 'route="/api/v1/adapters/{namespace}/{name}/revisions",status="201"' in text
+    received = re.search(r"^adaptry_received_bytes_total (\d+)$", text, re.MULTILINE)
+    assert received and int(received[1]) > sum(tone.content.sizes.values())
+    assert "secret" not in text
+
+
+def test_the_description_of_the_interface_is_for_callers(server: Server) -> None:
+    assert server.call("GET", "/api/v1/openapi.json", token=None).status == 401
+    assert "/api/v1/search" in server.call("GET", "/api/v1/openapi.json").json["paths"]
+
+
+@pytest.mark.parametrize(
+    "request_text",
+    [
+        b"GET /api/v1 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"GET /api/v1 HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 200_000 + b"\r\n\r\n",
+        b"GARBAGE\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+    ],
+    ids=["two lengths", "a huge header", "garbage", "bytes in the address"],
+)
+def test_a_malformed_request_ends_the_connection_and_not_the_server(
+    server: Server, request_text: bytes
+) -> None:
+    parts = urlsplit(server.url)
+    assert parts.hostname and parts.port
+    with socket.create_connection((parts.hostname, parts.port), timeout=20) as connection:
+        answer = b""
+        try:
+            connection.sendall(request_text)
+            while piece := connection.recv(65536):
+                answer += piece
+                if b"\r\n\r\n" in answer:
+                    break
+        except ConnectionError:
+            pass
+    assert not answer or answer.startswith((b"HTTP/1.1 4", b"HTTP/1.1 3")), answer
+    assert server.call("GET", "/healthz", token=None).status == 200
+
+
+def test_errors_reach_the_client_as_the_class_they_were(registry: HttpRegistry) -> None:
+    with pytest.raises(AdaptryError) as caught:
+        registry.search("colour:red")
+    assert caught.value.code == "invalid_query"

@@ -1,0 +1,81 @@
+"""The OpenAPI description is true, and nothing generated from it makes the server fail."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import schemathesis
+from hypothesis import HealthCheck, Phase, assume, given, settings
+from hypothesis import strategies as st
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from adaptry.adapter.view import Adapter
+from adaptry.records import PushOptions
+from adaptry.transfer import push
+from adaptry_api.testing import Server
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    response_headers_conformance,
+]
+CASES = 12  # of each operation
+OPERATIONS = 40  # at least so many
+REACHED = 20  # routes that must have said yes to something
+ADMINS_TOKEN = 1
+
+
+def test_no_generated_request_makes_the_server_fail_or_its_description_false(
+    start: Callable[..., Server], tone: Adapter
+) -> None:
+    server = start(docs=True)
+    pushed = push(
+        server.registry(), tone, "acme/tone", options=PushOptions(alias="prod", metrics={"f1": 0.5})
+    )
+    real = {
+        "namespace": "acme",
+        "name": "tone",
+        "selector": "prod",
+        "alias": "prod",
+        "revision": str(pushed.version.digest),
+        "path": "adapter_config.json",
+    }
+    schema = schemathesis.openapi.from_url(f"{server.url}/api/v1/openapi.json")
+    operations = [result.ok() for result in schema.get_all_operations()]
+    for operation in operations:
+        attack(operation, real, {"Authorization": f"Bearer {server.admin}"})
+    assert len(operations) >= OPERATIONS
+    counts = server.call("GET", "/metrics").body.decode()
+    assert len(set(re.findall(r'route="([^"]+)",status="2', counts))) >= REACHED
+
+
+def attack(
+    operation: schemathesis.schemas.APIOperation, real: dict[str, str], headers: dict[str, str]
+) -> None:
+    """Generated calls; those that take nothing away are also made on what is really there."""
+    may_be_real = operation.method.upper() != "DELETE" and not operation.path.endswith("/rename")
+
+    @settings(
+        max_examples=CASES,
+        database=None,
+        deadline=None,
+        phases=(Phase.generate,),
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=operation.as_strategy(), is_real=st.booleans())
+    def try_one(case: schemathesis.Case, is_real: bool) -> None:
+        assume(case.path_parameters.get("id") != ADMINS_TOKEN)
+        if is_real and may_be_real:
+            case.path_parameters |= {key: real[key] for key in case.path_parameters if key in real}
+        case.call_and_validate(checks=CHECKS, headers=headers)
+
+    try_one()

@@ -1,0 +1,108 @@
+"""`serve` as a process: what it tells, what it leaves on disk, how it stops, what it never loads."""
+
+from __future__ import annotations
+
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from adaptry.client import HttpRegistry
+from adaptry.errors import Unavailable
+from adaptry.records import AdapterEdit
+from adaptry.refs import AdapterName
+from adaptry_api.serve import serve
+
+CODE = """
+import sys
+from pathlib import Path
+from adaptry_api.serve import serve
+serve(
+    Path(sys.argv[1]),
+    port=0,
+    workers=int(sys.argv[2]),
+    announce=lambda started: print(started.url, started.token_file, flush=True),
+)
+"""
+NEVER_LOADED = """
+import sys
+from pathlib import Path
+from adaptry.adapter.view import open_dir
+from adaptry.testing.samples import tiny_lora
+from adaptry.transfer import pull, push
+from adaptry_api.settings import ServerSettings
+from adaptry_api.testing import serving
+folder = Path(sys.argv[1])
+with serving(ServerSettings(data=folder / "data")) as server:
+    push(server.registry(), open_dir(tiny_lora(folder / "tone")), "acme/tone")
+    pull(server.registry(), "acme/tone", folder / "pulled")
+print(*sorted({"torch", "numpy", "transformers", "boto3"} & set(sys.modules)))
+"""
+
+Run = Callable[..., tuple["subprocess.Popen[str]", str, Path]]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    with ExitStack() as stack:
+
+        def start(workers: int = 1) -> tuple[subprocess.Popen[str], str, Path]:
+            command = [sys.executable, "-c", CODE, str(tmp_path / "data"), str(workers)]
+            process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+            stack.callback(process.terminate)
+            assert process.stdout
+            url, token_file = process.stdout.readline().split()
+            return process, url, Path(token_file)
+
+        yield start
+
+
+def test_the_first_token_is_written_once_for_its_owner_alone(run: Run) -> None:
+    process, url, token_file = run()
+    assert stat.S_IMODE(token_file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(token_file.parent.stat().st_mode) == 0o700
+    first = token_file.read_text()
+    assert HttpRegistry(url, first.strip()).about().role == "admin"
+    process.terminate()
+    process.wait()
+    _, again, same_file = run()
+    assert (same_file, same_file.read_text()) == (token_file, first)
+    assert HttpRegistry(again, first.strip()).about().namespaces == ("*",)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_it_stops_when_it_is_told_to(run: Run, how: signal.Signals) -> None:
+    process, url, token_file = run()
+    HttpRegistry(url, token_file.read_text().strip()).about()
+    process.send_signal(how)
+    assert process.wait(timeout=30) in (0, -how)
+
+
+def test_several_processes_serve_one_registry(run: Run) -> None:
+    _, url, token_file = run(workers=2)
+    registry = HttpRegistry(url, token_file.read_text().strip())
+    for number in range(6):
+        registry.create_adapter(AdapterName.parse(f"acme/tone-{number}"), AdapterEdit())
+        assert len(registry.adapters().items) == number + 1
+
+
+def test_an_address_that_is_taken_is_named(run: Run, tmp_path: Path) -> None:
+    _, url, _ = run()
+    with pytest.raises(Unavailable, match="choose another with --port"):
+        serve(tmp_path / "other", port=int(url.rpartition(":")[2]))
+
+
+def test_a_folder_that_cannot_be_had_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(Unavailable, match="file"):
+        serve(tmp_path / "file")
+
+
+def test_a_server_that_admits_a_push_never_loads_what_computes(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", NEVER_LOADED, str(tmp_path)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == ""

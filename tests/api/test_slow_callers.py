@@ -1,0 +1,84 @@
+"""Callers that stall are let go, callers that flood are cut off, and everybody else is served meanwhile."""
+
+from __future__ import annotations
+
+import socket
+from urllib.parse import urlsplit
+
+import pytest
+
+from adaptry.digest import Digest
+from adaptry.records import AdapterEdit
+from adaptry.refs import AdapterName
+from adaptry_api import bodies
+from adaptry_api.testing import Server
+
+deadlines = pytest.importorskip("adaptry_api.deadlines", reason="httptools is not installed")
+NAME = AdapterName.parse("acme/tone")
+
+
+def connect(server: Server) -> socket.socket:
+    parts = urlsplit(server.url)
+    assert parts.hostname and parts.port
+    return socket.create_connection((parts.hostname, parts.port), timeout=30)
+
+
+def until_closed(connection: socket.socket) -> bytes:
+    answer = b""
+    try:
+        while piece := connection.recv(65536):
+            answer += piece
+    except ConnectionResetError:
+        pass
+    return answer
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nHost: x\r\n"])
+def test_a_head_that_does_not_come_is_not_waited_for(
+    server: Server, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(deadlines.DeadlineProtocol, "head_seconds", 0.2)
+    with connect(server) as stalled:
+        stalled.sendall(sent)
+        assert server.call("GET", "/healthz", token=None).status == 200
+        assert until_closed(stalled) == b""
+
+
+@pytest.mark.parametrize("line_end", [b"", b"\r\n\r\n"])
+def test_a_head_without_end_is_cut_off(server: Server, line_end: bytes) -> None:
+    with connect(server) as flooding:
+        try:
+            flooding.sendall(b"GET / HTTP/1.1\r\nX: " + b"a" * (4 << 20) + line_end)
+        except ConnectionError:
+            return
+        assert not until_closed(flooding).startswith(b"HTTP/1.1 2")
+
+
+def test_a_connection_that_is_kept_has_no_deadline_between_its_requests(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deadlines.DeadlineProtocol, "head_seconds", 0.2)
+    with connect(server) as kept:
+        for _ in range(2):
+            kept.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert kept.recv(65536).startswith(b"HTTP/1.1 200")
+            with connect(server) as stalled:
+                assert until_closed(stalled) == b""  # more than the deadline has passed
+
+
+def test_a_body_that_stalls_is_answered_and_what_came_is_kept(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "IDLE_SECONDS", 0.3)
+    registry = server.registry()
+    registry.create_adapter(NAME, AdapterEdit())
+    upload = registry.open_upload(NAME, Digest.of(b"x" * 1000), 1000)
+    with connect(server) as stalled:
+        stalled.sendall(
+            f"PATCH /api/v1/uploads/{upload.id} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+            f"Authorization: Bearer {server.admin}\r\nContent-Type: application/octet-stream\r\n"
+            "Content-Length: 1000\r\nUpload-Offset: 0\r\nUpload-Size: 1000\r\n\r\n".encode()
+            + b"x" * 600
+        )
+        assert until_closed(stalled).startswith(b"HTTP/1.1 408")
+    assert registry.open_upload(NAME, Digest.of(b"x" * 1000), 1000).offset == 600

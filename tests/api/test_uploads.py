@@ -1,0 +1,263 @@
+"""Uploads over HTTP: cut, resumed, tampered with, and as large as they like without the server growing."""
+
+from __future__ import annotations
+
+import http.client
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from adaptry.client import HttpRegistry
+from adaptry.digest import Digest
+from adaptry.errors import (
+    Conflict,
+    DigestMismatch,
+    NotFound,
+    OffsetMismatch,
+    StorageFull,
+    TooLarge,
+    Unavailable,
+    Unsupported,
+)
+from adaptry.records import AdapterEdit, Upload
+from adaptry.refs import AdapterName
+from adaptry_api.testing import Server, assert_problem
+
+NAME = AdapterName.parse("acme/tone")
+DATA = bytes(range(256)) * 8192  # 2 MiB
+DIGEST = Digest.of(DATA)
+
+
+@pytest.fixture(autouse=True)
+def adapter(server: Server) -> None:
+    server.registry().create_adapter(NAME, AdapterEdit())
+
+
+def pieces(data: bytes, size: int = 1 << 16) -> Iterator[bytes]:
+    for start in range(0, len(data), size):
+        yield data[start : start + size]
+
+
+def test_bytes_arrive_whole_and_are_there_once_they_are_verified(registry: HttpRegistry) -> None:
+    upload = registry.open_upload(NAME, DIGEST, len(DATA))
+    upload = registry.append_upload(upload, 0, pieces(DATA))
+    assert (upload.offset, registry.has_file(NAME, DIGEST)) == (len(DATA), False)
+    registry.finish_upload(upload)
+    registry.finish_upload(upload)
+    assert registry.has_file(NAME, DIGEST)
+
+
+def test_a_source_that_fails_half_way_keeps_what_it_sent_and_raises_what_it_raised(
+    registry: HttpRegistry,
+) -> None:
+    def failing() -> Iterator[bytes]:
+        yield DATA[:100_000]
+        raise ZeroDivisionError("the disk of the sender")
+
+    upload = registry.open_upload(NAME, DIGEST, len(DATA))
+    with pytest.raises(ZeroDivisionError):
+        registry.append_upload(upload, 0, failing())
+    again = registry.open_upload(NAME, DIGEST, len(DATA))
+    assert again.offset == 100_000
+    registry.finish_upload(registry.append_upload(again, again.offset, pieces(DATA[again.offset :])))
+    assert registry.has_file(NAME, DIGEST)
+
+
+def test_a_piece_in_the_wrong_place_is_answered_with_the_right_one(
+    server: Server, registry: HttpRegistry
+) -> None:
+    upload = registry.append_upload(registry.open_upload(NAME, DIGEST, len(DATA)), 0, [DATA[:1000]])
+    for wrong in (0, 999, 1001):
+        with pytest.raises(OffsetMismatch) as caught:
+            registry.append_upload(upload, wrong, [DATA[wrong:]])
+        assert caught.value.offset == 1000
+    headers = {
+        "Content-Type": "application/octet-stream",
+        "Upload-Offset": "5",
+        "Upload-Size": str(len(DATA)),
+    }
+    answer = server.call("PATCH", f"/api/v1/uploads/{upload.id}", DATA, headers=headers)
+    assert_problem(answer, 416, "offset_mismatch")
+    assert answer.headers["Upload-Offset"] == "1000"
+
+
+def test_more_than_was_announced_is_refused(registry: HttpRegistry) -> None:
+    upload = registry.open_upload(NAME, DIGEST, len(DATA))
+    with pytest.raises(TooLarge):
+        registry.append_upload(upload, 0, [DATA, b"x"])
+
+
+def test_a_file_too_large_is_refused_before_a_byte_is_sent(registry: HttpRegistry) -> None:
+    with pytest.raises((TooLarge, StorageFull)):
+        registry.open_upload(NAME, DIGEST, (8 << 30) + 1)
+
+
+def test_bytes_of_another_digest_are_not_kept(registry: HttpRegistry) -> None:
+    upload = registry.open_upload(NAME, Digest.of(b"something else"), len(DATA))
+    upload = registry.append_upload(upload, 0, pieces(DATA))
+    with pytest.raises(DigestMismatch):
+        registry.finish_upload(upload)
+    assert not registry.has_file(NAME, DIGEST)
+    assert not registry.has_file(NAME, Digest.of(b"something else"))
+
+
+def test_an_unfinished_file_cannot_be_finished(registry: HttpRegistry) -> None:
+    upload = registry.append_upload(registry.open_upload(NAME, DIGEST, len(DATA)), 0, [DATA[:5]])
+    with pytest.raises(Conflict):
+        registry.finish_upload(upload)
+
+
+def test_a_session_of_another_tenant_is_not_there(server: Server, registry: HttpRegistry) -> None:
+    upload = registry.open_upload(NAME, DIGEST, len(DATA))
+    stranger = server.registry(server.token("eve", "writer", ("evil",)))
+    with pytest.raises(NotFound):
+        stranger.append_upload(upload, 0, [DATA])
+    with pytest.raises(NotFound):
+        stranger.finish_upload(upload)
+
+
+@pytest.mark.parametrize("id", ["x", "..%2f..%2fetc", "%00", "a" * 600, "1", "-1"])
+def test_a_made_up_session_is_not_there(server: Server, id: str) -> None:
+    headers = {"Content-Type": "application/octet-stream", "Upload-Offset": "0", "Upload-Size": "1"}
+    assert server.call("PATCH", f"/api/v1/uploads/{id}", b"x", headers=headers).status in (400, 404, 422)
+    finish = server.call("POST", f"/api/v1/uploads/{id}/finish", {"offset": 1, "size": 1})
+    assert finish.status in (400, 404, 422)
+
+
+@pytest.mark.parametrize("changed", [{"Content-Type": "text/plain"}, {"Content-Encoding": "gzip"}])
+def test_bytes_come_as_bytes(server: Server, registry: HttpRegistry, changed: dict[str, str]) -> None:
+    upload = registry.open_upload(NAME, DIGEST, len(DATA))
+    headers = {
+        "Content-Type": "application/octet-stream",
+        "Upload-Offset": "0",
+        "Upload-Size": str(len(DATA)),
+        **changed,
+    }
+    answer = server.call("PATCH", f"/api/v1/uploads/{upload.id}", DATA, headers=headers)
+    assert_problem(answer, 415, Unsupported.code)
+
+
+def test_a_connection_cut_in_the_middle_of_a_body_keeps_what_came(
+    server: Server, registry: HttpRegistry
+) -> None:
+    upload = registry.open_upload(NAME, DIGEST, len(DATA))
+    parts = urlsplit(server.url)
+    assert parts.hostname
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=30)
+    connection.putrequest("PATCH", f"/api/v1/uploads/{upload.id}")
+    for name, value in {
+        "Authorization": f"Bearer {server.admin}",
+        "Content-Type": "application/octet-stream",
+        "Content-Length": str(len(DATA)),
+        "Upload-Offset": "0",
+        "Upload-Size": str(len(DATA)),
+    }.items():
+        connection.putheader(name, value)
+    connection.endheaders(DATA[: len(DATA) // 2])
+    connection.close()
+
+    assert settled(registry, upload) == len(DATA) // 2
+    assert registry.open_upload(NAME, DIGEST, len(DATA)).offset == len(DATA) // 2
+
+
+def settled(registry: HttpRegistry, upload: Upload) -> int:
+    """How much a session has once the server has noticed that its writer is gone."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            registry.append_upload(upload, 0, [])  # refused as soon as anything has come and nobody writes
+        except OffsetMismatch as error:
+            return error.offset
+        except Conflict:
+            continue
+    raise AssertionError("the server never noticed that the connection was cut")
+
+
+SERVER = """
+import sys
+from pathlib import Path
+from adaptry_api.serve import serve
+serve(Path(sys.argv[1]), port=int(sys.argv[2]), announce=lambda started: print(started.url, flush=True))
+"""
+
+
+def process(data: Path, port: int = 0) -> tuple[subprocess.Popen[str], str]:
+    running = subprocess.Popen(
+        [sys.executable, "-c", SERVER, str(data), str(port)], stdout=subprocess.PIPE, text=True
+    )
+    assert running.stdout
+    return running, running.stdout.readline().strip()
+
+
+def test_an_upload_goes_on_after_the_server_was_killed_in_the_middle_of_it(tmp_path: Path) -> None:
+    data = tmp_path / "killed"
+    first, url = process(data)
+    second: subprocess.Popen[str] | None = None
+    large = DATA * 8
+    digest = Digest.of(large)
+    try:
+        registry = HttpRegistry(url, (data / "admin-token").read_text().strip())
+        registry.create_adapter(NAME, AdapterEdit())
+        upload = registry.open_upload(NAME, digest, len(large))
+
+        def killing() -> Iterator[bytes]:
+            yield from pieces(large[: len(large) // 2], 1 << 20)
+            first.send_signal(signal.SIGKILL)
+            first.wait()
+            yield from pieces(large[len(large) // 2 :], 1 << 20)
+
+        with pytest.raises(Unavailable):
+            registry.append_upload(upload, 0, killing())
+        with pytest.raises(Unavailable, match="is the server running"):
+            registry.has_file(NAME, digest)
+
+        second, again = process(data, urlsplit(url).port or 0)
+        assert again == url
+        resumed = registry.open_upload(NAME, digest, len(large))
+        assert 0 < resumed.offset <= len(large) // 2
+        assert not registry.has_file(NAME, digest)
+        resumed = registry.append_upload(resumed, resumed.offset, pieces(large[resumed.offset :], 1 << 20))
+        registry.finish_upload(resumed)
+        assert registry.has_file(NAME, digest)
+    finally:
+        for running in (first, second):
+            if running is not None:
+                running.terminate()
+                running.wait()
+                assert running.stdout
+                running.stdout.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
+def test_the_server_does_not_grow_with_what_is_sent_and_never_imports_torch(tmp_path: Path) -> None:
+    size = 128 << 20
+    running, url = process(tmp_path / "large")
+    try:
+        registry = HttpRegistry(url, (tmp_path / "large" / "admin-token").read_text().strip())
+        registry.create_adapter(NAME, AdapterEdit())
+        digest = Digest.of_chunks(DATA for _ in range(size // len(DATA)))
+        upload = registry.open_upload(NAME, digest, size)
+        upload = registry.append_upload(upload, 0, [DATA])
+        before = peak(running.pid)
+        rest = (DATA for _ in range(size // len(DATA) - 1))
+        registry.finish_upload(registry.append_upload(upload, len(DATA), rest))
+        assert registry.has_file(NAME, digest)
+        assert peak(running.pid) - before < 48 << 20
+        loaded = Path(f"/proc/{running.pid}/maps").read_text()
+        assert "libtorch" not in loaded
+    finally:
+        running.terminate()
+        running.wait()
+        assert running.stdout
+        running.stdout.close()
+
+
+def peak(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) << 10

@@ -1,0 +1,139 @@
+"""Registering a base, finding it again, and opening it where its name is all one has."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from adaptry.bases import find, open_base, register
+from adaptry.checkpoint import open_checkpoint
+from adaptry.connect import open_local
+from adaptry.errors import Conflict, NotFound, TooLarge
+from adaptry.registry import Registry
+from adaptry.testing.samples import tiny_base
+
+NAME = ("org/tiny",)
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return open_local(tmp_path / "registry")
+
+
+def test_a_base_is_registered_by_content_and_named(registry: Registry, tmp_path: Path) -> None:
+    info = register(registry, open_checkpoint(tiny_base(tmp_path / "base")), NAME)
+    assert info.names == NAME
+    assert registry.base("org/tiny").id == info.id
+    assert not info.is_stored
+
+
+def test_the_same_weights_elsewhere_are_the_same_base_under_one_more_name(
+    registry: Registry, tmp_path: Path
+) -> None:
+    first = register(registry, open_checkpoint(tiny_base(tmp_path / "a")), NAME)
+    second = register(registry, open_checkpoint(tiny_base(tmp_path / "b", shards=3)), ("mirror/tiny",))
+    assert second.id == first.id
+    assert set(second.names) == {"org/tiny", "mirror/tiny"}
+
+
+def test_a_name_is_not_taken_from_another_base(registry: Registry, tmp_path: Path) -> None:
+    register(registry, open_checkpoint(tiny_base(tmp_path / "a")), NAME)
+    with pytest.raises(Conflict, match="org/tiny"):
+        register(registry, open_checkpoint(tiny_base(tmp_path / "b", seed=1)), NAME)
+
+
+def test_a_full_reading_adds_evidence(registry: Registry, tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(tiny_base(tmp_path / "base"))
+    assert register(registry, checkpoint, NAME).roots is None
+    assert register(registry, checkpoint, NAME, full=True).roots is not None
+    assert find(registry, checkpoint)[0].base.roots is not None
+
+
+def test_what_a_folder_is_is_found_with_the_most_alike_first(registry: Registry, tmp_path: Path) -> None:
+    retrained = register(
+        registry, open_checkpoint(tiny_base(tmp_path / "retrained", seed=1)), ("org/retrained",)
+    )
+    same = register(registry, open_checkpoint(tiny_base(tmp_path / "same")), NAME)
+    register(registry, open_checkpoint(tiny_base(tmp_path / "deeper", layers=3)), ("org/deeper",))
+    found = find(registry, open_checkpoint(tiny_base(tmp_path / "asked", shards=2)))
+    assert [(item.base.id, item.match.level) for item in found] == [
+        (same.id, "same_weights"),
+        (retrained.id, "same_shapes"),
+    ]
+
+
+def test_a_folder_is_opened_as_it_is(registry: Registry, tmp_path: Path) -> None:
+    folder = tiny_base(tmp_path / "base")
+    assert open_base(registry, str(folder)).folder == folder
+
+
+def test_a_name_opens_the_folder_it_was_registered_from(registry: Registry, tmp_path: Path) -> None:
+    folder = tiny_base(tmp_path / "base")
+    info = register(registry, open_checkpoint(folder), NAME)
+    assert open_base(registry, "org/tiny").folder == folder
+    assert open_base(registry, str(info.id)).folder == folder
+
+
+@pytest.mark.parametrize("seed", [None, 1], ids=["gone", "overwritten"])
+def test_a_folder_that_is_no_longer_that_base_is_not_used(
+    registry: Registry, tmp_path: Path, seed: int | None
+) -> None:
+    folder = tiny_base(tmp_path / "base")
+    register(registry, open_checkpoint(folder), NAME)
+    shutil.rmtree(folder)
+    if seed is not None:
+        tiny_base(folder, seed=seed)
+    with pytest.raises(NotFound, match="adaptry base add FOLDER --name org/tiny --store"):
+        open_base(registry, "org/tiny")
+
+
+def test_a_stored_base_opens_without_its_folder(registry: Registry, tmp_path: Path) -> None:
+    folder = tiny_base(tmp_path / "base", shards=2)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    info = register(registry, open_checkpoint(folder), NAME, store=True)
+    assert info.is_stored
+    shutil.rmtree(folder)
+    opened = open_base(registry, "org/tiny", cache=tmp_path / "cache")
+    assert {path.name: path.read_bytes() for path in opened.folder.iterdir()} == before
+    assert open_base(registry, "org/tiny", cache=tmp_path / "cache").folder == opened.folder
+
+
+def test_storing_again_is_no_error_and_sends_nothing(registry: Registry, tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(tiny_base(tmp_path / "base"))
+    first = register(registry, checkpoint, NAME, store=True)
+    told: list[str] = []
+    again = register(
+        registry, checkpoint, NAME, store=True, progress=lambda text, done, total: told.append(text)
+    )
+    assert again.stored == first.stored
+    assert not [text for text in told if "upload" in text]
+
+
+def test_the_memory_of_places_may_be_damaged(registry: Registry, tmp_path: Path, home: Path) -> None:
+    folder = tiny_base(tmp_path / "base")
+    register(registry, open_checkpoint(folder), NAME)
+    [places] = home.rglob("base_places.json")
+    places.write_text(json.dumps(["nonsense"]))
+    with pytest.raises(NotFound, match="--store"):
+        open_base(registry, "org/tiny")
+    register(registry, open_checkpoint(folder), NAME)
+    assert open_base(registry, "org/tiny").folder == folder
+
+
+def test_a_file_too_large_to_store_is_refused_before_anything_is_sent(
+    registry: Registry, tmp_path: Path
+) -> None:
+    folder = tiny_base(tmp_path / "base")
+    size = (9 << 30) // 4
+    header = json.dumps(
+        {"huge.weight": {"dtype": "F32", "shape": [1024, size // 1024], "data_offsets": [0, 4 * size]}}
+    ).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + 4 * size)  # sparse: it takes no room
+    with pytest.raises(TooLarge, match="max_shard_size"):
+        register(registry, open_checkpoint(folder), NAME, store=True)
+    assert registry.bases().items == ()

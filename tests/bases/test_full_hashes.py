@@ -1,0 +1,97 @@
+"""Reading everything: roots that do not depend on files, and the files' own digests."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from adaptry.checkpoint import open_checkpoint
+from adaptry.digest import Digest
+from adaptry.errors import InvalidWeights
+from adaptry.fingerprint import Roots
+from adaptry.fingerprinting import fingerprint
+from adaptry.hashing import full_hashes
+from adaptry.testing.samples import random_tensor, tiny_base, write_safetensors
+
+
+def roots_of(folder: Path) -> Roots:
+    checkpoint = open_checkpoint(folder)
+    return full_hashes(checkpoint, fingerprint(checkpoint), files=False).roots
+
+
+def test_the_roots_do_not_depend_on_sharding(tmp_path: Path) -> None:
+    assert roots_of(tiny_base(tmp_path / "a")) == roots_of(tiny_base(tmp_path / "b", shards=3))
+
+
+def test_file_digests_are_those_of_sha256sum(tmp_path: Path) -> None:
+    folder = tiny_base(tmp_path / "base", shards=2)
+    checkpoint = open_checkpoint(folder)
+    found = full_hashes(checkpoint, fingerprint(checkpoint)).files
+    assert found == {
+        path.name: Digest(hashlib.sha256(path.read_bytes()).hexdigest())
+        for path in sorted(folder.glob("*.safetensors"))
+    }
+
+
+def test_one_changed_byte_changes_the_root(tmp_path: Path) -> None:
+    before = roots_of(tiny_base(tmp_path / "base"))
+    path = tmp_path / "base" / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    assert roots_of(tmp_path / "base").exact != before.exact
+
+
+def test_a_bfloat16_base_has_one_root_for_both(tmp_path: Path) -> None:
+    roots = roots_of(tiny_base(tmp_path / "base", dtype="BF16"))
+    assert roots.exact == roots.canon
+
+
+def test_a_float32_base_and_its_bfloat16_cast_share_the_canonical_root(tmp_path: Path) -> None:
+    np = pytest.importorskip("numpy")
+    wide = tiny_base(tmp_path / "wide")
+    narrow = tiny_base(tmp_path / "narrow", dtype="BF16")
+    info = open_checkpoint(wide)
+    data = (wide / "model.safetensors").read_bytes()
+    tensors = {}
+    for name, tensor in info.tensors.items():
+        bits = np.frombuffer(data[tensor.start : tensor.end], "<u4").astype("u8")
+        rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")
+        tensors[name] = ("BF16", tensor.shape, rounded.tobytes())
+    write_safetensors(narrow / "model.safetensors", tensors)
+    assert roots_of(narrow).canon == roots_of(wide).canon
+    assert roots_of(narrow).exact != roots_of(wide).exact
+
+
+def test_progress_ends_at_the_bytes_that_were_announced(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    checkpoint = open_checkpoint(tiny_base(tmp_path / "base"))
+    full_hashes(
+        checkpoint, fingerprint(checkpoint), progress=lambda _, done, total: told.append((done, total))
+    )
+    size = (tmp_path / "base" / "model.safetensors").stat().st_size
+    assert told[0] == (0, size + checkpoint.size)
+    assert told[-1] == (size + checkpoint.size, size + checkpoint.size)
+
+
+def test_weights_larger_than_a_piece_are_read_whole(tmp_path: Path) -> None:
+    folder = tiny_base(tmp_path / "base")
+    tensor = random_tensor((3,), 1)
+    data = bytes(range(256)) * (9 << 12)
+    write_safetensors(
+        folder / "model.safetensors", {"a.weight": tensor, "b.weight": ("F32", (len(data) // 4,), data)}
+    )
+    checkpoint = open_checkpoint(folder)
+    found = full_hashes(checkpoint, fingerprint(checkpoint)).files["model.safetensors"]
+    assert found.hex == hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_a_file_cut_short_meanwhile_is_an_error(tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(tiny_base(tmp_path / "base"))
+    record = fingerprint(checkpoint)
+    path = checkpoint.folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(InvalidWeights, match="shorter"):
+        full_hashes(checkpoint, record)

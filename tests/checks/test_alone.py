@@ -1,0 +1,188 @@
+"""What a check says of an adapter by itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adaptry.adapter.view import Adapter, open_dir
+from adaptry.checks import check
+from adaptry.checks.codes import CODES, page
+from adaptry.report import Finding
+from adaptry.testing.samples import Tensors, random_tensor, tiny_lora, write_safetensors
+
+ROOT = Path(__file__).parents[2]
+Q_PROJ = "base_model.model.model.layers.0.self_attn.q_proj"
+
+
+def found(adapter: Adapter) -> dict[str, Finding]:
+    return {finding.code: finding for finding in check(adapter, None).findings}
+
+
+def lora(folder: Path, **options: Any) -> dict[str, Finding]:
+    return found(open_dir(tiny_lora(folder, **options)))
+
+
+def with_tensors(
+    folder: Path, tensors: Tensors, config: Mapping[str, Any] | None = None
+) -> dict[str, Finding]:
+    """A LoRA whose file holds exactly `tensors`."""
+    tiny_lora(folder, config=config)
+    write_safetensors(folder / "adapter_model.safetensors", tensors)
+    return found(open_dir(folder))
+
+
+def test_a_sound_adapter_has_only_its_base_to_be_asked_about(tmp_path: Path) -> None:
+    assert set(lora(tmp_path)) == {"base_unknown"}
+
+
+def test_the_unknown_base_is_named(tmp_path: Path) -> None:
+    report = check(open_dir(tiny_lora(tmp_path, base_name="acme/base")), None)
+    assert not report.is_blocked
+    assert "'acme/base'" in report.findings[0].reason
+
+
+def test_serious_findings_come_first(tmp_path: Path) -> None:
+    report = check(open_dir(tiny_lora(tmp_path, alpha=0, config={"peft_version": "99.0"})), None)
+    assert [finding.severity for finding in report.findings] == ["blocks", "warns", "notes"]
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        (Q_PROJ.removeprefix("base_model.model."), "do not begin with"),
+        (f"base_model.model.{Q_PROJ}", "twice"),
+    ],
+    ids=["no prefix", "prefix twice"],
+)
+def test_names_that_no_loader_looks_for_have_no_effect(tmp_path: Path, name: str, why: str) -> None:
+    pair = {
+        f"{name}.lora_A.weight": random_tensor((4, 16), 1),
+        f"{name}.lora_B.weight": random_tensor((16, 4), 2),
+    }
+    finding = with_tensors(tmp_path, pair)["no_effect"]
+    assert finding.severity == "blocks"
+    assert why in finding.reason
+
+
+def test_an_empty_file_has_no_effect(tmp_path: Path) -> None:
+    assert "no tensors at all" in with_tensors(tmp_path, {})["no_effect"].reason
+
+
+def test_half_a_pair_would_be_dropped(tmp_path: Path) -> None:
+    half = {"base_model.model.model.layers.0.mlp.up_proj.lora_A.weight": random_tensor((4, 16), 3)}
+    finding = lora(tmp_path, extra=half)["keys_dropped"]
+    assert finding.severity == "blocks"
+    assert finding.modules == tuple(half)
+
+
+def test_a_stray_tensor_is_a_warning(tmp_path: Path) -> None:
+    stray = {"base_model.model.model.layers.0.mlp.gate.weight": random_tensor((4, 16), 3)}
+    assert lora(tmp_path, extra=stray)["keys_unknown"].severity == "warns"
+
+
+def test_a_rank_the_config_does_not_say_blocks(tmp_path: Path) -> None:
+    finding = lora(tmp_path, rank=4, config={"r": 8})["rank_mismatch"]
+    assert "the factors have rank 4 and the config says 8" in finding.reason
+    assert len(finding.modules) == 4
+
+
+def test_a_rank_pattern_is_honoured(tmp_path: Path) -> None:
+    patterns = {"r": 8, "rank_pattern": {"q_proj": 4, "v_proj": 4}}
+    assert "rank_mismatch" not in lora(tmp_path, rank=4, config=patterns)
+
+
+def test_factors_of_different_ranks_block(tmp_path: Path) -> None:
+    pair = {
+        f"{Q_PROJ}.lora_A.weight": random_tensor((4, 16), 1),
+        f"{Q_PROJ}.lora_B.weight": random_tensor((16, 2), 2),
+    }
+    assert "A has rank 4 and B has rank 2" in with_tensors(tmp_path, pair)["rank_mismatch"].reason
+
+
+def test_an_alpha_of_zero_blocks(tmp_path: Path) -> None:
+    assert lora(tmp_path, alpha=0)["scale_zero"].severity == "blocks"
+
+
+def test_two_patterns_for_one_module_are_a_warning(tmp_path: Path) -> None:
+    patterns = {"alpha_pattern": {"q_proj": 16, "self_attn.q_proj": 32}}
+    assert "16 and 32" in lora(tmp_path, config=patterns)["pattern_conflict"].reason
+
+
+def test_integer_factors_block(tmp_path: Path) -> None:
+    pair = {
+        f"{Q_PROJ}.lora_A.weight": ("I8", (4, 16), bytes(64)),
+        f"{Q_PROJ}.lora_B.weight": ("I8", (16, 4), bytes(64)),
+    }
+    assert "I8" in with_tensors(tmp_path, pair)["integer_weights"].reason
+
+
+@pytest.mark.parametrize("field", ["r", "lora_alpha", "target_modules"])
+def test_a_field_that_peft_would_fill_in_is_a_warning(tmp_path: Path, field: str) -> None:
+    path = tiny_lora(tmp_path, rank=8) / "adapter_config.json"
+    fields = json.loads(path.read_text())
+    del fields[field]
+    path.write_text(json.dumps(fields))
+    assert field in found(open_dir(tmp_path))["config_incomplete"].reason
+
+
+def test_a_target_without_tensors_is_a_warning(tmp_path: Path) -> None:
+    finding = lora(tmp_path, config={"target_modules": ["q_proj", "v_proj", "o_proj"]})[
+        "targets_without_tensors"
+    ]
+    assert finding.modules == ("o_proj",)
+
+
+def test_a_pattern_that_could_run_for_ever_is_a_finding_and_not_an_error(tmp_path: Path) -> None:
+    assert "for ever" in lora(tmp_path, config={"target_modules": "(a+)+b"})["pattern_refused"].reason
+
+
+def test_layers_to_transform_beside_a_pattern_is_a_warning(tmp_path: Path) -> None:
+    fields = {"target_modules": r".*\.q_proj", "layers_to_transform": [0]}
+    assert "layers_need_a_list" in lora(tmp_path, config=fields)
+
+
+def test_saved_modules_that_were_not_saved_are_a_warning(tmp_path: Path) -> None:
+    assert (
+        "score"
+        in lora(tmp_path, config={"modules_to_save": ["score"]})["saved_modules_without_tensors"].reason
+    )
+
+
+def test_one_of_the_two_heads_that_peft_lists_is_enough(tmp_path: Path) -> None:
+    head = {"base_model.model.score.weight": random_tensor((2, 16), 5)}
+    fields = {"modules_to_save": ["classifier", "score"], "task_type": "SEQ_CLS"}
+    assert set(lora(tmp_path, config=fields, extra=head)) == {"base_unknown"}
+
+
+def test_a_task_that_peft_does_not_know_is_a_warning(tmp_path: Path) -> None:
+    assert "task_unknown" in lora(tmp_path, config={"task_type": "FOO"})
+
+
+@pytest.mark.parametrize("init", ["pissa", "pissa_niter_16", "olora", "corda", "lora_ga", "loftq"])
+def test_an_initialisation_that_changed_the_base_is_a_warning(tmp_path: Path, init: str) -> None:
+    assert init in lora(tmp_path, config={"init_lora_weights": init})["depends_on_base"].reason
+
+
+def test_a_feature_that_cannot_be_merged_is_noted(tmp_path: Path) -> None:
+    assert lora(tmp_path, config={"alora_invocation_tokens": [1]})["limited_use"].severity == "notes"
+
+
+def test_a_method_without_rules_is_admitted_with_a_warning(tmp_path: Path) -> None:
+    report = check(open_dir(tiny_lora(tmp_path, config={"peft_type": "BRANDNEW"})), None)
+    assert not report.is_blocked
+    assert "method_not_described" in {finding.code for finding in report.findings}
+
+
+def test_the_page_of_codes_is_up_to_date() -> None:
+    assert (ROOT / "docs" / "checks.md").read_text() == page(), (
+        "run: python -m adaptry.checks > docs/checks.md"
+    )
+
+
+def test_every_code_says_what_to_do() -> None:
+    assert [code for code, entry in CODES.items() if not entry.meaning or not entry.remedy] == []

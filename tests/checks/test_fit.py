@@ -1,0 +1,196 @@
+"""What a check says of an adapter and the base it is to run on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adaptry.adapter.view import open_dir
+from adaptry.checkpoint import open_checkpoint
+from adaptry.checks import check
+from adaptry.fingerprint import BaseRecord
+from adaptry.fingerprinting import fingerprint
+from adaptry.report import Finding, Report
+from adaptry.testing.samples import random_tensor, tiny_base, tiny_lora, write_safetensors
+
+EMBED = "base_model.model.model.embed_tokens"
+
+
+def base(folder: Path, **options: Any) -> BaseRecord:
+    return fingerprint(open_checkpoint(tiny_base(folder / "base", **options)))
+
+
+def report(folder: Path, record: BaseRecord, **options: Any) -> Report:
+    return check(open_dir(tiny_lora(folder / "adapter", **options)), record)
+
+
+def found(folder: Path, record: BaseRecord, **options: Any) -> dict[str, Finding]:
+    return {finding.code: finding for finding in report(folder, record, **options).findings}
+
+
+def pair(path: str, fan_in: int, fan_out: int, rank: int = 4) -> dict[str, Any]:
+    """The two factors of one more module."""
+    return {
+        f"base_model.model.{path}.lora_A.weight": random_tensor((rank, fan_in), 50),
+        f"base_model.model.{path}.lora_B.weight": random_tensor((fan_out, rank), 51),
+    }
+
+
+def test_an_adapter_fits_its_base(tmp_path: Path) -> None:
+    assert report(tmp_path, base(tmp_path), targets=("q_proj", "v_proj", "down_proj")).findings == ()
+
+
+def test_another_width_is_said_once_for_each_kind_of_module(tmp_path: Path) -> None:
+    finding = found(tmp_path, base(tmp_path, hidden=32))["shape_mismatch"]
+    assert finding.severity == "blocks"
+    assert "q_proj wants inputs of 16 and this base gives 32 (2 modules)" in finding.reason
+    assert len(finding.modules) == 4
+
+
+def test_an_adapter_for_another_base_gives_few_findings(tmp_path: Path) -> None:
+    assert set(found(tmp_path, base(tmp_path, hidden=32, layers=1), layers=40)) == {
+        "module_missing",
+        "shape_mismatch",
+    }
+
+
+def test_layers_that_the_base_does_not_have_are_counted(tmp_path: Path) -> None:
+    finding = found(tmp_path, base(tmp_path, layers=2), layers=5)["module_missing"]
+    assert "it adapts layers 2 to 4, and the base has 2 layers (0 to 1)" in finding.reason
+
+
+def test_another_architecture_shows_what_both_have(tmp_path: Path) -> None:
+    record = base(tmp_path)
+    other = {
+        name.replace("model.layers", "transformer.h").replace("self_attn.q_proj", "attn.c_attn"): tensor
+        for name, tensor in record.tensors.items()
+        if "q_proj" in name
+    }
+    finding = found(tmp_path, record.model_copy(update={"tensors": other}))["module_missing"]
+    assert "model.layers.N.self_attn.q_proj" in finding.reason
+    assert "transformer.h.N.attn.c_attn.weight" in finding.reason
+
+
+def test_a_name_that_could_mean_several_weights_blocks(tmp_path: Path) -> None:
+    record = base(tmp_path)
+    two = {
+        f"{tower}.{name}": tensor for name, tensor in record.tensors.items() for tower in ("left", "right")
+    }
+    finding = found(tmp_path, record.model_copy(update={"tensors": two}))["module_ambiguous"]
+    assert "it could be any of left.model.layers.0" in finding.reason
+
+
+def test_another_declared_base_is_a_warning(tmp_path: Path) -> None:
+    adapter = open_dir(tiny_lora(tmp_path / "adapter", base_name="org/other"))
+    result = check(adapter, base(tmp_path), "org/tiny")
+    assert [finding.code for finding in result.findings] == ["base_name_differs"]
+    assert result.base == "org/tiny"
+
+
+def test_a_folder_as_declared_base_says_nothing(tmp_path: Path) -> None:
+    adapter = open_dir(tiny_lora(tmp_path / "adapter", base_name="/data/base"))
+    assert check(adapter, base(tmp_path), "org/tiny").findings == ()
+
+
+def test_a_layer_missing_from_the_file_is_a_warning(tmp_path: Path) -> None:
+    finding = found(tmp_path, base(tmp_path, layers=4), layers=3)["layers_uncovered"]
+    assert "in layers 3" in finding.reason
+    assert finding.severity == "warns"
+
+
+def test_a_layer_left_out_on_purpose_is_none(tmp_path: Path) -> None:
+    assert (
+        found(tmp_path, base(tmp_path, layers=4), layers=3, config={"layers_to_transform": [0, 1, 2]}) == {}
+    )
+
+
+def test_a_pattern_is_matched_as_peft_matches_it(tmp_path: Path) -> None:
+    pattern = {"target_modules": r"model\.layers\.\d+\.self_attn\.[qvk]_proj"}
+    finding = found(tmp_path, base(tmp_path), config=pattern)["layers_uncovered"]
+    assert set(finding.modules) == {f"model.layers.{layer}.self_attn.k_proj" for layer in (0, 1)}
+
+
+def test_saved_embeddings_with_more_rows_are_a_resized_vocabulary(tmp_path: Path) -> None:
+    rows = {f"{EMBED}.weight": random_tensor((40, 16), 5)}
+    assert (
+        "40 rows and the base has 32"
+        in found(tmp_path, base(tmp_path), extra=rows)["vocabulary_resized"].reason
+    )
+
+
+def test_saved_embeddings_of_another_width_block(tmp_path: Path) -> None:
+    rows = {f"{EMBED}.weight": random_tensor((32, 8), 5)}
+    assert found(tmp_path, base(tmp_path), extra=rows)["extra_shape"].severity == "blocks"
+
+
+def test_an_embedding_update_for_another_vocabulary_blocks(tmp_path: Path) -> None:
+    factors = {
+        f"{EMBED}.lora_embedding_A": random_tensor((4, 40), 5),
+        f"{EMBED}.lora_embedding_B": random_tensor((16, 4), 6),
+    }
+    finding = found(tmp_path, base(tmp_path), extra=factors)["shape_mismatch"]
+    assert "embed_tokens wants inputs of 40 and this base gives 32" in finding.reason
+
+
+@pytest.mark.parametrize(("token", "codes"), [(31, set()), (32, {"token_outside_vocabulary"})])
+def test_a_trained_token_must_be_in_the_vocabulary(tmp_path: Path, token: int, codes: set[str]) -> None:
+    rows = {f"{EMBED}.token_adapter.trainable_tokens_delta": random_tensor((1, 16), 5)}
+    config = {"trainable_token_indices": {"embed_tokens": [token]}}
+    assert set(found(tmp_path, base(tmp_path), extra=rows, config=config)) == codes
+
+
+def test_a_head_of_its_own_is_noted(tmp_path: Path) -> None:
+    head = {"base_model.model.score.weight": random_tensor((2, 16), 5)}
+    findings = found(tmp_path, base(tmp_path), extra=head, config={"modules_to_save": ["score"]})
+    assert findings["new_head"].severity == "notes"
+
+
+def test_a_bias_that_the_base_does_not_have_blocks(tmp_path: Path) -> None:
+    bias = {"base_model.model.model.layers.0.self_attn.q_proj.base_layer.bias": random_tensor((16,), 5)}
+    findings = found(tmp_path, base(tmp_path), extra=bias, config={"bias": "lora_only"})
+    assert findings["extra_missing"].severity == "blocks"
+
+
+def test_a_trained_bias_without_a_place_cannot_be_merged(tmp_path: Path) -> None:
+    bias = {"base_model.model.model.layers.0.self_attn.q_proj.lora_B.bias": random_tensor((16,), 5)}
+    assert "bias_without_place" in found(tmp_path, base(tmp_path), extra=bias, config={"lora_bias": True})
+
+
+def test_a_target_on_tied_embeddings_is_a_warning(tmp_path: Path) -> None:
+    targets = {"target_modules": ["q_proj", "v_proj", "lm_head"]}
+    findings = found(tmp_path, base(tmp_path, tied=True), extra=pair("lm_head", 16, 32), config=targets)
+    assert set(findings) == {"tied_embeddings"}
+
+
+def test_an_untied_head_is_a_module_like_any_other(tmp_path: Path) -> None:
+    targets = {"target_modules": ["q_proj", "v_proj", "lm_head"]}
+    assert found(tmp_path, base(tmp_path), extra=pair("lm_head", 16, 32), config=targets) == {}
+
+
+def test_a_quantised_base_is_served_and_not_merged(tmp_path: Path) -> None:
+    folder = tiny_base(tmp_path / "base")
+    checkpoint = open_checkpoint(folder)
+    tensors = {}
+    for name, info in checkpoint.tensors.items():
+        if "_proj" in name:
+            tensors[name.replace(".weight", ".qweight")] = ("I32", (2, 16), bytes(128))
+        else:
+            tensors[name] = (info.dtype, info.shape, bytes(info.size))
+    write_safetensors(folder / "model.safetensors", tensors)
+    finding = found(tmp_path, fingerprint(open_checkpoint(folder)))["base_quantised"]
+    assert finding.severity == "warns"
+    assert "qweight" in finding.reason
+
+
+def test_replicated_layers_are_not_looked_up(tmp_path: Path) -> None:
+    findings = found(tmp_path, base(tmp_path), layers=4, config={"layer_replication": [[0, 2], [0, 2]]})
+    assert set(findings) == {"layers_renumbered"}
+
+
+def test_a_report_survives_the_wire(tmp_path: Path) -> None:
+    result = report(tmp_path, base(tmp_path, hidden=32))
+    assert Report.model_validate(json.loads(result.model_dump_json())) == result
+    assert result.is_blocked

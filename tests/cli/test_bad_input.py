@@ -1,0 +1,126 @@
+"""What cannot be understood: one sentence that says what to do, and the exit code that fits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from adaptry.testing.samples import tiny_lora
+
+pytestmark = pytest.mark.usefixtures("out")
+
+
+def edit_config(folder: Path, **fields: object) -> None:
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def test_a_folder_that_is_no_adapter(run, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+
+    assert "holds no adapter" in run("push", "./empty", "acme/tone", code=3).stderr
+    assert "no folder at" in run("push", "./nowhere", "acme/tone", code=3).stderr
+
+
+def test_a_base_model_is_no_adapter_and_the_message_says_where_it_goes(run, base: Path) -> None:
+    assert "adaptry base add" in run("push", "./base", "acme/tone", code=3).stderr
+
+
+def test_a_pickle_is_refused_with_the_line_that_converts_it(run, out: Path) -> None:
+    (out / "adapter_model.safetensors").rename(out / "adapter_model.bin")
+
+    refused = run("push", "./out", "acme/tone", code=2)
+
+    assert "safetensors.torch" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("kept", [4, 100, 2000], ids=["in the length", "in the header", "in the weights"])
+def test_weights_that_are_cut_short(run, out: Path, kept: int) -> None:
+    weights = out / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:kept])
+
+    run("push", "./out", "acme/tone", code=2)
+    run("inspect", "./out", code=2)
+
+
+def test_a_config_that_says_another_rank_than_the_tensors_have(run, answer, out: Path) -> None:
+    edit_config(out, r=16)
+
+    report = answer("check", "./out", code=1)
+
+    assert any("16" in finding["reason"] for finding in report["findings"])
+    run("push", "./out", "acme/tone", code=1)
+
+
+@pytest.mark.parametrize(
+    "ref", ["tone", "acme/", "acme/tone@", "acme/tone@sha256:12", "a b/c", "acme/t@one@two"]
+)
+def test_a_ref_that_does_not_parse_shows_how_one_is_written(run, ref: str) -> None:
+    assert "a ref is namespace/name" in run("show", ref, code=2).stderr
+
+
+def test_a_bare_name_that_is_also_a_folder_shows_both_spellings(run, tmp_path: Path) -> None:
+    tiny_lora(tmp_path / "acme" / "tone")
+
+    message = run("check", "acme/tone", code=2).stderr
+
+    assert "./acme/tone" in message
+    assert "acme/tone@latest" in message
+    assert "./out" in run("inspect", "out", code=2).stderr
+
+
+def test_an_alias_that_moved_meanwhile(run, tmp_path: Path) -> None:
+    tiny_lora(tmp_path / "better", seed=2)
+    run("push", "./out", "acme/tone", "--alias", "prod")
+    run("push", "./better", "acme/tone")
+    run("alias", "set", "acme/tone@2", "prod", "--was", "1")
+
+    late = run("alias", "set", "acme/tone@2", "prod", "--was", "1", code=4)
+
+    assert "is at version 2, not at version 1; look again and retry" in late.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("push", "./out", "acme/tone", "--metric", "accuracy"), "name=number"),
+        (("push", "./out", "acme/tone", "--metric", "accuracy=good"), "name=number"),
+        (("push", "./out", "acme/tone", "--metric", "accuracy=nan"), "name=number"),
+        (("push", "./out", "acme/tone", "--metric", "=1"), "name=number"),
+        (("push", "./out", "acme/tone", "--metric", "a=1", "--metric", "a=2"), "twice"),
+        (("push", "./out", "acme/tone", "--alias", "latest"), "choose a word such as prod"),
+        (("push", "./out", "acme/tone", "--tag", "two words"), "tags"),
+        (("push", "./out", "acme/tone", "--base", "sha256:0123456789ab"), "not a whole id"),
+        (("push", "./out", "acme/tone@2"), "letters, digits"),
+        (("push", "./out", "api/tone"), "reserved"),
+        (("pull",), "give a REF"),
+        (("pull", "acme/tone", "--locked", "adaptry.lock"), "give a REF"),
+        (("lock",), "--check"),
+        (("edit", "acme/tone"), "nothing to change"),
+        (("search", "colour:red"), "colour"),
+        (("rollback", "acme/tone@3"), "acme/tone@ALIAS"),
+        (("copy", "acme/tone"), "--to-registry"),
+        (("login", "./folder"), "needs no token"),
+        (("nonsense",), "nonsense"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_call_that_makes_no_sense_is_a_usage_error(run, words: tuple[str, ...], says: str) -> None:
+    result = run(*words, code=2)
+
+    assert says in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_server_that_is_not_there(run) -> None:
+    message = run("ls", "--registry", "http://127.0.0.1:9", code=6).stderr
+
+    assert "http://127.0.0.1:9" in message
+
+
+def test_a_lock_file_that_is_not_there(run) -> None:
+    assert "adaptry lock REF" in run("pull", "--locked", "adaptry.lock", code=3).stderr

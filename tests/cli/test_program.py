@@ -1,0 +1,155 @@
+"""The program as the system sees it: what it imports, how it ends, what it leaves to others."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from adaptry.errors import AdaptryError, by_code
+from adaptry_cli.exit_codes import EXIT_CODES, FAULT, MEANINGS, exit_code
+from adaptry_cli.main import COMMANDS, main
+from adaptry_cli.reference import page
+
+ADAPTRY = [sys.executable, "-m", "adaptry_cli"]
+HEAVY = ["torch", "boto3", "sqlmodel", "sqlalchemy", "alembic", "pydantic", "rich", "urllib3", "platformdirs"]
+
+
+def test_help_imports_nothing_but_click() -> None:
+    script = f"""
+import sys
+from adaptry_cli.main import main
+try:
+    main(["--help"])
+finally:
+    found = [name for name in {HEAVY!r} if name in sys.modules]
+    print(found, file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0
+    assert done.stderr == "[]\n"
+    assert "push" in done.stdout
+
+
+def test_no_command_but_those_that_compute_imports_torch(out: Path, tmp_path: Path) -> None:
+    script = """
+import sys
+from adaptry_cli.main import main
+try:
+    main(sys.argv[1:])
+finally:
+    print("torch" in sys.modules, file=sys.stderr)
+"""
+    for words in (["push", "./out", "acme/tone"], ["check", "./out"], ["ls"], ["search", "method:lora"]):
+        done = subprocess.run(
+            [sys.executable, "-c", script, *words], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.stderr.splitlines()[-1] == "False"
+        assert done.returncode == 0
+
+
+def test_every_command_says_in_the_list_what_it_says_itself() -> None:
+    for section in COMMANDS.values():
+        for name, (_, line) in section.items():
+            command = main.get_command(None, name)  # type: ignore[arg-type]  # the table needs no context
+            assert command is not None
+            assert command.get_short_help_str(200) == line
+
+
+def test_the_reference_page_is_up_to_date() -> None:
+    written = Path(__file__).parents[2] / "docs" / "cli.md"
+
+    assert written.read_text(encoding="utf-8") == page(), "run: python -m adaptry_cli.reference > docs/cli.md"
+
+
+def test_every_error_has_an_exit_code_that_is_documented() -> None:
+    for kind in by_code().values():
+        code = exit_code(kind("a sentence"))
+        assert code in MEANINGS
+        assert (code == FAULT) == (kind is AdaptryError)
+    assert {code for _, code in EXIT_CODES} <= MEANINGS.keys()
+
+
+class Interrupting(io.BytesIO):
+    """A person who presses Ctrl-C instead of typing."""
+
+    def read1(self, size: int | None = -1) -> bytes:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_command_says_so_by_its_exit_code(run) -> None:
+    result = run("login", "https://registry.example", stdin=Interrupting(), code=130)
+
+    assert "Traceback" not in result.stderr
+
+
+def test_a_fault_of_ours_is_one_line_unless_asked_for_more(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(COMMANDS["Run"], "doctor", ("nowhere:doctor", ""))  # type: ignore[arg-type]
+
+    result = run("doctor", code=70)
+
+    assert result.stderr.startswith("error: ModuleNotFoundError")
+    assert "ADAPTRY_DEBUG=1" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(out: Path, tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [*ADAPTRY, "inspect", "./out"],
+        cwd=tmp_path,
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(write)
+
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_doctor_finds_nothing_wrong_here(answer) -> None:
+    assert {one["verdict"] for one in answer("doctor")} <= {"ok", "warns"}
+
+
+def test_doctor_says_what_must_be_mended(run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    result = run("doctor", "--registry", "./file/registry", code=1)
+
+    assert "fails" in result.stdout
+
+
+def test_the_script_for_every_shell_is_printed(run) -> None:
+    for shell in ("bash", "zsh", "fish"):
+        assert "_ADAPTRY_COMPLETE" in run("completion", shell).stdout
+
+
+def test_names_of_the_embedded_registry_are_completed(
+    run, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("push", "./out", "acme/tone")
+    monkeypatch.setenv("COMP_WORDS", "adaptry show acme/")
+    monkeypatch.setenv("COMP_CWORD", "2")
+    monkeypatch.setenv("_ADAPTRY_COMPLETE", "bash_complete")
+
+    assert run().stdout == "plain,acme/tone\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no file modes")
+def test_a_kept_token_is_for_its_user_only(home: Path) -> None:
+    from adaptry_cli import credentials
+
+    path = credentials.keep("https://registry.example/", "adr_pat_x")
+
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert credentials.token_for("https://registry.example") == "adr_pat_x"
+    assert credentials.forget("https://registry.example")
+    assert credentials.token_for("https://registry.example") is None

@@ -1,0 +1,84 @@
+"""A server started, used and stopped by the commands."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.usefixtures("out")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """`adaptry serve` on a free port: its address, and the process."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "adaptry_cli", "serve", "--data", str(tmp_path / "served"), "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    yield process.stdout.readline().strip(), process
+    process.kill()
+    process.communicate()
+
+
+def test_the_same_adapter_has_the_same_digest_over_http(run, answer, tmp_path: Path, server) -> None:
+    url, process = server
+    here = run("push", "./out", "acme/tone").stdout
+
+    run("ls", "--registry", url, code=5)
+    run("login", url, "--token-file", str(tmp_path / "served" / "admin-token"))
+    there = run("push", "./out", "acme/tone", "--registry", url).stdout
+    run("pull", "acme/tone", "--to", "./tone", "--registry", url)
+
+    assert there == here
+    for path in (tmp_path / "tone").iterdir():
+        assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes()
+    assert answer("whoami", "--registry", url)["role"] == "admin"
+    assert {one["verdict"] for one in answer("doctor", "--registry", url)} == {"ok"}
+
+    run("logout", url)
+    run("ls", "--registry", url, code=5)
+
+    process.send_signal(signal.SIGINT)
+    _, story = process.communicate(timeout=30)
+    assert process.returncode in (0, 130)
+    assert "Traceback" not in story
+
+
+def test_a_token_opens_what_it_was_made_for_until_it_is_revoked(run, answer, tmp_path: Path, server) -> None:
+    url, _ = server
+    data = str(tmp_path / "served")
+    secret = run("token", "create", "ci", "--role", "writer", "--namespace", "acme", "--data", data).stdout
+
+    run("login", url, stdin=secret)
+    run("push", "./out", "acme/tone", "--registry", url)
+    run("push", "./out", "other/tone", "--registry", url, code=5)
+
+    (made,) = [one for one in answer("token", "ls", "--data", data) if one["name"] == "ci"]
+    assert secret.strip().endswith(made["last_four"])
+    run("token", "revoke", str(made["id"]), "--data", data)
+    assert {one["name"]: one["revoked_at"] is None for one in answer("token", "ls", "--data", data)}[
+        "ci"
+    ] is False
+
+
+def test_a_wrong_token_is_not_kept(run, server, home: Path) -> None:
+    url, _ = server
+
+    run("login", url, stdin="adr_pat_nonsense", code=5)
+    run("login", url, stdin="two words", code=2)
+
+    assert not (home / "credentials.json").exists()
+
+
+def test_tokens_are_not_made_through_a_server(run) -> None:
+    result = run("--registry", "https://registry.example", "token", "ls", code=2)
+
+    assert "--data DIR" in result.stderr

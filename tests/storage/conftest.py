@@ -1,0 +1,42 @@
+"""Where a test's registry is, and processes that push to it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from adaptry.testing.samples import tiny_lora
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "registry"
+
+
+@pytest.fixture
+def loras(tmp_path: Path) -> Callable[[int], list[Path]]:
+    """Makes that many different adapters."""
+    return lambda count: [tiny_lora(tmp_path / f"lora-{seed}", seed=seed) for seed in range(count)]
+
+
+@pytest.fixture
+def start(folder: Path) -> Start:
+    """Starts a process that pushes folders to the test's registry under a name."""
+
+    def begin(name: str, folders: list[Path], **environment: str) -> subprocess.Popen[str]:
+        script = Path(__file__).with_name("pushing.py")
+        return subprocess.Popen(
+            [sys.executable, str(script), str(folder), name, *map(str, folders)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **environment},
+        )
+
+    return begin

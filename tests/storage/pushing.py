@@ -1,0 +1,23 @@
+"""A process that pushes adapters one after another and prints the digest of each that was acknowledged.
+
+python pushing.py REGISTRY NAME FOLDER…
+"""
+
+from __future__ import annotations
+
+import sys
+
+from adaptry.adapter.view import open_dir
+from adaptry.connect import open_local
+from adaptry.transfer import push
+
+
+def main(registry: str, name: str, *folders: str) -> None:
+    opened = open_local(registry)
+    for folder in folders:
+        pushed = push(opened, open_dir(folder), name)
+        print(pushed.version.number, pushed.version.digest, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

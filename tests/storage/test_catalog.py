@@ -1,0 +1,102 @@
+"""Opening a catalog: migrated, durable, shared; and what it refuses to open."""
+
+from __future__ import annotations
+
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine
+
+from adaptry.catalog.database import Catalog
+from adaptry.catalog.migrate import KNOWN
+from adaptry.catalog.rows import Row
+from adaptry.errors import Corrupt, Incompatible, Unavailable
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "catalog.sqlite"
+
+
+def test_the_migrations_make_the_tables_that_the_code_means(path: Path) -> None:
+    Catalog.at(path).close()
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Row.metadata) == []
+    engine.dispose()
+
+
+def test_every_migration_is_known_in_its_order() -> None:
+    config = Config()
+    config.set_main_option("script_location", "adaptry.catalog:migrations")
+    scripts = ScriptDirectory.from_config(config).walk_revisions()
+    assert tuple(script.revision for script in scripts)[::-1] == KNOWN
+
+
+def test_many_who_open_a_new_catalog_at_once_all_succeed(path: Path) -> None:
+    with ThreadPoolExecutor(6) as pool:
+        for catalog in pool.map(lambda _: Catalog.at(path), range(6)):
+            catalog.close()
+
+
+def test_a_schema_from_the_future_is_refused_with_the_remedy(path: Path) -> None:
+    Catalog.at(path).close()
+    change(path, "UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(Incompatible, match="upgrade adaptry"):
+        Catalog.at(path)
+
+
+def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
+    path.write_bytes(b"not a database at all, only text" * 100)
+    with pytest.raises(Corrupt, match="not a sound SQLite database"):
+        Catalog.at(path)
+
+
+def test_a_place_that_is_no_folder_is_refused(path: Path) -> None:
+    path.write_text("a file")
+    with pytest.raises(Unavailable, match="choose another folder"):
+        Catalog.at(path / "catalog.sqlite")
+
+
+def test_commits_survive_a_power_cut(path: Path) -> None:
+    catalog = Catalog.at(path)
+    with catalog.read() as tx:
+        found = {
+            name: tx.connection().exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "synchronous", "foreign_keys")
+        }
+    catalog.close()
+    assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
+
+
+def test_a_writer_waits_for_another_and_then_gives_up_in_words(path: Path) -> None:
+    patient, other = Catalog.at(path, busy_timeout=0.05), Catalog.at(path)
+    with other.write(), pytest.raises(Unavailable, match="busy with another writer"), patient.write():
+        pass
+    with patient.write(), other.read():
+        pass
+    patient.close()
+    other.close()
+
+
+def test_a_transaction_that_raises_changes_nothing(path: Path) -> None:
+    catalog = Catalog.at(path)
+    with pytest.raises(RuntimeError), catalog.write() as tx:
+        tx.connection().exec_driver_sql("INSERT INTO namespaces VALUES ('acme')")
+        raise RuntimeError("half-way")
+    with catalog.read() as tx:
+        assert tx.connection().exec_driver_sql("SELECT count(*) FROM namespaces").scalar() == 0
+    catalog.close()
+
+
+def change(path: Path, statement: str) -> None:
+    database = sqlite3.connect(path)
+    with database:
+        database.execute(statement)
+    database.close()

@@ -1,0 +1,90 @@
+"""Kill -9 at named and at random places: nothing half visible, nothing acknowledged lost, nothing left behind."""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from adaptry.adapter.view import open_dir
+from adaptry.connect import open_local
+from adaptry.digest import Digest
+from adaptry.errors import NotFound
+from adaptry.failpoints import NAMES
+from adaptry.integrity import verify
+from adaptry.local import LocalRegistry
+from adaptry.refs import AdapterName, ByDigest, Ref
+from adaptry.transfer import pull, push
+
+from .conftest import Start
+
+TONE = AdapterName.parse("acme/tone")
+
+
+@pytest.mark.parametrize("place", NAMES)
+def test_a_push_killed_anywhere_is_there_whole_or_not_at_all_and_can_be_repeated(
+    place: str, folder: Path, loras: Callable[[int], list[Path]], start: Start, tmp_path: Path
+) -> None:
+    (lora,) = loras(1)
+    with start(str(TONE), [lora], ADAPTRY_FAILPOINT=place) as process:
+        assert process.communicate()[0] == ""
+        assert process.returncode == -signal.SIGKILL
+
+    registry = open_local(folder)
+    assert verify(registry.catalog, registry.blobs) == ()
+    assert count(registry) == (1 if place == "revisions.after_commit" else 0)
+    assert push(registry, open_dir(lora), TONE).version.number == 1
+    pull(registry, str(TONE), tmp_path / "pulled")
+    assert list(registry.blobs.stagings()) == []
+    assert verify(registry.catalog, registry.blobs) == ()
+
+
+def test_pushes_killed_at_random_lose_nothing_that_was_acknowledged(
+    folder: Path, loras: Callable[[int], list[Path]], start: Start
+) -> None:
+    folders = loras(12)
+    acknowledged: dict[int, Digest] = {}
+    for round_ in range(3):
+        with start(str(TONE), folders[round_ * 4 :]) as process:
+            assert process.stdout is not None
+            for _ in range(random.randint(1, 4)):
+                number, digest = process.stdout.readline().split()
+                acknowledged[int(number)] = Digest.parse(digest)
+            process.kill()
+        registry = open_local(folder)
+        assert verify(registry.catalog, registry.blobs) == ()
+        registry.catalog.close()
+
+    registry = open_local(folder)
+    for number, digest in acknowledged.items():
+        version = registry.version(Ref(TONE, ByDigest(digest.hex)))
+        assert version.number == number
+        for entry in registry.detail(Ref(TONE, ByDigest(digest.hex))).manifest.files:
+            assert Digest.of_chunks(registry.read_file(TONE, digest, entry.path)) == entry.sha256
+
+
+def test_processes_that_push_at_once_get_different_numbers(
+    folder: Path, loras: Callable[[int], list[Path]], start: Start
+) -> None:
+    folders = loras(12)
+    processes = [start(str(TONE), folders[at : at + 3]) for at in range(0, 12, 3)]
+    numbers = []
+    for process in processes:
+        with process:
+            lines = process.communicate()[0].splitlines()
+            assert process.returncode == 0
+            numbers += [int(line.split()[0]) for line in lines]
+    assert sorted(numbers) == list(range(1, 13))
+    registry = open_local(folder)
+    assert verify(registry.catalog, registry.blobs) == ()
+
+
+def count(registry: LocalRegistry) -> int:
+    """How many versions can be seen; an adapter without any is none."""
+    try:
+        return len(registry.versions(TONE).items)
+    except NotFound:
+        return 0

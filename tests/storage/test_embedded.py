@@ -1,0 +1,112 @@
+"""The embedded registry: where it is, what it cleans up, what it limits, and what `verify` finds in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from adaptry.adapter.view import open_dir
+from adaptry.blobs.local import LocalBlobs
+from adaptry.blobs.memory import MemoryBlobs
+from adaptry.catalog.database import Catalog
+from adaptry.connect import connect, open_local
+from adaptry.digest import Digest
+from adaptry.errors import NotFound, Refused, TooLarge, Unavailable
+from adaptry.integrity import verify
+from adaptry.local import LocalRegistry
+from adaptry.local.uploads import MOST_OPEN, purge
+from adaptry.refs import AdapterName, Ref
+from adaptry.settings import Settings
+from adaptry.transfer import push
+
+TONE = AdapterName.parse("acme/tone")
+DATA = b"x" * 1000
+DIGEST = Digest.of(DATA)
+
+
+def test_without_a_place_it_is_in_the_users_folder(home: Path, loras: Callable[[int], list[Path]]) -> None:
+    push(connect(), open_dir(loras(1)[0]), TONE)
+    assert sorted(path.name for path in home.iterdir() if path.name.startswith("catalog")) != []
+    assert connect(str(home)).version(Ref(TONE)).number == 1
+    assert connect(settings=Settings(registry=str(home))).adapter(TONE).versions == 1
+
+
+def test_a_place_that_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Unavailable, match="choose another folder"):
+        open_local(tmp_path / "file")
+
+
+def test_opening_removes_what_the_dead_left_and_spares_the_living(folder: Path) -> None:
+    registry = open_local(folder)
+    blobs = registry.blobs
+    session = registry.open_upload(TONE, DIGEST, len(DATA))
+    registry.append_upload(session, 0, [DATA[:10]])
+    dead, living = blobs.new_key(), blobs.new_key()
+    with blobs.staging(dead) as staged:
+        staged.append(0, [DATA])
+    with LocalBlobs(folder / "blobs").staging(living) as staged:
+        staged.append(0, [DATA])
+        again = open_local(folder)
+        assert set(blobs.stagings()) == {session.id, living}
+    assert again.open_upload(TONE, DIGEST, len(DATA)).offset == 10
+
+
+def test_a_session_idle_for_a_day_is_dropped() -> None:
+    now = [datetime(2026, 1, 1, tzinfo=UTC)]
+    registry = LocalRegistry(Catalog("sqlite://"), MemoryBlobs(), clock=lambda: now[0])
+    session = registry.open_upload(TONE, DIGEST, len(DATA))
+    session = registry.append_upload(session, 0, [DATA[:10]])
+    assert purge(registry.catalog, registry.blobs, now[0] + timedelta(hours=23)) == 0
+    assert purge(registry.catalog, registry.blobs, now[0] + timedelta(hours=25)) == 1
+    with pytest.raises(NotFound, match="idle for too long"):
+        registry.append_upload(session, 10, [DATA[10:]])
+
+
+def test_one_namespace_cannot_open_uploads_without_end() -> None:
+    registry = LocalRegistry(Catalog("sqlite://"), MemoryBlobs())
+    for number in range(MOST_OPEN):
+        registry.open_upload(TONE, Digest.of(bytes([number])), 1)
+    with pytest.raises(TooLarge, match="64 uploads are open in acme"):
+        registry.open_upload(TONE, DIGEST, len(DATA))
+    registry.open_upload(AdapterName.parse("other/tone"), DIGEST, len(DATA))
+
+
+def test_where_bases_must_be_known_a_push_on_another_is_refused(
+    folder: Path, loras: Callable[[int], list[Path]]
+) -> None:
+    registry = open_local(folder, require_known_base=True)
+    with pytest.raises(Refused, match="org/tiny is not one; register it first"):
+        push(registry, open_dir(loras(1)[0]), TONE)
+
+
+def test_a_sound_registry_verifies(folder: Path, loras: Callable[[int], list[Path]]) -> None:
+    registry = open_local(folder)
+    for lora in loras(3):
+        push(registry, open_dir(lora), TONE)
+    assert verify(registry.catalog, registry.blobs) == ()
+
+
+def test_bytes_that_changed_or_went_are_found_and_named(
+    folder: Path, loras: Callable[[int], list[Path]]
+) -> None:
+    registry = open_local(folder)
+    push(registry, open_dir(loras(1)[0]), TONE)
+    assert isinstance(registry.blobs, LocalBlobs)
+    config, weights = (entry.sha256 for entry in registry.detail(Ref(TONE)).manifest.files)
+    path = registry.blobs.path_of(weights)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    registry.blobs.delete(config)
+    problems = verify(registry.catalog, registry.blobs)
+    assert {problem.reason.split(";")[0] for problem in problems} == {
+        "its bytes have changed since they were stored",
+        "its bytes are gone",
+    }
+    assert all("acme/tone" in problem.where for problem in problems)
+    quick = verify(registry.catalog, registry.blobs, read_bytes=False)
+    assert len(quick) == 1

@@ -1,0 +1,102 @@
+"""What a folder of blobs promises beyond the contract: who may read it, what a full disk leaves, what it costs."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from adaptry.blobs.local import LocalBlobs
+from adaptry.digest import Digest
+from adaptry.errors import StorageFull
+
+DATA = b"some bytes"
+
+
+def test_only_the_owner_can_read_what_is_stored(tmp_path: Path) -> None:
+    blobs = LocalBlobs(tmp_path / "blobs")
+    blobs.put(Digest.of(DATA), [DATA])
+    modes = {
+        path.is_dir(): stat.S_IMODE(path.stat().st_mode) for path in [blobs.folder, *blobs.folder.rglob("*")]
+    }
+    assert modes == {True: 0o700, False: 0o600}
+
+
+def test_another_process_goes_on_with_a_staging_and_still_verifies_all_of_it(tmp_path: Path) -> None:
+    first, second = LocalBlobs(tmp_path), LocalBlobs(tmp_path)
+    key = first.new_key()
+    with first.staging(key) as staged:
+        staged.append(0, [DATA[:4]])
+    with second.staging(key) as staged:
+        staged.append(4, [DATA[4:]])
+        staged.publish(Digest.of(DATA))
+    assert first.read(Digest.of(DATA), 0, 100) == DATA
+
+
+def test_a_staging_that_grew_elsewhere_is_not_trusted_to_an_old_hash(tmp_path: Path) -> None:
+    first, second = LocalBlobs(tmp_path), LocalBlobs(tmp_path)
+    key = first.new_key()
+    for blobs, offset, piece in ((first, 0, DATA[:2]), (second, 2, DATA[2:4]), (first, 4, DATA[4:])):
+        with blobs.staging(key) as staged:
+            staged.append(offset, [piece])
+    with first.staging(key) as staged:
+        staged.publish(Digest.of(DATA))
+    assert first.has(Digest.of(DATA))
+
+
+def test_a_corrupt_blob_is_healed_by_sending_it_again(tmp_path: Path) -> None:
+    blobs = LocalBlobs(tmp_path)
+    digest = Digest.of(DATA)
+    blobs.put(digest, [DATA])
+    blobs.path_of(digest).write_bytes(b"rotten")
+    with blobs.staging(blobs.new_key()) as staged:
+        staged.append(0, [DATA])
+        staged.publish(digest)
+    assert blobs.read(digest, 0, 100) == DATA
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 4 MiB."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(mount)], capture_output=True, check=False
+    )
+    if made.returncode:
+        pytest.skip("a small disk needs the right to mount a tmpfs")
+    yield mount
+    subprocess.run(["umount", "--lazy", str(mount)], check=True)
+
+
+def test_a_full_disk_says_so_and_leaves_what_was_there(small_disk: Path) -> None:
+    blobs = LocalBlobs(small_disk)
+    blobs.put(Digest.of(DATA), [DATA])
+    large = [os.urandom(1 << 20)] * 6
+    with pytest.raises(StorageFull, match="no space left"):
+        blobs.put(Digest.of_chunks(large), large)
+    assert list(blobs.stagings()) == []
+    assert blobs.read(Digest.of(DATA), 0, 100) == DATA
+    blobs.put(Digest.of(large[0]), large[:1])
+
+
+def test_a_full_disk_takes_back_what_a_session_added_last_and_no_more(small_disk: Path) -> None:
+    blobs = LocalBlobs(small_disk)
+    key = blobs.new_key()
+    large = [os.urandom(1 << 20)] * 6
+    with blobs.staging(key) as staged:
+        staged.append(0, [DATA])
+        with pytest.raises(StorageFull):
+            staged.append(len(DATA), large)
+        staged.append(len(DATA), [DATA])
+        staged.publish(Digest.of(DATA + DATA))
+    assert blobs.size(Digest.of(DATA + DATA)) == 2 * len(DATA)
+
+
+def test_what_surely_does_not_fit_is_refused_before_it_is_sent(small_disk: Path) -> None:
+    with pytest.raises(StorageFull):
+        LocalBlobs(small_disk).require_room(5 << 20)

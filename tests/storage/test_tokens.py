@@ -1,0 +1,83 @@
+"""Tokens: shown once, kept as a hash, and told apart from typing errors without a look at the database."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from adaptry.catalog.database import Catalog
+from adaptry.errors import Invalid, NotFound, Unauthenticated
+from adaptry.identity import Identity
+from adaptry.tokens import create_token, identify, list_tokens, revoke_token
+
+
+@pytest.fixture
+def catalog() -> Catalog:
+    return Catalog("sqlite://")
+
+
+def test_a_token_identifies_its_holder(catalog: Catalog) -> None:
+    secret = create_token(catalog, "ci of acme", "writer", ["acme", "acme-*"], kind="ci")
+    assert secret.startswith("adr_ci_")
+    assert identify(catalog, secret) == Identity("ci of acme", "writer", ("acme", "acme-*"))
+
+
+def test_the_secret_is_stored_nowhere(tmp_path: Path) -> None:
+    catalog = Catalog.at(tmp_path / "catalog.sqlite")
+    secret = create_token(catalog, "ada", "writer", ["acme"])
+    catalog.close()
+    stored = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"ada" in stored
+    assert secret.encode() not in stored
+    assert secret[8:40].encode() not in stored
+
+
+def test_a_mistyped_token_is_told_from_an_unknown_one(catalog: Catalog) -> None:
+    secret = create_token(catalog, "ada", "writer", ["acme"])
+    for broken in (
+        secret[:-1],
+        secret[:-1] + ("a" if secret[-1] != "a" else "b"),
+        "",
+        "hunter2",
+        "adr_pat_é" + "x" * 37,
+    ):
+        with pytest.raises(Unauthenticated, match="not a whole adaptry token"):
+            identify(catalog, broken)
+    with pytest.raises(Unauthenticated, match="unknown or revoked"):
+        identify(Catalog("sqlite://"), secret)
+
+
+def test_a_revoked_token_opens_nothing(catalog: Catalog) -> None:
+    secret = create_token(catalog, "ada", "writer", ["acme"])
+    (info,) = list_tokens(catalog)
+    assert secret.endswith(info.last_four)
+    revoke_token(catalog, info.id)
+    with pytest.raises(Unauthenticated):
+        identify(catalog, secret)
+    with pytest.raises(NotFound):
+        revoke_token(catalog, info.id)
+    assert list_tokens(catalog)[0].revoked_at is not None
+
+
+def test_an_expired_token_opens_nothing(catalog: Catalog) -> None:
+    soon = datetime.now(UTC) + timedelta(milliseconds=20)
+    secret = create_token(catalog, "ada", "writer", ["acme"], soon)
+    while datetime.now(UTC) < soon:
+        pass
+    with pytest.raises(Unauthenticated, match="expired"):
+        identify(catalog, secret)
+
+
+@pytest.mark.parametrize(
+    ("name", "namespaces", "kind"),
+    [("", ["a"], "pat"), ("a", [], "pat"), ("a", ["a b"], "pat"), ("a", ["a"], "P")],
+)
+def test_a_token_that_says_nothing_is_not_made(
+    catalog: Catalog, name: str, namespaces: list[str], kind: str
+) -> None:
+    with pytest.raises(Invalid):
+        create_token(catalog, name, "reader", namespaces, kind=kind)
+    with pytest.raises(Invalid, match="expired already"):
+        create_token(catalog, "ada", "reader", ["acme"], datetime(2020, 1, 1, tzinfo=UTC))

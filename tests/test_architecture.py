@@ -1,0 +1,108 @@
+"""The shape of the code: who may import whom, what an import costs, what files may be called."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = [
+    path
+    for part in ("registry", "cli", "api", "tests", "bench", "examples")
+    for path in (ROOT / part).rglob("*.py")
+]
+HEAVY = (
+    "torch",
+    "numpy",
+    "transformers",
+    "peft",
+    "boto3",
+    "sqlmodel",
+    "sqlalchemy",
+    "alembic",
+    "fastapi",
+    "urllib3",
+)
+
+
+def modules_after(statement: str) -> set[str]:
+    """The top-level packages that a fresh interpreter holds after running `statement`."""
+    code = f"{statement}\nimport sys\nprint(*{{name.split('.')[0] for name in sys.modules}})"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(run.stdout.split())
+
+
+def test_every_import_keeps_to_the_layers() -> None:
+    run = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from importlinter.cli import lint_imports_command as lint; lint()",
+            "--no-cache",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "adaptry",
+        "adaptry.registry",
+        "adaptry.records",
+        "adaptry.query",
+        "adaptry.adapter.view",
+        "adaptry.methods",
+        "adaptry.checks",
+        "adaptry.transfer",
+    ],
+)
+def test_importing_the_light_side_loads_nothing_heavy(module: str) -> None:
+    assert modules_after(f"import {module}").isdisjoint(HEAVY)
+
+
+def test_importing_adaptry_alone_loads_no_dependency_at_all() -> None:
+    assert modules_after("import adaptry").isdisjoint((*HEAVY, "pydantic", "click", "rich", "platformdirs"))
+
+
+def test_the_embedded_registry_opens_without_torch(home: Path) -> None:
+    assert modules_after("import adaptry\nadaptry.connect()").isdisjoint(
+        ("torch", "numpy", "fastapi", "boto3")
+    )
+
+
+def test_the_server_is_made_without_torch() -> None:
+    assert modules_after("import adaptry_api.app").isdisjoint(("torch", "numpy", "transformers", "peft"))
+
+
+@pytest.mark.parametrize("word", ["utils", "helpers", "common", "manager", "service", "handler", "misc"])
+def test_no_file_is_named_for_having_no_name(word: str) -> None:
+    assert [path for path in SOURCES if re.search(rf"(^|_){word}s?$", path.stem)] == []
+
+
+def test_nothing_is_left_to_do_in_the_code() -> None:
+    marker = re.compile(r"\b(?:" + "|".join(("TO" + "DO", "FIX" + "ME", "X" * 3, "HA" + "CK")) + r")\b")
+    left = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in SOURCES
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if marker.search(line)
+    ]
+    assert left == []
+
+
+def test_every_module_says_what_it_is() -> None:
+    silent = [
+        str(path.relative_to(ROOT))
+        for path in SOURCES
+        if (text := path.read_text().strip()) and not re.match(r'r?"""\S', text)
+    ]
+    assert silent == []

@@ -1,0 +1,60 @@
+"""What transfers are tested between: two registries, one whose connection breaks, one whose bytes change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from adaptry.connect import open_local
+from adaptry.local import LocalRegistry
+from adaptry.testing.breaking import Breaking, Tampering
+from adaptry.testing.samples import tiny_lora, write_safetensors
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[LocalRegistry]:
+    opened = open_local(tmp_path / "registry")
+    yield opened
+    opened.catalog.close()
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[LocalRegistry]:
+    """A second registry."""
+    opened = open_local(tmp_path / "elsewhere")
+    yield opened
+    opened.catalog.close()
+
+
+@pytest.fixture
+def breaking(registry: LocalRegistry) -> Breaking:
+    return Breaking(registry.catalog, registry.blobs)
+
+
+@pytest.fixture
+def tampering(registry: LocalRegistry) -> Tampering:
+    return Tampering(registry.catalog, registry.blobs)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A small adapter as PEFT writes it."""
+    return tiny_lora(tmp_path / "out")
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """An adapter of a few MiB, so that its weights travel in several chunks."""
+    made = tiny_lora(tmp_path / "large")
+    module = "base_model.model.model.layers.0.self_attn.q_proj"
+    values = bytes(range(256)) * (2 << 12)
+    write_safetensors(
+        made / "adapter_model.safetensors",
+        {
+            f"{module}.lora_A.weight": ("F32", (4, 1 << 17), values),
+            f"{module}.lora_B.weight": ("F32", (1 << 17, 4), values),
+        },
+    )
+    return made

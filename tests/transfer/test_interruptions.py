@@ -1,0 +1,102 @@
+"""Connections that break and bytes that change on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+
+from adaptry import transfer
+from adaptry.adapter.view import open_dir
+from adaptry.errors import DigestMismatch, Unavailable
+from adaptry.local import LocalRegistry
+from adaptry.records import Upload
+from adaptry.refs import Ref
+from adaptry.retrying import Persistence
+from adaptry.testing.breaking import AT_ONCE, Breaking, Tampering
+
+
+class Unreachable(LocalRegistry):
+    """Takes no byte."""
+
+    def append_upload(self, upload: Upload, offset: int, chunks: Iterable[bytes]) -> Upload:
+        raise Unavailable("no route")
+
+
+def test_an_upload_that_was_cut_goes_on_where_it_stopped(breaking: Breaking, large: Path) -> None:
+    size = sum(path.stat().st_size for path in large.iterdir())
+    breaking.cuts = 4
+
+    pushed = transfer.push(breaking, open_dir(large), "acme/tone", persistence=AT_ONCE)
+
+    assert pushed.is_new
+    assert breaking.cuts == 0
+    assert breaking.sent == size
+
+
+def test_an_upload_gives_up_when_nothing_moves(breaking: Breaking, large: Path) -> None:
+    dead = Unreachable(breaking.catalog, breaking.blobs)
+
+    with pytest.raises(Unavailable, match="no route"):
+        transfer.push(dead, open_dir(large), "acme/tone", persistence=AT_ONCE)
+
+
+def test_a_push_after_a_failed_one_sends_only_the_rest(breaking: Breaking, large: Path) -> None:
+    size = sum(path.stat().st_size for path in large.iterdir())
+    breaking.cuts = 2
+    with pytest.raises(Unavailable):
+        transfer.push(breaking, open_dir(large), "acme/tone", persistence=Persistence(tries=1))
+    assert 0 < breaking.sent < size
+
+    breaking.cuts = 0
+    transfer.push(breaking, open_dir(large), "acme/tone")
+
+    assert breaking.sent == size
+
+
+def test_a_pull_that_was_cut_goes_on_where_it_stopped(
+    breaking: Breaking, large: Path, tmp_path: Path
+) -> None:
+    transfer.push(breaking, open_dir(large), "acme/tone")
+    breaking.cuts, breaking.sent = 4, 0
+
+    transfer.pull(breaking, "acme/tone", tmp_path / "tone", persistence=AT_ONCE)
+
+    assert breaking.cuts == 0
+    assert breaking.sent == sum(path.stat().st_size for path in large.iterdir())
+    weights = "adapter_model.safetensors"
+    assert (tmp_path / "tone" / weights).read_bytes() == (large / weights).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "tamper",
+    [
+        lambda chunk: bytes([chunk[0] ^ 1]) + chunk[1:],
+        lambda chunk: chunk + b"more",
+        lambda chunk: chunk[:-1],
+    ],
+    ids=["a bit turned over", "bytes added", "bytes lost"],
+)
+def test_bytes_that_changed_on_the_way_are_never_published(
+    tampering: Tampering, folder: Path, tmp_path: Path, tamper: Callable[[bytes], bytes]
+) -> None:
+    transfer.push(tampering, open_dir(folder), "acme/tone")
+    tampering.tamper = tamper
+
+    with pytest.raises(DigestMismatch):
+        transfer.pull(tampering, "acme/tone", tmp_path / "tone", persistence=AT_ONCE)
+
+    assert list(tmp_path.glob("*tone*")) == []
+
+
+def test_bytes_that_changed_on_the_way_are_not_admitted_by_a_copy(
+    tampering: Tampering, elsewhere: LocalRegistry, folder: Path
+) -> None:
+    transfer.push(tampering, open_dir(folder), "acme/tone")
+    tampering.tamper = lambda chunk: bytes([chunk[0] ^ 1]) + chunk[1:]
+
+    with pytest.raises(DigestMismatch):
+        transfer.copy(tampering, Ref.parse("acme/tone"), elsewhere, "acme/tone")
+
+    assert elsewhere.adapters().items == ()

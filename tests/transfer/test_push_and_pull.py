@@ -1,0 +1,181 @@
+"""Pushing and pulling: what arrives is what was sent, whole or not at all."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from adaptry import transfer
+from adaptry.adapter.view import open_dir
+from adaptry.errors import Conflict, DigestMismatch, InvalidRef, NotFound
+from adaptry.local import LocalRegistry
+from adaptry.manifest import BaseClaim
+from adaptry.records import PushOptions
+from adaptry.refs import AdapterName, Ref
+from adaptry.testing.samples import tiny_lora, write_safetensors
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_what_is_pulled_is_what_was_pushed_and_nothing_else(
+    registry: LocalRegistry, folder: Path, tmp_path: Path
+) -> None:
+    before = files(folder)
+    (folder / "optimizer.pt").write_bytes(b"state")
+    pushed = transfer.push(registry, open_dir(folder), "acme/tone")
+
+    version = transfer.pull(registry, "acme/tone", tmp_path / "tone")
+
+    assert version.digest == pushed.version.digest
+    assert files(tmp_path / "tone") == before
+
+
+def test_the_same_files_again_are_the_version_they_were(registry: LocalRegistry, folder: Path) -> None:
+    first = transfer.push(registry, open_dir(folder), "acme/tone")
+    again = transfer.push(registry, open_dir(folder), "acme/tone")
+
+    assert (first.is_new, again.is_new) == (True, False)
+    assert again.version.number == first.version.number == 1
+
+
+def test_the_base_that_the_config_names_is_claimed(registry: LocalRegistry, folder: Path) -> None:
+    transfer.push(registry, open_dir(folder), "acme/tone")
+
+    assert registry.detail(Ref.parse("acme/tone")).manifest.base == BaseClaim(name="org/tiny")
+
+
+def test_a_folder_on_somebodys_machine_is_not_claimed_as_a_base(
+    registry: LocalRegistry, tmp_path: Path
+) -> None:
+    trained = tiny_lora(tmp_path / "out", base_name="/somewhere/models/base")
+
+    transfer.push(registry, open_dir(trained), "acme/tone")
+
+    assert registry.detail(Ref.parse("acme/tone")).manifest.base is None
+
+
+def test_a_file_that_changes_while_it_is_pushed_is_refused(registry: LocalRegistry, folder: Path) -> None:
+    weights = folder / "adapter_model.safetensors"
+    hashed: list[str] = []
+
+    def train_on(text: str, done: int, total: int) -> None:
+        hashed.append(text)
+        if text == "hashing adapter_model.safetensors" and done == total:
+            with weights.open("rb+") as file:
+                file.seek(-4, 2)
+                file.write(b"\1\2\3\4")
+
+    with pytest.raises(DigestMismatch):
+        transfer.push(registry, open_dir(folder), "acme/tone", progress=train_on)
+
+    assert "uploading adapter_model.safetensors" in hashed
+    with pytest.raises(NotFound):
+        registry.version(Ref.parse("acme/tone"))
+
+
+def test_bytes_that_are_there_are_not_sent_again(registry: LocalRegistry, folder: Path) -> None:
+    transfer.push(registry, open_dir(folder), "acme/tone")
+    (folder / "README.md").write_text("# Tone\n")
+    told: list[str] = []
+
+    transfer.push(
+        registry, open_dir(folder), "acme/tone", progress=lambda text, done, total: told.append(text)
+    )
+
+    assert [text for text in told if text.startswith("uploading")] == ["uploading README.md"]
+
+
+def test_pulling_where_the_same_files_are_is_no_work(
+    registry: LocalRegistry, folder: Path, tmp_path: Path
+) -> None:
+    transfer.push(registry, open_dir(folder), "acme/tone")
+    transfer.pull(registry, "acme/tone", tmp_path / "tone")
+    transfer.pull(registry, "acme/tone", tmp_path / "tone")
+
+    assert registry.adapter(AdapterName.parse("acme/tone")).downloads == 1
+
+
+def test_another_adapter_is_replaced_only_when_asked(
+    registry: LocalRegistry, folder: Path, tmp_path: Path
+) -> None:
+    transfer.push(registry, open_dir(folder), "acme/tone")
+    target = tiny_lora(tmp_path / "tone", rank=8)
+    before = files(target)
+
+    with pytest.raises(Conflict, match="--force"):
+        transfer.pull(registry, "acme/tone", target)
+    assert files(target) == before
+
+    transfer.pull(registry, "acme/tone", target, force=True)
+    assert files(target) == files(folder)
+
+
+def test_files_that_are_no_adapters_are_never_replaced(
+    registry: LocalRegistry, folder: Path, tmp_path: Path
+) -> None:
+    transfer.push(registry, open_dir(folder), "acme/tone")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "thesis.txt").write_text("years of work")
+
+    with pytest.raises(Conflict, match="choose another place"):
+        transfer.pull(registry, "acme/tone", tmp_path / "notes", force=True)
+
+    assert (tmp_path / "notes" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_ref_that_is_not_there_leaves_no_folder(registry: LocalRegistry, tmp_path: Path) -> None:
+    with pytest.raises(NotFound):
+        transfer.pull(registry, "acme/nothing", tmp_path / "nothing")
+    with pytest.raises(InvalidRef, match="a ref is namespace/name"):
+        transfer.pull(registry, "nothing", tmp_path / "nothing")
+
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_copy_in_another_registry_has_the_same_digest(
+    registry: LocalRegistry, elsewhere: LocalRegistry, folder: Path
+) -> None:
+    pushed = transfer.push(registry, open_dir(folder), "acme/tone")
+
+    copied = transfer.copy(registry, "acme/tone@1", elsewhere, "team/tone", options=PushOptions(alias="prod"))
+
+    assert copied.version.digest == pushed.version.digest
+    assert elsewhere.version(Ref.parse("team/tone@prod")).number == 1
+
+
+def test_a_revision_opened_from_a_registry_is_the_adapter_that_was_pushed(
+    registry: LocalRegistry, folder: Path, tmp_path: Path
+) -> None:
+    adapter = open_dir(folder)
+    transfer.push(registry, adapter, "acme/tone")
+
+    opened = transfer.open_revision(registry, "acme/tone", tmp_path / "cache")
+    again = transfer.open_revision(registry, "acme/tone", tmp_path / "cache")
+
+    assert opened.spec == again.spec == adapter.spec
+    assert opened.weights_digest() == adapter.weights_digest()
+
+
+def test_memory_does_not_grow_with_the_file(registry: LocalRegistry, folder: Path, tmp_path: Path) -> None:
+    size = 96 << 20
+    rows = size // 4 // 1024
+    write_safetensors(
+        folder / "adapter_model.safetensors",
+        {
+            "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight": ("F32", (4, 1024), bytes(4 * 4096)),
+            "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight": ("F32", (rows // 4 * 1024, 4), bytes(size)),
+        },
+    )  # fmt: skip
+    adapter = open_dir(folder)
+
+    tracemalloc.start()
+    transfer.push(registry, adapter, "acme/tone")
+    transfer.pull(registry, "acme/tone", tmp_path / "tone")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak < 32 << 20
