@@ -17,7 +17,7 @@ _GENERATION = re.compile(r'"([0-9]{1,18})"')
 
 def fresh(request: Request, value: BaseModel, etag: str | None = None) -> Response:
     """`value` as JSON, or 304 where the caller has it already."""
-    body = value.model_dump_json().encode()
+    body = value.model_dump_json(by_alias=True).encode()
     tag = f'"{etag}"' if etag else _tag(body)
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
     if tag in request.headers.get("if-none-match", ""):
@@ -32,7 +32,7 @@ def require_seen(request: Request, find: Callable[[], BaseModel]) -> None:
     no generation.
     """
     match = request.headers.get("if-match")
-    if match is not None and match not in ("*", _tag(find().model_dump_json().encode())):
+    if match is not None and match not in ("*", _tag(find().model_dump_json(by_alias=True).encode())):
         raise Stopped(412, "it has changed since you saw it; look again and retry")
 
 

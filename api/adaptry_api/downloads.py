@@ -35,7 +35,7 @@ async def file_answer(
         asked = None
     part = part_of(asked, entry.size)
     if part is None and asked:
-        detail = f"the file has {entry.size:,} bytes, and none of them is in that range"
+        detail = f"{entry.path} is {entry.size:,} bytes; it cannot be read from there"
         return problem(
             request_id(request), 416, errors.Invalid.code, detail, {"Content-Range": f"bytes */{entry.size}"}
         )

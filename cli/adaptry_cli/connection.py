@@ -33,7 +33,10 @@ def connect_to(where: str | None) -> Registry:
     from adaptry.connect import connect
 
     settings = settings_for(where)
-    return connect(settings.registry, settings)
+    registry = connect(settings.registry, settings)
+    if context := click.get_current_context(silent=True):
+        context.call_on_close(registry.close)
+    return registry
 
 
 def settings_for(where: str | None) -> Settings:

@@ -49,7 +49,11 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
         "rollback": ("alias:rollback", "Move an alias back to where it was."),
         "metrics": ("metrics:metrics", "Log and show metrics of a version."),
     },
+    "Make": {
+        "merge": ("merge:merge", "Merge adapters into their base's weights."),
+    },
     "Run": {
+        "demo": ("demo.story:demo", "Show the whole job on a real model."),
         "serve": ("serve:serve", "Serve the registry over HTTP."),
         "token": ("token:token", "Create, list and revoke a server's tokens."),
         "login": ("login:login", "Keep a token for a server."),

@@ -11,7 +11,8 @@ from adaptry.refs import ByDigest
 from adaptry.registry import Registry
 from adaptry_cli.arguments import made, means_folder
 from adaptry_cli.connection import registry_option
-from adaptry_cli.out import json_option, progress, say, say_json, say_table, size, tell
+from adaptry_cli.out import json_option, progress, say, say_json, size, tell
+from adaptry_cli.tables import say_table
 
 if TYPE_CHECKING:
     from adaptry.merging.merge import Source

@@ -112,4 +112,6 @@ def _opened(data: Path | None) -> LocalRegistry:
         where is None or not is_server(where),
         f"tokens are made on the server's own machine, in its folder (--data DIR), not through {where}",
     )
-    return open_local(where or data_folder())
+    registry = open_local(where or data_folder())
+    click.get_current_context().call_on_close(registry.close)
+    return registry

@@ -28,6 +28,7 @@ def landing(target: Path, *, replace: bool = False) -> Iterator[Path]:
     Raises `Conflict` if there is something at `target` already, unless it is an empty folder, or `replace` is set
     and it is an adapter's folder; `StorageFull`; `Unavailable` where the place cannot be written.
     """
+    target = target.absolute()
     check_free(target, replace=replace)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -52,6 +53,10 @@ def check_free(target: Path, *, replace: bool = False) -> None:
         return
     if not target.is_dir():
         raise Conflict(f"{target} is there and is not a folder; choose another place")
+    if target.samefile(Path.cwd()):
+        raise Conflict(
+            f"{target} is the current folder, which cannot be replaced; name one inside or beside it"
+        )
     if not any(target.iterdir()):
         return
     if not (target / CONFIG).is_file():

@@ -101,14 +101,14 @@ def pin(registry: Registry, refs: Iterable[Ref]) -> Lock:
 def moved(registry: Registry, lock: Lock) -> tuple[Moved, ...]:
     """The pins that no longer hold."""
     found = []
-    for pin in lock.pins:
+    for entry in lock.pins:
         try:
-            now = registry.version(Ref.parse(pin.ref))
+            now = registry.version(Ref.parse(entry.ref))
         except (NotFound, Conflict):
-            found.append(Moved(pin=pin))
+            found.append(Moved(pin=entry))
             continue
-        if now.digest != pin.digest:
-            found.append(Moved(pin=pin, now=now))
+        if now.digest != entry.digest:
+            found.append(Moved(pin=entry, now=now))
     return tuple(found)
 
 

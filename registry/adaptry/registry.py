@@ -36,6 +36,9 @@ Owner = AdapterName | Digest
 class Registry(ABC):
     """Versioned adapters and the bases they fit. Pages hold at most `limit` (1 to 200) items."""
 
+    def close(self) -> None:  # noqa: B027  what holds nothing open has nothing to do
+        """Lets go of files and connections; a registry that is not closed does so when it is collected."""
+
     # Adapters
 
     @abstractmethod

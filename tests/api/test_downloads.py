@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapter.view import Adapter
-from adaptry.errors import DigestMismatch
+from adaptry.errors import DigestMismatch, Invalid
 from adaptry.refs import AdapterName
 from adaptry.transfer import pull, push
 from adaptry_api.ranges import Part, part_of
@@ -85,8 +85,11 @@ def test_the_client_reads_from_the_middle_to_the_end_and_nothing_past_it(
 ) -> None:
     registry = server.registry()
     digest = registry.versions(NAME).items[0].digest
-    for start in (0, 1, len(weights) - 1, len(weights), len(weights) + 5):
+    for start in (0, 1, len(weights) - 1, len(weights)):
         assert b"".join(registry.read_file(NAME, digest, WEIGHTS, start)) == weights[start:]
+    for start in (-1, len(weights) + 1):
+        with pytest.raises(Invalid, match="cannot be read from"):
+            registry.read_file(NAME, digest, WEIGHTS, start)
 
 
 def test_a_flipped_bit_in_the_store_is_noticed_and_nothing_is_written(

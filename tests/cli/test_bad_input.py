@@ -122,5 +122,12 @@ def test_a_server_that_is_not_there(run) -> None:
     assert "http://127.0.0.1:9" in message
 
 
+def test_the_current_folder_is_no_place_to_pull_to(run, tmp_path: Path) -> None:
+    run("push", "./out", "acme/tone")
+
+    assert "current folder" in run("pull", "acme/tone", "--to", ".", "--force", code=4).stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_a_lock_file_that_is_not_there(run) -> None:
     assert "adaptry lock REF" in run("pull", "--locked", "adaptry.lock", code=3).stderr

@@ -44,7 +44,9 @@ def make_base(tmp_path: Path) -> Make:
 def make_adapter(tmp_path: Path) -> Make:
     """`make_adapter(base, name, **LoraConfig fields)` saves a LoRA with PEFT whose B is not zero."""
 
-    def make(base: Path, name: str = "adapter", seed: int = 1, embeddings: Any = "auto", **fields: Any) -> Path:
+    def make(
+        base: Path, name: str = "adapter", seed: int = 1, embeddings: Any = "auto", **fields: Any
+    ) -> Path:
         model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype="auto")
         torch.manual_seed(seed)
         adapted = peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", **fields))

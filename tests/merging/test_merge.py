@@ -18,11 +18,14 @@ from adaptry.merging.recipe import Input, Recipe
 from .conftest import Make, merged_by_peft, peft, tensors_of, torch, transformers
 
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+CPU = How()
 KERNELS = ["torch", "llvm"]
 
 
-def merged(base: Path, inputs: list[tuple[Path, float]], target: Path, how: How = How(), **recipe: Any) -> Any:
-    written = Recipe(base=str(base), inputs=tuple(Input(source=str(path), weight=w) for path, w in inputs), **recipe)
+def merged(base: Path, inputs: list[tuple[Path, float]], target: Path, how: How = CPU, **recipe: Any) -> Any:
+    written = Recipe(
+        base=str(base), inputs=tuple(Input(source=str(path), weight=w) for path, w in inputs), **recipe
+    )
     sources = [Source(Weighted(open_dir(path), weight, path.name)) for path, weight in inputs]
     return merge(written, open_checkpoint(base), sources, target, how)
 
@@ -34,7 +37,9 @@ def assert_same_bits(found: dict[str, Any], wanted: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["fp32", "bf16", "fp16"]
+)
 @pytest.mark.parametrize(
     "fields",
     [
@@ -66,7 +71,9 @@ def test_a_merged_gpt2_whose_layers_are_conv1d_is_pefts(
     kernel: str, make_base: Make, make_adapter: Make, tmp_path: Path
 ) -> None:
     base = make_base("gpt2", torch.bfloat16)
-    adapter = make_adapter(base, r=4, lora_alpha=6, target_modules=["c_attn", "c_proj", "c_fc"], fan_in_fan_out=True)
+    adapter = make_adapter(
+        base, r=4, lora_alpha=6, target_modules=["c_attn", "c_proj", "c_fc"], fan_in_fan_out=True
+    )
     merged(base, [(adapter, 1.0)], tmp_path / "out", How(kernel=kernel))
     wanted = merged_by_peft(base, adapter)
     assert_same_bits(tensors_of(tmp_path / "out"), wanted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,9 +20,8 @@ from adaptry.local import LocalRegistry
 from adaptry.refs import AdapterName, ByDigest, Ref
 from adaptry.transfer import pull, push
 
-from .conftest import Start
-
 TONE = AdapterName.parse("acme/tone")
+Start = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.mark.parametrize("place", NAMES)

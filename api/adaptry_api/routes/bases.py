@@ -67,9 +67,7 @@ def list_all(registry: CallersRegistry, cursor: Cursor = None, limit: Limit = 50
 
 
 @ROUTES.get("/find", response_model=BaseInfo)
-def find(
-    request: Request, registry: CallersRegistry, key: Annotated[str, Query(min_length=1, max_length=512)]
-) -> Response:
+def find(request: Request, registry: CallersRegistry, key: Annotated[str, Query(max_length=512)]) -> Response:
     """By name, id, or the beginning of an id."""
     return fresh(request, registry.base(key))
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from adaptry.progress import Progress, no_progress
 from adaptry_cli.demo.batches import Model, Tokenizer, encode
 from adaptry_cli.demo.quiet import libraries
 from adaptry_cli.demo.tasks import Example, Task
 
-Progress = Callable[[int, int, str], None]
 
 _BATCH = 20
 _MOST_THREADS = 8  # more only wait for each other on matrices this small
@@ -34,12 +34,12 @@ def load(folder: Path, adapter: Path | None = None) -> tuple[Model, Tokenizer]:
         return model.eval(), tokenizer
 
 
-def measure(folder: Path, task: Task, adapter: Path | None = None, progress: Progress | None = None) -> float:
+def measure(folder: Path, task: Task, adapter: Path | None = None, progress: Progress = no_progress) -> float:
     """The task's metric for a checkpoint on disk, alone or with an adapter."""
     return evaluate(*load(folder, adapter), task, progress)
 
 
-def evaluate(model: Model, tokenizer: Tokenizer, task: Task, progress: Progress | None = None) -> float:
+def evaluate(model: Model, tokenizer: Tokenizer, task: Task, progress: Progress = no_progress) -> float:
     """The task's metric on its held-out examples: accuracy from 0 to 1, or perplexity per token."""
     import torch
 
@@ -47,11 +47,9 @@ def evaluate(model: Model, tokenizer: Tokenizer, task: Task, progress: Progress 
     scores: list[float] = []
     with libraries(), torch.inference_mode():
         for start in range(0, len(examples), _BATCH):
-            if progress:
-                progress(start, len(examples), f"judging {task.name}")
+            progress(f"judging {task.name}", start, len(examples))
             scores += _scores(model, tokenizer, task, examples[start : start + _BATCH])
-    if progress:
-        progress(len(examples), len(examples), f"judged {task.name}")
+    progress(f"judging {task.name}", len(examples), len(examples))
     mean = sum(scores) / len(scores)
     return mean if task.metric == "accuracy" else math.exp(mean)
 

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from adaptry.progress import Progress
 from adaptry_cli.demo.batches import Batch, Model, Tokenizer, encode
-from adaptry_cli.demo.judging import Progress, evaluate, load
+from adaptry_cli.demo.judging import evaluate, load
 from adaptry_cli.demo.model import BASE
 from adaptry_cli.demo.quiet import libraries
 from adaptry_cli.demo.tasks import Example, Task
@@ -32,7 +33,7 @@ class Tuning:
 
 # What the demo trains: two shapes of LoRA, and a second version of the first that was given more time.
 PACKAGE_FIRST = Tuning(rank=8, alpha=16, targets=("q_proj", "v_proj"), steps=40)
-PACKAGE_SECOND = Tuning(rank=8, alpha=16, targets=("q_proj", "v_proj"), steps=120, seed=1)
+PACKAGE_SECOND = Tuning(rank=8, alpha=16, targets=("q_proj", "v_proj"), steps=90, seed=1)
 SUMMARY = Tuning(rank=16, alpha=24, targets=("q_proj", "k_proj", "v_proj", "o_proj"), steps=50)
 
 
@@ -95,7 +96,7 @@ def _fit(model: Model, batches: Sequence[Batch], tuning: Tuning, progress: Progr
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        progress(step + 1, len(batches), f"{text}, loss {float(loss):.2f}")
+        progress(f"{text}, loss {float(loss):.2f}", step + 1, len(batches))
 
 
 def _batches(tokenizer: Tokenizer, examples: Sequence[Example], tuning: Tuning) -> Iterator[Batch]:

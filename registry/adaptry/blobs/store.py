@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self
 
+from adaptry.blobs.beside import Beside
 from adaptry.digest import Digest
 from adaptry.errors import DigestMismatch, OffsetMismatch
 
@@ -138,19 +139,25 @@ class Staged(ABC):
             raise OffsetMismatch(
                 f"{self.offset:,} bytes have arrived, so go on at {self.offset}, not at {offset}", self.offset
             )
-        for chunk in chunks:
-            whole = memoryview(chunk).cast("B")
-            for at in range(0, len(whole), CHUNK):
-                piece = whole[at : at + CHUNK]
-                try:
-                    self._write(piece)
-                except BaseException:
-                    self._truncate(offset)
-                    self.offset, self._hasher = offset, None if offset else hashlib.sha256()
-                    raise
-                self.offset += len(piece)
-                if self._hasher:
-                    self._hasher.update(piece)
+        with Beside(self._hasher) as beside:
+            for chunk in chunks:
+                whole = memoryview(chunk).cast("B")
+                for at in range(0, len(whole), CHUNK):
+                    piece = whole[at : at + CHUNK]
+                    beside.update(piece)
+                    self._add(piece, offset)
+                if not isinstance(chunk, bytes):
+                    beside.settle()  # its owner may fill it anew
+
+    def _add(self, piece: memoryview, start: int) -> None:
+        """Writes a piece; if that fails, the staging is again as it was at `start`."""
+        try:
+            self._write(piece)
+        except BaseException:
+            self._truncate(start)
+            self.offset, self._hasher = start, None if start else hashlib.sha256()
+            raise
+        self.offset += len(piece)
 
     def publish(self, digest: Digest) -> None:
         """Makes the staged bytes the blob `digest`, durably; or raises `DigestMismatch` and keeps nothing."""

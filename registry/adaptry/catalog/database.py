@@ -9,6 +9,7 @@ for the one before it, then gives up as `Unavailable`; readers see one moment an
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -33,7 +34,8 @@ class Catalog:
         """Raises `Incompatible` (a newer schema), `Unavailable` (cannot be opened, or would not be durable)."""
         self.url = url
         in_memory = url in ("sqlite://", "sqlite:///:memory:")
-        options: dict[str, Any] = {"poolclass": StaticPool} if in_memory else {}  # keywords of create_engine
+        # Keywords of create_engine. A server has more threads than a pool has places: none of them waits for one.
+        options: dict[str, Any] = {"poolclass": StaticPool} if in_memory else {"max_overflow": -1}
         engine = create_engine(
             url,
             connect_args={"timeout": busy_timeout, "check_same_thread": False, "cached_statements": 512},
@@ -43,6 +45,7 @@ class Catalog:
         # One connection is the whole database in memory, so its users take turns.
         self._turn: AbstractContextManager[Any] = RLock() if in_memory else nullcontext()
         self._readers = engine
+        weakref.finalize(self, engine.dispose)  # whoever forgets a catalog need not close it
         self._writers = engine.execution_options(**{sqlite.WRITES: True})
         with sqlite.opening(url), sqlite.errors_translated(url):
             migrate(self._readers, self._writers)
@@ -65,6 +68,7 @@ class Catalog:
         It holds the write lock from its beginning, so what it reads stays true until it commits.
         """
         with self._turn, sqlite.errors_translated(self.url), _session(self._writers) as session:
+            session.connection()  # begins now, not at the first statement
             yield session
             session.commit()
 

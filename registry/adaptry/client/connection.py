@@ -107,13 +107,15 @@ class Connection:
 
     def receive(self, path: str, start: int) -> Iterator[bytes]:
         """A file from `start` on, in pieces of at most 1 MiB. The answer's status is looked at before this returns."""
+        if start < 0:
+            raise Invalid(f"a file cannot be read from {start}")
         headers = {"Range": f"bytes={start}-"} if start else {}
-        response = self._request(
-            "GET", path, None, headers, again=True, patience=READ_SECONDS, empty_at_end=True
-        )
+        response = self._request("GET", path, None, headers, again=True, patience=READ_SECONDS, may_end=True)
         if response.status == 416:
-            response.drain_conn()
-            return iter(())
+            body = self._whole(response)
+            if response.headers.get("Content-Range") == f"bytes */{start}":
+                return iter(())  # the end, exactly
+            raise answers.error_of(response.status, response.headers, body, self.url)
         if start and response.status != 206:
             response.close()
             raise Unavailable(f"{self.url} does not go on from the middle of a file; is a proxy in between?")
@@ -143,9 +145,9 @@ class Connection:
         *,
         again: bool,
         patience: float,
-        empty_at_end: bool = False,
+        may_end: bool = False,
     ) -> urllib3.BaseHTTPResponse:
-        """An answer whose status says yes (or 416, if `empty_at_end`), its body not read yet."""
+        """An answer whose status says yes (or 416, if `may_end`), its body not read yet."""
         sent = {
             "User-Agent": f"adaptry/{__version__}",
             "Accept": f"application/json, {wire.PROBLEM}",
@@ -169,7 +171,7 @@ class Connection:
             )
         except (HTTPError, OSError) as error:
             raise self._unreachable(error) from error
-        if response.status < 300 or (response.status == 416 and empty_at_end):
+        if response.status < 300 or (response.status == 416 and may_end):
             wire.check_server(response.headers, self.url)
             return response
         raise answers.error_of(response.status, response.headers, self._whole(response), self.url)

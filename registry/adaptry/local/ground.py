@@ -39,6 +39,9 @@ class Ground(Registry):
         self.require_known_base = require_known_base
         self.clock = clock
 
+    def close(self) -> None:
+        self.catalog.close()
+
     def readable(self, tx: Transaction, name: AdapterName) -> Line:
         """The adapter, if it is there and may be read. Raises `NotFound`, with the same words for both."""
         line = adapters.find(tx, name)

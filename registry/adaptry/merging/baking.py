@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.digest import Digest
-from adaptry.merging.kernels import Bench, Kernels, rows_of
+from adaptry.errors import InvalidWeights
+from adaptry.merging.kernels import Bench, Kernels, rows_of, weight_of
 from adaptry.merging.layout import Piece, Update
 from adaptry.merging.output import Output, Step
 from adaptry.merging.planning import Plan
 from adaptry.progress import Progress, no_progress
-from adaptry.tensors.lane import Factor, Term, Weight, row_blocks
+from adaptry.tensors.lane import Factor, Term, row_blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,8 @@ def bake(
 ) -> tuple[Written, ...]:
     """Writes the plan's weight files into `folder`, which exists and holds none of them.
 
-    Raises `OSError` (no space, say) with files half written: the caller fills a folder that is published by rename.
+    Raises `OSError` (no space, say) and `InvalidWeights` (a file that is cut while it is read) with files half
+    written: the caller fills a folder that is published by rename.
     """
     workers = threads or os.cpu_count() or 1
     with contextlib.ExitStack() as opened:
@@ -72,23 +74,28 @@ class _Work:
         self._free = [output for output in outputs if output.steps]
         self._changed = threading.Condition()
         self._busy = 0
-        self._done = 0
+        self._done = sum(len(file.header) for file in plan.files)
         self._error: BaseException | None = None
 
     def run(self, workers: int) -> None:
-        with self._kernels.at_work():
+        with self._kernels.at_work(self._plan.changed):
             threads = [threading.Thread(target=self._work, daemon=True) for _ in range(workers)]
             for thread in threads:
                 thread.start()
-            for thread in threads:
-                thread.join()
+            try:
+                for thread in threads:
+                    thread.join()
+            except BaseException as error:  # Ctrl-C; before files are closed, nobody may be writing to them
+                self._stop(error)
+                for thread in threads:
+                    thread.join()
+                raise
         if self._error is not None:
             raise self._error
 
     def _work(self) -> None:
         try:
-            changed = (piece for file in self._plan.files for piece in file.pieces if not piece.is_copy)
-            bench = self._kernels.bench(changed)
+            bench = self._kernels.bench(self._plan.changed)
             while (taken := self._take()) is not None:
                 output, step = taken
                 if step.piece is None:
@@ -97,9 +104,12 @@ class _Work:
                     _bake_piece(step.piece, output, bench, self._kernels.block)
                 self._give_back(output, step)
         except BaseException as error:  # noqa: BLE001  (raised again by the thread that waits)
-            with self._changed:
-                self._error = self._error or error
-                self._changed.notify_all()
+            self._stop(error)
+
+    def _stop(self, error: BaseException) -> None:
+        with self._changed:
+            self._error = self._error or error
+            self._changed.notify_all()
 
     def _take(self) -> tuple[Output, Step] | None:
         """The next step of the file with most left; None when there is none to come."""
@@ -131,10 +141,8 @@ class _Work:
 def _bake_piece(piece: Piece, output: Output, bench: Bench, block: int) -> None:
     """Streams one weight through a lane, block by block."""
     rows, row_bytes = rows_of(piece)
-    columns = row_bytes * piece.source.numel // max(1, piece.source.size)
-    weight = Weight(piece.source.dtype, piece.dtype, columns, piece.is_transposed)
-    lane = bench.lane(weight, [_term(update) for update in piece.updates])
-    row_out = columns * piece.size // max(1, piece.source.numel)
+    lane = bench.lane(weight_of(piece), [_term(update) for update in piece.updates])
+    row_out = row_bytes * piece.size // piece.source.size
     for first, count in row_blocks(rows, row_bytes, block):
         size = count * row_bytes
         output.read(piece.shard, lane.source[:size], piece.source.start + first * row_bytes)
@@ -148,4 +156,7 @@ def _term(update: Update) -> Term:
 def _factor(update: Update, role: str) -> Factor:
     name = update.module.tensors[role]
     info = update.adapter.tensors[name]
-    return Factor(update.adapter.tensor_bytes(name), info.dtype, info.shape)
+    data = update.adapter.tensor_bytes(name)
+    if len(data) != info.size:
+        raise InvalidWeights(f"the adapter's {name} became shorter while it was read; is it being written?")
+    return Factor(data, info.dtype, info.shape)

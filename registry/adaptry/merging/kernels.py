@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,20 +12,40 @@ from adaptry.merging.layout import Piece
 from adaptry.tensors.lane import BLOCK, Lane, Term, Weight, room_for
 
 _TORCH_REMEDY = "merging needs torch: pip install 'adaptry[torch]'"
+_LLVM_TAKES = (
+    "the llvm kernel takes weights that keep their dtype, rows of a multiple of 32 elements, and ranks "
+    "that are at most 256 together"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Kernels:
-    """Makes a thread's lanes: the first that takes a piece bakes it. `block` is bytes of W at a time."""
+    """Makes a thread's lanes: the first that takes a piece bakes it. `block` is bytes of W at a time.
+
+    `asked` is the kernel that was asked for by name, if any.
+    """
 
     names: tuple[str, ...]
     block: int
     makers: tuple[Callable[[int], Lane], ...]
+    asked: str | None = None
+
+    def check(self, pieces: Iterable[Piece]) -> None:
+        """Raises `Invalid` or `Missing` where one of these pieces to bake needs a kernel that is not here."""
+        if self.names != ("llvm",):
+            return
+        for piece in _beyond_llvm(pieces):
+            if self.asked:
+                raise Invalid(f"{piece.name} needs the torch kernel ({_LLVM_TAKES}): try --kernel auto")
+            raise Missing(f"{piece.name} needs torch ({_LLVM_TAKES}): pip install 'adaptry[torch]'")
 
     @contextlib.contextmanager
-    def at_work(self) -> Iterator[None]:
-        """While lanes work: torch, where it is used or loaded anyway, keeps to one thread a lane."""
-        if "torch" in self.names and "torch" in sys.modules:
+    def at_work(self, pieces: Iterable[Piece]) -> Iterator[None]:
+        """While lanes bake these pieces: torch, where one of them needs it, keeps to one thread a lane."""
+        uses_torch = "torch" in self.names and (
+            "llvm" not in self.names or any(True for _ in _beyond_llvm(pieces))
+        )
+        if uses_torch:
             from adaptry.tensors.torch_lane import one_thread_each
 
             with one_thread_each():
@@ -55,10 +74,19 @@ class Bench:
             if number not in self._lanes:
                 self._lanes[number] = make(self._room)
             lane = self._lanes[number]
-            if lane.takes(weight, terms):
+            if lane.takes(weight, sum(term.down.shape[0] for term in terms)):
                 lane.begin(weight, terms)
                 return lane
-        raise Invalid(f"no kernel bakes {weight.source_dtype} into {weight.dtype}")
+        raise AssertionError(f"no kernel bakes {weight}, and `Kernels.check` comes first")
+
+
+def _beyond_llvm(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Those that the llvm lane leaves to torch, which takes every piece of a plan."""
+    from adaptry.tensors.llvm_lane import LlvmLane
+
+    for piece in pieces:
+        if not LlvmLane.takes(weight_of(piece), sum(update.module.rank for update in piece.updates)):
+            yield piece
 
 
 def rows_of(piece: Piece) -> tuple[int, int]:
@@ -68,6 +96,13 @@ def rows_of(piece: Piece) -> tuple[int, int]:
         return shape[0], piece.source.size // shape[0]
     width = piece.source.size // max(1, piece.source.numel)
     return piece.source.numel, width
+
+
+def weight_of(piece: Piece) -> Weight:
+    """What a lane must know of a piece."""
+    _, row_bytes = rows_of(piece)
+    columns = row_bytes * piece.source.numel // max(1, piece.source.size)
+    return Weight(piece.source.dtype, piece.dtype, columns, piece.is_transposed)
 
 
 def choose(device: str = "cpu", kernel: str = "auto") -> Kernels:
@@ -81,13 +116,16 @@ def choose(device: str = "cpu", kernel: str = "auto") -> Kernels:
         makers.append(("llvm", _llvm))
     elif kernel == "llvm":
         raise Missing("the llvm kernel needs llvmlite and numpy: pip install 'adaptry[torch]'")
-    if kernel != "llvm":
+    if kernel != "llvm" and _has("torch"):
         makers.append(("torch", _torch))
-    return Kernels(tuple(name for name, _ in makers), BLOCK, tuple(make for _, make in makers))
+    if not makers:
+        raise Missing(_TORCH_REMEDY)
+    names, lanes = zip(*makers, strict=True)
+    return Kernels(names, BLOCK, lanes, None if kernel == "auto" else kernel)
 
 
 def _has(module: str) -> bool:
-    return module in sys.modules or importlib.util.find_spec(module) is not None
+    return importlib.util.find_spec(module) is not None
 
 
 def _llvm(room: int) -> Lane:
@@ -97,8 +135,6 @@ def _llvm(room: int) -> Lane:
 
 
 def _torch(room: int) -> Lane:
-    if not _has("torch"):
-        raise Missing(_TORCH_REMEDY)
     from adaptry.tensors.torch_lane import TorchLane
 
     return TorchLane(room)

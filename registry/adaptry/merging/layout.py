@@ -48,7 +48,7 @@ class Piece:
     @property
     def is_copy(self) -> bool:
         """Whether the bytes are the base's."""
-        return not self.updates and self.dtype == self.source.dtype
+        return not self.updates and (self.dtype == self.source.dtype or not self.source.numel)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from adaptry.checkpoint import Checkpoint
 from adaptry.digest import Digest
+from adaptry.errors import Conflict
 from adaptry.landing import check_free, landing
 from adaptry.manifest import FileEntry
 from adaptry.merging.baking import bake
@@ -52,11 +53,12 @@ def merge(
     """Writes the merged checkpoint to `target`, with `adaptry_merge.json` beside its weights.
 
     Nothing is written unless everything fits. Raises what `plan` raises, `Missing` (no torch), `Conflict` (something
-    is at `target`), `StorageFull`, `Unavailable`.
+    is at `target`), `InvalidWeights` (a file that became shorter since), `StorageFull`, `Unavailable`.
     """
-    check_free(target)
+    _check_new(target)
     decided = decide(recipe, checkpoint, sources)
     kernels = choose(how.device, how.kernel)
+    kernels.check(decided.changed)
     with landing(target) as folder:
         written = bake(decided, folder, kernels, hashing=how.hashing, threads=how.threads, progress=progress)
         write_side_files(decided, folder)
@@ -77,3 +79,10 @@ def decide(recipe: Recipe, checkpoint: Checkpoint, sources: Sequence[Source]) ->
         dtype=recipe.dtype,
         max_shard_size=recipe.max_shard_size,
     )
+
+
+def _check_new(target: Path) -> None:
+    """A merge replaces nothing: a model someone may be loading is no place to write."""
+    if target.is_dir() and any(target.iterdir()):
+        raise Conflict(f"{target} is there already and not empty; choose another place, or remove it first")
+    check_free(target)

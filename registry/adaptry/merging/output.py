@@ -6,9 +6,9 @@ just written from. No write is larger than 1 MiB: larger ones were up to ten tim
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
+import io
 import os
 import queue
 import threading
@@ -17,8 +17,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from adaptry.adapter.content import open_regular
 from adaptry.checkpoint import Checkpoint
 from adaptry.digest import Digest
+from adaptry.errors import InvalidWeights
 from adaptry.merging.layout import OutputFile, Piece
 
 _CHUNK = 256 << 10
@@ -46,14 +48,14 @@ class Output:
         self.steps = deque(_steps(file, None if hashing else _KERNEL_COPY))
         self.left = file.size
         self._shards = {name: checkpoint.folder / name for name in {piece.shard for piece in file.pieces}}
-        self._open: dict[str, int] = {}
+        self._open: dict[str, io.FileIO] = {}
         self._hash = hashlib.sha256() if hashing else None
         self._background: _Background | None = None
         self._target = os.open(folder / file.name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
         try:
             _allocate(self._target, file.size)
             for name, path in self._shards.items():
-                self._open[name] = os.open(path, os.O_RDONLY)
+                self._open[name] = open_regular(path)
             self.write(file.header, 0)
         except BaseException:
             self.close()
@@ -65,9 +67,15 @@ class Output:
             self._background = _Background(self._hash)
 
     def read(self, shard: str, into: memoryview, at: int) -> None:
-        """Fills `into` from the base. Raises `OSError` where the base's file has become shorter."""
-        if os.preadv(self._open[shard], [into], at) != len(into):
-            raise OSError(errno.EIO, f"{self._shards[shard]} became shorter while it was read")
+        """Fills `into` from the base. Raises `InvalidWeights` where the base's file has become shorter."""
+        done = 0
+        while done < len(into):
+            count = os.preadv(self._open[shard].fileno(), [into[done:]], at + done)
+            if not count:
+                raise InvalidWeights(
+                    f"{self._shards[shard]} became shorter while it was read; is something still writing it?"
+                )
+            done += count
 
     def write(self, data: memoryview | bytes, at: int) -> None:
         """In order, where the file is hashed."""
@@ -101,13 +109,12 @@ class Output:
         return Digest(self._hash.hexdigest()) if self._hash is not None else None
 
     def close(self) -> None:
-        """Again is a no-op."""
+        """Once, when no thread works on it any more."""
         if self._background is not None:
             self._background.finish()
-        for descriptor in [*self._open.values(), self._target]:
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
-        self._open = {}
+        for file in self._open.values():
+            file.close()
+        os.close(self._target)
 
     def _copy_in_kernel(self, shard: str, at: int, end: int, shift: int) -> int:
         """How far the kernel got: to `end`, or nowhere on systems and filesystems that cannot."""
@@ -115,7 +122,9 @@ class Output:
             return at
         try:
             while at < end:
-                copied = os.copy_file_range(self._open[shard], self._target, end - at, at, at + shift)
+                copied = os.copy_file_range(
+                    self._open[shard].fileno(), self._target, end - at, at, at + shift
+                )
                 if not copied:
                     break
                 at += copied
@@ -182,5 +191,11 @@ def _cut(step: Step, most: int | None) -> Iterator[Step]:
 
 
 def _allocate(descriptor: int, size: int) -> None:
-    if hasattr(os, "posix_fallocate") and size:
+    """Claims the space, on filesystems that can: a sparse file would fill the disk half-way through."""
+    if not hasattr(os, "posix_fallocate") or not size:
+        return
+    try:
         os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise

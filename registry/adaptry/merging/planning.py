@@ -6,7 +6,7 @@ Sizes, names and dtypes of the result are known here, and whatever does not fit 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +58,11 @@ class Plan:
     @property
     def size(self) -> int:
         return sum(file.size for file in self.files)
+
+    @property
+    def changed(self) -> Iterator[Piece]:
+        """The pieces whose bytes are not the base's: baked, or cast."""
+        return (piece for file in self.files for piece in file.pieces if not piece.is_copy)
 
     @property
     def baked(self) -> int:
@@ -157,6 +162,8 @@ def _check_fit(entry: Weighted, placed: Placed, checkpoint: Checkpoint) -> None:
     if info.dtype not in PLAIN:
         raise Unsupported(f"{placed.tensor} is {info.dtype}; weights are baked in F32, F16 and BF16")
     down, up = (entry.adapter.tensors[module.tensors[role]] for role in ("A", "B"))
+    if not (down.numel and up.numel):
+        raise Refused(f"{entry.label}: the factors of {module.path} are empty, so it was never trained")
     if down.shape != (module.rank, module.fan_in) or up.shape != (module.fan_out, module.rank):
         raise Refused(
             f"{entry.label}: the factors of {module.path} do not multiply: lora_B {list(up.shape)} by "

@@ -53,9 +53,10 @@ class Lane(ABC):
 
     source: memoryview
 
+    @staticmethod
     @abstractmethod
-    def takes(self, weight: Weight, terms: Sequence[Term]) -> bool:
-        """Whether this kernel does these."""
+    def takes(weight: Weight, rank: int) -> bool:
+        """Whether this kernel bakes terms whose ranks are `rank` together (0: none) into such a weight."""
 
     @abstractmethod
     def begin(self, weight: Weight, terms: Sequence[Term]) -> None:

@@ -33,12 +33,13 @@ class LlvmLane(Lane):
         self._packed = _Packed([], False)
         self._kernel: Kernel | None = None
 
-    def takes(self, weight: Weight, terms: Sequence[Term]) -> bool:
+    @staticmethod
+    def takes(weight: Weight, rank: int) -> bool:
         return (
-            bool(terms)
+            1 <= rank <= MAX_RANK
             and weight.source_dtype == weight.dtype
+            and weight.columns > 0
             and weight.columns % WIDTH == 0
-            and sum(term.down.shape[0] for term in terms) <= MAX_RANK
         )
 
     def begin(self, weight: Weight, terms: Sequence[Term]) -> None:

@@ -33,7 +33,8 @@ class TorchLane(Lane):
         self._weight = Weight("F32", "F32", 0)
         self._factors: list[tuple[Tensor, Tensor, float]] = []
 
-    def takes(self, weight: Weight, terms: Sequence[Term]) -> bool:
+    @staticmethod
+    def takes(weight: Weight, rank: int) -> bool:
         return weight.source_dtype in DTYPES and weight.dtype in DTYPES
 
     @torch.inference_mode()

@@ -1,0 +1,43 @@
+"""Whether two ways to one model gave the same: weights bit by bit, and answers to the same tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from adaptry_cli.demo.quiet import libraries
+from adaptry_cli.demo.tasks import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Elements of weights that differ, of how many; and the largest difference of a logit."""
+
+    different: int
+    weights: int
+    largest: float
+
+
+def compare_with_peft(base: Path, adapter: Path, merged: Path, task: Task, prompts: int = 16) -> Comparison:
+    """The checkpoint in `merged` against PEFT's `merge_and_unload` of the same adapter, in the base's dtype."""
+    with libraries():
+        import torch
+        from peft import PeftModel
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+        ours = AutoModelForCausalLM.from_pretrained(merged, dtype="auto", local_files_only=True).eval()
+        plain = AutoModelForCausalLM.from_pretrained(base, dtype="auto", local_files_only=True)
+        theirs = PeftModel.from_pretrained(plain, str(adapter)).merge_and_unload().eval()
+        wanted = theirs.state_dict()
+        different = weights = 0
+        for name, weight in ours.state_dict().items():
+            different += int((weight != wanted[name]).sum())
+            weights += weight.numel()
+        largest = 0.0
+        with torch.inference_mode():
+            for example in task.held_out[:prompts]:
+                tokens = tokenizer(example.prompt, return_tensors="pt").input_ids
+                difference = (ours(tokens).logits - theirs(tokens).logits).abs().max()
+                largest = max(largest, float(difference))
+    return Comparison(different, weights, largest)

@@ -1,0 +1,43 @@
+"""A process that merges and stops in the middle: it prints `writing`, and goes on when it is given a line.
+
+python halting.py BASE ADAPTER WEIGHT TARGET SHARE
+
+It stops once SHARE (0 to 1) of the bytes have been written. An error of ours ends it with its code on stdout.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from adaptry import open_dir
+from adaptry.checkpoint import open_checkpoint
+from adaptry.errors import AdaptryError
+from adaptry.merging.merge import Source, merge
+from adaptry.merging.planning import Weighted
+from adaptry.merging.recipe import Input, Recipe
+
+
+def main(base: str, adapter: str, weight: str, target: str, share: str) -> None:
+    has_stopped = False
+
+    def stop_once(_: str, done: int, total: int) -> None:
+        nonlocal has_stopped
+        if not has_stopped and done >= float(share) * total:
+            has_stopped = True
+            print("writing", flush=True)
+            sys.stdin.readline()
+
+    strength = float(weight)
+    recipe = Recipe(base=base, inputs=(Input(source=adapter, weight=strength),))
+    source = Source(Weighted(open_dir(adapter), strength, adapter))
+    try:
+        merge(recipe, open_checkpoint(base), [source], Path(target), progress=stop_once)
+    except AdaptryError as error:
+        sys.exit(f"{error.code}: {error.message}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,328 @@
+"""What a merge would get wrong it refuses: with the reason a person reads, before anything is written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adaptry import open_dir
+from adaptry.checkpoint import open_checkpoint
+from adaptry.errors import AdaptryError, Conflict, Invalid, Refused, Unsupported
+from adaptry.merging.merge import How, Source, merge
+from adaptry.merging.planning import Weighted
+from adaptry.merging.recipe import Input, Recipe, parse_dtype, parse_size
+from adaptry.testing.samples import Tensors, random_tensor, tiny_base, tiny_lora, write_safetensors
+
+LAYER = "base_model.model.model.layers.0"
+QUERY = f"{LAYER}.self_attn.q_proj"
+CPU = How()
+EMBEDDING = "base_model.model.model.embed_tokens"
+
+
+def refusal(base: Path, adapter: Path, how: How = CPU, **recipe: Any) -> AdaptryError:
+    """The error of a merge of `adapter` (called ./tone) into `base`, after which nothing new is on disk."""
+    target = base.parent / "merged"
+    before = sorted(base.parent.iterdir())
+    with pytest.raises(AdaptryError) as caught:
+        merge(
+            Recipe(base="./base", inputs=(Input(source="./tone"),), **recipe),
+            open_checkpoint(base),
+            [Source(Weighted(open_dir(adapter), 1.0, "./tone"))],
+            target,
+            how,
+        )
+    assert sorted(base.parent.iterdir()) == before
+    return caught.value
+
+
+def tensor(*shape: int) -> tuple[str, tuple[int, ...], bytes]:
+    return random_tensor(shape, seed=7)
+
+
+def dropped(first: str) -> str:
+    return (
+        f"./tone has 1 tensors that a LoRA merge would drop (first: {first}); nothing is left out silently: "
+        "remove them, or merge with PEFT"
+    )
+
+
+def unbaked(*traits: str) -> str:
+    return (
+        f"./tone uses {', '.join(traits)}, which the streaming merge does not bake yet; "
+        "merge it with PEFT's merge_and_unload"
+    )
+
+
+VARIANTS: dict[str, tuple[dict[str, Any], Tensors, str]] = {
+    "DoRA": ({"use_dora": True}, {f"{QUERY}.lora_magnitude_vector": tensor(16)}, unbaked("dora")),
+    "aLoRA": ({"alora_invocation_tokens": [1, 2]}, {}, unbaked("alora")),
+    "PiSSA": ({"init_lora_weights": "pissa_niter_4"}, {}, unbaked("pissa")),
+    "modules_to_save": (
+        {"modules_to_save": ["lm_head"]},
+        {"base_model.model.lm_head.weight": tensor(32, 16)},
+        unbaked("modules_to_save"),
+    ),
+    "a bias": ({"bias": "lora_only"}, {f"{QUERY}.base_layer.bias": tensor(16)}, unbaked("bias")),
+    "a bias of lora_B": (
+        {"lora_bias": True},
+        {f"{QUERY}.lora_B.bias": tensor(16)},
+        unbaked("lora_bias"),
+    ),
+    "saved embeddings": ({}, {f"{EMBEDDING}.weight": tensor(32, 16)}, unbaked("saved_embedding")),
+    "trainable tokens": (
+        {"trainable_token_indices": [1, 2]},
+        {f"{EMBEDDING}.token_adapter.trainable_tokens_delta": tensor(2, 16)},
+        unbaked("trainable_tokens"),
+    ),
+    "an embedding": (
+        {},
+        {f"{EMBEDDING}.lora_embedding_A": tensor(4, 32), f"{EMBEDDING}.lora_embedding_B": tensor(16, 4)},
+        unbaked("embedding"),
+    ),
+    "a convolution": (
+        {},
+        {f"{LAYER}.conv.lora_A.weight": tensor(4, 16, 3), f"{LAYER}.conv.lora_B.weight": tensor(16, 4, 1)},
+        unbaked("conv"),
+    ),
+    "target_parameters": (
+        {"target_parameters": ["mlp.experts.gate_up_proj"]},
+        {
+            f"{LAYER}.mlp.experts.lora_A.weight": tensor(8, 16),
+            f"{LAYER}.mlp.experts.lora_B.weight": tensor(32, 8),
+        },
+        unbaked("parameter", "target_parameters"),
+    ),
+    "a key no rule knows": ({}, {f"{QUERY}.lora_Q.weight": tensor(4)}, dropped(f"{QUERY}.lora_Q.weight")),
+    "a key that PEFT would not find": (
+        {},
+        {f"base_model.model.{QUERY}.lora_A.weight": tensor(4, 16)},
+        dropped(f"base_model.model.{QUERY}.lora_A.weight"),
+    ),
+    "half a pair": (
+        {},
+        {f"{LAYER}.self_attn.k_proj.lora_A.weight": tensor(4, 16)},
+        dropped(f"{LAYER}.self_attn.k_proj.lora_A.weight"),
+    ),
+    "factors of two ranks": (
+        {},
+        {f"{QUERY}.lora_B.weight": tensor(16, 3)},
+        "./tone: the factors of model.layers.0.self_attn.q_proj do not multiply: lora_B [16, 3] by lora_A [4, 16]",
+    ),
+    "factors of rank 0": (
+        {},
+        {f"{QUERY}.lora_A.weight": ("F32", (0, 16), b""), f"{QUERY}.lora_B.weight": ("F32", (16, 0), b"")},
+        "./tone: the factors of model.layers.0.self_attn.q_proj are empty, so it was never trained",
+    ),
+    "factors of integers": (
+        {},
+        {f"{QUERY}.lora_A.weight": ("I8", (4, 16), bytes(64))},
+        "./tone: the factors of model.layers.0.self_attn.q_proj are I8 and F32, not floats",
+    ),
+    "another method": (
+        {"peft_type": "IA3"},
+        {},
+        "./tone is ia3; merging into weights is there for LoRA so far. Serve it with its own library",
+    ),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_what_is_not_a_plain_lora_is_named_with_the_way_out(variant: str, tmp_path: Path) -> None:
+    config, extra, sentence = VARIANTS[variant]
+    adapter = tiny_lora(tmp_path / "tone", config=config, extra=extra)
+
+    error = refusal(tiny_base(tmp_path / "base"), adapter)
+
+    assert error.message == sentence
+    assert isinstance(error, Refused | Unsupported)
+
+
+def test_an_adapter_without_a_module_would_change_nothing(tmp_path: Path) -> None:
+    adapter = tiny_lora(tmp_path / "tone", targets=())
+
+    error = refusal(tiny_base(tmp_path / "base"), adapter)
+
+    assert error.message == "./tone adapts no module, so merging it would change nothing"
+
+
+def test_a_base_of_another_width_is_not_the_one_it_was_trained_on(tmp_path: Path) -> None:
+    base = tiny_base(tmp_path / "base", hidden=32)
+
+    error = refusal(base, tiny_lora(tmp_path / "tone"))
+
+    assert isinstance(error, Refused)
+    assert error.message == (
+        "./tone: model.layers.0.self_attn.q_proj changes a weight of 16×16, and "
+        f"model.layers.0.self_attn.q_proj.weight in {base} is 32×32: this is not the base it was trained on"
+    )
+
+
+def test_a_base_of_fewer_layers_is_not_the_one_it_was_trained_on(tmp_path: Path) -> None:
+    base = tiny_base(tmp_path / "base", layers=1)
+
+    error = refusal(base, tiny_lora(tmp_path / "tone"))
+
+    assert isinstance(error, Refused)
+    assert error.message == (
+        f"./tone: 2 of its 4 modules are not in {base} (first: model.layers.1.self_attn.q_proj); "
+        "is this the base it was trained on? `adaptry check` says more"
+    )
+
+
+def test_a_quantised_base_takes_no_merge(tmp_path: Path) -> None:
+    base = tiny_base(tmp_path / "base")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "gptq"}}))
+
+    error = refusal(base, tiny_lora(tmp_path / "tone"))
+
+    assert isinstance(error, Unsupported)
+    assert error.message == (
+        f"{base} is quantised (gptq), and a merge into quantised weights would not be what was trained: "
+        "merge into the unquantised base, then quantise the result"
+    )
+
+
+def fp8_base(folder: Path) -> Path:
+    """A base with one weight in FP8, and a config that does not say so."""
+    tiny_base(folder, layers=1)
+    name = "model.layers.0.self_attn.q_proj.weight"
+    write_safetensors(folder / "model.safetensors", {name: ("F8_E4M3", (16, 16), bytes(256))})
+    return folder
+
+
+def test_a_weight_in_fp8_takes_no_update(tmp_path: Path) -> None:
+    adapter = tiny_lora(tmp_path / "tone", layers=1, targets=("q_proj",))
+
+    error = refusal(fp8_base(tmp_path / "base"), adapter)
+
+    assert isinstance(error, Unsupported)
+    assert error.message == (
+        "model.layers.0.self_attn.q_proj.weight is F8_E4M3; weights are baked in F32, F16 and BF16"
+    )
+
+
+def test_a_weight_in_fp8_is_not_cast(tmp_path: Path) -> None:
+    adapter = tiny_lora(tmp_path / "tone", layers=1, targets=("q_proj",))
+
+    error = refusal(fp8_base(tmp_path / "base"), adapter, dtype="BF16")
+
+    assert error.message == (
+        "--dtype casts F32, F16 and BF16 weights; model.layers.0.self_attn.q_proj.weight is F8_E4M3"
+    )
+
+
+@pytest.mark.parametrize("there", ["a file", "a model", "an adapter"])
+def test_a_place_that_is_taken_stays_as_it_is(there: str, tmp_path: Path) -> None:
+    base, adapter, target = tiny_base(tmp_path / "base"), tiny_lora(tmp_path / "tone"), tmp_path / "merged"
+    match there:
+        case "a file":
+            target.write_text("mine")
+        case "a model":
+            tiny_base(target)
+        case _:
+            tiny_lora(target)
+
+    error = refusal(base, adapter)
+
+    assert isinstance(error, Conflict)
+    assert str(target) in error.message and "choose another place" in error.message
+    assert "--force" not in error.message
+
+
+def test_weights_that_are_all_zero_are_no_merge() -> None:
+    with pytest.raises(ValueError, match="all weights are 0, so the result would be the base"):
+        Recipe(base="./base", inputs=(Input(source="./a", weight=0), Input(source="./b", weight=0)))
+
+
+@pytest.mark.parametrize("text", ["int8", "fp8", "", "float64"])
+def test_a_dtype_that_is_not_written_shows_those_that_are(text: str) -> None:
+    with pytest.raises(Invalid, match=r"not a dtype we write: .* \(float32, float16 or bfloat16\)"):
+        parse_dtype(text)
+
+
+@pytest.mark.parametrize("text", ["5 tons", "-1GB", "", "GB", "1e9"])
+def test_a_size_that_is_none_shows_how_one_is_written(text: str) -> None:
+    with pytest.raises(Invalid, match=r"not a size: .* \(write 5GB, 512MiB or a number of bytes\)"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "nonsense"])
+def test_a_device_that_is_not_there_is_named(device: str, tmp_path: Path) -> None:
+    error = refusal(tiny_base(tmp_path / "base"), tiny_lora(tmp_path / "tone"), How(device=device))
+
+    assert isinstance(error, Invalid)
+    assert error.message.startswith(f"torch cannot use the device {device!r} here: ")
+
+
+def test_a_kernel_of_another_name_is_none(tmp_path: Path) -> None:
+    error = refusal(tiny_base(tmp_path / "base"), tiny_lora(tmp_path / "tone"), How(kernel="numba"))
+
+    assert error.message == "no kernel called 'numba': auto, torch or llvm"
+
+
+@pytest.mark.parametrize("why", ["its rank", "its width", "a cast"])
+def test_what_the_llvm_kernel_does_not_take_fails_before_anything_is_written(
+    why: str, tmp_path: Path
+) -> None:
+    hidden = 16 if why == "its width" else 32
+    base = tiny_base(tmp_path / "base", hidden=hidden, layers=1)
+    adapter = tiny_lora(tmp_path / "tone", hidden=hidden, layers=1, rank=257 if why == "its rank" else 4)
+
+    error = refusal(base, adapter, How(kernel="llvm"), dtype="F16" if why == "a cast" else None)
+
+    assert isinstance(error, Invalid)
+    assert "needs the torch kernel (the llvm kernel takes weights that keep their dtype" in error.message
+    assert error.message.endswith("try --kernel auto")
+
+
+def merged_without(modules: list[str], base: Path, adapter: Path, *options: str) -> tuple[int, str]:
+    """Exit code and stderr of `adaptry merge` in an interpreter in which `modules` are not installed."""
+    code = (
+        f"import sys\nfor name in {modules!r}: sys.modules[name] = None\n"
+        "from adaptry_cli.main import main\nmain(sys.argv[1:])"
+    )
+    target = str(base.parent / "merged")
+    words = ["merge", "--base", str(base), str(adapter), "-o", target, *options]
+    run = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False, timeout=60
+    )
+    return run.returncode, run.stderr
+
+
+@pytest.mark.parametrize(
+    ("modules", "options", "hidden", "sentence"),
+    [
+        (["torch", "llvmlite"], (), 32, "merging needs torch: pip install 'adaptry[torch]'"),
+        (["torch"], ("--kernel", "torch"), 32, "merging needs torch: pip install 'adaptry[torch]'"),
+        (["torch"], ("--device", "cuda"), 32, "merging needs torch: pip install 'adaptry[torch]'"),
+        (["torch"], (), 16, "at most 256 together): pip install 'adaptry[torch]'"),
+        (["llvmlite"], ("--kernel", "llvm"), 32, "llvmlite and numpy: pip install 'adaptry[torch]'"),
+    ],
+    ids=["nothing", "no torch", "no torch for a device", "no torch for odd widths", "no llvmlite"],
+)
+def test_what_is_not_installed_is_said_with_the_line_that_installs_it(
+    modules: list[str], options: tuple[str, ...], hidden: int, sentence: str, tmp_path: Path
+) -> None:
+    base = tiny_base(tmp_path / "base", hidden=hidden)
+    adapter = tiny_lora(tmp_path / "tone", hidden=hidden)
+
+    code, story = merged_without(modules, base, adapter, *options)
+
+    assert (code, story.rstrip().endswith(sentence)) == (8, True), story
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "tone"]
+
+
+@pytest.mark.parametrize("modules", [["torch"], ["llvmlite"]], ids=["no torch", "no llvmlite"])
+def test_one_kernel_is_enough(modules: list[str], tmp_path: Path) -> None:
+    base, adapter = tiny_base(tmp_path / "base", hidden=32), tiny_lora(tmp_path / "tone", hidden=32)
+
+    code, story = merged_without(modules, base, adapter)
+
+    assert code == 0, story
+    assert (tmp_path / "merged" / "model.safetensors").exists()
