@@ -18,7 +18,7 @@ from pathlib import Path
 
 from adaptry.checkpoint import open_checkpoint
 from adaptry.fingerprinting import fingerprint
-from adaptry.hashing import full_hashes
+from adaptry.fingerprinting.hashing import full_hashes
 from adaptry.testing.samples import tiny_base, write_safetensors
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from adaptry.adapter.view import open_dir
 from adaptry.client import HttpRegistry
-from adaptry.connect import open_local
+from adaptry.opening import open_local
 from adaptry.testing.samples import tiny_lora, write_safetensors
 from adaptry.transfer import pull, push
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import anyio
 
 from adaptry import tokens
-from adaptry.connect import open_local
 from adaptry.identity import ANONYMOUS, Identity
+from adaptry.opening import open_local
 from adaptry.registry import Registry
 from adaptry_api.auth import Callers
 from adaptry_api.settings import ServerSettings

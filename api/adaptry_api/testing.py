@@ -18,9 +18,9 @@ import urllib3
 
 from adaptry import tokens
 from adaptry.client import HttpRegistry
-from adaptry.connect import open_local
 from adaptry.errors import Unavailable
 from adaptry.identity import Role
+from adaptry.opening import open_local
 from adaptry_api.serve import bind, server_of, url_of
 from adaptry_api.settings import ServerSettings
 

@@ -19,7 +19,7 @@ Source = Ref | Path
 """An adapter in a registry, or in a folder."""
 
 
-class _Word(click.ParamType[Any, Any]):
+class _Word(click.ParamType):  # type: ignore[type-arg]  # subscriptable since click 8.5
     """A word that one of ours parses; its error is ours too. (`Any`: each kind has its own value.)"""
 
     def shell_complete(

@@ -30,7 +30,7 @@ def registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def connect_to(where: str | None) -> Registry:
     """The registry at `where`, or the one this call is about anyway."""
-    from adaptry.connect import connect
+    from adaptry.opening import connect
 
     settings = settings_for(where)
     registry = connect(settings.registry, settings)

@@ -12,7 +12,7 @@ from adaptry.fingerprint import BaseRecord
 from adaptry.manifest import BaseClaim
 from adaptry.records import VersionInfo
 from adaptry.registry import Registry
-from adaptry.remote import RevisionContent
+from adaptry.transfer.remote import RevisionContent
 from adaptry_cli.arguments import Source, means_folder
 
 

@@ -10,9 +10,9 @@ from typing import Any, get_args
 import click
 
 from adaptry import tokens
-from adaptry.connect import open_local
 from adaptry.identity import Role
 from adaptry.local import LocalRegistry
+from adaptry.opening import open_local
 from adaptry.settings import data_folder
 from adaptry_cli.arguments import FOLDER, require
 from adaptry_cli.connection import is_server, settings_for

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from adaptry.adapter.view import Adapter, open_dir
-    from adaptry.connect import connect
+    from adaptry.opening import connect
     from adaptry.refs import Ref
     from adaptry.transfer import pull, push
 
 _PLACES = {
     "Adapter": "adaptry.adapter.view",
     "Ref": "adaptry.refs",
-    "connect": "adaptry.connect",
+    "connect": "adaptry.opening",
     "open_dir": "adaptry.adapter.view",
     "pull": "adaptry.transfer",
     "push": "adaptry.transfer",

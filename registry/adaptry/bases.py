@@ -17,9 +17,9 @@ from adaptry.digest import Digest
 from adaptry.errors import AdaptryError, Conflict, NotFound, TooLarge
 from adaptry.fingerprint import BaseRecord, Level
 from adaptry.fingerprinting import fingerprint
-from adaptry.hashing import full_hashes
+from adaptry.fingerprinting.hashing import full_hashes
+from adaptry.fingerprinting.matching import is_quantised, match
 from adaptry.manifest import MAX_FILE, FileEntry, check_path
-from adaptry.matching import is_quantised, match
 from adaptry.places import recall, remember
 from adaptry.progress import Progress, no_progress
 from adaptry.records import BaseInfo, BaseMatch
@@ -168,9 +168,9 @@ def _told(content: FolderContent, name: str, size: int, progress: Progress) -> I
 
 def _fetch(registry: Registry, info: BaseInfo, folder: Path, progress: Progress) -> None:
     """The stored files in `folder`, verified, all or none."""
-    from adaptry.downloading import download
     from adaptry.landing import landing
-    from adaptry.retrying import PATIENT
+    from adaptry.transfer.downloading import download
+    from adaptry.transfer.retrying import PATIENT
 
     try:
         with landing(folder) as place:

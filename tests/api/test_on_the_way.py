@@ -15,9 +15,9 @@ from adaptry.adapter.view import Adapter, open_dir
 from adaptry.client import HttpRegistry
 from adaptry.errors import DigestMismatch
 from adaptry.refs import AdapterName
-from adaptry.retrying import Persistence
 from adaptry.testing.samples import tiny_lora
 from adaptry.transfer import pull, push
+from adaptry.transfer.retrying import Persistence
 from adaptry_api.testing import Server
 
 NAME = AdapterName.parse("acme/tone")

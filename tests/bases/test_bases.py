@@ -10,8 +10,8 @@ import pytest
 
 from adaptry.bases import find, open_base, register
 from adaptry.checkpoint import open_checkpoint
-from adaptry.connect import open_local
 from adaptry.errors import Conflict, NotFound, TooLarge
+from adaptry.opening import open_local
 from adaptry.registry import Registry
 from adaptry.testing.samples import tiny_base
 

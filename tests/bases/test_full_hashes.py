@@ -12,7 +12,7 @@ from adaptry.digest import Digest
 from adaptry.errors import InvalidWeights
 from adaptry.fingerprint import Roots
 from adaptry.fingerprinting import fingerprint
-from adaptry.hashing import full_hashes
+from adaptry.fingerprinting.hashing import full_hashes
 from adaptry.testing.samples import random_tensor, tiny_base, write_safetensors
 
 

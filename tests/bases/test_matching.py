@@ -11,8 +11,8 @@ from pathlib import Path
 from adaptry.checkpoint import open_checkpoint
 from adaptry.fingerprint import BaseRecord
 from adaptry.fingerprinting import fingerprint
-from adaptry.hashing import full_hashes
-from adaptry.matching import match
+from adaptry.fingerprinting.hashing import full_hashes
+from adaptry.fingerprinting.matching import match
 from adaptry.testing.samples import tiny_base, write_safetensors
 
 

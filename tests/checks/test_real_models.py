@@ -17,7 +17,7 @@ from adaptry.checkpoint import open_checkpoint  # noqa: E402
 from adaptry.checks import check, check_weights  # noqa: E402
 from adaptry.fingerprint import BaseRecord  # noqa: E402
 from adaptry.fingerprinting import fingerprint  # noqa: E402
-from adaptry.matching import match  # noqa: E402
+from adaptry.fingerprinting.matching import match  # noqa: E402
 from adaptry.placing import place  # noqa: E402
 
 # PEFT corrects fan_in_fan_out with a warning, and transformers deprecates what PEFT asks it for.

@@ -8,8 +8,8 @@ import pytest
 
 from adaptry.blobs.memory import MemoryBlobs
 from adaptry.catalog.database import Catalog
-from adaptry.connect import open_local
 from adaptry.local import LocalRegistry
+from adaptry.opening import open_local
 from adaptry.testing.promises.ground import MakeRegistry
 from adaptry.testing.registry_contract import RegistryContract
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from adaptry.adapter.view import open_dir
-from adaptry.connect import open_local
+from adaptry.opening import open_local
 from adaptry.transfer import push
 
 

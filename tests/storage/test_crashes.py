@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapter.view import open_dir
-from adaptry.connect import open_local
 from adaptry.digest import Digest
 from adaptry.errors import NotFound
 from adaptry.failpoints import NAMES
 from adaptry.integrity import verify
 from adaptry.local import LocalRegistry
+from adaptry.opening import open_local
 from adaptry.refs import AdapterName, ByDigest, Ref
 from adaptry.transfer import pull, push
 

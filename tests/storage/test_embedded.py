@@ -12,12 +12,12 @@ from adaptry.adapter.view import open_dir
 from adaptry.blobs.local import LocalBlobs
 from adaptry.blobs.memory import MemoryBlobs
 from adaptry.catalog.database import Catalog
-from adaptry.connect import connect, open_local
 from adaptry.digest import Digest
 from adaptry.errors import NotFound, Refused, TooLarge, Unavailable
 from adaptry.integrity import verify
 from adaptry.local import LocalRegistry
 from adaptry.local.uploads import MOST_OPEN, purge
+from adaptry.opening import connect, open_local
 from adaptry.refs import AdapterName, Ref
 from adaptry.settings import Settings
 from adaptry.transfer import push

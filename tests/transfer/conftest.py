@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.connect import open_local
 from adaptry.local import LocalRegistry
+from adaptry.opening import open_local
 from adaptry.testing.breaking import Breaking, Tampering
 from adaptry.testing.samples import tiny_lora, write_safetensors
 

@@ -13,8 +13,8 @@ from adaptry.errors import DigestMismatch, Unavailable
 from adaptry.local import LocalRegistry
 from adaptry.records import Upload
 from adaptry.refs import Ref
-from adaptry.retrying import Persistence
 from adaptry.testing.breaking import AT_ONCE, Breaking, Tampering
+from adaptry.transfer.retrying import Persistence
 
 
 class Unreachable(LocalRegistry):

@@ -11,7 +11,6 @@ from adaptry_cli.demo.batches import Model, Tokenizer, encode
 from adaptry_cli.demo.quiet import libraries
 from adaptry_cli.demo.tasks import Example, Task
 
-
 _BATCH = 20
 _MOST_THREADS = 8  # more only wait for each other on matrices this small
 

@@ -34,9 +34,9 @@ _BASE = "./smollm2"
     help="Where the demo works; its model is kept there for the next run.",
 )
 def demo(folder: Path) -> None:
-    """Show the whole job on a real model: train, push, find, check, promote, merge, serve.
+    """Show the whole job on a real model.
 
-    Takes a few minutes on two cores. Nothing outside the folder is touched, and nothing is fetched.
+    Train, push, find, check, promote, merge, serve. Takes a few minutes on two cores. Nothing outside the folder is touched, and nothing is fetched.
     """
     need_everything()
     stage = _set_up(folder.resolve())

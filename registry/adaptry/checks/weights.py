@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from adaptry.adapter.formats import WEIGHTS
 from adaptry.adapter.header import TensorInfo
 from adaptry.adapter.view import Adapter
-from adaptry.bfloat16 import float_of
 from adaptry.checks.codes import finding
 from adaptry.checks.wording import counted, folded, shortened
+from adaptry.fingerprinting.bfloat16 import float_of
 from adaptry.report import Finding
 
 _PIECE = 8 << 20

@@ -9,7 +9,7 @@ from adaptry.errors import Unavailable
 from adaptry.local import LocalRegistry
 from adaptry.records import Upload
 from adaptry.refs import AdapterName
-from adaptry.retrying import Persistence
+from adaptry.transfer.retrying import Persistence
 
 AT_ONCE = Persistence(tries=3, first_wait=0)
 """Retries without waiting."""

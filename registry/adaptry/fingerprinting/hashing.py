@@ -19,11 +19,11 @@ from dataclasses import dataclass
 
 from adaptry.adapter.content import open_regular
 from adaptry.adapter.header import FLOATS
-from adaptry.bfloat16 import converter
 from adaptry.checkpoint import Checkpoint
 from adaptry.digest import Digest
 from adaptry.errors import InvalidWeights
 from adaptry.fingerprint import BaseRecord, Roots
+from adaptry.fingerprinting.bfloat16 import converter
 from adaptry.naming import normalised
 from adaptry.progress import Progress, no_progress
 

@@ -14,7 +14,6 @@ from typing import Any
 from adaptry.adapter.content import Content, FolderContent
 from adaptry.adapter.view import Adapter, open_dir
 from adaptry.digest import Digest
-from adaptry.downloading import download
 from adaptry.errors import Conflict, NotFound
 from adaptry.landing import landing
 from adaptry.manifest import BaseClaim, FileEntry, Manifest
@@ -22,10 +21,11 @@ from adaptry.progress import Progress, no_progress
 from adaptry.records import Pushed, PushOptions, VersionDetail, VersionInfo
 from adaptry.refs import AdapterName, ByDigest, Ref, is_folder
 from adaptry.registry import Registry
-from adaptry.remote import RevisionContent
-from adaptry.retrying import PATIENT, Persistence
 from adaptry.settings import data_folder
-from adaptry.uploading import counted, upload
+from adaptry.transfer.downloading import download
+from adaptry.transfer.remote import RevisionContent
+from adaptry.transfer.retrying import PATIENT, Persistence
+from adaptry.transfer.uploading import counted, upload
 
 __all__ = ["copy", "open_revision", "pull", "push", "upload"]
 

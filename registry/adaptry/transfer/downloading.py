@@ -17,7 +17,7 @@ from typing import Self
 from adaptry.errors import DigestMismatch, Unavailable
 from adaptry.manifest import FileEntry
 from adaptry.progress import Progress
-from adaptry.retrying import Persistence
+from adaptry.transfer.retrying import Persistence
 
 _AHEAD = 8  # chunks of at most 1 MiB that wait to be hashed
 

@@ -10,7 +10,7 @@ from adaptry.errors import Conflict, DigestMismatch, NotFound, StorageFull, Unav
 from adaptry.progress import Progress, no_progress
 from adaptry.records import Upload
 from adaptry.registry import Owner, Registry
-from adaptry.retrying import PATIENT, Persistence
+from adaptry.transfer.retrying import PATIENT, Persistence
 
 
 def upload(

@@ -10,7 +10,7 @@ import base64
 import struct
 from collections.abc import Callable
 
-from adaptry.bfloat16 import bfloat16_of, float_of
+from adaptry.fingerprinting.bfloat16 import bfloat16_of, float_of
 
 _Values = tuple[float, ...]
 _FORMATS = {"F32": "f", "F16": "e", "F64": "d"}

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from adaptry.architecture import identity_facts
-from adaptry.casting import cast_between, is_close
 from adaptry.fingerprint import BaseRecord, Match, Sketch, TensorShape
+from adaptry.fingerprinting.architecture import identity_facts
+from adaptry.fingerprinting.casting import cast_between, is_close
 from adaptry.naming import normalised
 
 _ENOUGH = 3

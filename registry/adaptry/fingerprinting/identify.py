@@ -13,15 +13,15 @@ from typing import Any
 
 from adaptry.adapter.content import open_regular, read_at
 from adaptry.adapter.header import ReadAt
-from adaptry.architecture import facts_of, identity_facts
 from adaptry.checkpoint import Checkpoint
 from adaptry.digest import Digest
 from adaptry.errors import Invalid
 from adaptry.fingerprint import BaseRecord, Sketch, TensorShape
+from adaptry.fingerprinting.architecture import facts_of, identity_facts
+from adaptry.fingerprinting.sketching import sketch
+from adaptry.fingerprinting.tokenizer import tokenizer_digest
 from adaptry.naming import input_embedding, is_buffer, is_output_head, normalised
-from adaptry.sketching import sketch
 from adaptry.strictjson import canonical
-from adaptry.tokenizer import tokenizer_digest
 
 SCHEME = 1
 """The version of the id's recipe: part of what is hashed, since another recipe gives other ids."""

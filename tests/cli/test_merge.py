@@ -1,0 +1,195 @@
+"""`adaptry merge` as people call it: adapters by ref or folder, a base by name or folder, a checkpoint out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from adaptry.adapter.view import open_dir
+from adaptry.checkpoint import open_checkpoint
+from adaptry.testing.samples import tiny_base, tiny_lora
+
+pytest.importorskip("torch")
+pytestmark = pytest.mark.usefixtures("out", "better", "base")
+
+QUERY = "model.layers.0.self_attn.q_proj.weight"
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+def test_a_folder_is_merged_into_a_folder(run, base: Path) -> None:
+    result = run("merge", "--base", "./base", "./out", "-o", "./merged")
+
+    assert result.stdout == "merged\n"
+    assert "4 weights changed" in result.stderr
+    written = open_checkpoint("merged")
+    assert written.tensors.keys() == open_checkpoint(base).tensors.keys()
+    assert weights(Path("merged")) != weights(base)
+    assert json.loads(Path("merged/config.json").read_text()) == json.loads(
+        (base / "config.json").read_text()
+    )
+
+
+def test_a_version_is_merged_by_any_name_it_goes_by(run, answer) -> None:
+    digest = run("push", "./out", "acme/tone", "--alias", "prod").stdout.split()[1]
+    run("push", "./better", "acme/tone")
+
+    for number, ref in enumerate(("acme/tone@1", "acme/tone@prod", f"acme/tone@{digest}")):
+        record = answer("merge", "--base", "./base", ref, "-o", f"./merged-{number}")
+        assert record["inputs"][0]["revision"] == digest
+    run("merge", "--base", "./base", "./out", "-o", "./from-folder")
+
+    assert len({weights(Path(name)) for name in ("merged-0", "merged-1", "merged-2", "from-folder")}) == 1
+
+
+def test_the_record_says_what_went_in_and_what_came_out(run, answer) -> None:
+    base_id = run("base", "add", "./base", "--name", "org/tiny").stdout.strip()
+    digest = run("push", "./out", "acme/tone").stdout.split()[1]
+
+    told = answer("merge", "--base", "org/tiny", "acme/tone=0.5", "-o", "./merged")
+
+    written = json.loads(Path("merged/adaptry_merge.json").read_text())
+    assert told == {"output": "merged", **written}
+    assert written["base"] == base_id
+    assert written["recipe"]["inputs"] == [{"source": "acme/tone", "weight": 0.5}]
+    (entry,) = written["inputs"]
+    assert (entry["source"], entry["weight"], entry["revision"]) == ("acme/tone@1", 0.5, digest)
+    assert entry["weights"] == str(open_dir("out").weights_digest())
+    assert [file["path"] for file in written["files"]] == ["model.safetensors"]
+    assert written["baked"] == 4
+
+
+def test_weights_say_how_strongly_each_counts(run) -> None:
+    run("merge", "--base", "./base", "./out=0.5", "./better=-1", "-o", "./both")
+    run("merge", "--base", "./base", "./out=0.5", "-o", "./half")
+    run("merge", "--base", "./base", "./out", "-o", "./full")
+
+    assert len({weights(Path(name)) for name in ("both", "half", "full", "base")}) == 4
+
+
+def test_an_adapter_and_its_negative_give_the_base_back(run, base: Path) -> None:
+    run("merge", "--base", "./base", "./out=1", "./out=-1", "-o", "./merged")
+
+    merged, was = open_checkpoint("merged"), open_checkpoint(base)
+    for name, info in was.tensors.items():
+        assert (
+            weights(Path("merged"))[merged.tensors[name].start : merged.tensors[name].end]
+            == (weights(base)[info.start : info.end])
+        )
+
+
+def test_a_base_is_found_by_name_where_it_was_seen(run) -> None:
+    run("base", "add", "./base", "--name", "org/tiny")
+
+    run("merge", "--base", "org/tiny", "./out", "-o", "./merged")
+
+    run("merge", "--base", "./base", "./out", "-o", "./again")
+    assert weights(Path("merged")) == weights(Path("again"))
+
+
+def test_a_base_that_moved_away_is_asked_for(run, base: Path) -> None:
+    run("base", "add", "./base", "--name", "org/tiny")
+    shutil.rmtree(base)
+
+    message = run("merge", "--base", "org/tiny", "./out", "-o", "./merged", code=3).stderr
+
+    assert "adaptry base add FOLDER --name org/tiny --store" in message
+
+
+def test_a_stored_base_needs_no_folder(run, base: Path) -> None:
+    run("merge", "--base", "./base", "./out", "-o", "./before")
+    run("base", "add", "./base", "--name", "org/tiny", "--store")
+    shutil.rmtree(base)
+
+    run("merge", "--base", "org/tiny", "./out", "-o", "./after")
+
+    assert weights(Path("before")) == weights(Path("after"))
+
+
+def test_a_dry_run_says_what_would_be_written_and_writes_nothing(run, answer, tmp_path: Path) -> None:
+    before = sorted(tmp_path.iterdir())
+
+    result = run("merge", "--base", "./base", "./out", "-o", "./merged", "--dry-run")
+    plan = answer("merge", "--base", "./base", "./out", "-o", "./merged", "--dry-run")
+
+    assert "model.safetensors" in result.stdout
+    assert "4 weights would change" in result.stderr
+    assert sorted(tmp_path.iterdir()) == before
+    run("merge", "--base", "./base", "./out", "-o", "./merged")
+    assert plan["files"] == [{"path": "model.safetensors", "size": len(weights(Path("merged")))}]
+    assert plan["baked"] == 4
+
+
+def test_the_result_is_cast_and_cut_as_asked(run, tmp_path: Path) -> None:
+    tiny_base(tmp_path / "wide", hidden=256, layers=1, shards=2)
+    tiny_lora(tmp_path / "tone", hidden=256, layers=1)
+
+    run("merge", "--base", "./wide", "./tone", "-o", "./one", "--dtype", "bf16", "--max-shard-size", "1GB")
+    run("merge", "--base", "./wide", "./tone", "-o", "./many", "--max-shard-size", "1MiB")
+
+    assert {info.dtype for info in open_checkpoint("one").tensors.values()} == {"BF16"}
+    assert list(open_checkpoint("one").shards) == ["model.safetensors"]
+    assert len(open_checkpoint("many").shards) > 2
+    assert json.loads(Path("one/config.json").read_text())["torch_dtype"] == "bfloat16"
+
+
+def test_kernels_agree_and_hashing_can_be_left_out(run, answer) -> None:
+    tiny_base(Path("wide"), hidden=32)
+    tiny_lora(Path("tone"), hidden=32)
+
+    ours = answer("merge", "--base", "./wide", "./tone", "-o", "./llvm", "--kernel", "llvm", "--no-hash")
+    torchs = answer("merge", "--base", "./wide", "./tone", "-o", "./torch", "--kernel", "torch")
+
+    assert (ours["kernels"], ours["files"]) == (["llvm"], [])
+    assert (torchs["kernels"], len(torchs["files"])) == (["torch"], 1)
+    assert weights(Path("llvm")) == weights(Path("torch"))
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (("./out=0",), 2, "all weights are 0"),
+        (("./out=nan",), 2, "nan"),
+        (("./out", "--dtype", "int8"), 2, "float32, float16 or bfloat16"),
+        (("./out", "--max-shard-size", "big"), 2, "5GB"),
+        (("./out", "--max-shard-size", "10kB"), 2, "max_shard_size"),
+        (("./out", "--kernel", "fast"), 2, "auto"),
+        (("./out", "--device", "cuda:99"), 2, "torch cannot use the device 'cuda:99' here"),
+        (("./nowhere",), 3, "no folder at"),
+        (("acme/none",), 3, "acme/none"),
+        (("out",), 2, "./out"),
+        (("./base",), 3, "whole model"),
+        (("./foreign",), 1, "this is not the base it was trained on"),
+        (("./dora",), 2, "merge it with PEFT's merge_and_unload"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_merge_that_cannot_be_is_a_sentence_and_an_exit_code(
+    run, tmp_path: Path, words: tuple[str, ...], code: int, says: str
+) -> None:
+    tiny_lora(tmp_path / "foreign", hidden=32)
+    tiny_lora(tmp_path / "dora", config={"use_dora": True})
+
+    result = run("merge", "--base", "./base", *words, "-o", "./merged", code=code)
+
+    assert says in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    assert not Path("merged").exists()
+
+
+def test_a_place_that_is_taken_is_a_conflict(run) -> None:
+    run("merge", "--base", "./base", "./out", "-o", "./merged")
+
+    again = run("merge", "--base", "./base", "./better", "-o", "./merged", code=4)
+
+    assert "choose another place" in again.stderr
+
+
+def test_a_base_nobody_knows_is_not_found(run) -> None:
+    assert "org/none" in run("merge", "--base", "org/none", "./out", "-o", "./merged", code=3).stderr
