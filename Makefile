@@ -26,7 +26,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(FOR_DEMO) ## install, then train, push, check, merge and serve two real adapters
-	@$(BIN)/adaptry demo
+	@$(BIN)/adaptry demo --folder .demo
 
 serve: $(FOR_DEMO) ## a server on this machine, over the embedded registry
 	@$(BIN)/adaptry serve

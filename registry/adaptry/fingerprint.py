@@ -3,7 +3,7 @@
 The **id** is cheap (headers and 16 short reads a tensor) and independent of sharding, key order, file
 metadata and of a task-model prefix on names. Two models with one id have the same shapes, the same
 numbers that shapes cannot show (heads, rope), the same dtypes, and equal weights wherever we looked.
-Full roots are evidence, added when someone has read everything (`reference/peft-semantics.md` §10).
+Full roots are evidence, added when someone has read everything.
 
 This file holds the values; `fingerprinting` makes them from a checkpoint, `matching` compares them.
 """

@@ -1,7 +1,7 @@
 """What the names of a base's tensors mean, whichever tool wrote them.
 
 The same weights go by several names: with or without the task model's prefix, LayerNorms by their TensorFlow
-names, embeddings under a dozen spellings (`reference/peft-semantics.md` §7.1). These are the rules that everyone who
+names, embeddings under a dozen spellings. These are the rules that everyone who
 compares or looks up names shares. They know text only.
 """
 

@@ -1,7 +1,7 @@
 """Where an adapter's modules lie in a base: which tensor on disk each one changes, and which way round it is stored.
 
 An adapter names modules of the model in memory; a checkpoint names tensors as some tool wrote them. The
-rules of `reference/peft-semantics.md` §7.1 lead from one to the other. Whatever they do not settle is *missing* with
+rules here, PEFT 0.21's and transformers 5's, lead from one to the other. Whatever they do not settle is *missing* with
 the reason: a wrong place would be a silent wrong answer, so nothing is guessed.
 """
 

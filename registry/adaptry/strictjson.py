@@ -1,8 +1,7 @@
 """JSON as untrusted bytes: one meaning or an error.
 
 The standard library takes the last of two equal keys, accepts NaN, and dies of deep nesting or of a
-number with 100,000 digits. Here each of those is `Invalid`, within stated limits
-(`reference/reliability.md` §4.1 and §5, cases 83 to 86).
+number with 100,000 digits. Here each of those is `Invalid`, within stated limits.
 """
 
 from __future__ import annotations

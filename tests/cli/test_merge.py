@@ -72,17 +72,6 @@ def test_weights_say_how_strongly_each_counts(run) -> None:
     assert len({weights(Path(name)) for name in ("both", "half", "full", "base")}) == 4
 
 
-def test_an_adapter_and_its_negative_give_the_base_back(run, base: Path) -> None:
-    run("merge", "--base", "./base", "./out=1", "./out=-1", "-o", "./merged")
-
-    merged, was = open_checkpoint("merged"), open_checkpoint(base)
-    for name, info in was.tensors.items():
-        assert (
-            weights(Path("merged"))[merged.tensors[name].start : merged.tensors[name].end]
-            == (weights(base)[info.start : info.end])
-        )
-
-
 def test_a_base_is_found_by_name_where_it_was_seen(run) -> None:
     run("base", "add", "./base", "--name", "org/tiny")
 

@@ -26,12 +26,12 @@ def compare_with_peft(base: Path, adapter: Path, merged: Path, task: Task, promp
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
-        ours = AutoModelForCausalLM.from_pretrained(merged, dtype="auto", local_files_only=True).eval()
+        ours = AutoModelForCausalLM.from_pretrained(merged, dtype="auto", local_files_only=True).eval()  # type: ignore[no-untyped-call]  # transformers' own omission
         plain = AutoModelForCausalLM.from_pretrained(base, dtype="auto", local_files_only=True)
-        theirs = PeftModel.from_pretrained(plain, str(adapter)).merge_and_unload().eval()  # type: ignore[no-untyped-call]  # peft's own omission
+        theirs = PeftModel.from_pretrained(plain, str(adapter)).merge_and_unload().eval()
         wanted = theirs.state_dict()
         different = weights = 0
-        for name, weight in ours.state_dict().items():
+        for name, weight in ours.named_parameters():  # a tied head once
             different += int((weight != wanted[name]).sum())
             weights += weight.numel()
         largest = 0.0

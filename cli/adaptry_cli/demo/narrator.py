@@ -37,10 +37,10 @@ class Narrator:
         self._console.print(f"\n[bold]{self._chapter}. {title}[/bold]  [dim]({self.seconds:.0f} s)[/dim]")
 
     def say(self, text: str) -> None:
-        self._console.print(text, markup=False)
+        self._console.print(text, markup=False, soft_wrap=True)
 
     def command(self, text: str) -> None:
-        self._console.print(f"\n$ {text}", style="cyan", markup=False)
+        self._console.print(f"\n$ {text}", style="cyan", markup=False, soft_wrap=True)
 
     def output(self, text: str) -> None:
         """What a command said, as it said it."""

@@ -136,14 +136,14 @@ def _promote(stage: _Stage) -> None:
     stage.narrator.chapter("Which one is live: the alias prod moves, and moves back")
     run = stage.shell.adaptry
     run("alias", "set", "demo/package@1", "prod")
-    run("promote", "demo/package@2", "prod")
-    run("rollback", "demo/package", "prod")
+    run("promote", "demo/package@2", "--to", "prod")
+    run("rollback", "demo/package@prod")
     run("history", "demo/package")
 
 
 def _merge(stage: _Stage, trained: _Adapters) -> list[str]:
     stage.narrator.chapter("Merged into the base's weights, as a checkpoint that transformers loads")
-    stage.shell.adaptry("merge", "--base", _BASE, "demo/package@2", "-o", "./merged")
+    stage.shell.adaptry("merge", "--base", model.BASE, "demo/package@2", "-o", "./merged")
     merged, adapter = stage.folder / "merged", trained.second.folder
     compared = compare_with_peft(stage.folder / "smollm2", adapter, merged, stage.package)
     with stage.narrator.progress() as told:

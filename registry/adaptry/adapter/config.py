@@ -1,7 +1,6 @@
 """An adapter's `adapter_config.json`, read as untrusted.
 
-The config is code-adjacent: loaders import modules, open paths and compile patterns that it names
-(`reference/reliability.md` §5, cases 83 to 94). Here it is parsed strictly, fields that make a loader do more than
+The config is code-adjacent: loaders import modules, open paths and compile patterns that it names. Here it is parsed strictly, fields that make a loader do more than
 load weights are refused, and everything else is kept as written. Only scalars are believed; which
 modules an adapter has is for the tensors to say.
 """

@@ -1,7 +1,7 @@
 """The header of a safetensors file, read strictly: what tensors are there, and where.
 
 Stricter than the reference parser: no duplicate names, no unknown fields, no lying offsets, bounded
-rank, dimensions, count and size (`reference/reliability.md` §4.1, cases 58 to 75). What this accepts, the
+rank, dimensions, count and size. What this accepts, the
 reference accepts too; a fuzz test holds us to it. Weights are never read here.
 """
 

@@ -1,7 +1,7 @@
 """The weights digest: the same adapter, whatever tool wrote the file.
 
 Writers order tensors and pad headers differently, and metadata order is random, so equal adapters have
-unequal files (`reference/peft-semantics.md` §2.1). This digest is over (name, dtype, shape, bytes) of each
+unequal files. This digest is over (name, dtype, shape, bytes) of each
 tensor, sorted by name, and over nothing else.
 """
 

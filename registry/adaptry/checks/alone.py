@@ -1,7 +1,6 @@
 """What can be said of an adapter by itself, from its config and its header.
 
-Mostly the things that load without an error and then do something else than what was trained
-(`reference/peft-semantics.md` §2.3, §11 rules 5 to 12, 20, 25 to 27).
+Mostly the things that load without an error and then do something else than what was trained.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Whether an adapter has tensors for all that its config targets in a base.
 
 A checkpoint saved half-way, or under an adapter name that swallowed a layer, loads with a warning and leaves
-modules as they were (`reference/peft-semantics.md` §2.7, §11 rules 8 and 13). The config says what was meant, the base
+modules as they were. The config says what was meant, the base
 what there is.
 """
 

@@ -1,7 +1,7 @@
 """Whether an adapter fits a base: its modules are there, and as wide as its factors.
 
 Decided from the base's record alone, no weight is read. One wrong base makes every module wrong, so findings are
-put together by what is wrong, not by module (`reference/peft-semantics.md` §11 rules 7, 11, 14, 15, 18, 19, 22).
+put together by what is wrong, not by module.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Whether one set of sampled numbers is a dtype cast of another: exactly, or not at all.
 
-A cast of the same weights is recognised when some chain of roundings makes the samples equal, bit for bit
-(`reference/peft-semantics.md` §10.2). Closeness is asked apart, because a light fine-tune is close too.
+A cast of the same weights is recognised when some chain of roundings makes the samples equal, bit for bit. Closeness is asked apart, because a light fine-tune is close too.
 """
 
 from __future__ import annotations

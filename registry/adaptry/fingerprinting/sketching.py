@@ -2,7 +2,7 @@
 
 16 runs of 16 elements, at places that follow from the tensor's name and shape, so that every copy of a model
 is asked the same question, whatever its files look like. Stored exactly: equality is of bits, not within a
-tolerance, since a light fine-tune hides inside any tolerance (`reference/peft-semantics.md` §10.2).
+tolerance, since a light fine-tune hides inside any tolerance.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A tokenizer's identity: the same text gives the same tokens, whatever version of the tools wrote the files.
 
 Taken from `tokenizer.json` without what does not change tokens (truncation, padding), with merges in one
-of the two spellings they have had (`reference/peft-semantics.md` §10.2, L3). A SentencePiece model that stands
+of the two spellings they have had. A SentencePiece model that stands
 alone is identified by its bytes.
 """
 

@@ -13,7 +13,7 @@ from adaptry.tensors.lane import BLOCK, Lane, Term, Weight, room_for
 
 _TORCH_REMEDY = "merging needs torch: pip install 'adaptry[torch]'"
 _LLVM_TAKES = (
-    "the llvm kernel takes weights that keep their dtype, rows of a multiple of 32 elements, and ranks "
+    "the llvm kernel takes weights that keep their dtype, of several rows of a multiple of 32 elements, and ranks "
     "that are at most 256 together"
 )
 
@@ -100,9 +100,9 @@ def rows_of(piece: Piece) -> tuple[int, int]:
 
 def weight_of(piece: Piece) -> Weight:
     """What a lane must know of a piece."""
-    _, row_bytes = rows_of(piece)
+    rows, row_bytes = rows_of(piece)
     columns = row_bytes * piece.source.numel // max(1, piece.source.size)
-    return Weight(piece.source.dtype, piece.dtype, columns, piece.is_transposed)
+    return Weight(piece.source.dtype, piece.dtype, rows, columns, piece.is_transposed)
 
 
 def choose(device: str = "cpu", kernel: str = "auto") -> Kernels:

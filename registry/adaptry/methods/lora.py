@@ -2,7 +2,7 @@
 
 Every tensor is given to the module it updates or to the weight it replaces; what no rule knows is left
 *unclaimed*, because PEFT drops such keys without a word. Ranks come from the tensors, alpha and the flags
-from the config (`reference/peft-semantics.md` §2 and §4).
+from the config (arXiv 2106.09685; PEFT's `LoraConfig` and `tuners/lora`).
 """
 
 from __future__ import annotations

@@ -10,10 +10,9 @@ import mmap
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from adaptry.tensors.lane import Lane, Term, Weight
-from adaptry.tensors.torch_lane import DTYPES, sides_of, wide
+from adaptry.tensors.torch_lane import DTYPES, Update, stacked
 
 BLOCK = 64 << 20
 """Bytes of W at a time: a transfer that keeps an accelerator's link busy."""
@@ -25,8 +24,8 @@ class DeviceLane(Lane):
     def __init__(self, capacity: int, device: str) -> None:
         self.source = memoryview(mmap.mmap(-1, capacity))
         self._device = torch.device(device)
-        self._weight = Weight("F32", "F32", 0)
-        self._factors: list[tuple[Tensor, Tensor, float]] = []
+        self._weight = Weight("F32", "F32", 0, 0)
+        self._update: Update | None = None
 
     @staticmethod
     def takes(weight: Weight, rank: int) -> bool:
@@ -35,9 +34,7 @@ class DeviceLane(Lane):
     @torch.inference_mode()
     def begin(self, weight: Weight, terms: Sequence[Term]) -> None:
         self._weight = weight
-        self._factors = [
-            (wide(term.up).to(self._device), wide(term.down).to(self._device), term.scale) for term in terms
-        ]
+        self._update = stacked(terms, weight.is_transposed, self._device) if terms else None
 
     @torch.inference_mode()
     def bake(self, first: int, rows: int) -> memoryview:
@@ -46,11 +43,8 @@ class DeviceLane(Lane):
             self.source, dtype=DTYPES[weight.source_dtype], count=rows * weight.columns
         ).view(rows, weight.columns)
         image = stored.to(self._device, torch.float32)
-        delta: Tensor | None = None
-        for up, down, scale in self._factors:
-            left, right = sides_of(up, down, first, rows, weight.is_transposed)
-            product = torch.mm(left, right) * scale
-            delta = product if delta is None else delta.add_(product)
-        total = image if delta is None else image + delta
-        result = total.to(DTYPES[weight.dtype]).cpu().contiguous()
+        if self._update is not None:
+            left, right = self._update.sides(first, rows)
+            image = image + torch.mm(left, right) * self._update.scale
+        result = image.to(DTYPES[weight.dtype]).cpu().contiguous()
         return memoryview(result.view(torch.uint8).numpy().tobytes())

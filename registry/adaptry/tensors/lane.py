@@ -16,7 +16,8 @@ from dataclasses import dataclass
 BLOCK = 256 << 10
 """Bytes of W at a time: with its fp32 images it fills most of a 2 MiB L2 cache."""
 
-_THIN = 16  # BLAS sums very thin products in another order: one row is a gemv, under eight take other kernels
+THIN = 8
+"""Rows under which BLAS sums a product in another order: one row is a gemv, a few take other kernels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +40,12 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """The weight that passes: its dtype, the result's, the length of a stored row, and whether rows are
-    columns of the update (`is_transposed`: a Conv1D, stored [in, out])."""
+    """The weight that passes: its dtype, the result's, its size as stored, and whether rows are columns of the
+    update (`is_transposed`: a Conv1D, stored [in, out])."""
 
     source_dtype: str
     dtype: str
+    rows: int
     columns: int
     is_transposed: bool = False
 
@@ -72,7 +74,7 @@ class Lane(ABC):
 
 def row_blocks(rows: int, row_bytes: int, block: int = BLOCK) -> Iterator[tuple[int, int]]:
     """(first, count) of even runs of rows of about `block` bytes, none thin unless the weight is."""
-    most = max(2 * _THIN, block // max(1, row_bytes))
+    most = max(4 * THIN, block // max(1, row_bytes))
     blocks = max(1, -(-rows // most))
     cuts = [rows * index // blocks for index in range(blocks + 1)]
     for first, last in itertools.pairwise(cuts):

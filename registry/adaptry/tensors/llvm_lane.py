@@ -1,7 +1,7 @@
 """The lane that is nearest to the memory's speed: one pass over W in compiled code, without torch.
 
-It takes what the compiled loop takes (the dtype unchanged, rows of a multiple of 32 elements, ranks up to 256
-together); the torch lane does the rest.
+It takes what the compiled loop takes (the dtype unchanged, rows of a multiple of 32 elements) and sums as BLAS does
+(more rows than one, ranks up to 256 together); the torch lane does the rest.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class LlvmLane(Lane):
         return (
             1 <= rank <= MAX_RANK
             and weight.source_dtype == weight.dtype
+            and weight.rows > 1  # of one row, a product is a gemv, which sums in several parts
             and weight.columns > 0
             and weight.columns % WIDTH == 0
         )

