@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 LAYOUT = 1
 """The version of this derivation; a catalog row derived by an older one is rebuilt by `reindex`."""
 
-ModuleKind = Literal["linear", "embedding", "conv", "parameter", "attention", "other"]
+ModuleKind = Literal["linear", "embedding", "conv", "parameter", "attention", "norm", "other"]
 ExtraKind = Literal["module", "bias", "saved_embedding", "token_rows"]
 
 
@@ -52,13 +52,16 @@ class Spec(_Value):
     """An adapter in values: enough to list, search, check and plan without opening a weight.
 
     `traits` are the things that change how it may be used: `dora`, `rslora`, `pissa`, `target_parameters`, …
-    `parameters` counts elements, `size` is bytes of all tensors.
+    `shared` are tensors of the whole model by role (VeRA's projections, a prompt's embeddings), `virtual_tokens` how
+    many tokens a prompt method puts before the input. `parameters` counts elements, `size` is bytes of all tensors.
     """
 
     method: str
     layout: int = LAYOUT
     modules: tuple[ModuleSpec, ...] = ()
     extras: tuple[ExtraWeight, ...] = ()
+    shared: dict[str, str] = {}
+    virtual_tokens: int | None = None
     unclaimed: tuple[str, ...] = ()
     traits: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""The adapter methods: for each, how its tensors and config become a `Spec`.
+"""The adapter methods: for each, how its tensors and config become a `Spec`, and what it does to a weight.
 
 Adding a method is one file and one entry in `METHODS`. A method we have no file for is described
 generically (its tensors are counted and named) and never refused for being new.
@@ -6,32 +6,24 @@ generically (its tensors are counted and named) and never refused for being new.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 from adaptry.adapter.config import AdapterConfig
 from adaptry.adapter.header import TensorInfo
 from adaptry.adapter.spec import ExtraWeight, ModuleSpec, Spec
 from adaptry.errors import InvalidConfig
-from adaptry.methods import lora
-
-Described = tuple[list[ModuleSpec], list[ExtraWeight], list[str]]
-
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    """How one method is read.
-
-    `describe` gives modules, extra weights and unclaimed tensors; `traits` what limits its use.
-    """
-
-    name: str
-    describe: Callable[[AdapterConfig, Mapping[str, TensorInfo]], Described]
-    traits: Callable[[AdapterConfig, list[ModuleSpec], list[ExtraWeight]], list[str]]
-
+from adaptry.methods import ia3, loha, lora
+from adaptry.methods.extras import traits_of
+from adaptry.methods.method import Method
+from adaptry.methods.reading import read
 
 METHODS: Mapping[str, Method] = {
-    "LORA": Method("lora", lora.describe, lora.traits),
+    method.name: method
+    for method in (
+        lora.METHOD,
+        ia3.METHOD,
+        loha.METHOD,
+    )
 }
 
 
@@ -39,16 +31,29 @@ def describe(config: AdapterConfig, tensors: Mapping[str, TensorInfo]) -> Spec:
     """What an adapter is. Raises `InvalidConfig` where the config contradicts itself."""
     if not config.peft_type or not config.peft_type.replace("_", "").isalnum():
         raise InvalidConfig("adapter_config.json has no peft_type: is this an adapter that PEFT wrote?")
-    method = METHODS.get(config.peft_type)
-    if method:
-        modules, extras, unclaimed = method.describe(config, tensors)
-        traits = method.traits(config, modules, extras)
+    name = config.peft_type.lower()
+    method = METHODS.get(name)
+    modules: list[ModuleSpec] = []
+    extras: list[ExtraWeight] = []
+    shared: dict[str, str] = {}
+    unclaimed: list[str] = []
+    tokens: int | None = None
+    if method is None:
+        traits = ["not_described"]
+    elif name == "lora":
+        modules, extras, unclaimed = lora.describe(config, tensors)
+        traits = lora.traits(config, modules, extras)
     else:
-        modules, extras, unclaimed, traits = [], [], [], ["not_described"]
+        found = read(method, config, tensors)
+        modules, extras, shared, unclaimed = found.modules, found.extras, found.shared, found.unclaimed
+        traits = sorted({*method.traits(config), *traits_of(extras)})
+        tokens = method.virtual_tokens(config, {role: tensors[tensor].shape for role, tensor in shared.items()})
     return Spec(
-        method=config.peft_type.lower(),
+        method=name,
         modules=tuple(modules),
         extras=tuple(extras),
+        shared=shared,
+        virtual_tokens=tokens,
         unclaimed=tuple(unclaimed),
         traits=tuple(traits),
         dtypes=tuple(sorted({info.dtype for info in tensors.values()})),

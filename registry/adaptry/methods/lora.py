@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from adaptry.adapter.config import AdapterConfig
 from adaptry.adapter.header import TensorInfo
 from adaptry.adapter.patterns import first_match
-from adaptry.adapter.spec import ExtraKind, ExtraWeight, ModuleKind, ModuleSpec
-
-PREFIX = "base_model.model."
+from adaptry.adapter.spec import ExtraWeight, ModuleKind, ModuleSpec
+from adaptry.methods.extras import PREFIX, extra_weight, traits_of
+from adaptry.methods.method import Method, Width
 
 # What may follow a module's path, and the role it plays. PEFT also takes a stray adapter name inside
 # (`lora_A.default.weight`), so we do.
@@ -34,23 +34,6 @@ _ROLES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"lora_monteclora_sampler\.(?P<rest>[A-Za-z0-9_.-]+)", "monteclora"),
     )
 )
-_TOKEN_ROWS = re.compile(r"(?P<path>.+)\.token_adapter\.trainable_tokens_delta")
-_BASE_LAYER = re.compile(r"(?P<path>.+)\.base_layer\.(?P<parameter>weight|bias)")
-_EMBEDDINGS = frozenset(
-    [
-        "embed_tokens",
-        "lm_head",
-        "wte",
-        "word_embeddings",
-        "embed_in",
-        "embed_out",
-        "tok_embeddings",
-        "output",
-        "embeddings",
-        "shared",
-    ]
-)
-
 _FLAG_TRAITS = {
     "use_rslora": "rslora",
     "use_dora": "dora",
@@ -88,7 +71,7 @@ def describe(
         if (found := _role(key)) is not None:
             path, role = found
             roles.setdefault(path, {})[role] = name
-        elif (extra := _extra(key, name, info, config)) is not None:
+        elif (extra := extra_weight(key, name, info, config)) is not None:
             extras.append(extra)
         else:
             unclaimed.append(name)
@@ -119,13 +102,7 @@ def traits(config: AdapterConfig, modules: list[ModuleSpec], extras: list[ExtraW
     if any("B_bias" in module.tensors for module in modules):
         found.add("lora_bias")
     found |= {module.kind for module in modules if module.kind != "linear"}
-    names = {
-        "module": "modules_to_save",
-        "bias": "bias",
-        "saved_embedding": "saved_embedding",
-        "token_rows": "trainable_tokens",
-    }
-    found |= {names[extra.kind] for extra in extras}
+    found |= set(traits_of(extras))
     return sorted(found)
 
 
@@ -194,23 +171,11 @@ def _linear_kind(path: str, config: AdapterConfig) -> ModuleKind:
     return "parameter" if path.endswith(".base_layer") else "linear"
 
 
-def _extra(key: str, name: str, info: TensorInfo, config: AdapterConfig) -> ExtraWeight | None:
-    kind: ExtraKind
-    if match := _TOKEN_ROWS.fullmatch(key):
-        return ExtraWeight(target=f"{match['path']}.weight", kind="token_rows", tensor=name, shape=info.shape)
-    if match := _BASE_LAYER.fullmatch(key):
-        kind = "bias" if match["parameter"] == "bias" else "saved_embedding"
-        target = f"{match['path']}.{match['parameter']}"
-        return ExtraWeight(target=target, kind=kind, tensor=name, shape=info.shape)
-    path, _, parameter = key.rpartition(".")
-    if not path or "lora_" in key:
-        return None
-    if any(path.endswith(saved) or f"{saved}." in f"{path}." for saved in config.names("modules_to_save")):
-        kind = "module"
-    elif parameter == "bias" and config.fields.get("bias") not in (None, "none"):
-        kind = "bias"
-    elif parameter == "weight" and path.rsplit(".", 1)[-1] in _EMBEDDINGS:
-        kind = "saved_embedding"
-    else:
-        return None
-    return ExtraWeight(target=key, kind=kind, tensor=name, shape=info.shape)
+METHOD = Method(
+    name="lora",
+    title="LoRA",
+    tails={},  # `describe` above reads LoRA's many forms
+    width=lambda shapes, config: Width(0, 0, 0),
+    lora="itself",
+    lora_rank=lambda module, config: module.rank,
+)

@@ -1,0 +1,65 @@
+"""What a method's change may use, read when asked: its tensors in float32, the shared ones, the module's bias."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+
+from adaptry.adapter.config import AdapterConfig
+from adaptry.adapter.header import TensorInfo
+from adaptry.adapter.spec import ModuleSpec
+from adaptry.adapter.view import Adapter
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
+    "BOOL": torch.bool,
+}  # fmt: skip
+
+ReadBias = Callable[[], "Tensor | None"]
+
+
+def as_tensor(data: bytes, info: TensorInfo) -> Tensor:
+    """Stored bytes as a tensor of their own memory."""
+    if not data:
+        return torch.empty(info.shape, dtype=DTYPES[info.dtype])
+    return torch.frombuffer(bytearray(data), dtype=DTYPES[info.dtype]).view(info.shape)
+
+
+@dataclass(frozen=True)
+class AdapterParts:
+    """The parts of one module of one adapter. Each tensor is read once."""
+
+    adapter: Adapter
+    module: ModuleSpec
+    orientation: str
+    read_bias: ReadBias = lambda: None
+    _read: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def config(self) -> AdapterConfig:
+        return self.adapter.config
+
+    def __contains__(self, role: str) -> bool:
+        return role in self._names
+
+    def __getitem__(self, role: str) -> Tensor:
+        """Floats in float32, as PEFT holds an adapter (`autocast_adapter_dtype`); integers as they are."""
+        if role not in self._read:
+            name = self._names[role]
+            stored = as_tensor(self.adapter.tensor_bytes(name), self.adapter.tensors[name])
+            self._read[role] = stored.float() if stored.is_floating_point() else stored
+        return self._read[role]
+
+    def bias(self) -> Tensor | None:
+        return self.read_bias()
+
+    @property
+    def _names(self) -> Mapping[str, str]:
+        return {**self.adapter.spec.shared, **self.module.tensors}

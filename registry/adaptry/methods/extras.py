@@ -1,0 +1,54 @@
+"""Full weights in an adapter's file: what replaces a weight of the base, whatever the method beside it.
+
+`modules_to_save`, biases, saved embeddings and token rows are PEFT's, not a method's: every tuner may have them.
+"""
+
+from __future__ import annotations
+
+import re
+
+from adaptry.adapter.config import AdapterConfig
+from adaptry.adapter.header import TensorInfo
+from adaptry.adapter.spec import ExtraKind, ExtraWeight
+
+PREFIX = "base_model.model."
+
+_TOKEN_ROWS = re.compile(r"(?P<path>.+?)(?:\.token_adapter)?\.trainable_tokens_delta")
+_BASE_LAYER = re.compile(r"(?P<path>.+)\.base_layer\.(?P<parameter>weight|bias)")
+_EMBEDDINGS = frozenset(
+    ["embed_tokens", "lm_head", "wte", "word_embeddings", "embed_in", "embed_out", "tok_embeddings", "output",
+     "embeddings", "shared"]
+)  # fmt: skip
+
+
+def extra_weight(key: str, name: str, info: TensorInfo, config: AdapterConfig) -> ExtraWeight | None:
+    """The full weight that `key` (without its prefix; `name` with it) is, or None where it is none."""
+    kind: ExtraKind
+    if match := _TOKEN_ROWS.fullmatch(key):
+        return ExtraWeight(target=f"{match['path']}.weight", kind="token_rows", tensor=name, shape=info.shape)
+    if match := _BASE_LAYER.fullmatch(key):
+        kind = "bias" if match["parameter"] == "bias" else "saved_embedding"
+        target = f"{match['path']}.{match['parameter']}"
+        return ExtraWeight(target=target, kind=kind, tensor=name, shape=info.shape)
+    path, _, parameter = key.rpartition(".")
+    if not path or "lora_" in key:
+        return None
+    if any(path.endswith(saved) or f"{saved}." in f"{path}." for saved in config.names("modules_to_save")):
+        kind = "module"
+    elif parameter == "bias" and config.fields.get("bias") not in (None, "none"):
+        kind = "bias"
+    elif parameter == "weight" and path.rsplit(".", 1)[-1] in _EMBEDDINGS:
+        kind = "saved_embedding"
+    else:
+        return None
+    return ExtraWeight(target=key, kind=kind, tensor=name, shape=info.shape)
+
+
+def traits_of(extras: list[ExtraWeight]) -> list[str]:
+    names = {
+        "module": "modules_to_save",
+        "bias": "bias",
+        "saved_embedding": "saved_embedding",
+        "token_rows": "trainable_tokens",
+    }
+    return sorted({names[extra.kind] for extra in extras})

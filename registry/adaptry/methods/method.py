@@ -1,0 +1,127 @@
+"""What we know of one adapter method, as a value: its tensors, its numbers, what it does to a weight.
+
+A method is one file with one `METHOD`, entered in the table `METHODS`. Describing needs names, shapes and config
+only; the functions that change weights are written here too, next to the names they use, and load torch when they
+are called, never when this is imported.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+from adaptry.adapter.config import AdapterConfig
+from adaptry.adapter.spec import ModuleKind, ModuleSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Shape of each tensor of a module, by role."""
+
+
+class Width(NamedTuple):
+    """A module's numbers, read off its tensors. 0 where the tensors do not tell (fan_in of an IA3 vector, say)."""
+
+    rank: int
+    fan_in: int
+    fan_out: int
+    kind: ModuleKind = "linear"
+
+
+class Parts(Protocol):
+    """What a change may use: the module's tensors and more, as torch tensors."""
+
+    @property
+    def config(self) -> AdapterConfig: ...
+
+    @property
+    def module(self) -> ModuleSpec: ...
+
+    @property
+    def orientation(self) -> str:
+        """`linear` [out, in], `conv1d` [in, out], `conv`, `embedding` [rows, dim], `attention`, `parameter`, `norm`."""
+        ...
+
+    def __contains__(self, role: str) -> bool: ...
+
+    def __getitem__(self, role: str) -> Tensor:
+        """The tensor of a role: floats in float32 (PEFT's holding dtype), integers as they are. Shared ones too."""
+        ...
+
+    def bias(self) -> Tensor | None:
+        """The base's bias of the module, untouched, in its own dtype; None where it has none."""
+        ...
+
+
+Change = Callable[["Tensor", Parts], "Tensor"]
+"""`change(weight, parts)`: a new weight of the same shape and dtype; `weight` is as stored and must not be written."""
+
+Lora = Literal["itself", "exact", "given_base", "no"]
+"""How a method can be written as a LoRA: it is one; exactly; exactly for one base's values; not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One method.
+
+    `tails`: pattern of what follows a module's path in a key → role. `shared`: pattern of a model-level name (after
+    `base_model.`) → role. `width`: the module's numbers from its shapes. `weight` and `bias`: how it changes them;
+    where both are None it cannot be baked, and `instead` says why and what to do. `rounding`: how often a result in
+    half precision is rounded; `needs_base`: whether its change depends on the base's values; `only`: config fields
+    with values under which the rules here do not hold (each with the reason).
+    """
+
+    name: str
+    title: str
+    tails: Mapping[str, str]
+    width: Callable[[Shapes, AdapterConfig], Width]
+    shared: Mapping[str, str] = field(default_factory=dict)
+    scale: Callable[[AdapterConfig, ModuleSpec], float] = lambda config, module: 1.0
+    weight: Change | None = None
+    bias: Change | None = None
+    instead: str = ""
+    lora: Lora = "no"
+    lora_rank: Callable[[ModuleSpec, AdapterConfig], int | None] = lambda module, config: None
+    needs_base: bool = False
+    tolerance: str = "bit-equal"
+    traits: Callable[[AdapterConfig], list[str]] = lambda config: []
+    refuses: Callable[[AdapterConfig], str | None] = lambda config: None
+    virtual_tokens: Callable[[AdapterConfig, Shapes], int | None] = lambda config, shapes: None
+
+    @property
+    def is_baked(self) -> bool:
+        return self.weight is not None or self.bias is not None
+
+    def role(self, key: str) -> tuple[str, str] | None:
+        """(module path, role) of a key without its prefix, or None where it is not one of the method's."""
+        for tail, role in self.tails.items():
+            if match := re.fullmatch(rf"(?P<path>.+?)\.{tail}", key):
+                rest = match.groupdict().get("rest")
+                return match["path"], f"{role}.{rest}" if rest else role
+        return None
+
+    def shared_role(self, name: str) -> str | None:
+        for pattern, role in self.shared.items():
+            if match := re.fullmatch(pattern, name):
+                rest = match.groupdict().get("rest")
+                return f"{role}.{rest}" if rest else role
+        return None
+
+
+def added(delta: Callable[[Parts, tuple[int, ...]], Tensor], *, rounding: Literal["once", "twice"] = "once") -> Change:
+    """The change of a method that adds `delta(parts, shape)`, fp32 of the weight's stored shape, as PEFT does.
+
+    Once: `W + Δ` in float32, rounded to W's dtype. Twice: Δ is rounded to W's dtype first.
+    """
+
+    def change(weight: Tensor, parts: Parts) -> Tensor:
+        update = delta(parts, tuple(weight.shape))
+        if rounding == "twice":
+            return weight + update.to(weight.dtype)
+        return (weight.float() + update).to(weight.dtype)
+
+    return change
+
