@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from adaptry.refs import ByDigest
+from adaptry.refs import ByDigest, is_folder
 from adaptry.registry import Registry
 from adaptry_cli.arguments import made, means_folder
-from adaptry_cli.connection import registry_option
+from adaptry_cli.connection import connect_to
 from adaptry_cli.out import json_option, progress, say, say_json, size, tell
 from adaptry_cli.tables import say_table
 
@@ -40,10 +42,9 @@ if TYPE_CHECKING:
     "--no-hash", is_flag=True, help="Do not digest the output (faster; the record has no file digests)."
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and write nothing.")
-@registry_option
+@click.option("--registry", "where", metavar="URL|DIR", help="The registry to use.")
 @json_option
 def merge(
-    registry: Registry,
     inputs: tuple[str, ...],
     base: str,
     output: Path,
@@ -53,6 +54,7 @@ def merge(
     kernel: str,
     no_hash: bool,
     dry_run: bool,
+    where: str | None,
     as_json: bool,
 ) -> None:
     """Merge adapters into their base's weights.
@@ -62,6 +64,7 @@ def merge(
     went in.
     """
     from adaptry.bases import open_base
+    from adaptry.checkpoint import open_checkpoint
     from adaptry.merging.merge import How, decide
     from adaptry.merging.merge import merge as carry_out
     from adaptry.merging.recipe import Input, Recipe, parse_dtype, parse_size
@@ -76,9 +79,10 @@ def merge(
         dtype=parse_dtype(dtype) if dtype else None,
         max_shard_size=parse_size(max_shard_size) if max_shard_size else None,
     )
+    connected = functools.cache(lambda: connect_to(where))  # folders need none
     with progress() as told:
-        checkpoint = open_base(registry, base, progress=told)
-        sources = [_opened(registry, source, weight, told) for source, weight in named]
+        checkpoint = open_checkpoint(base) if is_folder(base) else open_base(connected(), base, progress=told)
+        sources = [_opened(connected, source, weight, told) for source, weight in named]
         if dry_run:
             plan = decide(recipe, checkpoint, sources)
         else:
@@ -96,7 +100,7 @@ def merge(
         say(str(output))
 
 
-def _opened(registry: Registry, text: str, weight: float, told: Progress) -> Source:
+def _opened(connected: Callable[[], Registry], text: str, weight: float, told: Progress) -> Source:
     """An input by folder or ref, its weights at hand."""
     from adaptry.adapter.view import open_dir
     from adaptry.merging.merge import Source
@@ -106,10 +110,13 @@ def _opened(registry: Registry, text: str, weight: float, told: Progress) -> Sou
 
     if means_folder(text):
         return Source(Weighted(open_dir(text), weight, text))
+    registry = connected()
     version = registry.version(Ref.parse(text))
     exact = Ref(version.name, ByDigest(version.digest.hex))
     adapter = open_revision(registry, exact, progress=told)
-    return Source(Weighted(adapter, weight, f"{version.name}@{version.number}"), version.digest)
+    return Source(
+        Weighted(adapter, weight, f"{version.name}@{version.number}", version.base_id), version.digest
+    )
 
 
 def _say_plan(plan: Plan, as_json: bool) -> None:

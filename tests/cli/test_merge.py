@@ -172,6 +172,18 @@ def test_a_merge_that_cannot_be_is_a_sentence_and_an_exit_code(
     assert not Path("merged").exists()
 
 
+def test_an_adapter_of_another_base_of_the_same_shapes_is_told_apart(run, answer, tmp_path: Path) -> None:
+    mine = run("base", "add", "./base", "--name", "org/tiny").stdout.strip()
+    run("push", "./out", "acme/tone", "--base", "org/tiny")
+    tiny_base(tmp_path / "stranger", seed=9)
+
+    assert answer("merge", "--base", "./base", "acme/tone", "-o", "./right")["notes"] == []
+    result = run("merge", "--base", "./stranger", "acme/tone", "-o", "./wrong")
+
+    assert f"note: acme/tone@1 is for the base {mine}, and this is sha256:" in result.stderr
+    assert json.loads(Path("wrong/adaptry_merge.json").read_text())["notes"] != []
+
+
 def test_a_place_that_is_taken_is_a_conflict(run) -> None:
     run("merge", "--base", "./base", "./out", "-o", "./merged")
 

@@ -35,11 +35,12 @@ _UNTIED = (
 
 @dataclass(frozen=True, slots=True)
 class Weighted:
-    """An adapter, how strongly it counts, and what the user called it."""
+    """An adapter, how strongly it counts, what the user called it, and the id of the base it is known to be for."""
 
     adapter: Adapter
     weight: float
     label: str
+    base: Digest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,17 @@ def plan(
         if name in heads:
             drafts.append(_draft(_HEAD, name, checkpoint, dtype, heads[name], False))
     files = lay_out(checkpoint.shards, drafts, max_shard_size)
-    return Plan(checkpoint, base.id, tuple(inputs), files, dtype, is_untied, (_UNTIED,) if is_untied else ())
+    notes = [_UNTIED] if is_untied else []
+    notes += [_foreign(entry, base.id) for entry in inputs if entry.base not in (None, base.id)]
+    return Plan(checkpoint, base.id, tuple(inputs), files, dtype, is_untied, tuple(notes))
+
+
+def _foreign(entry: Weighted, base: Digest) -> str:
+    """What shapes cannot tell."""
+    return (
+        f"{entry.label} is for the base {entry.base}, and this is {base}: right for a cast copy of that base, "
+        "wrong for another model of the same shapes"
+    )
 
 
 def _places(entry: Weighted, checkpoint: Checkpoint, facts: Mapping[str, Any]) -> tuple[Placed, ...]:
