@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from adaptry.errors import Invalid
 from adaptry.refs import ByDigest, is_folder
 from adaptry.registry import Registry
 from adaptry_cli.arguments import made, means_folder
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 @click.option(
     "--no-hash", is_flag=True, help="Do not digest the output (faster; the record has no file digests)."
 )
+@click.option(
+    "--other-base", is_flag=True, help="Merge into another model than the adapter is known to be for."
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and write nothing.")
 @click.option("--registry", "where", metavar="URL|DIR", help="The registry to use.")
 @json_option
@@ -53,6 +57,7 @@ def merge(
     device: str,
     kernel: str,
     no_hash: bool,
+    other_base: bool,
     dry_run: bool,
     where: str | None,
     as_json: bool,
@@ -72,12 +77,15 @@ def merge(
     from adaptry.refs import split_weight
 
     named = [split_weight(text) for text in inputs]
+    if not any(weight for _, weight in named):
+        raise Invalid("all weights are 0, so the result would be the base")
     recipe = made(
         Recipe,
         base=base,
         inputs=tuple(Input(source=source, weight=weight) for source, weight in named),
         dtype=parse_dtype(dtype) if dtype else None,
         max_shard_size=parse_size(max_shard_size) if max_shard_size else None,
+        other_base=other_base,
     )
     connected = functools.cache(lambda: connect_to(where))  # folders need none
     with progress() as told:
@@ -103,8 +111,8 @@ def merge(
 def _opened(connected: Callable[[], Registry], text: str, weight: float, told: Progress) -> Source:
     """An input by folder or ref, its weights at hand."""
     from adaptry.adapter.view import open_dir
+    from adaptry.merging.fitting import Weighted
     from adaptry.merging.merge import Source
-    from adaptry.merging.planning import Weighted
     from adaptry.refs import Ref
     from adaptry.transfer import open_revision
 
@@ -114,9 +122,12 @@ def _opened(connected: Callable[[], Registry], text: str, weight: float, told: P
     version = registry.version(Ref.parse(text))
     exact = Ref(version.name, ByDigest(version.digest.hex))
     adapter = open_revision(registry, exact, progress=told)
-    return Source(
-        Weighted(adapter, weight, f"{version.name}@{version.number}", version.base_id), version.digest
+    base = (
+        registry.base_record(version.base_id)
+        if version.base_id and version.base_status == "verified"
+        else None
     )
+    return Source(Weighted(adapter, weight, f"{version.name}@{version.number}", base), version.digest)
 
 
 def _say_plan(plan: Plan, as_json: bool) -> None:
