@@ -70,12 +70,14 @@ def measure(folder: Path, size: int, rounds: int) -> None:
         show("curl, thrown away", size, best(rounds, lambda number: run(*curl, os.devnull)))
         to_file = best(rounds, lambda number: run(*curl, folder / f"curled-{number}"))
         show("curl to a file", size, to_file)
+        same = best(rounds, lambda number: curl_hash_flush(curl, folder / f"checked-{number}"))
+        show("curl, sha256sum and fsync", size, same)
         pulled = best(rounds, lambda number: pull(registry, "acme/tone-0", folder / f"pulled-{number}"))
         show(
             "pull over HTTP, verified and flushed",
             size,
             pulled,
-            f"{to_file / pulled:.2f} x curl's speed to a file",
+            f"{to_file / pulled:.2f} x curl's speed to a file, {same / pulled:.2f} x with sha256sum and fsync",
         )
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from adaptry.refs import ByDigest
+from adaptry.errors import Invalid
+from adaptry.refs import ByDigest, is_folder
 from adaptry.registry import Registry
 from adaptry_cli.arguments import made, means_folder
-from adaptry_cli.connection import registry_option
+from adaptry_cli.connection import connect_to
 from adaptry_cli.out import json_option, progress, say, say_json, size, tell
 from adaptry_cli.tables import say_table
 
@@ -39,11 +42,13 @@ if TYPE_CHECKING:
 @click.option(
     "--no-hash", is_flag=True, help="Do not digest the output (faster; the record has no file digests)."
 )
+@click.option(
+    "--other-base", is_flag=True, help="Merge into another model than the adapter is known to be for."
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and write nothing.")
-@registry_option
+@click.option("--registry", "where", metavar="URL|DIR", help="The registry to use.")
 @json_option
 def merge(
-    registry: Registry,
     inputs: tuple[str, ...],
     base: str,
     output: Path,
@@ -52,7 +57,9 @@ def merge(
     device: str,
     kernel: str,
     no_hash: bool,
+    other_base: bool,
     dry_run: bool,
+    where: str | None,
     as_json: bool,
 ) -> None:
     """Merge adapters into their base's weights.
@@ -62,6 +69,7 @@ def merge(
     went in.
     """
     from adaptry.bases import open_base
+    from adaptry.checkpoint import open_checkpoint
     from adaptry.merging.merge import How, decide
     from adaptry.merging.merge import merge as carry_out
     from adaptry.merging.recipe import Input, Recipe, parse_dtype, parse_size
@@ -69,16 +77,20 @@ def merge(
     from adaptry.refs import split_weight
 
     named = [split_weight(text) for text in inputs]
+    if not any(weight for _, weight in named):
+        raise Invalid("all weights are 0, so the result would be the base")
     recipe = made(
         Recipe,
         base=base,
         inputs=tuple(Input(source=source, weight=weight) for source, weight in named),
         dtype=parse_dtype(dtype) if dtype else None,
         max_shard_size=parse_size(max_shard_size) if max_shard_size else None,
+        other_base=other_base,
     )
+    connected = functools.cache(lambda: connect_to(where))  # folders need none
     with progress() as told:
-        checkpoint = open_base(registry, base, progress=told)
-        sources = [_opened(registry, source, weight, told) for source, weight in named]
+        checkpoint = open_checkpoint(base) if is_folder(base) else open_base(connected(), base, progress=told)
+        sources = [_opened(connected, source, weight, told) for source, weight in named]
         if dry_run:
             plan = decide(recipe, checkpoint, sources)
         else:
@@ -96,20 +108,26 @@ def merge(
         say(str(output))
 
 
-def _opened(registry: Registry, text: str, weight: float, told: Progress) -> Source:
+def _opened(connected: Callable[[], Registry], text: str, weight: float, told: Progress) -> Source:
     """An input by folder or ref, its weights at hand."""
     from adaptry.adapter.view import open_dir
+    from adaptry.merging.fitting import Weighted
     from adaptry.merging.merge import Source
-    from adaptry.merging.planning import Weighted
     from adaptry.refs import Ref
     from adaptry.transfer import open_revision
 
     if means_folder(text):
         return Source(Weighted(open_dir(text), weight, text))
+    registry = connected()
     version = registry.version(Ref.parse(text))
     exact = Ref(version.name, ByDigest(version.digest.hex))
     adapter = open_revision(registry, exact, progress=told)
-    return Source(Weighted(adapter, weight, f"{version.name}@{version.number}"), version.digest)
+    base = (
+        registry.base_record(version.base_id)
+        if version.base_id and version.base_status == "verified"
+        else None
+    )
+    return Source(Weighted(adapter, weight, f"{version.name}@{version.number}", base), version.digest)
 
 
 def _say_plan(plan: Plan, as_json: bool) -> None:

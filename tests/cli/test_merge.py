@@ -146,7 +146,8 @@ def test_kernels_agree_and_hashing_can_be_left_out(run, answer) -> None:
         (("./out=nan",), 2, "nan"),
         (("./out", "--dtype", "int8"), 2, "float32, float16 or bfloat16"),
         (("./out", "--max-shard-size", "big"), 2, "5GB"),
-        (("./out", "--max-shard-size", "10kB"), 2, "max_shard_size"),
+        (("./out", "--max-shard-size", "10kB"), 2, "a shard holds at least 1 MiB"),
+        (("./out=0",), 2, "all weights are 0"),
         (("./out", "--kernel", "fast"), 2, "auto"),
         (("./out", "--device", "cuda:99"), 2, "torch cannot use the device 'cuda:99' here"),
         (("./nowhere",), 3, "no folder at"),
@@ -170,6 +171,23 @@ def test_a_merge_that_cannot_be_is_a_sentence_and_an_exit_code(
     assert "Traceback" not in result.stderr
     assert result.stdout == ""
     assert not Path("merged").exists()
+
+
+def test_another_base_of_the_same_shapes_is_refused_unless_it_is_asked_for(
+    run, answer, tmp_path: Path
+) -> None:
+    run("base", "add", "./base", "--name", "org/tiny")
+    run("push", "./out", "acme/tone", "--base", "org/tiny")
+    tiny_base(tmp_path / "stranger", seed=9)
+
+    assert answer("merge", "--base", "./base", "acme/tone", "-o", "./right")["notes"] == []
+    refused = run("merge", "--base", "./stranger", "acme/tone", "-o", "./wrong", code=1)
+    run("merge", "--base", "./stranger", "acme/tone", "--other-base", "-o", "./asked")
+
+    assert "acme/tone@1 is for the base sha256:" in refused.stderr
+    assert "--other-base" in refused.stderr
+    assert not Path("wrong").exists()
+    assert json.loads(Path("asked/adaptry_merge.json").read_text())["notes"] != []
 
 
 def test_a_place_that_is_taken_is_a_conflict(run) -> None:

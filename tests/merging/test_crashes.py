@@ -18,8 +18,8 @@ import pytest
 from adaptry import open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.errors import InvalidWeights, NotFound, StorageFull, Unavailable
+from adaptry.merging.fitting import Weighted
 from adaptry.merging.merge import How, Source, merge
-from adaptry.merging.planning import Weighted
 from adaptry.merging.recipe import Input, Recipe
 from adaptry.merging.record import MergeRecord
 from adaptry.progress import Progress, no_progress

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +15,8 @@ import pytest
 from adaptry import open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.errors import AdaptryError, Conflict, Invalid, Refused, Unsupported
+from adaptry.merging.fitting import Weighted
 from adaptry.merging.merge import How, Source, merge
-from adaptry.merging.planning import Weighted
 from adaptry.merging.recipe import Input, Recipe, parse_dtype, parse_size
 from adaptry.testing.samples import Tensors, random_tensor, tiny_base, tiny_lora, write_safetensors
 
@@ -60,7 +62,11 @@ def unbaked(*traits: str) -> str:
 
 VARIANTS: dict[str, tuple[dict[str, Any], Tensors, str]] = {
     "DoRA": ({"use_dora": True}, {f"{QUERY}.lora_magnitude_vector": tensor(16)}, unbaked("dora")),
-    "aLoRA": ({"alora_invocation_tokens": [1, 2]}, {}, unbaked("alora")),
+    "aLoRA": (
+        {"alora_invocation_tokens": [1, 2]},
+        {},
+        "./tone uses alora: it acts only after its invocation tokens: serve it with PEFT or an engine that knows aLoRA",
+    ),
     "PiSSA": ({"init_lora_weights": "pissa_niter_4"}, {}, unbaked("pissa")),
     "modules_to_save": (
         {"modules_to_save": ["lm_head"]},
@@ -71,7 +77,8 @@ VARIANTS: dict[str, tuple[dict[str, Any], Tensors, str]] = {
     "a bias of lora_B": (
         {"lora_bias": True},
         {f"{QUERY}.lora_B.bias": tensor(16)},
-        unbaked("lora_bias"),
+        "./tone uses lora_bias: it needs a bias in the base where it has one: merge it with PEFT, which says whether "
+        "there is",
     ),
     "saved embeddings": ({}, {f"{EMBEDDING}.weight": tensor(32, 16)}, unbaked("saved_embedding")),
     "trainable tokens": (
@@ -121,7 +128,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], Tensors, str]] = {
     "factors of integers": (
         {},
         {f"{QUERY}.lora_A.weight": ("I8", (4, 16), bytes(64))},
-        "./tone: the factors of model.layers.0.self_attn.q_proj are I8 and F32, not floats",
+        "./tone: the factors of model.layers.0.self_attn.q_proj are I8 and F32; F32, F16 and BF16 are baked",
     ),
     "another method": (
         {"peft_type": "IA3"},
@@ -326,3 +333,26 @@ def test_one_kernel_is_enough(modules: list[str], tmp_path: Path) -> None:
 
     assert code == 0, story
     assert (tmp_path / "merged" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("factor", "says"),
+    [(math.nan, "weights_nan"), (0.0, "untrained")],
+    ids=["NaN", "all zero"],
+)
+def test_factors_that_would_spoil_or_do_nothing_are_refused(tmp_path: Path, factor: float, says: str) -> None:
+    up = ("F32", (16, 4), struct.pack("<64f", *[factor] * 64))
+    names = [
+        f"base_model.model.model.layers.{n}.self_attn.{p}_proj.lora_B.weight" for n in (0, 1) for p in "qv"
+    ]
+    spoiled = tiny_lora(tmp_path / "tone", extra=dict.fromkeys(names, up))
+    refused = refusal(tiny_base(tmp_path / "base"), spoiled)
+    assert isinstance(refused, Refused)
+    assert f"[{says}]" in refused.message
+
+
+def test_what_the_checks_block_is_not_merged(tmp_path: Path) -> None:
+    lying = tiny_lora(tmp_path / "tone", config={"r": 8})
+    refused = refusal(tiny_base(tmp_path / "base"), lying)
+    assert isinstance(refused, Refused)
+    assert "[rank_mismatch]" in refused.message

@@ -16,7 +16,8 @@ from adaptry.adapter.view import Adapter
 from adaptry.checks.codes import finding
 from adaptry.checks.wording import counted, folded, shortened
 from adaptry.errors import InvalidConfig
-from adaptry.methods.lora import PREFIX, scale_of
+from adaptry.methods.extras import PREFIX
+from adaptry.methods.lora import scale_of
 from adaptry.report import Finding
 
 _TASKS = frozenset(
@@ -46,8 +47,9 @@ def check_alone(adapter: Adapter) -> Iterator[Finding]:
     yield from _keys(adapter)
     if not spec.modules and not spec.extras:
         return
-    yield from _ranks(adapter)
-    yield from _scales(adapter.config, spec)
+    if spec.method == "lora":
+        yield from _ranks(adapter)
+        yield from _scales(adapter.config, spec)
     yield from _integers(adapter)
     yield from _without_tensors(adapter.config, spec)
     yield from _traits(adapter.config, spec)

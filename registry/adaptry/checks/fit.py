@@ -101,9 +101,9 @@ def misfit(placed: Placed, shape: tuple[int, ...]) -> str | None:
     if sides is None:
         return f"is a matrix for the adapter, and this base has {list(shape)}"
     fan_in, fan_out = sides
-    if module.fan_in != fan_in:
+    if module.fan_in not in (0, fan_in):  # 0: its tensors do not tell
         return f"wants inputs of {module.fan_in:,} and this base gives {fan_in:,}"
-    if module.fan_out != fan_out:
+    if module.fan_out not in (0, fan_out):
         return f"gives {module.fan_out:,} outputs and this base has {fan_out:,}"
     return None
 

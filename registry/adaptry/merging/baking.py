@@ -20,6 +20,7 @@ from adaptry.merging.kernels import Bench, Kernels, rows_of, weight_of
 from adaptry.merging.layout import Piece, Update
 from adaptry.merging.output import Output, Step
 from adaptry.merging.planning import Plan
+from adaptry.merging.whole import bake_whole
 from adaptry.progress import Progress, no_progress
 from adaptry.tensors.lane import Factor, Term, row_blocks
 
@@ -139,7 +140,10 @@ class _Work:
 
 
 def _bake_piece(piece: Piece, output: Output, bench: Bench, block: int) -> None:
-    """Streams one weight through a lane, block by block."""
+    """Streams one weight through a lane, block by block; or changes it as a whole."""
+    if piece.changes:
+        bake_whole(piece, output)
+        return
     rows, row_bytes = rows_of(piece)
     lane = bench.lane(weight_of(piece), [_term(update) for update in piece.updates])
     row_out = row_bytes * piece.size // piece.source.size

@@ -17,6 +17,7 @@ from adaptry.methods.method import Change
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from adaptry.merging.layout import Update
     from adaptry.merging.parts import ReadBias
 
 
@@ -43,6 +44,22 @@ class MethodChange:
         from adaptry.merging.parts import AdapterParts
 
         return self.change(stored, AdapterParts(self.adapter, self.module, self.orientation, read_bias))
+
+
+@dataclass(frozen=True, slots=True)
+class StreamedChange:
+    """A plain LoRA on a tensor that is changed as a whole for another reason; its weight is folded into its scale."""
+
+    update: Update
+    is_transposed: bool
+    weight: float = 1.0
+
+    def of(self, stored: Tensor, read_bias: ReadBias) -> Tensor:
+        from adaptry.merging.parts import AdapterParts
+
+        parts = AdapterParts(self.update.adapter, self.update.module, "linear", read_bias)
+        delta = (parts["B"] @ parts["A"]) * self.update.scale
+        return (stored.float() + (delta.T if self.is_transposed else delta)).to(stored.dtype)
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,5 +151,10 @@ def _on_device(device: str) -> Kernels:
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise Invalid(f"torch cannot use the device {device!r} here: {str(error).splitlines()[0]}") from error
+        raise Invalid(f"torch cannot use the device {device!r} here: {_first_sentence(error)}") from error
     return Kernels((device,), DEVICE_BLOCK, (lambda room: DeviceLane(room, device),))
+
+
+def _first_sentence(error: Exception) -> str:
+    """Torch goes on with a list of all it was built with."""
+    return str(error).splitlines()[0].split(". ")[0][:200]

@@ -14,6 +14,7 @@ from adaptry.adapter.header import DTYPE_BITS, TensorInfo
 from adaptry.adapter.spec import ModuleSpec
 from adaptry.adapter.view import Adapter
 from adaptry.checkpoint import SINGLE
+from adaptry.merging.changes import WholeChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,14 @@ class Update:
     adapter: Adapter
     module: ModuleSpec
     scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class BasePlace:
+    """Where a tensor of the base lies."""
+
+    shard: str
+    info: TensorInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +49,22 @@ class Piece:
     offset: int
     updates: tuple[Update, ...] = ()
     is_transposed: bool = False
+    changes: tuple[WholeChange, ...] = ()
+    bias: BasePlace | None = None
 
     @property
     def size(self) -> int:
         return self.source.numel * DTYPE_BITS[self.dtype] // 8
 
     @property
+    def is_baked(self) -> bool:
+        """Whether an adapter changes it."""
+        return bool(self.updates or self.changes)
+
+    @property
     def is_copy(self) -> bool:
         """Whether the bytes are the base's."""
-        return not self.updates and (self.dtype == self.source.dtype or not self.source.numel)
+        return not self.is_baked and (self.dtype == self.source.dtype or not self.source.numel)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.checkpoint import Checkpoint
+from adaptry.checks import check_weights
 from adaptry.digest import Digest
-from adaptry.errors import Conflict
+from adaptry.errors import Conflict, Refused
 from adaptry.landing import check_free, landing
 from adaptry.manifest import FileEntry
 from adaptry.merging.baking import bake
+from adaptry.merging.fitting import Weighted
 from adaptry.merging.kernels import choose
-from adaptry.merging.planning import Plan, Weighted, plan
+from adaptry.merging.planning import Plan, plan
 from adaptry.merging.recipe import Recipe
 from adaptry.merging.record import MergeRecord, record, write_record
 from adaptry.merging.sidefiles import write_side_files
 from adaptry.progress import Progress, no_progress
+from adaptry.report import Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,8 @@ def merge(
     decided = decide(recipe, checkpoint, sources)
     kernels = choose(how.device, how.kernel)
     kernels.check(decided.changed)
+    for source in sources:
+        _check_values(source.weighted)
     with landing(target) as folder:
         written = bake(decided, folder, kernels, hashing=how.hashing, threads=how.threads, progress=progress)
         write_side_files(decided, folder)
@@ -78,7 +83,15 @@ def decide(recipe: Recipe, checkpoint: Checkpoint, sources: Sequence[Source]) ->
         [source.weighted for source in sources],
         dtype=recipe.dtype,
         max_shard_size=recipe.max_shard_size,
+        other_base=recipe.other_base,
     )
+
+
+def _check_values(entry: Weighted) -> None:
+    """Factors are small beside a base: looking costs little, and a NaN in one would spread through the model."""
+    report = Report(findings=tuple(check_weights(entry.adapter)))
+    if report.is_blocked:
+        raise Refused(f"{entry.label}: {report.sentence()}")
 
 
 def _check_new(target: Path) -> None:

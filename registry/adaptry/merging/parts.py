@@ -25,11 +25,12 @@ DTYPES = {
 ReadBias = Callable[[], "Tensor | None"]
 
 
-def as_tensor(data: bytes, info: TensorInfo) -> Tensor:
-    """Stored bytes as a tensor of their own memory."""
+def as_tensor(data: bytes | bytearray, info: TensorInfo) -> Tensor:
+    """Stored bytes as a tensor; over the same memory where that may be written."""
     if not data:
         return torch.empty(info.shape, dtype=DTYPES[info.dtype])
-    return torch.frombuffer(bytearray(data), dtype=DTYPES[info.dtype]).view(info.shape)
+    memory = data if isinstance(data, bytearray) else bytearray(data)
+    return torch.frombuffer(memory, dtype=DTYPES[info.dtype]).view(info.shape)
 
 
 @dataclass(frozen=True)

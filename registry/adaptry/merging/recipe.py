@@ -30,7 +30,8 @@ class Input(BaseModel):
 class Recipe(BaseModel):
     """A merge into base weights: W + Σ weight · scale · B·A, in float32, rounded once.
 
-    `dtype` None keeps each tensor's; `max_shard_size` (bytes) None keeps the base's files as they are.
+    `dtype` None keeps each tensor's; `max_shard_size` (bytes) None keeps the base's files as they are; `other_base`
+    allows a base of the right shapes that is another model than an input is known to be for.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,6 +41,7 @@ class Recipe(BaseModel):
     method: Literal["linear"] = "linear"
     dtype: Dtype | None = None
     max_shard_size: int | None = Field(default=None, ge=1 << 20)
+    other_base: bool = False
 
     @model_validator(mode="after")
     def _does_something(self) -> Self:
@@ -49,11 +51,14 @@ class Recipe(BaseModel):
 
 
 def parse_size(text: str) -> int:
-    """`5GB`, `512MiB`, `1000000` → bytes. Raises `Invalid`."""
+    """`5GB`, `512MiB`, `2000000` → bytes of a shard. Raises `Invalid`."""
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)", text.strip())
     if not match or match[2].upper() not in _UNITS:
         raise Invalid(f"not a size: {text!r} (write 5GB, 512MiB or a number of bytes)")
-    return int(float(match[1]) * _UNITS[match[2].upper()])
+    size = int(float(match[1]) * _UNITS[match[2].upper()])
+    if size < 1 << 20:
+        raise Invalid(f"a shard holds at least 1 MiB, not {text!r}")
+    return size
 
 
 def parse_dtype(text: str) -> Dtype:

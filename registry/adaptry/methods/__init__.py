@@ -47,7 +47,9 @@ def describe(config: AdapterConfig, tensors: Mapping[str, TensorInfo]) -> Spec:
         found = read(method, config, tensors)
         modules, extras, shared, unclaimed = found.modules, found.extras, found.shared, found.unclaimed
         traits = sorted({*method.traits(config), *traits_of(extras)})
-        tokens = method.virtual_tokens(config, {role: tensors[tensor].shape for role, tensor in shared.items()})
+        tokens = method.virtual_tokens(
+            config, {role: tensors[tensor].shape for role, tensor in shared.items()}
+        )
     return Spec(
         method=name,
         modules=tuple(modules),

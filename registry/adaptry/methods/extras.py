@@ -10,6 +10,7 @@ import re
 from adaptry.adapter.config import AdapterConfig
 from adaptry.adapter.header import TensorInfo
 from adaptry.adapter.spec import ExtraKind, ExtraWeight
+from adaptry.errors import InvalidConfig
 
 PREFIX = "base_model.model."
 
@@ -52,3 +53,18 @@ def traits_of(extras: list[ExtraWeight]) -> list[str]:
         "token_rows": "trainable_tokens",
     }
     return sorted({names[extra.kind] for extra in extras})
+
+
+def token_rows(config: AdapterConfig, target: str) -> tuple[int, ...]:
+    """The rows of `target` that a file's token rows replace, in their order.
+
+    PEFT: a list is of the input embedding; a mapping is by the end of the embedding's name; TRAINABLE_TOKENS has
+    `token_indices`. Raises `InvalidConfig` where there are none.
+    """
+    indices = config.fields.get("trainable_token_indices", config.fields.get("token_indices"))
+    if isinstance(indices, dict):
+        path = target.removesuffix(".weight")
+        indices = next((rows for end, rows in indices.items() if path.endswith(end)), None)
+    if not isinstance(indices, list) or not all(type(row) is int and row >= 0 for row in indices):
+        raise InvalidConfig(f"adapter_config.json names no token indices for {target}")
+    return tuple(indices)

@@ -31,7 +31,8 @@ def _delta(parts: Parts, shape: tuple[int, ...]) -> Tensor:
 
     if "t1" in parts:
         halves = [
-            torch.einsum("ijkl,jr,ip->prkl", parts[f"t{n}"], parts[f"w{n}_b"], parts[f"w{n}_a"]) for n in (1, 2)
+            torch.einsum("ijkl,jr,ip->prkl", parts[f"t{n}"], parts[f"w{n}_b"], parts[f"w{n}_a"])
+            for n in (1, 2)
         ]
     else:
         halves = [parts[f"w{n}_a"] @ parts[f"w{n}_b"] for n in (1, 2)]

@@ -89,11 +89,16 @@ class Method:
     tolerance: str = "bit-equal"
     traits: Callable[[AdapterConfig], list[str]] = lambda config: []
     refuses: Callable[[AdapterConfig], str | None] = lambda config: None
+    looks_at_base: Callable[[AdapterConfig], bool] = lambda config: False
     virtual_tokens: Callable[[AdapterConfig, Shapes], int | None] = lambda config, shapes: None
 
     @property
     def is_baked(self) -> bool:
         return self.weight is not None or self.bias is not None
+
+    def needs_base_for(self, config: AdapterConfig) -> bool:
+        """Whether an adapter of this config changes a weight by a rule that looks at the base's values."""
+        return self.needs_base or self.looks_at_base(config)
 
     def role(self, key: str) -> tuple[str, str] | None:
         """(module path, role) of a key without its prefix, or None where it is not one of the method's."""
@@ -111,7 +116,9 @@ class Method:
         return None
 
 
-def added(delta: Callable[[Parts, tuple[int, ...]], Tensor], *, rounding: Literal["once", "twice"] = "once") -> Change:
+def added(
+    delta: Callable[[Parts, tuple[int, ...]], Tensor], *, rounding: Literal["once", "twice"] = "once"
+) -> Change:
     """The change of a method that adds `delta(parts, shape)`, fp32 of the weight's stored shape, as PEFT does.
 
     Once: `W + Δ` in float32, rounded to W's dtype. Twice: Δ is rounded to W's dtype first.
@@ -124,4 +131,3 @@ def added(delta: Callable[[Parts, tuple[int, ...]], Tensor], *, rounding: Litera
         return (weight.float() + update).to(weight.dtype)
 
     return change
-

@@ -9,6 +9,8 @@ test holds it to that.
 from __future__ import annotations
 
 import ctypes
+import platform
+from functools import cache
 from string import Template
 
 import llvmlite.binding as llvm
@@ -180,6 +182,21 @@ def _source(dtype: str, rows: int) -> str:
             call_one=_CALL.substitute(i="z", el=element, rows=1),
         )
     )
+
+
+@cache
+def is_fit(dtype: str) -> bool:
+    """Whether this processor does the loop's steps itself.
+
+    Where it does not (an x86 without fma or f16c), LLVM would call library functions that nobody has linked.
+    """
+    machine = platform.machine().lower()
+    if machine in ("aarch64", "arm64"):
+        return True
+    if machine not in ("x86_64", "amd64"):
+        return False
+    features = llvm.get_host_cpu_features()
+    return bool(features.get("fma")) and (dtype != "F16" or bool(features.get("f16c")))
 
 
 class Kernel:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adaptry.tensors.lane import Factor, Lane, Term, Weight
-from adaptry.tensors.llvm_kernel import WIDTH, Kernel
+from adaptry.tensors.llvm_kernel import WIDTH, Kernel, is_fit
 
 MAX_RANK = 256  # above it BLAS splits the sum, and so would have to we to stay bit-equal
 
@@ -41,6 +41,7 @@ class LlvmLane(Lane):
             and weight.rows > 1  # of one row, a product is a gemv, which sums in several parts
             and weight.columns > 0
             and weight.columns % WIDTH == 0
+            and is_fit(weight.dtype)
         )
 
     def begin(self, weight: Weight, terms: Sequence[Term]) -> None:

@@ -1,0 +1,49 @@
+"""Lanes driven as a merge drives them: weights and factors as bytes, block after block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from adaptry.tensors.lane import Factor, Term, Weight, room_for, row_blocks
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("llvmlite")
+
+DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+Bake = Callable[..., Any]
+
+
+def raw(tensor: Any) -> bytes:
+    """The bytes of a torch tensor. (`Any`: torch is not there for whoever skips these tests.)"""
+    return bytes(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+
+
+def term(up: Any, down: Any, scale: float) -> Term:
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    return Term(
+        Factor(raw(down), names[down.dtype], tuple(down.shape)),
+        Factor(raw(up), names[up.dtype], tuple(up.shape)),
+        scale,
+    )
+
+
+def baked(
+    lane: Any, stored: Any, terms: Sequence[Term], *, transposed: bool = False, into: Any = None
+) -> Any:
+    """`stored` with the terms added, by a lane."""
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    rows, columns = stored.shape
+    dtype = into or stored.dtype
+    weight = Weight(names[stored.dtype], names[dtype], rows, columns, transposed)
+    assert lane.takes(weight, sum(term.down.shape[0] for term in terms))
+    row_bytes = columns * stored.element_size()
+    worker = lane(room_for(rows, row_bytes))
+    worker.begin(weight, terms)
+    source, result = raw(stored), bytearray()
+    for first, count in row_blocks(rows, row_bytes):
+        worker.source[: count * row_bytes] = source[first * row_bytes : (first + count) * row_bytes]
+        result += worker.bake(first, count)
+    return torch.frombuffer(result, dtype=dtype).view(rows, columns)
