@@ -10,12 +10,13 @@ from adaptry.adapter.view import open_dir
 from adaptry.registry import Registry
 from adaptry.report import Report
 from adaptry.transfer import open_revision
+from adaptry_cli.abilities import facts_of_use, json_of_use
 from adaptry_cli.arguments import SOURCE, Source
 from adaptry_cli.connection import registry_option
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.out import json_option, progress, say_json, say_lines, tell
 from adaptry_cli.showing import facts_of_spec, findings_text, json_of_spec
-from adaptry_cli.sources import base_record, look_into
+from adaptry_cli.sources import base_parameters, base_record, look_into
 from adaptry_cli.tables import say_facts
 
 _ORDER = ("blocks", "warns", "notes")
@@ -59,16 +60,21 @@ def check(
 @registry_option
 @json_option
 def inspect(registry: Registry, source: Source, as_json: bool) -> None:
-    """Show what an adapter is, from its files.
+    """Show what an adapter is, from its files, and what can be done with it.
 
-    Method, modules with ranks and scales, extra weights, dtypes; read from headers and config, never from a form.
+    Method, modules with ranks and scales, extra weights, dtypes; its share of the base and the memory it takes when
+    served; whether it can be merged or written as a LoRA. Read from headers and config, never from a form.
     """
     opened = look_into(registry, source)
     spec = opened.adapter.spec
+    of_base = base_parameters(registry, opened)
     if as_json:
-        say_json(dict(json_of_spec(spec)))
+        say_json({**json_of_spec(spec), **json_of_use(opened.adapter, of_base)})
         return
-    say_facts([("adapter", opened.label), ("base", spec.base_name or "not named"), *facts_of_spec(spec)])
+    facts = facts_of_use(opened.adapter, of_base)
+    say_facts(
+        [("adapter", opened.label), ("base", spec.base_name or "not named"), *facts_of_spec(spec), *facts]
+    )
     for left, why in opened.adapter.left_out.items():
         tell(f"not part of it: {left} ({why})")
 

@@ -33,7 +33,10 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
         "show": ("find:show", "Show everything about a version."),
         "diff": ("find:diff", "Show what differs between two adapters."),
         "history": ("find:history", "Show what happened to an adapter."),
-        "inspect": ("check:inspect", "Show what an adapter is, from its files."),
+        "inspect": (
+            "check:inspect",
+            "Show what an adapter is, from its files, and what can be done with it.",
+        ),
         "check": ("check:check", "Check an adapter, alone or against a base."),
     },
     "Bases": {

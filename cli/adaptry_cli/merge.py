@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 @click.option(
     "--other-base", is_flag=True, help="Merge into another model than the adapter is known to be for."
 )
+@click.option(
+    "--resize-vocab", is_flag=True, help="Also take embeddings that have more rows than the base's."
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and write nothing.")
 @click.option("--registry", "where", metavar="URL|DIR", help="The registry to use.")
 @json_option
@@ -58,6 +61,7 @@ def merge(
     kernel: str,
     no_hash: bool,
     other_base: bool,
+    resize_vocab: bool,
     dry_run: bool,
     where: str | None,
     as_json: bool,
@@ -86,6 +90,7 @@ def merge(
         dtype=parse_dtype(dtype) if dtype else None,
         max_shard_size=parse_size(max_shard_size) if max_shard_size else None,
         other_base=other_base,
+        resize_vocab=resize_vocab,
     )
     connected = functools.cache(lambda: connect_to(where))  # folders need none
     with progress() as told:

@@ -12,6 +12,7 @@ from adaptry.adapter.spec import ModuleSpec, Spec
 from adaptry.promotion import MOVED
 from adaptry.records import AdapterInfo, Event, VersionDetail, VersionInfo
 from adaptry.report import Finding
+from adaptry_cli.abilities import title
 from adaptry_cli.out import counted, number, size
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{12})[0-9a-f]{52}")
@@ -66,7 +67,7 @@ def facts_of_spec(spec: Spec) -> Facts:
     ranks = ", ".join(str(rank) for rank in spec.ranks)
     yield (
         "method",
-        "   ".join(part for part in (spec.method, f"rank {ranks}" if ranks else "", *spec.traits) if part),
+        "   ".join(part for part in (title(spec), f"rank {ranks}" if ranks else "", *spec.traits) if part),
     )
     if spec.modules:
         yield "modules", _lines(_groups(spec.modules))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from adaptry.adapter.view import Adapter, open_content, open_dir
 from adaptry.digest import Digest
-from adaptry.errors import Invalid, NotFound
+from adaptry.errors import Conflict, Invalid, NotFound
 from adaptry.fingerprint import BaseRecord
 from adaptry.manifest import BaseClaim
 from adaptry.records import VersionInfo
@@ -41,6 +41,16 @@ def base_record(registry: Registry, text: str) -> tuple[BaseRecord, str]:
         return record, _known_name(registry, record) or text
     info = registry.base(text)
     return registry.base_record(info.id), info.names[0] if info.names else info.id.brief
+
+
+def base_parameters(registry: Registry, opened: Opened) -> int | None:
+    """How large the adapter's base is: the version's, else the one its config names; None where it is not known."""
+    known = opened.version.base_id if opened.version else None
+    key = str(known) if known else opened.adapter.config.base_name
+    try:
+        return registry.base(key).parameters if key else None
+    except (Conflict, Invalid, NotFound):  # a name is a hint: whatever it is, the adapter can be looked at
+        return None
 
 
 def base_claim(registry: Registry, text: str) -> BaseClaim:

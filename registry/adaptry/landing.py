@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from adaptry.adapter.formats import CONFIG
+from adaptry.adapter.formats import format_of
 from adaptry.errors import Conflict, StorageFull, Unavailable
 
 _SUFFIX = ".part"
@@ -59,7 +59,7 @@ def check_free(target: Path, *, replace: bool = False) -> None:
         )
     if not any(target.iterdir()):
         return
-    if not (target / CONFIG).is_file():
+    if format_of(path.name for path in target.iterdir()) is None:
         raise Conflict(f"{target} holds files that are not an adapter's; choose another place")
     if not replace:
         raise Conflict(f"{target} holds another adapter; choose another place, or replace it with --force")

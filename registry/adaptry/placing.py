@@ -7,6 +7,7 @@ the reason: a wrong place would be a silent wrong answer, so nothing is guessed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +15,7 @@ from typing import Any, Literal
 
 from adaptry.adapter.spec import ExtraWeight, ModuleSpec, Spec
 from adaptry.fingerprint import TensorShape
+from adaptry.fused import Expert, expert_tensors
 from adaptry.naming import INPUT_EMBEDDINGS, OUTPUT_HEADS, input_embedding, is_output_head
 
 Orientation = Literal["linear", "conv1d", "embedding", "conv", "attention", "parameter"]
@@ -52,12 +54,16 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A module and the base's weight that it changes. `tied`: that tensor is input embedding and output head in one."""
+    """A module and a weight of the base that it changes. `tied`: that tensor is input embedding and output head in one.
+
+    Fused experts have a place for each matrix of each `expert` that is stored by itself.
+    """
 
     module: ModuleSpec
     tensor: str
     orientation: Orientation
     tied: bool = False
+    expert: Expert | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +77,14 @@ class PlacedExtra:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Every module and extra weight exactly once: placed, or missing. `reasons` says why, by path or target."""
+    """Every module and extra weight: placed (fused experts in many places), or missing. `reasons` says why, by path or target.
+
+    `blocks` are modules placed beside a whole part of the base, of which they change no weight.
+    """
 
     placed: tuple[Placed, ...] = ()
     extras: tuple[PlacedExtra, ...] = ()
+    blocks: tuple[ModuleSpec, ...] = ()
     missing: tuple[ModuleSpec, ...] = ()
     missing_extras: tuple[ExtraWeight, ...] = ()
     reasons: Mapping[str, Reason] = field(default_factory=dict)
@@ -91,13 +101,16 @@ def place(spec: Spec, tensors: Mapping[str, TensorShape], facts: Mapping[str, An
     missing: list[ModuleSpec] = []
     missing_extras: list[ExtraWeight] = []
     reasons: dict[str, Reason] = {}
+    blocks = [module for module in spec.modules if module.kind == "block" and names.has_part(module.path)]
     for module in spec.modules:
+        if module in blocks:
+            continue
         found = _place_module(module, names, "layer_replication" in spec.traits)
-        if isinstance(found, Placed):
-            placed.append(found)
-        else:
+        if isinstance(found, Reason):
             missing.append(module)
             reasons[module.path] = found
+        else:
+            placed.extend(found)
     for extra in spec.extras:
         where = names.find(extra.target)
         if where.tensor:
@@ -105,7 +118,9 @@ def place(spec: Spec, tensors: Mapping[str, TensorShape], facts: Mapping[str, An
         else:
             missing_extras.append(extra)
             reasons[extra.target] = where.reason
-    return Placement(tuple(placed), tuple(extras), tuple(missing), tuple(missing_extras), reasons)
+    return Placement(
+        tuple(placed), tuple(extras), tuple(blocks), tuple(missing), tuple(missing_extras), reasons
+    )
 
 
 def orientation_of(module: ModuleSpec, tensor: str, shape: tuple[int, ...], model_type: str) -> Orientation:
@@ -118,12 +133,14 @@ def orientation_of(module: ModuleSpec, tensor: str, shape: tuple[int, ...], mode
             return "conv1d"
         if shape == (module.fan_out, module.fan_in):
             return "linear"
+    if module.kind == "flat" and len(shape) > 2:
+        return "conv"
     name = tensor.removesuffix(".weight").rpartition(".")[2]
     return "conv1d" if model_type in _CONV1D_MODELS and name in _CONV1D_MODULES else "linear"
 
 
-def _place_module(module: ModuleSpec, names: _Names, is_replicated: bool) -> Placed | Reason:
-    """The module's place, or why it has none."""
+def _place_module(module: ModuleSpec, names: _Names, is_replicated: bool) -> list[Placed] | Reason:
+    """The module's places, or why it has none."""
     if is_replicated:
         return Reason("renumbered", "layer_replication renumbers the layers, so its names are not the base's")
     path = module.path.replace(".base_layer", "")
@@ -133,21 +150,21 @@ def _place_module(module: ModuleSpec, names: _Names, is_replicated: bool) -> Pla
     if where.tensor:
         shape = names.tensors[where.tensor].shape
         orientation = orientation_of(module, where.tensor, shape, names.model_type)
-        return Placed(module, where.tensor, orientation, where.tied)
+        return [Placed(module, where.tensor, orientation, where.tied)]
     fused = names.find(f"{path}.in_proj_weight")
     if fused.tensor:
-        return Placed(module, fused.tensor, "attention")
+        return [Placed(module, fused.tensor, "attention")]
     packed = next((end for end in ("qweight", "weight_packed") if names.find(f"{path}.{end}").tensor), None)
     if packed:
         return Reason("quantised", f"its weight is quantised in the base ({packed})")
     return where.reason
 
 
-def _place_parameter(module: ModuleSpec, path: str, names: _Names) -> Placed | Reason:
+def _place_parameter(module: ModuleSpec, path: str, names: _Names) -> list[Placed] | Reason:
     """Adapters name the module that holds a 3-D parameter, not the parameter: its shape tells which (§4.7)."""
     direct = names.find(f"{path}.weight")
     if direct.tensor:
-        return Placed(module, direct.tensor, "parameter")
+        return [Placed(module, direct.tensor, "parameter")]
     sides = {(module.fan_out, module.fan_in), (module.fan_in, module.fan_out)}
     found = [
         name
@@ -155,9 +172,18 @@ def _place_parameter(module: ModuleSpec, path: str, names: _Names) -> Placed | R
         if name.rpartition(".")[0] == path and len(tensor.shape) == 3 and tensor.shape[1:] in sides
     ]
     if len(found) == 1:
-        return Placed(module, found[0], "parameter")
-    if any(name.startswith(f"{path}.0.") for name in names.tensors):
-        return Reason("experts", "the base stores its experts one by one, and the adapter has them fused")
+        return [Placed(module, found[0], "parameter")]
+    for folder in _spellings(path):
+        if any(name.startswith(f"{folder}.0.") for name in names.tensors):
+            matrix = (module.fan_out, module.fan_in)
+            experts = [
+                Placed(module, tensor, "parameter", expert=expert)
+                for tensor, expert in expert_tensors(path, folder, matrix, names.tensors)
+            ]
+            return experts or Reason(
+                "experts",
+                "the base stores its experts one by one, and not as wide as the adapter's fused ones",
+            )
     if found:
         return Reason("ambiguous", f"{len(found)} parameters of {path} have its shape")
     return Reason("absent", "the base has no such parameter")
@@ -203,6 +229,21 @@ class _Names:
                 return _Where(self._embedding, tied=True)
         return _Where()
 
+    def has_part(self, path: str) -> bool:
+        """Whether the model has a part of this name, which may lack the prefix of a task's model."""
+        stem = re.sub(r"\.(?:output|attention)_adapters$", "", path)  # AdapterHub's own parts of a layer
+        return any(name in self._parts for name in (stem, stem.partition(".")[2]))
+
+    @cached_property
+    def _parts(self) -> frozenset[str]:
+        """Every dotted beginning of every name, with its first word and without."""
+        return frozenset(
+            ".".join(parts[start:end])
+            for parts in (name.split(".") for name in self.tensors)
+            for end in range(1, len(parts))
+            for start in (0, 1)
+        )
+
     @cached_property
     def _embedding(self) -> str | None:
         return input_embedding(self.tensors)
@@ -242,6 +283,8 @@ class _Names:
 def _spellings(parameter: str) -> Iterator[str]:
     """`parameter`, then the other ways in which tools have written it."""
     yield parameter
+    if ".mlp." in parameter:
+        yield parameter.replace(".mlp.", ".block_sparse_moe.", 1)
     for memory, disk in _SPELLINGS:
         if parameter.startswith(memory):
             yield disk + parameter.removeprefix(memory)

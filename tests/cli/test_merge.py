@@ -155,7 +155,7 @@ def test_kernels_agree_and_hashing_can_be_left_out(run, answer) -> None:
         (("out",), 2, "./out"),
         (("./base",), 3, "whole model"),
         (("./foreign",), 1, "this is not the base it was trained on"),
-        (("./dora",), 2, "merge it with PEFT's merge_and_unload"),
+        (("./dora",), 1, "save the adapter again from the trained model"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -13,8 +13,12 @@ from pydantic import BaseModel, ConfigDict
 LAYOUT = 1
 """The version of this derivation; a catalog row derived by an older one is rebuilt by `reindex`."""
 
-ModuleKind = Literal["linear", "embedding", "conv", "parameter", "attention", "norm", "other"]
-ExtraKind = Literal["module", "bias", "saved_embedding", "token_rows"]
+ModuleKind = Literal[
+    "linear", "embedding", "conv", "flat", "parameter", "attention", "norm", "block", "other"
+]
+"""`flat`: a matrix or a convolution alike, whose kernel is taken as [out, in·k…]; `block`: a part of the model that is
+added to as a whole, and no weight of it changes."""
+ExtraKind = Literal["module", "bias", "saved_embedding", "token_rows", "norm"]
 
 
 class _Value(BaseModel):

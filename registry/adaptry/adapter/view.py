@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from adaptry.adapter.config import LIMITS, AdapterConfig, parse_config
+from adaptry.adapter.config import LIMITS, AdapterConfig
 from adaptry.adapter.content import Content, FolderContent
-from adaptry.adapter.formats import CONFIG, WEIGHTS, list_folder
+from adaptry.adapter.formats import CONFIG, PEFT, WEIGHTS, Format, format_of, list_folder
 from adaptry.adapter.header import Header, TensorInfo, read_header
+from adaptry.adapter.layouts import LAYOUTS
 from adaptry.adapter.spec import Spec
 from adaptry.adapter.weights import weights_digest
 from adaptry.digest import Digest
 from adaptry.errors import NotFound
-from adaptry.methods import describe
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,11 @@ class Adapter:
     config: AdapterConfig
     header: Header
     left_out: Mapping[str, str] = field(default_factory=dict)
+    format: Format = PEFT
 
     @cached_property
     def spec(self) -> Spec:
-        return describe(self.config, self.header.tensors)
+        return LAYOUTS[self.format.name].describe(self.config, self.header)
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
@@ -41,25 +42,30 @@ class Adapter:
     def tensor_bytes(self, name: str) -> bytes:
         """One tensor's bytes as stored: little-endian, row-major, of `tensors[name]`'s dtype and shape."""
         info = self.tensors[name]
-        return self.content.read(WEIGHTS, info.start, info.size)
+        return self.content.read(self.format.weights, info.start, info.size)
 
     def weights_digest(self) -> Digest:
         """The digest of all weights, independent of the file's layout; reads everything once."""
-        return weights_digest(self.tensors, self.content.reader(WEIGHTS))
+        return weights_digest(self.tensors, self.content.reader(self.format.weights))
 
 
 def open_content(content: Content, left_out: Mapping[str, str] | None = None) -> Adapter:
     """The adapter in `content`. Raises `NotFound`, `InvalidConfig`, `InvalidWeights`."""
-    for name in (CONFIG, WEIGHTS):
-        if name not in content.sizes:
-            raise NotFound(f"no adapter without {name}")
-    config = parse_config(content.whole(CONFIG, LIMITS.size))
-    header = read_header(content.reader(WEIGHTS), content.sizes[WEIGHTS], WEIGHTS)
-    return Adapter(content, config, header, left_out or {})
+    format = format_of(content.sizes)
+    if format is None:
+        raise NotFound(f"no adapter without {WEIGHTS if CONFIG in content.sizes else CONFIG}")
+    headers = {
+        name: read_header(content.reader(name), size, name)  # a head beside the adapter must be sound too
+        for name, size in content.sizes.items()
+        if name.endswith(".safetensors")
+    }
+    data = content.whole(format.config, LIMITS.size) if format.config else b""
+    config = LAYOUTS[format.name].config(data, headers[format.weights])
+    return Adapter(content, config, headers[format.weights], left_out or {}, format)
 
 
 def open_dir(folder: Path | str) -> Adapter:
-    """The adapter in a folder that PEFT's `save_pretrained` wrote.
+    """The adapter in a folder that PEFT's `save_pretrained` wrote, or another tool we read.
 
     Raises `NotFound` (no adapter there), `Unsupported` (a pickle; the message has the remedy),
     `InvalidConfig`, `InvalidWeights`.

@@ -6,11 +6,14 @@ asked) and never raises for what it finds: a finding says it, with a remedy.
 
 from __future__ import annotations
 
+from adaptry.adapter.formats import PEFT
 from adaptry.adapter.view import Adapter
 from adaptry.checks.alone import check_alone
 from adaptry.checks.codes import finding
 from adaptry.checks.coverage import check_coverage
 from adaptry.checks.fit import check_fit
+from adaptry.checks.foreign import check_foreign
+from adaptry.checks.prompts import check_prompt, check_prompt_fit
 from adaptry.checks.weights import check_weights
 from adaptry.fingerprint import BaseRecord
 from adaptry.placing import place
@@ -28,10 +31,11 @@ def check(adapter: Adapter, base: BaseRecord | None, base_name: str | None = Non
     `base_name` is what the base is called where it is known. Raises `InvalidConfig` only where the config
     contradicts itself so that no spec can be derived.
     """
-    findings = list(check_alone(adapter))
+    is_foreign = adapter.format is not PEFT
+    findings = list(check_foreign(adapter) if is_foreign else (*check_alone(adapter), *check_prompt(adapter)))
     if base is None:
         findings.append(_unknown_base(adapter, base_name))
-    else:
+    elif adapter.format.names_modules:
         findings.extend(_against(adapter, base, base_name))
     findings.sort(key=lambda found: _ORDER.index(found.severity))
     return Report(findings=tuple(findings), base=base_name or (str(base.id) if base else None))
@@ -49,6 +53,7 @@ def _against(adapter: Adapter, base: BaseRecord, base_name: str | None) -> list[
         )
     placement = place(adapter.spec, base.tensors, base.facts)
     findings.extend(check_fit(adapter, base, placement))
+    findings.extend(check_prompt_fit(adapter, base))
     if not any(found.severity == "blocks" for found in findings):
         findings.extend(check_coverage(adapter, base, placement))
     return findings

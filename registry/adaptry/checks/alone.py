@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping
 
 from adaptry.adapter.config import AdapterConfig
 from adaptry.adapter.header import FLOATS
-from adaptry.adapter.patterns import compile_suffix
+from adaptry.adapter.patterns import compile_suffix, first_match
 from adaptry.adapter.spec import ModuleSpec, Spec
 from adaptry.adapter.view import Adapter
 from adaptry.checks.codes import finding
 from adaptry.checks.wording import counted, folded, shortened
 from adaptry.errors import InvalidConfig
+from adaptry.methods import METHODS
 from adaptry.methods.extras import PREFIX
 from adaptry.methods.lora import scale_of
 from adaptry.report import Finding
@@ -27,11 +28,15 @@ _NEWEST_PEFT = (0, 21)
 _CHANGES_BASE = {
     "pissa": "PiSSA", "olora": "OLoRA", "corda": "CorDA", "lora_ga": "LoRA-GA", "loftq": "LoftQ", "kasa": "KaSA",
 }  # fmt: skip
+_OWN_RANKS = frozenset(["adalora", "adamss", "deft", "lokr"])
+"""Methods whose modules have other ranks than the config's r by design."""
 _LIMITS = {
     "alora": "aLoRA acts only after its invocation tokens, so it cannot be merged",
     "arrow": "Arrow routes between adapters as it runs, so it cannot be merged",
     "dora": "DoRA scales the base's weights by their norm, so it is no plain LoRA and some engines refuse it",
     "bdlora": "BD-LoRA stores its factors in blocks, which engines refuse",
+    "members": "its members are adapters of their own, which the config names by their paths: push them too, and put "
+    "their new paths there before loading",
     "qalora": "QA-LoRA belongs to one quantised base",
 }
 
@@ -45,13 +50,17 @@ def check_alone(adapter: Adapter) -> Iterator[Finding]:
         yield finding("method_not_described", reason)
         return
     yield from _keys(adapter)
-    if not spec.modules and not spec.extras:
+    yield from _missing(adapter)
+    if _is_empty(adapter):
         return
     if spec.method == "lora":
         yield from _ranks(adapter)
         yield from _scales(adapter.config, spec)
+    elif spec.method not in _OWN_RANKS:
+        yield from _said_ranks(adapter.config, spec)
     yield from _integers(adapter)
-    yield from _without_tensors(adapter.config, spec)
+    if METHODS[spec.method].names_modules(adapter.config):
+        yield from _without_tensors(adapter.config, spec)
     yield from _traits(adapter.config, spec)
 
 
@@ -81,7 +90,7 @@ def _config(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
 
 def _keys(adapter: Adapter) -> Iterator[Finding]:
     spec = adapter.spec
-    if not spec.modules and not spec.extras:
+    if _is_empty(adapter):
         if not adapter.tensors:
             yield finding("no_effect", "the file holds no tensors at all")
             return
@@ -91,8 +100,8 @@ def _keys(adapter: Adapter) -> Iterator[Finding]:
             spec.unclaimed,
         )
         return
-    dropped = [name for name in spec.unclaimed if "lora_" in name]
-    unknown = [name for name in spec.unclaimed if "lora_" not in name]
+    dropped = [name for name in spec.unclaimed if "lora_" in name or _is_of_method(spec, name)]
+    unknown = sorted(set(spec.unclaimed) - set(dropped))
     if dropped:
         yield finding(
             "keys_dropped",
@@ -105,12 +114,36 @@ def _keys(adapter: Adapter) -> Iterator[Finding]:
         )
 
 
+def _missing(adapter: Adapter) -> Iterator[Finding]:
+    spec = adapter.spec
+    missing = [role for role in METHODS[spec.method].needs(adapter.config) if role not in spec.shared]
+    if missing and not _is_empty(adapter):
+        yield finding(
+            "tensors_missing", f"{spec.method} needs its {shortened(missing)}, and the file has none"
+        )
+
+
+def _is_empty(adapter: Adapter) -> bool:
+    """Whether no tensor would be used. Shared ones serve the modules, unless the file names none."""
+    spec, method = adapter.spec, METHODS[adapter.spec.method]
+    is_whole = bool(spec.shared) and not (method.tails and method.names_modules(adapter.config))
+    return not (spec.modules or spec.extras or is_whole)
+
+
+def _is_of_method(spec: Spec, name: str) -> bool:
+    return METHODS[spec.method].role(name.removeprefix(PREFIX)) is not None
+
+
 def _why_dropped(names: tuple[str, ...] | list[str]) -> str:
+    if not names:
+        return "they belong to modules, and there is none"
     example = names[0]
     if all(name.startswith(PREFIX * 2) for name in names):
         return f"names begin with {PREFIX} twice ({example})"
     if not any(name.startswith(PREFIX) for name in names):
         return f"names do not begin with {PREFIX} ({example})"
+    if not any("lora_" in name for name in names):
+        return f"they make no whole module, or not one of the config's numbers ({shortened(folded(names))})"
     return f"they make no complete pair of factors ({shortened(folded(names))})"
 
 
@@ -131,6 +164,20 @@ def _ranks(adapter: Adapter) -> Iterator[Finding]:
         else:
             continue
         wrong.setdefault(reason, []).append(module.path)
+    for reason, paths in wrong.items():
+        yield finding("rank_mismatch", f"{reason}, in {shortened(folded(paths))}", paths)
+
+
+def _said_ranks(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
+    """Methods that have one `r`: scale and more hang on it, so a config that says another is another adapter."""
+    if not config.fields.get("r"):  # OFT's is 0 where it has a block size
+        return
+    wrong: dict[str, list[str]] = {}
+    for module in spec.modules:
+        said = first_match(config.pattern_values("rank_pattern"), module.path, config.rank())
+        if module.rank and module.rank != said:
+            reason = f"the tensors have rank {module.rank} and the config says {said}"
+            wrong.setdefault(reason, []).append(module.path)
     for reason, paths in wrong.items():
         yield finding("rank_mismatch", f"{reason}, in {shortened(folded(paths))}", paths)
 
@@ -158,7 +205,10 @@ def _matching(patterns: Mapping[str, object], module: ModuleSpec) -> set[str]:
 
 
 def _integers(adapter: Adapter) -> Iterator[Finding]:
-    integers = [name for name, info in adapter.tensors.items() if info.dtype not in FLOATS]
+    whole = _whole_numbers(adapter.spec)
+    integers = [
+        name for name, info in adapter.tensors.items() if info.dtype not in FLOATS and name not in whole
+    ]
     if integers:
         dtypes = sorted({adapter.tensors[name].dtype for name in integers})
         yield finding(
@@ -168,9 +218,17 @@ def _integers(adapter: Adapter) -> Iterator[Finding]:
         )
 
 
+def _whole_numbers(spec: Spec) -> set[str]:
+    """The tensors that the method means to be whole numbers: positions, choices."""
+    roles = METHODS[spec.method].integers
+    owners = (spec.shared, *(module.tensors for module in spec.modules))
+    return {name for tensors in owners for role, name in tensors.items() if role.partition(".")[0] in roles}
+
+
 def _without_tensors(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
     targets = config.fields.get("target_modules")
     paths = [module.path.replace(".base_layer", "") for module in spec.modules]
+    paths += [extra.target.rpartition(".")[0] for extra in spec.extras]
     if isinstance(targets, list):
         idle = [name for name in targets if not any(f".{path}".endswith(f".{name}") for path in paths)]
         if idle:

@@ -110,6 +110,21 @@ CODES: Mapping[str, Code] = {
         "Some feature of the adapter limits where it can be merged or served.",
         "see the runtime checks of the engine you mean to use",
     ),
+    "tensors_missing": Code(
+        "blocks",
+        "The file lacks tensors without which the method is not what was trained; PEFT puts random ones in their place.",
+        "save it again with PEFT's model.save_pretrained(DIR), and look into the file",
+    ),
+    "prompt_mismatch": Code(
+        "blocks",
+        "The prompt has another shape than the config says; PEFT refuses to load it.",
+        "make num_virtual_tokens, token_dim and num_layers those of the training run, or save it again",
+    ),
+    "alpha_unknown": Code(
+        "warns",
+        "The file does not say its alpha; whoever loads it takes the rank, and so another strength if it was another.",
+        "save it again with a newer version of the tool, which writes its metadata",
+    ),
     # The adapter against a base
     "base_unknown": Code(
         "warns",
@@ -136,6 +151,11 @@ CODES: Mapping[str, Code] = {
         "A module's factors are wider or narrower than the base's weight.",
         "check it against the base it was trained on",
     ),
+    "prompt_width": Code(
+        "blocks",
+        "A prompt or prefix is as wide as the embeddings, or the keys and values, of another model.",
+        "check it against the base it was trained on",
+    ),
     "experts_layout": Code(
         "blocks",
         "The adapter has a layer's experts fused and the base stores them one by one, or the reverse.",
@@ -159,7 +179,7 @@ CODES: Mapping[str, Code] = {
     "vocabulary_resized": Code(
         "warns",
         "The saved embeddings have more rows than the base: tokens were added, and a loader that ignores them is wrong.",
-        "resize the base's embeddings before loading, and keep the adapter's tokenizer with it",
+        "resize the base's embeddings before loading, or merge with --resize-vocab; keep the adapter's tokenizer with it",
     ),
     "token_outside_vocabulary": Code(
         "blocks",
@@ -184,7 +204,7 @@ CODES: Mapping[str, Code] = {
     "layers_renumbered": Code(
         "warns",
         "layer_replication builds a deeper model than the base; modules were not looked up in it.",
-        "serve it with PEFT; engines and the merge refuse it",
+        "merge it, which writes the deeper model out, or serve it with PEFT; engines refuse it",
     ),
     "layers_uncovered": Code(
         "warns",

@@ -6,13 +6,16 @@ put together by what is wrong, not by module.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
+from adaptry.adapter.formats import PEFT
 from adaptry.adapter.spec import ExtraWeight
 from adaptry.adapter.view import Adapter
 from adaptry.checks.codes import finding
 from adaptry.checks.wording import counted, folded, layer_of, ranges, shortened
 from adaptry.fingerprint import BaseRecord
+from adaptry.methods import METHODS
 from adaptry.naming import INPUT_EMBEDDINGS
 from adaptry.placing import Placed, Placement, WhyMissing
 from adaptry.report import Finding
@@ -34,7 +37,8 @@ def check_fit(adapter: Adapter, base: BaseRecord, placement: Placement) -> Itera
         )
         return
     yield from _missing(placement, base)
-    yield from _shapes(placement, base)
+    yield from _shapes(adapter, placement, base)
+    yield from _blocks(placement, base)
     yield from _missing_extras(placement)
     yield from _extra_shapes(placement, base)
     yield from _tokens(adapter, placement, base)
@@ -72,14 +76,19 @@ def _what_is_missing(paths: list[str], placement: Placement, base: BaseRecord) -
     return f"{len(paths):,} of {known} are not in the base: {shortened(folded(paths))}"
 
 
-def _shapes(placement: Placement, base: BaseRecord) -> Iterator[Finding]:
+def _shapes(adapter: Adapter, placement: Placement, base: BaseRecord) -> Iterator[Finding]:
     wrong: dict[str, list[str]] = {}
     quantised: list[str] = []
+    grown = {
+        placed.tensor: placed.extra.shape for placed in placement.extras if placed.extra.kind != "token_rows"
+    }
     for placed in placement.placed:
         tensor = base.tensors[placed.tensor]
         if tensor.dtype in ("I8", "U8", "I32"):
             quantised.append(placed.module.path)
-        elif reason := misfit(placed, tensor.shape):
+            continue
+        shape = grown.get(placed.tensor, tensor.shape)
+        if reason := misfit(placed, shape) or _misfit_by_method(adapter, placed, shape):
             name = placed.module.path.rpartition(".")[2]
             wrong.setdefault(f"{name} {reason}", []).append(placed.module.path)
     if wrong:
@@ -97,6 +106,8 @@ def _shapes(placement: Placement, base: BaseRecord) -> Iterator[Finding]:
 def misfit(placed: Placed, shape: tuple[int, ...]) -> str | None:
     """How a module's factors differ from the weight they change, as the end of a sentence; None where they fit."""
     module = placed.module
+    if placed.expert is not None:  # placed by its shape
+        return None
     sides = _sides(placed, shape)
     if sides is None:
         return f"is a matrix for the adapter, and this base has {list(shape)}"
@@ -108,6 +119,17 @@ def misfit(placed: Placed, shape: tuple[int, ...]) -> str | None:
     return None
 
 
+def _misfit_by_method(adapter: Adapter, placed: Placed, shape: tuple[int, ...]) -> str | None:
+    """What a method says of the weight besides the two sides that its factors tell."""
+    sides = _sides(placed, shape)
+    if sides is None or placed.expert is not None or adapter.format is not PEFT:
+        return None
+    fan_in, fan_out = sides
+    names = {**adapter.spec.shared, **placed.module.tensors}
+    shapes = {role: adapter.tensors[name].shape for role, name in names.items()}
+    return METHODS[adapter.spec.method].misfit(shapes, adapter.config, fan_out, fan_in)
+
+
 def _sides(placed: Placed, shape: tuple[int, ...]) -> tuple[int, int] | None:
     """The inputs and outputs of a weight; None where it has no such sides."""
     if placed.orientation == "parameter":
@@ -117,10 +139,22 @@ def _sides(placed: Placed, shape: tuple[int, ...]) -> tuple[int, int] | None:
         is_turned = inner == (placed.module.fan_in, placed.module.fan_out)
         return (inner[0], inner[1]) if is_turned else (inner[1], inner[0])
     if placed.orientation == "conv":
-        return (shape[1], shape[0]) if len(shape) > 2 else None
+        if len(shape) < 3:
+            return None
+        return (math.prod(shape[1:]) if placed.module.kind == "flat" else shape[1], shape[0])
     if len(shape) != 2:
         return None
     return (shape[0], shape[1]) if placed.orientation in ("conv1d", "embedding") else (shape[1], shape[0])
+
+
+def _blocks(placement: Placement, base: BaseRecord) -> Iterator[Finding]:
+    """What is added to a part of the model must be as wide as its hidden states."""
+    hidden = (base.facts.get("text_config") or base.facts).get("hidden_size")
+    wrong = [module for module in placement.blocks if hidden not in (None, module.fan_in)]
+    if wrong:
+        reason = f"they are {wrong[0].fan_in:,} wide, and the base's hidden states {hidden:,}"
+        paths = [module.path for module in wrong]
+        yield finding("shape_mismatch", f"{shortened(folded(paths))}: {reason}", paths)
 
 
 def _missing_extras(placement: Placement) -> Iterator[Finding]:
@@ -158,7 +192,9 @@ def _is_embedding(extra: ExtraWeight) -> bool:
 def _tokens(adapter: Adapter, placement: Placement, base: BaseRecord) -> Iterator[Finding]:
     """Trained token rows must be rows of the base's embedding, and as wide as it."""
     rows = [placed for placed in placement.extras if placed.extra.kind == "token_rows"]
-    largest = max(_indices(adapter.config.fields.get("trainable_token_indices")), default=-1)
+    fields = adapter.config.fields
+    indices = fields.get("trainable_token_indices", fields.get("token_indices"))
+    largest = max(_indices(indices), default=-1)
     for placed in rows:
         height, *width = base.tensors[placed.tensor].shape
         if largest >= height:

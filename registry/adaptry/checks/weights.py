@@ -12,7 +12,6 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from adaptry.adapter.formats import WEIGHTS
 from adaptry.adapter.header import TensorInfo
 from adaptry.adapter.view import Adapter
 from adaptry.checks.codes import finding
@@ -92,7 +91,7 @@ def _look(adapter: Adapter, info: TensorInfo) -> _Seen:
     seen = _Seen(is_zero=info.size > 0)
     kind = _FORMATS.get(info.dtype)
     for start in range(info.start, info.end, _PIECE):
-        data = adapter.content.read(WEIGHTS, start, min(_PIECE, info.end - start))
+        data = adapter.content.read(adapter.format.weights, start, min(_PIECE, info.end - start))
         if seen.is_zero:
             seen.is_zero = _is_zero(data, kind.width if kind else 1)
         if kind:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from adaptry.adapter.formats import WEIGHTS
 from adaptry.adapter.view import Adapter, open_content
 from adaptry.blobs import BlobStore
 from adaptry.catalog import bases, files
@@ -41,7 +40,7 @@ def open_stored(blobs: BlobStore, manifest: Manifest) -> Adapter:
 
 def weights_digest(catalog: Catalog, manifest: Manifest, adapter: Adapter) -> Digest:
     """Derived once for every file, however many revisions have it."""
-    entry = manifest.file(WEIGHTS)
+    entry = manifest.file(adapter.format.weights)
     assert entry is not None
     with catalog.read() as tx:
         known = files.weights_of(tx, entry.sha256)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from adaptry.adapter.content import Content
-from adaptry.adapter.formats import CONFIG, WEIGHTS, is_kept
+from adaptry.adapter.formats import CONFIG, PEFT, WEIGHTS, format_of
 from adaptry.blobs import BlobStore
 from adaptry.errors import InvalidPath, Unsupported
 from adaptry.manifest import Manifest
@@ -35,17 +35,19 @@ class BlobContent(Content):
 
 
 def check_names(manifest: Manifest) -> None:
-    """Raises `InvalidPath` for a file that is not one of an adapter's, `Unsupported` where the two that make one
-    are missing."""
-    for entry in manifest.files:
-        if not is_kept(entry.path):
+    """Raises `InvalidPath` for a file that is not one of an adapter's, `Unsupported` where those that make one are
+    missing."""
+    names = [entry.path for entry in manifest.files]
+    format = format_of(names)
+    for name in names:
+        if not (format or PEFT).keeps(name):
             raise InvalidPath(
-                f"{entry.path} is not a file we store with an adapter; push without it "
+                f"{name} is not a file we store with an adapter; push without it "
                 f"({CONFIG}, {WEIGHTS}, README, licence and tokenizer files are stored)"
             )
-    for name in (CONFIG, WEIGHTS):
-        if manifest.file(name) is None:
-            raise Unsupported(f"a revision needs {CONFIG} and {WEIGHTS}; {name} is missing")
+    if format is None:
+        missing = WEIGHTS if CONFIG in names else CONFIG
+        raise Unsupported(f"a revision needs {CONFIG} and {WEIGHTS}; {missing} is missing")
 
 
 def check_first_bytes(content: Content) -> None:
@@ -53,7 +55,7 @@ def check_first_bytes(content: Content) -> None:
     for path in content.sizes:
         first = content.read(path, 0, 9)
         # A safetensors file begins with its header's length, which may look like anything; then comes a brace.
-        if path == WEIGHTS and first[8:] == b"{":
+        if path.endswith(".safetensors") and first[8:] == b"{":
             continue
         for signature, what in _DANGEROUS.items():
             if first.startswith(signature):

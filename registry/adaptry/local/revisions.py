@@ -6,7 +6,7 @@ meanwhile (the base, the files, the same revision pushed by someone else) is loo
 
 from __future__ import annotations
 
-from adaptry.adapter.formats import WEIGHTS
+from adaptry.adapter.formats import format_of
 from adaptry.catalog import adapters, aliases, bases, events, files, metrics, versions
 from adaptry.catalog.adapters import Line
 from adaptry.catalog.database import Transaction
@@ -117,7 +117,8 @@ class Revisions(Ground):
         _require_files(tx, line.name, admission.manifest)
         now, by = self.clock(), self.identity.name
         stored = versions.insert(tx, line, admission, now, by)
-        entry = admission.manifest.file(WEIGHTS)
+        format = format_of(entry.path for entry in admission.manifest.files)
+        entry = admission.manifest.file(format.weights) if format else None
         assert entry is not None
         files.remember_weights(tx, entry.sha256, admission.weights)
         events.record(

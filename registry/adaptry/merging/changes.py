@@ -6,8 +6,8 @@ each taken from the base's own values and their differences summed in float32, s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from adaptry.adapter.spec import ModuleSpec
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from adaptry.merging.layout import Update
     from adaptry.merging.parts import ReadBias
+
+Sides = Mapping[str, tuple[int, int]]
+"""(outputs, inputs) of every matrix an adapter changes, by its module's path."""
 
 
 class WholeChange(Protocol):
@@ -39,16 +42,18 @@ class MethodChange:
     orientation: str
     change: Change
     weight: float = 1.0
+    sides: Sides = field(default_factory=dict)
 
     def of(self, stored: Tensor, read_bias: ReadBias) -> Tensor:
         from adaptry.merging.parts import AdapterParts
 
-        return self.change(stored, AdapterParts(self.adapter, self.module, self.orientation, read_bias))
+        parts = AdapterParts(self.adapter, self.module, self.orientation, read_bias, self.sides)
+        return self.change(stored, parts)
 
 
 @dataclass(frozen=True, slots=True)
 class StreamedChange:
-    """A plain LoRA on a tensor that is changed as a whole for another reason; its weight is folded into its scale."""
+    """A plain LoRA on a tensor that is changed as a whole for another reason."""
 
     update: Update
     is_transposed: bool
@@ -93,6 +98,19 @@ class RowReplacement:
         result = stored.clone()
         result[list(self.rows)] = found.to(stored.dtype)
         return result
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """What one adapter does to one tensor in several steps: each takes what the one before gave."""
+
+    steps: tuple[WholeChange, ...]
+    weight: float = 1.0
+
+    def of(self, stored: Tensor, read_bias: ReadBias) -> Tensor:
+        for step in self.steps:
+            stored = step.of(stored, read_bias)
+        return stored
 
 
 def apply(changes: Sequence[WholeChange], stored: Tensor, read_bias: ReadBias) -> Tensor:

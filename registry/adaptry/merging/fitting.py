@@ -5,34 +5,27 @@ Whatever would be dropped, changed or added to the wrong thing in silence is ref
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from adaptry.adapter.formats import PEFT
 from adaptry.adapter.view import Adapter
 from adaptry.checkpoint import Checkpoint
 from adaptry.checks import check
 from adaptry.errors import Refused, Unsupported
 from adaptry.fingerprint import BaseRecord, TensorShape
 from adaptry.fingerprinting.matching import match
+from adaptry.merging.lora_fitting import check_lora, notes_of_lora, placed_for_lora
+from adaptry.merging.resizing import Rows, new_rows
 from adaptry.methods import METHODS
 from adaptry.placing import Placed, PlacedExtra, Placement, place
 
-BAKEABLE = frozenset(
-    ["rslora", "rank_pattern", "alpha_pattern", "fan_in_fan_out", "modules_to_save", "bias", "saved_embedding",
-     "trainable_tokens"]
-)  # fmt: skip
-"""Traits that a merge knows how to bake."""
 PLAIN = frozenset({"F32", "F16", "BF16"})
 """Dtypes that are baked."""
 
-_NOT_MERGEABLE = {
-    "alora": "it acts only after its invocation tokens: serve it with PEFT or an engine that knows aLoRA",
-    "arrow": "it routes between adapters as it runs: merge one of them alone",
-    "qalora": "it belongs to one quantised base: serve it on that",
-    "layer_replication": "it repeats layers of the base, which PEFT's own merge gets wrong: serve it with PEFT",
-    "lora_bias": "it needs a bias in the base where it has one: merge it with PEFT, which says whether there is",
-}
-# Encoder-decoders whose encoder and decoder embeddings stay one when the head gets its own (seen with T5).
-_HEAD_APART = frozenset({"t5", "mt5"})
+_TOLD = frozenset(
+    ["keys_unknown", "layers_uncovered", "targets_without_tensors", "saved_modules_without_tensors"]
+)
+"""Findings that block nothing and mean that less is baked than the config says was trained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +38,33 @@ class Weighted:
     base: BaseRecord | None = None
 
 
-def fit(entry: Weighted, checkpoint: Checkpoint, base: BaseRecord) -> Placement:
-    """Where the adapter's modules and extra weights lie. Raises `Unsupported`, `Refused`."""
-    _refuse_variants(entry)
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """Where an adapter's modules and extra weights lie, which tensors get more rows, and what is to be told: what the
+    config says was trained and the file has not, what its variant means for the result."""
+
+    placement: Placement
+    rows: Rows
+    notes: tuple[str, ...]
+
+
+def fit(entry: Weighted, checkpoint: Checkpoint, base: BaseRecord, resize_vocab: bool = False) -> Fitted:
+    """How the adapter lies in the base. Raises `Unsupported`, `Refused`."""
+    refuse_unmergeable(entry)
     placement = _places(entry, checkpoint, base)
+    rows = new_rows(entry.label, placement, checkpoint, resize_vocab)
+    for extra in placement.extras:
+        _check_extra(entry.label, extra, checkpoint, rows)
     for placed in placement.placed:
-        _check_shapes(entry, placed, checkpoint)
+        _check_shapes(entry, placed, checkpoint, rows)
+        _check_bias(entry, placed, checkpoint)
     report = check(entry.adapter, base, entry.adapter.config.base_name)
     if report.is_blocked:
         raise Refused(f"{entry.label}: {report.sentence()}")
-    return placement
+    notes = [f"{entry.label}: {found.reason}" for found in report.findings if found.code in _TOLD]
+    if entry.adapter.spec.method == "lora":
+        notes += notes_of_lora(entry.label, entry.adapter, placement)
+    return Fitted(placement, rows, tuple(notes))
 
 
 def check_base(entry: Weighted, base: BaseRecord, other_base: bool) -> list[str]:
@@ -76,18 +86,14 @@ def check_base(entry: Weighted, base: BaseRecord, other_base: bool) -> list[str]
     return [f"{between}, another model of the same shapes, as --other-base allows"]
 
 
-def check_untying(entry: Weighted, checkpoint: Checkpoint) -> None:
-    """Raises `Unsupported` where giving lm_head weights of its own would untie other embeddings too (BART's)."""
-    model_type = checkpoint.config.get("model_type")
-    if checkpoint.config.get("is_encoder_decoder") and model_type not in _HEAD_APART:
-        raise Unsupported(
-            f"{entry.label} changes the head that a {model_type} ties to its encoder's and decoder's embeddings; to "
-            "untie the head alone is not there yet: merge it with PEFT, which changes all of them"
-        )
-
-
-def _refuse_variants(entry: Weighted) -> None:
+def refuse_unmergeable(entry: Weighted) -> None:
+    """What its files alone say against baking it. Raises `Unsupported`, `Refused`."""
     spec, label = entry.adapter.spec, entry.label
+    format = entry.adapter.format
+    if format is not PEFT:
+        raise Unsupported(
+            f"{label} is in the layout of {format.tool}, which is not merged here: {format.instead}"
+        )
     method = METHODS.get(spec.method)
     if method is None:
         raise Unsupported(
@@ -95,16 +101,8 @@ def _refuse_variants(entry: Weighted) -> None:
         )
     if reason := method.refuses(entry.adapter.config):
         raise Unsupported(f"{label}: {reason}")
-    if spec.method != "lora" and not method.is_baked:
+    if not method.is_baked:
         raise Unsupported(f"{label} is {method.title}: {method.instead}")
-    for trait in spec.traits:
-        if trait in _NOT_MERGEABLE:
-            raise Unsupported(f"{label} uses {trait}: {_NOT_MERGEABLE[trait]}")
-    if traits := sorted(set(spec.traits) - BAKEABLE):
-        raise Unsupported(
-            f"{label} uses {', '.join(traits)}, which the streaming merge does not bake yet; "
-            "merge it with PEFT's merge_and_unload"
-        )
     if spec.unclaimed:
         raise Refused(
             f"{label} has {len(spec.unclaimed)} tensors that no rule knows (first: {spec.unclaimed[0]}); "
@@ -117,56 +115,67 @@ def _places(entry: Weighted, checkpoint: Checkpoint, base: BaseRecord) -> Placem
     shapes = {
         name: TensorShape(dtype=info.dtype, shape=info.shape) for name, info in checkpoint.tensors.items()
     }
-    placement = place(spec, shapes, base.facts)
+    names_layers = tuple(
+        trait for trait in spec.traits if trait != "layer_replication"
+    )  # the base has them by now
+    placement = place(spec.model_copy(update={"traits": names_layers}), shapes, base.facts)
+    if placement.missing_extras:
+        targets = [extra.target for extra in placement.missing_extras]
+        raise Refused(
+            f"{label} brings {len(targets)} whole weights that {checkpoint.folder} has no place for (first: {targets[0]}): "
+            "load the base as the model that was trained, save that, and merge into it"
+        )
     if placement.missing:
         names = [module.path for module in placement.missing]
+        reason = placement.reasons[names[0]]
+        first = names[0] if reason.kind == "absent" else f"{names[0]}, as {reason.text}"
         raise Refused(
             f"{label}: {len(names)} of its {len(spec.modules)} modules are not in {checkpoint.folder} "
-            f"(first: {names[0]}); is this the base it was trained on? `adaptry check` says more"
+            f"(first: {first}); is this the base it was trained on? `adaptry check` says more"
         )
     if not placement.placed and not placement.extras:
         raise Refused(f"{label} adapts no module, so merging it would change nothing")
-    for placed in placement.placed:
-        if spec.method == "lora" and placed.orientation not in ("linear", "conv1d"):
-            raise Unsupported(f"{label}: {placed.module.path} is a {placed.orientation} layer; not baked yet")
-    for extra in placement.extras:
-        _check_extra(label, extra, checkpoint)
-    return placement
+    if spec.method != "lora":
+        return placement
+    config = entry.adapter.config
+    return replace(placement, placed=tuple(placed_for_lora(placed, config) for placed in placement.placed))
 
 
-def _check_shapes(entry: Weighted, placed: Placed, checkpoint: Checkpoint) -> None:
-    """The update must have the weight's shape, and its two factors the same rank and a float dtype."""
+def _check_shapes(entry: Weighted, placed: Placed, checkpoint: Checkpoint, rows: Rows) -> None:
+    """The update must have the weight's shape, and the weight a dtype that is baked."""
     module, info = placed.module, checkpoint.tensors[placed.tensor]
-    if not (module.fan_in and module.fan_out) or placed.orientation not in ("linear", "conv1d"):
-        return
-    wanted = (module.fan_out, module.fan_in)
-    found = info.shape[::-1] if placed.orientation == "conv1d" else info.shape
-    if found != wanted:
-        raise Refused(
-            f"{entry.label}: {module.path} changes a weight of {wanted[0]}×{wanted[1]}, and {placed.tensor} in "
-            f"{checkpoint.folder} is {'×'.join(map(str, found))}: this is not the base it was trained on"
-        )
+    if module.fan_in and module.fan_out and placed.orientation in ("linear", "conv1d"):
+        wanted = (module.fan_out, module.fan_in)
+        found = (rows.get(placed.tensor, info.shape[0]), *info.shape[1:])
+        found = found[::-1] if placed.orientation == "conv1d" else found
+        if found != wanted:
+            raise Refused(
+                f"{entry.label}: {module.path} changes a weight of {wanted[0]}×{wanted[1]}, and {placed.tensor} in "
+                f"{checkpoint.folder} is {'×'.join(map(str, found))}: this is not the base it was trained on"
+            )
     if info.dtype not in PLAIN:
         raise Unsupported(f"{placed.tensor} is {info.dtype}; weights are baked in F32, F16 and BF16")
-    if entry.adapter.spec.method != "lora":
-        return
-    down, up = (entry.adapter.tensors[module.tensors[role]] for role in ("A", "B"))
-    if not (down.numel and up.numel):
-        raise Refused(f"{entry.label}: the factors of {module.path} are empty, so it was never trained")
-    if down.shape != (module.rank, module.fan_in) or up.shape != (module.fan_out, module.rank):
-        raise Refused(
-            f"{entry.label}: the factors of {module.path} do not multiply: lora_B {list(up.shape)} by "
-            f"lora_A {list(down.shape)}"
-        )
-    if not {down.dtype, up.dtype} <= PLAIN:
+    if entry.adapter.spec.method == "lora":
+        shape = (rows.get(placed.tensor, info.shape[0]), *info.shape[1:])
+        check_lora(entry.label, entry.adapter, placed, shape)
+
+
+def _check_bias(entry: Weighted, placed: Placed, checkpoint: Checkpoint) -> None:
+    """A method that adds to a bias needs one; one that only turns or scales it does not."""
+    method = METHODS[entry.adapter.spec.method]
+    bias = f"{placed.tensor.removesuffix('.weight')}.bias"
+    is_needed = method.weight is None or "B_bias" in placed.module.tensors
+    if method.bias is not None and is_needed and bias not in checkpoint.tensors:
         raise Unsupported(
-            f"{entry.label}: the factors of {module.path} are {down.dtype} and {up.dtype}; F32, F16 and BF16 are baked"
+            f"{entry.label} adds to the bias of {placed.module.path}, and {checkpoint.folder} has no {bias}: "
+            "serve it unmerged with PEFT"
         )
 
 
-def _check_extra(label: str, extra: PlacedExtra, checkpoint: Checkpoint) -> None:
+def _check_extra(label: str, extra: PlacedExtra, checkpoint: Checkpoint, rows: Rows) -> None:
     """A full weight must have the shape of the one it replaces; token rows its width."""
     shape, base = extra.extra.shape, checkpoint.tensors[extra.tensor].shape
+    base = (rows.get(extra.tensor, base[0]), *base[1:]) if base else base
     fits = shape[1:] == base[1:] if extra.extra.kind == "token_rows" else shape == base
     if not fits:
         raise Refused(

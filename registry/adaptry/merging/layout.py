@@ -7,6 +7,7 @@ offsets and sizes are known here, so files can be allocated at once and written 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -51,10 +52,20 @@ class Piece:
     is_transposed: bool = False
     changes: tuple[WholeChange, ...] = ()
     bias: BasePlace | None = None
+    rows: int | None = None
+    """How many rows it has, where that is not what `source` has: a larger vocabulary."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.source.shape if self.rows is None else (self.rows, *self.source.shape[1:])
+
+    @property
+    def numel(self) -> int:
+        return math.prod(self.shape)
 
     @property
     def size(self) -> int:
-        return self.source.numel * DTYPE_BITS[self.dtype] // 8
+        return self.numel * DTYPE_BITS[self.dtype] // 8
 
     @property
     def is_baked(self) -> bool:
@@ -109,7 +120,7 @@ def _file(name: str, drafts: Sequence[Piece]) -> OutputFile:
     for piece in drafts:
         entries[piece.name] = {
             "dtype": piece.dtype,
-            "shape": list(piece.source.shape),
+            "shape": list(piece.shape),
             "data_offsets": [position, position + piece.size],
         }
         position += piece.size

@@ -84,6 +84,7 @@ def decide(recipe: Recipe, checkpoint: Checkpoint, sources: Sequence[Source]) ->
         dtype=recipe.dtype,
         max_shard_size=recipe.max_shard_size,
         other_base=recipe.other_base,
+        resize_vocab=recipe.resize_vocab,
     )
 
 

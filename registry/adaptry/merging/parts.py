@@ -12,6 +12,7 @@ from adaptry.adapter.config import AdapterConfig
 from adaptry.adapter.header import TensorInfo
 from adaptry.adapter.spec import ModuleSpec
 from adaptry.adapter.view import Adapter
+from adaptry.errors import InvalidWeights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,6 +42,7 @@ class AdapterParts:
     module: ModuleSpec
     orientation: str
     read_bias: ReadBias = lambda: None
+    sides: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     _read: dict[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -60,6 +62,13 @@ class AdapterParts:
 
     def bias(self) -> Tensor | None:
         return self.read_bias()
+
+    def weight(self) -> Tensor:
+        """Raises `InvalidWeights` where the base has a bias for the module and no weight."""
+        weight = self.read_bias()  # for a change of a bias, what lies beside is the weight
+        if weight is None:
+            raise InvalidWeights(f"the base has no weight for {self.module.path}, only a bias")
+        return weight
 
     @property
     def _names(self) -> Mapping[str, str]:

@@ -17,19 +17,22 @@ from adaptry.fingerprinting import fingerprint
 from adaptry.merging.fitting import PLAIN, Weighted, check_base, fit
 from adaptry.merging.layout import OutputFile, Piece, lay_out
 from adaptry.merging.recipe import Dtype
+from adaptry.merging.replication import replicated
+from adaptry.merging.resizing import check_alone
 from adaptry.merging.wanting import TensorChanges, Wanted
 
 _HEAD = "lm_head.weight"
 _UNTIED = (
-    "the base ties lm_head to its embeddings and an adapter changes lm_head alone: the result gets an "
-    "lm_head of its own, so that it answers as the adapter does"
+    "the base ties lm_head to its embeddings and an adapter changes one of them alone: the result has an lm_head of "
+    "its own, so that it answers as the adapter does (PEFT's merge would change both)"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What will be done. `base` is the base's id; `notes` are sentences for the reader; `is_untied`: the result has
-    an lm_head of its own."""
+    an lm_head of its own. `checkpoint` is the base as it is merged into (deeper than its files, where layers are
+    replicated); `vocabulary` is the new number of tokens, where there is one."""
 
     checkpoint: Checkpoint
     base: Digest
@@ -37,6 +40,7 @@ class Plan:
     files: tuple[OutputFile, ...]
     dtype: Dtype | None
     is_untied: bool
+    vocabulary: int | None
     notes: tuple[str, ...]
 
     @property
@@ -61,10 +65,12 @@ def plan(
     dtype: Dtype | None = None,
     max_shard_size: int | None = None,
     other_base: bool = False,
+    resize_vocab: bool = False,
 ) -> Plan:
     """How `inputs` are baked into `checkpoint`.
 
-    `other_base`: also into another model than an input is known to be for, if the shapes fit. Raises `Unsupported`
+    `other_base`: also into another model than an input is known to be for, if the shapes fit. `resize_vocab`: also
+    where an input brings a larger vocabulary. Raises `Unsupported`
     (a method or variant that cannot be baked, a quantised base) and `Refused` (modules or shapes that do not fit);
     each names what, where and the way out.
     """
@@ -74,20 +80,30 @@ def plan(
             f"--dtype casts F32, F16 and BF16 weights; {odd} is {checkpoint.tensors[odd].dtype}"
         )
     base = fingerprint(checkpoint)
-    wanted = Wanted()
-    foreign: list[str] = []
+    checkpoint = replicated(checkpoint, [(entry.label, entry.adapter.config) for entry in inputs])
+    wanted = Wanted(checkpoint)
+    rows: dict[str, int] = {}
+    notes: list[str] = []
     for entry in inputs:
-        placement = fit(entry, checkpoint, base)
-        foreign += check_base(entry, base, other_base)
-        wanted.add(entry, placement, checkpoint)
+        fitted = fit(entry, checkpoint, base, resize_vocab)
+        notes += [*fitted.notes, *check_base(entry, base, other_base)]
+        wanted.add(entry, fitted.placement)
+        if fitted.rows:
+            check_alone(entry.label, entry.weight, len(inputs))
+            rows.update(fitted.rows)
+            notes.append(
+                f"the result has a vocabulary of {max(rows.values()):,}: take {entry.label}'s tokenizer with it"
+            )
     drafts: list[Piece] = []
     for name in _in_file_order(checkpoint):
-        drafts.append(_draft(name, name, checkpoint, dtype, wanted.of(name)))
-        if name in wanted.heads:
-            drafts.append(_draft(_HEAD, name, checkpoint, dtype, wanted.heads[name]))
+        drafts.append(_draft(name, name, checkpoint, dtype, wanted.of(name), rows.get(name)))
+        if (head := wanted.head_of(name)) is not None:
+            drafts.append(_draft(_HEAD, name, checkpoint, dtype, head, rows.get(name)))
     files = lay_out(checkpoint.shards, drafts, max_shard_size)
-    notes = [_UNTIED, *foreign] if wanted.is_untied else foreign
-    return Plan(checkpoint, base.id, tuple(inputs), files, dtype, wanted.is_untied, tuple(notes))
+    if wanted.is_untied:
+        notes.insert(0, _UNTIED)
+    vocabulary = max(rows.values(), default=None)
+    return Plan(checkpoint, base.id, tuple(inputs), files, dtype, wanted.is_untied, vocabulary, tuple(notes))
 
 
 def _refuse_quantized(checkpoint: Checkpoint) -> None:
@@ -108,12 +124,21 @@ def _not_plain(checkpoint: Checkpoint) -> str | None:
 
 
 def _in_file_order(checkpoint: Checkpoint) -> Iterable[str]:
-    for header in checkpoint.shards.values():
-        yield from header.tensors
+    """The names of the result, so that each file is read front to back and copies of a layer lie beside it."""
+    number = {name: place for place, name in enumerate(checkpoint.shards)}
+    return sorted(
+        checkpoint.tensors,
+        key=lambda name: (number[checkpoint.shard_of[name]], checkpoint.tensors[name].start),
+    )
 
 
 def _draft(
-    name: str, source: str, checkpoint: Checkpoint, dtype: Dtype | None, wanted: TensorChanges
+    name: str,
+    source: str,
+    checkpoint: Checkpoint,
+    dtype: Dtype | None,
+    wanted: TensorChanges,
+    rows: int | None,
 ) -> Piece:
     """A piece that has no place in a file yet."""
     info = checkpoint.tensors[source]
@@ -128,4 +153,5 @@ def _draft(
         is_transposed=wanted.is_transposed,
         changes=wanted.changes,
         bias=wanted.bias,
+        rows=rows,
     )

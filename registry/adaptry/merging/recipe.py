@@ -31,7 +31,8 @@ class Recipe(BaseModel):
     """A merge into base weights: W + Σ weight · scale · B·A, in float32, rounded once.
 
     `dtype` None keeps each tensor's; `max_shard_size` (bytes) None keeps the base's files as they are; `other_base`
-    allows a base of the right shapes that is another model than an input is known to be for.
+    allows a base of the right shapes that is another model than an input is known to be for; `resize_vocab` allows an
+    input that brings embeddings with more rows than the base's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +43,7 @@ class Recipe(BaseModel):
     dtype: Dtype | None = None
     max_shard_size: int | None = Field(default=None, ge=1 << 20)
     other_base: bool = False
+    resize_vocab: bool = False
 
     @model_validator(mode="after")
     def _does_something(self) -> Self:

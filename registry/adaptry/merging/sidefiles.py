@@ -38,6 +38,8 @@ def _config(plan: Plan) -> dict[str, Any]:
     for part in parts:
         if plan.is_untied and (part is config or "tie_word_embeddings" in part):
             part["tie_word_embeddings"] = False
+        if plan.vocabulary and "vocab_size" in part:
+            part["vocab_size"] = plan.vocabulary
         if plan.dtype:
             for key in ("dtype", "torch_dtype"):
                 if key in part:
@@ -50,7 +52,7 @@ def _index(plan: Plan) -> dict[str, Any]:
     pieces = [(piece, file.name) for file in plan.files for piece in file.pieces]
     return {
         "metadata": {
-            "total_parameters": sum(piece.source.numel for piece, _ in pieces),
+            "total_parameters": sum(piece.numel for piece, _ in pieces),
             "total_size": sum(piece.size for piece, _ in pieces),
         },
         "weight_map": {piece.name: name for piece, name in sorted(pieces, key=lambda pair: pair[0].name)},

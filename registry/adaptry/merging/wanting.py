@@ -6,22 +6,35 @@ gets both is changed as a whole.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 from adaptry.checkpoint import Checkpoint
-from adaptry.merging.changes import MethodChange, Replacement, RowReplacement, StreamedChange, WholeChange
-from adaptry.merging.fitting import Weighted, check_untying
+from adaptry.merging.changes import (
+    Chain,
+    MethodChange,
+    Replacement,
+    RowReplacement,
+    Sides,
+    StreamedChange,
+    WholeChange,
+)
+from adaptry.merging.fitting import Weighted
 from adaptry.merging.layout import BasePlace, Update
-from adaptry.methods import METHODS
+from adaptry.merging.lora_fitting import stored_orientation
+from adaptry.merging.tying import End, Ends, ends_of_extra, ends_of_module
+from adaptry.methods import METHODS, lora_config
 from adaptry.methods.extras import token_rows
-from adaptry.naming import is_output_head
+from adaptry.methods.lora_change import changed_expert
 from adaptry.placing import Placed, PlacedExtra, Placement
 
 
 @dataclass(frozen=True, slots=True)
 class TensorChanges:
-    """What happens to one tensor. `bias`: where the bias beside it lies, for changes that look at it."""
+    """What happens to one tensor. `bias`: where the bias beside it lies (beside a bias, its weight), for changes that
+    look at it."""
 
     updates: tuple[Update, ...] = ()
     is_transposed: bool = False
@@ -30,91 +43,125 @@ class TensorChanges:
 
 
 class Wanted:
-    """Gathers what each input wants, tensor by tensor."""
+    """Gathers what each input wants, tensor by tensor; the two ends of a tied embedding apart."""
 
-    def __init__(self) -> None:
-        self._tensors: dict[str, TensorChanges] = {}
-        self.heads: dict[str, TensorChanges] = {}
-        """By the embedding that an untied head starts from."""
-        self.is_untied = False
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+        self._ends = Ends(checkpoint)
+        self._wanted: dict[End, TensorChanges] = {}
+
+    @property
+    def is_untied(self) -> bool:
+        return self._ends.is_untied
 
     def of(self, tensor: str) -> TensorChanges:
-        return self._tensors.get(tensor, TensorChanges())
+        return self._wanted.get(self._ends.stored(tensor), TensorChanges())
 
-    def add(self, entry: Weighted, placement: Placement, checkpoint: Checkpoint) -> None:
+    def head_of(self, tensor: str) -> TensorChanges | None:
+        """What the head wants that the result gets beside the embedding `tensor`; None where it gets none."""
+        end = self._ends.new_head(tensor)
+        return None if end is None else self._wanted.get(end, TensorChanges())
+
+    def add(self, entry: Weighted, placement: Placement) -> None:
+        """In PEFT's order: what replaces a weight, then what changes it, then rows of it."""
+        steps: dict[End, list[WholeChange]] = {}
+        for is_rows in (False, True):
+            for extra in placement.extras:
+                if (extra.extra.kind == "token_rows") is is_rows:
+                    for end in ends_of_extra(entry, extra, self._ends):
+                        steps.setdefault(end, []).append(_replacing(entry, extra))
+            if not is_rows:
+                self._add_modules(entry, placement, steps)
+        for end, own in steps.items():
+            self._wanted[end] = _joined(self._wanted.get(end, TensorChanges()), own, entry)
+
+    def _add_modules(
+        self, entry: Weighted, placement: Placement, steps: dict[End, list[WholeChange]]
+    ) -> None:
+        method = METHODS[entry.adapter.spec.method]
+        sides = _sides(placement, self._checkpoint)
         for placed in placement.placed:
-            target = self._tensors
-            if placed.tied and placed.module.kind == "linear":
-                check_untying(entry, checkpoint)
-                self.is_untied = True
-                target = self._tensors if is_output_head(placed.tensor) else self.heads
-            before = target.get(placed.tensor, TensorChanges())
-            target[placed.tensor] = _with(before, entry, placed, checkpoint)
-            for name, biased in _bias_changes(entry, placed, checkpoint):
-                was = self.of(name)
-                self._tensors[name] = replace(was, changes=(*was.changes, biased))
-        for extra in placement.extras:
-            self._add_extra(entry, extra)
+            if method.weight is not None:
+                change: WholeChange = MethodChange(
+                    entry.adapter,
+                    placed.module,
+                    stored_orientation(placed, self._checkpoint),
+                    partial(changed_expert, expert=placed.expert) if placed.expert else method.weight,
+                    entry.weight,
+                    sides,
+                )
+                if is_streamed(entry, placed):
+                    update = Update(entry.adapter, placed.module, placed.module.scale)
+                    change = StreamedChange(update, placed.orientation == "conv1d", entry.weight)
+                for end in ends_of_module(entry, placed, placement, self._ends):
+                    steps.setdefault(end, []).append(change)
+                    self._note_bias(end, placed)
+            for name, biased in _bias_changes(entry, placed, self._checkpoint, sides):
+                end = self._ends.stored(name)
+                steps.setdefault(end, []).append(biased)
+                self._note_beside(end, placed.tensor)
 
-    def _add_extra(self, entry: Weighted, extra: PlacedExtra) -> None:
-        """A full weight; one for a tied head gives the result a head of its own."""
-        kind, tensor = extra.extra.kind, extra.extra.tensor
-        change: WholeChange = Replacement(entry.adapter, tensor, entry.weight)
-        if kind == "token_rows":
-            rows = token_rows(entry.adapter.config, extra.extra.target)
-            change = RowReplacement(entry.adapter, tensor, rows, entry.weight)
-        target = self._tensors
-        if extra.tied and kind != "token_rows" and is_output_head(extra.extra.target):
-            self.is_untied = True
-            target = self._tensors if is_output_head(extra.tensor) else self.heads
-        was = target.get(extra.tensor, TensorChanges())
-        target[extra.tensor] = replace(was, changes=(*was.changes, change))
+    def _note_bias(self, end: End, placed: Placed) -> None:
+        name = bias_name(placed)
+        if name in self._checkpoint.tensors:
+            self._note_beside(end, name)
+
+    def _note_beside(self, end: End, tensor: str) -> None:
+        place = BasePlace(self._checkpoint.shard_of[tensor], self._checkpoint.tensors[tensor])
+        self._wanted[end] = replace(self._wanted.get(end, TensorChanges()), bias=place)
 
 
 def is_streamed(entry: Weighted, placed: Placed) -> bool:
     """Whether an update is a plain LoRA on a matrix, which the lanes take in blocks."""
     return (
         entry.adapter.spec.method == "lora"
-        and placed.module.kind == "linear"
         and placed.orientation in ("linear", "conv1d")
-        and placed.module.tensors.keys() == {"A", "B"}
-        and not METHODS["lora"].needs_base_for(entry.adapter.config)
+        and lora_config.is_streamed(entry.adapter.config, placed.module)
     )
 
 
-def _with(was: TensorChanges, entry: Weighted, placed: Placed, checkpoint: Checkpoint) -> TensorChanges:
-    if is_streamed(entry, placed):
-        update = Update(entry.adapter, placed.module, placed.module.scale * entry.weight)
-        is_transposed = placed.orientation == "conv1d"
-        if not was.changes:
-            return replace(was, updates=(*was.updates, update), is_transposed=is_transposed)
-        streamed = StreamedChange(update, is_transposed)
-        return replace(was, changes=(*was.changes, streamed))
-    method = METHODS[entry.adapter.spec.method]
-    if method.weight is None:
-        return was
-    change = MethodChange(entry.adapter, placed.module, placed.orientation, method.weight, entry.weight)
+def _replacing(entry: Weighted, extra: PlacedExtra) -> WholeChange:
+    tensor = extra.extra.tensor
+    if extra.extra.kind == "token_rows":
+        rows = token_rows(entry.adapter.config, extra.extra.target)
+        return RowReplacement(entry.adapter, tensor, rows, entry.weight)
+    return Replacement(entry.adapter, tensor, entry.weight)
+
+
+def _joined(was: TensorChanges, steps: list[WholeChange], entry: Weighted) -> TensorChanges:
+    """`was` and one adapter's steps: streamed where all of them can be, else one whole change."""
+    streamed = [step for step in steps if isinstance(step, StreamedChange)]
+    if len(streamed) == len(steps) and not was.changes:
+        updates = [replace(step.update, scale=step.update.scale * step.weight) for step in streamed]
+        return replace(was, updates=(*was.updates, *updates), is_transposed=streamed[0].is_transposed)
     earlier = tuple(StreamedChange(update, was.is_transposed) for update in was.updates)
-    bias = _bias_place(placed, checkpoint)
-    return TensorChanges(changes=(*was.changes, *earlier, change), bias=bias or was.bias)
+    change = steps[0] if len(steps) == 1 else Chain(tuple(steps), entry.weight)
+    return TensorChanges(changes=(*was.changes, *earlier, change), bias=was.bias)
+
+
+def _sides(placement: Placement, checkpoint: Checkpoint) -> Sides:
+    sides: dict[str, tuple[int, int]] = {}
+    for placed in placement.placed:
+        shape = checkpoint.tensors[placed.tensor].shape
+        if len(shape) > 1:
+            first, rest = shape[0], math.prod(shape[1:])
+            is_turned = placed.orientation in ("conv1d", "embedding")
+            sides[placed.module.path] = (rest, first) if is_turned else (first, rest)
+    return sides
 
 
 def _bias_changes(
-    entry: Weighted, placed: Placed, checkpoint: Checkpoint
+    entry: Weighted, placed: Placed, checkpoint: Checkpoint, sides: Sides
 ) -> Iterator[tuple[str, WholeChange]]:
     method = METHODS[entry.adapter.spec.method]
-    name = _bias_name(placed)
-    if method.bias is not None and name in checkpoint.tensors:
-        yield name, MethodChange(entry.adapter, placed.module, placed.orientation, method.bias, entry.weight)
+    name = bias_name(placed)
+    if method.bias is not None and method.changes_bias(placed.module) and name in checkpoint.tensors:
+        change = MethodChange(
+            entry.adapter, placed.module, placed.orientation, method.bias, entry.weight, sides
+        )
+        yield name, change
 
 
-def _bias_name(placed: Placed) -> str:
+def bias_name(placed: Placed) -> str:
     stem, _, last = placed.tensor.rpartition(".")
     return f"{stem}.in_proj_bias" if last == "in_proj_weight" else f"{stem}.bias"
-
-
-def _bias_place(placed: Placed, checkpoint: Checkpoint) -> BasePlace | None:
-    name = _bias_name(placed)
-    if name not in checkpoint.tensors:
-        return None
-    return BasePlace(checkpoint.shard_of[name], checkpoint.tensors[name])

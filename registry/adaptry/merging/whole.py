@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapter.header import TensorInfo
+from adaptry.errors import InvalidWeights
 from adaptry.merging.changes import apply
 from adaptry.merging.layout import Piece
 from adaptry.merging.output import Output
@@ -26,7 +27,22 @@ def bake_whole(piece: Piece, output: Output) -> None:
 
     with torch.inference_mode():
         stored = _read(output, piece.shard, piece.source)
-        changed = apply(piece.changes, stored, read_bias).to(DTYPES[piece.dtype]).contiguous()
+        try:
+            result = apply(piece.changes, stored, read_bias)
+        except (
+            LookupError,
+            RuntimeError,
+            ValueError,
+        ) as error:  # torch's words for tensors that do not go together
+            raise InvalidWeights(
+                f"what an adapter holds for {piece.name} does not fit it ({error}); check the adapter against its base"
+            ) from error
+        if result.shape != piece.shape:
+            raise InvalidWeights(
+                f"an adapter would make {piece.name} {list(result.shape)}, and it is {list(piece.shape)}; check the "
+                "adapter against its base"
+            )
+        changed = result.to(DTYPES[piece.dtype]).contiguous()
         output.write(changed.view(-1).view(torch.uint8).numpy().data, piece.offset)
 
 

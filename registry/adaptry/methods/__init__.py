@@ -12,7 +12,50 @@ from adaptry.adapter.config import AdapterConfig
 from adaptry.adapter.header import TensorInfo
 from adaptry.adapter.spec import ExtraWeight, ModuleSpec, Spec
 from adaptry.errors import InvalidConfig
-from adaptry.methods import ia3, loha, lora
+from adaptry.methods import (
+    adalora,
+    adamss,
+    adaption_prompt,
+    beft,
+    boft,
+    c3a,
+    deft,
+    delora,
+    fourierft,
+    frod,
+    glora,
+    gralora,
+    hira,
+    hra,
+    ia3,
+    lily,
+    ln_tuning,
+    loha,
+    lokr,
+    lora,
+    lora_config,
+    miss,
+    oft,
+    osf,
+    peanut,
+    poly,
+    prefixes,
+    prompts,
+    psoft,
+    pvera,
+    randlora,
+    road,
+    shadow,
+    shira,
+    supertuning,
+    tinylora,
+    trainable_tokens,
+    unilora,
+    vblora,
+    vera,
+    waveft,
+    xlora,
+)
 from adaptry.methods.extras import traits_of
 from adaptry.methods.method import Method
 from adaptry.methods.reading import read
@@ -23,6 +66,45 @@ METHODS: Mapping[str, Method] = {
         lora.METHOD,
         ia3.METHOD,
         loha.METHOD,
+        *prompts.METHODS,
+        *prefixes.METHODS,
+        adaption_prompt.METHOD,
+        lily.METHOD,
+        poly.METHOD,
+        shadow.METHOD,
+        xlora.METHOD,
+        adamss.METHOD,
+        beft.METHOD,
+        boft.METHOD,
+        deft.METHOD,
+        frod.METHOD,
+        glora.METHOD,
+        hira.METHOD,
+        hra.METHOD,
+        ln_tuning.METHOD,
+        oft.METHOD,
+        osf.METHOD,
+        peanut.METHOD,
+        psoft.METHOD,
+        road.METHOD,
+        trainable_tokens.METHOD,
+        adalora.METHOD,
+        c3a.METHOD,
+        delora.METHOD,
+        fourierft.METHOD,
+        gralora.METHOD,
+        lokr.METHOD,
+        pvera.METHOD,
+        randlora.METHOD,
+        shira.METHOD,
+        supertuning.METHOD,
+        tinylora.METHOD,
+        unilora.METHOD,
+        vblora.METHOD,
+        vera.METHOD,
+        waveft.METHOD,
+        miss.METHOD,
+        miss.BONE,
     )
 }
 
@@ -42,7 +124,7 @@ def describe(config: AdapterConfig, tensors: Mapping[str, TensorInfo]) -> Spec:
         traits = ["not_described"]
     elif name == "lora":
         modules, extras, unclaimed = lora.describe(config, tensors)
-        traits = lora.traits(config, modules, extras)
+        traits = lora_config.traits(config, modules, extras)
     else:
         found = read(method, config, tensors)
         modules, extras, shared, unclaimed = found.modules, found.extras, found.shared, found.unclaimed

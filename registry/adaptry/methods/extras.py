@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from adaptry.adapter.config import AdapterConfig
 from adaptry.adapter.header import TensorInfo
@@ -16,6 +17,7 @@ PREFIX = "base_model.model."
 
 _TOKEN_ROWS = re.compile(r"(?P<path>.+?)(?:\.token_adapter)?\.trainable_tokens_delta")
 _BASE_LAYER = re.compile(r"(?P<path>.+)\.base_layer\.(?P<parameter>weight|bias)")
+_WRAPPED = re.compile(r"(?P<path>.+)\.(?:modules_to_save|original_module)\.(?P<parameter>weight|bias)")
 _EMBEDDINGS = frozenset(
     ["embed_tokens", "lm_head", "wte", "word_embeddings", "embed_in", "embed_out", "tok_embeddings", "output",
      "embeddings", "shared"]
@@ -29,20 +31,30 @@ def extra_weight(key: str, name: str, info: TensorInfo, config: AdapterConfig) -
         return ExtraWeight(target=f"{match['path']}.weight", kind="token_rows", tensor=name, shape=info.shape)
     if match := _BASE_LAYER.fullmatch(key):
         kind = "bias" if match["parameter"] == "bias" else "saved_embedding"
-        target = f"{match['path']}.{match['parameter']}"
+        target = f"{match['path'].replace('.base_layer', '')}.{match['parameter']}"
         return ExtraWeight(target=target, kind=kind, tensor=name, shape=info.shape)
     path, _, parameter = key.rpartition(".")
     if not path or "lora_" in key:
         return None
     if any(path.endswith(saved) or f"{saved}." in f"{path}." for saved in config.names("modules_to_save")):
         kind = "module"
-    elif parameter == "bias" and config.fields.get("bias") not in (None, "none"):
+    elif "bias" in parameter and config.fields.get("bias") not in (None, "none"):
         kind = "bias"
     elif parameter == "weight" and path.rsplit(".", 1)[-1] in _EMBEDDINGS:
         kind = "saved_embedding"
     else:
         return None
-    return ExtraWeight(target=key, kind=kind, tensor=name, shape=info.shape)
+    target = key.replace(".base_layer.", ".")
+    return ExtraWeight(target=target, kind=kind, tensor=name, shape=info.shape)
+
+
+def is_saved_again(key: str, tensors: Mapping[str, TensorInfo]) -> bool:
+    """Whether `key` repeats a module of `modules_to_save` that the file has under its own name.
+
+    PEFT writes all of the wrapper where a vocabulary was resized, and reads only the module's own name back.
+    """
+    match = _WRAPPED.fullmatch(key)
+    return match is not None and f"{PREFIX}{match['path']}.{match['parameter']}" in tensors
 
 
 def traits_of(extras: list[ExtraWeight]) -> list[str]:
@@ -52,7 +64,7 @@ def traits_of(extras: list[ExtraWeight]) -> list[str]:
         "saved_embedding": "saved_embedding",
         "token_rows": "trainable_tokens",
     }
-    return sorted({names[extra.kind] for extra in extras})
+    return sorted({names[extra.kind] for extra in extras if extra.kind in names})
 
 
 def token_rows(config: AdapterConfig, target: str) -> tuple[int, ...]:

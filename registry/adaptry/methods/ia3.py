@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from adaptry.adapter.config import AdapterConfig
+from adaptry.errors import InvalidWeights
 from adaptry.methods.method import Method, Parts, Shapes, Width
 
 if TYPE_CHECKING:
@@ -29,9 +30,15 @@ def _width(shapes: Shapes, config: AdapterConfig) -> Width:
 
 def _weight(weight: Tensor, parts: Parts) -> Tensor:
     scaling = parts["l"]
+    scales_inputs = is_feedforward(parts.config, parts.module.path)
+    if scaling.shape[0 if scales_inputs or parts.orientation == "conv" else 1] != 1:
+        raise InvalidWeights(
+            f"the ia3_l of {parts.module.path} is {list(scaling.shape)}, and by feedforward_modules it scales the "
+            f"module's {'inputs' if scales_inputs else 'outputs'}: save the adapter again"
+        )
     if parts.orientation == "conv1d":
         scaling = scaling.T
-    elif parts.orientation == "conv" and not is_feedforward(parts.config, parts.module.path):
+    elif parts.orientation == "conv" and not scales_inputs:
         scaling = scaling.transpose(0, 1)
     return (weight * scaling).to(weight.dtype)
 

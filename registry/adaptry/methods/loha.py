@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from adaptry.adapter.config import AdapterConfig
 from adaptry.adapter.patterns import first_match
 from adaptry.adapter.spec import ModuleSpec
-from adaptry.methods.method import Method, Parts, Shapes, Width, added
+from adaptry.methods.method import Method, Parts, Shapes, Width, added, same, trained_rank
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,9 +21,14 @@ def scale(config: AdapterConfig, module: ModuleSpec) -> float:
 
 
 def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+    first, second = shapes["w1_a"], shapes["w1_b"]
+    if shapes["w2_a"] != first or shapes["w2_b"] != second:
+        raise ValueError("the two products have different shapes")
     if "t1" in shapes:
-        return Width(shapes["w1_b"][0], shapes["w1_b"][1], shapes["w1_a"][1], "conv")
-    return Width(shapes["w1_b"][0], shapes["w1_b"][1], shapes["w1_a"][0])
+        rank = same(first[0], second[0], *shapes["t1"][:2], *shapes["t2"][:2])
+        return Width(trained_rank(config, rank), second[1], first[1], "conv")
+    rank = trained_rank(config, same(first[1], second[0]))
+    return Width(rank, second[1], first[0], "flat")
 
 
 def _delta(parts: Parts, shape: tuple[int, ...]) -> Tensor:

@@ -15,7 +15,9 @@ from adaptry.adapter.config import AdapterConfig
 from adaptry.adapter.header import TensorInfo
 from adaptry.adapter.patterns import first_match
 from adaptry.adapter.spec import ExtraWeight, ModuleKind, ModuleSpec
-from adaptry.methods.extras import PREFIX, extra_weight, traits_of
+from adaptry.methods.extras import PREFIX, extra_weight, is_saved_again
+from adaptry.methods.lora_change import changed_bias, changed_weight
+from adaptry.methods.lora_config import blocks, looks_at_base, refuses
 from adaptry.methods.method import Method, Width
 
 # What may follow a module's path, and the role it plays. PEFT also takes a stray adapter name inside
@@ -34,26 +36,6 @@ _ROLES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"lora_monteclora_sampler\.(?P<rest>[A-Za-z0-9_.-]+)", "monteclora"),
     )
 )
-_FLAG_TRAITS = {
-    "use_rslora": "rslora",
-    "use_dora": "dora",
-    "lora_bias": "lora_bias",
-    "use_qalora": "qalora",
-    "fan_in_fan_out": "fan_in_fan_out",
-}
-_PRESENT_TRAITS = {
-    "rank_pattern": "rank_pattern",
-    "alpha_pattern": "alpha_pattern",
-    "target_parameters": "target_parameters",
-    "layer_replication": "layer_replication",
-    "alora_invocation_tokens": "alora",
-    "use_bdlora": "bdlora",
-    "arrow_config": "arrow",
-    "kasa_config": "kasa",
-    "velora_config": "velora",
-    "monteclora_config": "monteclora",
-}
-_INITS = ("pissa", "olora", "corda", "lora_ga", "loftq")
 
 
 def describe(
@@ -68,9 +50,12 @@ def describe(
             unclaimed.append(name)
             continue
         key = name.removeprefix(PREFIX)
+        if is_saved_again(key, tensors):
+            continue
         if (found := _role(key)) is not None:
             path, role = found
-            roles.setdefault(path, {})[role] = name
+            if roles.setdefault(path, {}).setdefault(role, name) != name:
+                unclaimed.append(name)  # under another adapter's name: one of the two would win
         elif (extra := extra_weight(key, name, info, config)) is not None:
             extras.append(extra)
         else:
@@ -87,23 +72,6 @@ def describe(
         sorted(extras, key=lambda extra: extra.target),
         sorted(unclaimed),
     )
-
-
-def traits(config: AdapterConfig, modules: list[ModuleSpec], extras: list[ExtraWeight]) -> list[str]:
-    """What changes how this LoRA may be used, merged or served."""
-    found = {trait for key, trait in _FLAG_TRAITS.items() if config.flag(key)}
-    found |= {trait for key, trait in _PRESENT_TRAITS.items() if config.fields.get(key)}
-    init = str(config.fields.get("init_lora_weights", "")).lower()
-    found |= {name for name in _INITS if init.startswith(name)}
-    if config.fields.get("bias") not in (None, "none"):
-        found.add("bias")
-    if any("magnitude" in module.tensors for module in modules):
-        found.add("dora")
-    if any("B_bias" in module.tensors for module in modules):
-        found.add("lora_bias")
-    found |= {module.kind for module in modules if module.kind != "linear"}
-    found |= set(traits_of(extras))
-    return sorted(found)
 
 
 def scale_of(config: AdapterConfig, path: str) -> tuple[float, float, int]:
@@ -136,7 +104,10 @@ def _module(
         down, up = tensors[named["A"]].shape, tensors[named["B"]].shape
         if len(down) < 2 or len(up) < 2:
             return None
-        rank, fan_in, fan_out = down[0], down[1], up[0]
+        for_down, for_up = blocks(config, path)
+        rank, fan_in, fan_out = down[0], down[1] * for_down, up[0]
+        if for_up > 1 and rank != up[1] * for_up:
+            return None
         kind = "conv" if len(down) > 2 else _linear_kind(path, config)
     elif {"embedding_A", "embedding_B"} <= named.keys():
         down, up = tensors[named["embedding_A"]].shape, tensors[named["embedding_B"]].shape
@@ -176,6 +147,12 @@ METHOD = Method(
     title="LoRA",
     tails={},  # `describe` above reads LoRA's many forms
     width=lambda shapes, config: Width(0, 0, 0),
+    weight=changed_weight,
+    bias=changed_bias,
+    changes_bias=lambda module: "B_bias" in module.tensors,
     lora="itself",
     lora_rank=lambda module, config: module.rank,
+    tolerance="bit-equal; PiSSA, OLoRA and KaSA where torch's LAPACK is the same",
+    refuses=refuses,
+    looks_at_base=looks_at_base,
 )

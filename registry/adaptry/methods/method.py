@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from adaptry.adapter.config import AdapterConfig
-from adaptry.adapter.spec import ModuleKind, ModuleSpec
+from adaptry.adapter.header import TensorInfo
+from adaptry.adapter.spec import ExtraKind, ExtraWeight, ModuleKind, ModuleSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Shapes = Mapping[str, tuple[int, ...]]
-"""Shape of each tensor of a module, by role."""
+"""Shape of each tensor of a module, by role; the shared tensors' too."""
 
 
 class Width(NamedTuple):
@@ -51,8 +52,17 @@ class Parts(Protocol):
         """The tensor of a role: floats in float32 (PEFT's holding dtype), integers as they are. Shared ones too."""
         ...
 
+    @property
+    def sides(self) -> Mapping[str, tuple[int, int]]:
+        """(outputs, inputs) of every matrix of the base that the adapter changes, by its module's path."""
+        ...
+
     def bias(self) -> Tensor | None:
         """The base's bias of the module, untouched, in its own dtype; None where it has none."""
+        ...
+
+    def weight(self) -> Tensor:
+        """For a change of a bias: the base's weight of the module, untouched, in its own dtype."""
         ...
 
 
@@ -68,8 +78,13 @@ class Method:
     """One method.
 
     `tails`: pattern of what follows a module's path in a key → role. `shared`: pattern of a model-level name (after
-    `base_model.`) → role. `width`: the module's numbers from its shapes. `weight` and `bias`: how it changes them;
-    where both are None it cannot be baked, and `instead` says why and what to do. `rounding`: how often a result in
+    `base_model.`) → role. `prefix`: what stands before a module's path. `needs`: the shared roles without which the file is not whole. `replaced`: pattern of a key (groups `path` and, unless it is the weight, `parameter`) that
+    holds a full weight → its kind. `width`: the module's numbers from its shapes; it raises `KeyError`, `IndexError` or
+    `ValueError` where they are not a whole module's. `weight` and `bias`: how it changes them;
+    where both are None it cannot be baked, and `instead` says why and what to do. `integers`: roles of tensors that
+    are whole numbers. `names_modules`: whether a file of this config says which modules it changes.
+    `misfit`: why a module does not fit a weight of so many outputs and inputs, where its `width` does not tell; it ends
+    a sentence that begins with the module. `rounding`: how often a result in
     half precision is rounded; `needs_base`: whether its change depends on the base's values; `only`: config fields
     with values under which the rules here do not hold (each with the reason).
     """
@@ -79,22 +94,31 @@ class Method:
     tails: Mapping[str, str]
     width: Callable[[Shapes, AdapterConfig], Width]
     shared: Mapping[str, str] = field(default_factory=dict)
+    prefix: str = "base_model.model."
+    replaced: Mapping[str, ExtraKind] = field(default_factory=dict)
     scale: Callable[[AdapterConfig, ModuleSpec], float] = lambda config, module: 1.0
     weight: Change | None = None
     bias: Change | None = None
+    changes_bias: Callable[[ModuleSpec], bool] = lambda module: True
     instead: str = ""
     lora: Lora = "no"
     lora_rank: Callable[[ModuleSpec, AdapterConfig], int | None] = lambda module, config: None
     needs_base: bool = False
+    integers: frozenset[str] = frozenset()
+    names_modules: Callable[[AdapterConfig], bool] = lambda config: True
+    misfit: Callable[[Shapes, AdapterConfig, int, int], str | None] = lambda shapes, config, fan_out, fan_in: (
+        None
+    )
     tolerance: str = "bit-equal"
     traits: Callable[[AdapterConfig], list[str]] = lambda config: []
     refuses: Callable[[AdapterConfig], str | None] = lambda config: None
     looks_at_base: Callable[[AdapterConfig], bool] = lambda config: False
+    needs: Callable[[AdapterConfig], tuple[str, ...]] = lambda config: ()
     virtual_tokens: Callable[[AdapterConfig, Shapes], int | None] = lambda config, shapes: None
 
     @property
     def is_baked(self) -> bool:
-        return self.weight is not None or self.bias is not None
+        return self.weight is not None or self.bias is not None or bool(self.replaced)
 
     def needs_base_for(self, config: AdapterConfig) -> bool:
         """Whether an adapter of this config changes a weight by a rule that looks at the base's values."""
@@ -106,6 +130,16 @@ class Method:
             if match := re.fullmatch(rf"(?P<path>.+?)\.{tail}", key):
                 rest = match.groupdict().get("rest")
                 return match["path"], f"{role}.{rest}" if rest else role
+        return None
+
+    def replaces(self, key: str, name: str, info: TensorInfo) -> ExtraWeight | None:
+        """The full weight that `key` (without its prefix; `name` with it) is by the method's own names, if it is one."""
+        for pattern, kind in self.replaced.items():
+            if match := re.fullmatch(pattern, key):
+                parameter = match.groupdict().get("parameter", "weight")
+                return ExtraWeight(
+                    target=f"{match['path']}.{parameter}", kind=kind, tensor=name, shape=info.shape
+                )
         return None
 
     def shared_role(self, name: str) -> str | None:
@@ -131,3 +165,17 @@ def added(
         return (weight.float() + update).to(weight.dtype)
 
     return change
+
+
+def same(*numbers: int) -> int:
+    """The number that all of them are: for a `width`, whose tensors must agree. Raises `ValueError`."""
+    if len(set(numbers)) != 1:
+        raise ValueError(f"{numbers} should be one number")
+    return numbers[0]
+
+
+def trained_rank(config: AdapterConfig, rank: int, default: int = 8) -> int:
+    """`rank`, if the config has it as its rank (else PEFT's default) or in its `rank_pattern`. Raises `ValueError`."""
+    if rank != config.rank(default=default) and rank not in config.pattern_values("rank_pattern").values():
+        raise ValueError(f"the tensors have rank {rank}, and the config another")
+    return rank

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from adaptry.adapter.config import AdapterConfig
 from adaptry.adapter.header import TensorInfo
 from adaptry.adapter.spec import ExtraWeight, ModuleSpec
-from adaptry.methods.extras import PREFIX, extra_weight
+from adaptry.methods.extras import PREFIX, extra_weight, is_saved_again
 from adaptry.methods.method import Method
 
 _MODEL = "base_model."
@@ -28,13 +28,18 @@ def read(method: Method, config: AdapterConfig, tensors: Mapping[str, TensorInfo
     found = Read()
     named: dict[str, dict[str, str]] = {}
     for name, info in tensors.items():
-        shared = method.shared_role(name.removeprefix(_MODEL)) if not name.startswith(PREFIX) else None
+        is_inside = name.startswith(method.prefix)
+        shared = None if is_inside else method.shared_role(name.removeprefix(_MODEL))
         if shared is not None:
             found.shared[shared] = name
             continue
-        key = name.removeprefix(PREFIX)
-        if not name.startswith(PREFIX) or key.startswith(PREFIX):
+        key = name.removeprefix(method.prefix)
+        if not is_inside or key.startswith(PREFIX):
             found.unclaimed.append(name)
+        elif is_saved_again(key, tensors):
+            continue
+        elif (replacing := method.replaces(key, name, info)) is not None:
+            found.extras.append(replacing)
         elif (placed := method.role(key)) is not None:
             named.setdefault(placed[0], {})[placed[1]] = name
         elif (extra := extra_weight(key, name, info, config)) is not None:
@@ -42,10 +47,28 @@ def read(method: Method, config: AdapterConfig, tensors: Mapping[str, TensorInfo
         else:
             found.unclaimed.append(name)
     for path, roles in sorted(named.items()):
-        found.modules.append(_module(method, config, path, roles, tensors))
+        module = _module(method, config, path, roles, found.shared, tensors)
+        if module is None:
+            found.unclaimed.extend(roles.values())
+        else:
+            found.modules.append(module)
+    if not method.names_modules(config) and not _is_whole(method, config, found.shared, tensors):
+        found.unclaimed.extend(found.shared.values())
+        found.shared = {}
     found.extras.sort(key=lambda extra: extra.target)
     found.unclaimed.sort()
     return found
+
+
+def _is_whole(
+    method: Method, config: AdapterConfig, shared: Mapping[str, str], tensors: Mapping[str, TensorInfo]
+) -> bool:
+    """Whether the shared tensors of a file that names no modules are what its config says."""
+    try:
+        method.width({role: tensors[name].shape for role, name in shared.items()}, config)
+    except (KeyError, IndexError, ValueError):
+        return False
+    return True
 
 
 def _module(
@@ -53,24 +76,30 @@ def _module(
     config: AdapterConfig,
     path: str,
     roles: dict[str, str],
+    shared: Mapping[str, str],
     tensors: Mapping[str, TensorInfo],
-) -> ModuleSpec:
-    shapes = {role: tensors[name].shape for role, name in roles.items()}
+) -> ModuleSpec | None:
+    """The module of a set of tensors; None where they are not the method's whole set, in shapes that go together."""
+    shapes = {role: tensors[name].shape for role, name in {**shared, **roles}.items()}
     try:
         width = method.width(shapes, config)
-    except (KeyError, IndexError):  # a tensor is missing or has another rank than the method writes
-        width = None
+    except (
+        KeyError,
+        IndexError,
+        ValueError,
+    ):  # a tensor is missing, or has dimensions the method does not write
+        return None
+    if width.rank and any(0 in tensors[name].shape for name in roles.values()):
+        return None
     bare = ModuleSpec(
         path=path,
-        kind=width.kind if width else "other",
-        rank=width.rank if width else 0,
+        kind=width.kind,
+        rank=width.rank,
         alpha=0.0,
         scale=1.0,
-        fan_in=width.fan_in if width else 0,
-        fan_out=width.fan_out if width else 0,
+        fan_in=width.fan_in,
+        fan_out=width.fan_out,
         tensors=roles,
     )
-    if width is None:
-        return bare
     scale = method.scale(config, bare)
     return bare.model_copy(update={"scale": scale, "alpha": scale * width.rank})

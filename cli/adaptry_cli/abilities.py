@@ -1,0 +1,101 @@
+"""What can be done with an adapter, in words: for `inspect`, and for the table in `docs/methods.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from adaptry.adapter.spec import Spec
+from adaptry.adapter.view import Adapter
+from adaptry.errors import Refused, Unsupported
+from adaptry.methods import METHODS
+from adaptry.methods.method import Method
+from adaptry_cli.out import size
+
+_AS_LORA = {
+    "itself": "it is one",
+    "exact": "exactly",
+    "given_base": "exactly, for one base's weights",
+    "no": "no",
+}
+_BF16 = 2  # bytes
+
+
+def facts_of_use(adapter: Adapter, base_parameters: int | None) -> Iterator[tuple[str, str]]:
+    """`name, text` pairs: what it costs and what can be done with it. `base_parameters`: None where not known."""
+    spec = adapter.spec
+    if spec.virtual_tokens is not None:
+        yield "virtual tokens", f"{spec.virtual_tokens} before every input"
+    if base_parameters:
+        share = spec.parameters / base_parameters
+        yield "share of base", f"{share:.2%} of {base_parameters:,} parameters"
+    yield "when served", f"{size(spec.parameters * _BF16)} in bfloat16"
+    yield "merge", merge_text(adapter)
+    yield "as LoRA", lora_text(adapter)
+    yield "layout", f"{spec.layout}"
+
+
+def json_of_use(adapter: Adapter, base_parameters: int | None) -> Mapping[str, object]:
+    """The same for programs."""
+    spec, reason = adapter.spec, why_not_merged(adapter)
+    method = METHODS.get(spec.method)
+    return {
+        "title": title(spec),
+        "base_parameters": base_parameters,
+        "share": spec.parameters / base_parameters if base_parameters else None,
+        "served_bytes": spec.parameters * _BF16,
+        "merge": reason is None,
+        "merge_reason": reason,
+        "as_lora": method.lora if method else None,
+        "lora_ranks": _lora_ranks(adapter),
+    }
+
+
+def title(spec: Spec) -> str:
+    """`LoHa`; of a method that is not known here, its name."""
+    method = METHODS.get(spec.method)
+    return method.title if method else spec.method
+
+
+def as_lora(method: Method) -> str:
+    """Whether what a method does can be written as a LoRA, whatever the adapter."""
+    return _AS_LORA[method.lora]
+
+
+def words(method: Method) -> tuple[str, str, str, str]:
+    """A method's title, peft_type, merging and LoRA, as a table of methods has them."""
+    merged = method.tolerance if method.is_baked else f"no: {method.instead}"
+    return method.title, method.name.upper(), merged, as_lora(method)
+
+
+def lora_text(adapter: Adapter) -> str:
+    """The same of one adapter, with the ranks the LoRA would have."""
+    method = METHODS.get(adapter.spec.method)
+    if method is None:
+        return "not known"
+    ranks = ", ".join(str(rank) for rank in _lora_ranks(adapter))
+    return f"{as_lora(method)}, rank {ranks}" if ranks else as_lora(method)
+
+
+def merge_text(adapter: Adapter) -> str:
+    """Whether it can be baked into its base's weights, and how near to its own library; else why not."""
+    reason = why_not_merged(adapter)
+    return f"no: {reason}" if reason else f"yes; against PEFT's: {METHODS[adapter.spec.method].tolerance}"
+
+
+def why_not_merged(adapter: Adapter) -> str | None:
+    """What its files alone say against it; None where nothing does."""
+    from adaptry.merging.fitting import Weighted, refuse_unmergeable
+
+    try:
+        refuse_unmergeable(Weighted(adapter, 1.0, "it"))
+    except (Refused, Unsupported) as error:
+        return error.message
+    return None
+
+
+def _lora_ranks(adapter: Adapter) -> list[int]:
+    method = METHODS.get(adapter.spec.method)
+    if method is None or method.lora not in ("exact", "given_base"):
+        return []
+    ranks = {method.lora_rank(module, adapter.config) for module in adapter.spec.modules}
+    return sorted(rank for rank in ranks if rank)

@@ -1,0 +1,132 @@
+"""AdapterHub's `adapters` library: bottleneck layers (arXiv 1902.00751, 2005.00052, 2106.04647) and its other methods.
+
+Keys are whole paths in the model with the adapter's own name inside: `….output.adapters.NAME.adapter_up.weight`.
+A head saved beside them is the library's to load, and no part of the spec.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from adaptry.adapter.config import AdapterConfig, parse_config
+from adaptry.adapter.header import Header
+from adaptry.adapter.layouts.layout import Gathered, Layout
+from adaptry.adapter.spec import ModuleSpec, Spec
+from adaptry.errors import InvalidConfig
+
+_VERSION = "adapters."
+_MODULE = r"(?P<path>.+)\.(?:adapters|loras|reft_layer\.refts)\.{name}\.(?P<role>.+)"
+_SHARED = r"(?:.+\.)?(?P<kind>invertible_adapters|shared_parameters|prompt_tunings)\.{name}\.(?P<role>.+)"
+_DESCRIBED = frozenset({"bottleneck", "lora", "ia3", "prompt_tuning", "reft"})
+
+
+def config(data: bytes, header: Header) -> AdapterConfig:
+    """The config as written; its base where PEFT has it. Raises `InvalidConfig`."""
+    fields = dict(parse_config(data).fields)
+    version = fields.get("version")
+    if not isinstance(fields.get("config"), dict) or not str(version).startswith(_VERSION):
+        raise InvalidConfig(
+            f"adapter_config.json is not one of AdapterHub's adapters library (version {str(version)[:40]!a}); only "
+            "that writes an adapter.safetensors"
+        )
+    if not isinstance(fields.get("name"), str) or not fields["name"]:
+        raise InvalidConfig("adapter_config.json has no name, which is part of every tensor's")
+    return AdapterConfig({**fields, "base_model_name_or_path": fields.get("model_name")})
+
+
+def describe(config: AdapterConfig, header: Header) -> Spec:
+    """The modules a method adds to, by their names in the library's model."""
+    settings: Mapping[str, Any] = config.fields["config"]  # JSON: each architecture has its own
+    method = _method(settings)
+    found = _gathered(config.fields["name"], header)
+    modules = list(_modules(found, method, AdapterConfig(settings)))
+    prompt = found.shared.get("prompt_tunings.prompt_embedding.weight")
+    tokens = header.tensors[prompt].shape[0] if prompt and header.tensors[prompt].shape else None
+    return found.spec(config, method, modules, ["adapterhub", *_traits(settings, method)], tokens)
+
+
+def _method(settings: Mapping[str, Any]) -> str:
+    architecture = settings.get("architecture")
+    if architecture is None:
+        return "bottleneck"
+    if architecture == "lora" and settings.get("composition_mode") == "scale":
+        return "ia3"
+    return str(architecture)[:40]
+
+
+def _traits(settings: Mapping[str, Any], method: str) -> Iterator[str]:
+    flags = {
+        "is_parallel": "parallel",
+        "phm_layer": "compacter",
+        "inv_adapter": "invertible",
+        "use_gating": "gated",
+        "use_dora": "dora",
+    }
+    yield from (trait for flag, trait in flags.items() if settings.get(flag))
+    if settings.get("scaling") in ("learned", "channel"):
+        yield "learned_scaling"
+    if method not in _DESCRIBED:
+        yield "not_described"
+
+
+def _gathered(name: str, header: Header) -> Gathered:
+    found = Gathered(header.tensors)
+    module, shared = (re.compile(text.replace("{name}", re.escape(name))) for text in (_MODULE, _SHARED))
+    for tensor in header.tensors:
+        if match := shared.fullmatch(tensor):
+            found.shared[f"{match['kind']}.{match['role']}"] = tensor
+        elif match := module.fullmatch(tensor):
+            found.modules.setdefault(match["path"], {})[match["role"]] = tensor
+        else:
+            found.unclaimed.append(tensor)
+    return found
+
+
+def _modules(found: Gathered, method: str, settings: AdapterConfig) -> Iterator[ModuleSpec]:
+    """Whole modules; the tensors of others become unclaimed."""
+    for path, roles in found.modules.items():
+        try:
+            yield _module(found, path, method, settings)
+        except (KeyError, IndexError, StopIteration, ValueError):
+            found.unclaimed.extend(roles.values())
+
+
+def _module(found: Gathered, path: str, method: str, settings: AdapterConfig) -> ModuleSpec:
+    shapes = found.shapes(path)
+    match method:
+        case "lora":
+            (rank, fan_in), (fan_out, _) = shapes["lora_A"], shapes["lora_B"]
+            return found.module(path, (rank, fan_in, fan_out), settings.number("alpha", 8) / rank)
+        case "ia3":
+            return found.module(path, (0, 0, shapes["lora_B"][0]))
+        case "reft":
+            rank, hidden = shapes["units.0.learned_source.weight"]
+            return found.module(path, (rank, hidden, hidden), kind="block")
+        case "bottleneck":
+            written = settings.fields.get("scaling")
+            scale = 1.0 if isinstance(written, str) else settings.number("scaling", 1.0)
+            return found.module(path, _bottleneck(shapes), scale, "block")
+        case _:
+            return found.module(path, (0, 0, 0), kind="other")
+
+
+def _bottleneck(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int, int]:
+    """(width, inputs, outputs), of two Linear layers or of Compacter's factors of them."""
+    down = next(role for role in sorted(shapes) if re.fullmatch(r"adapter_down\.\d\.(weight|W_left|W)", role))
+    stem = down.rpartition(".")[0]
+    if "adapter_up.weight" in shapes:
+        (width, fan_in), (fan_out, up_width) = shapes[down], shapes["adapter_up.weight"]
+        if width != up_width:
+            raise ValueError(f"down to {width}, and up from {up_width}")
+        return width, fan_in, fan_out
+    return shapes[f"{stem}.b"][0], _inputs(shapes, down), shapes["adapter_up.b"][0]
+
+
+def _inputs(shapes: Mapping[str, tuple[int, ...]], down: str) -> int:
+    """Compacter's W is a sum of Kronecker products of a rule [n, n] with [in/n, …]."""
+    return shapes[down][0] * shapes[down][1]
+
+
+LAYOUT = Layout(config, describe)

@@ -1,0 +1,86 @@
+"""Whether a prompt or a prefix is what its config says, and as wide as the base's embeddings, or as its layers' keys and values.
+
+They change no module, so all there is to look at is one matrix: PEFT loads one that belongs to another base without
+a word, and fails, or answers nonsense, when it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from adaptry.adapter.config import AdapterConfig
+from adaptry.adapter.view import Adapter
+from adaptry.checks.codes import finding
+from adaptry.fingerprint import BaseRecord
+from adaptry.methods import prefixes, prompts
+from adaptry.report import Finding
+
+_PROMPTS = frozenset(method.name for method in prompts.METHODS)
+_PREFIXES = frozenset(method.name for method in prefixes.METHODS)
+# The layers of these have keys and values of unlike widths, of which PEFT takes the widest.
+_UNEVEN = ("gemma4",)
+
+
+def check_prompt(adapter: Adapter) -> Iterator[Finding]:
+    """Findings that need no base: a tensor has another shape than the config says."""
+    method = adapter.spec.method
+    if method not in _PROMPTS | _PREFIXES:
+        return
+    for role, wanted in _wanted(method, adapter.config).items():
+        tensor = adapter.spec.shared.get(role)
+        if tensor is None:  # said as `tensors_missing`
+            continue
+        shape = adapter.tensors[tensor].shape
+        if len(shape) != len(wanted) or any(
+            want not in (None, found) for want, found in zip(wanted, shape, strict=True)
+        ):
+            told = " by ".join("any" if want is None else f"{want:,}" for want in wanted)
+            yield finding("prompt_mismatch", f"{tensor} is {list(shape)}, and by the config it is {told}")
+
+
+def check_prompt_fit(adapter: Adapter, base: BaseRecord) -> Iterator[Finding]:
+    """Findings of a prompt on a base: it was made for other widths, or for another number of layers."""
+    tensor = adapter.spec.shared.get("prompt")
+    if adapter.spec.method not in _PROMPTS | _PREFIXES or tensor is None:
+        return
+    width, facts = adapter.tensors[tensor].shape[-1], base.facts.get("text_config") or base.facts
+    if adapter.spec.method in _PROMPTS:
+        hidden = facts.get("hidden_size")
+        if hidden not in (None, width):
+            yield finding(
+                "prompt_width",
+                f"its virtual tokens are {width:,} wide, and the base's embeddings {hidden:,}",
+            )
+    elif (wanted := _of_all_layers(facts)) not in (None, width):
+        yield finding(
+            "prompt_width",
+            f"it has {width:,} numbers for each virtual token, and the base takes {wanted:,}: a key and a value of "
+            f"{facts['kv_heads']} heads of {facts['head_dim']} in each of {facts['layers']} layers",
+        )
+
+
+def _of_all_layers(facts: Mapping[str, Any]) -> int | None:
+    """Numbers in the keys and values of one token, where the base's facts (`Any`: JSON) tell."""
+    counts = [facts.get(fact) for fact in ("layers", "kv_heads", "head_dim")]
+    if not all(isinstance(count, int) for count in counts) or facts["model_type"].startswith(_UNEVEN):
+        return None
+    return 2 * int(facts["layers"]) * int(facts["kv_heads"]) * int(facts["head_dim"])
+
+
+def _wanted(method: str, config: AdapterConfig) -> dict[str, tuple[int | None, ...]]:
+    """The shape of each tensor by the config, as PEFT builds it; None where a field that it depends on is unset."""
+    tokens, width = _number(config, "num_virtual_tokens"), _number(config, "token_dim")
+    if method in _PREFIXES:
+        layers = _number(config, "num_layers")
+        return {"prompt": (tokens, 2 * layers * width if layers and width else None)}
+    rows = tokens * prompts.submodules(config) if tokens else None
+    shapes: dict[str, tuple[int | None, ...]] = {"prompt": (rows, width)}
+    if method == "multitask_prompt_tuning":
+        tasks, ranks = config.rank("num_tasks", 1), config.rank("num_ranks", 1)
+        shapes |= {"task_cols": (tasks, rows, ranks), "task_rows": (tasks, ranks, width)}
+    return shapes
+
+
+def _number(config: AdapterConfig, key: str) -> int | None:
+    return config.rank(key) if config.fields.get(key) is not None else None

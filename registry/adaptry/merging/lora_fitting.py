@@ -1,0 +1,151 @@
+"""What must hold of a LoRA's tensors beside its base: all parts its config speaks of, in the shapes of the weight.
+
+PEFT fills what is missing with its initial values and drops what it does not expect, both without a word that anyone
+reads. Here either is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from adaptry.adapter.config import AdapterConfig
+from adaptry.adapter.spec import ModuleSpec
+from adaptry.adapter.view import Adapter
+from adaptry.checkpoint import Checkpoint
+from adaptry.errors import Refused, Unsupported
+from adaptry.methods.lora import scale_of
+from adaptry.methods.lora_config import blocks, initialisation
+from adaptry.placing import Placed, Placement
+
+_FLOATS = frozenset({"F32", "F16", "BF16"})
+# Models whose experts are stored [experts, in, out]: where in = out, shapes cannot tell (transformers' is_transposed).
+_TURNED_EXPERTS = frozenset(["gpt_oss", "aria", "aria_text", "openai_privacy_filter"])
+
+
+def check_lora(label: str, adapter: Adapter, placed: Placed, shape: tuple[int, ...]) -> None:
+    """One module against a weight of `shape`. Raises `Refused`, `Unsupported`."""
+    module = placed.module
+    _check_roles(label, module, adapter.config)
+    roles = ("embedding_A", "embedding_B") if module.kind == "embedding" else ("A", "B")
+    down, up = (adapter.tensors[module.tensors[role]] for role in roles)
+    if not (down.numel and up.numel):
+        raise Refused(f"{label}: the factors of {module.path} are empty, so it was never trained")
+    if not {down.dtype, up.dtype} <= _FLOATS:
+        raise Unsupported(
+            f"{label}: the factors of {module.path} are {down.dtype} and {up.dtype}; F32, F16 and BF16 are baked"
+        )
+    for_down, for_up = blocks(adapter.config, module.path)
+    if module.kind == "conv" and up.shape[1] < module.rank and module.rank % up.shape[1] == 0:
+        raise Unsupported(
+            f"{label}: {module.path} is a convolution in groups, and PEFT defines no merge of a LoRA on one: serve it "
+            "with PEFT"
+        )
+    if down.shape[0] != module.rank or up.shape[1] * for_up != module.rank or module.rank % for_down:
+        raise Refused(
+            f"{label}: the factors of {module.path} do not multiply: lora_B {list(up.shape)} by "
+            f"lora_A {list(down.shape)}"
+        )
+    if not _fits(placed, down.shape, shape):
+        raise Refused(
+            f"{label}: {module.path} changes a weight of {module.fan_out}×{module.fan_in}, and {placed.tensor} is "
+            f"{'×'.join(map(str, shape))}: this is not the base it was trained on"
+        )
+    _check_start(label, placed, adapter.config, shape)
+
+
+def placed_for_lora(placed: Placed, config: AdapterConfig) -> Placed:
+    """With the scale of its own patterns: those of a parameter match the parameter's name, which the base has."""
+    if placed.module.kind != "parameter" or not (
+        config.pattern_values("rank_pattern") or config.pattern_values("alpha_pattern")
+    ):
+        return placed
+    name = placed.expert.parameter if placed.expert else placed.tensor
+    scale, alpha, _ = scale_of(config, name)
+    return replace(placed, module=placed.module.model_copy(update={"scale": scale, "alpha": alpha}))
+
+
+def stored_orientation(placed: Placed, checkpoint: Checkpoint) -> str:
+    """`placed.orientation`, and of experts also whether they are stored [in, out]."""
+    shape = checkpoint.tensors[placed.tensor].shape
+    if placed.orientation != "parameter" or len(shape) != 3:
+        return placed.orientation
+    module = placed.module
+    if module.fan_in == module.fan_out:
+        is_turned = checkpoint.config.get("model_type") in _TURNED_EXPERTS
+    else:
+        is_turned = shape[1:] == (module.fan_in, module.fan_out)
+    return "parameter_turned" if is_turned else "parameter"
+
+
+def notes_of_lora(label: str, adapter: Adapter, placement: Placement) -> Iterator[str]:
+    """What a reader should know of how it is merged."""
+    if any(placed.module.kind == "attention" for placed in placement.placed):
+        yield (
+            f"{label} changes a MultiheadAttention: PEFT applies the update of its out_proj twice, in training and in "
+            "its merge, and so does this merge"
+        )
+    init = initialisation(adapter.config)
+    if init in ("pissa", "olora") or adapter.config.fields.get("kasa_config"):
+        yield (
+            f"{label} took part of the base's weights into itself ({init or 'KaSA'}): that part is computed again from "
+            "this base, so the result is right only if it was trained on these very weights"
+        )
+
+
+def _check_roles(label: str, module: ModuleSpec, config: AdapterConfig) -> None:
+    """Exactly the tensors that the config speaks of; samplers and projections of training may lie beside them."""
+    wanted = {"embedding_A", "embedding_B"} if module.kind == "embedding" else {"A", "B"}
+    if config.flag("use_dora"):
+        wanted.add("magnitude")
+    if config.flag("lora_bias"):
+        wanted.add("B_bias")
+    if config.fields.get("kasa_config"):
+        wanted.add("diag")
+    found = {role for role in module.tensors if not role.startswith(("monteclora.", "velora_"))}
+    if found == wanted:
+        return
+    what = (
+        f"lacks {', '.join(sorted(wanted - found))}"
+        if wanted - found
+        else f"has {', '.join(sorted(found - wanted))}"
+    )
+    raise Refused(
+        f"{label}: {module.path} {what}, against what adapter_config.json says (use_dora, lora_bias, kasa_config); "
+        "save the adapter again from the trained model"
+    )
+
+
+def _fits(placed: Placed, down: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    wanted = (placed.module.fan_out, placed.module.fan_in)
+    if placed.expert is not None:
+        return placed.module.rank % placed.expert.count == 0
+    match placed.orientation:
+        case "embedding" | "conv1d":
+            return shape == wanted[::-1]
+        case "conv":
+            return shape == (*wanted, *down[2:])
+        case "parameter" if len(shape) == 3:
+            return shape[1:] in (wanted, wanted[::-1]) and placed.module.rank % shape[0] == 0
+        case _:
+            return shape == wanted
+
+
+def _check_start(label: str, placed: Placed, config: AdapterConfig, shape: tuple[int, ...]) -> None:
+    """Variants that exist for some kinds of layer only: elsewhere nothing defines what they would be."""
+    is_matrix = placed.orientation in ("linear", "conv1d") and placed.module.kind == "linear"
+    init = initialisation(config)
+    name = "KaSA" if config.fields.get("kasa_config") else init
+    if name in ("KaSA", "pissa", "olora") and not is_matrix:
+        raise Unsupported(
+            f"{label}: {name} on {placed.module.path}, a {placed.module.kind} layer, is not defined by PEFT either"
+        )
+    if name == "KaSA" and (placed.orientation != "linear" or placed.module.rank >= min(shape)):
+        raise Unsupported(
+            f"{label}: KaSA on {placed.module.path} is not defined: it wants a Linear wider than its rank"
+        )
+    if "B_bias" in placed.module.tensors and placed.orientation == "attention":
+        raise Unsupported(
+            f"{label}: PEFT ignores lora_bias on {placed.module.path}, a MultiheadAttention, in training and merging; "
+            "train with lora_bias=False"
+        )

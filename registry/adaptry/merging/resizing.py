@@ -1,0 +1,63 @@
+"""A larger vocabulary: an adapter that brings embeddings with more rows than the base has.
+
+Tokens were added before training, so the result is another model than the base with another config. That happens
+only when it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from adaptry.checkpoint import Checkpoint
+from adaptry.errors import Refused, Unsupported
+from adaptry.naming import input_embedding, is_output_head
+from adaptry.placing import PlacedExtra, Placement
+
+Rows = Mapping[str, int]
+"""The rows that a tensor of the base will have, for those that grow."""
+
+
+def grows(extra: PlacedExtra, checkpoint: Checkpoint) -> bool:
+    """Whether a full weight is an embedding (or head) of the base's width with more rows than the base's."""
+    base = checkpoint.tensors[extra.tensor].shape
+    brought = extra.extra.shape
+    is_vocabulary = extra.tensor == input_embedding(checkpoint.tensors) or is_output_head(extra.tensor)
+    is_whole = extra.extra.kind in ("module", "saved_embedding")
+    return is_whole and is_vocabulary and brought[1:] == base[1:] and brought[0] > base[0]
+
+
+def new_rows(label: str, placement: Placement, checkpoint: Checkpoint, is_asked: bool) -> Rows:
+    """The rows of each tensor that grows. Raises `Refused` where that was not asked for, or only one end would."""
+    rows = {extra.tensor: extra.extra.shape[0] for extra in placement.extras if grows(extra, checkpoint)}
+    if not rows:
+        return rows
+    tensor, count = next(iter(rows.items()))
+    base = checkpoint.tensors[tensor].shape[0]
+    if not is_asked:
+        raise Refused(
+            f"{label} brings {tensor} with {count:,} rows and the base has {base:,}: tokens were added before it was "
+            "trained. Say --resize-vocab for a result with the larger vocabulary, and take the adapter's tokenizer with it"
+        )
+    ends = {name for name in checkpoint.tensors if is_output_head(name)}
+    ends |= {name for name in (input_embedding(checkpoint.tensors),) if name}
+    for end in sorted(ends):
+        if rows.get(end, checkpoint.tensors[end].shape[0]) != count:
+            raise Refused(
+                f"{label} brings {tensor} with {count:,} rows and none such for {end}, which would not go with it: save "
+                "the adapter again with save_embedding_layers=True"
+            )
+    biases = {f"{end.removesuffix('.weight')}.bias" for end in ends} & checkpoint.tensors.keys()
+    if biases:
+        raise Unsupported(
+            f"{min(biases)} has a value for each token, and {label} brings none for the new ones"
+        )
+    return rows
+
+
+def check_alone(label: str, weight: float, inputs: int) -> None:
+    """Raises `Unsupported` unless the adapter is merged alone and as trained: halves of new rows mean nothing."""
+    if inputs > 1 or weight != 1.0:
+        raise Unsupported(
+            f"{label} adds tokens to the vocabulary, so it is merged alone and with weight 1: merge it first, and other "
+            "adapters into the result"
+        )

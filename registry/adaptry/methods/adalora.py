@@ -1,0 +1,72 @@
+"""AdaLoRA: a LoRA whose ranks were pruned as it trained (arXiv 2303.10512; PEFT `tuners/adalora`).
+
+A file holds the ranks that are left; the scale is still over the rank that it began with.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adaptry.adapter.config import AdapterConfig
+from adaptry.adapter.spec import ModuleSpec
+from adaptry.methods.method import Method, Parts, Shapes, Width, same
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_TINY = 1e-5  # what PEFT adds to the rank it divides by
+
+
+def _first_rank(config: AdapterConfig) -> int:
+    return config.rank("init_r", 12)
+
+
+def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+    (rank, fan_in), (fan_out, up) = shapes["A"], shapes["B"]
+    same(rank, up, shapes["E"][0])
+    if rank > _first_rank(config):
+        raise ValueError("there are more ranks than it began with")
+    return Width(rank, fan_in, fan_out, "flat")
+
+
+def _scale(config: AdapterConfig, module: ModuleSpec) -> float:
+    return config.number("lora_alpha", 8) / (_first_rank(config) + _TINY)
+
+
+def _weight(weight: Tensor, parts: Parts) -> Tensor:
+    import torch
+
+    # PEFT reckons in float32, but what it cuts to size at load it reads in the base's dtype, as it does the rank.
+    read = weight.dtype if _is_cut(parts) else torch.float32
+    down, values, up = (parts[role].to(read).float() for role in ("A", "E", "B"))
+    rank = torch.tensor([float(_first_rank(parts.config))], dtype=weight.dtype).float()
+    update = up @ (down * values)
+    if parts.orientation == "conv1d":
+        update = update.T
+    update = update * parts.config.number("lora_alpha", 8) / (rank + _TINY)
+    return (weight.float() + update.reshape(weight.shape)).to(weight.dtype)
+
+
+def _is_cut(parts: Parts) -> bool:
+    """Whether `rank_pattern`, which names parameters here, says which ranks of the module are left."""
+    names = parts.config.pattern_values("rank_pattern")
+    return any(name.rpartition(".")[0] == parts.module.path for name in names)
+
+
+def _refuses(config: AdapterConfig) -> str | None:
+    if config.number("lora_alpha", 8) > 0:
+        return None
+    return "lora_alpha is not positive, and then PEFT scales by another rank at load than it did in training"
+
+
+METHOD = Method(
+    name="adalora",
+    title="AdaLoRA",
+    tails={f"lora_{role}": role for role in ("A", "B", "E")},
+    width=_width,
+    scale=_scale,
+    weight=_weight,
+    lora="exact",
+    lora_rank=lambda module, config: module.rank,
+    refuses=_refuses,
+)

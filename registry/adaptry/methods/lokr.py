@@ -1,0 +1,69 @@
+"""LoKr: the Kronecker product of two matrices, each whole or factored (LyCORIS, arXiv 2309.14859; PEFT `tuners/lokr`).
+
+Which is factored is for the tensors to say. A module's rank is that of its whole update, rank(w1)·rank(w2).
+PEFT scales by alpha/r even where both are whole; LyCORIS itself then scales by 1.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adaptry.adapter.config import AdapterConfig
+from adaptry.methods.loha import scale
+from adaptry.methods.method import Method, Parts, Shapes, Width, added, same, trained_rank
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+    left = _left(shapes, config)
+    right = _right(shapes, config)
+    kind = right.kind
+    return Width(left.rank * right.rank, left.fan_in * right.fan_in, left.fan_out * right.fan_out, kind)
+
+
+def _left(shapes: Shapes, config: AdapterConfig) -> Width:
+    if "w1" in shapes:
+        fan_out, fan_in = shapes["w1"]
+        return Width(min(fan_out, fan_in), fan_in, fan_out)
+    (fan_out, rank), (up, fan_in) = shapes["w1_a"], shapes["w1_b"]
+    return Width(trained_rank(config, same(rank, up)), fan_in, fan_out)
+
+
+def _right(shapes: Shapes, config: AdapterConfig) -> Width:
+    if "w2" in shapes:
+        fan_out, fan_in, *kernel = shapes["w2"]
+        return Width(min(fan_out, fan_in), fan_in, fan_out, "conv" if kernel else "flat")
+    first, second = shapes["w2_a"], shapes["w2_b"]
+    if "t2" in shapes:
+        rank = trained_rank(config, same(first[0], second[0], *shapes["t2"][:2]))
+        return Width(rank, second[1], first[1], "conv")
+    return Width(trained_rank(config, same(first[1], second[0])), second[1], first[0], "flat")
+
+
+def _delta(parts: Parts, shape: tuple[int, ...]) -> Tensor:
+    import torch
+
+    left = parts["w1"] if "w1" in parts else parts["w1_a"] @ parts["w1_b"]
+    if "w2" in parts:
+        right = parts["w2"]
+    elif "t2" in parts:
+        right = torch.einsum("ijkl,ip,jr->prkl", parts["t2"], parts["w2_a"], parts["w2_b"])
+    else:
+        right = parts["w2_a"] @ parts["w2_b"]
+    if right.dim() == 4:
+        left = left[:, :, None, None]
+    return (torch.kron(left, right.contiguous()) * parts.module.scale).reshape(shape)
+
+
+METHOD = Method(
+    name="lokr",
+    title="LoKr",
+    tails={f"lokr_{role}": role for role in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")},
+    width=_width,
+    scale=scale,
+    weight=added(_delta),
+    lora="exact",
+    lora_rank=lambda module, config: module.rank,
+)

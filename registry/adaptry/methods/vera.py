@@ -1,0 +1,73 @@
+"""VeRA: two random matrices that all modules share, scaled by trained vectors (arXiv 2310.11454; PEFT `tuners/vera`)."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from adaptry.adapter.config import AdapterConfig
+from adaptry.methods.drawn import generator, is_saved, out_and_in, projections, widest
+from adaptry.methods.method import Method, Parts, Shapes, Width, same, trained_rank
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+    (length,) = shapes["d"]
+    rank = trained_rank(config, length, 256)
+    if is_saved(config):
+        same(rank, shapes["A"][0], shapes["B"][1])
+    return Width(rank, 0, shapes["b"][0])
+
+
+def beyond(shapes: Shapes, config: AdapterConfig, fan_out: int, fan_in: int) -> str | None:
+    if not is_saved(config) or (shapes["A"][1] >= fan_in and shapes["B"][0] >= fan_out):
+        return None
+    reach = f"{shapes['B'][0]:,}×{shapes['A'][1]:,}"
+    return f"has shared matrices for weights of up to {reach}, and this base's is {fan_out:,}×{fan_in:,}"
+
+
+def _projections(parts: Parts, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A and B from the file or, as PEFT draws them at load and holds them in a base of this dtype, from the seed."""
+    import torch
+
+    if is_saved(parts.config):
+        return parts["A"], parts["B"]
+    fan_out, fan_in = widest(parts)
+    source = generator(parts.config, "projection_prng_key", 0)
+    drawn = []
+    for rows, columns in ((parts.module.rank, fan_in), (fan_out, parts.module.rank)):
+        bound = math.sqrt(3.0) * (math.sqrt(2) / math.sqrt(columns))
+        drawn.append(torch.empty(rows, columns).uniform_(-bound, bound, generator=source))
+    down, up = (matrix.to(weight.dtype).float() for matrix in drawn)
+    return down, up
+
+
+def sliced(parts: Parts, down: Tensor, up: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """diag(b)·B·diag(d)·A with the corner of the shared matrices that this module uses."""
+    fan_out, fan_in = out_and_in(parts, shape)
+    scaled_up = parts["b"].unsqueeze(-1) * up[:fan_out, :]
+    scaled_down = parts["d"][: down.shape[0]].unsqueeze(-1) * down[:, :fan_in]
+    update = scaled_up @ scaled_down
+    return update.T if parts.orientation == "conv1d" else update
+
+
+def _weight(weight: Tensor, parts: Parts) -> Tensor:
+    update = sliced(parts, *_projections(parts, weight), tuple(weight.shape))
+    return (weight.float() + update).to(weight.dtype)
+
+
+METHOD = Method(
+    name="vera",
+    title="VeRA",
+    tails={"vera_lambda_b": "b", "vera_lambda_d": "d"},
+    shared={"vera_A": "A", "vera_B": "B"},
+    tolerance="bit-equal; where projections were not saved, with the torch that drew them",
+    width=_width,
+    weight=_weight,
+    needs=projections,
+    misfit=beyond,
+    lora="exact",
+    lora_rank=lambda module, config: module.rank,
+)

@@ -1,0 +1,75 @@
+"""`inspect`: what a person sees of an adapter, and what can be done with it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from adaptry.testing.samples import random_tensor, tiny_lora, write_safetensors
+
+pytestmark = pytest.mark.usefixtures("out", "base")
+
+
+def test_a_lora_is_shown_with_its_modules_its_cost_and_its_uses(run) -> None:
+    run("base", "add", "./base", "--name", "org/tiny")
+
+    text = run("inspect", "./out").stdout
+
+    for expected in (
+        "LoRA   rank 4",
+        "org/tiny",
+        "2 × q_proj   rank 4, scale 2, 16 → 16",
+        "512 in F32, 2.0 kB",
+        "8.23% of 6,224 parameters",
+        "1.0 kB in bfloat16",
+        "yes; against PEFT's: bit-equal",
+        "it is one",
+    ):
+        assert expected in text
+
+
+def test_the_share_of_a_base_nobody_knows_is_left_out(run, answer) -> None:
+    assert "share of base" not in run("inspect", "./out").stdout
+    assert answer("inspect", "./out")["share"] is None
+
+
+def test_an_adapter_that_cannot_be_merged_says_why_and_what_to_do(run, answer, tmp_path: Path) -> None:
+    tiny_lora(tmp_path / "routed", config={"arrow_config": {"top_k": 2}})
+
+    seen = answer("inspect", "./routed")
+
+    assert seen["merge"] is False
+    assert seen["merge_reason"] in run("inspect", "./routed").stdout
+
+
+def test_a_prompt_is_shown_by_its_virtual_tokens(run, answer, tmp_path: Path) -> None:
+    _prompt(tmp_path / "prompt")
+
+    assert "5 before every input" in run("inspect", "./prompt").stdout
+    seen = answer("inspect", "./prompt")
+    assert (seen["title"], seen["merge"], seen["as_lora"]) == ("prompt tuning", False, "no")
+
+
+def test_a_method_that_is_not_known_is_shown_as_far_as_it_goes(run, answer, tmp_path: Path) -> None:
+    tiny_lora(tmp_path / "new", config={"peft_type": "NEWEST"})
+
+    seen = answer("inspect", "./new")
+
+    assert (seen["title"], seen["merge"], seen["as_lora"]) == ("newest", False, None)
+    assert "not known" in run("inspect", "./new").stdout
+
+
+def _prompt(folder: Path) -> Path:
+    """Five virtual tokens for `org/tiny`, as PEFT's prompt tuning writes them."""
+    folder.mkdir()
+    write_safetensors(folder / "adapter_model.safetensors", {"prompt_embeddings": random_tensor((5, 16), 1)})
+    config = {
+        "peft_type": "PROMPT_TUNING",
+        "task_type": "CAUSAL_LM",
+        "num_virtual_tokens": 5,
+        "token_dim": 16,
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder

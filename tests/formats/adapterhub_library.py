@@ -1,0 +1,68 @@
+"""Runs in an environment of the `adapters` library, apart from ours: makes its adapters, and answers with them.
+
+python adapterhub_library.py make FOLDER     each model and config: FOLDER/<model>-<config>, and FOLDER/<model>
+python adapterhub_library.py answers FOLDER ADAPTER MODEL     the logits, as a line of JSON
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import adapters
+import torch
+import transformers
+
+CONFIGS: dict[str, Any] = {
+    "seq_bn": "seq_bn",
+    "double_seq_bn": "double_seq_bn",
+    "par_bn": "par_bn",
+    "seq_bn_inv": "seq_bn_inv",
+    "compacter": adapters.CompacterConfig(phm_dim=4, reduction_factor=2),
+    "lora": "lora",
+    "ia3": "ia3",
+    "loreft": "loreft",
+}
+
+
+def model_of(kind: str) -> Any:
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 96}
+    if kind == "bert":
+        config = transformers.BertConfig(hidden_size=32, intermediate_size=64, num_labels=3, **sizes)
+        return transformers.BertForSequenceClassification(config).eval()
+    llama = transformers.LlamaConfig(hidden_size=64, intermediate_size=160, num_key_value_heads=2, **sizes)
+    return transformers.LlamaForCausalLM(llama).eval()
+
+
+def make(folder: Path) -> None:
+    for kind in ("bert", "llama"):
+        model_of(kind).save_pretrained(folder / kind)
+        for name, config in CONFIGS.items():
+            model = model_of(kind)
+            adapters.init(model)
+            model.add_adapter("tone", config=config)
+            for key, parameter in model.named_parameters():
+                if ".tone." in key:
+                    torch.nn.init.normal_(parameter, std=0.1)
+            model.save_adapter(folder / f"{kind}-{name}", "tone", use_safetensors=True)
+
+
+def answers(folder: Path, kind: str, adapter: str) -> list[Any]:
+    model = type(model_of(kind)).from_pretrained(folder / kind)
+    adapters.init(model)
+    model.set_active_adapters(model.load_adapter(adapter, use_safetensors=True))
+    model.eval()
+    with torch.no_grad():
+        found: list[Any] = model(input_ids=torch.arange(1, 9)[None]).logits.tolist()
+    return found
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["make", folder]:
+            make(Path(folder))
+        case ["answers", folder, kind, *those]:
+            print(json.dumps([answers(Path(folder), kind, adapter) for adapter in those]))

@@ -1,0 +1,92 @@
+"""Adapters in the layouts of other tools, with the names, shapes and configs that those tools write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from adaptry.testing.samples import random_tensor, write_safetensors
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def written(
+    folder: Path,
+    weights: str,
+    shapes: Shapes,
+    config: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> Path:
+    """A folder with random tensors of these shapes and, unless None, a config."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: random_tensor(shape, number) for number, (name, shape) in enumerate(shapes.items())}
+    write_safetensors(folder / weights, tensors, metadata)
+    if config is not None:
+        (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def bottleneck(folder: Path, hidden: int = 16, width: int = 4, layers: int = 2, **settings: Any) -> Path:
+    """AdapterHub's `seq_bn` of a Llama called `tone`, and the head that the library saves beside it."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer in range(layers):
+        at = f"model.layers.{layer}.output_adapters.adapters.tone"
+        shapes |= {
+            f"{at}.adapter_down.0.weight": (width, hidden),
+            f"{at}.adapter_down.0.bias": (width,),
+            f"{at}.adapter_up.weight": (hidden, width),
+            f"{at}.adapter_up.bias": (hidden,),
+        }
+    config = {
+        "config": {"architecture": None, "reduction_factor": hidden / width, "scaling": 1.0, **settings},
+        "hidden_size": hidden,
+        "model_class": "LlamaForCausalLM",
+        "model_name": "org/tiny",
+        "model_type": "llama",
+        "name": "tone",
+        "version": "adapters.1.3.0",
+    }
+    written(folder, "model_head.safetensors", {"lm_head.weight": (32, hidden)})
+    (folder / "head_config.json").write_text(json.dumps({"name": "tone", "version": "adapters.1.3.0"}))
+    return written(folder, "adapter.safetensors", shapes, config)
+
+
+def mlx(folder: Path, hidden: int = 16, rank: int = 4, **fields: Any) -> Path:
+    """mlx-lm's LoRA of both layers' q_proj."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer in range(2):
+        at = f"model.layers.{layer}.self_attn.q_proj"
+        shapes |= {f"{at}.lora_a": (hidden, rank), f"{at}.lora_b": (rank, hidden)}
+    parameters = {"rank": rank, "scale": 20.0, "dropout": 0.0}
+    config = {"fine_tune_type": "lora", "num_layers": 2, "lora_parameters": parameters, "model": "org/tiny"}
+    return written(folder, "adapters.safetensors", shapes, {**config, **fields})
+
+
+def diffusers(folder: Path, metadata: Mapping[str, str] | None = None, **more: tuple[int, ...]) -> Path:
+    """A LoRA of a UNet's attention and of a text encoder's."""
+    unet = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    text = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"
+    shapes = {
+        f"{unet}.lora_A.weight": (4, 8),
+        f"{unet}.lora_B.weight": (8, 4),
+        f"{text}.lora_linear_layer.down.weight": (4, 8),
+        f"{text}.lora_linear_layer.up.weight": (8, 4),
+    }
+    return written(folder, "pytorch_lora_weights.safetensors", {**shapes, **more}, None, metadata)
+
+
+def kohya(folder: Path, file: str = "my_style.safetensors") -> Path:
+    """A LoRA of a UNet's linear and convolution, trained with alpha 2 at rank 4."""
+    linear, conv = "lora_unet_down_blocks_0_attentions_0_to_q", "lora_unet_down_blocks_0_resnets_0_conv1"
+    shapes = {
+        f"{linear}.lora_down.weight": (4, 8),
+        f"{linear}.lora_up.weight": (8, 4),
+        f"{linear}.alpha": (),
+        f"{conv}.lora_down.weight": (4, 8, 3, 3),
+        f"{conv}.lora_up.weight": (8, 4, 1, 1),
+        f"{conv}.alpha": (),
+    }
+    facts = {"ss_network_alpha": "2.0", "ss_network_dim": "4", "ss_base_model_version": "sdxl_base_v1-0"}
+    return written(folder, file, shapes, None, facts)

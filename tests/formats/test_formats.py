@@ -1,0 +1,199 @@
+"""Folders of other tools: recognised, described in our words, moved under their own names, never merged as PEFT's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from adaptry import open_dir, pull, push
+from adaptry.adapter.view import Adapter
+from adaptry.checkpoint import open_checkpoint
+from adaptry.checks import check
+from adaptry.errors import InvalidConfig, InvalidPath, InvalidWeights, NotFound, Unsupported
+from adaptry.fingerprinting import fingerprint
+from adaptry.opening import open_local
+from adaptry.registry import Registry
+from adaptry.testing.samples import tiny_base
+
+from .foreign import bottleneck, diffusers, kohya, mlx, written
+
+TOOLS: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "adapterhub": (bottleneck, "bottleneck"),
+    "mlx": (mlx, "lora"),
+    "diffusers": (diffusers, "lora"),
+    "kohya": (kohya, "lora"),
+}
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return open_local(tmp_path / "registry")
+
+
+def codes(adapter: Adapter, base: Path | None = None) -> set[str]:
+    record = fingerprint(open_checkpoint(base)) if base else None
+    return {found.code for found in check(adapter, record).findings}
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_folder_of_each_tool_is_recognised_and_all_its_tensors_are_described(
+    tool: str, tmp_path: Path
+) -> None:
+    make, method = TOOLS[tool]
+    adapter = open_dir(make(tmp_path / "out"))
+    assert adapter.format.name == tool
+    assert adapter.spec.method == method
+    assert adapter.spec.rank == 4
+    assert tool in adapter.spec.traits
+    assert not adapter.spec.unclaimed
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_it_is_pushed_found_and_pulled_under_its_own_file_names(
+    tool: str, tmp_path: Path, registry: Registry
+) -> None:
+    make, method = TOOLS[tool]
+    source = make(tmp_path / "out")
+    (source / "training_args.bin").write_bytes(b"\x80\x02.")
+    adapter = open_dir(source)
+    assert "pickle" in adapter.left_out["training_args.bin"]
+    push(registry, adapter, "acme/tone")
+    (found,) = registry.search(f"method:{method}").items
+    assert found.rank == 4
+    pull(registry, "acme/tone", tmp_path / "pulled")
+    there = {path.name: path.read_bytes() for path in (tmp_path / "pulled").iterdir()}
+    assert there == {
+        path.name: path.read_bytes() for path in source.iterdir() if path.name != "training_args.bin"
+    }
+
+
+def test_a_bottleneck_has_its_width_its_place_and_its_scale(tmp_path: Path) -> None:
+    spec = open_dir(bottleneck(tmp_path / "out", scaling=4.0, is_parallel=True)).spec
+    module = spec.modules[0]
+    assert (module.path, module.kind) == ("model.layers.0.output_adapters", "block")
+    assert (module.rank, module.fan_in, module.fan_out, module.scale) == (4, 16, 16, 4.0)
+    assert "parallel" in spec.traits
+    assert spec.base_name == "org/tiny"
+
+
+def test_a_bottleneck_is_checked_against_its_base(tmp_path: Path) -> None:
+    adapter = open_dir(bottleneck(tmp_path / "out"))
+    assert codes(adapter, tiny_base(tmp_path / "base")) == set()
+    assert codes(adapter, tiny_base(tmp_path / "shallow", layers=1)) == {"module_missing"}
+    assert codes(adapter, tiny_base(tmp_path / "wide", hidden=32)) == {"shape_mismatch"}
+
+
+def test_mlx_factors_are_turned_and_their_scale_is_taken_as_it_is(tmp_path: Path) -> None:
+    adapter = open_dir(mlx(tmp_path / "out"))
+    module = adapter.spec.modules[0]
+    assert (module.path, module.rank, module.scale) == ("model.layers.0.self_attn.q_proj", 4, 20.0)
+    assert codes(adapter, tiny_base(tmp_path / "base")) == set()
+    assert codes(adapter, tiny_base(tmp_path / "wide", hidden=32)) == {"shape_mismatch"}
+
+
+def test_kohyas_alpha_is_read_from_its_metadata(tmp_path: Path) -> None:
+    linear, conv = open_dir(kohya(tmp_path / "out")).spec.modules
+    assert (linear.kind, linear.scale, conv.kind, conv.rank) == ("linear", 0.5, "conv", 4)
+
+
+def test_a_diffusers_file_without_alpha_says_so_and_one_with_it_has_its_scale(tmp_path: Path) -> None:
+    assert "alpha_unknown" in codes(open_dir(diffusers(tmp_path / "old")))
+    fields = json.dumps(
+        {"unet.r": 4, "unet.lora_alpha": 8, "text_encoder.r": 4, "text_encoder.lora_alpha": 4}
+    )
+    adapter = open_dir(diffusers(tmp_path / "new", {"lora_adapter_metadata": fields}))
+    assert "alpha_unknown" not in codes(adapter)
+    assert {module.path.partition(".")[0]: module.scale for module in adapter.spec.modules} == {
+        "unet": 2.0,
+        "text_encoder": 1.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("files", "remedy"),
+    [
+        (("adapter_config.json", "pytorch_adapter.bin"), "use_safetensors=True"),
+        (("adapter_config.json", "adapter_model.bin"), "adapter_model.safetensors"),
+        (("pytorch_lora_weights.bin",), "save_lora_weights"),
+    ],
+)
+def test_weights_that_are_a_pickle_are_refused_with_the_line_that_helps(
+    files: tuple[str, ...], remedy: str, tmp_path: Path
+) -> None:
+    for file in files:
+        (tmp_path / file).write_bytes(b"{}")
+    with pytest.raises(Unsupported, match=remedy):
+        open_dir(tmp_path)
+
+
+def test_half_a_bottleneck_is_found(tmp_path: Path) -> None:
+    folder = bottleneck(tmp_path / "out")
+    shapes = {
+        "model.layers.0.output_adapters.adapters.tone.adapter_down.0.weight": (4, 16),
+        "model.layers.0.output_adapters.adapters.tone.adapter_down.0.bias": (4,),
+    }
+    written(folder, "adapter.safetensors", shapes)
+    assert "no_effect" in codes(open_dir(folder))
+
+
+def test_tensors_under_another_adapters_name_are_found(tmp_path: Path) -> None:
+    folder = bottleneck(tmp_path / "out")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "name": "voice"}))
+    assert "no_effect" in codes(open_dir(folder))
+
+
+def test_whole_weights_of_mlx_are_no_adapter(tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfig, match="whole weights"):
+        open_dir(mlx(tmp_path / "out", fine_tune_type="full"))
+
+
+def test_a_file_of_weights_that_no_tool_would_name_so_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidWeights, match="not named as kohya"):
+        open_dir(written(tmp_path, "thing.safetensors", {"layer.weight": (2, 2)}))
+
+
+def test_several_files_in_one_folder_are_not_guessed_between(tmp_path: Path) -> None:
+    kohya(tmp_path, "style-1.safetensors")
+    kohya(tmp_path, "style-2.safetensors")
+    with pytest.raises(NotFound, match="push each from its own folder"):
+        open_dir(tmp_path)
+
+
+def test_a_broken_head_beside_a_sound_adapter_is_refused(tmp_path: Path) -> None:
+    folder = bottleneck(tmp_path / "out")
+    (folder / "model_head.safetensors").write_bytes(b"no header at all")
+    with pytest.raises(InvalidWeights, match="model_head"):
+        open_dir(folder)
+
+
+def test_a_registry_takes_no_file_that_is_not_of_the_adapters_own_tool(
+    tmp_path: Path, registry: Registry
+) -> None:
+    from adaptry.adapter.content import FolderContent
+
+    folder = mlx(tmp_path / "out")
+    (folder / "head_config.json").write_text("{}")
+    adapter = open_dir(folder)
+    names = [*adapter.content.sizes, "head_config.json"]
+    with pytest.raises(InvalidPath, match="head_config"):
+        push(
+            registry,
+            Adapter(FolderContent(folder, names), adapter.config, adapter.header, {}, adapter.format),
+            "acme/tone",
+        )
+
+
+@pytest.mark.parametrize("tool", ["adapterhub", "mlx"])
+def test_merging_names_the_tool_that_can(tool: str, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from adaptry.merging.fitting import Weighted
+    from adaptry.merging.planning import plan
+
+    adapter = open_dir(TOOLS[tool][0](tmp_path / "out"))
+    base = open_checkpoint(tiny_base(tmp_path / "base"))
+    with pytest.raises(Unsupported, match="merge_adapter" if tool == "adapterhub" else "fuse"):
+        plan(base, [Weighted(adapter, 1.0, "tone")])

@@ -1,0 +1,28 @@
+"""Every method that the installed PEFT registers is one of ours: with a title, words on merging, and a corpus."""
+
+from __future__ import annotations
+
+import pytest
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+from adaptry.methods import METHODS
+from adaptry.methods.method import Method
+
+from .corpus import VARIANTS
+
+OF_PEFT = sorted(kind.value.lower() for kind in PEFT_TYPE_TO_CONFIG_MAPPING)
+
+
+@pytest.mark.parametrize("name", OF_PEFT)
+def test_every_method_of_peft_is_known_by_name(name: str) -> None:
+    assert name in METHODS, f"PEFT has {name}, and adaptry.methods.METHODS does not"
+
+
+@pytest.mark.parametrize("name", [name for name in OF_PEFT if name != "xlora"])
+def test_the_corpus_has_every_method_of_peft(name: str) -> None:
+    assert VARIANTS.get(name)
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
+def test_a_method_that_is_not_merged_says_why_and_what_to_do(method: Method) -> None:
+    assert method.is_baked != bool(method.instead)

@@ -1,0 +1,164 @@
+"""LoRAs that change what kind of model it is: tied ends that come apart, larger vocabularies, more layers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("peft")
+pytest.importorskip("transformers")
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from adaptry import open_dir
+from adaptry.checkpoint import open_checkpoint
+from adaptry.errors import InvalidConfig, Refused, Unsupported
+from adaptry.merging.fitting import Weighted
+from adaptry.merging.merge import Source, decide
+from adaptry.merging.recipe import Input, Recipe
+
+from .lora_merging import IDS, adapted, differing, load, merged, merged_by_peft, save_adapter, save_base
+
+TIED: dict[str, tuple[str, dict[str, Any], bool]] = {
+    "the embedding": ("tied", {"target_modules": ["embed_tokens", "q_proj"]}, True),
+    "the head": ("tied", {"target_modules": ["lm_head"]}, True),
+    "the embedding of GPT-2": ("gpt2", {"target_modules": ["wte"]}, True),
+    "both with one update": (
+        "tied", {"target_modules": ["embed_tokens", "lm_head"], "ensure_weight_tying": True}, False),
+    "a copy of the embedding": ("tied", {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]}, True),
+    "a copy of the head": ("tied", {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}, True),
+    "one copy of both": (
+        "tied",
+        {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"], "ensure_weight_tying": True},
+        False,
+    ),
+    "rows of both": ("tied", {"target_modules": ["q_proj"], "trainable_token_indices": [1, 5, 3]}, False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", TIED)
+def test_a_merge_into_tied_ends_answers_as_the_live_adapter_does(case: str, tmp_path: Path) -> None:
+    kind, fields, comes_apart = TIED[case]
+    base = save_base(tmp_path / "base", kind)
+    adapter = save_adapter(base, tmp_path / "tone", **fields)
+    live = adapted(base, adapter)(IDS).logits
+
+    target, record = merged(base, adapter)
+
+    torch.testing.assert_close(load(target)(IDS).logits, live, rtol=1e-4, atol=1e-5)
+    config = json.loads((target / "config.json").read_text())
+    assert config["tie_word_embeddings"] is not comes_apart
+    assert ("lm_head.weight" in load_file(target / "model.safetensors")) is comes_apart
+    assert any("an lm_head of its own" in note for note in record.notes) is comes_apart
+
+
+def test_an_embedding_that_more_than_a_head_is_tied_to_stays_with_peft(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", "t5")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    adapter = save_adapter(base, tmp_path / "tone", target_modules=["shared", "q"])
+
+    with pytest.raises(Unsupported, match="changes the embedding alone, which a t5 ties"):
+        merged(base, adapter)
+
+
+GROWN: dict[str, tuple[str, dict[str, Any]]] = {
+    "saved embeddings": ("llama", {"target_modules": ["q_proj"]}),
+    "saved embeddings of tied ends": ("tied", {"target_modules": ["q_proj"]}),
+    "embeddings under a LoRA": ("llama", {"target_modules": ["embed_tokens", "lm_head"]}),
+    "whole modules": (
+        "llama",
+        {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", GROWN)
+def test_a_larger_vocabulary_is_the_results_when_it_is_asked_for(case: str, tmp_path: Path) -> None:
+    kind, fields = GROWN[case]
+    base = save_base(tmp_path / "base", kind, torch.bfloat16)
+    adapter = save_adapter(base, tmp_path / "tone", tokens=100, **fields)
+
+    target, record = merged(base, adapter, resize_vocab=True)
+
+    model = load(target)
+    assert model.config.vocab_size == 100 == model.get_input_embeddings().weight.shape[0]
+    assert not differing(dict(model.state_dict()), merged_by_peft(base, adapter, tokens=100))
+    assert record.notes[-1] == "the result has a vocabulary of 100: take tone's tokenizer with it"
+
+
+def test_a_larger_vocabulary_is_refused_unless_it_is_asked_for(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", "llama")
+    adapter = save_adapter(base, tmp_path / "tone", tokens=100, target_modules=["q_proj"])
+
+    with pytest.raises(Refused, match=r"with 100 rows and the base has 96: .* Say --resize-vocab"):
+        merged(base, adapter)
+
+
+def test_half_of_a_larger_vocabulary_means_nothing(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", "llama")
+    adapter = save_adapter(base, tmp_path / "tone", tokens=100, target_modules=["q_proj"])
+
+    with pytest.raises(Unsupported, match="merged alone and with weight 1"):
+        merged(base, adapter, weight=0.5, resize_vocab=True)
+
+
+def test_one_end_of_a_larger_vocabulary_is_refused(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", "llama")
+    adapter = save_adapter(
+        base, tmp_path / "tone", tokens=100, target_modules=["q_proj"], modules_to_save=["embed_tokens"]
+    )
+    weights = adapter / "adapter_model.safetensors"
+    save_file({name: tensor for name, tensor in load_file(weights).items() if "lm_head" not in name}, weights)
+
+    with pytest.raises(Refused, match=r"none such for lm_head\.weight"):
+        merged(base, adapter, resize_vocab=True)
+
+
+def test_replicated_layers_are_layers_of_their_own_each_with_its_update(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", "llama")
+    adapter = save_adapter(
+        base,
+        tmp_path / "tone",
+        target_modules=["q_proj", "down_proj"],
+        layer_replication=[[0, 2], [0, 1], [1, 2]],
+    )
+    live = adapted(base, adapter)(IDS).logits
+
+    target, _ = merged(base, adapter)
+
+    model = load(target)
+    assert model.config.num_hidden_layers == 4
+    torch.testing.assert_close(model(IDS).logits, live, rtol=1e-4, atol=1e-5)
+    first, copy = (model.model.layers[layer].self_attn.q_proj.weight for layer in (0, 2))
+    assert not torch.equal(first, copy)
+
+
+def test_layers_the_base_has_not_cannot_be_replicated(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", "llama")
+    adapter = save_adapter(base, tmp_path / "tone", target_modules=["q_proj"], layer_replication=[[0, 2]])
+    config = json.loads((adapter / "adapter_config.json").read_text())
+
+    for ranges, kind in ([[0, 9]], Unsupported), ([[2, 1]], InvalidConfig), ("all", InvalidConfig):
+        (adapter / "adapter_config.json").write_text(json.dumps({**config, "layer_replication": ranges}))
+        with pytest.raises(kind, match="replicat"):
+            merged(base, adapter)
+
+
+def test_adapters_of_different_depth_are_not_merged_together(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", "llama")
+    names = ("plain", "deeper")
+    for name, ranges in zip(names, (None, [[0, 2], [1, 2]]), strict=True):
+        save_adapter(base, tmp_path / name, target_modules=["q_proj"], layer_replication=ranges)
+
+    with pytest.raises(Refused, match=r"plain, deeper were trained on models of different depth"):
+        decide(
+            Recipe(base="base", inputs=tuple(Input(source=name) for name in names)),
+            open_checkpoint(base),
+            [Source(Weighted(open_dir(tmp_path / name), 1.0, name)) for name in names],
+        )

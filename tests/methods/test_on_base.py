@@ -1,0 +1,100 @@
+"""Methods that look at the base's weight: described, and merged as PEFT merges them, bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adaptry import open_dir
+
+torch = pytest.importorskip("torch")
+peft = pytest.importorskip("peft")
+pytest.importorskip("transformers")
+
+from safetensors.torch import load_file  # noqa: E402  (needs torch)
+
+from .on_base import CASES, pair_of  # noqa: E402  (needs torch and PEFT)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("name", CASES)
+def test_a_merge_is_peft_s_own_bit_for_bit(tmp_path: Path, name: str, dtype: Any) -> None:
+    pair = pair_of(tmp_path, name, dtype)
+
+    merged, expected, before = pair.merged(), pair.merged_by_peft(), pair.base_weights()
+
+    changed = {key for key in merged if not torch.equal(merged[key], before[key])}
+    assert changed
+    for key, tensor in merged.items():
+        assert torch.equal(tensor, expected[key].to(dtype)), key
+
+
+SPECS = {
+    "oft": ((), {"q_proj": (32, 0), "v_proj": (32, 0), "down_proj": (80, 0)}),
+    "oft shared": ((), {"q_proj": (0, 0), "v_proj": (0, 0), "down_proj": (0, 0)}),
+    "oft of blocks": ((), {"conv": (72, 0), "embedding": (0, 8), "linear": (8, 0)}),
+    "boft": ((), {"q_proj": (32, 32), "v_proj": (32, 16), "down_proj": (80, 32)}),
+    "hra": ((5,), {"q_proj": (32, 0), "v_proj": (32, 0), "down_proj": (80, 0)}),
+    "road_1": ((), {"q_proj": (0, 32), "v_proj": (0, 16), "down_proj": (0, 32)}),
+    "road_4": ((), {"q_proj": (0, 32), "v_proj": (0, 16), "down_proj": (0, 32)}),
+    "ln_tuning": ((), {}),
+    "hira": ((4,), {"q_proj": (32, 32), "v_proj": (32, 16), "down_proj": (80, 32)}),
+    "hira of blocks": ((3,), {
+        "conv": (8, 12), "embedding": (20, 8), "linear": (8, 16), "line": (8, 8), "one": (12, 8), "solid": (8, 4)}),
+    "glora": ((4,), {"q_proj": (32, 32), "v_proj": (32, 16), "down_proj": (80, 32)}),
+    "glora of vectors": ((), {"q_proj": (0, 32), "v_proj": (0, 16), "down_proj": (0, 32)}),
+    "beft": ((), {"q_proj": (0, 32), "v_proj": (0, 16)}),
+    "deft": ((4,), {"q_proj": (32, 32), "v_proj": (32, 16), "down_proj": (80, 32)}),
+    "deft taking out": ((4,), {"q_proj": (0, 32), "v_proj": (0, 16), "down_proj": (0, 32)}),
+    "peanut deep": ((4,), {"q_proj": (0, 32), "v_proj": (0, 16), "down_proj": (0, 32)}),
+    "osf": ((4, 20), {"q_proj": (32, 32), "v_proj": (32, 16), "down_proj": (80, 32)}),
+    "psoft": ((6,), {"q_proj": (0, 0), "v_proj": (0, 0), "down_proj": (0, 0)}),
+    "frod": ((), {"q_proj": (32, 0), "v_proj": (32, 0), "down_proj": (80, 0)}),
+    "trainable_tokens": ((), {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_a_spec_says_the_sides_and_leaves_no_tensor_over(tmp_path: Path, name: str) -> None:
+    ranks, sides = SPECS[name]
+    pair = pair_of(tmp_path, name)
+
+    spec = open_dir(pair.adapter).spec
+
+    assert spec.unclaimed == ()
+    assert spec.ranks == ranks
+    found = {module.path.rpartition(".")[2]: (module.fan_in, module.fan_out) for module in spec.modules}
+    assert found == sides
+    assert not [code for code in pair.findings() if code not in ("tied_embeddings", "layers_uncovered")]
+
+
+def test_the_projections_of_frod_are_shared_by_kind(tmp_path: Path) -> None:
+    spec = open_dir(pair_of(tmp_path, "frod").adapter).spec
+    kinds = ("mlp_down_proj", "self_attn_q_proj", "self_attn_v_proj")
+    assert set(spec.shared) == {f"{part}.{kind}" for part in ("V", "s_indices", "s_size") for kind in kinds}
+
+
+def test_boft_of_two_butterfly_factors_is_the_product_of_peft_s_permutations(tmp_path: Path) -> None:
+    """PEFT itself has more than one factor with its CUDA extension only."""
+    butterfly = peft.tuners.boft.layer.Linear
+    pair = pair_of(tmp_path, "boft")
+    pair.rewrite(lambda tensors: tensors.update({
+        name: torch.randn(2, *tensor.shape[1:]) * 0.3 for name, tensor in tensors.items() if "boft_R" in name
+    }))  # fmt: skip
+    adapter, name = load_file(pair.adapter / "adapter_model.safetensors"), "model.layers.1.self_attn.v_proj"
+    trained = adapter[f"base_model.model.{name}.boft_R"].double()
+    product = torch.eye(32, dtype=torch.float64)
+    for number, blocks in enumerate(trained):
+        turned = 0.5 * (blocks - blocks.transpose(1, 2))
+        one = torch.eye(8, dtype=torch.float64).expand_as(turned)
+        factor = torch.block_diag(*((one - turned) @ torch.linalg.inv(one + turned)))
+        order = butterfly.perm2mat(None, butterfly.block_butterfly_perm(None, 32, 4 // 2**number, 4, 1))
+        product = order.double() @ factor @ order.double().T @ product
+    scales = adapter[f"base_model.model.{name}.boft_s"].double()
+
+    merged, before = pair.merged(), pair.base_weights()
+
+    expected = (product @ before[f"{name}.weight"].double().T).T * scales
+    assert torch.allclose(merged[f"{name}.weight"].double(), expected, atol=1e-6)

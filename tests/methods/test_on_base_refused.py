@@ -1,0 +1,134 @@
+"""Methods that look at the base's weight: broken files and what no rule covers are found and never merged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adaptry import open_dir
+from adaptry.errors import AdaptryError, InvalidWeights, Refused, Unsupported
+
+torch = pytest.importorskip("torch")
+peft = pytest.importorskip("peft")
+pytest.importorskip("transformers")
+
+from safetensors.torch import save_file  # noqa: E402  (needs torch)
+
+from .on_base import Pair, pair_of  # noqa: E402  (needs torch and PEFT)
+
+HALVES = {
+    "boft": "boft_s", "road_1": "road_alpha", "hira": "hira_B", "glora": "glora_C.Xu", "deft": "deft_R",
+    "peanut deep": "peanut_encoders.1.weight", "osf": "S_low", "psoft": "vector_b", "frod": "lambda_s_values",
+}  # fmt: skip
+NARROW = {
+    "oft": "oft_R.weight", "boft": "boft_R", "hra": "hra_u", "road_1": "road_theta", "hira": "hira_A",
+    "glora": "glora_A.Xd", "beft": "beft_bias", "deft": "deft_P", "peanut": "peanut_A.weight", "osf": "V_low",
+    "psoft": "psoft_R.weight", "frod": "lambda_l", "ln_tuning": "ln_tuning_layers.weight", "ia3": "q_proj.ia3_l",
+}  # fmt: skip
+
+
+def _first(tensors: dict[str, Any], end: str) -> str:
+    return min(name for name in tensors if name.endswith(end))
+
+
+@pytest.mark.parametrize("name", HALVES)
+def test_a_module_without_one_of_its_tensors_is_found_and_never_merged(tmp_path: Path, name: str) -> None:
+    pair = pair_of(tmp_path, name)
+    pair.rewrite(lambda tensors: tensors.pop(_first(tensors, HALVES[name])))
+
+    assert "keys_dropped" in pair.findings()
+    with pytest.raises(Refused, match="no rule knows"):
+        pair.merged()
+    assert not (tmp_path / "merged").exists()
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_a_tensor_cut_short_is_never_merged(tmp_path: Path, name: str) -> None:
+    def cut(tensors: dict[str, Any]) -> None:
+        key = _first(tensors, NARROW[name])
+        longest = max(range(tensors[key].dim()), key=lambda side: tensors[key].shape[side])
+        tensors[key] = tensors[key].narrow(longest, 0, tensors[key].shape[longest] - 1)
+
+    pair = pair_of(tmp_path, name)
+    pair.rewrite(cut)
+
+    with pytest.raises(AdaptryError):
+        pair.merged()
+    assert not (tmp_path / "merged").exists()
+
+
+@pytest.mark.parametrize("name", ["oft", "hra", "beft", "psoft"])
+def test_a_layer_without_tensors_is_told(tmp_path: Path, name: str) -> None:
+    pair = pair_of(tmp_path, name)
+
+    def forget(tensors: dict[str, Any]) -> None:
+        for key in [key for key in tensors if ".layers.0." in key]:
+            del tensors[key]
+
+    pair.rewrite(forget)
+    assert "layers_uncovered" in pair.findings()
+
+
+def test_frod_without_the_projection_of_one_kind_is_refused_by_its_name(tmp_path: Path) -> None:
+    pair = pair_of(tmp_path, "frod")
+    pair.rewrite(lambda tensors: tensors.pop("base_model.frod_V.self_attn_v_proj"))
+
+    with pytest.raises(InvalidWeights, match=r"frod_V\.self_attn_v_proj"):
+        pair.merged()
+    assert not (tmp_path / "merged").exists()
+
+
+def test_beft_needs_a_bias_in_the_base(tmp_path: Path) -> None:
+    pair = Pair(tmp_path, "tied", peft.BeftConfig(target_modules=["mlp.up_proj"]))
+    weights = {name: tensor for name, tensor in pair.base_weights().items() if "up_proj.bias" not in name}
+    save_file(weights, pair.base / "model.safetensors")
+
+    with pytest.raises(Unsupported, match=r"no model\.layers\.0\.mlp\.up_proj\.bias"):
+        pair.merged()
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "reason"),
+    [
+        ("oft", {"peft_version": "0.17.1"}, "before 0.18"),
+        ("oft", {"peft_version": None}, "before 0.18"),
+        ("frod", {"save_projection": False}, "save_projection to true"),
+        ("peanut", {"act_fn": "quick_gelu"}, "quick_gelu"),
+        ("deft", {"decomposition_method": "svd"}, "svd"),
+    ],
+)
+def test_what_the_rules_do_not_cover_is_refused_with_the_way_out(
+    tmp_path: Path, name: str, fields: dict[str, Any], reason: str
+) -> None:
+    pair = pair_of(tmp_path, name)
+    pair.configure(**fields)
+    with pytest.raises(Unsupported, match=reason):
+        pair.merged()
+
+
+def test_tokens_outside_the_vocabulary_are_found(tmp_path: Path) -> None:
+    pair = pair_of(tmp_path, "trainable_tokens")
+    pair.configure(token_indices=[3, 1, 96])
+    assert "token_outside_vocabulary" in pair.findings()
+    with pytest.raises(Refused, match="token 96"):
+        pair.merged()
+
+
+def test_adamss_is_described_and_its_merge_left_to_peft(tmp_path: Path) -> None:
+    """PEFT needs scikit-learn to make one, so this file is written by the names and shapes of PEFT's."""
+    pair = pair_of(tmp_path, "beft")
+    shapes = {"A.0": (2, 6), "B.0": (20, 2), "A.1": (2, 6), "B.1": (12, 2), "newB": (6, 33)}
+    path = "base_model.model.model.layers.0.self_attn.q_proj.adamss_"
+    save_file(
+        {f"{path}{name}": torch.ones(shape) for name, shape in shapes.items()},
+        pair.adapter / "adapter_model.safetensors",
+    )
+    pair.configure(peft_type="ADAMSS", r=6, target_modules=["q_proj"])
+
+    (module,) = open_dir(pair.adapter).spec.modules
+
+    assert (module.rank, module.fan_out) == (6, 32)
+    with pytest.raises(Unsupported, match="scikit-learn"):
+        pair.merged()
