@@ -1,12 +1,15 @@
 """Which files of a folder make an adapter, and which are left out and why.
 
-Only names on this list are ever stored. Pickles and optimizer state are left out with a notice; an
-adapter that exists only as a pickle is refused with the line that converts it.
+Only names on this list are ever stored, and links only where they are those of a Hugging Face cache. Pickles
+and optimizer state are left out with a notice; an adapter that exists only as a pickle is refused with the line that
+converts it.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,14 +60,23 @@ def list_folder(folder: Path) -> Listing:
     for path in sorted(folder.iterdir()):
         if not is_kept(path.name):
             left_out[path.name] = _why_left_out(path.name)
-        elif path.is_symlink():
+        elif path.is_symlink() and not _is_in_same_cache(path):
+            copy = f"{folder.name or 'adapter'}-copy"
             raise Invalid(
-                f"{path} is a link; push the folder it points into, or replace it by the file itself"
+                f"{path} is a link to a file elsewhere; copy the files themselves and use that: "
+                f"cp -rL {shlex.quote(str(folder))} {shlex.quote(copy)}"
             )
         else:
             kept.append(check_path(path.name))
     _require_adapter(folder, kept, left_out)
     return Listing(tuple(kept), left_out)
+
+
+def _is_in_same_cache(link: Path) -> bool:
+    """Whether a link is one of a Hugging Face cache: from a snapshot into the blobs of the same repository."""
+    target = Path(os.path.realpath(link))  # unlike `resolve`, it bears links that go round in a circle
+    snapshots = (parent for parent in link.absolute().parents if parent.name == "snapshots")
+    return any(target.is_relative_to(os.path.realpath(place.parent / "blobs")) for place in snapshots)
 
 
 def _require_adapter(folder: Path, kept: list[str], left_out: Mapping[str, str]) -> None:

@@ -11,10 +11,12 @@ from collections.abc import Iterator, Mapping
 from adaptry.adapter.spec import ExtraWeight
 from adaptry.adapter.view import Adapter
 from adaptry.checks.codes import finding
-from adaptry.checks.wording import counted, folded, layer_of, ranges, shortened
+from adaptry.checks.wording import counted, folded, ranges, shortened
 from adaptry.fingerprint import BaseRecord
-from adaptry.naming import INPUT_EMBEDDINGS
-from adaptry.placing import Placed, Placement, WhyMissing
+from adaptry.lookup import WhyMissing
+from adaptry.methods.lora import scale_of
+from adaptry.naming import INPUT_EMBEDDINGS, layer_of
+from adaptry.placing import Placed, Placement
 from adaptry.report import Finding
 
 _CODES: Mapping[WhyMissing, str] = {
@@ -22,6 +24,7 @@ _CODES: Mapping[WhyMissing, str] = {
     "ambiguous": "module_ambiguous",
     "experts": "experts_layout",
     "quantised": "base_quantised",
+    "renamed": "module_renamed",
     "renumbered": "layers_renumbered",
 }
 
@@ -34,10 +37,10 @@ def check_fit(adapter: Adapter, base: BaseRecord, placement: Placement) -> Itera
         )
         return
     yield from _missing(placement, base)
-    yield from _shapes(placement, base)
+    yield from _shapes(adapter, placement, base)
     yield from _missing_extras(placement)
-    yield from _extra_shapes(placement, base)
-    yield from _tokens(adapter, placement, base)
+    yield from _extra_shapes(placement)
+    yield from _tokens(adapter, placement)
     yield from _biases(placement, base)
     yield from _tied(placement)
 
@@ -72,14 +75,14 @@ def _what_is_missing(paths: list[str], placement: Placement, base: BaseRecord) -
     return f"{len(paths):,} of {known} are not in the base: {shortened(folded(paths))}"
 
 
-def _shapes(placement: Placement, base: BaseRecord) -> Iterator[Finding]:
+def _shapes(adapter: Adapter, placement: Placement, base: BaseRecord) -> Iterator[Finding]:
     wrong: dict[str, list[str]] = {}
     quantised: list[str] = []
     for placed in placement.placed:
         tensor = base.tensors[placed.tensor]
         if tensor.dtype in ("I8", "U8", "I32"):
             quantised.append(placed.module.path)
-        elif reason := misfit(placed, tensor.shape):
+        elif reason := misfit(placed) or _other_experts(adapter, placed):
             name = placed.module.path.rpartition(".")[2]
             wrong.setdefault(f"{name} {reason}", []).append(placed.module.path)
     if wrong:
@@ -94,9 +97,20 @@ def _shapes(placement: Placement, base: BaseRecord) -> Iterator[Finding]:
         )
 
 
-def misfit(placed: Placed, shape: tuple[int, ...]) -> str | None:
+def _other_experts(adapter: Adapter, placed: Placed) -> str | None:
+    """Factors of all experts lie side by side, so their width tells for how many experts they are."""
+    if placed.orientation != "parameter" or len(placed.weight.shape) != 3:
+        return None
+    _, _, rank = scale_of(adapter.config, placed.module.name)
+    experts = placed.module.rank // rank
+    if experts == placed.weight.shape[0]:
+        return None
+    return f"is for {counted(experts, 'expert')} and this base has {placed.weight.shape[0]:,}"
+
+
+def misfit(placed: Placed) -> str | None:
     """How a module's factors differ from the weight they change, as the end of a sentence; None where they fit."""
-    module = placed.module
+    module, shape = placed.module, placed.weight.shape
     sides = _sides(placed, shape)
     if sides is None:
         return f"is a matrix for the adapter, and this base has {list(shape)}"
@@ -132,9 +146,9 @@ def _missing_extras(placement: Placement) -> Iterator[Finding]:
         yield finding("extra_missing", f"the base has no {shortened(folded(others))}", others)
 
 
-def _extra_shapes(placement: Placement, base: BaseRecord) -> Iterator[Finding]:
+def _extra_shapes(placement: Placement) -> Iterator[Finding]:
     for placed in placement.extras:
-        extra, shape = placed.extra, base.tensors[placed.tensor].shape
+        extra, shape = placed.extra, placed.weight.shape
         if extra.kind == "token_rows" or extra.shape == shape:
             continue
         if _is_embedding(extra) and extra.shape[1:] == shape[1:] and extra.shape[0] > shape[0]:
@@ -155,12 +169,12 @@ def _is_embedding(extra: ExtraWeight) -> bool:
     return extra.kind == "saved_embedding" or extra.target.split(".")[-2] in (*INPUT_EMBEDDINGS, "lm_head")
 
 
-def _tokens(adapter: Adapter, placement: Placement, base: BaseRecord) -> Iterator[Finding]:
+def _tokens(adapter: Adapter, placement: Placement) -> Iterator[Finding]:
     """Trained token rows must be rows of the base's embedding, and as wide as it."""
     rows = [placed for placed in placement.extras if placed.extra.kind == "token_rows"]
     largest = max(_indices(adapter.config.fields.get("trainable_token_indices")), default=-1)
     for placed in rows:
-        height, *width = base.tensors[placed.tensor].shape
+        height, *width = placed.weight.shape
         if largest >= height:
             yield finding(
                 "token_outside_vocabulary",

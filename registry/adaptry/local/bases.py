@@ -13,6 +13,7 @@ from adaptry.catalog.sight import sight_of
 from adaptry.digest import Digest
 from adaptry.errors import Conflict, Invalid, NotFound
 from adaptry.fingerprint import BaseRecord
+from adaptry.fingerprinting.identify import check_identity
 from adaptry.local.admission import find_base, judge, open_stored
 from adaptry.local.ground import Ground
 from adaptry.local.versions import check_start
@@ -29,6 +30,7 @@ class Bases(Ground):
     def put_base(self, record: BaseRecord, names: tuple[str, ...] = ()) -> BaseInfo:
         self.require_base_writing()
         _check_names(names)
+        check_identity(record)
         now, by = self.clock(), self.identity.name
         with self.catalog.write() as tx:
             before = bases.record(tx, record.id)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import platform
-from functools import lru_cache
+from functools import cache
 from string import Template
 
 import llvmlite.binding as llvm
@@ -184,7 +184,7 @@ def _source(dtype: str, rows: int) -> str:
     )
 
 
-@lru_cache(maxsize=None)
+@cache
 def is_fit(dtype: str) -> bool:
     """Whether this processor does the loop's steps itself.
 

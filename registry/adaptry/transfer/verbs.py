@@ -8,11 +8,13 @@ before it is whole.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from adaptry.adapter.content import Content, FolderContent
 from adaptry.adapter.view import Adapter, open_dir
+from adaptry.beside import Beside
 from adaptry.digest import Digest
 from adaptry.errors import Conflict, NotFound
 from adaptry.landing import landing
@@ -141,9 +143,11 @@ def _claim(adapter: Adapter) -> BaseClaim | None:
 
 
 def _digest(content: Content, path: str, progress: Progress) -> Digest:
-    return Digest.of_chunks(
-        counted(content.chunks(path), f"hashing {path}", 0, content.sizes[path], progress)
-    )
+    hasher = sha256()
+    with Beside(hasher.update) as beside:
+        for chunk in counted(content.chunks(path), f"hashing {path}", 0, content.sizes[path], progress):
+            beside.update(memoryview(chunk))
+    return Digest(hasher.hexdigest())
 
 
 def _upload_missing(
