@@ -51,7 +51,9 @@ def misfit(words: list[str]) -> str | None:
             return "no such command"
         command = found
     try:
-        _, extra, _ = command.make_parser(click.Context(command, help_option_names=["-h", "--help"])).parse_args(rest)
+        _, extra, _ = command.make_parser(
+            click.Context(command, help_option_names=["-h", "--help"])
+        ).parse_args(rest)
     except click.UsageError as error:
         return error.format_message()
     return f"unexpected: {extra}" if extra else None

@@ -61,7 +61,7 @@ def test_a_file_is_what_was_written_to_it(tmp_path: Path) -> None:
 
 
 def later_write(flushing: FlushBehind) -> None:
-    for _ in range(1000):
+    for _ in range(1_000_000):  # enough for the thread that flushes to have had its turn, on any machine
         flushing.wrote(64 << 20)
 
 
