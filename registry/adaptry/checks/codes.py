@@ -218,7 +218,7 @@ CODES: Mapping[str, Code] = {
         "go back to a checkpoint from before the training diverged; in float16, train with a smaller scale",
     ),
     "untrained": Code(
-        "blocks",
+        "warns",
         "Every B factor is zero: the adapter is as it was before training and changes nothing.",
         "push the trained adapter; under DeepSpeed or FSDP, gather the weights before saving",
     ),

@@ -17,7 +17,7 @@ from adaptry.errors import Denied, NotFound
 from adaptry.identity import LOCAL, Identity, require_read, require_write
 from adaptry.local.once import Answer, Once
 from adaptry.local.weighing import Weighing
-from adaptry.refs import AdapterName, Ref
+from adaptry.refs import AdapterName, Latest, Ref
 from adaptry.registry import Registry
 
 
@@ -70,6 +70,10 @@ class Ground(Registry):
         self._seen(ref.name, meaning.line if meaning else None)
         found = meaning.version(ref.selector) if meaning else None
         if found is None:
+            if isinstance(ref.selector, Latest):
+                raise NotFound(
+                    f"{ref.name} has no active version; `adaptry history {ref.name}` shows what there was"
+                )
             raise NotFound(f"no version {ref}; `adaptry history {ref.name}` shows what there is and was")
         return found
 

@@ -34,7 +34,8 @@ class Uploads(Ground):
     def has_file(self, owner: Owner, digest: Digest) -> bool:
         with self.catalog.read() as tx:
             self._require_reading(tx, owner)
-            return bool(files.sizes(tx, owner, [digest]))
+            is_owned = bool(files.sizes(tx, owner, [digest]))
+        return is_owned and self.blobs.has(digest)  # lost bytes are asked for again, which mends the store
 
     def open_upload(self, owner: Owner, digest: Digest, size: int) -> Upload:
         if not 0 <= size <= MAX_FILE:
