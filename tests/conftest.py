@@ -18,6 +18,10 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["NO_PROXY"] = "127.0.0.1,localhost"
 os.environ.pop("COLUMNS", None)
 
+pytest.register_assert_rewrite(
+    "adaptry.testing", "adaptry_api.testing"
+)  # the contracts' asserts show their values
+
 
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -43,7 +43,7 @@ def commands(page: Path) -> Iterator[list[str]]:
 def misfit(words: list[str]) -> str | None:
     """What is wrong with a command line: a command or an option that does not exist, a word too many."""
     command: click.Command = main
-    context = click.Context(main)
+    context = click.Context(main, **main.context_settings)
     rest = list(words)
     while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
         found = command.get_command(context, rest.pop(0))
@@ -51,7 +51,9 @@ def misfit(words: list[str]) -> str | None:
             return "no such command"
         command = found
     try:
-        _, extra, _ = command.make_parser(click.Context(command)).parse_args(rest)
+        _, extra, _ = command.make_parser(
+            click.Context(command, help_option_names=["-h", "--help"])
+        ).parse_args(rest)
     except click.UsageError as error:
         return error.format_message()
     return f"unexpected: {extra}" if extra else None

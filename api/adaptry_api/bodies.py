@@ -21,7 +21,7 @@ SLOWEST = 16 << 10
 """Bytes a second that a body must make once it has been waited for longer than `IDLE_SECONDS`."""
 
 _READ_AHEAD = 4  # pieces between the network and the thread: enough that neither waits, and bounded
-_PIECE = 512 << 10
+_PIECE = 1 << 20
 _JSON = strictjson.Limits(size=wire.JSON_LIMIT, nodes=100_000)
 
 

@@ -1,7 +1,8 @@
-"""uvicorn's HTTP protocol with the bounds it lacks: a request's head comes within ten seconds and 64 KiB.
+"""uvicorn's HTTP protocol with the bounds it lacks: a request's head comes within ten seconds and 64 KiB, and
+answers are read.
 
-Without them, connections that send a byte now and then are held for ever, and enough of them are an outage.
-Bodies have their own deadline (`bodies`).
+Without them, connections that send or take a byte now and then are held for ever, and enough of them are an
+outage. Bodies of requests have their own deadline (`bodies`).
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ HEAD_BYTES = 64 << 10
 
 
 class DeadlineProtocol(HttpToolsProtocol):
-    """Drops a connection whose request head is late or too large."""
+    """Drops a connection whose request head is late or too large, or that does not take what it asked for."""
 
     head_seconds = 10.0
+    read_seconds = 60.0
+    """How long the piece being sent, at most 1 MiB, may take to be read."""
 
     _deadline: asyncio.TimerHandle | None = None  # set while a head is awaited
+    _stall: asyncio.TimerHandle | None = None  # set while the caller reads slower than we send
     _waiting_bytes = 0
     _head_bytes = 0
 
@@ -51,7 +55,17 @@ class DeadlineProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        self._stop_stalling()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stop_stalling()
+        self._stall = self.loop.call_later(self.read_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._stop_stalling()
+        super().resume_writing()
 
     def _count(self, size: int) -> None:
         self._head_bytes += size
@@ -67,6 +81,11 @@ class DeadlineProtocol(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _stop_stalling(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
 
     def _drop(self) -> None:
         if not self.transport.is_closing():

@@ -6,6 +6,7 @@ import anyio
 
 from adaptry import tokens
 from adaptry.identity import ANONYMOUS, Identity
+from adaptry.local.once import Once
 from adaptry.opening import open_local
 from adaptry.registry import Registry
 from adaptry_api.auth import Callers
@@ -15,7 +16,7 @@ _READERS = 16
 
 
 class Store:
-    """The registry in `settings.data`. `registry(identity)` is it, acting for one caller."""
+    """The registry in `settings.data`. `registry(identity)` is it, acting for one caller, and perhaps for one request of theirs."""
 
     def __init__(self, settings: ServerSettings) -> None:
         self._registry = open_local(settings.data, ANONYMOUS, require_known_base=settings.require_known_base)
@@ -28,8 +29,8 @@ class Store:
         self.uploads = anyio.CapacityLimiter(settings.uploads)
         self.downloads = anyio.CapacityLimiter(_READERS)
 
-    def registry(self, identity: Identity) -> Registry:
-        return self._registry.on_behalf_of(identity)
+    def registry(self, identity: Identity, once: Once | None = None) -> Registry:
+        return self._registry.on_behalf_of(identity, once)
 
     def check(self) -> None:
         """Raises `Unavailable` where the catalog or the blobs do not answer."""

@@ -10,7 +10,7 @@ from adaptry.records import AdapterEdit, AdapterInfo
 from adaptry.refs import AdapterName
 from adaptry.registry import Registry
 from adaptry_cli.arguments import NAME, made, require
-from adaptry_cli.connection import registry_option
+from adaptry_cli.connection import filled_registry_option, registry_option
 from adaptry_cli.out import answer, counted, json_option, say
 
 _description = click.option("--description", help="What the adapter is for.")
@@ -25,7 +25,7 @@ _visibility = click.option(
 @_description
 @_tags
 @_visibility
-@registry_option
+@filled_registry_option
 @json_option
 def create(
     registry: Registry,

@@ -7,7 +7,7 @@ import click
 from adaptry import promotion
 from adaptry.errors import NotFound
 from adaptry.promotion import Move
-from adaptry.refs import AdapterName, Label, Latest, Ref, parse_alias
+from adaptry.refs import AdapterName, ByDigest, Label, Latest, Ref, parse_alias
 from adaptry.registry import Registry
 from adaptry_cli.arguments import NAME, REF, require
 from adaptry_cli.connection import registry_option
@@ -42,15 +42,23 @@ def alias() -> None:
 @json_option
 def set_(registry: Registry, ref: Ref, alias: str, only_from: int | None, as_json: bool) -> None:
     """Point an alias at a version."""
-    _say_move(ref.name, promotion.promote(registry, ref, alias, only_from=only_from), as_json)
+    _say_move(registry, ref.name, promotion.promote(registry, ref, alias, only_from=only_from), as_json)
 
 
 @alias.command()
-@click.argument("name", type=NAME)
-@click.argument("alias", metavar="ALIAS")
+@click.argument("ref", metavar="NAME[@ALIAS]", type=REF)
+@click.argument("alias", metavar="[ALIAS]", required=False)
 @registry_option
-def rm(registry: Registry, name: AdapterName, alias: str) -> None:
-    """Remove an alias; its version stays."""
+def rm(registry: Registry, ref: Ref, alias: str | None) -> None:
+    """Remove an alias; its version stays.
+
+    As in: adaptry alias rm acme/tone@staging, or adaptry alias rm acme/tone staging.
+    """
+    labelled = isinstance(ref.selector, Label)
+    require(labelled != (alias is not None), f"say which alias once: {ref.name}@ALIAS")
+    require(labelled or isinstance(ref.selector, Latest), f"{ref} names a version; write {ref.name}@ALIAS")
+    name, alias = ref.name, ref.selector.label if isinstance(ref.selector, Label) else alias
+    assert alias is not None
     found = promotion.current(registry, name, alias)
     if found is None:
         raise NotFound(f"{name} has no alias {alias}")
@@ -100,7 +108,7 @@ def promote(registry: Registry, ref: Ref, alias: str, only_from: int | None, as_
 
     As in: adaptry promote acme/tone@staging. `adaptry rollback` takes it back.
     """
-    _say_move(ref.name, promotion.promote(registry, ref, alias, only_from=only_from), as_json)
+    _say_move(registry, ref.name, promotion.promote(registry, ref, alias, only_from=only_from), as_json)
 
 
 @click.command()
@@ -114,11 +122,12 @@ def rollback(registry: Registry, ref: Ref, as_json: bool) -> None:
     """
     require(isinstance(ref.selector, Label | Latest), f"{ref} names a version; write {ref.name}@ALIAS")
     name = ref.selector.label if isinstance(ref.selector, Label) else PRODUCTION
-    _say_move(ref.name, promotion.rollback(registry, ref.name, parse_alias(name)), as_json)
+    _say_move(registry, ref.name, promotion.rollback(registry, ref.name, parse_alias(name)), as_json)
 
 
-def _say_move(name: AdapterName, move: Move, as_json: bool) -> None:
+def _say_move(registry: Registry, name: AdapterName, move: Move, as_json: bool) -> None:
     found = move.alias
+    _warn_of_force(registry, name, move)
     if as_json:
         say_json({**found.model_dump(mode="json"), "was": move.was})
         return
@@ -129,3 +138,13 @@ def _say_move(name: AdapterName, move: Move, as_json: bool) -> None:
         tell(f"{found.alias} moved from version {move.was} to {found.number}")
     else:
         tell(f"{found.alias} is at version {found.number} already")
+
+
+def _warn_of_force(registry: Registry, name: AdapterName, move: Move) -> None:
+    """What someone pushed past the checks for a reason of their own should not go live unnoticed."""
+    detail = registry.detail(Ref(name, ByDigest(move.alias.digest.hex)))
+    if detail.forced and detail.report.is_blocked:
+        tell(
+            f"warns: the checks refused version {move.alias.number} and it was forced: {detail.forced} "
+            f"(`adaptry show {name}@{move.alias.number}` has what they found)"
+        )

@@ -19,6 +19,18 @@ Source = Ref | Path
 """An adapter in a registry, or in a folder."""
 
 
+_TAKES = {
+    "description": "a description (--description) has at most 4096 characters",
+    "tags": "a tag (--tag) has 1 to 64 characters, none of them a blank or a comma, and an adapter at most 64 tags",
+    "metrics": "the name of a metric (--metric) has 1 to 64 characters: letters, digits, '_', '.', '/' and '-', the "
+    "first a letter or digit; at most 64 metrics go along",
+    "force_reason": "a reason (--reason) has 3 to 1024 characters: whoever reads it later should understand",
+    "inputs": "a merge takes 1 to 64 adapters, each with a finite weight",
+    "max_shard_size": "a shard (--max-shard-size) holds at least 1 MiB",
+}
+"""What a value takes, by its field in the models that calls are made into, in the words of the call."""
+
+
 class _Word(click.ParamType):  # type: ignore[type-arg]  # subscriptable since click 8.5
     """A word that one of ours parses; its error is ours too. (`Any`: each kind has its own value.)"""
 
@@ -97,13 +109,16 @@ def parse_metrics(pairs: Sequence[str]) -> dict[str, float]:
 
 
 def made(model: type[Model], **fields: object) -> Model:
-    """A value from what was typed. Raises `Invalid` with the field and the reason."""
+    """A value from what was typed. Raises `Invalid` with the option and what it takes."""
     try:
         return model.model_validate(fields)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = " ".join(str(part) for part in first["loc"])
-        raise Invalid(f"{where}: {first['msg']}") from None
+    field = str(first["loc"][0]) if first["loc"] else ""
+    if field in _TAKES:
+        raise Invalid(_TAKES[field])
+    said = first["msg"].removeprefix("Value error, ")
+    raise Invalid(f"{field.replace('_', ' ')}: {said}" if field else said)
 
 
 def require(condition: bool, sentence: str) -> None:

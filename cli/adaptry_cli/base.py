@@ -11,7 +11,7 @@ from adaptry.checkpoint import open_checkpoint
 from adaptry.records import BaseInfo
 from adaptry.registry import Registry
 from adaptry_cli.arguments import FOLDER
-from adaptry_cli.connection import registry_option
+from adaptry_cli.connection import filled_registry_option, registry_option
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.out import answer, gather, json_option, limit_option, progress, say_json, tell
 from adaptry_cli.showing import when
@@ -33,7 +33,7 @@ def base() -> None:
 )
 @click.option("--full", is_flag=True, help="Read every weight, and keep digests of all tensors and files.")
 @click.option("--store", is_flag=True, help="Keep the weights in the registry too, so that anyone can merge.")
-@registry_option
+@filled_registry_option
 @json_option
 def add(
     registry: Registry, folder: Path, names: tuple[str, ...], full: bool, store: bool, as_json: bool

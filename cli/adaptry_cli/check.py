@@ -7,16 +7,15 @@ from pathlib import Path
 import click
 
 from adaptry.adapter.view import open_dir
-from adaptry.registry import Registry
 from adaptry.report import Report
 from adaptry.transfer import open_revision
 from adaptry_cli.abilities import facts_of_use, json_of_use
 from adaptry_cli.arguments import SOURCE, Source
-from adaptry_cli.connection import registry_option
+from adaptry_cli.connection import Connected, connected_option
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.out import json_option, progress, say_json, say_lines, tell
 from adaptry_cli.showing import facts_of_spec, findings_text, json_of_spec
-from adaptry_cli.sources import base_parameters, base_record, look_into
+from adaptry_cli.sources import Known, Opened, base_named, base_of, base_parameters, look_into
 from adaptry_cli.tables import say_facts
 
 _ORDER = ("blocks", "warns", "notes")
@@ -24,15 +23,15 @@ _ORDER = ("blocks", "warns", "notes")
 
 @click.command()
 @click.argument("source", metavar="REF|DIR", type=SOURCE)
-@click.option("--base", metavar="NAME|DIR|ID", help="The base to check against.")
+@click.option("--base", metavar="NAME|DIR|ID", help="The base to check against; else a version's own.")
 @click.option(
     "--weights", is_flag=True, help="Read the weights too: NaN, infinity, updates that are all zero."
 )
-@registry_option
+@connected_option
 @json_option
 @click.pass_context
 def check(
-    ctx: click.Context, registry: Registry, source: Source, base: str | None, weights: bool, as_json: bool
+    ctx: click.Context, connected: Connected, source: Source, base: str | None, weights: bool, as_json: bool
 ) -> None:
     """Check an adapter, alone or against a base.
 
@@ -41,33 +40,33 @@ def check(
     """
     from adaptry.checks import check as check_adapter
 
-    opened = look_into(registry, source)
-    record, base_name = base_record(registry, base) if base else (None, None)
-    report = check_adapter(opened.adapter, record, base_name)
+    opened = look_into(connected, source)
+    against = _base(connected, opened, base)
+    report = check_adapter(opened.adapter, against.record, against.name)
     if weights:
-        report = _with_weights(registry, source, report)
+        report = _with_weights(connected, source, report)
     if as_json:
         say_json({"blocked": report.is_blocked, **report.model_dump(mode="json")})
     else:
         say_lines(findings_text(report.findings).split("\n"))
-        against = f"against {report.base}" if report.base else "on its own"
-        tell(f"{opened.label} checked {against}: {'cannot work as it is' if report.is_blocked else 'fine'}")
+        where = f"against {against.label}" if against.record else "on its own"
+        tell(f"{opened.label} checked {where}: {'cannot work as it is' if report.is_blocked else 'fine'}")
     ctx.exit(NO if report.is_blocked else 0)
 
 
 @click.command()
 @click.argument("source", metavar="REF|DIR", type=SOURCE)
-@registry_option
+@connected_option
 @json_option
-def inspect(registry: Registry, source: Source, as_json: bool) -> None:
+def inspect(connected: Connected, source: Source, as_json: bool) -> None:
     """Show what an adapter is, from its files, and what can be done with it.
 
     Method, modules with ranks and scales, extra weights, dtypes; its share of the base and the memory it takes when
     served; whether it can be merged or written as a LoRA. Read from headers and config, never from a form.
     """
-    opened = look_into(registry, source)
+    opened = look_into(connected, source)
     spec = opened.adapter.spec
-    of_base = base_parameters(registry, opened)
+    of_base = base_parameters(connected, opened)
     if as_json:
         say_json({**json_of_spec(spec), **json_of_use(opened.adapter, of_base)})
         return
@@ -79,7 +78,19 @@ def inspect(registry: Registry, source: Source, as_json: bool) -> None:
         tell(f"not part of it: {left} ({why})")
 
 
-def _with_weights(registry: Registry, source: Source, report: Report) -> Report:
+def _base(connected: Connected, opened: Opened, base: str | None) -> Known:
+    """The base of the call, else the version's own; tells when the two are not the same."""
+    version = opened.version
+    if base is None:
+        return base_of(connected, version) if version else Known("no base", None)
+    found = base_named(connected, base)
+    if version and version.base_status == "verified" and found.record and found.record.id != version.base_id:
+        own = base_of(connected, version).label
+        tell(f"warns: {opened.label} is for {own}, and {found.label} is another base")
+    return found
+
+
+def _with_weights(connected: Connected, source: Source, report: Report) -> Report:
     """The report with what only the weights can tell; a version's are fetched into the cache once."""
     from adaptry.checks.weights import check_weights
 
@@ -87,6 +98,6 @@ def _with_weights(registry: Registry, source: Source, report: Report) -> Report:
         adapter = open_dir(source)
     else:
         with progress() as told:
-            adapter = open_revision(registry, source, progress=told)
+            adapter = open_revision(connected(), source, progress=told)
     findings = sorted([*report.findings, *check_weights(adapter)], key=lambda one: _ORDER.index(one.severity))
     return report.model_copy(update={"findings": tuple(findings)})

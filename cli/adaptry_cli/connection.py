@@ -1,7 +1,8 @@
 """Which registry a command talks to, and with which token.
 
 `--registry` (before or after the command's name), else ADAPTRY_URL, else the embedded registry. A token comes from
-ADAPTRY_TOKEN, else from what `adaptry login` kept for that server.
+ADAPTRY_TOKEN, else from what `adaptry login` kept for that server. Only a command that puts something into a
+registry makes one where there is none.
 """
 
 from __future__ import annotations
@@ -14,13 +15,19 @@ from typing import Any
 import click
 
 from adaptry.registry import Registry
-from adaptry.settings import Settings
+from adaptry.settings import Settings, is_server
+from adaptry_cli.out import tell
+
+Connected = Callable[[], Registry]
+"""The registry for who needs it after all: nothing is opened before it is called."""
+
+_where = click.option("--registry", "where", metavar="URL|DIR", help="The registry to use.")
 
 
 def registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds `--registry`, and passes what it leads to as `registry`. (`Any`: the arguments are each command's own.)"""
 
-    @click.option("--registry", "where", metavar="URL|DIR", help="The registry to use.")
+    @_where
     @functools.wraps(command)
     def connected(*args: Any, where: str | None, **options: Any) -> Any:
         return command(*args, registry=connect_to(where), **options)
@@ -28,12 +35,38 @@ def registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return connected
 
 
-def connect_to(where: str | None) -> Registry:
-    """The registry at `where`, or the one this call is about anyway."""
-    from adaptry.opening import connect
+def filled_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """As `registry_option`, for a command that makes a registry where there is none. (`Any`: likewise.)"""
+
+    @_where
+    @functools.wraps(command)
+    def connected(*args: Any, where: str | None, **options: Any) -> Any:
+        return command(*args, registry=connect_to(where, making=True), **options)
+
+    return connected
+
+
+def connected_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """As `registry_option`, for a command that may need none: passes `connected`. (`Any`: likewise.)"""
+
+    @_where
+    @functools.wraps(command)
+    def unconnected(*args: Any, where: str | None, **options: Any) -> Any:
+        return command(*args, connected=functools.cache(lambda: connect_to(where)), **options)
+
+    return unconnected
+
+
+def connect_to(where: str | None, *, making: bool = False) -> Registry:
+    """The registry at `where`, or the one this call is about anyway; `making` makes it and says so."""
+    from adaptry.opening import connect, folder_named, is_registry
 
     settings = settings_for(where)
-    registry = connect(settings.registry, settings)
+    place = settings.registry
+    is_new = making and place and not is_server(place) and not is_registry(folder_named(place))
+    registry = connect(place, settings, making=making)
+    if is_new:
+        tell(f"made a registry in {place}")
     if context := click.get_current_context(silent=True):
         context.call_on_close(registry.close)
     return registry
@@ -49,7 +82,3 @@ def settings_for(where: str | None) -> Settings:
 
         return replace(settings, registry=chosen, token=token_for(chosen))
     return replace(settings, registry=chosen)
-
-
-def is_server(where: str) -> bool:
-    return where.startswith(("http://", "https://"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -17,8 +18,10 @@ import click
 
 from adaptry import __version__
 from adaptry.errors import AdaptryError
-from adaptry.settings import Settings, data_folder
-from adaptry_cli.connection import connect_to, is_server, settings_for
+from adaptry.landing import explained
+from adaptry.opening import folder_named, is_registry, open_local
+from adaptry.settings import Settings, data_folder, is_server
+from adaptry_cli.connection import settings_for
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.out import json_option, say_json, size
 from adaptry_cli.tables import say_table
@@ -75,11 +78,11 @@ def _registry(settings: Settings) -> Iterator[Examined]:
     if settings.registry and is_server(settings.registry):
         yield _tried("server", lambda: _server(settings))
         return
-    folder = Path(settings.registry).expanduser() if settings.registry else data_folder()
+    folder = folder_named(settings.registry) if settings.registry else data_folder()
     yield _sqlite()
     yield _tried("folder", lambda: _folder(folder))
     yield _space(folder)
-    yield _tried("registry", lambda: _embedded(str(folder)))
+    yield _tried("registry", lambda: _embedded(folder))
 
 
 def _tried(what: str, look: Callable[[], Examined]) -> Examined:
@@ -87,10 +90,6 @@ def _tried(what: str, look: Callable[[], Examined]) -> Examined:
         return look()
     except AdaptryError as error:
         return Examined(what, "fails", error.message)
-    except OSError as error:
-        return Examined(
-            what, "fails", f"{error.filename}: {error.strerror}", "choose a folder that you may write to"
-        )
 
 
 def _server(settings: Settings) -> Examined:
@@ -115,13 +114,18 @@ def _sqlite() -> Examined:
 
 
 def _folder(folder: Path) -> Examined:
-    """Writes and flushes a small file, beside the registry's own."""
-    place = next(path for path in (folder, *folder.parents) if path.is_dir())
+    """Writes and flushes a small file, beside the registry's own. Raises `StorageFull`, `Unavailable`."""
+    place = next(path for path in (folder, *folder.parents) if path.exists())
+    if not place.is_dir():
+        return Examined("folder", "fails", f"{place} is a file", "choose a folder")
     start = time.perf_counter()
-    with tempfile.NamedTemporaryFile(dir=place, prefix=".adaptry-doctor-") as file:
-        file.write(b"x" * 4096)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with tempfile.NamedTemporaryFile(dir=place, prefix=".adaptry-doctor-") as file:
+            file.write(b"x" * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise explained(error, folder) from error
     took = time.perf_counter() - start
     found = f"{folder} can be written to, a flush takes {took * 1000:.1f} ms"
     if place != folder:
@@ -143,7 +147,10 @@ def _space(folder: Path) -> Examined:
     return Examined("space", "ok", f"{size(free)} free")
 
 
-def _embedded(folder: str) -> Examined:
+def _embedded(folder: Path) -> Examined:
     """Opening it checks the database's own settings (WAL, synchronous, foreign keys) and brings it up to date."""
-    page = connect_to(folder).adapters(None, None, 1)
+    if not is_registry(folder):
+        return Examined("registry", "ok", f"there is none in {folder} yet; the first push makes it")
+    with contextlib.closing(open_local(folder)) as registry:
+        page = registry.adapters(None, None, 1)
     return Examined("registry", "ok", f"{folder} opens, {'with' if page.items else 'without'} adapters")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import click
 
 from adaptry.query import GRAMMAR
@@ -9,12 +11,14 @@ from adaptry.records import AdapterInfo, VersionInfo
 from adaptry.refs import AdapterName, Latest, Ref
 from adaptry.registry import Registry
 from adaptry_cli.arguments import NAME, REF, SOURCE, Source
-from adaptry_cli.connection import registry_option
+from adaptry_cli.connection import Connected, connected_option, registry_option
 from adaptry_cli.differences import Side, differences
 from adaptry_cli.out import gather, json_option, limit_option, number, say_json, tell
 from adaptry_cli.showing import base_text, detail_text, facts_of_adapter, facts_of_version, when
-from adaptry_cli.sources import look_into
+from adaptry_cli.sources import look_into, no_version_yet
 from adaptry_cli.tables import say_facts, say_table
+
+_EXCLUDING = re.compile(r"-[^\W\d].|-\"")  # options of one letter have nothing behind it
 
 
 @click.command()
@@ -30,7 +34,10 @@ def ls(registry: Registry, what: str | None, limit: int, as_json: bool) -> None:
     """
     if what and "/" in what:
         name = AdapterName.parse(what)
-        _say_versions(gather(lambda cursor, many: registry.versions(name, cursor, many), limit), as_json)
+        versions = gather(lambda cursor, many: registry.versions(name, cursor, many), limit)
+        _say_versions(versions, as_json)
+        if not versions:
+            tell(no_version_yet(name))
         return
     adapters = gather(lambda cursor, many: registry.adapters(what, cursor, many), limit)
     if as_json:
@@ -46,7 +53,18 @@ def ls(registry: Registry, what: str | None, limit: int, as_json: bool) -> None:
         tell(f"no adapters {where} yet; `adaptry push DIR {what or 'namespace'}/name` puts one in")
 
 
-@click.command(epilog=f"A query: {GRAMMAR}.")
+class _Terms(click.Command):
+    """A command whose arguments are terms: `-method:lora` excludes, and is no option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--" in args:
+            return super().parse_args(ctx, args)
+        excluding = [word for word in args if _EXCLUDING.match(word)]
+        others = [word for word in args if not _EXCLUDING.match(word)]
+        return super().parse_args(ctx, [*others, "--", *excluding])
+
+
+@click.command(cls=_Terms, epilog=f"A query: {GRAMMAR}.")
 @click.argument("query", nargs=-1)
 @limit_option
 @registry_option
@@ -86,14 +104,14 @@ def show(registry: Registry, ref: Ref, as_json: bool) -> None:
 @click.command()
 @click.argument("before", metavar="REF|DIR", type=SOURCE)
 @click.argument("after", metavar="REF|DIR", type=SOURCE)
-@registry_option
+@connected_option
 @json_option
-def diff(registry: Registry, before: Source, after: Source, as_json: bool) -> None:
+def diff(connected: Connected, before: Source, after: Source, as_json: bool) -> None:
     """Show what differs between two adapters.
 
     Compares what they are (method, base, modules, ranks, config) and their metrics; weights only by digest.
     """
-    opened = [look_into(registry, source) for source in (before, after)]
+    opened = [look_into(connected, source) for source in (before, after)]
     found = differences(*(Side.of(one.adapter, one.version) for one in opened))
     if as_json:
         say_json([difference.as_json() for difference in found])
@@ -141,7 +159,7 @@ def _say_empty(info: AdapterInfo, as_json: bool) -> None:
         say_json(info)
     else:
         say_facts([("name", str(info.name)), *facts_of_adapter(info)])
-    tell(f"{info.name} has no version yet; `adaptry push DIR {info.name}` puts one in")
+    tell(no_version_yet(info.name))
 
 
 def _adapter_row(info: AdapterInfo) -> tuple[str, ...]:

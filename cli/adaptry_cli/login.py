@@ -9,9 +9,11 @@ import click
 
 from adaptry.errors import Invalid, NotFound
 from adaptry.identity import LOCAL
+from adaptry.opening import folder_named
+from adaptry.settings import is_server
 from adaptry_cli import credentials
 from adaptry_cli.arguments import FOLDER, require
-from adaptry_cli.connection import is_server, settings_for
+from adaptry_cli.connection import settings_for
 from adaptry_cli.out import json_option, say, say_json, tell
 from adaptry_cli.tables import say_facts
 
@@ -60,6 +62,8 @@ def whoami(where: str | None, as_json: bool) -> None:
     if settings.registry and is_server(settings.registry):
         found = _identity(settings.registry, settings.token)
     else:
+        if settings.registry:
+            folder_named(settings.registry)
         found = {"identity": LOCAL.name, "role": LOCAL.role, "namespaces": list(LOCAL.namespaces)}
     if as_json:
         say_json(dict(found))

@@ -5,6 +5,8 @@ Nothing is imported for `--help`: the table below holds every command's place an
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
 import os
 import sys
@@ -14,9 +16,11 @@ from typing import Any, NoReturn
 import click
 
 from adaptry import __version__
-from adaptry.errors import AdaptryError
+from adaptry.errors import AdaptryError, StorageFull
 from adaptry_cli.exit_codes import FAULT, INTERRUPTED, PIPE_CLOSED, exit_code
 
+_NoWords: type[click.UsageError] = getattr(click.exceptions, "NoArgsIsHelpError", click.NoSuchOption)
+"""A group called without a command, from click 8.2 on: its message is the whole help."""
 Entry = tuple[str, str]
 """Where a command is (`module:name` inside this package) and its one line of help."""
 
@@ -93,13 +97,13 @@ class Words(click.Group):
             answer = super().invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError:
-            # Python flushes stdout once more at exit; let that go nowhere instead of complaining.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            _discard_stdout()
             ctx.exit(PIPE_CLOSED)
         return answer
 
     def main(self, *args: Any, **options: Any) -> NoReturn:
         """Runs a command and exits: with a code of the table, and never with a traceback. (`Any`: click's own.)"""
+        _open_standard_streams()
         options = {"prog_name": "adaptry", **options, "standalone_mode": False}
         try:
             answer = super().main(*args, **options)
@@ -112,6 +116,8 @@ class Words(click.Group):
             _complain(error.message)
             sys.exit(exit_code(error))
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                sys.exit(_full(error))
             if os.environ.get("ADAPTRY_DEBUG"):
                 raise
             _complain(
@@ -121,18 +127,44 @@ class Words(click.Group):
 
 
 def _usage(error: click.ClickException) -> int:
-    if isinstance(error, click.UsageError) and error.ctx is not None:
+    if not isinstance(error, _NoWords) and isinstance(error, click.UsageError) and error.ctx is not None:
         click.echo(error.ctx.get_usage(), err=True)
         _complain(f"{error.format_message()} (`{error.ctx.command_path} --help` says more)")
+    elif isinstance(error, _NoWords):
+        click.echo(error.format_message(), err=True)
     else:
         _complain(error.format_message())
     return error.exit_code
 
 
+def _full(error: OSError) -> int:
+    """A full disk is no fault of ours, least of all where the answer was to go into a file on it."""
+    _discard_stdout()
+    _complain(
+        f"no space left {f'for {error.filename}' if error.filename else 'where the output goes'}; free some and try again"
+    )
+    return exit_code(StorageFull(""))
+
+
 def _complain(sentence: str) -> None:
     from adaptry_cli.out import tell
 
-    tell(f"error: {sentence}")
+    with contextlib.suppress(OSError):  # there may be no room for complaints either
+        tell(f"error: {sentence}")
+
+
+def _open_standard_streams() -> None:
+    """What the caller closed (`>&-`) goes nowhere, as asked; left closed, the next file to be opened would be it."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            is_read = name == "stdin"
+            descriptor = os.open(os.devnull, os.O_RDONLY if is_read else os.O_WRONLY)
+            setattr(sys, name, os.fdopen(descriptor, "r" if is_read else "w"))
+
+
+def _discard_stdout() -> None:
+    """Python flushes stdout once more at exit; let that go nowhere instead of complaining."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 @click.group(

@@ -14,7 +14,7 @@ from adaptry.refs import ByDigest, is_folder
 from adaptry.registry import Registry
 from adaptry_cli.arguments import made, means_folder
 from adaptry_cli.connection import connect_to
-from adaptry_cli.out import json_option, progress, say, say_json, size, tell
+from adaptry_cli.out import counted, json_option, progress, say, say_json, size, tell
 from adaptry_cli.tables import say_table
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def merge(
         return
     for note in record.notes:
         tell(f"note: {note}")
-    tell(f"{record.baked} weights changed; what went in is in {output / RECORD}")
+    tell(f"{counted(record.baked, 'weight')} changed; what went in is in {output / RECORD}")
     if as_json:
         say_json({"output": str(output), **record.model_dump(mode="json")})
     else:
@@ -142,5 +142,5 @@ def _say_plan(plan: Plan, as_json: bool) -> None:
         say_json({"files": files, "size": plan.size, "baked": plan.baked, "notes": list(plan.notes)})
         return
     say_table(("file", "size"), [(file.name, size(file.size)) for file in plan.files], right=("size",))
-    for line in (f"{plan.baked} weights would change; {size(plan.size)} in all", *plan.notes):
+    for line in (f"{counted(plan.baked, 'weight')} would change; {size(plan.size)} in all", *plan.notes):
         tell(line)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import click
 
@@ -13,6 +15,9 @@ from adaptry_cli.out import say, tell
 
 if TYPE_CHECKING:
     from adaptry_api.serve import Started
+
+_EVERY_INTERFACE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
+_ONLY_HERE = ("127.0.0.1", "::1", "localhost")
 
 
 @click.command()
@@ -54,7 +59,17 @@ def serve(
 
 
 def _announce(started: Started) -> None:
-    say(started.url)
+    """The address as it can be used: one that stands for every interface is none to connect to."""
+    port = urlsplit(started.url).port
+    host = urlsplit(started.url).hostname or ""
+    here, there = started.url, started.url
+    if host in _EVERY_INTERFACE:
+        here, there = f"http://{_EVERY_INTERFACE[host]}:{port}", f"http://{socket.gethostname()}:{port}"
+    say(here)
     tell(f"the administrator's token is in {started.token_file}")
-    tell(f"use it from elsewhere: adaptry login {started.url}, then ADAPTRY_URL={started.url}")
+    tell(f"use it from elsewhere: adaptry login {there}, then ADAPTRY_URL={there}")
+    if host not in _ONLY_HERE:
+        tell(
+            "warns: tokens and files go over the network unencrypted; beyond a network you trust, put a proxy with TLS in front"
+        )
     tell("Ctrl-C stops the server")

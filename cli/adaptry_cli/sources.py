@@ -1,19 +1,24 @@
-"""Adapters and bases as a call names them, opened: from a folder, or from the registry."""
+"""Adapters and bases as a call names them, opened: from a folder, or from the registry.
+
+A registry is connected to only where a name or a ref needs one; folders do not.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.adapter.view import Adapter, open_content, open_dir
-from adaptry.digest import Digest
-from adaptry.errors import Conflict, Invalid, NotFound
+from adaptry.errors import Conflict, Invalid, NotFound, Unavailable
 from adaptry.fingerprint import BaseRecord
-from adaptry.manifest import BaseClaim
 from adaptry.records import VersionInfo
+from adaptry.refs import AdapterName, Latest, Ref
 from adaptry.registry import Registry
 from adaptry.transfer.remote import RevisionContent
 from adaptry_cli.arguments import Source, means_folder
+from adaptry_cli.connection import Connected
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,67 +30,79 @@ class Opened:
     version: VersionInfo | None = None
 
 
-def look_into(registry: Registry, source: Source) -> Opened:
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A base to check against: what to call it, its record if there is one, its name if it has one."""
+
+    label: str
+    record: BaseRecord | None
+    name: str | None = None
+
+
+def look_into(connected: Connected, source: Source) -> Opened:
     """An adapter to look at: headers are read, weights stay where they are. Raises `NotFound`, `Invalid…`."""
     if isinstance(source, Path):
         return Opened(open_dir(source), str(source))
-    detail = registry.detail(source)
+    registry = connected()
+    with emptiness_explained(registry, source):
+        detail = registry.detail(source)
     adapter = open_content(RevisionContent(registry, detail.version, detail.manifest))
     return Opened(adapter, f"{detail.version.name}@{detail.version.number}", detail.version)
 
 
-def base_record(registry: Registry, text: str) -> tuple[BaseRecord, str]:
-    """A base by folder, name or id, and what to call it. Raises `NotFound`."""
+def base_named(connected: Connected, text: str) -> Known:
+    """A base by folder, name or id. Raises `NotFound`, `Invalid`."""
     if means_folder(text):
-        record = _fingerprint(text)
-        return record, _known_name(registry, record) or text
-    info = registry.base(text)
-    return registry.base_record(info.id), info.names[0] if info.names else info.id.brief
+        return Known(text, fingerprint_of(Path(text)))
+    info = connected().base(text)
+    name = info.names[0] if info.names else None
+    return Known(name or info.id.brief, connected().base_record(info.id), name)
 
 
-def base_parameters(registry: Registry, opened: Opened) -> int | None:
+def base_parameters(connected: Connected, opened: Opened) -> int | None:
     """How large the adapter's base is: the version's, else the one its config names; None where it is not known."""
     known = opened.version.base_id if opened.version else None
     key = str(known) if known else opened.adapter.config.base_name
     try:
-        return registry.base(key).parameters if key else None
-    except (Conflict, Invalid, NotFound):  # a name is a hint: whatever it is, the adapter can be looked at
+        return connected().base(key).parameters if key else None
+    except (
+        Conflict,
+        Invalid,
+        NotFound,
+        Unavailable,
+    ):  # a name is a hint: the adapter can be looked at anyway
         return None
 
 
-def base_claim(registry: Registry, text: str) -> BaseClaim:
-    """What a push says of its base: by content where the base is at hand or known, else by name only."""
-    if means_folder(text):
-        record = _fingerprint(text)
-        return BaseClaim(id=record.id, name=_known_name(registry, record))
+def base_of(connected: Connected, version: VersionInfo) -> Known:
+    """The base a version is for, as the registry found out when it was pushed or its base registered."""
+    label = version.base_name or (version.base_id.brief if version.base_id else "no base")
+    if version.base_id is None:
+        return Known(label, None, version.base_name)
     try:
-        info = registry.base(text)
+        return Known(label, connected().base_record(version.base_id), version.base_name)
     except NotFound:
-        return _unknown_claim(text)
-    return BaseClaim(id=info.id, name=info.names[0] if info.names else None)
+        return Known(label, None, version.base_name)  # declared, and not registered yet
 
 
-def _unknown_claim(text: str) -> BaseClaim:
-    if not text.startswith("sha256:"):
-        return BaseClaim(name=text[:512])
-    try:
-        return BaseClaim(id=Digest.parse(text))
-    except Invalid as error:
-        raise Invalid(
-            f"no known base begins with {text}, and it is not a whole id: {error.message}"
-        ) from None
-
-
-def _fingerprint(folder: str) -> BaseRecord:
+def fingerprint_of(folder: Path) -> BaseRecord:
+    """Raises as `open_checkpoint` and `fingerprint`."""
     from adaptry.checkpoint import open_checkpoint
     from adaptry.fingerprinting import fingerprint
 
     return fingerprint(open_checkpoint(folder))
 
 
-def _known_name(registry: Registry, record: BaseRecord) -> str | None:
+@contextmanager
+def emptiness_explained(registry: Registry, ref: Ref) -> Iterator[None]:
+    """Where the latest version of an adapter without versions is asked for, says that."""
     try:
-        names = registry.base(str(record.id)).names
+        yield
     except NotFound:
-        return None
-    return names[0] if names else None
+        if isinstance(ref.selector, Latest) and registry.adapter(ref.name).versions == 0:
+            raise NotFound(no_version_yet(ref.name)) from None
+        raise
+
+
+def no_version_yet(name: AdapterName) -> str:
+    return f"{name} has no version yet; `adaptry push DIR {name}` puts one in"

@@ -10,12 +10,13 @@ from typing import Any, get_args
 import click
 
 from adaptry import tokens
+from adaptry.errors import NotFound
 from adaptry.identity import Role
 from adaptry.local import LocalRegistry
-from adaptry.opening import open_local
-from adaptry.settings import data_folder
+from adaptry.opening import folder_named, is_registry, open_local
+from adaptry.settings import data_folder, is_server
 from adaptry_cli.arguments import FOLDER, require
-from adaptry_cli.connection import is_server, settings_for
+from adaptry_cli.connection import settings_for
 from adaptry_cli.out import json_option, say, say_json, tell
 from adaptry_cli.showing import when
 from adaptry_cli.tables import say_table
@@ -107,11 +108,14 @@ def revoke(id: int, data: Path | None) -> None:
 
 
 def _opened(data: Path | None) -> LocalRegistry:
-    where = settings_for(str(data) if data else None).registry
+    where = None if data else settings_for(None).registry
     require(
         where is None or not is_server(where),
         f"tokens are made on the server's own machine, in its folder (--data DIR), not through {where}",
     )
-    registry = open_local(where or data_folder())
+    folder = data or (folder_named(where) if where else data_folder())
+    if not is_registry(folder):
+        raise NotFound(f"no registry in {folder}; `adaptry serve --data {folder}` makes one and serves it")
+    registry = open_local(folder)
     click.get_current_context().call_on_close(registry.close)
     return registry

@@ -12,10 +12,11 @@ from adaptry.records import AdapterEdit, Pushed, PushOptions
 from adaptry.refs import AdapterName, Ref, parse_alias
 from adaptry.registry import Registry
 from adaptry_cli.arguments import FOLDER, NAME, REF, made, parse_metrics, require
-from adaptry_cli.connection import connect_to, registry_option
+from adaptry_cli.claims import base_claim, claim_of_config
+from adaptry_cli.connection import connect_to, filled_registry_option, registry_option
 from adaptry_cli.locking import pull_locked
 from adaptry_cli.out import answer, json_option, progress, tell
-from adaptry_cli.sources import base_claim
+from adaptry_cli.sources import emptiness_explained
 
 
 @click.command()
@@ -30,7 +31,7 @@ from adaptry_cli.sources import base_claim
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="A tag of the adapter; may be repeated.")
 @click.option("--force", is_flag=True, help="Push although the checks refuse it; needs --reason.")
 @click.option("--reason", metavar="TEXT", help="Why it is pushed all the same; kept with the version.")
-@registry_option
+@filled_registry_option
 @json_option
 def push(
     registry: Registry,
@@ -61,7 +62,7 @@ def push(
     adapter = open_dir(folder)
     for left, why in adapter.left_out.items():
         tell(f"left out {left}: {why}")
-    claim = base_claim(registry, base) if base else None
+    claim = base_claim(registry, base) if base else claim_of_config(registry, adapter, folder)
     with progress() as told:
         pushed = verbs.push(registry, adapter, name, base=claim, options=options, progress=told)
     if description is not None or tags:
@@ -94,7 +95,7 @@ def pull(
         return
     assert ref is not None
     target = folder or Path(ref.name.name)
-    with progress() as told:
+    with emptiness_explained(registry, ref), progress() as told:
         version = verbs.pull(registry, ref, target, force=force, progress=told)
     tell(f"{version.name}@{version.number} {version.digest}")
     answer({"folder": str(target), "version": version.model_dump(mode="json")}, str(target), as_json)
@@ -120,9 +121,9 @@ def copy(
     The copy has the same manifest, so the same digest. Without NAME it keeps its name.
     """
     require(name is not None or to_registry is not None, "give a NAME, or --to-registry, or both")
-    destination = connect_to(to_registry) if to_registry else registry
+    destination = connect_to(to_registry, making=True) if to_registry else registry
     options = made(PushOptions, alias=parse_alias(alias) if alias else None)
-    with progress() as told:
+    with emptiness_explained(registry, ref), progress() as told:
         pushed = verbs.copy(registry, ref, destination, name or ref.name, options=options, progress=told)
     _say_pushed(pushed, as_json)
 

@@ -23,7 +23,7 @@ from adaptry.manifest import MAX_FILE, FileEntry, check_path
 from adaptry.places import recall, remember
 from adaptry.progress import Progress, no_progress
 from adaptry.records import BaseInfo, BaseMatch
-from adaptry.refs import is_folder
+from adaptry.refs import is_folder, parse_base_name
 from adaptry.registry import Registry
 from adaptry.settings import data_folder
 
@@ -43,9 +43,11 @@ def register(
     """Makes a base known under `names`; one that is known gains names and evidence.
 
     `full` reads every weight and adds roots and file digests; `store` keeps the files too. Its folder is
-    remembered in `cache` (the user's, unless given). Raises `Conflict` where a name is another base's, `TooLarge`,
-    and what uploading raises; registering again goes on from there.
+    remembered in `cache` (the user's, unless given). Raises `InvalidRef` for what is no name, `Conflict` where a name
+    is another base's, `TooLarge`, and what uploading raises; registering again goes on from there.
     """
+    for name in names:
+        parse_base_name(name)
     record = fingerprint(checkpoint)
     if store:
         _check_sizes(checkpoint)
@@ -83,14 +85,12 @@ def open_base(
     info = registry.base(key)
     cache = cache or _cache()
     kept = cache / "bases" / info.id.hex
-    for folder in (recall(cache, info.id), kept):
-        if folder and (checkpoint := _opened(folder, info.id)):
+    seen = recall(cache, info.id)
+    for folder in (*seen, kept):
+        if checkpoint := _opened(folder, info.id):
             return checkpoint
     if not info.is_stored:
-        raise NotFound(
-            f"the weights of {key} are neither on this machine nor in the registry: give the folder they are in, "
-            f"or store them once with `adaptry base add FOLDER --name {key} --store`"
-        )
+        raise NotFound(_nowhere(info, key, seen))
     _fetch(registry, info, kept, progress)
     if checkpoint := _opened(kept, info.id):
         return checkpoint
@@ -128,6 +128,17 @@ def _opened(folder: Path, base: Digest) -> Checkpoint | None:
         return (
             None  # gone, moved or overwritten: the registry's copy or an error that says what to do follows
         )
+
+
+def _nowhere(info: BaseInfo, key: str, seen: tuple[Path, ...]) -> str:
+    """What to do about a base that is registered and not at hand; says of each folder it was in what became of it."""
+    fates = [f"{folder} {'has changed' if folder.is_dir() else 'is gone'}" for folder in seen]
+    was = f" ({', '.join(fates)})" if fates else ""
+    name = f" --name {info.names[0]}" if info.names else ""
+    return (
+        f"the weights of {key} are neither on this machine{was} nor in the registry: give the folder they are in, "
+        f"or store them once with `adaptry base add FOLDER{name} --store`"
+    )
 
 
 def _check_sizes(checkpoint: Checkpoint) -> None:

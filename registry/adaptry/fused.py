@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from adaptry.fingerprint import TensorShape
+from adaptry.loading import Loaded
 
 # The fused parameter, and how files name the parts of one expert: its rows, in this order.
 _FUSED = (
@@ -34,7 +34,7 @@ class Expert:
 
 
 def expert_tensors(
-    path: str, folder: str, sides: tuple[int, int], tensors: Mapping[str, TensorShape]
+    path: str, folder: str, sides: tuple[int, int], tensors: Mapping[str, Loaded]
 ) -> Iterator[tuple[str, Expert]]:
     """Each tensor under `folder` that is part of a parameter of `path` whose matrices have these `sides`.
 

@@ -14,12 +14,16 @@ INPUT_EMBEDDINGS = frozenset(
     ["embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddings", "tokens_embed", "shared"]
 )
 OUTPUT_HEADS = frozenset(["lm_head", "embed_out", "output", "generator_lm_head"])
+# Last parts of other heads that are tied to the embedding: of BERT and its kin, DistilBERT, XLNet. The same names stand
+# for other modules elsewhere.
+TIED_HEADS = frozenset(["decoder", "vocab_projector", "lm_loss"])
 _TASK_HEADS = OUTPUT_HEADS | {"score", "classifier", "qa_outputs", "cls", "v_head", "multiple_choice_head"}
 
 # Buffers that older tools saved: they follow from the config and carry no training.
 _BUFFERS = re.compile(
     r"(?:.*\.)?(?:rotary_emb\.inv_freq|attn\.(?:masked_)?bias|attention\.(?:masked_)?bias|position_ids)"
 )
+_LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
 _LEGACY_ENDS = (
     (".gamma", ".weight"),
     (".beta", ".bias"),
@@ -36,6 +40,12 @@ def is_buffer(name: str, shape: tuple[int, ...]) -> bool:
     if not _BUFFERS.fullmatch(name):
         return False
     return not name.endswith(".bias") or len(shape) == 4
+
+
+def layer_of(name: str) -> int | None:
+    """The layer a module or weight is in: the first number in its path."""
+    found = _LAYER.search(name)
+    return int(found[0]) if found else None
 
 
 def is_output_head(name: str) -> bool:

@@ -2,33 +2,64 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adaptry.errors import Unavailable
+from adaptry.errors import Invalid, NotFound, Unavailable
 from adaptry.identity import LOCAL, Identity
+from adaptry.refs import is_folder
 from adaptry.registry import Registry
-from adaptry.settings import Settings, data_folder
+from adaptry.settings import Settings, data_folder, is_server
 
 if TYPE_CHECKING:
     from adaptry.local import LocalRegistry
 
+_CATALOG = "catalog.sqlite"
 
-def connect(where: str | None = None, settings: Settings | None = None) -> Registry:
+
+def connect(where: str | None = None, settings: Settings | None = None, *, making: bool = True) -> Registry:
     """The registry at `where`: a server's URL, or a folder; None is what `settings` say, else the user's own.
 
-    `settings` are read from the environment unless given. Raises `Unavailable`, `Incompatible`.
+    `settings` are read from the environment unless given. A named folder without a registry becomes one, unless
+    `making` is False: then it is `NotFound`. Raises `Invalid` (neither URL nor folder), `Unavailable`, `Incompatible`.
     """
     settings = settings or Settings.from_env()
     where = where or settings.registry
     if where is None:
         return open_local(data_folder())
-    if where.startswith(("http://", "https://")):
+    if is_server(where):
         from adaptry.client import HttpRegistry
 
         return HttpRegistry(where, settings.token, settings.ca_bundle, settings.proxy)
-    return open_local(Path(where))
+    folder = folder_named(where)
+    if not making and not is_registry(folder):
+        raise NotFound(
+            f"no registry in {folder}; the first push to it makes one, or name another place "
+            "(--registry URL|DIR, or ADAPTRY_URL)"
+        )
+    return open_local(folder)
+
+
+def folder_named(where: str) -> Path:
+    """The folder that a place names which is no server's address.
+
+    Raises `Invalid` for what may be a slip of the pen (`htps://host`, `host:8750`): it would silently be a new,
+    empty registry.
+    """
+    if is_folder(where):
+        return Path(where).expanduser()
+    if "://" in where:
+        raise Invalid(f"not a registry: {where[:200]!r} (a server's address begins with http:// or https://)")
+    raise Invalid(
+        f"not a registry: {where[:200]!r} (write ./{where[:200]} for a folder, or http://{where[:200]} for a server)"
+    )
+
+
+def is_registry(folder: Path) -> bool:
+    """Whether someone has made a registry there."""
+    return (folder / _CATALOG).is_file()
 
 
 def open_local(
@@ -36,7 +67,8 @@ def open_local(
 ) -> LocalRegistry:
     """The embedded registry in `folder`, made if it is missing; what died half-way there is cleaned up.
 
-    Raises `Unavailable` (no such place, not durable), `Incompatible` (made by a newer adaptry).
+    Where the folder may only be read, so may the registry. Raises `Unavailable` (no such place, not durable),
+    `Incompatible` (made by a newer adaptry).
     """
     from adaptry.blobs.local import LocalBlobs
     from adaptry.catalog.database import Catalog
@@ -44,6 +76,10 @@ def open_local(
     from adaptry.local.uploads import purge
 
     folder = Path(folder).expanduser().absolute()
+    if is_registry(folder) and not os.access(folder, os.W_OK):
+        from adaptry.reading import open_for_reading
+
+        return open_for_reading(folder, folder / _CATALOG, identity)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         blobs = LocalBlobs(folder / "blobs")
@@ -51,6 +87,6 @@ def open_local(
         raise Unavailable(
             f"cannot keep a registry in {folder}: {error.strerror}; choose another folder"
         ) from error
-    catalog = Catalog.at(folder / "catalog.sqlite")
+    catalog = Catalog.at(folder / _CATALOG)
     purge(catalog, blobs, datetime.now(UTC))
     return LocalRegistry(catalog, blobs, identity, require_known_base=require_known_base)

@@ -1,7 +1,8 @@
-"""Where bases lie on this machine: a small file of id → folder, so that a name is enough to merge.
+"""Where bases lie on this machine: a small file of id → folders, so that a name is enough to merge.
 
 A convenience that is never believed: whoever opens a remembered folder fingerprints it first, and a file
-that is lost or damaged costs one `adaptry base add`.
+that is lost or damaged costs one `adaptry base add`. Several copies of a base are several folders, the one
+seen last first.
 """
 
 from __future__ import annotations
@@ -17,12 +18,16 @@ from adaptry.digest import Digest
 from adaptry.errors import Invalid
 
 _FILE = "base_places.json"
-_LIMITS = strictjson.Limits(size=4 << 20, depth=2, nodes=20_000)
+_MOST = 8  # folders of one base
+_LIMITS = strictjson.Limits(size=4 << 20, depth=3, nodes=50_000)
 
 
 def remember(cache: Path, base: Digest, folder: Path) -> None:
     """Says that `base` lies in `folder`. Where `cache` cannot be written nothing is remembered."""
-    known = {**_read(cache), str(base): str(folder.resolve())}
+    known = _read(cache)
+    place = str(folder.resolve())
+    others = [other for other in known.get(str(base), []) if other != place]
+    known[str(base)] = [place, *others][:_MOST]
     with contextlib.suppress(OSError):
         cache.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(".part", _FILE, cache)
@@ -35,17 +40,20 @@ def remember(cache: Path, base: Digest, folder: Path) -> None:
             raise
 
 
-def recall(cache: Path, base: Digest) -> Path | None:
-    """The folder last remembered for `base`, if it is still a folder."""
-    folder = _read(cache).get(str(base))
-    return Path(folder) if folder and Path(folder).is_dir() else None
+def recall(cache: Path, base: Digest) -> tuple[Path, ...]:
+    """The folders remembered for `base`, the last seen first; what is in them now is for the caller to find out."""
+    return tuple(Path(folder) for folder in _read(cache).get(str(base), []))
 
 
-def _read(cache: Path) -> dict[str, str]:
+def _read(cache: Path) -> dict[str, list[str]]:
     try:
         found = strictjson.loads((cache / _FILE).read_bytes(), _LIMITS, _FILE)
     except (OSError, Invalid):
         return {}
     if not isinstance(found, dict):
         return {}
-    return {base: folder for base, folder in found.items() if isinstance(folder, str)}
+    return {
+        base: [folder for folder in folders if isinstance(folder, str)]
+        for base, folders in found.items()
+        if isinstance(folders, list)
+    }

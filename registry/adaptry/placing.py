@@ -8,48 +8,27 @@ the reason: a wrong place would be a silent wrong answer, so nothing is guessed.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Literal
 
 from adaptry.adapter.spec import ExtraWeight, ModuleSpec, Spec
 from adaptry.fingerprint import TensorShape
 from adaptry.fused import Expert, expert_tensors
-from adaptry.naming import INPUT_EMBEDDINGS, OUTPUT_HEADS, input_embedding, is_output_head
+from adaptry.loading import Loaded
+from adaptry.lookup import Names, Reason, Where
+from adaptry.naming import is_output_head, layer_of
 
-Orientation = Literal["linear", "conv1d", "embedding", "conv", "attention", "parameter"]
+Orientation = Literal["linear", "conv1d", "embedding", "conv", "attention", "parameter", "head"]
 """How the weight is stored: `linear` is [out, in], `conv1d` (GPT-2's) [in, out], `embedding` [rows, dim], `conv`
-[out, in, *kernel], `attention` a fused in_proj [3·dim, dim], `parameter` [experts, out, in] or its transpose."""
+[out, in, *kernel], `attention` a fused in_proj [3·dim, dim], `parameter` [experts, out, in] or its transpose, `head` [rows,
+dim] of an embedding that is also an output head by another name than `lm_head`."""
 
 # Modules that are transformers' Conv1D in these architectures: where in = out, shapes cannot tell.
 _CONV1D_MODELS = frozenset(["gpt2", "openai-gpt", "imagegpt", "decision_transformer"])
 _CONV1D_MODULES = frozenset(["c_attn", "c_proj", "c_fc", "q_attn"])
-
-# The two spellings of vision-language models: in memory since transformers 4.52, and on disk (§7.2).
-_SPELLINGS = (
-    ("model.language_model.", "language_model.model."),
-    ("lm_head.", "language_model.lm_head."),
-    ("model.vision_tower.", "vision_tower."),
-    ("model.multi_modal_projector.", "multi_modal_projector."),
-)
-_OLD_ENDS = (
-    (".weight", ".gamma"),
-    (".bias", ".beta"),
-    (".parametrizations.weight.original0", ".weight_g"),
-    (".parametrizations.weight.original1", ".weight_v"),
-)
-
-
-WhyMissing = Literal["absent", "ambiguous", "experts", "quantised", "renumbered"]
-
-
-@dataclass(frozen=True, slots=True)
-class Reason:
-    """Why something has no place: the kind, for whoever decides by it, and the end of a sentence."""
-
-    kind: WhyMissing
-    text: str
+_PACKED = ("qweight", "weight_packed")
+_EXPERT = re.compile(r"(?P<path>.+\.experts)\.\d+\..+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +39,15 @@ class Placed:
     """
 
     module: ModuleSpec
-    tensor: str
+    weight: Loaded
     orientation: Orientation
     tied: bool = False
     expert: Expert | None = None
+
+    @property
+    def tensor(self) -> str:
+        """The tensor on disk; of a weight that is fused when loaded, the first of `weight.parts`."""
+        return self.weight.parts[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +55,12 @@ class PlacedExtra:
     """A full weight and the tensor of the base that it replaces (wholly, or rows of it)."""
 
     extra: ExtraWeight
-    tensor: str
+    weight: Loaded
     tied: bool = False
+
+    @property
+    def tensor(self) -> str:
+        return self.weight.parts[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +81,9 @@ class Placement:
 def place(spec: Spec, tensors: Mapping[str, TensorShape], facts: Mapping[str, Any]) -> Placement:
     """Where `spec` lies in a base with these tensors on disk and these config facts (`Any`: JSON).
 
-    Shapes decide orientation only; whether they fit is for the checks.
+    Shapes decide orientation, and which of several parameters is meant; whether they fit is for the checks.
     """
-    names = _Names(tensors, facts)
+    names = Names(tensors, facts)
     placed: list[Placed] = []
     extras: list[PlacedExtra] = []
     missing: list[ModuleSpec] = []
@@ -118,6 +106,8 @@ def place(spec: Spec, tensors: Mapping[str, TensorShape], facts: Mapping[str, An
         else:
             missing_extras.append(extra)
             reasons[extra.target] = where.reason
+    if names.is_converted and missing:
+        _excuse(missing, reasons, names)
     return Placement(
         tuple(placed), tuple(extras), tuple(blocks), tuple(missing), tuple(missing_extras), reasons
     )
@@ -139,7 +129,7 @@ def orientation_of(module: ModuleSpec, tensor: str, shape: tuple[int, ...], mode
     return "conv1d" if model_type in _CONV1D_MODELS and name in _CONV1D_MODULES else "linear"
 
 
-def _place_module(module: ModuleSpec, names: _Names, is_replicated: bool) -> list[Placed] | Reason:
+def _place_module(module: ModuleSpec, names: Names, is_replicated: bool) -> list[Placed] | Reason:
     """The module's places, or why it has none."""
     if is_replicated:
         return Reason("renumbered", "layer_replication renumbers the layers, so its names are not the base's")
@@ -148,148 +138,92 @@ def _place_module(module: ModuleSpec, names: _Names, is_replicated: bool) -> lis
         return _place_parameter(module, path, names)
     where = names.find(f"{path}.weight")
     if where.tensor:
-        shape = names.tensors[where.tensor].shape
-        orientation = orientation_of(module, where.tensor, shape, names.model_type)
+        orientation = orientation_of(module, where.tensor.parts[0], where.tensor.shape, names.model_type)
+        if orientation == "linear" and _is_renamed_head(path, where):
+            orientation = "head"
         return [Placed(module, where.tensor, orientation, where.tied)]
     fused = names.find(f"{path}.in_proj_weight")
     if fused.tensor:
         return [Placed(module, fused.tensor, "attention")]
-    packed = next((end for end in ("qweight", "weight_packed") if names.find(f"{path}.{end}").tensor), None)
+    packed = next((end for end in _PACKED if names.find(f"{path}.{end}").tensor), None)
     if packed:
         return Reason("quantised", f"its weight is quantised in the base ({packed})")
+    if (expert := _EXPERT.fullmatch(path)) and _has_room(module, names.shapes_inside(expert["path"])):
+        return Reason("experts", "the base stores its experts fused, and the adapter has them one by one")
     return where.reason
 
 
-def _place_parameter(module: ModuleSpec, path: str, names: _Names) -> list[Placed] | Reason:
-    """Adapters name the module that holds a 3-D parameter, not the parameter: its shape tells which (§4.7)."""
-    direct = names.find(f"{path}.weight")
-    if direct.tensor:
-        return [Placed(module, direct.tensor, "parameter")]
+def _is_renamed_head(path: str, where: Where) -> bool:
+    """Whether the module is a head without a tensor of its own that is not called lm_head, as BERT's: who unties it has
+    to write another name."""
+    return (
+        where.tied
+        and path != "lm_head"
+        and where.tensor is not None
+        and not is_output_head(where.tensor.name)
+        and where.tensor.name.split(".")[-2] != path.rpartition(".")[2]  # the embedding itself
+    )
+
+
+def _place_parameter(module: ModuleSpec, path: str, names: Names) -> list[Placed] | Reason:
+    """Adapters name the module that holds a 3-D parameter, not the parameter: the config or its shape tells."""
+    for parameter in filter(None, (module.parameter, "weight")):
+        direct = names.find(f"{path}.{parameter}")
+        if direct.tensor:
+            return _whole_or_each(module, path, direct.tensor, names, direct.tied)
     sides = {(module.fan_out, module.fan_in), (module.fan_in, module.fan_out)}
-    found = [
-        name
-        for name, tensor in names.tensors.items()
-        if name.rpartition(".")[0] == path and len(tensor.shape) == 3 and tensor.shape[1:] in sides
-    ]
+    found = [t for t in names.inside(path) if len(t.shape) == 3 and t.shape[1:] in sides]
     if len(found) == 1:
-        return [Placed(module, found[0], "parameter")]
-    for folder in _spellings(path):
-        if any(name.startswith(f"{folder}.0.") for name in names.tensors):
-            matrix = (module.fan_out, module.fan_in)
-            experts = [
-                Placed(module, tensor, "parameter", expert=expert)
-                for tensor, expert in expert_tensors(path, folder, matrix, names.tensors)
-            ]
-            return experts or Reason(
-                "experts",
-                "the base stores its experts one by one, and not as wide as the adapter's fused ones",
-            )
+        return _whole_or_each(module, path, found[0], names, False)
+    first = [tensor for name, tensor in names.tensors.items() if name.startswith(f"{path}.0.")]
+    if any(tensor.name.endswith(_PACKED) for tensor in first):
+        return Reason("quantised", "its experts are quantised in the base")
+    if each := _each_expert(module, path, path, names):
+        return each
+    if any(_is_part(tensor.shape, module) for tensor in first):
+        return Reason("experts", "the base stores its experts one by one, and the adapter has them fused")
     if found:
         return Reason("ambiguous", f"{len(found)} parameters of {path} have its shape")
     return Reason("absent", "the base has no such parameter")
 
 
-_ABSENT = Reason("absent", "the base has no such weight")
+def _whole_or_each(module: ModuleSpec, path: str, tensor: Loaded, names: Names, tied: bool) -> list[Placed]:
+    """The parameter as it is stored; where loading fuses it from a tensor an expert, a place for each of those."""
+    whole = [Placed(module, tensor, "parameter", tied)]
+    folder, inside, _ = tensor.parts[0].partition(".experts.")
+    if len(tensor.parts) == 1 or not inside:
+        return whole
+    return _each_expert(module, path, f"{folder}.experts", names) or whole
 
 
-@dataclass(frozen=True, slots=True)
-class _Where:
-    """A tensor on disk, or the reason why there is none."""
-
-    tensor: str = ""
-    tied: bool = False
-    reason: Reason = _ABSENT
-
-
-class _Names:
-    """The base's names, to be asked for a parameter of the model in memory."""
-
-    def __init__(self, tensors: Mapping[str, TensorShape], facts: Mapping[str, Any]) -> None:
-        self.tensors = tensors
-        self.model_type = str(facts.get("model_type") or "")
-        self._is_tied = facts.get("tie_word_embeddings") is True
-
-    def find(self, parameter: str) -> _Where:
-        """The tensor of `parameter`: under its own name, an old one, with a prefix more or less, or tied."""
-        for name in _spellings(parameter):
-            if name in self.tensors:
-                return _Where(name, self._serves_both(name))
-        candidates = {name for spelling in _spellings(parameter) for name in self._prefixed(spelling)}
-        if len(candidates) == 1:
-            name = candidates.pop()
-            return _Where(name, self._serves_both(name))
-        if candidates:
-            text = f"it could be any of {', '.join(sorted(candidates)[:3])}"
-            return _Where(reason=Reason("ambiguous", text))
-        parts = parameter.split(".")
-        if self._embedding and len(parts) > 1 and parts[-1] == "weight":
-            if self._is_tied and parts[-2] in OUTPUT_HEADS:
-                return _Where(self._embedding, tied=True)
-            if parts[-2] in INPUT_EMBEDDINGS and self._embedding.endswith("shared.weight"):
-                return _Where(self._embedding, tied=True)
-        return _Where()
-
-    def has_part(self, path: str) -> bool:
-        """Whether the model has a part of this name, which may lack the prefix of a task's model."""
-        stem = re.sub(r"\.(?:output|attention)_adapters$", "", path)  # AdapterHub's own parts of a layer
-        return any(name in self._parts for name in (stem, stem.partition(".")[2]))
-
-    @cached_property
-    def _parts(self) -> frozenset[str]:
-        """Every dotted beginning of every name, with its first word and without."""
-        return frozenset(
-            ".".join(parts[start:end])
-            for parts in (name.split(".") for name in self.tensors)
-            for end in range(1, len(parts))
-            for start in (0, 1)
-        )
-
-    @cached_property
-    def _embedding(self) -> str | None:
-        return input_embedding(self.tensors)
-
-    def _serves_both(self, name: str) -> bool:
-        return self._is_tied and (name == self._embedding or is_output_head(name))
-
-    def _prefixed(self, parameter: str) -> Iterator[str]:
-        """Names that differ from `parameter` by a prefix, longest common end first, and only the longest.
-
-        A prefix that holds a layer number is no prefix: layer 5 of one model is not a layer 5 of its parts.
-        """
-        parts = parameter.split(".")
-        for start in range(1, len(parts) - 1):
-            if parts[start - 1].isdecimal():
-                break
-            shorter = ".".join(parts[start:])
-            if shorter in self.tensors:
-                yield shorter
-                break
-        yield from self._longer.get(parameter, ())
-
-    @cached_property
-    def _longer(self) -> Mapping[str, tuple[str, ...]]:
-        """Every dotted end of every name, with the names it ends."""
-        ends: dict[str, tuple[str, ...]] = {}
-        for name in self.tensors:
-            parts = name.split(".")
-            for start in range(1, len(parts) - 1):
-                if parts[start - 1].isdecimal():
-                    break
-                end = ".".join(parts[start:])
-                ends[end] = (*ends.get(end, ()), name)
-        return ends
+def _each_expert(module: ModuleSpec, path: str, folder: str, names: Names) -> list[Placed]:
+    """A place for each tensor under `folder` that is part of a parameter of `path` as wide as the module's."""
+    sides = (module.fan_out, module.fan_in)
+    return [
+        Placed(module, Loaded(name, (name,), names.tensors[name].shape), "parameter", expert=expert)
+        for name, expert in expert_tensors(path, folder, sides, names.tensors)
+    ]
 
 
-def _spellings(parameter: str) -> Iterator[str]:
-    """`parameter`, then the other ways in which tools have written it."""
-    yield parameter
-    if ".mlp." in parameter:
-        yield parameter.replace(".mlp.", ".block_sparse_moe.", 1)
-    for memory, disk in _SPELLINGS:
-        if parameter.startswith(memory):
-            yield disk + parameter.removeprefix(memory)
-        if parameter.startswith(disk):
-            yield memory + parameter.removeprefix(disk)
-    for new, old in _OLD_ENDS:
-        if parameter.endswith(new):
-            yield parameter.removesuffix(new) + old
+def _excuse(missing: Iterable[ModuleSpec], reasons: dict[str, Reason], names: Names) -> None:
+    """Says of missing modules that they may only be renamed, where each has weights of the base as wide in its layer."""
+    lost = [module for module in missing if reasons[module.path].kind == "absent"]
+    widths: dict[int | None, set[tuple[int, ...]]] = {}
+    for tensor in names.tensors.values():
+        if len(tensor.shape) > 1:
+            widths.setdefault(layer_of(tensor.name), set()).add(tensor.shape)
+    if not all(_has_room(module, widths.get(layer_of(f"{module.path}."), set())) for module in lost):
+        return
+    text = f"transformers renames or fuses the weights of {names.model_type} as it loads them, by rules not known here"
+    reasons.update({module.path: Reason("renamed", text) for module in lost})
+
+
+def _has_room(module: ModuleSpec, shapes: Iterable[tuple[int, ...]]) -> bool:
+    """Whether a weight of one of these shapes could be the module's, or have it fused in."""
+    rows = max(1, module.fan_out)  # a file may claim none
+    return any(shape[-1] == module.fan_in and shape[-2] % rows == 0 for shape in shapes)
+
+
+def _is_part(shape: tuple[int, ...], module: ModuleSpec) -> bool:
+    """Whether a weight of this shape could be one expert's part of what the module changes."""
+    return len(shape) == 2 and shape[1] == module.fan_in and module.fan_out % max(1, shape[0]) == 0

@@ -52,6 +52,8 @@ RESERVED_NAMESPACES = frozenset(
         "robots.txt",
     ]
 )
+# On Windows these are devices whatever their ending, so nobody there could pull into a folder of that name.
+_DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
 _PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _VERSION = re.compile(r"v?([1-9][0-9]{0,8})")
@@ -64,6 +66,8 @@ def _part_problem(part: str) -> str | None:
         return "letters, digits, '.', '_' and '-', 1 to 96 of them, not starting or ending with '.' or '-'"
     if "--" in part or ".." in part or part.lower().endswith(".git"):
         return "'--', '..' and a final '.git' are not allowed"
+    if _DEVICE.fullmatch(part):
+        return f"{part!r} is a device on Windows, where it could not be pulled"
     return None
 
 
@@ -110,8 +114,20 @@ class AdapterName:
         )
 
 
+def parse_base_name(text: str) -> str:
+    """A name a base goes by: `org/model`, or a single name as the Hub's oldest models have (`gpt2`)."""
+    parts = text.split("/")
+    problems = [problem for part in parts if (problem := _part_problem(part))]
+    if len(parts) > 2 or problems:
+        said = problems[0] if problems else "one '/' at most"
+        raise InvalidRef(
+            f"not a name for a base: {text[:200]!r} ({said}); write ORG/MODEL, as in org/model, or one word, as in gpt2"
+        )
+    return text
+
+
 def parse_alias(text: str) -> str:
-    """An alias that may be set: not `latest`, `main`, digits, `v<digits>`, or 7 or more hex digits."""
+    """An alias that may be set: not `latest`, `main`, digits, `v<digits>`, 7 or more hex digits, or a Windows device."""
     if not _ALIAS.fullmatch(text) or text.startswith("refs"):
         raise InvalidRef(
             f"not an alias: {text[:80]!r} (letters, digits, '.', '_' and '-', 1 to 64, not starting with refs)"
@@ -121,6 +137,8 @@ def parse_alias(text: str) -> str:
             f"the alias {text!r} would be mistaken for something else "
             "(latest, main, digits, v<digits> and 7 or more hex digits are taken); choose a word such as prod"
         )
+    if _DEVICE.fullmatch(text):
+        raise InvalidRef(f"the alias {text!r} is a device on Windows; choose a word such as prod")
     return text
 
 

@@ -161,7 +161,10 @@ class Registry(ABC):
 
     @abstractmethod
     def put_base(self, record: BaseRecord, names: tuple[str, ...] = ()) -> BaseInfo:
-        """Registers a base by content; a known id gains names and evidence. Raises `Conflict` where a name is another's."""
+        """Registers a base by content; a known id gains names and evidence.
+
+        Raises `Conflict` where a name is another's, `Invalid` for a record whose id is not that of its contents.
+        """
 
     @abstractmethod
     def base(self, key: str) -> BaseInfo:

@@ -31,6 +31,11 @@ class Settings:
         )
 
 
+def is_server(where: str) -> bool:
+    """Whether a registry's place is a server's address; else it is a folder, or a slip of the pen."""
+    return where.startswith(("http://", "https://"))
+
+
 def data_folder(environ: Mapping[str, str] = os.environ) -> Path:
     """ADAPTRY_HOME, or the user's data folder for adaptry."""
     if environ.get("ADAPTRY_HOME"):

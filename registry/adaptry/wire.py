@@ -24,6 +24,8 @@ SCHEMA_HEADER = "Adaptry-Manifest-Schema"
 OFFSET_HEADER = "Upload-Offset"
 SIZE_HEADER = "Upload-Size"
 REQUEST_ID_HEADER = "Request-Id"
+KEY_HEADER = "Idempotency-Key"
+REPLAY_HEADER = "Idempotent-Replay"
 PROBLEM = "application/problem+json"
 
 CHUNK = 1 << 20

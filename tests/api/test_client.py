@@ -20,7 +20,7 @@ from adaptry import __version__, wire
 from adaptry.client import HttpRegistry
 from adaptry.errors import Incompatible, Invalid, NotFound, Unauthenticated, Unavailable
 from adaptry.records import AdapterEdit
-from adaptry.refs import AdapterName
+from adaptry.refs import AdapterName, Ref
 from adaptry_api.testing import Server
 
 NAME = AdapterName.parse("acme/tone")
@@ -147,15 +147,34 @@ def test_a_redirect_is_not_followed_since_the_token_would_go_along() -> None:
         HttpRegistry(server.url, "secret").adapter(NAME)
 
 
-def test_reading_is_tried_again_when_a_proxy_says_not_now_and_creating_is_not() -> None:
+@pytest.mark.parametrize(
+    ("call", "is_repeated"),
+    [
+        (lambda registry: registry.adapter(NAME), True),
+        (lambda registry: registry.create_adapter(NAME, AdapterEdit()), True),
+        (lambda registry: registry.log_metrics(Ref(NAME), {"accuracy": 0.5}), True),
+        (lambda registry: registry.rename_adapter(NAME, AdapterName.parse("acme/voice")), False),
+        (lambda registry: registry.count_download(Ref(NAME)), False),
+    ],
+    ids=["reading", "creating", "logging", "renaming", "counting"],
+)
+def test_what_does_no_more_when_repeated_is_tried_again_when_a_proxy_says_not_now(
+    call: Callable[[HttpRegistry], object], is_repeated: bool
+) -> None:
     with scripted(503, {"Content-Type": "text/plain"}, b"") as server:
-        registry = HttpRegistry(server.url)
         with pytest.raises(Unavailable):
-            registry.adapter(NAME)
-        reads = len(server.heard)
-        with pytest.raises(Unavailable):
-            registry.create_adapter(NAME, AdapterEdit())
-        assert (reads > 1, len(server.heard) - reads) == (True, 1)
+            call(HttpRegistry(server.url))
+        assert (len(server.heard) > 1) == is_repeated
+
+
+def test_a_creation_is_repeated_with_the_key_that_it_had_first_and_no_two_have_the_same() -> None:
+    with scripted(503, {"Content-Type": "text/plain"}, b"") as server:
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                HttpRegistry(server.url).create_adapter(NAME, AdapterEdit())
+        keys = [headers["Idempotency-Key"] for _, _, headers in server.heard]
+    half = len(keys) // 2
+    assert (len(set(keys[:half])), len(set(keys[half:])), len(set(keys))) == (1, 1, 2)
 
 
 def test_a_server_that_is_not_there_is_named() -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
+from adaptry.adapter.view import open_dir
 from adaptry.digest import Digest
 from adaptry.records import AdapterEdit
 from adaptry.refs import AdapterName
+from adaptry.testing.samples import tiny_lora
+from adaptry.transfer import push
 from adaptry_api import bodies
 from adaptry_api.testing import Server
 
@@ -82,3 +86,22 @@ def test_a_body_that_stalls_is_answered_and_what_came_is_kept(
         )
         assert until_closed(stalled).startswith(b"HTTP/1.1 408")
     assert registry.open_upload(NAME, Digest.of(b"x" * 1000), 1000).offset == 600
+
+
+def test_an_answer_that_is_not_read_is_not_kept_for_its_caller(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(deadlines.DeadlineProtocol, "head_seconds", 1.0)
+    monkeypatch.setattr(deadlines.DeadlineProtocol, "read_seconds", 0.2)
+    folder = tiny_lora(tmp_path / "tone")
+    (folder / "README.md").write_bytes(bytes(32 << 20))  # more than sockets hold
+    version = push(server.registry(), open_dir(folder), NAME).version
+    with connect(server) as stalled:
+        stalled.sendall(
+            f"GET /api/v1/adapters/{NAME}/revisions/{version.digest}/files/README.md HTTP/1.1\r\nHost: x\r\n"
+            f"Authorization: Bearer {server.admin}\r\n\r\n".encode()
+        )
+        assert stalled.recv(1 << 10).startswith(b"HTTP/1.1 200")
+        with connect(server) as other:
+            assert until_closed(other) == b""  # more than the deadline has passed
+        assert len(until_closed(stalled)) < 32 << 20

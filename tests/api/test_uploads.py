@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import signal
 import subprocess
 import sys
@@ -208,6 +209,8 @@ def test_an_upload_goes_on_after_the_server_was_killed_in_the_middle_of_it(tmp_p
 
         def killing() -> Iterator[bytes]:
             yield from pieces(large[: len(large) // 2], 1 << 20)
+            while not any(file.stat().st_size for file in (data / "blobs" / "tmp").iterdir()):
+                os.sched_yield()  # what was sent may still wait in the system's buffers
             first.send_signal(signal.SIGKILL)
             first.wait()
             yield from pieces(large[len(large) // 2 :], 1 << 20)

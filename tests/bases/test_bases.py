@@ -10,7 +10,7 @@ import pytest
 
 from adaptry.bases import find, open_base, register
 from adaptry.checkpoint import open_checkpoint
-from adaptry.errors import Conflict, NotFound, TooLarge
+from adaptry.errors import Conflict, InvalidRef, NotFound, TooLarge
 from adaptry.opening import open_local
 from adaptry.registry import Registry
 from adaptry.testing.samples import tiny_base
@@ -88,6 +88,27 @@ def test_a_folder_that_is_no_longer_that_base_is_not_used(
         tiny_base(folder, seed=seed)
     with pytest.raises(NotFound, match="adaptry base add FOLDER --name org/tiny --store"):
         open_base(registry, "org/tiny")
+
+
+def test_every_copy_of_a_base_is_tried_the_last_seen_first(registry: Registry, tmp_path: Path) -> None:
+    first, second = tiny_base(tmp_path / "first"), tiny_base(tmp_path / "second")
+    for folder in (first, second):
+        register(registry, open_checkpoint(folder), NAME)
+    assert open_base(registry, "org/tiny").folder == second
+    tiny_base(second, seed=1)
+    assert open_base(registry, "org/tiny").folder == first
+    shutil.rmtree(first)
+    with pytest.raises(NotFound, match=r"second has changed.*first is gone"):
+        open_base(registry, "org/tiny")
+
+
+def test_what_is_no_name_for_a_base_is_refused_before_anything_is_read(
+    registry: Registry, tmp_path: Path
+) -> None:
+    checkpoint = open_checkpoint(tiny_base(tmp_path / "base"))
+    shutil.rmtree(tmp_path / "base")
+    with pytest.raises(InvalidRef, match="ORG/MODEL"):
+        register(registry, checkpoint, ("./base",))
 
 
 def test_a_stored_base_opens_without_its_folder(registry: Registry, tmp_path: Path) -> None:

@@ -137,6 +137,46 @@ def test_a_target_without_tensors_is_a_warning(tmp_path: Path) -> None:
     assert finding.modules == ("o_proj",)
 
 
+@pytest.mark.parametrize("excluded", [["o_proj"], r".*\.o_proj"], ids=["list", "pattern"])
+def test_a_target_that_was_excluded_is_none(tmp_path: Path, excluded: object) -> None:
+    targets = ["q_proj", "v_proj", "model.layers.0.self_attn.o_proj"]
+    fields = {"target_modules": targets, "exclude_modules": excluded}
+    assert set(lora(tmp_path, config=fields)) == {"base_unknown"}
+
+
+def test_a_target_is_not_excused_by_the_exclusion_of_another(tmp_path: Path) -> None:
+    fields = {"target_modules": ["q_proj", "v_proj", "o_proj"], "exclude_modules": ["k_proj"]}
+    assert lora(tmp_path, config=fields)["targets_without_tensors"].modules == ("o_proj",)
+
+
+@pytest.mark.parametrize("key", ["rank_pattern", "alpha_pattern"])
+def test_ranks_and_scales_that_cannot_be_told_block(tmp_path: Path, key: str) -> None:
+    finding = lora(tmp_path, config={key: {"(a+)+b": 4}})["scale_unknown"]
+    assert finding.severity == "blocks"
+    assert key in finding.reason
+    assert "for ever" in finding.reason
+
+
+def test_fields_that_peft_would_drop_are_named(tmp_path: Path) -> None:
+    finding = lora(tmp_path, config={"use_rs_lora": True, "lora_alfa": 3})["config_unknown"]
+    assert finding.severity == "warns"
+    assert "'lora_alfa', 'use_rs_lora'" in finding.reason
+
+
+def test_a_pattern_that_looks_ahead_is_none_that_could_run_for_ever(tmp_path: Path) -> None:
+    pattern = {"target_modules": r"^(?!.*layers\.7).*([qv]_proj)$"}
+    assert set(lora(tmp_path, config=pattern)) == {"base_unknown"}
+
+
+def test_one_tensor_was_and_two_were_only_counted(tmp_path: Path) -> None:
+    fields = {"peft_type": "OF_TOMORROW"}
+    one = with_tensors(tmp_path / "one", {"prompt_embeddings": random_tensor((2, 4), 1)}, fields)
+    assert "its 1 tensor was only counted" in one["method_not_described"].reason
+    pair = {name: random_tensor((2, 4), 1) for name in ("a", "b")}
+    two = with_tensors(tmp_path / "two", pair, fields)
+    assert "its 2 tensors were only counted" in two["method_not_described"].reason
+
+
 def test_a_pattern_that_could_run_for_ever_is_a_finding_and_not_an_error(tmp_path: Path) -> None:
     assert "for ever" in lora(tmp_path, config={"target_modules": "(a+)+b"})["pattern_refused"].reason
 

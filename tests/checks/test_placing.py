@@ -143,3 +143,10 @@ def test_layer_norms_lie_under_their_tensorflow_names() -> None:
     extra = ExtraWeight(target="bert.LayerNorm.bias", kind="bias", tensor="t", shape=(8,))
     found = place(Spec(method="lora", extras=(extra,)), shapes(bert__LayerNorm__beta=(8,)), LLAMA)
     assert [item.tensor for item in found.extras] == ["bert.LayerNorm.beta"]
+
+
+def test_empty_factors_have_no_place_and_do_no_harm() -> None:
+    tensors = shapes(layers__0__experts__0__x__weight=(0, 8), layers__0__y__weight=(8, 8))
+    modules = [module("layers.0.experts", 8, 8, "parameter"), module("layers.0.z", 8, 0)]
+    found = placed(modules, tensors, {"model_type": "dinov2"})
+    assert found.placed == ()

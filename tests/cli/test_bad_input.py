@@ -92,7 +92,7 @@ def test_an_alias_that_moved_meanwhile(run, tmp_path: Path) -> None:
         (("push", "./out", "acme/tone", "--metric", "=1"), "name=number"),
         (("push", "./out", "acme/tone", "--metric", "a=1", "--metric", "a=2"), "twice"),
         (("push", "./out", "acme/tone", "--alias", "latest"), "choose a word such as prod"),
-        (("push", "./out", "acme/tone", "--tag", "two words"), "tags"),
+        (("push", "./out", "acme/tone", "--tag", "two words"), "--tag"),
         (("push", "./out", "acme/tone", "--base", "sha256:0123456789ab"), "not a whole id"),
         (("push", "./out", "acme/tone@2"), "letters, digits"),
         (("push", "./out", "api/tone"), "reserved"),

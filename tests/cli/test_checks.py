@@ -55,9 +55,15 @@ def test_weights_are_looked_at_when_asked(run, answer, tmp_path: Path) -> None:
     module = "base_model.model.model.layers.0.self_attn.q_proj"
     zero = ("F32", (16, 4), bytes(16 * 4 * 4))
     tiny_lora(tmp_path / "untrained", layers=1, targets=("q_proj",), extra={f"{module}.lora_B.weight": zero})
-    run("push", "./untrained", "acme/untrained")
+    nan = ("F32", (16, 4), b"\x00\x00\xc0\x7f" * 64)
+    tiny_lora(tmp_path / "spoiled", layers=1, targets=("q_proj",), extra={f"{module}.lora_B.weight": nan})
 
-    assert answer("check", "./untrained")["blocked"] is False
+    assert "[untrained]" in run("push", "./untrained", "acme/untrained").stderr
+    assert "[weights_nan]" in run("push", "./spoiled", "acme/spoiled", code=1).stderr
+    run("push", "./spoiled", "acme/spoiled", "--force", "--reason", "to look into it")
+
+    assert answer("check", "./spoiled")["blocked"] is False
     for source in ("./untrained", "acme/untrained"):
-        report = answer("check", source, "--weights", code=1)
-        assert report["findings"][0]["code"] == "untrained"
+        assert "untrained" in [found["code"] for found in answer("check", source, "--weights")["findings"]]
+    for source in ("./spoiled", "acme/spoiled"):
+        assert answer("check", source, "--weights", code=1)["findings"][0]["code"] == "weights_nan"

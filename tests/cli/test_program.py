@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -115,6 +116,41 @@ def test_a_reader_that_has_seen_enough_is_no_error(out: Path, tmp_path: Path) ->
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+@pytest.mark.parametrize("words", [["inspect", "./out"], ["ls"], ["--help"]], ids=" ".join)
+def test_an_answer_there_is_no_room_for_is_said_to_be_lost(
+    out: Path, tmp_path: Path, words: list[str]
+) -> None:
+    subprocess.run([*ADAPTRY, "push", "./out", "acme/tone"], cwd=tmp_path, check=True, capture_output=True)
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*ADAPTRY, *words], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+        both = subprocess.run([*ADAPTRY, *words], cwd=tmp_path, stdout=full, stderr=full, check=False)
+
+    assert (done.returncode, both.returncode) == (6, 6)
+    assert done.stderr == "error: no space left where the output goes; free some and try again\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell of POSIX closes the streams")
+def test_a_closed_stream_gets_nothing_and_that_is_no_error(out: Path, tmp_path: Path) -> None:
+    for words, closed in (
+        ("push ./out acme/tone", ">&-"),
+        ("ls", ">&-"),
+        ("ls", "2>&-"),
+        ("ls", "<&- >&- 2>&-"),
+    ):
+        done = subprocess.run(
+            ["/bin/sh", "-c", f'"$0" -m adaptry_cli {words} {closed}', sys.executable],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0
+        assert "error" not in done.stderr
+
+
 def test_doctor_finds_nothing_wrong_here(answer) -> None:
     assert {one["verdict"] for one in answer("doctor")} <= {"ok", "warns"}
 
@@ -125,6 +161,20 @@ def test_doctor_says_what_must_be_mended(run, tmp_path: Path) -> None:
     result = run("doctor", "--registry", "./file/registry", code=1)
 
     assert "fails" in result.stdout
+    assert "is a file" in result.stdout
+
+
+def test_doctor_says_that_a_disk_is_full(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+
+    result = run("doctor", "--registry", "./registry", code=1)
+
+    assert f"no space left for {Path('registry')}" in result.stdout
+    assert "None" not in result.stdout
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_script_for_every_shell_is_printed(run) -> None:

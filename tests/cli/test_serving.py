@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -50,6 +51,29 @@ def test_the_same_adapter_has_the_same_digest_over_http(run, answer, tmp_path: P
     _, story = process.communicate(timeout=30)
     assert process.returncode in (0, 130)
     assert "Traceback" not in story
+
+
+def test_a_server_for_others_says_how_they_reach_it_and_that_nothing_is_encrypted(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "adaptry_cli", "serve", "--data", str(tmp_path / "served"), "--host", "0.0.0.0",
+         "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stderr is not None
+    url = process.stdout.readline().strip()
+    story = ""
+    while "Ctrl-C" not in story and (line := process.stderr.readline()):
+        story += line
+    process.kill()
+    process.communicate()
+
+    assert url.startswith("http://127.0.0.1:")
+    assert f"adaptry login http://{socket.gethostname()}:" in story
+    assert "unencrypted" in story
+    assert "0.0.0.0" not in story
 
 
 def test_a_token_opens_what_it_was_made_for_until_it_is_revoked(run, answer, tmp_path: Path, server) -> None:

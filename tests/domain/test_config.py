@@ -46,6 +46,46 @@ def test_a_config_no_loader_should_be_given_is_refused(data: bytes) -> None:
         parse_config(data)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("peft_type", 5),
+        ("task_type", 5),
+        ("bias", 7),
+        ("bias", "some"),
+        ("use_rslora", "yes"),
+        ("use_dora", 1),
+        ("fan_in_fan_out", "true"),
+        ("rank_pattern", ["q_proj"]),
+        ("init_lora_weights", 3),
+        ("layers_to_transform", [-1]),
+        ("layers_to_transform", "all"),
+        ("layer_replication", [[0, 1_000_000_000]]),
+        ("layer_replication", [[0, 600], [0, 600]]),
+        ("layer_replication", [[2, 1]]),
+        ("layer_replication", [0, 4]),
+    ],
+)
+def test_a_field_of_another_type_is_refused_by_name(field: str, value: object) -> None:
+    with pytest.raises(InvalidConfig, match=rf"{field} must be .*, not "):
+        parse_config(config_of(**{field: value}))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("bias", "lora_only"),
+        ("init_lora_weights", "pissa_niter_4"),
+        ("layers_to_transform", 3),
+        ("layers_to_transform", [0, 3]),
+        ("layer_replication", [[0, 16], [8, 24]]),
+        ("rank_pattern", None),
+    ],
+)
+def test_what_peft_may_write_is_accepted(field: str, value: object) -> None:
+    assert parse_config(config_of(**{field: value})).fields[field] == value
+
+
 @pytest.mark.parametrize("rank", [0, -1, True, 8.0, "8", 10**9])
 def test_a_rank_is_a_whole_number_someone_could_have_trained(rank: object) -> None:
     with pytest.raises(InvalidConfig, match="r must be a whole number"):
@@ -57,10 +97,24 @@ def test_what_peft_writes_by_default_is_accepted() -> None:
     assert (config.rank(), config.peft_type) == (8, "LORA")
 
 
-@pytest.mark.parametrize("pattern", [r"(\w+\.?)+!", r"(a*)*b", r"(?=x)y", r"(a)\1", ".*.*.*.*.*x", "("])
+@pytest.mark.parametrize(
+    "pattern",
+    [r"(\w+\.?)+!", r"(a*)*b", r"(?<=x)y", r"((?=x)y)*", r"(?=(a+)+)b", r"(a)\1", ".*.*.*.*.*x", "("],
+)
 def test_a_pattern_that_could_run_for_ever_is_refused(pattern: str) -> None:
     with pytest.raises(InvalidConfig, match="pattern"):
         compile_suffix(pattern)
+
+
+def test_a_look_ahead_without_nested_repeats_is_a_pattern() -> None:
+    pattern = compile_suffix(r"^(?!.*layers\.0).*(q_proj)$")
+    assert pattern.match("model.layers.1.self_attn.q_proj")
+    assert not pattern.match("model.layers.0.self_attn.q_proj")
+
+
+def test_a_flag_in_the_middle_of_a_pattern_is_refused() -> None:
+    with pytest.raises(InvalidConfig, match="is not a pattern"):
+        compile_suffix("(?i)q_proj")
 
 
 def test_the_first_matching_pattern_in_file_order_counts() -> None:

@@ -12,6 +12,7 @@ from adaptry.records import AdapterEdit, AdapterInfo, Event, Page
 from adaptry.refs import AdapterName
 from adaptry_api.changing import fresh, require_seen
 from adaptry_api.guard import CallersRegistry, guarded
+from adaptry_api.repeating import OnceRegistry
 from adaptry_api.routes.parameters import Cursor, Limit, Name
 
 ROUTES = guarded(f"{wire.PREFIX}/adapters", "adapters")
@@ -33,7 +34,7 @@ class Rename(BaseModel, extra="forbid"):
 
 
 @ROUTES.post("", status_code=201)
-def create(body: NewAdapter, registry: CallersRegistry) -> AdapterInfo:
+def create(body: NewAdapter, registry: OnceRegistry) -> AdapterInfo:
     edit = AdapterEdit(description=body.description, tags=body.tags, visibility=body.visibility)
     return registry.create_adapter(body.name, edit)
 

@@ -12,6 +12,7 @@ from adaptry.records import AliasInfo
 from adaptry_api.changing import fresh, seen_generation
 from adaptry_api.errors import Stopped
 from adaptry_api.guard import CallersRegistry, guarded
+from adaptry_api.repeating import OnceRegistry
 from adaptry_api.routes.parameters import Name
 
 ROUTES = guarded(f"{wire.PREFIX}/adapters/{{namespace}}/{{name}}/aliases", "aliases")
@@ -39,7 +40,7 @@ def show(request: Request, name: Name, alias: str, registry: CallersRegistry) ->
 
 @ROUTES.put(ONE)
 def move(
-    request: Request, response: Response, name: Name, alias: str, body: Move, registry: CallersRegistry
+    request: Request, response: Response, name: Name, alias: str, body: Move, registry: OnceRegistry
 ) -> AliasInfo:
     """Needs `If-Match: "<generation>"`, or `If-None-Match: *` for an alias that is not there yet."""
     moved = registry.move_alias(name, alias, body.to, seen_generation(request))

@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 from adaptry import wire
 from adaptry.records import MetricInfo
 from adaptry_api.guard import CallersRegistry, guarded
+from adaptry_api.repeating import OnceRegistry
 from adaptry_api.routes.parameters import PathRef
 
 ROUTES = guarded(f"{wire.PREFIX}/adapters/{{namespace}}/{{name}}/versions/{{selector}}/metrics", "metrics")
@@ -25,5 +26,5 @@ def list_all(ref: PathRef, registry: CallersRegistry) -> tuple[MetricInfo, ...]:
 
 
 @ROUTES.post("", status_code=204)
-def log(ref: PathRef, body: Values, registry: CallersRegistry) -> None:
+def log(ref: PathRef, body: Values, registry: OnceRegistry) -> None:
     registry.log_metrics(ref, body.metrics)

@@ -12,6 +12,7 @@ from adaptry.records import Pushed, PushOptions
 from adaptry.refs import ByDigest, Ref
 from adaptry_api.downloads import FOREVER
 from adaptry_api.guard import CallersRegistry, guarded
+from adaptry_api.repeating import OnceRegistry
 from adaptry_api.routes.parameters import Name, Revision
 
 ROUTES = guarded(f"{wire.PREFIX}/adapters/{{namespace}}/{{name}}/revisions", "revisions")
@@ -25,7 +26,7 @@ class Push(BaseModel, extra="forbid"):
 
 
 @ROUTES.post("")
-def push(name: Name, body: Push, response: Response, registry: CallersRegistry) -> Pushed:
+def push(name: Name, body: Push, response: Response, registry: OnceRegistry) -> Pushed:
     """201 for a new version; 200 where this revision was there already."""
     pushed = registry.put_revision(name, body.manifest, body.options)
     response.status_code = 201 if pushed.is_new else 200

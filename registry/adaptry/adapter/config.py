@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adaptry import strictjson
+from adaptry.adapter.fields import check_lora, check_method
 from adaptry.errors import Invalid, InvalidConfig
 
 LIMITS = strictjson.Limits(size=1 << 20, depth=16, nodes=10_000)
@@ -96,7 +97,10 @@ def parse_config(data: bytes) -> AdapterConfig:
     if not isinstance(fields, dict):
         raise InvalidConfig("adapter_config.json is not a JSON object")
     _refuse_code(fields)
+    check_method(fields)
     config = AdapterConfig(fields)
+    if config.peft_type == "LORA":
+        check_lora(fields)
     for key in (
         "target_modules",
         "exclude_modules",

@@ -11,6 +11,7 @@ import stat
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from adaptry.adapter.header import ReadAt
@@ -58,10 +59,11 @@ class FolderContent(Content):
 
     def __init__(self, folder: Path, names: list[str]) -> None:
         self.folder = folder
-        self._files = {name: open_regular(folder / name) for name in sorted(names)}
+        with ExitStack() as opened:  # where one cannot be read, none stays open
+            self._files = {name: opened.enter_context(open_regular(folder / name)) for name in sorted(names)}
+            close = opened.pop_all().close
+        weakref.finalize(self, close)  # a view is a value: nobody has to remember to close it
         self._sizes = {name: os.fstat(file.fileno()).st_size for name, file in self._files.items()}
-        for file in self._files.values():
-            weakref.finalize(self, file.close)  # a view is a value: nobody has to remember to close it
 
     @property
     def sizes(self) -> Mapping[str, int]:
@@ -72,7 +74,7 @@ class FolderContent(Content):
 
 
 def open_regular(path: Path) -> io.FileIO:
-    """`path` for reading, if it is a regular file. Raises `NotFound`, or `Invalid` for a device or FIFO."""
+    """`path` for reading, if it is a regular file. Raises `NotFound`, or `Invalid` for a folder, device or FIFO."""
     try:
         # Non-blocking, so that a FIFO with no writer is refused rather than waited for.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -80,11 +82,12 @@ def open_regular(path: Path) -> io.FileIO:
         raise NotFound(f"no file at {path}") from None
     except OSError as error:
         raise Invalid(f"cannot read {path}: {error.strerror}") from error
-    file = io.FileIO(descriptor, "r")
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        file.close()
-        raise Invalid(f"{path} is not a regular file")
-    return file
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        kind = "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
+        raise Invalid(f"{path} is {kind}, where a file is expected; is this what the training wrote?")
+    return io.FileIO(descriptor, "r")
 
 
 def read_at(file: io.FileIO) -> ReadAt:

@@ -1,12 +1,15 @@
 """Which files of a folder make an adapter, by the tool that wrote it; which are left out, and why.
 
-Only names on these lists are ever stored. Pickles and optimizer state are left out with a notice; an
-adapter that exists only as a pickle is refused with the line that converts it.
+Only names on these lists are ever stored, and links only where they are those of a Hugging Face cache. Pickles
+and optimizer state are left out with a notice; an adapter that exists only as a pickle is refused with the line that
+converts it.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -129,13 +132,22 @@ def list_folder(folder: Path) -> Listing:
     for path in paths:
         if not format.keeps(path.name):
             left_out[path.name] = _why_left_out(path.name)
-        elif path.is_symlink():
+        elif path.is_symlink() and not _is_in_same_cache(path):
+            copy = f"{folder.name or 'adapter'}-copy"
             raise Invalid(
-                f"{path} is a link; push the folder it points into, or replace it by the file itself"
+                f"{path} is a link to a file elsewhere; copy the files themselves and use that: "
+                f"cp -rL {shlex.quote(str(folder))} {shlex.quote(copy)}"
             )
         else:
             kept.append(check_path(path.name))
     return Listing(format, tuple(kept), left_out)
+
+
+def _is_in_same_cache(link: Path) -> bool:
+    """Whether a link is one of a Hugging Face cache: from a snapshot into the blobs of the same repository."""
+    target = Path(os.path.realpath(link))  # unlike `resolve`, it bears links that go round in a circle
+    snapshots = (parent for parent in link.absolute().parents if parent.name == "snapshots")
+    return any(target.is_relative_to(os.path.realpath(place.parent / "blobs")) for place in snapshots)
 
 
 def _refuse(folder: Path, names: set[str]) -> Format:

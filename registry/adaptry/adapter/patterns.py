@@ -2,7 +2,8 @@
 
 PEFT feeds `target_modules`, `rank_pattern` keys and the like to `re`, where a short pattern can run for
 hours. Here a pattern is compiled only if it cannot backtrack badly: no repeat inside a repeat, few unbounded
-repeats, no look-around and no back-references. Plain module names, nearly all there is, always pass.
+repeats (those of a look-ahead count with the rest), no look-behind, no back-references, and no look-around inside a
+repeat. Plain module names, nearly all there is, always pass.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 from adaptry.errors import InvalidConfig
 
 _MAX_UNBOUNDED = 4
+_LOOKS = (op.ASSERT, op.ASSERT_NOT)
 _REPEATS = (op.MAX_REPEAT, op.MIN_REPEAT)
 _Value = TypeVar("_Value")
 
@@ -28,7 +30,10 @@ def compile_suffix(pattern: str) -> re.Pattern[str]:
     PEFT 0.21 (`get_pattern_key`): `re.match(rf"(.*\\.)?({key})$", name)`. Raises `InvalidConfig`.
     """
     check_pattern(pattern)
-    return re.compile(rf"(?:.*\.)?(?:{pattern})$")
+    try:
+        return re.compile(rf"(?:.*\.)?(?:{pattern})$")
+    except re.error as error:  # `(?i)` and the like, which must stand first
+        raise InvalidConfig(f"adapter_config.json: {pattern[:80]!a} is not a pattern ({error})") from None
 
 
 def first_match(patterns: Mapping[str, _Value], name: str, default: _Value) -> _Value:
@@ -47,8 +52,11 @@ def check_pattern(pattern: str) -> None:
         raise InvalidConfig(f"adapter_config.json: {pattern[:80]!a} is not a pattern ({error})") from None
     unbounded = 0
     for node, arguments, repeated in _walk(tree, False):
-        if node in (op.ASSERT, op.ASSERT_NOT, op.GROUPREF, op.GROUPREF_EXISTS) or (
-            node in _REPEATS and repeated
+        is_ahead = node in _LOOKS and arguments[0] > 0
+        if (
+            node in (op.GROUPREF, op.GROUPREF_EXISTS)
+            or (node in _LOOKS and not is_ahead)
+            or (repeated and (is_ahead or node in _REPEATS))
         ):
             raise InvalidConfig(
                 f"adapter_config.json: the pattern {pattern[:80]!a} could take for ever to match; "
@@ -78,6 +86,8 @@ def _children(node: Any, arguments: Any) -> list[Any]:
         return list(arguments[1])
     if node is op.SUBPATTERN:
         return [arguments[3]]
+    if node in _LOOKS:
+        return [arguments[1]]
     if node is getattr(op, "ATOMIC_GROUP", None):
         return [arguments]
     return []

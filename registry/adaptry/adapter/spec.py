@@ -30,7 +30,9 @@ class ModuleSpec(_Value):
 
     `path` is the module's name in the model (`model.layers.0.self_attn.q_proj`). For LoRA kinds `down` is
     lora_A, [rank, in] (or [rank, in, *kernel]), and `up` is lora_B, [out, rank]; `scale` multiplies up@down.
-    `tensors` maps the role of each tensor (`A`, `B`, `magnitude`, …) to its name in the file.
+    `tensors` maps the role of each tensor (`A`, `B`, `magnitude`, …) to its name in the file. Of a module of
+    several 3-D parameters, `parameter` names the one that is changed, where the config tells; `rank` is then that of
+    all experts together.
     """
 
     path: str
@@ -41,6 +43,13 @@ class ModuleSpec(_Value):
     fan_in: int
     fan_out: int
     tensors: dict[str, str]
+    parameter: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What PEFT matches its patterns against: the path without `base_layer`, with the parameter if there is one."""
+        path = self.path.replace(".base_layer", "")
+        return f"{path}.{self.parameter}" if self.parameter else path
 
 
 class ExtraWeight(_Value):

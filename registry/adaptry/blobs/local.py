@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
+from adaptry.beside import FlushBehind
 from adaptry.blobs.store import CHUNK, BlobStore, Hashers, Staged
 from adaptry.digest import Digest
 from adaptry.errors import Conflict, NotFound, StorageFull, Unavailable
@@ -138,6 +139,7 @@ class _StagedFile(Staged):
         self._store = store
         self._path = path
         self._descriptor = descriptor
+        self._flushing = FlushBehind(descriptor)
 
     def _write(self, piece: memoryview) -> None:
         position = self.offset
@@ -145,6 +147,7 @@ class _StagedFile(Staged):
             while piece:
                 written = os.pwrite(self._descriptor, piece, position)
                 piece, position = piece[written:], position + written
+            self._flushing.wrote(position - self.offset)
 
     def _truncate(self, offset: int) -> None:
         os.ftruncate(self._descriptor, offset)
@@ -155,6 +158,7 @@ class _StagedFile(Staged):
     def _publish(self, digest: Digest) -> None:
         reach("blobs.before_fsync")
         with _writing_to(self._store.folder):
+            self._flushing.settle()
             os.fsync(self._descriptor)
             self._store.place(self._path, digest)
 
@@ -163,7 +167,14 @@ class _StagedFile(Staged):
             self._path.unlink()
 
     def _release(self) -> None:
-        os.close(self._descriptor)
+        try:
+            with _writing_to(self._store.folder), self._flushing:
+                pass
+        except (StorageFull, Unavailable):
+            self._discard()  # the system will not tell again that what it had accepted is lost
+            raise
+        finally:
+            os.close(self._descriptor)
 
 
 def _lock(path: Path) -> int | None:

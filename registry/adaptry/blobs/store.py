@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self
 
-from adaptry.blobs.beside import Beside
+from adaptry.beside import Beside
 from adaptry.digest import Digest
 from adaptry.errors import DigestMismatch, OffsetMismatch
 
@@ -139,7 +139,7 @@ class Staged(ABC):
             raise OffsetMismatch(
                 f"{self.offset:,} bytes have arrived, so go on at {self.offset}, not at {offset}", self.offset
             )
-        with Beside(self._hasher) as beside:
+        with Beside(self._hasher.update if self._hasher else None) as beside:
             for chunk in chunks:
                 whole = memoryview(chunk).cast("B")
                 for at in range(0, len(whole), CHUNK):

@@ -39,6 +39,11 @@ class Line:
     visibility: Visibility
 
 
+def visibility_of(text: str) -> Visibility:
+    """What is not plainly public is private."""
+    return "public" if text == "public" else "private"
+
+
 def find(tx: Transaction, name: AdapterName) -> Line | None:
     """The adapter of that name, if there is one now."""
     row = _row(tx, name)
@@ -182,7 +187,7 @@ def _info(row: AdapterRow, versions: int, latest: int | None) -> AdapterInfo:
         name=AdapterName.parse(row.name),
         description=row.description,
         tags=unlisted(row.tags),
-        visibility=_visibility(row),
+        visibility=visibility_of(row.visibility),
         created_at=row.created_at,
         updated_at=row.updated_at,
         versions=versions,
@@ -213,11 +218,7 @@ def _require(tx: Transaction, line: Line) -> AdapterRow:
 
 def _line(row: AdapterRow) -> Line:
     assert row.id is not None
-    return Line(row.id, AdapterName.parse(row.name), _visibility(row))
-
-
-def _visibility(row: AdapterRow) -> Visibility:
-    return "public" if row.visibility == "public" else "private"
+    return Line(row.id, AdapterName.parse(row.name), visibility_of(row.visibility))
 
 
 def _note_namespace(tx: Transaction, namespace: str) -> None:

@@ -198,6 +198,17 @@ class EventRow(Row, table=True):
     detail: str = "{}"
 
 
+class AnswerRow(Row, table=True):
+    """What was answered to a request with a key of its own, so that it is not done twice; kept for a day."""
+
+    __tablename__ = "answers"
+    identity: str = Field(primary_key=True)
+    key: str = Field(primary_key=True)
+    request: str
+    answer: str = Field(sa_type=Text)
+    given_at: datetime = Field(sa_type=Moment, index=True)
+
+
 class FileRow(Row, table=True):
     """Bytes that an owner (an adapter's name, or a base's id) has. Nobody is told of another owner's."""
 

@@ -14,10 +14,11 @@ from sqlalchemy import select
 from sqlmodel import col
 
 from adaptry import query
-from adaptry.catalog import conditions, cursors, versions
+from adaptry.catalog import conditions, cursors
 from adaptry.catalog.conditions import Condition, Keys
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.rows import PostingRow, VersionRow
+from adaptry.catalog.showing import by_keys
 from adaptry.catalog.sight import Sight
 from adaptry.errors import Invalid, InvalidQuery
 from adaptry.records import Page, VersionInfo
@@ -39,7 +40,7 @@ def search(tx: Transaction, sight: Sight, text: str, cursor: str | None, limit: 
     keys = tx.execute(statement.limit(limit + 1)).scalars().all()
     shown = keys[:limit]
     following = cursors.encode(shown[-1], about) if len(keys) > limit else None
-    return Page[VersionInfo](items=versions.by_keys(tx, shown), next=following)
+    return Page[VersionInfo](items=by_keys(tx, shown), next=following)
 
 
 def _walk(tx: Transaction, wanted: Sequence[Condition]) -> Keys:

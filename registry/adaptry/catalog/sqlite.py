@@ -37,7 +37,14 @@ def prepare(engine: Engine, *, is_durable: bool) -> None:
     def begin(connection: Connection) -> None:
         # A reader that becomes a writer half-way fails at once when another wrote meanwhile; so writers say so first.
         writes = connection.get_execution_options().get(WRITES)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        driver = connection.connection.dbapi_connection
+        assert isinstance(driver, sqlite3.Connection)
+        try:
+            driver.execute(
+                "BEGIN IMMEDIATE" if writes else "BEGIN"
+            )  # as SQLAlchemy would, at a tenth of its cost
+        except sqlite3.Error as error:
+            raise DBAPIError("BEGIN", None, error) from error
 
 
 def complaints(connection: Connection) -> Iterator[str]:

@@ -1,9 +1,7 @@
-"""Versions in the catalog: admitted once, numbered for ever, found by what stands behind a ref's `@`."""
+"""Versions in the catalog: admitted once, numbered for ever."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import cast
@@ -15,21 +13,13 @@ from adaptry.adapter.spec import Spec
 from adaptry.catalog import adapters, cursors, terms
 from adaptry.catalog.adapters import Line
 from adaptry.catalog.database import Transaction
-from adaptry.catalog.packing import listed, packed, unlisted, unpacked
-from adaptry.catalog.rows import (
-    AdapterRow,
-    AliasRow,
-    MetricSummaryRow,
-    RevisionRow,
-    VersionDetailRow,
-    VersionRow,
-)
+from adaptry.catalog.packing import listed, packed, unpacked
+from adaptry.catalog.rows import RevisionRow, VersionDetailRow, VersionRow
+from adaptry.catalog.showing import Columns, by_keys
 from adaptry.digest import Digest
-from adaptry.errors import Conflict
 from adaptry.lifecycle import State
 from adaptry.manifest import Manifest
 from adaptry.records import BaseStatus, Page, VersionDetail, VersionInfo
-from adaptry.refs import AdapterName, ByDigest, Label, Latest, Number, Selector
 from adaptry.report import Report
 
 
@@ -100,7 +90,7 @@ def insert(tx: Transaction, line: Line, new: Admission, at: datetime, by: str) -
     own = [("method", spec.method), ("state", row.state), ("by", by), *_base_terms(verdict)]
     own += [("module", target) for target in spec.targets] + [("trait", trait) for trait in spec.traits]
     terms.add(tx, row.id, [*own, *adapters.own_terms(tx, line)])
-    return _stored(row)
+    return stored_of(row)
 
 
 def settle(tx: Transaction, key: int, verdict: Verdict) -> None:
@@ -124,40 +114,15 @@ def settle(tx: Transaction, key: int, verdict: Verdict) -> None:
     terms.add(tx, key, _base_terms(verdict))
 
 
-def find(tx: Transaction, line: Line, selector: Selector) -> Stored | None:
-    """What a selector means now. Raises `Conflict` for a digest prefix that several versions share."""
-    query = select(VersionRow).where(VersionRow.adapter_id == line.key)
-    match selector:
-        case Latest():
-            query = query.where(VersionRow.state == "active").order_by(col(VersionRow.number).desc())
-        case Number(number):
-            query = query.where(VersionRow.number == number)
-        case Label(label):
-            query = query.join(AliasRow, col(AliasRow.version_id) == col(VersionRow.id))
-            query = query.where(AliasRow.adapter_id == line.key, AliasRow.alias == label)
-        case ByDigest(prefix):
-            query = query.where(VersionRow.digest >= prefix, VersionRow.digest < prefix + "g")
-            rows = tx.exec(query.limit(2)).all()
-            if len(rows) > 1:
-                raise Conflict(f"{line.name} has several versions that begin with {prefix}; give more digits")
-            return _stored(rows[0]) if rows else None
-    row = tx.exec(query.limit(1)).first()
-    return _stored(row) if row else None
-
-
 def manifest(tx: Transaction, digest: Digest) -> Manifest:
     """The manifest of a revision that some version has."""
     return Manifest.parse(tx.exec(select(RevisionRow.manifest).where(RevisionRow.digest == digest.hex)).one())
 
 
-def info(tx: Transaction, stored: Stored) -> VersionInfo:
-    return by_keys(tx, [stored.key])[0]
-
-
 def detail(tx: Transaction, stored: Stored) -> VersionDetail:
     row = tx.get_one(VersionDetailRow, stored.key)
     return VersionDetail(
-        version=info(tx, stored),
+        version=by_keys(tx, [stored.key])[0],
         manifest=manifest(tx, stored.digest),
         spec=unpacked(Spec, row.spec),
         report=unpacked(Report, row.report),
@@ -186,52 +151,12 @@ def count_download(tx: Transaction, stored: Stored) -> None:
     )
 
 
-def by_keys(tx: Transaction, keys: Sequence[int]) -> tuple[VersionInfo, ...]:
-    """Versions in the order of `keys`, in a fixed number of queries."""
-    query = select(VersionRow, AdapterRow.name).join(AdapterRow).where(col(VersionRow.id).in_(keys))
-    found = {row.id: (row, name) for row, name in tx.exec(query)}
-    aliases: dict[int, list[str]] = defaultdict(list)
-    pairs = select(AliasRow.version_id, AliasRow.alias).where(col(AliasRow.version_id).in_(keys))
-    for key, alias in tx.exec(pairs.order_by(AliasRow.alias)):
-        aliases[key or 0].append(alias)
-    metrics: dict[int, dict[str, float]] = defaultdict(dict)
-    newest = select(MetricSummaryRow).where(col(MetricSummaryRow.version_id).in_(keys))
-    for summary in tx.exec(newest.order_by(MetricSummaryRow.metric)):
-        metrics[summary.version_id][summary.metric] = summary.newest
-    return tuple(_info(*found[key], aliases[key], metrics[key]) for key in keys)
-
-
-def _info(row: VersionRow, name: str, aliases: Iterable[str], metrics: dict[str, float]) -> VersionInfo:
-    return VersionInfo(
-        name=AdapterName.parse(name),
-        number=row.number,
-        digest=Digest(row.digest),
-        state=cast(State, row.state),
-        created_at=row.created_at,
-        created_by=row.created_by,
-        method=row.method,
-        rank=row.rank,
-        targets=unlisted(row.targets),
-        traits=unlisted(row.traits),
-        parameters=row.parameters,
-        size=row.size,
-        weights=Digest(row.weights),
-        base_id=Digest(row.base_id) if row.base_id else None,
-        base_name=row.base_name,
-        base_status=cast(BaseStatus, row.base_status),
-        aliases=tuple(aliases),
-        metrics=metrics,
-        findings=row.findings,
-        downloads=row.downloads,
-    )
-
-
 def _base_terms(verdict: Verdict) -> list[tuple[str, str]]:
     names = [verdict.base_name] if verdict.base_name else []
     ids = [str(verdict.base_id)] if verdict.base_id else []
     return [("base", text) for text in names + ids]
 
 
-def _stored(row: VersionRow) -> Stored:
+def stored_of(row: VersionRow | Columns) -> Stored:
     assert row.id is not None
     return Stored(row.id, row.number, Digest(row.digest), cast(State, row.state))

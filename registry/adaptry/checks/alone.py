@@ -6,19 +6,21 @@ Mostly the things that load without an error and then do something else than wha
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from adaptry.adapter.config import AdapterConfig
+from adaptry.adapter.fields import LORA_FIELDS
 from adaptry.adapter.header import FLOATS
 from adaptry.adapter.patterns import compile_suffix, first_match
 from adaptry.adapter.spec import ModuleSpec, Spec
 from adaptry.adapter.view import Adapter
 from adaptry.checks.codes import finding
-from adaptry.checks.wording import counted, folded, shortened
+from adaptry.checks.wording import counted, folded, shortened, verb
 from adaptry.errors import InvalidConfig
 from adaptry.methods import METHODS
 from adaptry.methods.extras import PREFIX
 from adaptry.methods.lora import scale_of
+from adaptry.methods.lora_config import refused_patterns
 from adaptry.report import Finding
 
 _TASKS = frozenset(
@@ -46,7 +48,11 @@ def check_alone(adapter: Adapter) -> Iterator[Finding]:
     spec = adapter.spec
     yield from _config(adapter.config, spec)
     if "not_described" in spec.traits:
-        reason = f"the rules of {spec.method} are not known here; its {counted(len(adapter.tensors), 'tensor')} were only counted"
+        count = len(adapter.tensors)
+        reason = (
+            f"the rules of {spec.method} are not known here; its {counted(count, 'tensor')} "
+            f"{verb(count, 'was', 'were')} only counted"
+        )
         yield finding("method_not_described", reason)
         return
     yield from _keys(adapter)
@@ -73,6 +79,9 @@ def _config(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
         missing.append("target_modules")
     if missing:
         yield finding("config_incomplete", f"adapter_config.json has no {', '.join(missing)}")
+    unknown = sorted(set(config.fields) - LORA_FIELDS) if spec.method == "lora" else []
+    if unknown:
+        yield finding("config_unknown", f"adapter_config.json has {shortened(_printable(unknown))}", unknown)
     targets = config.fields.get("target_modules")
     if isinstance(targets, str) and config.fields.get("layers_to_transform") is not None:
         yield finding(
@@ -88,6 +97,10 @@ def _config(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
         )
 
 
+def _printable(names: Iterable[str]) -> list[str]:
+    return [ascii(name[:60]) for name in names]
+
+
 def _keys(adapter: Adapter) -> Iterator[Finding]:
     spec = adapter.spec
     if _is_empty(adapter):
@@ -96,7 +109,7 @@ def _keys(adapter: Adapter) -> Iterator[Finding]:
             return
         yield finding(
             "no_effect",
-            f"none of its {counted(len(adapter.tensors), 'tensor')} is used: {_why_dropped(spec.unclaimed)}",
+            f"no tensor is used ({len(adapter.tensors):,} in the file): {_why_dropped(spec.unclaimed)}",
             spec.unclaimed,
         )
         return
@@ -149,13 +162,13 @@ def _why_dropped(names: tuple[str, ...] | list[str]) -> str:
 
 def _ranks(adapter: Adapter) -> Iterator[Finding]:
     config = adapter.config
-    if "bdlora" in adapter.spec.traits:  # one factor is stored in blocks: its width is not the rank
+    # BD-LoRA stores one factor in blocks: its width is not the rank.
+    if not {"bdlora", "pattern_refused"}.isdisjoint(adapter.spec.traits):
         return
     wrong: dict[str, list[str]] = {}
     for module in adapter.spec.modules:
         up = adapter.tensors[module.tensors.get("B") or module.tensors["embedding_B"]].shape
-        name = module.path.replace(".base_layer", "")
-        _, _, said = scale_of(config, name)
+        _, _, said = scale_of(config, module.name)
         is_said = module.rank % said == 0 if module.kind == "parameter" else module.rank == said
         if up[1] != module.rank:
             reason = f"A has rank {module.rank} and B has rank {up[1]}"
@@ -183,6 +196,9 @@ def _said_ranks(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
 
 
 def _scales(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
+    if refused := refused_patterns(config):
+        yield finding("scale_unknown", shortened(refused, 2))
+        return
     silent = [module.path for module in spec.modules if module.scale == 0]
     if silent:
         yield finding("scale_zero", f"lora_alpha is 0 for {shortened(folded(silent))}", silent)
@@ -200,8 +216,7 @@ def _scales(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
 
 
 def _matching(patterns: Mapping[str, object], module: ModuleSpec) -> set[str]:
-    name = module.path.replace(".base_layer", "")
-    return {str(value) for pattern, value in patterns.items() if compile_suffix(pattern).match(name)}
+    return {str(value) for pattern, value in patterns.items() if compile_suffix(pattern).match(module.name)}
 
 
 def _integers(adapter: Adapter) -> Iterator[Finding]:
@@ -230,7 +245,11 @@ def _without_tensors(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
     paths = [module.path.replace(".base_layer", "") for module in spec.modules]
     paths += [extra.target.rpartition(".")[0] for extra in spec.extras]
     if isinstance(targets, list):
-        idle = [name for name in targets if not any(f".{path}".endswith(f".{name}") for path in paths)]
+        idle = [
+            name
+            for name in targets
+            if not any(f".{path}".endswith(f".{name}") for path in paths) and not _is_excluded(name, config)
+        ]
         if idle:
             yield finding(
                 "targets_without_tensors",
@@ -250,6 +269,16 @@ def _without_tensors(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
             f"modules_to_save lists {shortened(saved)}, and none is in the file",
             saved,
         )
+
+
+def _is_excluded(target: str, config: AdapterConfig) -> bool:
+    """Whether exclude_modules may be why a target has no tensors; a pattern speaks of whole names, so it always may."""
+    excluded = config.fields.get("exclude_modules")
+    if isinstance(excluded, list):
+        return any(
+            f".{target}".endswith(f".{name}") or f".{name}".endswith(f".{target}") for name in excluded
+        )
+    return isinstance(excluded, str)
 
 
 def _traits(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:

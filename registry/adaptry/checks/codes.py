@@ -65,6 +65,11 @@ CODES: Mapping[str, Code] = {
         "A pattern in the config could take for ever to match, or is none; what it selects was not checked.",
         "write the module names as a list",
     ),
+    "scale_unknown": Code(
+        "blocks",
+        "rank_pattern or alpha_pattern has a pattern that could take for ever to match, or is none, so ranks and scales are unknown.",
+        "write the module names themselves as its keys",
+    ),
     "integer_weights": Code(
         "blocks",
         "Factors or saved weights are integers: PEFT casts them without a word, and the result means nothing.",
@@ -74,6 +79,11 @@ CODES: Mapping[str, Code] = {
         "warns",
         "Fields are missing from the config: PEFT puts its defaults in their place, engines refuse to load.",
         "add them to adapter_config.json as they were in the training run",
+    ),
+    "config_unknown": Code(
+        "warns",
+        "The config has fields that PEFT does not know and drops: a misspelt one is as if it were not there.",
+        "correct the spelling, or remove them from adapter_config.json",
     ),
     "layers_need_a_list": Code(
         "warns",
@@ -157,9 +167,14 @@ CODES: Mapping[str, Code] = {
         "check it against the base it was trained on",
     ),
     "experts_layout": Code(
-        "blocks",
-        "The adapter has a layer's experts fused and the base stores them one by one, or the reverse.",
-        "save the adapter again with the transformers version that loads this base",
+        "warns",
+        "The adapter has a layer's experts fused and the base stores them one by one, in a way that is not known here, or the reverse.",
+        "test it on its base before it is served: loaders that do not convert it drop those tensors",
+    ),
+    "module_renamed": Code(
+        "warns",
+        "transformers renames or fuses this family's weights as it loads them, so modules could not be looked up; weights of their width are there.",
+        "test it on its base before it is served; merging it is refused",
     ),
     "extra_missing": Code(
         "blocks",
@@ -223,7 +238,7 @@ CODES: Mapping[str, Code] = {
         "go back to a checkpoint from before the training diverged; in float16, train with a smaller scale",
     ),
     "untrained": Code(
-        "blocks",
+        "warns",
         "Every B factor is zero: the adapter is as it was before training and changes nothing.",
         "push the trained adapter; under DeepSpeed or FSDP, gather the weights before saving",
     ),

@@ -14,9 +14,11 @@ from adaptry.adapter.config import AdapterConfig
 from adaptry.adapter.patterns import check_pattern
 from adaptry.adapter.view import Adapter
 from adaptry.checks.codes import finding
-from adaptry.checks.wording import counted, folded, layer_of, ranges, shortened
+from adaptry.checks.wording import counted, folded, ranges, shortened, verb
 from adaptry.errors import InvalidConfig
 from adaptry.fingerprint import BaseRecord
+from adaptry.loading import loaded
+from adaptry.naming import layer_of
 from adaptry.placing import Placement
 from adaptry.report import Finding
 
@@ -28,13 +30,13 @@ def check_coverage(adapter: Adapter, base: BaseRecord, placement: Placement) -> 
     is_meant = _targeting(adapter.config)
     if is_meant is None:
         return
-    adapted = {placed.tensor for placed in placement.placed}
-    replaced = {placed.tensor for placed in placement.extras}
+    weights = [placed.weight for placed in placement.placed] + [placed.weight for placed in placement.extras]
+    taken = {part for weight in weights for part in weight.parts}
     in_memory = _renaming(placement)
     idle = [
-        in_memory(name.removesuffix(".weight"))
-        for name, tensor in base.tensors.items()
-        if name.endswith(".weight") and len(tensor.shape) > 1 and name not in adapted | replaced
+        in_memory(tensor.name.removesuffix(".weight"))
+        for tensor in loaded(base.tensors, str(base.facts.get("model_type") or ""))
+        if tensor.name.endswith(".weight") and len(tensor.shape) > 1 and taken.isdisjoint(tensor.parts)
     ]
     idle = [name for name in idle if is_meant(name)]
     if idle:
@@ -42,7 +44,7 @@ def check_coverage(adapter: Adapter, base: BaseRecord, placement: Placement) -> 
         where = f", in layers {ranges(layers)}" if layers else ""
         yield finding(
             "layers_uncovered",
-            f"{counted(len(idle), 'targeted module')} have no tensors: {shortened(folded(idle))}{where}",
+            f"{counted(len(idle), 'targeted module')} {verb(len(idle), 'has', 'have')} no tensors: {shortened(folded(idle))}{where}",
             idle,
         )
 
@@ -68,9 +70,12 @@ def _targeting(config: AdapterConfig) -> Callable[[str], bool] | None:
 
 
 def _renaming(placement: Placement) -> Callable[[str], str]:
-    """From names on disk to those in memory: by the prefix in which the placed modules' names differ."""
+    """From the base's names to the adapter's: by the prefix in which the placed modules' names differ."""
     for placed in placement.placed:
-        disk, memory = placed.tensor.removesuffix(".weight"), placed.module.path.replace(".base_layer", "")
+        disk, memory = (
+            placed.weight.name.removesuffix(".weight"),
+            placed.module.path.replace(".base_layer", ""),
+        )
         if placed.tied or disk == memory:
             continue
         if memory.endswith(f".{disk}"):

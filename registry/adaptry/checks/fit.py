@@ -13,11 +13,13 @@ from adaptry.adapter.formats import PEFT
 from adaptry.adapter.spec import ExtraWeight
 from adaptry.adapter.view import Adapter
 from adaptry.checks.codes import finding
-from adaptry.checks.wording import counted, folded, layer_of, ranges, shortened
+from adaptry.checks.wording import counted, folded, ranges, shortened
 from adaptry.fingerprint import BaseRecord
+from adaptry.lookup import WhyMissing
 from adaptry.methods import METHODS
-from adaptry.naming import INPUT_EMBEDDINGS
-from adaptry.placing import Placed, Placement, WhyMissing
+from adaptry.methods.lora import scale_of
+from adaptry.naming import INPUT_EMBEDDINGS, layer_of
+from adaptry.placing import Placed, Placement
 from adaptry.report import Finding
 
 _CODES: Mapping[WhyMissing, str] = {
@@ -25,6 +27,7 @@ _CODES: Mapping[WhyMissing, str] = {
     "ambiguous": "module_ambiguous",
     "experts": "experts_layout",
     "quantised": "base_quantised",
+    "renamed": "module_renamed",
     "renumbered": "layers_renumbered",
 }
 
@@ -40,8 +43,8 @@ def check_fit(adapter: Adapter, base: BaseRecord, placement: Placement) -> Itera
     yield from _shapes(adapter, placement, base)
     yield from _blocks(placement, base)
     yield from _missing_extras(placement)
-    yield from _extra_shapes(placement, base)
-    yield from _tokens(adapter, placement, base)
+    yield from _extra_shapes(placement)
+    yield from _tokens(adapter, placement)
     yield from _biases(placement, base)
     yield from _tied(placement)
 
@@ -87,8 +90,13 @@ def _shapes(adapter: Adapter, placement: Placement, base: BaseRecord) -> Iterato
         if tensor.dtype in ("I8", "U8", "I32"):
             quantised.append(placed.module.path)
             continue
-        shape = grown.get(placed.tensor, tensor.shape)
-        if reason := misfit(placed, shape) or _misfit_by_method(adapter, placed, shape):
+        shape = grown.get(placed.tensor, placed.weight.shape)
+        reason = (
+            misfit(placed, shape)
+            or _other_experts(adapter, placed)
+            or _misfit_by_method(adapter, placed, shape)
+        )
+        if reason:
             name = placed.module.path.rpartition(".")[2]
             wrong.setdefault(f"{name} {reason}", []).append(placed.module.path)
     if wrong:
@@ -101,6 +109,18 @@ def _shapes(adapter: Adapter, placement: Placement, base: BaseRecord) -> Iterato
         yield finding(
             "base_quantised", f"{shortened(folded(quantised))}: quantised in the base ({method})", quantised
         )
+
+
+def _other_experts(adapter: Adapter, placed: Placed) -> str | None:
+    """Factors of all experts lie side by side, so their width tells for how many experts they are."""
+    if placed.orientation != "parameter" or (placed.expert is None and len(placed.weight.shape) != 3):
+        return None
+    there = placed.expert.count if placed.expert else placed.weight.shape[0]
+    _, _, rank = scale_of(adapter.config, placed.expert.parameter if placed.expert else placed.module.name)
+    experts = placed.module.rank // rank
+    if experts == there:
+        return None
+    return f"is for {counted(experts, 'expert')} and this base has {there:,}"
 
 
 def misfit(placed: Placed, shape: tuple[int, ...]) -> str | None:
@@ -166,9 +186,9 @@ def _missing_extras(placement: Placement) -> Iterator[Finding]:
         yield finding("extra_missing", f"the base has no {shortened(folded(others))}", others)
 
 
-def _extra_shapes(placement: Placement, base: BaseRecord) -> Iterator[Finding]:
+def _extra_shapes(placement: Placement) -> Iterator[Finding]:
     for placed in placement.extras:
-        extra, shape = placed.extra, base.tensors[placed.tensor].shape
+        extra, shape = placed.extra, placed.weight.shape
         if extra.kind == "token_rows" or extra.shape == shape:
             continue
         if _is_embedding(extra) and extra.shape[1:] == shape[1:] and extra.shape[0] > shape[0]:
@@ -189,14 +209,14 @@ def _is_embedding(extra: ExtraWeight) -> bool:
     return extra.kind == "saved_embedding" or extra.target.split(".")[-2] in (*INPUT_EMBEDDINGS, "lm_head")
 
 
-def _tokens(adapter: Adapter, placement: Placement, base: BaseRecord) -> Iterator[Finding]:
+def _tokens(adapter: Adapter, placement: Placement) -> Iterator[Finding]:
     """Trained token rows must be rows of the base's embedding, and as wide as it."""
     rows = [placed for placed in placement.extras if placed.extra.kind == "token_rows"]
     fields = adapter.config.fields
     indices = fields.get("trainable_token_indices", fields.get("token_indices"))
     largest = max(_indices(indices), default=-1)
     for placed in rows:
-        height, *width = base.tensors[placed.tensor].shape
+        height, *width = placed.weight.shape
         if largest >= height:
             yield finding(
                 "token_outside_vocabulary",

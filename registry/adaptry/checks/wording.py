@@ -11,6 +11,11 @@ from collections.abc import Iterable, Sequence
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
+def verb(number: int, one: str, many: str) -> str:
+    """`was` for 1, `were` for others."""
+    return one if number == 1 else many
+
+
 def counted(number: int, noun: str) -> str:
     """`1 module`, `30 modules`."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
@@ -25,12 +30,6 @@ def shortened(names: Sequence[str], shown: int = 3) -> str:
 def folded(names: Iterable[str]) -> list[str]:
     """The names with their layer numbers as N, each once: `model.layers.N.self_attn.q_proj`."""
     return list(dict.fromkeys(_NUMBER.sub("N", name) for name in names))
-
-
-def layer_of(name: str) -> int | None:
-    """The layer a module is in: the first number in its path."""
-    found = _NUMBER.search(name)
-    return int(found[0]) if found else None
 
 
 def ranges(numbers: Iterable[int]) -> str:

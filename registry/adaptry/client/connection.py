@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import quote, urlencode
 
 import urllib3
@@ -27,6 +27,8 @@ CONNECT_SECONDS = 10.0
 READ_SECONDS = 60.0
 VERIFY_SECONDS = 900.0
 """How long a server may be silent while it verifies or admits what was uploaded."""
+_SENT_AT_ONCE = 128 << 10
+"""urllib3 copies a piece to frame it; one of this size stays in the processor's cache, four times as fast as 1 MiB."""
 
 _REPEATED = urllib3.Retry(
     total=4,
@@ -140,7 +142,7 @@ class Connection:
         self,
         method: str,
         path: str,
-        body: bytes | Iterable[bytes] | None,
+        body: bytes | Iterable[memoryview] | None,
         headers: Mapping[str, str] | None,
         *,
         again: bool,
@@ -161,7 +163,7 @@ class Connection:
             response = self.pool.request(
                 method,
                 self.url + path,
-                body=body,
+                body=cast(Iterable[bytes], body),  # any buffer will do
                 headers=sent,
                 retries=_REPEATED if again else _ONCE,
                 timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=patience),
@@ -208,11 +210,12 @@ class _Source:
         self.chunks = chunks
         self.failure: Exception | None = None
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[memoryview]:
         try:
             for chunk in self.chunks:
-                if chunk:  # an empty chunk would end the body
-                    yield chunk
+                whole = memoryview(chunk)
+                for at in range(0, len(whole), _SENT_AT_ONCE):  # never an empty one: it would end the body
+                    yield whole[at : at + _SENT_AT_ONCE]
         except Exception as error:  # noqa: BLE001  whatever it is, `send` raises it once the request has ended
             self.failure = error
 

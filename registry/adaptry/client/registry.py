@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -97,7 +98,7 @@ class HttpRegistry(Registry):
 
     def create_adapter(self, name: AdapterName, edit: AdapterEdit) -> AdapterInfo:
         body = {"name": str(name), **_given(edit)}
-        return self._server.ask(_ADAPTER, "POST", path_of("adapters"), body=body)
+        return self._server.ask(_ADAPTER, "POST", path_of("adapters"), body=body, headers=_key(), again=True)
 
     def adapter(self, name: AdapterName) -> AdapterInfo:
         return self._server.ask(_ADAPTER, "GET", _path(name))
@@ -197,7 +198,8 @@ class HttpRegistry(Registry):
     # Metrics
 
     def log_metrics(self, ref: Ref, metrics: Mapping[str, float]) -> None:
-        self._server.tell("POST", _version_path(ref, "metrics"), body={"metrics": dict(metrics)})
+        body = {"metrics": dict(metrics)}
+        self._server.tell("POST", _version_path(ref, "metrics"), body=body, headers=_key(), again=True)
 
     def metrics(self, ref: Ref) -> tuple[MetricInfo, ...]:
         return self._server.ask(_METRICS, "GET", _version_path(ref, "metrics"))
@@ -239,6 +241,11 @@ def _path(owner: Owner, *parts: str) -> str:
 
 def _version_path(ref: Ref, *parts: str) -> str:
     return _path(ref.name, "versions", format_selector(ref.selector), *parts)
+
+
+def _key() -> dict[str, str]:
+    """A key of its own for a call, which may then be repeated: the server does it once."""
+    return {wire.KEY_HEADER: secrets.token_hex(16)}
 
 
 def _given(edit: AdapterEdit) -> dict[str, object]:

@@ -47,12 +47,9 @@ def fingerprint(checkpoint: Checkpoint) -> BaseRecord:
         name: TensorShape(dtype=checkpoint.tensors[name].dtype, shape=checkpoint.tensors[name].shape)
         for name in sorted(weights)
     }
-    architecture = Digest.of(
-        canonical(sorted((plain[name], list(tensor.shape)) for name, tensor in tensors.items()))
-    )
     return BaseRecord(
-        id=_id(architecture, facts, tensors, sketches, plain),
-        architecture=architecture,
+        id=_id(facts, tensors, sketches),
+        architecture=_architecture(tensors),
         facts=facts,
         tensors=tensors,
         sketches=sketches,
@@ -60,16 +57,32 @@ def fingerprint(checkpoint: Checkpoint) -> BaseRecord:
     )
 
 
+def check_identity(record: BaseRecord) -> None:
+    """Raises `Invalid` for a record that is not named by its own contents, so that nobody can pass one off as another's."""
+    if record.sketches.keys() != record.tensors.keys():
+        raise Invalid(
+            "the base's record has not one sketch for each tensor; `adaptry base add` makes whole ones"
+        )
+    found = _id(record.facts, record.tensors, record.sketches)
+    if found != record.id or _architecture(record.tensors) != record.architecture:
+        raise Invalid(
+            f"the base's record says its id is {record.id.brief} and its contents make {found.brief}: it was changed, or "
+            "made by another version; run `adaptry base add` with this one"
+        )
+
+
+def _architecture(tensors: Mapping[str, TensorShape]) -> Digest:
+    plain = normalised(tensors)
+    return Digest.of(canonical(sorted((plain[name], list(tensor.shape)) for name, tensor in tensors.items())))
+
+
 def _id(
-    architecture: Digest,
-    facts: Mapping[str, Any],
-    tensors: Mapping[str, TensorShape],
-    sketches: Mapping[str, Sketch],
-    plain: Mapping[str, str],
+    facts: Mapping[str, Any], tensors: Mapping[str, TensorShape], sketches: Mapping[str, Sketch]
 ) -> Digest:
+    plain = normalised(tensors)
     document = {
         "scheme": SCHEME,
-        "architecture": str(architecture),
+        "architecture": str(_architecture(tensors)),
         "config": identity_facts(facts),
         "dtypes": {plain[name]: tensor.dtype for name, tensor in tensors.items()},
         "sketches": {plain[name]: found.samples for name, found in sketches.items()},

@@ -12,6 +12,7 @@ from adaptry.local.adapters import Adapters
 from adaptry.local.aliases import Aliases
 from adaptry.local.bases import Bases
 from adaptry.local.metrics import Metrics
+from adaptry.local.once import Once
 from adaptry.local.revisions import Revisions
 from adaptry.local.uploads import Uploads
 from adaptry.local.versions import Versions
@@ -22,12 +23,14 @@ __all__ = ["LocalRegistry"]
 class LocalRegistry(Adapters, Uploads, Revisions, Versions, Aliases, Metrics, Bases):
     """`LocalRegistry(catalog, blobs, identity)`; each parent is the part of the interface it is named for."""
 
-    def on_behalf_of(self, identity: Identity) -> LocalRegistry:
-        """The same registry for someone else; costs nothing, so a server makes one per request."""
+    def on_behalf_of(self, identity: Identity, once: Once | None = None) -> LocalRegistry:
+        """The same registry for someone else, and perhaps for one request; costs nothing, so a server makes one each time."""
         return LocalRegistry(
             self.catalog,
             self.blobs,
             identity,
             require_known_base=self.require_known_base,
             clock=self.clock,
+            weighing=self.weighing,
+            once=once,
         )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pydantic import TypeAdapter
+
 from adaptry.catalog import adapters, aliases, cursors, events
+from adaptry.catalog.database import Transaction
 from adaptry.catalog.sight import sight_of
 from adaptry.errors import Conflict, Denied
 from adaptry.identity import require_write
@@ -10,27 +13,32 @@ from adaptry.local.ground import Ground
 from adaptry.records import AdapterEdit, AdapterInfo, Event, Page
 from adaptry.refs import AdapterName
 
+_INFO = TypeAdapter(AdapterInfo)
+
 
 class Adapters(Ground):
     """`create_adapter` to `delete_adapter`, and `history`."""
 
     def create_adapter(self, name: AdapterName, edit: AdapterEdit) -> AdapterInfo:
-        now = self.clock()
         with self.catalog.write() as tx:
             taken = adapters.find(tx, name)
             require_write(self.identity, name, taken.visibility if taken else None)
-            if taken:
-                raise Conflict(f"{name} is taken; choose another name, or push to it")
-            line = adapters.create(tx, name, edit, now)
-            events.record(
-                tx,
-                "adapter.created",
-                at=now,
-                by=self.identity.name,
-                line=line,
-                detail={"visibility": line.visibility},
-            )
-            return adapters.info(tx, line)
+            return self.once(tx, _INFO, lambda: self._create(tx, name, edit))
+
+    def _create(self, tx: Transaction, name: AdapterName, edit: AdapterEdit) -> AdapterInfo:
+        now = self.clock()
+        if adapters.find(tx, name):
+            raise Conflict(f"{name} is taken; choose another name, or push to it")
+        line = adapters.create(tx, name, edit, now)
+        events.record(
+            tx,
+            "adapter.created",
+            at=now,
+            by=self.identity.name,
+            line=line,
+            detail={"visibility": line.visibility},
+        )
+        return adapters.info(tx, line)
 
     def adapter(self, name: AdapterName) -> AdapterInfo:
         with self.catalog.read() as tx:

@@ -50,10 +50,10 @@ def weights_digest(catalog: Catalog, manifest: Manifest, adapter: Adapter) -> Di
 def find_base(tx: Transaction, manifest: Manifest, written: str | None) -> Known:
     """The base a revision means: by id if it claims one, else by the name it claims or its config has `written`.
 
-    An id that is unknown stays a claim."""
+    An id that is unknown stays a claim, and what the config says beside it is no name for it."""
     claim = manifest.base
     claimed_id = claim.id if claim else None
-    claimed_name = (claim.name if claim else None) or written
+    claimed_name = claim.name if claim and (claim.name or claim.id) else written
     key = str(claimed_id) if claimed_id else claimed_name
     found = bases.find(tx, key) if key else []
     if len(found) != 1:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from pydantic import TypeAdapter
+
 from adaptry.catalog import aliases, events
 from adaptry.catalog.adapters import Line
 from adaptry.catalog.aliases import Pointing
 from adaptry.catalog.database import Transaction
-from adaptry.catalog.versions import Stored
+from adaptry.catalog.versions import Stored, stored_of
 from adaptry.digest import Digest
 from adaptry.errors import Conflict, NotFound
 from adaptry.lifecycle import may_point
 from adaptry.local.ground import Ground
 from adaptry.records import AliasInfo
 from adaptry.refs import AdapterName, ByDigest, Ref, parse_alias
+
+_INFO = TypeAdapter(AliasInfo)
 
 
 class Aliases(Ground):
@@ -28,10 +32,13 @@ class Aliases(Ground):
         parse_alias(alias)
         with self.catalog.write() as tx:
             line = self.writable(tx, name)
-            target = self.stored(tx, line, Ref(name, ByDigest(to.hex)))
-            found = aliases.find(tx, line, alias)
-            _require_seen(name, alias, found, was)
-            return point_alias(tx, line, alias, target, found, self.clock(), self.identity.name)
+            target = stored_of(self.meant(tx, Ref(name, ByDigest(to.hex))))
+            return self.once(tx, _INFO, lambda: self._move(tx, line, alias, target, was))
+
+    def _move(self, tx: Transaction, line: Line, alias: str, to: Stored, was: int | None) -> AliasInfo:
+        found = aliases.find(tx, line, alias)
+        _require_seen(line.name, alias, found, was)
+        return point_alias(tx, line, alias, to, found, self.clock(), self.identity.name)
 
     def remove_alias(self, name: AdapterName, alias: str, was: int) -> None:
         now = self.clock()

@@ -13,11 +13,13 @@ from adaptry.catalog.sight import sight_of
 from adaptry.digest import Digest
 from adaptry.errors import Conflict, Invalid, NotFound
 from adaptry.fingerprint import BaseRecord
+from adaptry.fingerprinting.identify import check_identity
 from adaptry.local.admission import find_base, judge, open_stored
 from adaptry.local.ground import Ground
 from adaptry.local.versions import check_start
 from adaptry.manifest import FileEntry
 from adaptry.records import BaseInfo, Page
+from adaptry.refs import parse_base_name
 
 _BATCH = 50
 _MOST_NAMES = 16
@@ -29,6 +31,7 @@ class Bases(Ground):
     def put_base(self, record: BaseRecord, names: tuple[str, ...] = ()) -> BaseInfo:
         self.require_base_writing()
         _check_names(names)
+        check_identity(record)
         now, by = self.clock(), self.identity.name
         with self.catalog.write() as tx:
             before = bases.record(tx, record.id)
@@ -149,11 +152,9 @@ def _check_names(names: tuple[str, ...]) -> None:
     if len(names) > _MOST_NAMES:
         raise Invalid(f"a base is given at most {_MOST_NAMES} names at once")
     for name in names:
-        is_id = name.startswith("sha256:") or (len(name) >= 12 and set(name) <= set("0123456789abcdef"))
-        if not 1 <= len(name) <= 512 or not name.isprintable() or name != name.strip() or is_id:
-            raise Invalid(
-                f"not a name for a base: {name[:80]!a} (printable, at most 512 characters, not an id; such as org/model)"
-            )
+        parse_base_name(name)
+        if len(name) >= 12 and set(name) <= set("0123456789abcdef"):
+            raise Invalid(f"not a name for a base: {name[:80]!a} looks like the beginning of an id")
 
 
 def _merged(known: BaseRecord, new: BaseRecord) -> BaseRecord:

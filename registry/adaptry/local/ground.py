@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from pydantic import TypeAdapter
+
 from adaptry.blobs import BlobStore
-from adaptry.catalog import adapters, versions
+from adaptry.catalog import adapters
 from adaptry.catalog.adapters import Line
 from adaptry.catalog.database import Catalog, Transaction
-from adaptry.catalog.versions import Stored
+from adaptry.catalog.resolving import resolve
+from adaptry.catalog.showing import Columns
 from adaptry.errors import Denied, NotFound
 from adaptry.identity import LOCAL, Identity, require_read, require_write
-from adaptry.refs import AdapterName, Ref
+from adaptry.local.once import Answer, Once
+from adaptry.local.weighing import Weighing
+from adaptry.refs import AdapterName, Latest, Ref
 from adaptry.registry import Registry
 
 
@@ -31,24 +36,46 @@ class Ground(Registry):
         *,
         require_known_base: bool = False,
         clock: Callable[[], datetime] = utc_now,
+        weighing: Weighing | None = None,
+        once: Once | None = None,
     ) -> None:
-        """With `require_known_base`, a push whose base is not registered is refused, not admitted as declared."""
+        """With `require_known_base`, a push whose base is not registered is refused, not admitted as declared.
+
+        With `once`, what is created is created once for its key.
+        """
         self.catalog = catalog
         self.blobs = blobs
         self.identity = identity
         self.require_known_base = require_known_base
         self.clock = clock
+        self.weighing = weighing or Weighing()
+        self._once = once
 
     def close(self) -> None:
         self.catalog.close()
 
+    def once(self, tx: Transaction, kind: TypeAdapter[Answer], action: Callable[[], Answer]) -> Answer:
+        """What `action` answers; where the caller asked for this before, what it answered then."""
+        if self._once is None:
+            return action()
+        return self._once.do(tx, self.identity.name, self.clock(), kind, action)
+
     def readable(self, tx: Transaction, name: AdapterName) -> Line:
         """The adapter, if it is there and may be read. Raises `NotFound`, with the same words for both."""
-        line = adapters.find(tx, name)
-        if line is None:
-            raise NotFound(f"no adapter {name}")
-        require_read(self.identity, name, line.visibility)
-        return line
+        return self._seen(name, adapters.find(tx, name))
+
+    def meant(self, tx: Transaction, ref: Ref) -> Columns:
+        """The version a ref means, if it may be read. Raises `NotFound`, `Conflict` (ambiguous)."""
+        meaning = resolve(tx, ref)
+        self._seen(ref.name, meaning.line if meaning else None)
+        found = meaning.version(ref.selector) if meaning else None
+        if found is None:
+            if isinstance(ref.selector, Latest):
+                raise NotFound(
+                    f"{ref.name} has no active version; `adaptry history {ref.name}` shows what there was"
+                )
+            raise NotFound(f"no version {ref}; `adaptry history {ref.name}` shows what there is and was")
+        return found
 
     def writable(self, tx: Transaction, name: AdapterName) -> Line:
         """Raises `NotFound`, or `Denied` to who may only read it."""
@@ -56,12 +83,11 @@ class Ground(Registry):
         require_write(self.identity, name, line.visibility)
         return line
 
-    def stored(self, tx: Transaction, line: Line, ref: Ref) -> Stored:
-        """The version a ref means. Raises `NotFound`, `Conflict` (ambiguous)."""
-        found = versions.find(tx, line, ref.selector)
-        if found is None:
-            raise NotFound(f"no version {ref}; `adaptry history {ref.name}` shows what there is and was")
-        return found
+    def _seen(self, name: AdapterName, line: Line | None) -> Line:
+        if line is None:
+            raise NotFound(f"no adapter {name}")
+        require_read(self.identity, name, line.visibility)
+        return line
 
     def require_bases(self) -> None:
         """Bases belong to no namespace: whoever holds one may read them. Raises `NotFound`."""

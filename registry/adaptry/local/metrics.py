@@ -6,8 +6,13 @@ import math
 import re
 from collections.abc import Mapping
 
+from pydantic import TypeAdapter
+
 from adaptry.catalog import events
+from adaptry.catalog.adapters import Line
+from adaptry.catalog.database import Transaction
 from adaptry.catalog.metrics import append, history
+from adaptry.catalog.versions import Stored, stored_of
 from adaptry.errors import Invalid
 from adaptry.local.ground import Ground
 from adaptry.records import MetricInfo
@@ -15,6 +20,7 @@ from adaptry.refs import Ref
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,63}")
 _MOST_AT_ONCE = 64
+_NOTHING = TypeAdapter(None)
 
 
 class Metrics(Ground):
@@ -22,24 +28,19 @@ class Metrics(Ground):
 
     def log_metrics(self, ref: Ref, metrics: Mapping[str, float]) -> None:
         check_metrics(metrics)
-        now = self.clock()
         with self.catalog.write() as tx:
             line = self.writable(tx, ref.name)
-            stored = self.stored(tx, line, ref)
-            append(tx, stored, metrics, now, self.identity.name)
-            events.record(
-                tx,
-                "metrics.logged",
-                at=now,
-                by=self.identity.name,
-                line=line,
-                number=stored.number,
-                detail=metrics,
-            )
+            stored = stored_of(self.meant(tx, ref))
+            self.once(tx, _NOTHING, lambda: self._log(tx, line, stored, metrics))
+
+    def _log(self, tx: Transaction, line: Line, stored: Stored, metrics: Mapping[str, float]) -> None:
+        now, by = self.clock(), self.identity.name
+        append(tx, stored, metrics, now, by)
+        events.record(tx, "metrics.logged", at=now, by=by, line=line, number=stored.number, detail=metrics)
 
     def metrics(self, ref: Ref) -> tuple[MetricInfo, ...]:
         with self.catalog.read() as tx:
-            return history(tx, self.stored(tx, self.readable(tx, ref.name), ref))
+            return history(tx, stored_of(self.meant(tx, ref)))
 
 
 def check_metrics(values: Mapping[str, float]) -> None:

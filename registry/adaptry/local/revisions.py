@@ -6,10 +6,13 @@ meanwhile (the base, the files, the same revision pushed by someone else) is loo
 
 from __future__ import annotations
 
+from pydantic import TypeAdapter
+
 from adaptry.adapter.formats import format_of
 from adaptry.catalog import adapters, aliases, bases, events, files, metrics, versions
 from adaptry.catalog.adapters import Line
 from adaptry.catalog.database import Transaction
+from adaptry.catalog.resolving import find
 from adaptry.catalog.versions import Admission, Stored
 from adaptry.digest import Digest
 from adaptry.errors import Conflict, InvalidManifest, NotFound, Refused
@@ -25,6 +28,11 @@ from adaptry.records import AdapterEdit, Pushed, PushOptions
 from adaptry.refs import AdapterName, ByDigest, parse_alias
 
 _TRIES = 5
+_PUSHED = TypeAdapter(Pushed)
+
+
+class _Stale(Exception):
+    """What was derived no longer holds; derive again."""
 
 
 class Revisions(Ground):
@@ -42,9 +50,10 @@ class Revisions(Ground):
                 line = self._pushable(tx, name, options)
                 is_known = line is not None and _find(tx, line, declared.digest) is not None
             derived = None if is_known else self._derive(name, declared, options)
-            pushed = self._commit(name, declared, derived, options)
-            if pushed:
-                return pushed
+            try:
+                return self._commit(name, declared, derived, options)
+            except _Stale:
+                continue
         raise Conflict(f"{name} or its base kept changing while it was pushed; push again")
 
     def _derive(self, name: AdapterName, declared: Manifest, options: PushOptions) -> tuple[Admission, Known]:
@@ -73,23 +82,35 @@ class Revisions(Ground):
         declared: Manifest,
         derived: tuple[Admission, Known] | None,
         options: PushOptions,
-    ) -> Pushed | None:
-        """Makes the version visible with all that goes along; None where what was derived no longer holds."""
+    ) -> Pushed:
+        """Makes the version visible with all that goes along. Raises `_Stale`."""
         reach("revisions.before_rows")
         with self.catalog.write() as tx:
             line = self._pushable(tx, name, options)
-            stored = _find(tx, line, declared.digest) if line else None
-            is_new = stored is None
-            if stored is None:
-                if derived is None or find_base(tx, declared, derived[0].spec.base_name) != derived[1]:
-                    return None
-                line = line or self._create(tx, name)
-                stored = self._insert(tx, line, derived[0])
-            assert line is not None
-            self._attach(tx, line, stored, options)
-            detail = versions.detail(tx, stored)
+            pushed = self.once(tx, _PUSHED, lambda: self._number(tx, line, name, declared, derived, options))
             reach("revisions.before_commit")
         reach("revisions.after_commit")
+        return pushed
+
+    def _number(
+        self,
+        tx: Transaction,
+        line: Line | None,
+        name: AdapterName,
+        declared: Manifest,
+        derived: tuple[Admission, Known] | None,
+        options: PushOptions,
+    ) -> Pushed:
+        stored = _find(tx, line, declared.digest) if line else None
+        is_new = stored is None
+        if stored is None:
+            if derived is None or find_base(tx, declared, derived[0].spec.base_name) != derived[1]:
+                raise _Stale
+            line = line or self._create_for(tx, name)
+            stored = self._insert(tx, line, derived[0])
+        assert line is not None
+        self._attach(tx, line, stored, options)
+        detail = versions.detail(tx, stored)
         return Pushed(version=detail.version, is_new=is_new, report=detail.report)
 
     def _pushable(self, tx: Transaction, name: AdapterName, options: PushOptions) -> Line | None:
@@ -100,7 +121,7 @@ class Revisions(Ground):
             raise NotFound(f"no adapter {name}; create it first, or push without forbidding that")
         return line
 
-    def _create(self, tx: Transaction, name: AdapterName) -> Line:
+    def _create_for(self, tx: Transaction, name: AdapterName) -> Line:
         now = self.clock()
         line = adapters.create(tx, name, AdapterEdit(), now)
         events.record(
@@ -151,7 +172,7 @@ class Revisions(Ground):
 
 
 def _find(tx: Transaction, line: Line, digest: Digest) -> Stored | None:
-    return versions.find(tx, line, ByDigest(digest.hex))
+    return find(tx, line, ByDigest(digest.hex))
 
 
 def _require_files(tx: Transaction, name: AdapterName, manifest: Manifest) -> None:

@@ -6,10 +6,11 @@ point, what arrived is kept until the session has been idle for a day.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 
-from adaptry.blobs import BlobStore
+from adaptry.beside import Beside
+from adaptry.blobs import BlobStore, Staged
 from adaptry.catalog import adapters, bases, files
 from adaptry.catalog.database import Catalog, Transaction
 from adaptry.catalog.files import Session
@@ -33,7 +34,8 @@ class Uploads(Ground):
     def has_file(self, owner: Owner, digest: Digest) -> bool:
         with self.catalog.read() as tx:
             self._require_reading(tx, owner)
-            return bool(files.sizes(tx, owner, [digest]))
+            is_owned = bool(files.sizes(tx, owner, [digest]))
+        return is_owned and self.blobs.has(digest)  # lost bytes are asked for again, which mends the store
 
     def open_upload(self, owner: Owner, digest: Digest, size: int) -> Upload:
         if not 0 <= size <= MAX_FILE:
@@ -62,10 +64,20 @@ class Uploads(Ground):
         if session.is_finished:
             return self._upload(session)
         with self.blobs.staging(session.id) as staged:
-            staged.append(offset, _at_most(session.size - offset, chunks))
+            self._append(session, staged, offset, _at_most(session.size - offset, chunks))
         with self.catalog.write() as tx:
             files.touch(tx, session.id, self.clock())
         return self._upload(session)
+
+    def _append(self, session: Session, staged: Staged, offset: int, chunks: Iterable[bytes]) -> None:
+        """Stores the chunks and weighs them as they pass, so that admitting them need not read them again."""
+        weights = self.weighing.go_on(session.id, offset, session.size)
+        try:
+            with Beside(weights.update if weights else None) as beside:
+                staged.append(offset, _passed(chunks, beside))
+        finally:
+            if weights:
+                self.weighing.keep(session.id, weights, staged.offset)
 
     def finish_upload(self, upload: Upload) -> None:
         session = self._session(upload)
@@ -83,7 +95,11 @@ class Uploads(Ground):
                     files.close_session(tx, session.id)
                 raise
             reach("uploads.after_publish")
+            weighed = self.weighing.take(session.id)
+            weights = weighed.digest() if weighed else None
             with self.catalog.write() as tx:
+                if weights:
+                    files.remember_weights(tx, session.digest, weights)
                 files.own(tx, session.owner, session.digest, session.size)
                 files.finish_session(tx, session.id, self.clock())
 
@@ -149,6 +165,12 @@ def purge(catalog: Catalog, blobs: BlobStore, now: datetime) -> int:
 
 def _is_alive(session: Session | None) -> bool:
     return session is not None and not session.is_finished
+
+
+def _passed(chunks: Iterable[bytes], beside: Beside) -> Iterator[bytes]:
+    for chunk in chunks:
+        beside.update(memoryview(chunk))
+        yield chunk
 
 
 def _at_most(size: int, chunks: Iterable[bytes]) -> Iterable[bytes]:

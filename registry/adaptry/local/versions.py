@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 from adaptry.catalog import adapters, cursors, versions
 from adaptry.catalog.search import search
+from adaptry.catalog.showing import info
 from adaptry.catalog.sight import sight_of
+from adaptry.catalog.versions import stored_of
 from adaptry.digest import Digest
 from adaptry.errors import Invalid, NotFound
 from adaptry.local.ground import Ground
@@ -19,11 +21,11 @@ class Versions(Ground):
 
     def version(self, ref: Ref) -> VersionInfo:
         with self.catalog.read() as tx:
-            return versions.info(tx, self.stored(tx, self.readable(tx, ref.name), ref))
+            return info(tx, self.meant(tx, ref))
 
     def detail(self, ref: Ref) -> VersionDetail:
         with self.catalog.read() as tx:
-            return versions.detail(tx, self.stored(tx, self.readable(tx, ref.name), ref))
+            return versions.detail(tx, stored_of(self.meant(tx, ref)))
 
     def versions(self, name: AdapterName, cursor: str | None = None, limit: int = 50) -> Page[VersionInfo]:
         cursors.check_limit(limit)
@@ -38,14 +40,13 @@ class Versions(Ground):
     def count_download(self, ref: Ref) -> None:
         with self.catalog.write() as tx:
             line = self.readable(tx, ref.name)
-            versions.count_download(tx, self.stored(tx, line, ref))
+            versions.count_download(tx, stored_of(self.meant(tx, ref)))
             adapters.count_download(tx, line)
 
     def read_file(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
         ref = Ref(name, ByDigest(revision.hex))
         with self.catalog.read() as tx:
-            stored = self.stored(tx, self.readable(tx, name), ref)
-            file = versions.manifest(tx, stored.digest).file(path)
+            file = versions.manifest(tx, Digest(self.meant(tx, ref).digest)).file(path)
         if file is None:
             raise NotFound(f"no file {path[:80]!a} in {name}@{revision.brief}")
         check_start(start, file.size, path)

@@ -135,10 +135,26 @@ def _places(entry: Weighted, checkpoint: Checkpoint, base: BaseRecord) -> Placem
         )
     if not placement.placed and not placement.extras:
         raise Refused(f"{label} adapts no module, so merging it would change nothing")
+    for placed in placement.placed:
+        _refuse_loaded(label, placed)
     if spec.method != "lora":
         return placement
     config = entry.adapter.config
     return replace(placement, placed=tuple(placed_for_lora(placed, config) for placed in placement.placed))
+
+
+def _refuse_loaded(label: str, placed: Placed) -> None:
+    """What transformers makes of the files only as it loads them has no tensor to change. Raises `Unsupported`."""
+    if len(placed.weight.parts) > 1:
+        raise Unsupported(
+            f"{label}: {placed.module.path} is one weight in memory and {len(placed.weight.parts)} on disk, which is not "
+            "baked here; merge it with PEFT"
+        )
+    if placed.orientation == "head":
+        raise Unsupported(
+            f"{label}: {placed.module.path} is a head tied to the embeddings, to be written under a name of its own, "
+            "which is not baked here; merge it with PEFT"
+        )
 
 
 def _check_shapes(entry: Weighted, placed: Placed, checkpoint: Checkpoint, rows: Rows) -> None:

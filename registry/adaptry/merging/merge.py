@@ -93,6 +93,9 @@ def _check_values(entry: Weighted) -> None:
     report = Report(findings=tuple(check_weights(entry.adapter)))
     if report.is_blocked:
         raise Refused(f"{entry.label}: {report.sentence()}")
+    for found in report.findings:
+        if found.code == "untrained":
+            raise Refused(f"{entry.label}: {found.reason}, so the result would be the base [{found.code}]")
 
 
 def _check_new(target: Path) -> None:

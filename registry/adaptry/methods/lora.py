@@ -15,6 +15,8 @@ from adaptry.adapter.config import AdapterConfig
 from adaptry.adapter.header import TensorInfo
 from adaptry.adapter.patterns import first_match
 from adaptry.adapter.spec import ExtraWeight, ModuleKind, ModuleSpec
+from adaptry.errors import InvalidConfig
+from adaptry.methods import parameters
 from adaptry.methods.extras import PREFIX, extra_weight, is_saved_again
 from adaptry.methods.lora_change import changed_bias, changed_weight
 from adaptry.methods.lora_config import blocks, looks_at_base, refuses
@@ -60,9 +62,10 @@ def describe(
             extras.append(extra)
         else:
             unclaimed.append(name)
+    wrapped = parameters.wrapped(config, roles)
     modules: list[ModuleSpec] = []
     for path, named in roles.items():
-        module = _module(path, named, tensors, config)
+        module = _module(path, named, tensors, config, wrapped)
         if module is None:
             unclaimed.extend(named.values())
         else:
@@ -74,17 +77,24 @@ def describe(
     )
 
 
-def scale_of(config: AdapterConfig, path: str) -> tuple[float, float, int]:
-    """(scale, alpha, rank the config says) for a module: α/r, or α/√r with rsLoRA (arXiv 2312.03732)."""
-    rank = config.rank()
-    patterns = config.pattern_values("rank_pattern")
-    if patterns:
-        rank = AdapterConfig({"r": first_match(patterns, path, rank)}).rank()
+def scale_of(config: AdapterConfig, name: str) -> tuple[float, float, int]:
+    """(scale, alpha, rank the config says) for a module's `name`: α/r, or α/√r with rsLoRA (arXiv 2312.03732).
+
+    A pattern that is not matched, because it could run for ever, leaves the default: `pattern_refused` says so.
+    """
+    rank = AdapterConfig({"r": _valued(config, "rank_pattern", name, config.rank())}).rank()
     alpha = config.number("lora_alpha", 8)
-    alphas = config.pattern_values("alpha_pattern")
-    if alphas:
-        alpha = AdapterConfig({"lora_alpha": first_match(alphas, path, alpha)}).number("lora_alpha", alpha)
+    alpha = AdapterConfig({"lora_alpha": _valued(config, "alpha_pattern", name, alpha)}).number(
+        "lora_alpha", alpha
+    )
     return (alpha / math.sqrt(rank) if config.flag("use_rslora") else alpha / rank), alpha, rank
+
+
+def _valued(config: AdapterConfig, key: str, name: str, default: object) -> object:
+    try:
+        return first_match(config.pattern_values(key), name, default)
+    except InvalidConfig:
+        return default
 
 
 def _role(key: str) -> tuple[str, str] | None:
@@ -96,7 +106,11 @@ def _role(key: str) -> tuple[str, str] | None:
 
 
 def _module(
-    path: str, named: dict[str, str], tensors: Mapping[str, TensorInfo], config: AdapterConfig
+    path: str,
+    named: dict[str, str],
+    tensors: Mapping[str, TensorInfo],
+    config: AdapterConfig,
+    wrapped: Mapping[str, str | None],
 ) -> ModuleSpec | None:
     """The module of a set of tensors, or None where they are no pair of factors."""
     kind: ModuleKind
@@ -108,7 +122,7 @@ def _module(
         rank, fan_in, fan_out = down[0], down[1] * for_down, up[0]
         if for_up > 1 and rank != up[1] * for_up:
             return None
-        kind = "conv" if len(down) > 2 else _linear_kind(path, config)
+        kind = "conv" if len(down) > 2 else _linear_kind(path, wrapped)
     elif {"embedding_A", "embedding_B"} <= named.keys():
         down, up = tensors[named["embedding_A"]].shape, tensors[named["embedding_B"]].shape
         if len(down) != 2 or len(up) != 2:
@@ -116,30 +130,26 @@ def _module(
         rank, fan_in, fan_out, kind = down[0], down[1], up[0], "embedding"
     else:
         return None
-    name = path.replace(".base_layer", "")
-    scale, alpha, _ = scale_of(config, name)
-    return ModuleSpec(
+    parameter = wrapped.get(path) if kind == "parameter" else None
+    module = ModuleSpec(
         path=path,
         kind=kind,
         rank=rank,
-        alpha=alpha,
-        scale=scale,
+        alpha=0,
+        scale=0,
         fan_in=fan_in,
         fan_out=fan_out,
         tensors=named,
+        parameter=parameter,
     )
+    scale, alpha, _ = scale_of(config, module.name)
+    return module.model_copy(update={"scale": scale, "alpha": alpha})
 
 
-def _linear_kind(path: str, config: AdapterConfig) -> ModuleKind:
-    """A pair under `experts` (with or without `base_layer`) belongs to a 3-D parameter (§4.7)."""
-    name = path.replace(".base_layer", "")
-    for target in config.names("target_parameters"):
-        parent = target.rpartition(".")[0]
-        if parent and (name == parent or name.endswith(f".{parent}")):
-            return "parameter"
+def _linear_kind(path: str, wrapped: Mapping[str, str | None]) -> ModuleKind:
     if path.endswith(".base_layer.out_proj"):
         return "attention"
-    return "parameter" if path.endswith(".base_layer") else "linear"
+    return "parameter" if path in wrapped or path.endswith(".base_layer") else "linear"
 
 
 METHOD = Method(

@@ -6,7 +6,9 @@ Every variant of PEFT 0.21 is a field of one `LoraConfig`; here each gets a name
 from __future__ import annotations
 
 from adaptry.adapter.config import AdapterConfig
+from adaptry.adapter.patterns import compile_suffix
 from adaptry.adapter.spec import ExtraWeight, ModuleSpec
+from adaptry.errors import InvalidConfig
 from adaptry.methods.extras import traits_of
 
 _FLAG_TRAITS = {
@@ -76,6 +78,18 @@ def is_streamed(config: AdapterConfig, module: ModuleSpec) -> bool:
     )
 
 
+def refused_patterns(config: AdapterConfig) -> list[str]:
+    """Why the ranks or scales of some modules cannot be told from the config; each a sentence."""
+    reasons = []
+    for key in ("rank_pattern", "alpha_pattern"):
+        for pattern in config.pattern_values(key):
+            try:
+                compile_suffix(pattern)
+            except InvalidConfig as error:
+                reasons.append(f"{key}: {error.message}")
+    return reasons
+
+
 def traits(config: AdapterConfig, modules: list[ModuleSpec], extras: list[ExtraWeight]) -> list[str]:
     """What changes how this LoRA may be used, merged or served."""
     found = {trait for key, trait in _FLAG_TRAITS.items() if config.flag(key)}
@@ -88,6 +102,8 @@ def traits(config: AdapterConfig, modules: list[ModuleSpec], extras: list[ExtraW
         found.add("dora")
     if any("B_bias" in module.tensors for module in modules):
         found.add("lora_bias")
+    if refused_patterns(config):
+        found.add("pattern_refused")
     found |= {module.kind for module in modules if module.kind != "linear"}
     found |= set(traits_of(extras))
     return sorted(found)

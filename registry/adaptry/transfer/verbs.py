@@ -8,19 +8,23 @@ before it is whole.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from adaptry.adapter.content import Content, FolderContent
 from adaptry.adapter.view import Adapter, open_dir
+from adaptry.beside import Beside
+from adaptry.checks import check_weights
 from adaptry.digest import Digest
-from adaptry.errors import Conflict, NotFound
+from adaptry.errors import Conflict, NotFound, Refused
 from adaptry.landing import landing
 from adaptry.manifest import BaseClaim, FileEntry, Manifest
 from adaptry.progress import Progress, no_progress
 from adaptry.records import Pushed, PushOptions, VersionDetail, VersionInfo
 from adaptry.refs import AdapterName, ByDigest, Ref, is_folder
 from adaptry.registry import Registry
+from adaptry.report import Report
 from adaptry.settings import data_folder
 from adaptry.transfer.downloading import download
 from adaptry.transfer.remote import RevisionContent
@@ -47,10 +51,14 @@ def push(
 ) -> Pushed:
     """Makes `adapter` a version of `name`; one that is there already is given back.
 
-    Without `base`, the base named in the adapter's config is claimed. Raises what `Registry.put_revision` and
-    `upload` raise; after an error, pushing again uploads only what is missing.
+    Without `base`, the base named in the adapter's config is claimed. The weights are looked at here,
+    since a server computes nothing: NaN or infinity is `Refused` before a byte moves, unless the options force, and
+    factors that are all zero are among the report's findings. Raises what `Registry.put_revision` and `upload` raise; after an error, pushing again uploads only what is missing.
     """
     name = AdapterName.parse(name) if isinstance(name, str) else name
+    seen = Report(findings=tuple(check_weights(adapter)))
+    if seen.is_blocked and options.force_reason is None:
+        raise Refused(seen.sentence())
     files = {
         path: (size, _digest(adapter.content, path, progress)) for path, size in adapter.content.sizes.items()
     }
@@ -62,7 +70,9 @@ def push(
         provenance=provenance,
     )
     _upload_missing(registry, name, adapter.content, manifest, progress, persistence)
-    return registry.put_revision(name, manifest.to_bytes(), options)
+    pushed = registry.put_revision(name, manifest.to_bytes(), options)
+    findings = (*pushed.report.findings, *seen.findings)
+    return pushed.model_copy(update={"report": pushed.report.model_copy(update={"findings": findings})})
 
 
 def pull(
@@ -141,9 +151,11 @@ def _claim(adapter: Adapter) -> BaseClaim | None:
 
 
 def _digest(content: Content, path: str, progress: Progress) -> Digest:
-    return Digest.of_chunks(
-        counted(content.chunks(path), f"hashing {path}", 0, content.sizes[path], progress)
-    )
+    hasher = sha256()
+    with Beside(hasher.update) as beside:
+        for chunk in counted(content.chunks(path), f"hashing {path}", 0, content.sizes[path], progress):
+            beside.update(memoryview(chunk))
+    return Digest(hasher.hexdigest())
 
 
 def _upload_missing(

@@ -56,6 +56,23 @@ class BasePromises(Ground):
         assert info.tokenizer == Digest.of(b"tokens")
         assert registry.put_base(tiny).tokenizer == Digest.of(b"tokens")
 
+    def test_a_record_whose_contents_make_another_id_is_refused(
+        self, registry: Registry, tiny: BaseRecord, other: BaseRecord
+    ) -> None:
+        forged = (
+            tiny.model_copy(update={"id": other.id}),
+            tiny.model_copy(update={"architecture": Digest.of(b"")}),
+            tiny.model_copy(
+                update={"sketches": {**tiny.sketches, **dict([next(iter(other.sketches.items()))])}}
+            ),
+            tiny.model_copy(update={"sketches": {}}),
+        )
+        for record in forged:
+            with pytest.raises(Invalid, match="adaptry base add"):
+                registry.put_base(record)
+        with pytest.raises(NotFound):
+            registry.base(str(tiny.id))
+
     def test_a_name_is_one_bases(self, registry: Registry, tiny: BaseRecord, other: BaseRecord) -> None:
         registry.put_base(tiny, ("org/tiny",))
         with pytest.raises(Conflict, match="already names another base"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapter.content import Content
-from adaptry.adapter.formats import CONFIG
+from adaptry.adapter.formats import CONFIG, WEIGHTS
 from adaptry.adapter.view import Adapter
 from adaptry.bases import register
 from adaptry.checkpoint import open_checkpoint
@@ -43,6 +43,18 @@ class RevisionPromises(Ground):
         assert version.targets == ("q_proj", "v_proj")
         assert (version.base_name, version.base_status) == ("org/tiny", "declared")
         assert version.created_by
+
+    def test_the_weights_are_what_they_are_however_their_file_arrived(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        adapter = lora()
+        whole = adapter.content.whole(WEIGHTS, 1 << 20)
+        upload = registry.open_upload(TONE, Digest.of(whole), len(whole))
+        for start, end in ((0, 5), (5, 700), (700, len(whole))):
+            upload = registry.append_upload(upload, start, [whole[start:end]])
+        registry.finish_upload(upload)
+        assert push(registry, adapter, TONE).version.weights == adapter.weights_digest()
+        assert push(registry, lora(2), TONE).version.weights == lora(2).weights_digest()
 
     def test_the_same_revision_again_is_its_version_again(self, registry: Registry, lora: MakeLora) -> None:
         adapter = lora()

@@ -159,6 +159,15 @@ class SearchPromises(Ground):
             registry.log_metrics(Ref(TONE), metrics)
         assert registry.metrics(Ref(TONE)) == ()
 
+    def test_a_metric_may_have_any_name_that_is_one(self, registry: Registry, lora: MakeLora) -> None:
+        push(registry, lora(), TONE)
+        named = dict.fromkeys(
+            ["at", "by", "detail", "kind", "line", "number", "self", "tx", "eval/loss"], 0.5
+        )
+        registry.log_metrics(Ref(TONE), named)
+        assert registry.version(Ref(TONE)).metrics == named
+        assert registry.history(TONE).items[0].detail == dict.fromkeys(named, "0.5")
+
     def test_only_who_may_write_logs(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
         push(make_registry(ADA), lora(), TONE)
         with pytest.raises(Denied):

@@ -1,0 +1,39 @@
+"""`Idempotency-Key`: a request that creates something may be sent again when its answer was lost.
+
+For a day the same request with the same key gets the same answer, marked `Idempotent-Replay: true`; another
+request with that key is a conflict.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated
+
+from fastapi import Depends, Header, Request, Response
+
+from adaptry import wire
+from adaptry.digest import Digest
+from adaptry.local.once import Once
+from adaptry.registry import Registry
+from adaptry_api.guard import Caller, store_of
+
+_Key = Annotated[str | None, Header(alias=wire.KEY_HEADER, min_length=1, max_length=255)]
+
+
+async def _registry(request: Request, response: Response, identity: Caller, key: _Key = None) -> Registry:
+    """The registry, acting for the caller, once if they gave a key."""
+    if key is None:
+        return store_of(request).registry(identity)
+
+    def tell() -> None:
+        response.headers[wire.REPLAY_HEADER] = "true"
+
+    # What was seen (`If-Match`) is part of what is asked for.
+    seen = f"{request.headers.get('if-match')} {request.headers.get('if-none-match')}"
+    asked = hashlib.sha256(f"{request.method} {request.url.path} {seen}\n".encode())
+    asked.update(await request.body())
+    return store_of(request).registry(identity, Once(key, Digest(asked.hexdigest()), tell))
+
+
+OnceRegistry = Annotated[Registry, Depends(_registry)]
+"""For routes that create."""

@@ -1,0 +1,90 @@
+"""Which base a push claims: the one that the call names, else the one that the adapter's config leads to.
+
+By content where the base is at hand or known, else by name. A folder is never claimed as a path: that means
+nothing on another machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from adaptry.adapter.view import Adapter
+from adaptry.digest import Digest
+from adaptry.errors import AdaptryError, Invalid, NotFound
+from adaptry.fingerprint import BaseRecord
+from adaptry.manifest import BaseClaim
+from adaptry.records import BaseInfo
+from adaptry.refs import is_folder, parse_base_name
+from adaptry.registry import Registry
+from adaptry_cli.arguments import means_folder
+from adaptry_cli.out import tell
+from adaptry_cli.sources import fingerprint_of
+
+
+def base_claim(registry: Registry, text: str) -> BaseClaim:
+    """The claim of `--base`: a folder, a name or an id. Raises `NotFound`, `Invalid`."""
+    if means_folder(text):
+        return _by_content(registry, fingerprint_of(Path(text)), text)
+    info = _known(registry, text)
+    if info is None:
+        return _unknown_claim(text)
+    return BaseClaim(id=info.id, name=_first_name(info))
+
+
+def claim_of_config(registry: Registry, adapter: Adapter, folder: Path) -> BaseClaim | None:
+    """By content where the config names a checkpoint on this machine, as PEFT writes it after training on a folder.
+
+    None where it does not: then the name in the config is what there is. A name that the registry knows is a name,
+    even if a folder is called so too.
+    """
+    written = adapter.config.base_name
+    if written is None or (not is_folder(written) and _known(registry, written)):
+        return None
+    for place in _places(written, folder):
+        try:
+            record = fingerprint_of(place)
+        except (AdaptryError, OSError):
+            continue  # nothing there, or no whole checkpoint
+        return _by_content(registry, record, str(place))
+    return None
+
+
+def _places(written: str, folder: Path) -> Iterator[Path]:
+    """Where a training that wrote `written` may have found its base: from here, or from where the adapter lies."""
+    try:
+        named = Path(written).expanduser()
+    except RuntimeError:  # ~someone who is not on this machine
+        return
+    yield from dict.fromkeys((named, folder / named, folder.parent / named))
+
+
+def _by_content(registry: Registry, record: BaseRecord, place: str) -> BaseClaim:
+    info = _known(registry, str(record.id))
+    if info is None:
+        tell(f"the base in {place} is not registered; `adaptry base add {place} --name ORG/MODEL` does that")
+        return BaseClaim(id=record.id)
+    tell(f"the base in {place} is {_first_name(info) or info.id.brief}")
+    return BaseClaim(id=record.id, name=_first_name(info))
+
+
+def _unknown_claim(text: str) -> BaseClaim:
+    if not text.startswith("sha256:"):
+        return BaseClaim(name=parse_base_name(text))
+    try:
+        return BaseClaim(id=Digest.parse(text))
+    except Invalid as error:
+        raise Invalid(
+            f"no known base begins with {text}, and it is not a whole id: {error.message}"
+        ) from None
+
+
+def _known(registry: Registry, key: str) -> BaseInfo | None:
+    try:
+        return registry.base(key)
+    except NotFound:
+        return None
+
+
+def _first_name(info: BaseInfo) -> str | None:
+    return info.names[0] if info.names else None

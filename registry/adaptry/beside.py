@@ -1,0 +1,98 @@
+"""Work beside the one that waits: hashing and flushing let go of the interpreter lock, so a second core does them.
+
+`Beside` does the same to each piece of a stream, in order, a few pieces behind. `FlushBehind` sends what was
+written to the disk while more is written, so that the flush at the end finds little left to do.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Self
+
+_WORTH_A_THREAD = 1 << 18
+_AHEAD = 4
+_FLUSH_EVERY = 16 << 20
+
+_flush: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)  # not everywhere
+
+
+class Beside:
+    """Calls `work` with every piece, on a thread of its own; at the end of the block it has seen all.
+
+    Without work it does nothing. A piece must not change until `settle`, which raises what `work` raised.
+    """
+
+    def __init__(self, work: Callable[[memoryview], object] | None) -> None:
+        self._work = work
+        self._thread: ThreadPoolExecutor | None = None
+        self._pending: deque[Future[object]] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._thread:
+            self._thread.shutdown()
+        if error is None:
+            self.settle()
+
+    def update(self, piece: memoryview) -> None:
+        """Hands a piece over; waits while several are waiting already."""
+        if self._work is None:
+            return
+        if len(piece) < _WORTH_A_THREAD:
+            self.settle()
+            self._work(piece)
+            return
+        if len(self._pending) == _AHEAD:
+            self._pending.popleft().result()
+        self._thread = self._thread or ThreadPoolExecutor(1, "beside")
+        self._pending.append(self._thread.submit(self._work, piece))
+
+    def settle(self) -> None:
+        """Waits until the work on everything given so far is done."""
+        while self._pending:
+            self._pending.popleft().result()
+
+
+class FlushBehind:
+    """Flushes the open file `descriptor` now and then while it grows. Whoever publishes it still flushes last."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._unflushed = 0
+        self._thread: ThreadPoolExecutor | None = None
+        self._running: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._thread:
+            self._thread.shutdown()
+        if error is None:
+            self.settle()
+
+    def wrote(self, size: int) -> None:
+        """`size` more bytes are in the file. Raises `OSError` where an earlier flush failed."""
+        self._unflushed += size
+        if self._unflushed < _FLUSH_EVERY or (self._running and not self._running.done()):
+            return
+        self.settle()
+        self._thread = self._thread or ThreadPoolExecutor(1, "flush")
+        self._running = self._thread.submit(_flush, self._descriptor)
+        self._unflushed = 0
+
+    def settle(self) -> None:
+        """Waits for the flush that runs. Raises `OSError` where it failed: the system tells of a lost write once."""
+        running, self._running = self._running, None
+        if running:
+            running.result()

@@ -1,0 +1,36 @@
+"""Answers by the key of the request they were given to, written in the transaction of what the request changed.
+
+So an answer is there exactly where its change is, whatever dies in between.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import delete
+from sqlmodel import col
+
+from adaptry.catalog.database import Transaction
+from adaptry.catalog.rows import AnswerRow
+from adaptry.digest import Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What was answered, as JSON, and to which request."""
+
+    request: Digest
+    answer: str
+
+
+def find(tx: Transaction, identity: str, key: str, since: datetime) -> Given | None:
+    """The answer given to that key, unless it is older than `since`."""
+    row = tx.get(AnswerRow, (identity, key))
+    return Given(Digest(row.request), row.answer) if row and row.given_at >= since else None
+
+
+def keep(tx: Transaction, identity: str, key: str, given: Given, at: datetime, since: datetime) -> None:
+    """Keeps an answer, and drops those that are older than `since`."""
+    tx.execute(delete(AnswerRow).where(col(AnswerRow.given_at) < since))
+    tx.add(AnswerRow(identity=identity, key=key, request=given.request.hex, answer=given.answer, given_at=at))

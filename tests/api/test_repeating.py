@@ -1,0 +1,136 @@
+"""A request with a key of its own may be sent again when its answer was lost: it is done once."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adaptry.adapter.view import Adapter
+from adaptry.blobs.memory import MemoryBlobs
+from adaptry.catalog.database import Catalog
+from adaptry.digest import Digest
+from adaptry.errors import Conflict
+from adaptry.local import LocalRegistry
+from adaptry.local.once import Once
+from adaptry.records import AdapterEdit
+from adaptry.refs import AdapterName, Ref
+from adaptry.transfer import push
+from adaptry_api.testing import Answer, Server, assert_problem
+
+TONE = AdapterName.parse("acme/tone")
+AT = "/api/v1/adapters/acme/tone"
+METRICS = f"{AT}/versions/1/metrics"
+
+
+@pytest.fixture
+def ask(server: Server) -> Callable[..., Answer]:
+    """A request with a key."""
+
+    def send(method: str, path: str, body: object, key: str = "k1", **headers: str) -> Answer:
+        sent = {"Idempotency-Key": key, **{name.replace("_", "-"): text for name, text in headers.items()}}
+        return server.call(method, path, body, headers=sent)
+
+    return send
+
+
+def is_replay(answer: Answer) -> bool:
+    return answer.headers.get("Idempotent-Replay") == "true"
+
+
+def creations(server: Server, digest: str) -> dict[str, tuple[str, str, Any, dict[str, str]]]:
+    """Every kind of request that creates, which fails or does more when it is simply sent again."""
+    return {
+        "adapter": ("POST", "/api/v1/adapters", {"name": "acme/voice"}, {}),
+        "metrics": ("POST", METRICS, {"metrics": {"accuracy": 0.5}}, {}),
+        "alias": ("PUT", f"{AT}/aliases/prod", {"to": digest}, {"If_None_Match": "*"}),
+    }
+
+
+@pytest.mark.parametrize("kind", ["adapter", "metrics", "alias"])
+def test_a_creation_sent_again_with_its_key_is_answered_as_before_and_not_repeated(
+    server: Server, ask: Callable[..., Answer], tone: Adapter, kind: str
+) -> None:
+    digest = str(push(server.registry(), tone, TONE).version.digest)
+    method, path, body, headers = creations(server, digest)[kind]
+    first = ask(method, path, body, **headers)
+    again = ask(method, path, body, **headers)
+    assert first.status < 300
+    assert (again.status, again.body) == (first.status, first.body)
+    assert (is_replay(first), is_replay(again)) == (False, True)
+    assert first.headers.get("ETag") == again.headers.get("ETag")
+    assert len(server.registry().metrics(Ref(TONE))) == (1 if kind == "metrics" else 0)
+
+
+def test_a_push_sent_again_with_its_key_is_new_again(
+    server: Server, ask: Callable[..., Answer], tone: Adapter
+) -> None:
+    registry = server.registry()
+    pushed = push(registry, tone, TONE)
+    manifest = server.call("GET", f"{AT}/revisions/{pushed.version.digest}/manifest").body
+    server.call("DELETE", AT)
+    for path in sorted(tone.content.sizes):
+        whole = tone.content.whole(path, 1 << 20)
+        session = registry.open_upload(TONE, Digest.of(whole), len(whole))
+        registry.finish_upload(registry.append_upload(session, 0, [whole]))
+    body = {"manifest": base64.b64encode(manifest).decode()}
+    first, again = (ask("POST", f"{AT}/revisions", body) for _ in range(2))
+    assert (first.status, again.status) == (201, 201)
+    assert again.json == first.json
+    assert is_replay(again)
+
+
+def test_a_key_that_came_with_another_request_is_a_conflict(ask: Callable[..., Answer]) -> None:
+    ask("POST", "/api/v1/adapters", {"name": "acme/tone"})
+    assert_problem(ask("POST", "/api/v1/adapters", {"name": "acme/voice"}), 409, "conflict")
+
+
+def test_another_key_is_another_request(ask: Callable[..., Answer]) -> None:
+    ask("POST", "/api/v1/adapters", {"name": "acme/tone"})
+    assert_problem(ask("POST", "/api/v1/adapters", {"name": "acme/tone"}, key="k2"), 409, "conflict")
+
+
+def test_a_key_is_its_callers_own(server: Server, ask: Callable[..., Answer]) -> None:
+    ask("POST", "/api/v1/adapters", {"name": "acme/tone"})
+    theirs = server.token("eve", "writer", ("evil",))
+    headers = {"Idempotency-Key": "k1"}
+    answer = server.call("POST", "/api/v1/adapters", {"name": "acme/tone"}, token=theirs, headers=headers)
+    assert answer.status >= 400
+    mine = server.call("POST", "/api/v1/adapters", {"name": "evil/tone"}, token=theirs, headers=headers)
+    assert (mine.status, is_replay(mine)) == (201, False)
+
+
+def test_what_failed_may_be_tried_again_with_its_key(
+    server: Server, ask: Callable[..., Answer], tone: Adapter
+) -> None:
+    assert_problem(ask("POST", METRICS, {"metrics": {"accuracy": 0.5}}), 404, "not_found")
+    push(server.registry(), tone, TONE)
+    assert ask("POST", METRICS, {"metrics": {"accuracy": 0.5}}).status == 204
+
+
+def test_the_same_request_at_once_is_done_once(
+    server: Server, ask: Callable[..., Answer], tone: Adapter
+) -> None:
+    push(server.registry(), tone, TONE)
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda _: ask("POST", METRICS, {"metrics": {"accuracy": 0.5}}), range(6)))
+    assert {answer.status for answer in answers} == {204}
+    assert sorted(map(is_replay, answers)) == [False] + [True] * 5
+    assert len(server.registry().metrics(Ref(TONE))) == 1
+
+
+def test_a_key_is_forgotten_after_a_day(tmp_path: Path) -> None:
+    now = [datetime(2026, 1, 1, tzinfo=UTC)]
+    registry = LocalRegistry(Catalog("sqlite://"), MemoryBlobs(), clock=lambda: now[0])
+    asking = registry.on_behalf_of(registry.identity, Once("k1", Digest.of(b"request")))
+    made = asking.create_adapter(TONE, AdapterEdit())
+    now[0] += timedelta(hours=23)
+    assert asking.create_adapter(TONE, AdapterEdit()) == made
+    now[0] += timedelta(hours=2)
+    with pytest.raises(Conflict, match="taken"):
+        asking.create_adapter(TONE, AdapterEdit())

@@ -1,0 +1,80 @@
+"""The weights digest: the same for the same tensors, read from a file at rest or while it passes by."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adaptry.adapter.header import read_header
+from adaptry.adapter.passing import PassingWeights
+from adaptry.adapter.weights import weights_digest
+from adaptry.digest import Digest
+from adaptry.testing.samples import write_safetensors
+
+TENSORS = {
+    "a": ("F32", (2, 3), bytes(range(24))),
+    "none": ("F16", (0, 4), b""),
+    "b": ("U8", (5,), b"hello"),
+    "scalar": ("F32", (), b"\x00\x01\x02\x03"),
+    "last": ("F32", (0,), b""),
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("weights") / "file.safetensors"
+    write_safetensors(path, TENSORS, {"format": "pt"})
+    return path.read_bytes()
+
+
+def at_rest(data: bytes) -> Digest:
+    header = read_header(lambda offset, length: data[offset : offset + length], len(data), "file")
+    return weights_digest(header.tensors, lambda offset, length: data[offset : offset + length])
+
+
+def passed(data: bytes, cuts: list[int]) -> Digest | None:
+    weights = PassingWeights(len(data))
+    edges = [0, *sorted(cuts), len(data)]
+    for start, end in pairwise(edges):
+        weights.update(data[start:end])
+    return weights.digest()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_it_is_the_same_however_the_file_comes_in_pieces(data: bytes, source: st.DataObject) -> None:
+    cuts = source.draw(st.lists(st.integers(0, len(data)), max_size=12))
+    assert passed(data, cuts) == at_rest(data)
+
+
+def test_it_does_not_depend_on_the_order_of_tensors_or_on_metadata(data: bytes, tmp_path: Path) -> None:
+    write_safetensors(tmp_path / "other", dict(reversed(TENSORS.items())))
+    other = (tmp_path / "other").read_bytes()
+    assert other != data
+    assert passed(other, []) == at_rest(other) == at_rest(data)
+
+
+def test_a_file_without_tensors_has_one_too(tmp_path: Path) -> None:
+    write_safetensors(tmp_path / "empty", {})
+    empty = (tmp_path / "empty").read_bytes()
+    assert passed(empty, [5]) == at_rest(empty)
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [b"", b"{}", b'{"r": 4}' * 9, b"# A model card\n" * 99, (9 << 20).to_bytes(8, "little") + b"{" * 90],
+)
+def test_what_is_no_safetensors_has_none(foreign: bytes) -> None:
+    assert passed(foreign, [1, 8]) is None
+
+
+def test_a_file_that_has_not_come_whole_has_none_yet(data: bytes) -> None:
+    weights = PassingWeights(len(data))
+    weights.update(data[:-1])
+    assert weights.digest() is None
+    weights.update(data[-1:])
+    assert weights.digest() == at_rest(data)
