@@ -32,6 +32,11 @@ class Kernels:
 
     def check(self, pieces: Iterable[Piece]) -> None:
         """Raises `Invalid` or `Missing` where one of these pieces to bake needs a kernel that is not here."""
+        pieces = list(pieces)
+        if not _has("torch") and (whole := next((piece for piece in pieces if piece.changes), None)):
+            raise Missing(
+                f"{whole.name} is changed as a whole, which needs torch: pip install 'adaptry[torch]'"
+            )
         if self.names != ("llvm",):
             return
         for piece in _beyond_llvm(pieces):
@@ -42,9 +47,9 @@ class Kernels:
     @contextlib.contextmanager
     def at_work(self, pieces: Iterable[Piece]) -> Iterator[None]:
         """While lanes bake these pieces: torch, where one of them needs it, keeps to one thread a lane."""
-        uses_torch = "torch" in self.names and (
-            "llvm" not in self.names or any(True for _ in _beyond_llvm(pieces))
-        )
+        pieces = list(pieces)
+        is_streamed = "torch" in self.names and ("llvm" not in self.names or any(_beyond_llvm(pieces)))
+        uses_torch = is_streamed or any(piece.changes for piece in pieces)
         if uses_torch:
             from adaptry.tensors.torch_lane import one_thread_each
 
@@ -81,11 +86,13 @@ class Bench:
 
 
 def _beyond_llvm(pieces: Iterable[Piece]) -> Iterator[Piece]:
-    """Those that the llvm lane leaves to torch, which takes every piece of a plan."""
+    """Those that stream and that the llvm lane leaves to torch, which takes every piece of a plan."""
     from adaptry.tensors.llvm_lane import LlvmLane
 
     for piece in pieces:
-        if not LlvmLane.takes(weight_of(piece), sum(update.module.rank for update in piece.updates)):
+        if not piece.changes and not LlvmLane.takes(
+            weight_of(piece), sum(update.module.rank for update in piece.updates)
+        ):
             yield piece
 
 

@@ -77,16 +77,17 @@ Lora = Literal["itself", "exact", "given_base", "no"]
 class Method:
     """One method.
 
-    `tails`: pattern of what follows a module's path in a key → role. `shared`: pattern of a model-level name (after
-    `base_model.`) → role. `prefix`: what stands before a module's path. `needs`: the shared roles without which the file is not whole. `replaced`: pattern of a key (groups `path` and, unless it is the weight, `parameter`) that
-    holds a full weight → its kind. `width`: the module's numbers from its shapes; it raises `KeyError`, `IndexError` or
-    `ValueError` where they are not a whole module's. `weight` and `bias`: how it changes them;
-    where both are None it cannot be baked, and `instead` says why and what to do. `integers`: roles of tensors that
-    are whole numbers. `names_modules`: whether a file of this config says which modules it changes.
-    `misfit`: why a module does not fit a weight of so many outputs and inputs, where its `width` does not tell; it ends
-    a sentence that begins with the module. `rounding`: how often a result in
-    half precision is rounded; `needs_base`: whether its change depends on the base's values; `only`: config fields
-    with values under which the rules here do not hold (each with the reason).
+    `tails`: pattern of what follows a module's path in a key → role. `shared`: pattern of a model-level name
+    (after `base_model.`) → role. `prefix`: what stands before a module's path. `needs`: the shared roles
+    without which the file is not whole. `replaced`: pattern of a key (groups `path` and, unless it is the
+    weight, `parameter`) that holds a full weight → its kind. `width`: the module's numbers from its shapes; it
+    raises `KeyError`, `IndexError` or `ValueError` where they are not a whole module's. `weight` and `bias`:
+    how it changes them; where both are None it cannot be baked, and `instead` says why and what to do.
+    `integers`: roles of tensors that are whole numbers. `names_modules`: whether a file of this config says
+    which modules it changes. `misfit`: why a module does not fit a weight of so many outputs and inputs, where
+    its `width` does not tell; it ends a sentence that begins with the module. `needs_base`: whether its change
+    depends on the base's values. `refuses`: why an adapter of this config cannot be baked. `tolerance`: how near
+    a merge is to that of the method's own library.
     """
 
     name: str
