@@ -29,19 +29,28 @@ serve(
     announce=lambda started: print(started.url, started.token_file, flush=True),
 )
 """
-NEVER_LOADED = """
+SERVED = """
+import subprocess, sys
+from pathlib import Path
+from adaptry_api.settings import ServerSettings
+from adaptry_api.testing import serving
+folder, client = Path(sys.argv[1]), sys.argv[2]
+with serving(ServerSettings(data=folder / "data")) as server:
+    subprocess.run([sys.executable, "-c", client, server.url, server.admin, folder], check=True)
+print(*sorted({"torch", "numpy", "transformers", "boto3"} & set(sys.modules)))
+"""
+# In a process of its own, since a client looks at the weights.
+CLIENT = """
 import sys
 from pathlib import Path
 from adaptry.adapter.view import open_dir
+from adaptry.client import HttpRegistry
 from adaptry.testing.samples import tiny_lora
 from adaptry.transfer import pull, push
-from adaptry_api.settings import ServerSettings
-from adaptry_api.testing import serving
-folder = Path(sys.argv[1])
-with serving(ServerSettings(data=folder / "data")) as server:
-    push(server.registry(), open_dir(tiny_lora(folder / "tone")), "acme/tone")
-    pull(server.registry(), "acme/tone", folder / "pulled")
-print(*sorted({"torch", "numpy", "transformers", "boto3"} & set(sys.modules)))
+url, token, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+registry = HttpRegistry(url, token)
+push(registry, open_dir(tiny_lora(folder / "tone")), "acme/tone")
+pull(registry, "acme/tone", folder / "pulled")
 """
 
 Run = Callable[..., tuple["subprocess.Popen[str]", str, Path]]
@@ -104,5 +113,6 @@ def test_a_folder_that_cannot_be_had_is_named(tmp_path: Path) -> None:
 
 
 def test_a_server_that_admits_a_push_never_loads_what_computes(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", NEVER_LOADED, str(tmp_path)]
+    command = [sys.executable, "-c", SERVED, str(tmp_path), CLIENT]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == ""
+    assert (tmp_path / "pulled" / "adapter_model.safetensors").is_file()
