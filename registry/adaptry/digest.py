@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -75,10 +75,3 @@ class Digest:
                 str, return_schema=core_schema.str_schema(pattern=f"^{_PATTERN.pattern}$")
             ),
         )
-
-
-def hashed(chunks: Iterable[bytes | memoryview], hasher: hashlib._Hash) -> Iterator[bytes | memoryview]:
-    """The same chunks, fed to `hasher` as they pass."""
-    for chunk in chunks:
-        hasher.update(chunk)
-        yield chunk

@@ -15,7 +15,6 @@ from typing import Any, Self
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from adaptry.digest import Digest
 from adaptry.errors import InvalidRef
 
 GRAMMAR = (
@@ -166,9 +165,6 @@ class ByDigest:
     """A revision by its digest or a prefix of it, 7 hex digits or more."""
 
     prefix: str
-
-    def matches(self, digest: Digest) -> bool:
-        return digest.hex.startswith(self.prefix)
 
 
 Selector = Latest | Number | Label | ByDigest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,5 +35,5 @@ def test_the_demo_trains_pushes_refuses_promotes_merges_and_serves(tmp_path: Pat
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "What you saw" in done.stdout
-    assert "merged = PEFT's merge_and_unload" in done.stdout
+    assert re.search(r"merge_and_unload: \d+ of [\d,]+ weights differ", done.stdout)
     assert "digest here, on the server and of what was pulled: identical" in done.stdout

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from adaptry.adapter.config import AdapterConfig
-from adaptry.methods.drawn import generator, is_saved, projections, widest
+from adaptry.methods.drawn import is_saved, projections
 from adaptry.methods.method import Method, Parts, Shapes, Width, same, trained_rank
-from adaptry.methods.vera import beyond, sliced
+from adaptry.methods.vera import beyond, shared_pair, sliced
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,24 +21,8 @@ def _width(shapes: Shapes, config: AdapterConfig) -> Width:
     return Width(rank, 0, shapes["b"][0])
 
 
-def _projections(parts: Parts, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """A (means, then log variances) and B from the file, or drawn from the seed as PEFT does."""
-    import torch
-
-    if is_saved(parts.config):
-        return parts["A"], parts["B"]
-    fan_out, fan_in = widest(parts)
-    source = generator(parts.config, "projection_prng_key", 0)
-    drawn = []
-    for rows, columns in ((2 * parts.module.rank, fan_in), (fan_out, parts.module.rank)):
-        bound = math.sqrt(3.0) * (math.sqrt(2.0) / math.sqrt(columns))
-        drawn.append(torch.empty(rows, columns).uniform_(-bound, bound, generator=source))
-    down, up = (matrix.to(weight.dtype).float() for matrix in drawn)
-    return down, up
-
-
 def _weight(weight: Tensor, parts: Parts) -> Tensor:
-    down, up = _projections(parts, weight)
+    down, up = shared_pair(parts, weight, 2 * parts.module.rank)  # means, then log variances
     update = sliced(parts, down[: parts.module.rank], up, tuple(weight.shape))
     return (weight.float() + update).to(weight.dtype)
 

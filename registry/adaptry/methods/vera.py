@@ -28,7 +28,7 @@ def beyond(shapes: Shapes, config: AdapterConfig, fan_out: int, fan_in: int) -> 
     return f"has shared matrices for weights of up to {reach}, and this base's is {fan_out:,}×{fan_in:,}"
 
 
-def _projections(parts: Parts, weight: Tensor) -> tuple[Tensor, Tensor]:
+def shared_pair(parts: Parts, weight: Tensor, rows_of_down: int) -> tuple[Tensor, Tensor]:
     """A and B from the file or, as PEFT draws them at load and holds them in a base of this dtype, from the seed."""
     import torch
 
@@ -37,7 +37,7 @@ def _projections(parts: Parts, weight: Tensor) -> tuple[Tensor, Tensor]:
     fan_out, fan_in = widest(parts)
     source = generator(parts.config, "projection_prng_key", 0)
     drawn = []
-    for rows, columns in ((parts.module.rank, fan_in), (fan_out, parts.module.rank)):
+    for rows, columns in ((rows_of_down, fan_in), (fan_out, parts.module.rank)):
         bound = math.sqrt(3.0) * (math.sqrt(2) / math.sqrt(columns))
         drawn.append(torch.empty(rows, columns).uniform_(-bound, bound, generator=source))
     down, up = (matrix.to(weight.dtype).float() for matrix in drawn)
@@ -54,7 +54,8 @@ def sliced(parts: Parts, down: Tensor, up: Tensor, shape: tuple[int, ...]) -> Te
 
 
 def _weight(weight: Tensor, parts: Parts) -> Tensor:
-    update = sliced(parts, *_projections(parts, weight), tuple(weight.shape))
+    down, up = shared_pair(parts, weight, parts.module.rank)
+    update = sliced(parts, down, up, tuple(weight.shape))
     return (weight.float() + update).to(weight.dtype)
 
 
