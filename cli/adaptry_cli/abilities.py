@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from adaptry.adapter.dialect import TITLES
 from adaptry.adapter.spec import Spec
 from adaptry.adapter.view import Adapter
 from adaptry.errors import Refused, Unsupported
@@ -31,7 +32,7 @@ def facts_of_use(adapter: Adapter, base_parameters: int | None) -> Iterator[tupl
     yield "when served", f"{size(spec.parameters * _BF16)} in bfloat16"
     yield "merge", merge_text(adapter)
     yield "as LoRA", lora_text(adapter)
-    yield "layout", f"{spec.layout}"
+    yield "layout", "; ".join(TITLES[layout] for layout in spec.layouts) or "the same in all versions"
 
 
 def json_of_use(adapter: Adapter, base_parameters: int | None) -> Mapping[str, object]:
@@ -47,6 +48,7 @@ def json_of_use(adapter: Adapter, base_parameters: int | None) -> Mapping[str, o
         "merge_reason": reason,
         "as_lora": method.lora if method else None,
         "lora_ranks": _lora_ranks(adapter),
+        "layouts": list(spec.layouts),
     }
 
 

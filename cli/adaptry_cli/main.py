@@ -37,6 +37,8 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
         "show": ("find:show", "Show everything about a version."),
         "diff": ("find:diff", "Show what differs between two adapters."),
         "history": ("find:history", "Show what happened to an adapter."),
+        "lineage": ("lineage:lineage", "Show what a version was made from, and how."),
+        "similar": ("similar:similar", "Find adapters that are nearly the same."),
         "inspect": (
             "check:inspect",
             "Show what an adapter is, from its files, and what can be done with it.",
@@ -58,6 +60,8 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
     },
     "Make": {
         "merge": ("merge:merge", "Merge adapters into their base's weights."),
+        "combine": ("combine:combine", "Combine adapters of one base into one."),
+        "stack": ("combine:stack", "Stack adapters into one LoRA that acts as all of them."),
     },
     "Run": {
         "demo": ("demo.story:demo", "Show the whole job on a real model."),

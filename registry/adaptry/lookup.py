@@ -13,20 +13,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+from adaptry.adapter.dialect import SPELLINGS
 from adaptry.fingerprint import TensorShape
 from adaptry.loading import Loaded, is_converted, loaded
 from adaptry.naming import INPUT_EMBEDDINGS, OUTPUT_HEADS, TIED_HEADS, input_embedding, is_output_head
 
-# The spellings of vision-language models: in memory since transformers 4.52, and on disk (§7.2).
-_SPELLINGS = (
-    ("model.language_model.", "language_model.model."),
-    ("lm_head.", "language_model.lm_head."),
-    ("model.vision_tower.", "vision_tower."),
-    ("model.vision_tower.", "vision_tower.vision_model."),
-    ("model.vision_model.", "vision_model."),
-    ("model.audio_tower.", "audio_tower."),
-    ("model.multi_modal_projector.", "multi_modal_projector."),
-)
 _OLD_ENDS = (
     (".weight", ".gamma"),
     (".bias", ".beta"),
@@ -175,7 +166,7 @@ class Names:
 def _spellings(parameter: str) -> Iterator[str]:
     """`parameter`, then the other ways in which tools have written it."""
     yield parameter
-    for memory, disk in _SPELLINGS:
+    for memory, disk in SPELLINGS:
         if parameter.startswith(memory):
             yield disk + parameter.removeprefix(memory)
         if parameter.startswith(disk):

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-LAYOUT = 1
+LAYOUT = 2
 """The version of this derivation; a catalog row derived by an older one is rebuilt by `reindex`."""
 
 ModuleKind = Literal[
@@ -66,7 +66,8 @@ class Spec(_Value):
 
     `traits` are the things that change how it may be used: `dora`, `rslora`, `pissa`, `target_parameters`, …
     `shared` are tensors of the whole model by role (VeRA's projections, a prompt's embeddings), `virtual_tokens` how
-    many tokens a prompt method puts before the input. `parameters` counts elements, `size` is bytes of all tensors.
+    many tokens a prompt method puts before the input. `layouts` are those of `dialect`: in which of several layouts the
+    file is, where libraries changed theirs. `parameters` counts elements, `size` is bytes of all tensors.
     """
 
     method: str
@@ -77,6 +78,7 @@ class Spec(_Value):
     virtual_tokens: int | None = None
     unclaimed: tuple[str, ...] = ()
     traits: tuple[str, ...] = ()
+    layouts: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = ()
     parameters: int = 0
     size: int = 0

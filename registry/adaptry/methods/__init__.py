@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from adaptry.adapter.config import AdapterConfig
+from adaptry.adapter.dialect import layouts_of
 from adaptry.adapter.header import TensorInfo
 from adaptry.adapter.spec import ExtraWeight, ModuleSpec, Spec
 from adaptry.errors import InvalidConfig
@@ -140,6 +141,7 @@ def describe(config: AdapterConfig, tensors: Mapping[str, TensorInfo]) -> Spec:
         virtual_tokens=tokens,
         unclaimed=tuple(unclaimed),
         traits=tuple(traits),
+        layouts=layouts_of(module.path for module in modules),
         dtypes=tuple(sorted({info.dtype for info in tensors.values()})),
         parameters=sum(info.numel for info in tensors.values()),
         size=sum(info.size for info in tensors.values()),

@@ -34,9 +34,9 @@ def wrapped(config: AdapterConfig, paths: Iterable[str]) -> dict[str, str | None
         if not named | loose:
             continue
         parameters = next((each for each in (named, named | loose) if len(each) == len(levels)), set())
-        in_order = _ordered(parameters)
+        ordered = in_order(parameters)
         for place, (_, path) in enumerate(sorted(levels.items(), reverse=True)):
-            found[path] = in_order[place] if in_order else None
+            found[path] = ordered[place] if ordered else None
     return found
 
 
@@ -67,7 +67,7 @@ def _is_module_target(name: str, config: AdapterConfig) -> bool:
         return True  # said by the checks, as `pattern_refused`
 
 
-def _ordered(parameters: set[str]) -> list[str]:
+def in_order(parameters: set[str]) -> list[str]:
     """In the order of the module; nothing where that is not known."""
     if len(parameters) > 1 and not parameters <= set(_ORDER):
         return []

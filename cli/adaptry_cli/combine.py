@@ -1,0 +1,238 @@
+"""`adaptry combine` and `stack`: several adapters of one base made into one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from adaptry.errors import Invalid
+from adaptry_cli.arguments import FOLDER, made, require
+from adaptry_cli.connection import Connected
+from adaptry_cli.making import Target, landed, making_options, parent_named, say_landed, to_place
+from adaptry_cli.out import counted, json_option, number, progress, say_json, size, tell
+from adaptry_cli.tables import say_table
+
+if TYPE_CHECKING:
+    from adaptry.combining.planning import CombinePlan
+    from adaptry.combining.recipe import CombineRecipe
+
+
+@click.command()
+@click.argument("inputs", metavar="[REF|DIR[=WEIGHT]]...", nargs=-1)
+@click.option("--recipe", "recipe_file", metavar="FILE", type=FOLDER, help="A YAML recipe, instead of words.")
+@click.option(
+    "--method", metavar="NAME", help="How: linear, svd, ties, dare_linear, … (`--methods` lists them)."
+)
+@click.option("--param", "parameters", multiple=True, metavar="NAME=VALUE", help="A parameter of the method.")
+@click.option("--rank", type=click.IntRange(1), help="Bring every module to this rank.")
+@click.option(
+    "--energy", type=float, metavar="SHARE", help="The smallest ranks that keep this share, as in 0.99."
+)
+@click.option("--uniform", is_flag=True, help="The same rank for every module, for engines that want one.")
+@click.option("--dtype", default=None, metavar="DTYPE", help="float32 (the default), float16 or bfloat16.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=None, help="For the methods that draw random numbers."
+)
+@click.option(
+    "--whole-weights", metavar="INPUT|none", help="Whose saved modules come along, if several have some."
+)
+@click.option("--other-base", is_flag=True, help="Also adapters that are known to be of different bases.")
+@click.option("--dry-run", is_flag=True, help="Print the plan, and make nothing.")
+@click.option("--methods", "is_listing", is_flag=True, help="List the methods and their parameters.")
+@making_options
+@json_option
+def combine(
+    target: Target,
+    connected: Connected,
+    recipe_file: Path | None,
+    dry_run: bool,
+    is_listing: bool,
+    as_json: bool,
+    **said: Any,
+) -> None:
+    """Combine adapters of one base into one adapter.
+
+    Different ranks and modules go together; what an adapter does not change counts as 0. The result says what it was
+    made of and how: with -o acme/both it is a version whose parents and recipe are kept, and the same recipe gives the
+    same version.
+    """
+    if is_listing:
+        _say_methods(as_json)
+        return
+    recipe = _recipe(recipe_file, said)
+    target = to_place(target, recipe.output)
+    _run(recipe, target, connected, dry_run, as_json)
+
+
+@click.command()
+@click.argument("inputs", metavar="REF|DIR[=WEIGHT]...", nargs=-1, required=True)
+@click.option("--in-sequence", is_flag=True, help="Each was trained on top of the base and those before it.")
+@click.option(
+    "--own-ranks", is_flag=True, help="Each module keeps its own rank (smaller; not for every engine)."
+)
+@click.option("--dtype", default=None, metavar="DTYPE", help="float32 (the default), float16 or bfloat16.")
+@click.option(
+    "--whole-weights", metavar="INPUT|none", help="Whose saved modules come along, if several have some."
+)
+@click.option("--other-base", is_flag=True, help="Also adapters that are known to be of different bases.")
+@click.option("--dry-run", is_flag=True, help="Print the plan, and make nothing.")
+@making_options
+@json_option
+def stack(
+    target: Target,
+    connected: Connected,
+    in_sequence: bool,
+    own_ranks: bool,
+    dry_run: bool,
+    as_json: bool,
+    **said: Any,
+) -> None:
+    """Stack adapters into one LoRA that acts as all of them together.
+
+    Exactly the weighted sum of their updates, by putting the factors side by side: the rank is the sum of the ranks.
+    Every module gets one rank and scale 1, so that any engine serves it.
+    """
+    recipe = _recipe(None, {**said, "uniform": not own_ranks, "in_sequence": in_sequence})
+    _run(recipe, target, connected, dry_run, as_json)
+
+
+def _run(recipe: CombineRecipe, target: Target, connected: Connected, dry_run: bool, as_json: bool) -> None:
+    from adaptry.combining.combine import draft
+    from adaptry.combining.planning import plan
+
+    require(
+        dry_run or target.place is not None, "say where the result goes: -o NAME, or -o ./DIR for a folder"
+    )
+    with progress() as told:
+        parents = [parent_named(connected, entry.source, told) for entry in recipe.inputs]
+    decided = plan(recipe, parents)
+    if dry_run:
+        _say_plan(decided, as_json)
+        return
+    drafted = draft(decided)
+    say_landed(drafted, landed(drafted, target, connected), as_json)
+
+
+def _recipe(file: Path | None, said: dict[str, Any]) -> CombineRecipe:
+    """The recipe of a file, or of the words of the call; not of both."""
+    from adaptry.combining.recipe import CombineRecipe
+    from adaptry.combining.recipefile import read_recipe
+    from adaptry.merging.recipe import Input, parse_dtype
+    from adaptry.refs import split_weight
+
+    words = {key: value for key, value in said.items() if value not in (None, (), False)}
+    if file is not None:
+        require(not words, f"--recipe says it all; leave out {', '.join(sorted(words))}")
+        return read_recipe(file)
+    require("inputs" in words, "name the adapters to combine, or a --recipe")
+    words["inputs"] = tuple(
+        Input(source=source, weight=weight) for source, weight in map(split_weight, said["inputs"])
+    )
+    if "dtype" in words:
+        words["dtype"] = parse_dtype(words["dtype"])
+    if "parameters" in words:
+        words["parameters"] = _parameters(said["parameters"])
+    return made(CombineRecipe, **words)
+
+
+def _parameters(pairs: tuple[str, ...]) -> dict[str, object]:
+    """`density=0.3` and the like: a number, true or false, else a word. Raises `Invalid`."""
+    found: dict[str, object] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise Invalid(f"not a parameter: {pair[:80]!r} (write name=value, as in density=0.3)")
+        if name in found:
+            raise Invalid(f"the parameter {name} is given twice")
+        found[name] = _value(text)
+    return found
+
+
+def _value(text: str) -> object:
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _say_plan(plan: CombinePlan, as_json: bool) -> None:
+    """Modules with their inputs, method and ranks; memory, time and size in all."""
+    from adaptry.combining.costs import seconds
+
+    rows = [
+        {
+            "module": planned.site.key,
+            "inputs": len(planned.inputs),
+            "method": planned.combination.name,
+            "ranks": list(planned.ranks),
+            "rank": planned.expected_rank,
+        }
+        for planned in plan.sites
+    ]
+    lasts = round(seconds(plan.operations), 1)
+    total = {
+        "memory": plan.memory,
+        "seconds": lasts,
+        "size": plan.size,
+        "notes": list(plan.notes),
+    }
+    if as_json:
+        say_json({"modules": rows, **total})
+        return
+    say_table(
+        ("module", "inputs", "method", "ranks", "rank"),
+        [
+            (
+                str(row["module"]),
+                str(row["inputs"]),
+                str(row["method"]),
+                " + ".join(map(str, planned.ranks)),
+                _rank(planned.expected_rank, plan),
+            )
+            for row, planned in zip(rows, plan.sites, strict=True)
+        ],
+        right=("inputs", "ranks", "rank"),
+    )
+    tell(
+        f"{counted(len(rows), 'module')}, at most {size(plan.size)}; about {number(lasts)} s here and "
+        f"{size(plan.memory)} of memory beside torch's own"
+    )
+    for note in plan.notes:
+        tell(f"note: {note}")
+
+
+def _rank(expected: int, plan: CombinePlan) -> str:
+    return f"≤ {expected}" if plan.recipe.energy is not None else str(expected)
+
+
+def _say_methods(as_json: bool) -> None:
+    from adaptry.combining import COMBINATIONS
+
+    if as_json:
+        say_json(
+            {
+                each.name: {
+                    "title": each.title,
+                    "source": each.source,
+                    "parameters": {
+                        name: {"default": parameter.default, "about": parameter.about}
+                        for name, parameter in each.parameters.items()
+                    },
+                }
+                for each in COMBINATIONS.values()
+            }
+        )
+        return
+    say_table(
+        ("method", "what it is", "parameters"),
+        [
+            (each.name, each.title, ", ".join(f"{name}={p.default}" for name, p in each.parameters.items()))
+            for each in COMBINATIONS.values()
+        ],
+    )

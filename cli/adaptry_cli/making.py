@@ -1,0 +1,197 @@
+"""What the commands that make an adapter share: parents opened, the result put into a folder or a registry and told.
+
+`-o` is a folder if it is written as one (`./both`), else a name in the registry (`acme/both`).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from adaptry.errors import Invalid
+from adaptry.refs import AdapterName, ByDigest, Ref, parse_alias
+from adaptry_cli.arguments import made, means_folder, parse_metrics, require
+from adaptry_cli.connection import Connected, connect_to
+from adaptry_cli.out import number, progress, say, say_json, tell
+
+if TYPE_CHECKING:
+    from adaptry.deriving.draft import Draft, Parent
+    from adaptry.deriving.writing import Outcome
+    from adaptry.progress import Progress
+    from adaptry.records import Pushed, PushOptions
+
+_WORST = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a result goes and what goes along; `place` None: nowhere, it is only looked at."""
+
+    place: Path | AdapterName | None
+    options: PushOptions
+    is_replacing: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """A result that is there: `adapter`'s place, in words for the answer, and the version if a registry has it."""
+
+    place: str
+    outcome: Outcome
+    pushed: Pushed | None = None
+    folder: Path | None = None
+
+
+def making_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds `-o`, `--alias`, `--metric`, `--force`/`--reason` and `--registry`; passes `target` and `connected`.
+
+    (`Any`: the other arguments are each command's own.)
+    """
+
+    @click.option("-o", "--output", metavar="NAME|DIR", help="A name in the registry, or a folder (./out).")
+    @click.option("--alias", metavar="ALIAS", help="An alias to set on the version.")
+    @click.option("--metric", "metrics", multiple=True, metavar="NAME=VALUE", help="A metric of the version.")
+    @click.option(
+        "--force", is_flag=True, help="Replace an adapter in that folder; push past the checks with --reason."
+    )
+    @click.option("--reason", metavar="TEXT", help="Why it is pushed all the same; kept with the version.")
+    @click.option("--registry", "where", metavar="URL|DIR", help="The registry to use.")
+    @functools.wraps(command)
+    def making(
+        *args: Any,
+        output: str | None,
+        alias: str | None,
+        metrics: tuple[str, ...],
+        force: bool,
+        reason: str | None,
+        where: str | None,
+        **options: Any,
+    ) -> Any:
+        target = _target(output, alias, metrics, force, reason)
+        is_making = isinstance(target.place, AdapterName)
+        connected = functools.cache(lambda: connect_to(where, making=is_making))
+        return command(*args, target=target, connected=connected, **options)
+
+    return making
+
+
+def to_place(target: Target, output: str | None) -> Target:
+    """The target with the place a recipe names, where the call names none."""
+    if target.place is not None or output is None:
+        return target
+    return Target(_place(output), target.options, target.is_replacing)
+
+
+def parent_named(connected: Connected, text: str, told: Progress) -> Parent:
+    """An input by ref or folder, its weights at hand. Raises `NotFound`, `Invalid…`."""
+    from adaptry.adapter.view import open_dir
+    from adaptry.deriving.draft import Parent
+    from adaptry.transfer import open_revision
+
+    if means_folder(text):
+        return Parent(open_dir(text), text)
+    registry = connected()
+    version = registry.version(Ref.parse(text))
+    adapter = open_revision(registry, Ref(version.name, ByDigest(version.digest.hex)), progress=told)
+    is_known = version.base_id is not None and version.base_status == "verified"
+    base = registry.base_record(version.base_id) if is_known and version.base_id else None
+    return Parent(adapter, f"{version.name}@{version.number}", version.digest, base)
+
+
+def landed(draft: Draft, target: Target, connected: Connected) -> Landed:
+    """Computes the draft and puts it where it is to go. Raises what `write` and `derive` raise."""
+    place = target.place
+    if place is None:
+        raise Invalid("say where the result goes: -o NAME for the registry, -o ./DIR for a folder")
+    with progress() as told:
+        if isinstance(place, Path):
+            from adaptry.deriving.writing import write
+
+            outcome = write(draft, place, replace=target.is_replacing, progress=told)
+            return Landed(str(place), outcome, folder=place)
+        from adaptry.derivation import derive
+
+        derived = derive(connected(), draft, place, options=target.options, progress=told)
+    version = derived.pushed.version
+    return Landed(f"{version.name}@{version.number}", derived.outcome, derived.pushed)
+
+
+def say_landed(draft: Draft, there: Landed, as_json: bool) -> None:
+    """The answer: the place (and digest); the story: notes, and how exact it is."""
+    for note in draft.notes:
+        tell(f"note: {note}")
+    _tell_exactness(there.outcome)
+    pushed = there.pushed
+    if pushed and not pushed.is_new:
+        tell(f"{there.place} is this very adapter already")
+    if as_json:
+        say_json(json_of(draft, there))
+    else:
+        say(f"{there.place}  {pushed.version.digest}" if pushed else there.place)
+
+
+def json_of(draft: Draft, there: Landed) -> dict[str, Any]:
+    """(`Any`: JSON.)"""
+    outcome = there.outcome
+    return {
+        "output": there.place,
+        "digest": str(there.pushed.version.digest) if there.pushed else None,
+        "is_new": there.pushed.is_new if there.pushed else None,
+        "recipe": draft.recipe,
+        "parents": [str(parent.revision) for parent in draft.parents if parent.revision],
+        "kept_energy": outcome.kept,
+        "relative_error": outcome.error,
+        "modules": [{"module": each.module, **each.figures} for each in outcome.modules],
+        "notes": list(draft.notes),
+    }
+
+
+def _tell_exactness(outcome: Outcome) -> None:
+    if outcome.kept is None:
+        tell("exact: nothing was approximated")
+        return
+    tell(f"kept energy {number(outcome.kept)}, relative error {number(outcome.error)}")
+    for module, kept in _worst(outcome):
+        tell(f"  {number(kept)}  {module}")
+
+
+def _worst(outcome: Outcome) -> Sequence[tuple[str, float]]:
+    """The modules that lost most, where any lost something to speak of."""
+    shares = [
+        (each.module, 1.0 - each.figures.get("lost", 0.0) / each.figures["energy"])
+        for each in outcome.modules
+        if each.figures.get("energy")
+    ]
+    return sorted((share for share in shares if share[1] < 0.999), key=lambda share: share[1])[:_WORST]
+
+
+def _target(
+    output: str | None, alias: str | None, metrics: tuple[str, ...], force: bool, reason: str | None
+) -> Target:
+    from adaptry.records import PushOptions
+
+    place = _place(output) if output else None
+    is_folder = isinstance(place, Path)
+    require(
+        not (is_folder and (alias or metrics or reason)), "--alias, --metric and --reason are for a registry"
+    )
+    require(
+        is_folder or force == (reason is not None),
+        "--force and --reason TEXT go together: the reason is kept",
+    )
+    options = made(
+        PushOptions,
+        metrics=parse_metrics(metrics),
+        force_reason=reason,
+        alias=parse_alias(alias) if alias else None,
+    )
+    return Target(place, options, force)
+
+
+def _place(output: str) -> Path | AdapterName:
+    return Path(output).expanduser() if means_folder(output) else AdapterName.parse(output)

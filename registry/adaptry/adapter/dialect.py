@@ -1,0 +1,55 @@
+"""In which layout an adapter's file is, where libraries changed it: told from the names alone.
+
+Two things changed. transformers 5 (with PEFT from 0.19 on) holds a layer's experts as one parameter, where before each
+expert was a module of its own; and it names the parts of some models otherwise in memory. Most adapters are the same in
+both, and have no word here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+EXPERTS_EACH = "experts_each"
+EXPERTS_FUSED = "experts_fused"
+NAMES_4 = "names_of_transformers_4"
+NAMES_5 = "names_of_transformers_5"
+
+TITLES: Mapping[str, str] = {
+    EXPERTS_EACH: "experts one by one (before PEFT 0.19 and transformers 5)",
+    EXPERTS_FUSED: "experts fused (PEFT from 0.17 on, transformers 5)",
+    NAMES_4: "names of transformers before 4.52",
+    NAMES_5: "names of transformers 5",
+}
+
+SPELLINGS: tuple[tuple[str, str], ...] = (
+    ("model.language_model.", "language_model.model."),
+    ("lm_head.", "language_model.lm_head."),
+    ("model.vision_tower.", "vision_tower."),
+    ("model.vision_tower.", "vision_tower.vision_model."),
+    ("model.vision_model.", "vision_model."),
+    ("model.audio_tower.", "audio_tower."),
+    ("model.multi_modal_projector.", "multi_modal_projector."),
+)
+"""The beginnings of names in vision-language models: in memory since transformers 4.52, and before (and on disk)."""
+
+_EACH = re.compile(r"(?:.*\.)?experts\.\d+\..+")
+_FUSED = re.compile(r"(?:.*\.)?experts(?:\.base_layer)*")
+_OLD = tuple(old for new, old in SPELLINGS)
+_NEW = ("model.language_model.", "model.vision_tower.", "model.multi_modal_projector.", "model.audio_tower.")
+
+
+def layouts_of(paths: Iterable[str]) -> tuple[str, ...]:
+    """The layouts that the paths of an adapter's modules are in, sorted; nothing where all layouts are the same."""
+    found = set()
+    for path in paths:
+        if _EACH.fullmatch(path):
+            found.add(EXPERTS_EACH)
+        elif _FUSED.fullmatch(path):
+            found.add(EXPERTS_FUSED)
+        name = f"{path}."
+        if name.startswith(_OLD) or (".block_sparse_moe.experts." in name and _EACH.fullmatch(path)):
+            found.add(NAMES_4)
+        elif name.startswith(_NEW):
+            found.add(NAMES_5)
+    return tuple(sorted(found))

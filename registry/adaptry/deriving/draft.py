@@ -1,0 +1,74 @@
+"""An adapter that is about to be made: where it comes from, which tensors it may have, and how each module is made.
+
+A draft is a value and cheap. Its weights are made module by module, when a sink asks, so that memory holds one
+module however large the adapter is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from adaptry.adapter.content import Content
+from adaptry.adapter.view import Adapter
+from adaptry.digest import Digest
+from adaptry.fingerprint import BaseRecord
+from adaptry.manifest import BaseClaim
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Json: TypeAlias = dict[str, Any]
+"""A JSON object whose shape belongs to who wrote it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """An adapter that another is made from: what the user called it, its revision if a registry has it, and the base
+    it is known to be for, if any."""
+
+    adapter: Adapter
+    label: str
+    revision: Digest | None = None
+    base: BaseRecord | None = None
+
+    def named(self) -> Json:
+        """How a recipe names it, the same wherever it lay: its revision, else the digests of its weights and config."""
+        if self.revision is not None:
+            return {"revision": str(self.revision)}
+        config = self.adapter.format.config
+        named = {"weights": str(self.adapter.weights_digest())}
+        if config:
+            named["config"] = str(Digest.of_chunks(self.adapter.content.chunks(config)))
+        return named
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """One module of a draft, made: its tensors by their names in the file, and figures to be told about it.
+
+    Figures have fixed names: `energy` is ‖Δ‖² (Frobenius) of what the module should be, `lost` is ‖Δ − Δ'‖² of what was
+    made instead, `rank` its rank. A module without figures is exact.
+    """
+
+    module: str
+    tensors: Mapping[str, Tensor]
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """`names`: every tensor it may have. `make` computes its modules, each time anew and each time the same. `config`:
+    its `adapter_config.json`, from the shapes that were written. `recipe` is canonical: it names parents as
+    `Parent.named` does. `beside`: files that come along as they are (a tokenizer). `notes`: sentences for the reader.
+    """
+
+    parents: tuple[Parent, ...]
+    recipe: Json
+    names: tuple[str, ...]
+    make: Callable[[], Iterator[Made]]
+    config: Callable[[Mapping[str, tuple[int, ...]]], Json]
+    base: BaseClaim | None = None
+    beside: Mapping[str, Content] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,237 @@
+"""Adapters in the layouts of transformers 4 and 5: the same update under other names, held to what PEFT makes of it."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    MixtralConfig,
+    MixtralForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
+
+from adaptry.adapter.view import Adapter, open_dir
+from adaptry.checkpoint import open_checkpoint
+from adaptry.deriving.draft import Parent
+from adaptry.deriving.writing import write
+from adaptry.errors import Refused, Unsupported
+from adaptry.fingerprinting import fingerprint
+from adaptry.merging.fitting import Weighted
+from adaptry.merging.merge import Source, merge
+from adaptry.merging.recipe import Input, Recipe
+from adaptry.migrating.migrate import migrate
+from adaptry.migrating.naming import Layout
+
+_SMALL: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 64,
+}
+EXPERTS = ("mlp.experts.gate_up_proj", "mlp.experts.down_proj")
+
+
+def mixtral() -> torch.nn.Module:
+    return MixtralForCausalLM(MixtralConfig(**_SMALL, num_local_experts=4))
+
+
+def qwen() -> torch.nn.Module:
+    return Qwen3MoeForCausalLM(
+        Qwen3MoeConfig(**_SMALL, moe_intermediate_size=24, num_experts=4, num_experts_per_tok=2, head_dim=8)
+    )
+
+
+def llava() -> torch.nn.Module:
+    vision = CLIPVisionConfig(
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        image_size=16,
+        patch_size=8,
+    )
+    return LlavaForConditionalGeneration(LlavaConfig(vision_config=vision, text_config=LlamaConfig(**_SMALL)))
+
+
+def saved(model: torch.nn.Module, folder: Path) -> Path:
+    model.save_pretrained(folder)  # type: ignore[operator]  # transformers' own
+    return folder
+
+
+def adapted(model: torch.nn.Module, config: Any, folder: Path) -> Adapter:
+    """A trained-looking adapter of `model`, saved by PEFT."""
+    torch.manual_seed(1)
+    tuned = get_peft_model(copy.deepcopy(model), config)
+    for parameter in tuned.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, 0, 0.05)
+    tuned.save_pretrained(str(folder))
+    return open_dir(folder)
+
+
+def moved(adapter: Adapter, base: Path, to: Layout, folder: Path) -> Adapter:
+    write(migrate(Parent(adapter, "it"), fingerprint(open_checkpoint(base)), to), folder)
+    return open_dir(folder)
+
+
+def merged_by_peft(model: torch.nn.Module, folder: Path) -> dict[str, torch.Tensor]:
+    merged: Any = PeftModel.from_pretrained(copy.deepcopy(model), str(folder)).merge_and_unload()
+    return dict(merged.state_dict())
+
+
+def merged_here(base: Path, adapter: Adapter, folder: Path) -> bytes:
+    merge(
+        Recipe(base=str(base), inputs=(Input(source="it"),)),
+        open_checkpoint(base),
+        [Source(Weighted(adapter, 1.0, "it"))],
+        folder,
+    )
+    return (folder / "model.safetensors").read_bytes()
+
+
+@pytest.mark.filterwarnings(
+    "ignore:The following .*_pattern keys:RuntimeWarning"
+)  # PEFT's own, of its own patterns
+@pytest.mark.parametrize("make", [mixtral, qwen])
+@pytest.mark.parametrize("rslora", [False, True])
+def test_fused_experts_are_taken_apart_and_put_together_without_changing_a_bit(
+    tmp_path: Path, make: Any, rslora: bool
+) -> None:
+    torch.manual_seed(0)
+    model = make()
+    base = saved(model, tmp_path / "base")
+    config = LoraConfig(
+        r=4, lora_alpha=12, use_rslora=rslora, target_modules=["q_proj"], target_parameters=list(EXPERTS)
+    )
+    fused = adapted(model, config, tmp_path / "fused")
+
+    each = moved(fused, base, "transformers4", tmp_path / "each")
+    again = moved(each, base, "transformers5", tmp_path / "again")
+
+    assert "experts_fused" in fused.spec.layouts and "experts_fused" in again.spec.layouts
+    assert "experts_each" in each.spec.layouts
+    by_peft = merged_by_peft(model, tmp_path / "fused")
+    for folder in ("each", "again"):
+        other = merged_by_peft(model, tmp_path / folder)
+        if not rslora:
+            assert all(torch.equal(other[name], weight) for name, weight in by_peft.items())
+        assert all(torch.allclose(other[name], weight, atol=1e-7) for name, weight in by_peft.items())
+    ours = [merged_here(base, one, tmp_path / f"m{place}") for place, one in enumerate((fused, each, again))]
+    assert rslora or ours[0] == ours[1] == ours[2]
+
+
+def test_experts_that_are_adapted_in_part_are_zeros_elsewhere(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = mixtral()
+    base = saved(model, tmp_path / "base")
+    config = LoraConfig(r=2, lora_alpha=2, target_modules=[], target_parameters=["mlp.experts.gate_up_proj"])
+    each = moved(adapted(model, config, tmp_path / "fused"), base, "transformers4", tmp_path / "each")
+    lonely = tmp_path / "lonely"
+    lonely.mkdir()
+    _keep_only(each, lonely, ".0.block_sparse_moe.experts.2.w3.")
+
+    again = moved(open_dir(lonely), base, "transformers5", tmp_path / "again")
+
+    merged, plain = merged_by_peft(model, tmp_path / "again"), model.state_dict()
+    changed = [name for name, weight in merged.items() if not torch.equal(weight, plain[name])]
+    assert changed == ["model.layers.0.mlp.experts.gate_up_proj"]
+    difference = merged[changed[0]] - plain[changed[0]]
+    assert difference[2, 48:].abs().max() > 0
+    difference[2, 48:] = 0
+    assert not difference.any()
+    assert again.spec.modules[0].parameter == "gate_up_proj"
+
+
+@pytest.mark.parametrize("config", [LoraConfig(r=2, target_modules=["q_proj"], use_dora=True), IA3Config(
+    target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"])], ids=["dora", "ia3"])  # fmt: skip
+def test_names_of_a_multimodal_model_are_brought_to_either_version(tmp_path: Path, config: Any) -> None:
+    torch.manual_seed(0)
+    model = llava()
+    base = saved(model, tmp_path / "base")
+    config.target_modules = rf".*language_model.*\.({'|'.join(sorted(config.target_modules))})"
+    if isinstance(config, IA3Config):
+        config.feedforward_modules = r".*language_model.*\.down_proj"
+    new = adapted(model, config, tmp_path / "new")
+
+    old = moved(new, base, "transformers4", tmp_path / "old")
+    again = moved(old, base, "transformers5", tmp_path / "again")
+
+    assert new.spec.layouts == again.spec.layouts == ("names_of_transformers_5",)
+    assert old.spec.layouts == ("names_of_transformers_4",)
+    assert all(module.path.startswith("language_model.model.layers.") for module in old.spec.modules)
+    assert new.weights_digest() == again.weights_digest()
+    by_peft, other = (merged_by_peft(model, tmp_path / name) for name in ("new", "again"))
+    assert all(torch.equal(other[name], weight) for name, weight in by_peft.items())
+
+
+def test_an_adapter_that_is_so_already_is_refused(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = mixtral()
+    base = saved(model, tmp_path / "base")
+    adapter = adapted(model, LoraConfig(r=2, target_modules=["q_proj"]), tmp_path / "plain")
+
+    for layout in ("transformers4", "transformers5"):
+        with pytest.raises(Refused, match="already"):
+            moved(adapter, base, layout, tmp_path / "out")
+    assert adapter.spec.layouts == ()
+
+
+def test_a_base_without_its_modules_is_refused(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = mixtral()
+    base = saved(qwen(), tmp_path / "base")
+    config = LoraConfig(r=2, target_modules=[], target_parameters=list(EXPERTS))
+    with pytest.raises(Refused, match="shape_mismatch"):
+        moved(adapted(model, config, tmp_path / "fused"), base, "transformers4", tmp_path / "out")
+
+
+def test_what_peft_has_not_on_fused_experts_is_not_put_together(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = mixtral()
+    base = saved(model, tmp_path / "base")
+    config = LoraConfig(r=2, lora_alpha=2, target_modules=[], target_parameters=["mlp.experts.gate_up_proj"])
+    each = moved(adapted(model, config, tmp_path / "fused"), base, "transformers4", tmp_path / "each")
+    dora = tmp_path / "dora"
+    dora.mkdir()
+    _with_magnitudes(each, dora)
+    with pytest.raises(Unsupported, match="no plain LoRA"):
+        moved(open_dir(dora), base, "transformers5", tmp_path / "out")
+
+
+def _keep_only(adapter: Adapter, folder: Path, part: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    source = adapter.content.folder  # type: ignore[attr-defined]  # a folder's content
+    tensors = {
+        name: tensor
+        for name, tensor in load_file(source / "adapter_model.safetensors").items()
+        if part in name
+    }
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    (folder / "adapter_config.json").write_bytes((source / "adapter_config.json").read_bytes())
+
+
+def _with_magnitudes(adapter: Adapter, folder: Path) -> None:
+    import json
+
+    from safetensors.torch import load_file, save_file
+
+    source = adapter.content.folder  # type: ignore[attr-defined]  # a folder's content
+    tensors = load_file(source / "adapter_model.safetensors")
+    for name in [name for name in tensors if name.endswith("lora_B.weight")]:
+        tensors[name.replace("lora_B.weight", "lora_magnitude_vector")] = torch.ones(tensors[name].shape[0])
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = json.loads((source / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "use_dora": True}))
