@@ -81,7 +81,7 @@ class _Combined:
                 return made, {}
             found: Decomposition = decomposed(made, planned.rank)
         else:
-            found = decomposed_dense(made)
+            found = decomposed_dense(made, planned.rank)
         rank = planned.rank or rank_for(found.values, recipe.energy or 1.0)
         kept = found.truncated(rank)
         return kept, {"energy": found.energy, "lost": found.lost(rank), "rank": float(kept.rank)}

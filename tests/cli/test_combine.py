@@ -1,0 +1,225 @@
+"""`adaptry combine` and `stack` as people call them: refs and folders in, a folder or a version with its history out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from adaptry.adapter.view import open_dir
+from adaptry.testing.samples import tiny_lora
+
+torch = pytest.importorskip("torch")
+safetensors = pytest.importorskip("safetensors.torch")
+pytestmark = pytest.mark.usefixtures("out", "better", "base")
+
+QUERY = "model.layers.0.self_attn.q_proj"
+
+
+@pytest.fixture
+def pushed(run) -> None:
+    """`acme/a` and `acme/b`, of a base that the registry knows."""
+    run("base", "add", "./base", "--name", "org/tiny")
+    run("push", "./out", "acme/a")
+    run("push", "./better", "acme/b")
+
+
+def update(folder: Path | str, module: str = QUERY) -> torch.Tensor:
+    """A module's update in float64, as any reader of PEFT's layout computes it."""
+    adapter = open_dir(folder)
+    tensors = safetensors.load_file(Path(folder) / "adapter_model.safetensors")
+    found = next(each for each in adapter.spec.modules if each.path == module)
+    down, up = (tensors[found.tensors[role]].double() for role in "AB")
+    return up @ down * found.scale
+
+
+def test_a_stack_acts_as_all_its_parts_together(run) -> None:
+    result = run("stack", "./out", "./better=0.5", "-o", "./both")
+
+    assert result.stdout == "both\n"
+    assert "exact" in result.stderr
+    stacked = open_dir("both")
+    assert torch.allclose(update("both"), update("out") + 0.5 * update("better"), atol=1e-9)
+    assert stacked.spec.ranks == (4 + 8,)
+    assert {module.scale for module in stacked.spec.modules} == {1.0}
+    assert stacked.config.fields["r"] == stacked.config.fields["lora_alpha"] == 12
+
+
+def test_a_result_in_the_registry_names_its_parents_and_its_recipe(run, answer, pushed: None) -> None:
+    told = answer("combine", "acme/a", "acme/b=0.5", "--method", "svd", "--rank", "2", "-o", "acme/both")
+
+    shown = answer("show", "acme/both")
+    parents = [answer("show", f"acme/{name}")["version"]["digest"] for name in "ab"]
+    assert shown["manifest"]["parents"] == parents
+    recipe = shown["manifest"]["recipe"]
+    assert recipe["operation"] == "combine" and recipe["method"] == "svd" and recipe["rank"] == 2
+    assert recipe["inputs"] == [
+        {"revision": parents[0], "weight": 1.0},
+        {"revision": parents[1], "weight": 0.5},
+    ]
+    assert shown["manifest"]["provenance"].keys() >= {"adaptry", "torch"}
+    assert shown["version"]["base_status"] == "verified"
+    assert told["digest"] == shown["version"]["digest"] and 0 < told["kept_energy"] < 1
+
+
+def test_the_same_recipe_gives_the_same_version_however_it_is_written(run, answer, pushed: None) -> None:
+    run("alias", "set", "acme/a@1", "prod")
+    Path("recipe.yaml").write_text(
+        "method: svd\nrank: 2\ninputs:\n  - acme/a@prod\n  - source: acme/b\n    weight: 0.5\noutput: acme/both\n"
+    )
+    words = ("combine", "acme/a@1", "acme/b@1=0.5", "--method", "svd", "--rank", "2", "-o", "acme/both")
+
+    first, again, from_file = answer(*words), answer(*words), answer("combine", "--recipe", "recipe.yaml")
+
+    assert first["is_new"] and not again["is_new"] and not from_file["is_new"]
+    assert first["digest"] == again["digest"] == from_file["digest"]
+
+
+def test_folders_are_named_in_the_recipe_by_what_they_hold(run, answer, pushed: None) -> None:
+    answer("stack", "./out", "acme/b", "-o", "acme/both")
+
+    (folder, _) = answer("show", "acme/both")["manifest"]["recipe"]["inputs"]
+    assert folder["weights"] == str(open_dir("out").weights_digest()) and "config" in folder
+    assert "out" not in json.dumps(folder)
+
+
+def test_a_plan_says_what_will_happen_and_makes_nothing(run, answer) -> None:
+    plan = answer("combine", "./out", "./better", "--method", "svd", "--energy", "0.9", "--dry-run")
+    shown = run("combine", "./out", "./better", "--dry-run")
+
+    assert {row["module"] for row in plan["modules"]} == {m.path for m in open_dir("out").spec.modules}
+    assert {tuple(row["ranks"]) for row in plan["modules"]} == {(4, 8)}
+    assert plan["memory"] > 0 and plan["size"] > 0 and plan["seconds"] >= 0
+    assert "4 + 8" in shown.stdout and "memory" in shown.stderr
+
+
+def test_a_plan_reads_no_weight(run) -> None:
+    weights = Path("out/adapter_model.safetensors")
+    data = bytearray(weights.read_bytes())
+    start = open_dir("out").header.data_start
+    data[start:] = b"\xff" * (len(data) - start)  # not a number, all of them
+    weights.write_bytes(data)
+
+    run("combine", "./out", "./better", "--dry-run")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--method", "average"), "no way to combine is called 'average' (there are linear"),
+        (("--method", "svd", "--param", "density=0.5"), "has no parameter 'density'"),
+        (("--param", "density"), "write name=value"),
+        (("--rank", "4", "--energy", "0.9"), "rank or energy, not both"),
+        (("--dtype", "int8"), "not a dtype"),
+    ],
+)
+def test_what_a_recipe_gets_wrong_is_said_before_anything_is_made(
+    run, words: tuple[str, ...], says: str
+) -> None:
+    result = run("combine", "./out", "./better", *words, "-o", "./both", code=2)
+
+    assert says in result.stderr
+    assert not Path("both").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("inputs: [./out]\ninputs: [./better]\n", "'inputs' twice"),
+        ("inputs: &x [./out]\nmodules: *x\n", "alias"),
+        ("inputs: [./out]\nmethd: ties\n", "methd"),
+        ("inputs: [./out=x]\n", "not a weight"),
+        ("- ./out\n", "not a mapping"),
+        ("inputs: [./out\n", "not YAML"),
+        ("inputs: []\n", "inputs"),
+        ("inputs: [./out]\nmodules: [{match: nowhere, rank: 2}]\noutput: ./both\n", "matches none"),
+    ],
+)
+def test_a_recipe_file_is_told_what_is_wrong_with_it(run, text: str, says: str) -> None:
+    Path("recipe.yaml").write_text(text)
+
+    result = run("combine", "--recipe", "recipe.yaml", "-o", "./both", code=1 if "nowhere" in text else 2)
+
+    assert says in result.stderr
+
+
+def test_some_modules_may_be_combined_otherwise(run) -> None:
+    Path("recipe.yaml").write_text(
+        "inputs: [./out, ./better]\n"
+        "modules:\n"
+        "  - match: layers.0.self_attn.q_proj\n"
+        "    weights: {./out: 0}\n"
+        "  - match: layers.1.*\n"
+        "    method: svd\n"
+        "    rank: 3\n"
+    )
+
+    run("combine", "--recipe", "recipe.yaml", "-o", "./both")
+
+    ranks = {module.path: module.rank for module in open_dir("both").spec.modules}
+    assert ranks[QUERY] == 8 and ranks["model.layers.1.self_attn.q_proj"] == 3
+    assert torch.allclose(update("both"), update("better"), atol=1e-9)
+    other = "model.layers.0.self_attn.v_proj"
+    assert torch.allclose(update("both", other), update("out", other) + update("better", other), atol=1e-9)
+
+
+def test_a_weight_of_zero_is_as_if_it_were_not_there(run) -> None:
+    run("combine", "./out", "./better=0", "-o", "./one")
+
+    assert torch.allclose(update("one"), update("out"), atol=1e-9)
+    assert open_dir("one").spec.ranks == (4,)
+
+
+def test_adapters_of_different_bases_are_not_combined_unless_asked(
+    run, answer, pushed: None, tmp_path: Path
+) -> None:
+    from adaptry.testing.samples import tiny_base
+
+    tiny_base(tmp_path / "other", seed=7)
+    run("base", "add", "./other", "--name", "org/other")
+    run("push", "./out", "acme/c", "--base", "org/other")
+
+    refused = run("stack", "acme/a", "acme/c", "-o", "acme/both", code=1)
+    run("stack", "acme/a", "acme/c", "--other-base", "-o", "acme/both")
+
+    assert "--other-base" in refused.stderr
+
+
+def test_a_sequence_says_what_it_assumes(run) -> None:
+    result = run("stack", "./out=0.5", "./better", "--in-sequence", "-o", "./both")
+
+    assert "assumed: ./better was trained on the base with ./out merged in" in result.stderr
+    assert "another weight than 1" in result.stderr
+
+
+def test_what_is_no_sum_of_factors_is_sent_to_convert(run) -> None:
+    config = Path("out/adapter_config.json")
+    config.write_text(json.dumps({**json.loads(config.read_text()), "init_lora_weights": "pissa"}))
+
+    result = run("stack", "./out", "./better", "-o", "./both", code=2)
+
+    assert "adaptry convert" in result.stderr
+
+
+def test_an_output_is_asked_for_and_nothing_is_replaced_unasked(run) -> None:
+    missing = run("stack", "./out", "./better", code=2)
+    run("stack", "./out", "./better", "-o", "./both")
+    run("stack", "./out", "./better=2", "-o", "./both", code=4)
+    run("stack", "./out", "./better=2", "-o", "./both", "--force")
+
+    assert "-o NAME" in missing.stderr
+    assert torch.allclose(update("both"), update("out") + 2 * update("better"), atol=1e-9)
+
+
+def test_the_methods_are_listed_with_their_parameters(run, answer) -> None:
+    assert "linear" in run("combine", "--methods").stdout
+    assert answer("combine", "--methods")["svd"]["source"]
+
+
+def test_half_precision_is_written_when_asked(run, tmp_path: Path) -> None:
+    tiny_lora(tmp_path / "third", rank=2, seed=3)
+    run("stack", "./out", "./third", "--dtype", "bf16", "-o", "./both")
+
+    assert open_dir("both").spec.dtypes == ("BF16",)
+    assert torch.allclose(update("both"), update("out") + update("third"), rtol=2e-2, atol=1e-4)
