@@ -235,3 +235,36 @@ def _with_magnitudes(adapter: Adapter, folder: Path) -> None:
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = json.loads((source / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps({**config, "use_dora": True}))
+
+
+def test_a_version_is_rewritten_as_a_version_that_names_its_parent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import json
+
+    from click.testing import CliRunner
+
+    from adaptry_cli.main import main
+
+    def run(*words: str) -> str:
+        result = CliRunner().invoke(main, words)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    model = mixtral()
+    saved(model, tmp_path / "base")
+    config = LoraConfig(r=2, target_modules=[], target_parameters=list(EXPERTS))
+    adapted(model, config, tmp_path / "fused")
+    run("base", "add", "./base", "--name", "org/moe")
+    digest = run("push", "./fused", "acme/moe", "--base", "org/moe").split()[1]
+
+    run("relayout", "acme/moe", "--to", "transformers4", "-o", "acme/moe-each")
+
+    shown = json.loads(run("show", "acme/moe-each", "--json"))
+    assert shown["manifest"]["parents"] == [digest]
+    assert shown["manifest"]["recipe"]["operation"] == "migrate"
+    assert shown["spec"]["layouts"] == ["experts_each", "names_of_transformers_4"]
+    assert shown["version"]["base_status"] == "verified"
+    assert "experts one by one" in run("inspect", "acme/moe-each")
