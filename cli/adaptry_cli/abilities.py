@@ -10,6 +10,7 @@ from adaptry.adapter.view import Adapter
 from adaptry.errors import Refused, Unsupported
 from adaptry.methods import METHODS
 from adaptry.methods.method import Method
+from adaptry.quantised.named import quantisation_named
 from adaptry_cli.out import size
 
 _AS_LORA = {
@@ -80,8 +81,13 @@ def lora_text(adapter: Adapter) -> str:
 
 def merge_text(adapter: Adapter) -> str:
     """Whether it can be baked into its base's weights, and how near to its own library; else why not."""
-    reason = why_not_merged(adapter)
-    return f"no: {reason}" if reason else f"yes; against PEFT's: {METHODS[adapter.spec.method].tolerance}"
+    if reason := why_not_merged(adapter):
+        return f"no: {reason}"
+    word = quantisation_named(adapter.config.base_name)
+    copy = (
+        f"; trained on a quantised copy, by its name ({word}): --base-copy says which to use" if word else ""
+    )
+    return f"yes; against PEFT's: {METHODS[adapter.spec.method].tolerance}{copy}"
 
 
 def why_not_merged(adapter: Adapter) -> str | None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from adaptry import bases
-from adaptry.checkpoint import open_checkpoint
+from adaptry.copies import relatives
+from adaptry.pipeline import open_base_folder
 from adaptry.records import BaseInfo
 from adaptry.registry import Registry
 from adaptry_cli.arguments import FOLDER
@@ -38,13 +39,18 @@ def base() -> None:
 def add(
     registry: Registry, folder: Path, names: tuple[str, ...], full: bool, store: bool, as_json: bool
 ) -> None:
-    """Register the base model in a folder.
+    """Register the base model in a folder, or a pipeline of diffusers.
 
     A base that is known already gains the names and what else was found out. Prints its id.
     """
-    checkpoint = open_checkpoint(folder)
+    checkpoint = open_base_folder(folder)
     with progress() as told:
         info = bases.register(registry, checkpoint, names, full=full, store=store, progress=told)
+    record = registry.base_record(info.id)
+    if method := record.facts.get("quantization"):
+        tell(f"quantised: {method}")
+    for relative in relatives(registry, record):
+        tell(relative.sentence())
     answer(info, str(info.id), as_json)
 
 
@@ -74,8 +80,11 @@ def ls(registry: Registry, limit: int, as_json: bool) -> None:
 def show(registry: Registry, key: str, as_json: bool) -> None:
     """Show what is known about a base."""
     info = registry.base(key)
+    record = registry.base_record(info.id)
+    method, known = record.facts.get("quantization"), relatives(registry, record)
     if as_json:
-        say_json(info)
+        others = [{"id": str(each.base.id), "role": each.role, "evidence": each.evidence} for each in known]
+        say_json({**info.model_dump(mode="json"), "quantised": method, "relatives": others})
         return
     say_facts(
         [
@@ -84,6 +93,7 @@ def show(registry: Registry, key: str, as_json: bool) -> None:
             ("architecture", f"{info.model_type or 'unknown'}   {info.architecture.brief}"),
             ("parameters", f"{info.parameters:,} in {', '.join(info.dtypes)}"),
             ("evidence", _evidence(info)),
+            ("quantised", "\n".join([str(method or "no"), *(each.sentence() for each in known)])),
             ("tokenizer", str(info.tokenizer or "none seen")),
             ("adapters", str(info.adapters)),
             ("added", f"{when(info.created_at)} by {info.created_by}"),
@@ -101,7 +111,7 @@ def match(ctx: click.Context, registry: Registry, folder: Path, as_json: bool) -
 
     Each match says how alike the two are and what that rests on. Exit code 1 means that none is alike.
     """
-    found = bases.find(registry, open_checkpoint(folder))
+    found = bases.find(registry, open_base_folder(folder))
     if as_json:
         say_json(found)
     elif found:

@@ -20,6 +20,7 @@ from adaptry_cli.tables import say_table
 if TYPE_CHECKING:
     from adaptry.merging.merge import Source
     from adaptry.merging.planning import Plan
+    from adaptry.merging.recipe import Copy
     from adaptry.progress import Progress
 
 
@@ -48,6 +49,11 @@ if TYPE_CHECKING:
 @click.option(
     "--resize-vocab", is_flag=True, help="Also take embeddings that have more rows than the base's."
 )
+@click.option(
+    "--base-copy",
+    type=click.Choice(["original", "dequantised"]),
+    help="Which copy to merge into, where the base or the one trained on is quantised.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and write nothing.")
 @click.option("--registry", "where", metavar="URL|DIR", help="The registry to use.")
 @json_option
@@ -62,6 +68,7 @@ def merge(
     no_hash: bool,
     other_base: bool,
     resize_vocab: bool,
+    base_copy: Copy | None,
     dry_run: bool,
     where: str | None,
     as_json: bool,
@@ -74,10 +81,12 @@ def merge(
     """
     from adaptry.bases import open_base
     from adaptry.checkpoint import open_checkpoint
+    from adaptry.copies import open_original
     from adaptry.merging.merge import How, decide
     from adaptry.merging.merge import merge as carry_out
     from adaptry.merging.recipe import Input, Recipe, parse_dtype, parse_size
     from adaptry.merging.record import NAME as RECORD
+    from adaptry.quantised import fold
     from adaptry.refs import split_weight
 
     named = [split_weight(text) for text in inputs]
@@ -91,16 +100,20 @@ def merge(
         max_shard_size=parse_size(max_shard_size) if max_shard_size else None,
         other_base=other_base,
         resize_vocab=resize_vocab,
+        base_copy=base_copy,
     )
     connected = functools.cache(lambda: connect_to(where))  # folders need none
     with progress() as told:
         checkpoint = open_checkpoint(base) if is_folder(base) else open_base(connected(), base, progress=told)
+        found = ""
+        if base_copy == "original" and fold(checkpoint).packed:
+            checkpoint, found = open_original(connected(), checkpoint, told)
         sources = [_opened(connected, source, weight, told) for source, weight in named]
         if dry_run:
-            plan = decide(recipe, checkpoint, sources)
+            plan = decide(recipe, checkpoint, sources, found)
         else:
             how = How(device, kernel, hashing=not no_hash)
-            record = carry_out(recipe, checkpoint, sources, output, how, told)
+            record = carry_out(recipe, checkpoint, sources, output, how, told, found)
     if dry_run:
         _say_plan(plan, as_json)
         return

@@ -14,11 +14,12 @@ from typing import get_args
 from adaptry.adapter.content import FolderContent
 from adaptry.checkpoint import INDEX, Checkpoint, open_checkpoint, side_files
 from adaptry.digest import Digest
-from adaptry.errors import AdaptryError, Conflict, NotFound, TooLarge
+from adaptry.errors import AdaptryError, Conflict, NotFound, TooLarge, Unsupported
 from adaptry.fingerprint import BaseRecord, Level
 from adaptry.fingerprinting import fingerprint
 from adaptry.fingerprinting.hashing import full_hashes
-from adaptry.fingerprinting.matching import is_quantised, match
+from adaptry.fingerprinting.matching import match
+from adaptry.fingerprinting.quantised_copies import is_packed
 from adaptry.manifest import MAX_FILE, FileEntry, check_path
 from adaptry.places import recall, remember
 from adaptry.progress import Progress, no_progress
@@ -44,7 +45,7 @@ def register(
 
     `full` reads every weight and adds roots and file digests; `store` keeps the files too. Its folder is
     remembered in `cache` (the user's, unless given). Raises `InvalidRef` for what is no name, `Conflict` where a name
-    is another base's, `TooLarge`, and what uploading raises; registering again goes on from there.
+    is another base's, `TooLarge`, `Unsupported` (a pipeline, to be stored), and what uploading raises; registering again goes on from there.
     """
     for name in names:
         parse_base_name(name)
@@ -63,7 +64,11 @@ def register(
 
 def find(registry: Registry, checkpoint: Checkpoint) -> tuple[BaseMatch, ...]:
     """The known bases that a folder is, is a copy of, or has the shapes of; the most alike first."""
-    record = fingerprint(checkpoint)
+    return find_like(registry, fingerprint(checkpoint))
+
+
+def find_like(registry: Registry, record: BaseRecord) -> tuple[BaseMatch, ...]:
+    """The same, of a base by its record."""
     found = [
         BaseMatch(base=info, match=match(record, registry.base_record(info.id)))
         for info in _candidates(registry, record)
@@ -106,7 +111,7 @@ def _candidates(registry: Registry, record: BaseRecord) -> Iterator[BaseInfo]:
     for info in registry.bases_like(record.architecture):
         seen.add(info.id)
         yield info
-    if seen and not is_quantised(record.facts, (tensor.dtype for tensor in record.tensors.values())):
+    if seen and not is_packed(record):
         return
     cursor: str | None = None
     while True:
@@ -143,6 +148,10 @@ def _nowhere(info: BaseInfo, key: str, seen: tuple[Path, ...]) -> str:
 
 def _check_sizes(checkpoint: Checkpoint) -> None:
     for shard in checkpoint.shards:
+        if "/" in shard:
+            raise Unsupported(
+                f"{checkpoint.folder} is a pipeline, and nothing here merges into one: register it without storing it"
+            )
         if (checkpoint.folder / shard).stat().st_size > MAX_FILE:
             raise TooLarge(
                 f"{shard} is larger than the {MAX_FILE >> 30} GiB that one stored file may have; save the model once "

@@ -32,7 +32,10 @@ class TensorShape(_Value):
 
 
 class Sketch(_Value):
-    """Up to 256 sampled elements of one tensor, as stored bytes in base64 (dtype from the base's tensors)."""
+    """Up to 256 sampled elements of one tensor, as stored bytes in base64 (dtype from the base's tensors).
+
+    Of a weight that bitsandbytes packed: two float32 for each of those elements, between which its value lay.
+    """
 
     samples: str
 

@@ -135,6 +135,16 @@ CODES: Mapping[str, Code] = {
         "The file does not say its alpha; whoever loads it takes the rank, and so another strength if it was another.",
         "save it again with a newer version of the tool, which writes its metadata",
     ),
+    "loader_refuses": Code(
+        "warns",
+        "The tool for which the file is named refuses to load it as it is.",
+        "save it again with the newest version of that tool, or load it once with the one you mean to serve it with",
+    ),
+    "magnitudes_dropped": Code(
+        "warns",
+        "A DoRA's magnitudes are left out without an error by a loader, which makes another adapter of it.",
+        "load it with the tool that trained it, and compare the outputs",
+    ),
     # The adapter against a base
     "base_unknown": Code(
         "warns",
@@ -208,8 +218,9 @@ CODES: Mapping[str, Code] = {
     ),
     "base_quantised": Code(
         "warns",
-        "The base's weights are quantised: the adapter can be served on them and cannot be merged into them.",
-        "merge into the base it was quantised from",
+        "The base's weights are quantised: the adapter can be served on them, and a merge has to be told which copy to use.",
+        "merge into the base it was quantised from (`--base-copy original`) or, where bitsandbytes quantised it, into its "
+        "dequantised weights (`--base-copy dequantised`)",
     ),
     "tied_embeddings": Code(
         "warns",

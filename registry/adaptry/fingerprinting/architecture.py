@@ -34,10 +34,11 @@ _DEFAULT_THETA = 10_000
 _NOT_IDENTITY = frozenset(["architectures", "tie_word_embeddings", "quantization"])
 
 
-def facts_of(config: Mapping[str, Any], is_tied: bool) -> dict[str, Any]:
+def facts_of(config: Mapping[str, Any], is_tied: bool, quantised: str | None = None) -> dict[str, Any]:
     """The facts of a config as JSON values, defaults filled in (`Any`: a config's fields are the model's own).
 
-    `is_tied` is what is so, not what is written: the caller has seen the weights.
+    `is_tied` and `quantised` (the method, in words) are what is so, not what is written: the caller has seen the
+    weights. Without weights that are recognised as packed, the config's word for a quantisation is taken.
     """
     facts = _part_facts(config)
     facts["tie_word_embeddings"] = is_tied
@@ -45,7 +46,9 @@ def facts_of(config: Mapping[str, Any], is_tied: bool) -> dict[str, Any]:
     if isinstance(names, list):
         facts["architectures"] = [name for name in names if isinstance(name, str)]
     quantization = config.get("quantization_config")
-    if isinstance(quantization, dict):
+    if quantised:
+        facts["quantization"] = quantised
+    elif isinstance(quantization, dict):
         facts["quantization"] = str(quantization.get("quant_method") or "unknown")[:40]
     return facts
 

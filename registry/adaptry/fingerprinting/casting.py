@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from adaptry.fingerprinting.bfloat16 import bfloat16_of, float_of
 
@@ -35,6 +35,15 @@ def cast_between(dtype_a: str, samples_a: str, dtype_b: str, samples_b: str) -> 
         if _bits(chain(a)) == bits_b or bits_a == _bits(chain(b)):
             return f"a cast to {name}"
     return None
+
+
+def casts_of(dtype: str, samples: str) -> Iterator[tuple[float, ...]]:
+    """The sampled numbers as they are, then as each chain of roundings leaves them; nothing where they are no floats."""
+    values = _values(dtype, samples)
+    if values is not None:
+        yield values
+        for chain in _CHAINS.values():
+            yield chain(values)
 
 
 def is_close(dtype_a: str, samples_a: str, dtype_b: str, samples_b: str) -> bool:

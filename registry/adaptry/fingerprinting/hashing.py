@@ -22,10 +22,11 @@ from adaptry.adapter.header import FLOATS
 from adaptry.checkpoint import Checkpoint
 from adaptry.digest import Digest
 from adaptry.errors import InvalidWeights
-from adaptry.fingerprint import BaseRecord, Roots
+from adaptry.fingerprint import BaseRecord, Roots, TensorShape
 from adaptry.fingerprinting.bfloat16 import converter
 from adaptry.naming import normalised
 from adaptry.progress import Progress, no_progress
+from adaptry.quantised import fold
 
 _PIECE = 8 << 20
 _ROUNDED = 256 << 10  # a multiple of every element's width; rounding's scratch arrays stay in a core's cache
@@ -63,7 +64,8 @@ def full_hashes(
     `canon` is None where a weight would need numpy to become bfloat16 and numpy is not installed. Raises
     `InvalidWeights` where a file is cut short meanwhile.
     """
-    streams = list(_streams(checkpoint, record, files))
+    stored = _stored(checkpoint, record)
+    streams = list(_streams(checkpoint, stored, files))
     told = _Told(progress, sum(stream.size for stream in streams))
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         found = dict(
@@ -77,16 +79,25 @@ def full_hashes(
             whole[stream.shard] = Digest(digest)
         else:
             exact[stream.tensor], canon[stream.tensor] = digest, rounded
-    return Hashes(_roots(record, exact, canon), dict(sorted(whole.items())))
+    return Hashes(_roots(stored, exact, canon), dict(sorted(whole.items())))
 
 
-def _streams(checkpoint: Checkpoint, record: BaseRecord, files: bool) -> Iterator[_Stream]:
+def _stored(checkpoint: Checkpoint, record: BaseRecord) -> dict[str, TensorShape]:
+    """The tensors on disk that make up the record's: of a quantised weight, all it is packed in."""
+    packed = fold(checkpoint).packed
+    stored = {name: tensor for name, tensor in record.tensors.items() if name not in packed}
+    for part in (part for weight in packed.values() for part in weight.parts.values()):
+        stored[part.name] = TensorShape(dtype=part.info.dtype, shape=part.info.shape)
+    return stored
+
+
+def _streams(checkpoint: Checkpoint, stored: Mapping[str, TensorShape], files: bool) -> Iterator[_Stream]:
     sizes = {shard: (checkpoint.folder / shard).stat().st_size for shard in checkpoint.shards}
     for shard in sorted(sizes, key=lambda name: (-sizes[name], name)):
         if files:
             yield _Stream(shard, None, 0, sizes[shard])
         infos = checkpoint.shards[shard].tensors
-        weights = [name for name in infos if name in record.tensors]
+        weights = [name for name in infos if name in stored]
         for name in sorted(weights, key=lambda name: (-infos[name].size, name)):
             yield _Stream(shard, name, infos[name].start, infos[name].end, infos[name].dtype)
 
@@ -140,13 +151,15 @@ def _mapped(descriptor: int, offset: int, length: int) -> mmap.mmap:
     return mmap.mmap(descriptor, length, access=mmap.ACCESS_READ, offset=offset)
 
 
-def _roots(record: BaseRecord, exact: Mapping[str, str], canon: Mapping[str, str | None]) -> Roots:
+def _roots(
+    stored: Mapping[str, TensorShape], exact: Mapping[str, str], canon: Mapping[str, str | None]
+) -> Roots:
     """Digests of the lines `name, dtype, shape, digest`, sorted; in `canon`, every float is a BF16."""
-    plain = normalised(record.tensors)
+    plain = normalised(stored)
     lines: list[str] = []
     rounded: list[str] = []
-    for name in sorted(record.tensors, key=lambda name: plain[name]):
-        tensor = record.tensors[name]
+    for name in sorted(stored, key=lambda name: plain[name]):
+        tensor = stored[name]
         shape = list(tensor.shape)
         lines.append(f"{plain[name]}\t{tensor.dtype}\t{shape}\t{exact[name]}\n")
         dtype = "BF16" if tensor.dtype in FLOATS else tensor.dtype

@@ -1,7 +1,7 @@
 """Making a base's fingerprint: from its headers and config, and a few short reads of each tensor.
 
 The id asks what survives every way of writing a model down: names are normalised, buffers dropped, a tied
-head's copy is one weight with the embedding, config spellings are one. What remains is
+head's copy is one weight with the embedding, a quantised weight and its scales are one, config spellings are one. What remains is
 hashed as canonical JSON, so a base resharded, renamed or saved by another version keeps its id.
 """
 
@@ -18,9 +18,11 @@ from adaptry.digest import Digest
 from adaptry.errors import Invalid
 from adaptry.fingerprint import BaseRecord, Sketch, TensorShape
 from adaptry.fingerprinting.architecture import facts_of, identity_facts
+from adaptry.fingerprinting.packed_sketching import packed_sketch
 from adaptry.fingerprinting.sketching import sketch
 from adaptry.fingerprinting.tokenizer import tokenizer_digest
 from adaptry.naming import input_embedding, is_buffer, is_output_head, normalised
+from adaptry.quantised import Folded, fold
 from adaptry.strictjson import canonical
 
 SCHEME = 1
@@ -32,17 +34,17 @@ def fingerprint(checkpoint: Checkpoint) -> BaseRecord:
 
     Raises `Invalid` where the folder has no weights but buffers, `InvalidWeights` where a file changed meanwhile.
     """
+    folded = fold(checkpoint)
+    checkpoint = folded.checkpoint
     weights = [name for name, info in checkpoint.tensors.items() if not is_buffer(name, info.shape)]
     if not weights:
         raise Invalid(f"{checkpoint.folder} has no weights in its safetensors files; is the export complete?")
     with _readers(checkpoint) as reader:
-        copies = _tied_copies(checkpoint, weights, reader)
+        copies = _tied_copies(folded, weights, reader)
         weights = [name for name in weights if name not in copies]
         plain = normalised(weights)
-        sketches = {
-            name: sketch(reader(name), checkpoint.tensors[name], plain[name]) for name in sorted(weights)
-        }
-    facts = facts_of(checkpoint.config, _is_tied(checkpoint, weights, copies))
+        sketches = {name: _sketch(folded, name, plain[name], reader) for name in sorted(weights)}
+    facts = facts_of(checkpoint.config, _is_tied(checkpoint, weights, copies), folded.method)
     tensors = {
         name: TensorShape(dtype=checkpoint.tensors[name].dtype, shape=checkpoint.tensors[name].shape)
         for name in sorted(weights)
@@ -69,6 +71,12 @@ def check_identity(record: BaseRecord) -> None:
             f"the base's record says its id is {record.id.brief} and its contents make {found.brief}: it was changed, or "
             "made by another version; run `adaptry base add` with this one"
         )
+
+
+def _sketch(folded: Folded, name: str, plain: str, reader: Callable[[str], ReadAt]) -> Sketch:
+    if packed := folded.packed.get(name):
+        return packed_sketch(packed, plain, reader)
+    return sketch(reader(name), folded.checkpoint.tensors[name], plain)
 
 
 def _architecture(tensors: Mapping[str, TensorShape]) -> Digest:
@@ -101,10 +109,10 @@ def _is_tied(checkpoint: Checkpoint, weights: list[str], copies: frozenset[str])
     return bool(copies) or not any(is_output_head(name) for name in weights)
 
 
-def _tied_copies(
-    checkpoint: Checkpoint, weights: list[str], reader: Callable[[str], ReadAt]
-) -> frozenset[str]:
+def _tied_copies(folded: Folded, weights: list[str], reader: Callable[[str], ReadAt]) -> frozenset[str]:
     """Output heads that older tools stored though they are the embedding: tied, and equal wherever we look."""
+    checkpoint = folded.checkpoint
+    weights = [name for name in weights if name not in folded.packed]  # a packed head is no copy of anything
     if checkpoint.config.get("tie_word_embeddings") is False:
         return frozenset()
     embedding = input_embedding(weights)

@@ -7,25 +7,14 @@ equality of bits; what is merely close is said in the evidence and not claimed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
-from adaptry.fingerprint import BaseRecord, Match, Sketch, TensorShape
+from adaptry.fingerprint import BaseRecord, Match
 from adaptry.fingerprinting.architecture import identity_facts
 from adaptry.fingerprinting.casting import cast_between, is_close
+from adaptry.fingerprinting.quantised_copies import SampledWeight, count, is_packed, match_quantised
 from adaptry.naming import normalised
-
-_ENOUGH = 3
-_QUANTISED_DTYPES = frozenset(["I8", "U8", "I32", "F8_E4M3", "F8_E5M2"])
-
-
-@dataclass(frozen=True, slots=True)
-class _Weight:
-    """A weight of a base under its normalised name."""
-
-    tensor: TensorShape
-    sketch: Sketch
 
 
 def match(a: BaseRecord, b: BaseRecord) -> Match:
@@ -33,16 +22,11 @@ def match(a: BaseRecord, b: BaseRecord) -> Match:
     if a.id == b.id:
         return _same_id(a, b)
     ours, theirs = _weights(a), _weights(b)
+    if (is_packed(a) or is_packed(b)) and (found := match_quantised(a, b, ours, theirs)):
+        return found
     if a.architecture != b.architecture:
-        return _quantised(a, b, ours, theirs) or Match(
-            level="different", evidence=_difference(a, b, ours, theirs)
-        )
+        return Match(level="different", evidence=_difference(a, b, ours, theirs))
     return _same_architecture(a, b, ours, theirs)
-
-
-def is_quantised(facts: Mapping[str, Any], dtypes: Iterable[str]) -> bool:
-    """Whether a base of these config facts and dtypes holds packed or rounded weights. (`Any`: facts are JSON.)"""
-    return bool(facts.get("quantization")) or not _QUANTISED_DTYPES.isdisjoint(dtypes)
 
 
 def _same_id(a: BaseRecord, b: BaseRecord) -> Match:
@@ -63,7 +47,7 @@ def _same_id(a: BaseRecord, b: BaseRecord) -> Match:
 
 
 def _same_architecture(
-    a: BaseRecord, b: BaseRecord, ours: Mapping[str, _Weight], theirs: Mapping[str, _Weight]
+    a: BaseRecord, b: BaseRecord, ours: Mapping[str, SampledWeight], theirs: Mapping[str, SampledWeight]
 ) -> Match:
     casts: dict[str, str] = {}
     unlike: list[str] = []
@@ -81,9 +65,9 @@ def _same_architecture(
         if all(_are_close(ours[name], theirs[name]) for name in unlike):
             return Match(
                 level="same_shapes",
-                evidence=f"{_count(unlike)} close and not equal: probably casts of a third copy, or a light fine-tune",
+                evidence=f"{count(unlike)} close and not equal: probably casts of a third copy, or a light fine-tune",
             )
-        return Match(level="same_shapes", evidence=f"the weights differ in {_count(unlike)}")
+        return Match(level="same_shapes", evidence=f"the weights differ in {count(unlike)}")
     if facts:
         return Match(
             level="same_shapes",
@@ -98,47 +82,8 @@ def _same_architecture(
     )
 
 
-def _quantised(
-    a: BaseRecord, b: BaseRecord, ours: Mapping[str, _Weight], theirs: Mapping[str, _Weight]
-) -> Match | None:
-    """A quantised copy keeps its norms and embeddings: equal ones of these are what it is recognised by.
-
-    Its own tensors (packed weights, scales) match nothing; so only what both have in one shape is asked.
-    """
-    if not any(_has_quantised(record) for record in (a, b)):
-        return None
-    kept = [
-        name
-        for name in ours.keys() & theirs.keys()
-        if ours[name].tensor.shape == theirs[name].tensor.shape
-        and not {ours[name].tensor.dtype, theirs[name].tensor.dtype} & _QUANTISED_DTYPES
-    ]
-    alike = [
-        name
-        for name in kept
-        if cast_between(
-            ours[name].tensor.dtype,
-            ours[name].sketch.samples,
-            theirs[name].tensor.dtype,
-            theirs[name].sketch.samples,
-        )
-    ]
-    has_matrix = any(len(ours[name].tensor.shape) > 1 for name in alike)
-    if len(alike) < _ENOUGH or alike != kept or not has_matrix:
-        return None
-    method = a.facts.get("quantization") or b.facts.get("quantization") or "unknown"
-    return Match(
-        level="cast",
-        evidence=f"a quantised copy ({method}): all {len(kept)} tensors left alone (norms, embeddings) agree",
-    )
-
-
-def _has_quantised(record: BaseRecord) -> bool:
-    return is_quantised(record.facts, (tensor.dtype for tensor in record.tensors.values()))
-
-
 def _difference(
-    a: BaseRecord, b: BaseRecord, ours: Mapping[str, _Weight], theirs: Mapping[str, _Weight]
+    a: BaseRecord, b: BaseRecord, ours: Mapping[str, SampledWeight], theirs: Mapping[str, SampledWeight]
 ) -> str:
     facts = _fact_differences(a, b)
     if facts:
@@ -150,7 +95,7 @@ def _difference(
             f"{len(only_a)} tensors are only in one and {len(only_b)} only in the other ({example}, for one)"
         )
     reshaped = [name for name in sorted(ours) if ours[name].tensor.shape != theirs[name].tensor.shape]
-    return f"{_count(reshaped)} of another shape"
+    return f"{count(reshaped)} of another shape"
 
 
 def _fact_differences(a: BaseRecord, b: BaseRecord) -> str:
@@ -164,19 +109,14 @@ def _shown(value: Any) -> str:
     return "none" if value is None else str(value)[:80]
 
 
-def _count(names: list[str]) -> str:
-    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return f"{names[0]}{more}"
-
-
-def _weights(record: BaseRecord) -> dict[str, _Weight]:
+def _weights(record: BaseRecord) -> dict[str, SampledWeight]:
     plain = normalised(record.tensors)
     return {
-        plain[name]: _Weight(tensor, record.sketches[name])
+        plain[name]: SampledWeight(tensor, record.sketches[name])
         for name, tensor in record.tensors.items()
         if name in record.sketches
     }
 
 
-def _are_close(a: _Weight, b: _Weight) -> bool:
+def _are_close(a: SampledWeight, b: SampledWeight) -> bool:
     return is_close(a.tensor.dtype, a.sketch.samples, b.tensor.dtype, b.sketch.samples)

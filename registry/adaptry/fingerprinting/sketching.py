@@ -32,6 +32,14 @@ def sketch(read: ReadAt, info: TensorInfo, name: str) -> Sketch:
     return Sketch(samples=base64.b64encode(data).decode("ascii"))
 
 
+def places(name: str, shape: tuple[int, ...]) -> list[int]:
+    """Which elements are sampled of a tensor, by their index in its flat order."""
+    count = math.prod(shape)
+    if count <= _RUNS * _RUN:
+        return list(range(count))
+    return [start + step for start in _starts(name, shape) for step in range(_RUN)]
+
+
 def _starts(name: str, shape: tuple[int, ...]) -> list[int]:
     """Where each run begins, in elements: of sha256(name ‖ shape ‖ i)."""
     last = math.prod(shape) - _RUN + 1

@@ -20,6 +20,7 @@ from adaptry.merging.kernels import Bench, Kernels, rows_of, weight_of
 from adaptry.merging.layout import Piece, Update
 from adaptry.merging.output import Output, Step
 from adaptry.merging.planning import Plan
+from adaptry.merging.sink import Sink
 from adaptry.merging.whole import bake_whole
 from adaptry.progress import Progress, no_progress
 from adaptry.tensors.lane import Factor, Term, row_blocks
@@ -102,7 +103,7 @@ class _Work:
                 if step.piece is None:
                     output.copy(step, bench.buffer)
                 else:
-                    _bake_piece(step.piece, output, bench, self._kernels.block)
+                    bake_piece(step.piece, output, bench, self._kernels.block)
                 self._give_back(output, step)
         except BaseException as error:  # noqa: BLE001  (raised again by the thread that waits)
             self._stop(error)
@@ -139,21 +140,22 @@ class _Work:
             self._changed.notify_all()
 
 
-def _bake_piece(piece: Piece, output: Output, bench: Bench, block: int) -> None:
+def bake_piece(piece: Piece, sink: Sink, bench: Bench, block: int) -> None:
     """Streams one weight through a lane, block by block; or changes it as a whole."""
-    if piece.changes:
-        bake_whole(piece, output)
+    if piece.is_whole:
+        bake_whole(piece, sink)
         return
     rows, row_bytes = rows_of(piece)
-    lane = bench.lane(weight_of(piece), [_term(update) for update in piece.updates])
+    lane = bench.lane(weight_of(piece), [term_of(update) for update in piece.updates])
     row_out = row_bytes * piece.size // piece.source.size
     for first, count in row_blocks(rows, row_bytes, block):
         size = count * row_bytes
-        output.read(piece.shard, lane.source[:size], piece.source.start + first * row_bytes)
-        output.write(lane.bake(first, count), piece.offset + first * row_out)
+        sink.read(piece.shard, lane.source[:size], piece.source.start + first * row_bytes)
+        sink.write(lane.bake(first, count), piece.offset + first * row_out)
 
 
-def _term(update: Update) -> Term:
+def term_of(update: Update) -> Term:
+    """What a lane adds, its factors read. Raises `InvalidWeights`."""
     return Term(_factor(update, "A"), _factor(update, "B"), update.scale)
 
 

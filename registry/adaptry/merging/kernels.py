@@ -33,10 +33,8 @@ class Kernels:
     def check(self, pieces: Iterable[Piece]) -> None:
         """Raises `Invalid` or `Missing` where one of these pieces to bake needs a kernel that is not here."""
         pieces = list(pieces)
-        if not _has("torch") and (whole := next((piece for piece in pieces if piece.changes), None)):
-            raise Missing(
-                f"{whole.name} is changed as a whole, which needs torch: pip install 'adaptry[torch]'"
-            )
+        if not _has("torch") and (whole := next((piece for piece in pieces if piece.is_whole), None)):
+            raise Missing(f"{whole.name} is made as a whole, which needs torch: pip install 'adaptry[torch]'")
         if self.names != ("llvm",):
             return
         for piece in _beyond_llvm(pieces):
@@ -49,7 +47,7 @@ class Kernels:
         """While lanes bake these pieces: torch, where one of them needs it, keeps to one thread a lane."""
         pieces = list(pieces)
         is_streamed = "torch" in self.names and ("llvm" not in self.names or any(_beyond_llvm(pieces)))
-        uses_torch = is_streamed or any(piece.changes for piece in pieces)
+        uses_torch = is_streamed or any(piece.is_whole for piece in pieces)
         if uses_torch:
             from adaptry.tensors.torch_lane import one_thread_each
 
@@ -90,7 +88,7 @@ def _beyond_llvm(pieces: Iterable[Piece]) -> Iterator[Piece]:
     from adaptry.tensors.llvm_lane import LlvmLane
 
     for piece in pieces:
-        if not piece.changes and not LlvmLane.takes(
+        if not piece.is_whole and not LlvmLane.takes(
             weight_of(piece), sum(update.module.rank for update in piece.updates)
         ):
             yield piece

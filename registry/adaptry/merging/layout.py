@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from adaptry.adapter.header import DTYPE_BITS, TensorInfo
@@ -16,6 +16,7 @@ from adaptry.adapter.spec import ModuleSpec
 from adaptry.adapter.view import Adapter
 from adaptry.checkpoint import SINGLE
 from adaptry.merging.changes import WholeChange
+from adaptry.quantised import Packed
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +30,11 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class BasePlace:
-    """Where a tensor of the base lies."""
+    """Where a tensor of the base lies; `packed`, where it is to be dequantised."""
 
     shard: str
     info: TensorInfo
+    packed: Packed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,8 @@ class Piece:
     """One tensor of the result.
 
     Its values are those of `source` in the base's file `shard`, plus the updates, as `dtype`; it lies at
-    `offset` in the output file. `is_transposed`: stored [in, out], as a Conv1D is.
+    `offset` in the output file. `is_transposed`: stored [in, out], as a Conv1D is. `packed`: the base has it quantised,
+    and `source` has the shape and dtype that it gets, at the place of its codes.
     """
 
     name: str
@@ -54,6 +57,7 @@ class Piece:
     bias: BasePlace | None = None
     rows: int | None = None
     """How many rows it has, where that is not what `source` has: a larger vocabulary."""
+    packed: Packed | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -75,7 +79,22 @@ class Piece:
     @property
     def is_copy(self) -> bool:
         """Whether the bytes are the base's."""
-        return not self.is_baked and (self.dtype == self.source.dtype or not self.source.numel)
+        is_plain = not self.is_baked and self.packed is None
+        return is_plain and (self.dtype == self.source.dtype or not self.source.numel)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is made as one tensor in memory, not in blocks of rows."""
+        return bool(self.changes) or self.packed is not None
+
+    @property
+    def shards(self) -> Iterator[str]:
+        """The base's files that it is made from."""
+        yield self.shard
+        for place in (self.bias, BasePlace(self.shard, self.source, self.packed)):
+            if place is not None:
+                yield place.shard
+                yield from (part.shard for part in (place.packed.parts.values() if place.packed else ()))
 
 
 @dataclass(frozen=True, slots=True)

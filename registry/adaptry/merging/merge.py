@@ -52,14 +52,16 @@ def merge(
     target: Path,
     how: How = How(),
     progress: Progress = no_progress,
+    found: str = "",
 ) -> MergeRecord:
     """Writes the merged checkpoint to `target`, with `adaptry_merge.json` beside its weights.
 
+    `found` is `decide`'s.
     Nothing is written unless everything fits. Raises what `plan` raises, `Missing` (no torch), `Conflict` (something
     is at `target`), `InvalidWeights` (a file that became shorter since), `StorageFull`, `Unavailable`.
     """
     _check_new(target)
-    decided = decide(recipe, checkpoint, sources)
+    decided = decide(recipe, checkpoint, sources, found)
     kernels = choose(how.device, how.kernel)
     kernels.check(decided.changed)
     for source in sources:
@@ -76,8 +78,9 @@ def merge(
     return made
 
 
-def decide(recipe: Recipe, checkpoint: Checkpoint, sources: Sequence[Source]) -> Plan:
-    """The plan of a recipe whose base and inputs are open."""
+def decide(recipe: Recipe, checkpoint: Checkpoint, sources: Sequence[Source], found: str = "") -> Plan:
+    """The plan of a recipe whose base and inputs are open. `found` says how the base was found to be the original of the
+    one that the recipe names, where it is that (`copies.open_original`)."""
     return plan(
         checkpoint,
         [source.weighted for source in sources],
@@ -85,6 +88,8 @@ def decide(recipe: Recipe, checkpoint: Checkpoint, sources: Sequence[Source]) ->
         max_shard_size=recipe.max_shard_size,
         other_base=recipe.other_base,
         resize_vocab=recipe.resize_vocab,
+        base_copy=recipe.base_copy,
+        found=found,
     )
 
 

@@ -48,7 +48,7 @@ class Output:
         self.file = file
         self.steps = deque(_steps(file, None if hashing else _KERNEL_COPY))
         self.left = file.size
-        self._shards = {name: checkpoint.folder / name for name in {piece.shard for piece in file.pieces}}
+        self._shards = {name: checkpoint.folder / name for piece in file.pieces for name in piece.shards}
         self._open: dict[str, io.FileIO] = {}
         self._hash = hashlib.sha256() if hashing else None
         self._background: _Background | None = None

@@ -43,6 +43,7 @@ class AdapterParts:
     orientation: str
     read_bias: ReadBias = lambda: None
     sides: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    dtype: torch.dtype = torch.float32
     _read: dict[str, Tensor] = field(default_factory=dict)
 
     @property

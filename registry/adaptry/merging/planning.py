@@ -6,33 +6,40 @@ Sizes, names and dtypes of the result are known here, and whatever does not fit 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from adaptry.adapter.header import FLOATS
 from adaptry.checkpoint import Checkpoint
 from adaptry.digest import Digest
 from adaptry.errors import Unsupported
 from adaptry.fingerprinting import fingerprint
+from adaptry.merging.base_copy import BaseCopy, choose_copy, dtype_of_int8, told_of_dtypes
+from adaptry.merging.dequantising import Summed, plain_view
 from adaptry.merging.fitting import PLAIN, Weighted, check_base, fit
 from adaptry.merging.layout import OutputFile, Piece, lay_out
-from adaptry.merging.recipe import Dtype
+from adaptry.merging.recipe import Copy, Dtype
 from adaptry.merging.replication import replicated
 from adaptry.merging.resizing import check_alone
 from adaptry.merging.wanting import TensorChanges, Wanted
+from adaptry.quantised import Packed, fold
 
-_HEAD = "lm_head.weight"
 _UNTIED = (
-    "the base ties lm_head to its embeddings and an adapter changes one of them alone: the result has an lm_head of "
+    "the base ties its output head to its embeddings and an adapter changes one of them alone: the result has a head of "
     "its own, so that it answers as the adapter does (PEFT's merge would change both)"
 )
+
+
+PackedAt = Mapping[tuple[str, int], Packed]
+"""Quantised weights by where their codes lie: file and position. Names do not tell, where layers are replicated."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What will be done. `base` is the base's id; `notes` are sentences for the reader; `is_untied`: the result has
-    an lm_head of its own. `checkpoint` is the base as it is merged into (deeper than its files, where layers are
-    replicated); `vocabulary` is the new number of tokens, where there is one."""
+    a head of its own. `checkpoint` is the base as it is merged into (deeper than its files, where layers are
+    replicated, and plain where it is dequantised); `vocabulary` is the new number of tokens, where there is one;
+    `base_copy` which copy is merged into, where one is quantised."""
 
     checkpoint: Checkpoint
     base: Digest
@@ -42,6 +49,7 @@ class Plan:
     is_untied: bool
     vocabulary: int | None
     notes: tuple[str, ...]
+    base_copy: BaseCopy | None = None
 
     @property
     def size(self) -> int:
@@ -66,24 +74,31 @@ def plan(
     max_shard_size: int | None = None,
     other_base: bool = False,
     resize_vocab: bool = False,
+    base_copy: Copy | None = None,
+    found: str = "",
 ) -> Plan:
     """How `inputs` are baked into `checkpoint`.
 
     `other_base`: also into another model than an input is known to be for, if the shapes fit. `resize_vocab`: also
-    where an input brings a larger vocabulary. Raises `Unsupported`
-    (a method or variant that cannot be baked, a quantised base) and `Refused` (modules or shapes that do not fit);
-    each names what, where and the way out.
+    where an input brings a larger vocabulary. `base_copy`: into which copy, where one is quantised. `found`: how it was
+    found, where it is the original of the base that was named. Raises `Unsupported` (a method or variant that cannot be baked, a base that is not dequantised here) and
+    `Refused` (modules or shapes that do not fit, a copy that is not chosen); each names what, where and the way out.
     """
-    _refuse_quantized(checkpoint)
+    folded = fold(checkpoint)
+    chosen, notes = choose_copy(folded, inputs, base_copy, found)
+    if chosen:
+        notes.insert(0, chosen.reason)
+    base = fingerprint(checkpoint)
+    if folded.packed:
+        checkpoint = plain_view(folded, dtype_of_int8(folded, dtype))
+        notes += told_of_dtypes(folded, dtype)
     if dtype and (odd := _not_plain(checkpoint)):
         raise Unsupported(
             f"--dtype casts F32, F16 and BF16 weights; {odd} is {checkpoint.tensors[odd].dtype}"
         )
-    base = fingerprint(checkpoint)
     checkpoint = replicated(checkpoint, [(entry.label, entry.adapter.config) for entry in inputs])
     wanted = Wanted(checkpoint)
     rows: dict[str, int] = {}
-    notes: list[str] = []
     for entry in inputs:
         fitted = fit(entry, checkpoint, base, resize_vocab)
         notes += [*fitted.notes, *check_base(entry, base, other_base)]
@@ -94,28 +109,19 @@ def plan(
             notes.append(
                 f"the result has a vocabulary of {max(rows.values()):,}: take {entry.label}'s tokenizer with it"
             )
+    packed = {(weight.codes.shard, weight.codes.info.start): weight for weight in folded.packed.values()}
     drafts: list[Piece] = []
     for name in _in_file_order(checkpoint):
-        drafts.append(_draft(name, name, checkpoint, dtype, wanted.of(name), rows.get(name)))
-        if (head := wanted.head_of(name)) is not None:
-            drafts.append(_draft(_HEAD, name, checkpoint, dtype, head, rows.get(name)))
+        drafts.append(_draft(name, name, checkpoint, dtype, wanted.of(name), rows.get(name), packed))
+        for new, changes in wanted.beside(name):
+            drafts.append(_draft(new, name, checkpoint, dtype, changes, rows.get(name), packed))
     files = lay_out(checkpoint.shards, drafts, max_shard_size)
     if wanted.is_untied:
         notes.insert(0, _UNTIED)
     vocabulary = max(rows.values(), default=None)
-    return Plan(checkpoint, base.id, tuple(inputs), files, dtype, wanted.is_untied, vocabulary, tuple(notes))
-
-
-def _refuse_quantized(checkpoint: Checkpoint) -> None:
-    config = checkpoint.config.get("quantization_config")
-    if config:
-        method = (
-            config.get("quant_method", "a quantisation") if isinstance(config, dict) else "a quantisation"
-        )
-        raise Unsupported(
-            f"{checkpoint.folder} is quantised ({method}), and a merge into quantised weights would not be what was "
-            "trained: merge into the unquantised base, then quantise the result"
-        )
+    return Plan(
+        checkpoint, base.id, tuple(inputs), files, dtype, wanted.is_untied, vocabulary, tuple(notes), chosen
+    )
 
 
 def _not_plain(checkpoint: Checkpoint) -> str | None:
@@ -139,19 +145,27 @@ def _draft(
     dtype: Dtype | None,
     wanted: TensorChanges,
     rows: int | None,
+    packed: PackedAt,
 ) -> Piece:
     """A piece that has no place in a file yet."""
-    info = checkpoint.tensors[source]
+    info, shard = checkpoint.tensors[source], checkpoint.shard_of[source]
     kept = dtype is None or info.dtype not in FLOATS
+    own = packed.get((shard, info.start))
+    updates, changes, beside = wanted.updates, wanted.changes, wanted.bias
+    if own and updates:  # what is dequantised is there as a whole
+        updates, changes = (), (Summed(updates, wanted.is_transposed),)
+    if beside:
+        beside = replace(beside, packed=packed.get((beside.shard, beside.info.start)))
     return Piece(
         name=name,
-        shard=checkpoint.shard_of[source],
+        shard=shard,
         source=info,
         dtype=info.dtype if kept else str(dtype),
         offset=0,
-        updates=wanted.updates,
+        updates=updates,
         is_transposed=wanted.is_transposed,
-        changes=wanted.changes,
-        bias=wanted.bias,
+        changes=changes,
+        bias=beside,
         rows=rows,
+        packed=own,
     )

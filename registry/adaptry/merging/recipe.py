@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from adaptry.errors import Invalid
 
 Dtype = Literal["F32", "F16", "BF16"]
+Copy = Literal["original", "dequantised"]
+"""The copies of a base that a merge can use where one of them is quantised."""
 DTYPE_NAMES: dict[str, Dtype] = {
     "float32": "F32", "fp32": "F32", "f32": "F32",
     "float16": "F16", "fp16": "F16", "f16": "F16", "half": "F16",
@@ -32,7 +34,8 @@ class Recipe(BaseModel):
 
     `dtype` None keeps each tensor's; `max_shard_size` (bytes) None keeps the base's files as they are; `other_base`
     allows a base of the right shapes that is another model than an input is known to be for; `resize_vocab` allows an
-    input that brings embeddings with more rows than the base's.
+    input that brings embeddings with more rows than the base's; `base_copy` says which copy of a base is meant where it,
+    or the base that an input was trained on, is quantised.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,6 +47,7 @@ class Recipe(BaseModel):
     max_shard_size: int | None = Field(default=None, ge=1 << 20)
     other_base: bool = False
     resize_vocab: bool = False
+    base_copy: Copy | None = None
 
     @model_validator(mode="after")
     def _does_something(self) -> Self:

@@ -14,6 +14,7 @@ from adaptry.adapter.formats import CONFIG
 from adaptry.adapter.view import Adapter
 from adaptry.digest import Digest
 from adaptry.manifest import FileEntry
+from adaptry.merging.base_copy import BaseCopy
 from adaptry.merging.planning import Plan
 from adaptry.merging.recipe import Recipe
 
@@ -33,13 +34,15 @@ class MergedInput(BaseModel):
 
 
 class MergeRecord(BaseModel):
-    """`base` is the base's id (its fingerprint); `files` the weight files written, where they were hashed."""
+    """`base` is the base's id (its fingerprint); `files` the weight files written, where they were hashed; `base_copy`
+    which copy of the base was merged into, where one is quantised, and why."""
 
     model_config = ConfigDict(frozen=True)
 
     schema_number: int = 1
     recipe: Recipe
     base: Digest
+    base_copy: BaseCopy | None = None
     inputs: tuple[MergedInput, ...]
     files: tuple[FileEntry, ...]
     baked: int
@@ -69,6 +72,7 @@ def record(
     return MergeRecord(
         recipe=recipe,
         base=plan.base,
+        base_copy=plan.base_copy,
         inputs=inputs,
         files=files,
         baked=plan.baked,

@@ -1,7 +1,7 @@
 """The files beside the weights of a merged checkpoint: config, index, tokenizer, licence.
 
 They are the base's, except where the merge makes them untrue: the dtype, the tie between embeddings and
-lm_head, and the map of tensors to files.
+output head, and the map of tensors to files.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from adaptry.checkpoint import CONFIG, INDEX, SINGLE, side_files
 from adaptry.merging.planning import Plan
+from adaptry.merging.ties import ties_of
 
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
@@ -37,7 +38,7 @@ def _config(plan: Plan) -> dict[str, Any]:
             parts.append(config[key])
     for part in parts:
         if plan.is_untied and (part is config or "tie_word_embeddings" in part):
-            part["tie_word_embeddings"] = False
+            part.update(ties_of(plan.checkpoint).config)
         if plan.vocabulary and "vocab_size" in part:
             part["vocab_size"] = plan.vocabulary
         if plan.dtype:

@@ -1,0 +1,126 @@
+"""Sketches of quantised weights, and whether other numbers are what they were rounded from.
+
+Each code of bitsandbytes stands for all values that round to it. The sketch of such a weight holds these ranges for the
+same elements that are sampled of a plain one; so a copy is told from a copy of a fine-tune, whose norms and embeddings
+are often the same. Methods that do not round to the nearest (GPTQ, AWQ) leave nothing to compare: their bytes are sampled.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import struct
+from collections.abc import Callable, Iterator
+
+from adaptry.adapter.header import ReadAt
+from adaptry.errors import InvalidWeights
+from adaptry.fingerprint import Sketch
+from adaptry.fingerprinting.casting import casts_of
+from adaptry.fingerprinting.sketching import places, sketch
+from adaptry.quantised import Packed
+
+Range = tuple[float, float]
+_Read = Callable[[str, int, int], bytes]
+"""`read(role, offset, length)`: bytes of one of the tensors that a weight is packed in."""
+
+_SLACK = 1e-5  # how far a float32 product may lie from the exact bound
+_INT8 = 127.0
+
+
+def packed_sketch(packed: Packed, name: str, reader: Callable[[str], ReadAt]) -> Sketch:
+    """The sketch of a packed weight, whose normalised name is `name`. Raises `InvalidWeights` where a file is cut."""
+    if not packed.is_bitsandbytes:
+        raw = (
+            base64.b64decode(sketch(reader(part.name), part.info, f"{name}\t{role}").samples)
+            for role, part in sorted(packed.parts.items())
+        )
+        return Sketch(samples=base64.b64encode(b"".join(raw)).decode("ascii"))
+
+    def read(role: str, offset: int, length: int) -> bytes:
+        part = packed.parts[role]
+        data = reader(part.name)(part.info.start + offset, length)
+        if len(data) != length:
+            raise InvalidWeights(f"the file ended inside {part.name}; is the download complete?")
+        return data
+
+    range_of = _four_bit_ranges(packed, read) if packed.four_bit else _int8_ranges(packed, read)
+    ranges = [range_of(_stored_place(packed, place)) for place in places(name, packed.shape)]
+    return Sketch(
+        samples=base64.b64encode(b"".join(struct.pack("<2f", *each) for each in ranges)).decode("ascii")
+    )
+
+
+def rounds_to(dtype: str, samples: str, packed: str) -> bool:
+    """Whether plain `samples`, or a cast of them, lie in the ranges of the sketch `packed`."""
+    ranges = list(_ranges(packed))
+    return any(
+        len(values) == len(ranges)
+        and all(
+            low - _SLACK * abs(low) <= value <= high + _SLACK * abs(high)
+            for value, (low, high) in zip(values, ranges, strict=True)
+        )
+        for values in casts_of(dtype, samples)
+    )
+
+
+def may_share_a_source(packed_a: str, packed_b: str) -> bool:
+    """Whether the same values could have been rounded to both."""
+    a, b = list(_ranges(packed_a)), list(_ranges(packed_b))
+    return len(a) == len(b) and all(
+        max(low_a, low_b)
+        <= min(high_a, high_b) + _SLACK * max(abs(high_a), abs(high_b), abs(low_a), abs(low_b))
+        for (low_a, high_a), (low_b, high_b) in zip(a, b, strict=True)
+    )
+
+
+def _ranges(samples: str) -> Iterator[Range]:
+    return struct.iter_unpack("<2f", base64.b64decode(samples))
+
+
+def _stored_place(packed: Packed, place: int) -> int:
+    """Where an element of the weight lies among the codes."""
+    if not packed.is_turned:
+        return place
+    rows, columns = packed.shape
+    return (place % columns) * rows + place // columns
+
+
+def _four_bit_ranges(packed: Packed, read: _Read) -> Callable[[int], Range]:
+    state = packed.four_bit
+    assert state is not None, "asked of four bits alone"
+    steps = _steps(struct.unpack("<16f", read("quant_map", 0, 64)))
+    nested = _steps(struct.unpack("<256f", read("nested_quant_map", 0, 1024))) if state.is_nested else []
+
+    def scale(block: int) -> Range:
+        if not state.is_nested:
+            return struct.unpack("<f", read("absmax", 4 * block, 4)) * 2
+        (outer,) = struct.unpack("<f", read("nested_absmax", 4 * (block // state.nested_blocksize), 4))
+        low, high = nested[read("absmax", block, 1)[0]]
+        return low * outer + state.nested_offset, high * outer + state.nested_offset
+
+    def range_of(place: int) -> Range:
+        (byte,) = read("codes", place // 2, 1)
+        steps_low, steps_high = steps[byte & 15 if place % 2 else byte >> 4]
+        ends = [step * end for step in (steps_low, steps_high) for end in scale(place // state.blocksize)]
+        return min(ends), max(ends)
+
+    return range_of
+
+
+def _int8_ranges(packed: Packed, read: _Read) -> Callable[[int], Range]:
+    columns = packed.codes.info.shape[1]
+
+    def range_of(place: int) -> Range:
+        (code,) = struct.unpack("<b", read("codes", place, 1))
+        (scale,) = struct.unpack("<f", read("SCB", 4 * (place // columns), 4))
+        return (code - 0.5) * scale / _INT8, (code + 0.5) * scale / _INT8
+
+    return range_of
+
+
+def _steps(table: tuple[float, ...]) -> list[Range]:
+    """For each code, the values from −1 to 1 that are nearest to its own."""
+    ordered = sorted(set(table))
+    middles = [(low + high) / 2 for low, high in itertools.pairwise(ordered)]
+    bounds = [min(-1.0, ordered[0]), *middles, max(1.0, ordered[-1])]
+    return [(bounds[place], bounds[place + 1]) for place in map(ordered.index, table)]

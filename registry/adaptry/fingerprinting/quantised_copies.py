@@ -1,0 +1,109 @@
+"""Whether one base is a quantised copy of another: what was left alone is equal, what was packed rounds to its codes.
+
+Norms and embeddings are usually left alone, and a fine-tune often leaves them alone too; so where the codes tell (those
+of bitsandbytes do), every sampled value of the original must lie in the range that its code stands for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from adaptry.fingerprint import BaseRecord, Match, Sketch, TensorShape
+from adaptry.fingerprinting.casting import cast_between
+from adaptry.fingerprinting.packed_sketching import may_share_a_source, rounds_to
+
+_ENOUGH = 3
+_QUANTISED_DTYPES = frozenset(["I8", "U8", "I32", "F8_E4M3", "F8_E5M2"])
+_FLOATS = frozenset(["F32", "F16", "BF16", "F64"])
+
+
+@dataclass(frozen=True, slots=True)
+class SampledWeight:
+    """A weight of a base, by what its record has of it."""
+
+    tensor: TensorShape
+    sketch: Sketch
+
+    @property
+    def is_packed(self) -> bool:
+        return self.tensor.dtype in _QUANTISED_DTYPES
+
+
+def is_quantised(facts: Mapping[str, Any], dtypes: Iterable[str]) -> bool:
+    """Whether a base of these config facts and dtypes holds packed or rounded weights. (`Any`: facts are JSON.)"""
+    return bool(facts.get("quantization")) or not _QUANTISED_DTYPES.isdisjoint(dtypes)
+
+
+def is_packed(record: BaseRecord) -> bool:
+    """The same of a record."""
+    return is_quantised(record.facts, (tensor.dtype for tensor in record.tensors.values()))
+
+
+def match_quantised(
+    a: BaseRecord, b: BaseRecord, ours: Mapping[str, SampledWeight], theirs: Mapping[str, SampledWeight]
+) -> Match | None:
+    """What is said of two bases, one at least quantised, by weights under normalised names; None where they do not
+    look like copies of one model. Tensors of one alone (packed ones that are not recognised) are not asked about."""
+    pairs = {
+        name: (ours[name], theirs[name])
+        for name in ours.keys() & theirs.keys()
+        if ours[name].tensor.shape == theirs[name].tensor.shape
+    }
+    kept = [pair for pair in pairs.values() if not pair[0].is_packed and not pair[1].is_packed]
+    has_matrix = any(len(mine.tensor.shape) > 1 for mine, _ in kept)
+    if len(kept) < _ENOUGH or not has_matrix or not all(_are_equal(*pair) for pair in kept):
+        return None
+    asked = {
+        name: found for name, pair in pairs.items() if (found := _goes_together(a, b, *pair)) is not None
+    }
+    method = " and ".join(
+        dict.fromkeys(str(base.facts.get("quantization") or "unknown") for base in (a, b) if is_packed(base))
+    )
+    left = f"all {len(kept)} tensors left alone (norms, embeddings) agree"
+    if wrong := sorted(name for name, is_so in asked.items() if not is_so):
+        return Match(
+            level="same_shapes" if a.architecture == b.architecture else "different",
+            evidence=f"{left}, and the codes ({method}) of {count(wrong)} are of other weights: of a fine-tune, probably",
+        )
+    by = "both quantised, by" if is_packed(a) and is_packed(b) else "quantised by"
+    packed = (
+        f"the samples of all {len(asked)} packed ones go with its codes"
+        if asked
+        else "its packed ones cannot be compared"
+    )
+    return Match(level="cast", evidence=f"{by} {method}: {left}, and {packed}")
+
+
+def count(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{names[0]}{more}"
+
+
+def _are_equal(mine: SampledWeight, other: SampledWeight) -> bool:
+    """Bit for bit, or after a cast."""
+    return bool(
+        cast_between(mine.tensor.dtype, mine.sketch.samples, other.tensor.dtype, other.sketch.samples)
+    )
+
+
+def _goes_together(a: BaseRecord, b: BaseRecord, mine: SampledWeight, other: SampledWeight) -> bool | None:
+    """Whether two weights, one at least packed, can come of the same values; None where the samples cannot tell."""
+    has_ranges = [_has_ranges(a, mine), _has_ranges(b, other)]
+    match has_ranges:
+        case [True, True]:
+            return may_share_a_source(mine.sketch.samples, other.sketch.samples)
+        case [True, False] if other.tensor.dtype in _FLOATS:
+            return rounds_to(other.tensor.dtype, other.sketch.samples, mine.sketch.samples)
+        case [False, True] if mine.tensor.dtype in _FLOATS:
+            return rounds_to(mine.tensor.dtype, mine.sketch.samples, other.sketch.samples)
+    return None
+
+
+def _has_ranges(record: BaseRecord, weight: SampledWeight) -> bool:
+    """Whether a weight's sketch holds ranges of values, as that of bitsandbytes' alone does."""
+    return weight.tensor.dtype in ("U8", "I8") and str(record.facts.get("quantization")).startswith(
+        "bitsandbytes"
+    )

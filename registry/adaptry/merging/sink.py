@@ -1,0 +1,19 @@
+"""Where the bytes of a piece come from and go to: a file that is written, or one that is compared with."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Reader(Protocol):
+    """The base's files."""
+
+    def read(self, shard: str, into: memoryview, at: int) -> None:
+        """Fills `into` with the bytes at a position of the file `shard`. Raises `InvalidWeights` where it is shorter."""
+
+
+class Sink(Reader, Protocol):
+    """Used by one thread at a time for one piece."""
+
+    def write(self, data: memoryview | bytes, at: int) -> None:
+        """Takes bytes of the result, in order, whose first has the position `at` in the result's file."""

@@ -1,0 +1,78 @@
+"""A checkpoint as the model sees it: each quantised weight one tensor of its own name and shape.
+
+Scales, zeros and tables are folded into the weight they belong to, so that a quantised copy has the names and shapes of
+the model it is a copy of, and adapters fit both or neither.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from adaptry.adapter.content import open_regular, read_at
+from adaptry.adapter.header import ReadAt, TensorInfo
+from adaptry.checkpoint import Checkpoint
+from adaptry.errors import InvalidWeights
+from adaptry.quantised.four_bit import MOST
+from adaptry.quantised.layouts import LAYOUTS, Files, holds
+from adaptry.quantised.packed import CODES, Packed
+
+_MARKS = (".SCB", ".qweight", ".weight_packed", ".weight", "_blocks")
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """`checkpoint` has a packed weight under its name in the model, with the shape it has there, the place of its codes,
+    and their dtype (U8 for four bits); what was folded in is left out. `packed` is by that name."""
+
+    checkpoint: Checkpoint
+    packed: Mapping[str, Packed]
+
+    @property
+    def method(self) -> str | None:
+        """How it is quantised, in words; None where it is not."""
+        return " and ".join(sorted({packed.title for packed in self.packed.values()})) or None
+
+
+def fold(checkpoint: Checkpoint) -> Folded:
+    """Reads, besides headers, the states and shapes that are stored as small tensors.
+
+    Raises `InvalidWeights` where a file became shorter.
+    """
+    packed: dict[str, Packed] = {}
+    with _reading(checkpoint) as read:
+        files = Files(checkpoint.tensors, checkpoint.shard_of, checkpoint.config, read)
+        for name in checkpoint.tensors:
+            if name.endswith(_MARKS) or ".quant_state." in name:
+                found = next(filter(None, (rule(name, files) for rule in LAYOUTS)), None)
+                if found and holds(found):
+                    packed[found.name] = found
+    if not packed:
+        return Folded(checkpoint, packed)
+    inside = {part.name for weight in packed.values() for part in weight.parts.values()}
+    tensors = {name: info for name, info in checkpoint.tensors.items() if name not in inside}
+    for name, weight in packed.items():
+        codes = weight.parts[CODES].info
+        dtype = "U8" if weight.four_bit else codes.dtype  # bitsandbytes may store bytes as any dtype
+        tensors[name] = TensorInfo(dtype, weight.shape, codes.start, codes.end)
+    shard_of = {**checkpoint.shard_of, **{name: weight.codes.shard for name, weight in packed.items()}}
+    return Folded(replace(checkpoint, tensors=tensors, shard_of=shard_of), packed)
+
+
+@contextlib.contextmanager
+def _reading(checkpoint: Checkpoint) -> Iterator[Callable[[str], bytes]]:
+    """The bytes of small tensors; a file is opened when it is first asked for."""
+    with contextlib.ExitStack() as stack:
+        opened: dict[str, ReadAt] = {}
+
+        def read(name: str) -> bytes:
+            shard, info = checkpoint.shard_of[name], checkpoint.tensors[name]
+            if shard not in opened:
+                opened[shard] = read_at(stack.enter_context(open_regular(checkpoint.folder / shard)))
+            data = opened[shard](info.start, min(info.size, MOST))
+            if len(data) != min(info.size, MOST):
+                raise InvalidWeights(f"{shard} ended inside {name}; is the download complete?")
+            return data
+
+        yield read

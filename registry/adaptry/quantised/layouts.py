@@ -1,0 +1,170 @@
+"""How each tool lays a quantised weight down: by which names and shapes it is known, and the shape it has in the model.
+
+A rule looks at one tensor and those beside it, and gives the packed weight or None. Sources: transformers'
+`quantizers/`, AutoGPTQ, AutoAWQ, compressed-tensors, and the checkpoints that they write.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from adaptry.adapter.header import TensorInfo
+from adaptry.quantised.four_bit import read_state
+from adaptry.quantised.packed import CODES, Packed, Part
+
+_SCALES = ("weight_scale_inv", "weight_scale")
+_BESIDE = (
+    "weight_zero_point", "weight_g_idx", "weight_shape", "weight_global_scale", "weight_scale_2",
+    "input_scale", "input_global_scale", "input_zero_point",
+)  # fmt: skip
+_EIGHT_BITS = {"F8_E4M3": "fp8", "F8_E5M2": "fp8", "I8": "compressed-tensors"}
+_PER_BLOCK = 32  # MXFP4: values that share a scale
+# Models whose matrices are transformers' Conv1D: bitsandbytes packs them the other way round than they are stored.
+_CONV1D_MODELS = frozenset(["gpt2", "openai-gpt", "imagegpt", "decision_transformer"])
+_CONV1D_MODULES = frozenset(["c_attn", "c_proj", "c_fc", "q_attn"])
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """A checkpoint's tensors as rules see them. `read` gives a (small) tensor's bytes. (`Any`: the model's config.)"""
+
+    tensors: Mapping[str, TensorInfo]
+    shard_of: Mapping[str, str]
+    config: Mapping[str, Any]
+    read: Callable[[str], bytes]
+
+    def parts(self, codes: str, stem: str, ends: tuple[str, ...]) -> dict[str, Part]:
+        """`codes`, and what there is beside it under these endings."""
+        names = {CODES: codes} | {end: f"{stem}.{end}" for end in ends if f"{stem}.{end}" in self.tensors}
+        return {role: self._part(name) for role, name in names.items()}
+
+    def _part(self, name: str) -> Part:
+        return Part(name, self.shard_of[name], self.tensors[name])
+
+    def is_turned(self, stem: str) -> bool:
+        is_conv1d = stem.rpartition(".")[2] in _CONV1D_MODULES
+        return is_conv1d and self.config.get("model_type") in _CONV1D_MODELS
+
+
+def bitsandbytes_four_bit(name: str, files: Files) -> Packed | None:
+    """`weight` of n/2 bytes, `weight.absmax`, `weight.quant_map` and a JSON of the rest (bitsandbytes' QuantState)."""
+    stem, mark, kind = name.rpartition(".quant_state.bitsandbytes__")
+    if not mark or kind not in ("nf4", "fp4") or stem not in files.tensors:
+        return None
+    ends = ("absmax", "quant_map", "nested_absmax", "nested_quant_map", f"quant_state.bitsandbytes__{kind}")
+    parts = files.parts(stem, stem, ends)
+    state = read_state(files.read(name), parts)
+    if state is None:
+        return None
+    shape, four_bit = state
+    turned = files.is_turned(stem.removesuffix(".weight"))
+    return Packed(stem, f"bitsandbytes {kind}", 4, shape[::-1] if turned else shape, parts, four_bit, turned)
+
+
+def bitsandbytes_eight_bit(name: str, files: Files) -> Packed | None:
+    """`weight` in I8 [out, in] and a scale a row, `SCB`."""
+    stem, mark, _ = name.rpartition(".SCB")
+    codes = files.tensors.get(f"{stem}.weight")
+    if not mark or codes is None or codes.dtype != "I8" or len(codes.shape) != 2:
+        return None
+    scales = files.tensors[name]
+    if (scales.dtype, scales.shape) != ("F32", codes.shape[:1]):
+        return None
+    parts = files.parts(f"{stem}.weight", stem, ("SCB", "weight_format"))
+    turned = files.is_turned(stem)
+    shape = codes.shape[::-1] if turned else codes.shape
+    return Packed(f"{stem}.weight", "bitsandbytes int8", 8, shape, parts, is_turned=turned)
+
+
+def gptq_or_awq(name: str, files: Files) -> Packed | None:
+    """`qweight` in I32 beside `scales` [groups, out]: GPTQ packs along the inputs, AWQ along the outputs."""
+    stem, mark, _ = name.rpartition(".qweight")
+    codes, scales = files.tensors[name], files.tensors.get(f"{stem}.scales")
+    if not mark or scales is None or len(codes.shape) != 2 or len(scales.shape) != 2 or 0 in codes.shape:
+        return None
+    parts = files.parts(name, stem, ("scales", "qzeros", "g_idx"))
+    rows, columns = codes.shape
+    out = scales.shape[1]
+    if columns != out:
+        return Packed(f"{stem}.weight", "awq", 32 * columns // max(1, out), (out, rows), parts)
+    bits = _bits(files.config)
+    if "g_idx" in parts and parts["g_idx"].info.numel:
+        inputs = parts["g_idx"].info.numel
+        bits = 32 * rows // inputs
+    elif bits:
+        inputs = 32 * rows // bits
+    else:
+        return None
+    return Packed(f"{stem}.weight", "gptq", bits, (out, inputs), parts)
+
+
+def compressed_tensors(name: str, files: Files) -> Packed | None:
+    """`weight_packed`: I32 with its shape stored as a value beside it, or two 4-bit floats a byte (NVFP4)."""
+    stem, mark, _ = name.rpartition(".weight_packed")
+    codes = files.tensors[name]
+    if not mark or len(codes.shape) != 2:
+        return None
+    parts = files.parts(name, stem, (*_SCALES, *_BESIDE))
+    if codes.dtype == "U8":
+        shape = (codes.shape[0], 2 * codes.shape[1])
+        return Packed(f"{stem}.weight", "compressed-tensors", 4, shape, parts)
+    stored = parts.get("weight_shape")
+    if stored is None or stored.info.dtype not in ("I64", "I32") or stored.info.numel != 2:
+        return None
+    data = files.read(stored.name)
+    half = len(data) // 2
+    outputs, inputs = (int.from_bytes(data[at : at + half], "little", signed=True) for at in (0, half))
+    if outputs != codes.shape[0] or inputs <= 0:
+        return None
+    bits = 32 * codes.shape[1] // inputs
+    return Packed(f"{stem}.weight", "compressed-tensors", bits, (outputs, inputs), parts)
+
+
+def scaled(name: str, files: Files) -> Packed | None:
+    """`weight` in eight bits of its own shape, and a scale beside it: FP8 (DeepSeek, compressed-tensors) or integers."""
+    stem, mark, _ = name.rpartition(".weight")
+    codes = files.tensors[name]
+    if not mark or codes.dtype not in _EIGHT_BITS:
+        return None
+    parts = files.parts(name, stem, (*_SCALES, *_BESIDE))
+    if not set(_SCALES) & parts.keys():
+        return None
+    return Packed(name, _EIGHT_BITS[codes.dtype], 8, codes.shape, parts)
+
+
+def mxfp4(name: str, files: Files) -> Packed | None:
+    """`…_blocks` [experts, out, in/32, 16] and `…_scales`, of gpt-oss: in memory [experts, in, out]."""
+    stem, mark, _ = name.rpartition("_blocks")
+    codes, scales = files.tensors[name], files.tensors.get(f"{stem}_scales")
+    if not mark or scales is None or len(codes.shape) != 4 or codes.shape[:3] != scales.shape:
+        return None
+    experts, outputs, blocks, _ = codes.shape
+    scale = Part(f"{stem}_scales", files.shard_of[f"{stem}_scales"], scales)
+    parts = {**files.parts(name, stem, ()), "scales": scale}
+    return Packed(stem, "mxfp4", 4, (experts, _PER_BLOCK * blocks, outputs), parts)
+
+
+LAYOUTS: tuple[Callable[[str, Files], Packed | None], ...] = (
+    bitsandbytes_four_bit,
+    bitsandbytes_eight_bit,
+    gptq_or_awq,
+    compressed_tensors,
+    scaled,
+    mxfp4,
+)
+
+
+def holds(packed: Packed) -> bool:
+    """Whether the codes are as many as the shape needs: a header that says otherwise is not believed."""
+    needed = math.ceil(math.prod(packed.shape) * packed.bits / 8)
+    return needed <= packed.codes.info.size <= needed + needed // 8 + 64  # rows may be padded to words
+
+
+def _bits(config: Mapping[str, Any]) -> int:
+    """(`Any`: the model's config.) What a GPTQ config says; 0 where it says nothing that packs."""
+    written = config.get("quantization_config")
+    bits = written.get("bits") if isinstance(written, dict) else None
+    return bits if bits in (2, 3, 4, 8) else 0

@@ -1,0 +1,20 @@
+"""What the name of a base tells of its quantisation, as tools put it there: `…-bnb-4bit`, `…-GPTQ-Int4`, `…-AWQ`.
+
+A name is a hint and never more: it can be reason enough to ask, and none to compute anything.
+"""
+
+from __future__ import annotations
+
+import re
+
+_QUANTISED = re.compile(
+    r"(?:^|[-_./])((?:bnb[-_.]?)?[2-8][-_.]?bits?|int[48]|[nf][fp]4|gptq|awq|w[48]a(?:4|8|16)|fp8|mxfp4|nvfp4|hqq|exl[23])"
+    r"(?=$|[-_./])",
+    re.IGNORECASE,
+)
+
+
+def quantisation_named(base_name: str | None) -> str | None:
+    """The word in a base's name that says it is quantised; None where there is none."""
+    found = _QUANTISED.search(base_name or "")
+    return found[1] if found else None

@@ -1,0 +1,65 @@
+"""The files of a checkpoint, open for reading: bytes of its tensors by position, from any thread.
+
+A tensor need not fit in memory: whoever reads says how much at a time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from typing import Self
+
+from adaptry.adapter.content import open_regular
+from adaptry.adapter.header import TensorInfo
+from adaptry.checkpoint import Checkpoint
+from adaptry.errors import InvalidWeights
+
+CHUNK = 1 << 20
+
+
+class Shards:
+    """A context: the files are closed at its end."""
+
+    def __init__(self, checkpoint: Checkpoint, names: Iterable[str] | None = None) -> None:
+        """`names`: which files; all unless given. Raises `NotFound`, `Invalid` where one cannot be read."""
+        self._folder = checkpoint.folder
+        with ExitStack() as opened:
+            self._files = {
+                name: opened.enter_context(open_regular(checkpoint.folder / name))
+                for name in sorted(set(checkpoint.shards if names is None else names))
+            }
+            self._opened = opened.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._opened.close()
+
+    def read(self, shard: str, into: memoryview, at: int) -> None:
+        """Fills `into` from the file. Raises `InvalidWeights` where it has become shorter."""
+        done = 0
+        while done < len(into):
+            count = os.preadv(self._files[shard].fileno(), [into[done:]], at + done)
+            if not count:
+                raise InvalidWeights(
+                    f"{self._folder / shard} became shorter while it was read; is something still writing it?"
+                )
+            done += count
+
+    def chunks(self, shard: str, info: TensorInfo, size: int = CHUNK) -> Iterator[memoryview]:
+        """The bytes of a tensor in order; each chunk is valid until the next."""
+        buffer = memoryview(bytearray(min(size, max(1, info.size))))
+        for start in range(info.start, info.end, size):
+            part = buffer[: min(size, info.end - start)]
+            self.read(shard, part, start)
+            yield part
+
+    def whole(self, shard: str, info: TensorInfo) -> bytearray:
+        """All bytes of a tensor."""
+        data = bytearray(info.size)
+        view = memoryview(data)
+        for start in range(0, info.size, CHUNK):
+            self.read(shard, view[start : start + CHUNK], info.start + start)
+        return data

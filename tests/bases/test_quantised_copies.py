@@ -1,0 +1,228 @@
+"""Quantised copies are known for what they are: their shapes, their method, and of which model they are a copy."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+
+from adaptry import bases
+from adaptry.adapter.view import open_dir
+from adaptry.checkpoint import open_checkpoint
+from adaptry.checks import check
+from adaptry.copies import open_original, relatives
+from adaptry.errors import Refused
+from adaptry.fingerprint import BaseRecord
+from adaptry.fingerprinting import fingerprint
+from adaptry.fingerprinting.hashing import full_hashes
+from adaptry.fingerprinting.matching import match
+from adaptry.opening import open_local
+from adaptry.quantised import fold
+from adaptry.registry import Registry
+from adaptry.testing.quantised_samples import quantised_copy
+from adaptry.testing.samples import Tensors, random_tensor, tiny_base, tiny_lora, write_safetensors
+
+KINDS = [("nf4", False), ("nf4", True), ("fp4", False), ("int8", False)]
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return open_local(tmp_path / "registry")
+
+
+def record_of(folder: Path) -> BaseRecord:
+    return fingerprint(open_checkpoint(folder))
+
+
+def changed(folder: Path, out: Path, name: str, tensor: tuple[str, tuple[int, ...], bytes]) -> Path:
+    """The checkpoint in `folder` with one tensor put in the place of another."""
+    checkpoint = open_checkpoint(folder)
+    data = (folder / "model.safetensors").read_bytes()
+    tensors = {
+        key: (info.dtype, info.shape, data[info.start : info.end]) for key, info in checkpoint.tensors.items()
+    }
+    out.mkdir()
+    write_safetensors(out / "model.safetensors", {**tensors, name: tensor})
+    (out / "config.json").write_bytes((folder / "config.json").read_bytes())
+    return out
+
+
+@pytest.mark.parametrize(("method", "nested"), KINDS)
+def test_a_copy_has_the_shapes_of_its_original_and_says_how_it_is_packed(
+    tmp_path: Path, method: str, nested: bool
+) -> None:
+    original = record_of(tiny_base(tmp_path / "base"))
+    copy = record_of(quantised_copy(tmp_path / "base", tmp_path / "copy", method, nested=nested))
+    assert copy.architecture == original.architecture
+    assert copy.parameters == original.parameters
+    assert copy.facts["quantization"] == f"bitsandbytes {method}, {8 if method == 'int8' else 4}-bit"
+
+
+@pytest.mark.parametrize("dtype", ["F32", "BF16"])
+@pytest.mark.parametrize(("method", "nested"), KINDS)
+def test_a_copy_is_recognised_by_what_was_left_alone_and_by_its_codes(
+    tmp_path: Path, method: str, nested: bool, dtype: str
+) -> None:
+    original = record_of(tiny_base(tmp_path / "base", dtype=dtype))
+    copy = record_of(quantised_copy(tmp_path / "base", tmp_path / "copy", method, nested=nested))
+    for found in (match(original, copy), match(copy, original)):
+        assert found.level == "cast"
+        assert found.evidence == (
+            f"quantised by {copy.facts['quantization']}: all 7 tensors left alone (norms, embeddings) agree, and the "
+            "samples of all 14 packed ones go with its codes"
+        )
+
+
+@pytest.mark.parametrize(("method", "nested"), KINDS)
+def test_a_copy_of_a_fine_tune_that_left_norms_and_embeddings_alone_is_not_a_copy(
+    tmp_path: Path, method: str, nested: bool
+) -> None:
+    base = tiny_base(tmp_path / "base")
+    name = "model.layers.1.self_attn.q_proj.weight"
+    tuned = changed(base, tmp_path / "tuned", name, random_tensor((16, 16), 77))
+    copy = record_of(quantised_copy(tuned, tmp_path / "copy", method, nested=nested))
+    found = match(record_of(base), copy)
+    assert found.level == "same_shapes"
+    assert "layers.1.self_attn.q_proj.weight are of other weights" in found.evidence
+
+
+def test_two_copies_of_one_model_are_told_as_such_and_keep_ids_of_their_own(tmp_path: Path) -> None:
+    tiny_base(tmp_path / "base")
+    plain = record_of(quantised_copy(tmp_path / "base", tmp_path / "plain"))
+    nested = record_of(quantised_copy(tmp_path / "base", tmp_path / "nested", nested=True))
+    eight = record_of(quantised_copy(tmp_path / "base", tmp_path / "eight", "int8"))
+    assert len({plain.id, nested.id, eight.id}) == 3
+    assert match(plain, eight).level == "cast"
+    assert match(plain, eight).evidence.startswith(
+        "both quantised, by bitsandbytes nf4, 4-bit and bitsandbytes int8"
+    )
+
+
+def test_whichever_is_registered_first_each_finds_the_other(registry: Registry, tmp_path: Path) -> None:
+    base = open_checkpoint(tiny_base(tmp_path / "base"))
+    copy = open_checkpoint(quantised_copy(tmp_path / "base", tmp_path / "copy"))
+    cache = tmp_path / "cache"
+    bases.register(registry, copy, ("org/tiny-4bit",), cache=cache)
+    assert relatives(registry, fingerprint(copy)) == ()
+    bases.register(registry, base, ("org/tiny",), cache=cache)
+
+    (seen,), (back,) = relatives(registry, fingerprint(copy)), relatives(registry, fingerprint(base))
+
+    assert (seen.name, seen.role) == ("org/tiny", "original")
+    assert (back.name, back.role) == ("org/tiny-4bit", "copy")
+    assert seen.sentence().startswith("a quantised copy of org/tiny (quantised by bitsandbytes nf4, 4-bit: ")
+    assert back.sentence().startswith("org/tiny-4bit is a quantised copy of it (")
+
+
+def test_an_original_is_opened_only_where_it_is_known_alone_and_at_hand(
+    registry: Registry, tmp_path: Path, home: Path
+) -> None:
+    base = tiny_base(tmp_path / "base")
+    copy = open_checkpoint(quantised_copy(base, tmp_path / "copy"))
+    with pytest.raises(
+        Refused, match="no known base is what it was quantised from: give the original with --base"
+    ):
+        open_original(registry, copy)
+    bases.register(registry, open_checkpoint(base), ("org/tiny",))
+    opened, sentence = open_original(registry, copy)
+    assert opened.folder == base
+    assert sentence.endswith("; the weights of org/tiny are used")
+    (base / "model.safetensors").unlink()
+    with pytest.raises(Refused, match="quantised from org/tiny, whose weights are not at hand"):
+        open_original(registry, copy)
+
+
+def test_every_byte_of_a_copy_counts_in_its_full_digest(tmp_path: Path) -> None:
+    base = tiny_base(tmp_path / "base")
+    copy = quantised_copy(base, tmp_path / "copy")
+    scales = "model.layers.0.mlp.up_proj.weight.absmax"
+    other = changed(copy, tmp_path / "other", scales, random_tensor((8,), 3))
+    roots = [
+        full_hashes(open_checkpoint(folder), record_of(folder)).roots.exact for folder in (copy, copy, other)
+    ]
+    assert roots[0] == roots[1] != roots[2]
+
+
+def test_a_state_that_does_not_add_up_is_not_believed(tmp_path: Path) -> None:
+    tiny_base(tmp_path / "base")
+    copy = quantised_copy(tmp_path / "base", tmp_path / "copy")
+    weight = "model.layers.0.self_attn.q_proj.weight"
+    for number, lie in enumerate(
+        ({"shape": [16, 32]}, {"blocksize": 63}, {"dtype": "int8"}, {"shape": None}, [])
+    ):
+        state = {"quant_type": "nf4", "blocksize": 64, "dtype": "float32", "shape": [16, 16]}
+        text = json.dumps({**state, **lie} if isinstance(lie, dict) else lie).encode()
+        told = ("U8", (len(text),), text)
+        folder = changed(copy, tmp_path / str(number), f"{weight}.quant_state.bitsandbytes__nf4", told)
+        assert weight not in fold(open_checkpoint(folder)).packed
+
+
+def i32(*shape: int) -> tuple[str, tuple[int, ...], bytes]:
+    count = 1
+    for side in shape:
+        count *= side
+    return "I32", shape, bytes(4 * count)
+
+
+LAYOUTS: dict[str, tuple[Tensors, tuple[int, ...]]] = {
+    "gptq, 4-bit": (
+        {
+            "m.qweight": i32(8, 32),
+            "m.qzeros": i32(1, 4),
+            "m.scales": ("F16", (1, 32), bytes(64)),
+            "m.g_idx": i32(64),
+        },
+        (32, 64),
+    ),
+    "awq, 4-bit": (
+        {"m.qweight": i32(64, 4), "m.qzeros": i32(1, 4), "m.scales": ("F16", (1, 32), bytes(64))},
+        (32, 64),
+    ),
+    "compressed-tensors, 4-bit": (
+        {
+            "m.weight_packed": i32(32, 8),
+            "m.weight_scale": ("BF16", (32, 1), bytes(64)),
+            "m.weight_shape": ("I64", (2,), struct.pack("<2q", 32, 64)),
+        },
+        (32, 64),
+    ),
+    "fp8, 8-bit": (
+        {"m.weight": ("F8_E4M3", (32, 64), bytes(2048)), "m.weight_scale_inv": ("F32", (1, 1), bytes(4))},
+        (32, 64),
+    ),
+    "mxfp4, 4-bit": (
+        {"m_blocks": ("U8", (2, 32, 2, 16), bytes(2048)), "m_scales": ("U8", (2, 32, 2), bytes(128))},
+        (2, 64, 32),
+    ),
+}
+
+
+@pytest.mark.parametrize("title", LAYOUTS)
+def test_what_other_tools_pack_is_one_weight_of_its_own_shape(tmp_path: Path, title: str) -> None:
+    tensors, shape = LAYOUTS[title]
+    write_safetensors(tmp_path / "model.safetensors", {**tensors, "n.weight": ("F32", (4,), bytes(16))})
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    folded = fold(open_checkpoint(tmp_path))
+    name = "m" if title.startswith("mxfp4") else "m.weight"
+    assert folded.method == title
+    assert {key: info.shape for key, info in folded.checkpoint.tensors.items()} == {
+        name: shape,
+        "n.weight": (4,),
+    }
+    record = record_of(tmp_path)
+    assert record.tensors[name].shape == shape
+    assert record.facts["quantization"] == title
+
+
+def test_an_adapter_is_checked_against_a_copy_as_against_its_original(tmp_path: Path) -> None:
+    tiny_base(tmp_path / "base")
+    copy = record_of(quantised_copy(tmp_path / "base", tmp_path / "copy"))
+    fitting = check(open_dir(tiny_lora(tmp_path / "fits")), copy)
+    (finding,) = fitting.findings
+    assert (finding.code, finding.severity) == ("base_quantised", "warns")
+    assert "bitsandbytes nf4, 4-bit" in finding.reason
+    too_wide = check(open_dir(tiny_lora(tmp_path / "wide", hidden=32)), copy)
+    assert "shape_mismatch" in {found.code for found in too_wide.findings}
+    assert too_wide.is_blocked
