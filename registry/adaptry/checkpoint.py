@@ -45,10 +45,10 @@ class Checkpoint:
         return sum(info.size for info in self.tensors.values())
 
 
-def open_checkpoint(folder: Path | str) -> Checkpoint:
-    """The checkpoint in `folder`.
+def open_checkpoint(folder: Path | str, stem: str = "model") -> Checkpoint:
+    """The checkpoint in `folder`, whose files of weights begin with `stem`.
 
-    Raises `NotFound` (no folder, no weights), `Unsupported` (only pickles or GGUF), `InvalidConfig`,
+    Raises `NotFound` (no folder, no weights), `Unsupported` (only pickles or GGUF, a pipeline), `InvalidConfig`,
     `InvalidWeights` (a shard that is missing, cut short, or names a tensor twice).
     """
     folder = Path(folder).expanduser()
@@ -57,12 +57,16 @@ def open_checkpoint(folder: Path | str) -> Checkpoint:
     config = (
         _read_json(folder / CONFIG, _CONFIG_LIMITS, InvalidConfig) if (folder / CONFIG).exists() else None
     )
+    if config is None and (folder / "model_index.json").exists():
+        raise Unsupported(
+            f"{folder} is a pipeline of diffusers: its adapters are fused by diffusers itself (pipeline.fuse_lora())"
+        )
     if config is None:
         raise NotFound(f"{folder} has no config.json, so it is not a Hugging Face model folder")
     shards: dict[str, Header] = {}
     tensors: dict[str, TensorInfo] = {}
     shard_of: dict[str, str] = {}
-    for name in _shard_names(folder):
+    for name in _shard_names(folder, stem):
         shards[name] = _read_shard(folder / name)
         for tensor, info in shards[name].tensors.items():
             if tensor in tensors:
@@ -82,8 +86,9 @@ def side_files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _shard_names(folder: Path) -> list[str]:
-    index = folder / INDEX
+def _shard_names(folder: Path, stem: str) -> list[str]:
+    single = f"{stem}.safetensors"
+    index = folder / f"{single}.index.json"
     if index.exists():
         document = _read_json(index, _INDEX_LIMITS, InvalidWeights)
         places = document.get("weight_map") if isinstance(document, dict) else None
@@ -96,9 +101,9 @@ def _shard_names(folder: Path) -> list[str]:
                     f"{index} names {name[:80]!a}, which is not there; is the download complete?"
                 )
         return names
-    if (folder / SINGLE).exists():
-        return [SINGLE]
-    names = sorted(path.name for path in folder.glob("model*.safetensors"))
+    if (folder / single).exists():
+        return [single]
+    names = sorted(path.name for path in folder.glob(f"{stem}*.safetensors"))
     if names:
         return names
     if any(folder.glob("*.bin")) or any(folder.glob("*.gguf")):
@@ -106,7 +111,7 @@ def _shard_names(folder: Path) -> list[str]:
             f"{folder} has no safetensors weights; convert once with transformers: "
             "AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(OUT)"
         )
-    raise NotFound(f"{folder} has no model.safetensors")
+    raise NotFound(f"{folder} has no {single}")
 
 
 def _read_shard(path: Path) -> Header:

@@ -140,7 +140,7 @@ def test_a_head_by_another_name_is_tied_to_the_embedding(
 ) -> None:
     adapter, base = trained(tmp_path, make, target_modules=[head])
     [placed] = places(adapter, base).values()
-    assert (placed.orientation, placed.tied) == ("head", True)
+    assert (placed.orientation, placed.tied) == ("linear", True)
     assert codes(check(adapter, base)) == {"tied_embeddings"}
 
 

@@ -1,7 +1,7 @@
 """Runs in an environment of the `adapters` library, apart from ours: makes its adapters, and answers with them.
 
 python adapterhub_library.py make FOLDER     each model and config: FOLDER/<model>-<config>, and FOLDER/<model>
-python adapterhub_library.py answers FOLDER ADAPTER MODEL     the logits, as a line of JSON
+python adapterhub_library.py answers FOLDER MODEL ADAPTER…    the logits with each, as a line of JSON
 """
 
 from __future__ import annotations
@@ -20,11 +20,22 @@ CONFIGS: dict[str, Any] = {
     "double_seq_bn": "double_seq_bn",
     "par_bn": "par_bn",
     "seq_bn_inv": "seq_bn_inv",
+    "leave_out": adapters.SeqBnConfig(reduction_factor=4, leave_out=[0]),
+    "learned_scaling": adapters.SeqBnConfig(reduction_factor=4, scaling="learned"),
+    "gated": adapters.SeqBnConfig(reduction_factor=4, use_gating=True),
     "compacter": adapters.CompacterConfig(phm_dim=4, reduction_factor=2),
+    "compacter++": adapters.CompacterPlusPlusConfig(phm_dim=4, reduction_factor=2),
     "lora": "lora",
+    "dora": adapters.DoRAConfig(r=4),
     "ia3": "ia3",
     "loreft": "loreft",
+    "prompt": adapters.PromptTuningConfig(prompt_length=5),
+    "prefix": adapters.PrefixTuningConfig(prefix_length=5, bottleneck_size=8),
+    "prefix_flat": adapters.PrefixTuningConfig(flat=True, prefix_length=5),
+    "mam": adapters.MAMConfig(),
+    "unipelt": adapters.UniPELTConfig(),
 }
+PICKLED = ("prefix", "prefix_flat", "mam", "unipelt")
 
 
 def model_of(kind: str) -> Any:
@@ -41,19 +52,23 @@ def make(folder: Path) -> None:
     for kind in ("bert", "llama"):
         model_of(kind).save_pretrained(folder / kind)
         for name, config in CONFIGS.items():
+            if (kind, name) == ("llama", "prompt"):
+                continue  # the library has none for it
             model = model_of(kind)
             adapters.init(model)
             model.add_adapter("tone", config=config)
             for key, parameter in model.named_parameters():
                 if ".tone." in key:
                     torch.nn.init.normal_(parameter, std=0.1)
-            model.save_adapter(folder / f"{kind}-{name}", "tone", use_safetensors=True)
+            # What shares memory, as a prefix does, it can only pickle.
+            model.save_adapter(folder / f"{kind}-{name}", "tone", use_safetensors=name not in PICKLED)
 
 
 def answers(folder: Path, kind: str, adapter: str) -> list[Any]:
     model = type(model_of(kind)).from_pretrained(folder / kind)
     adapters.init(model)
-    model.set_active_adapters(model.load_adapter(adapter, use_safetensors=True))
+    is_safe = Path(adapter, "adapter.safetensors").exists()
+    model.set_active_adapters(model.load_adapter(adapter, use_safetensors=is_safe))
     model.eval()
     with torch.no_grad():
         found: list[Any] = model(input_ids=torch.arange(1, 9)[None]).logits.tolist()

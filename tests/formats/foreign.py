@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ def written(
     shapes: Shapes,
     config: Mapping[str, Any] | None = None,
     metadata: Mapping[str, str] | None = None,
+    alphas: Mapping[str, float] | None = None,
 ) -> Path:
-    """A folder with random tensors of these shapes and, unless None, a config."""
+    """A folder with random tensors of these shapes, alphas of these values and, unless None, a config."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: random_tensor(shape, number) for number, (name, shape) in enumerate(shapes.items())}
+    tensors |= {name: ("F32", (), struct.pack("<f", value)) for name, value in (alphas or {}).items()}
     write_safetensors(folder / weights, tensors, metadata)
     if config is not None:
         (folder / "adapter_config.json").write_text(json.dumps(config))
@@ -77,16 +80,15 @@ def diffusers(folder: Path, metadata: Mapping[str, str] | None = None, **more: t
     return written(folder, "pytorch_lora_weights.safetensors", {**shapes, **more}, None, metadata)
 
 
-def kohya(folder: Path, file: str = "my_style.safetensors") -> Path:
-    """A LoRA of a UNet's linear and convolution, trained with alpha 2 at rank 4."""
+def kohya(folder: Path, file: str = "my_style.safetensors", alpha: float | None = 2.0, **facts: str) -> Path:
+    """A LoRA of a UNet's linear and convolution at rank 4, with these alphas, the convolution's twice as large."""
     linear, conv = "lora_unet_down_blocks_0_attentions_0_to_q", "lora_unet_down_blocks_0_resnets_0_conv1"
     shapes = {
         f"{linear}.lora_down.weight": (4, 8),
         f"{linear}.lora_up.weight": (8, 4),
-        f"{linear}.alpha": (),
         f"{conv}.lora_down.weight": (4, 8, 3, 3),
         f"{conv}.lora_up.weight": (8, 4, 1, 1),
-        f"{conv}.alpha": (),
     }
-    facts = {"ss_network_alpha": "2.0", "ss_network_dim": "4", "ss_base_model_version": "sdxl_base_v1-0"}
-    return written(folder, file, shapes, None, facts)
+    alphas = {} if alpha is None else {f"{linear}.alpha": alpha, f"{conv}.alpha": 2 * alpha}
+    facts = {"ss_network_dim": "4", "ss_base_model_version": "sdxl_base_v1-0", **facts}
+    return written(folder, file, shapes, None, facts, alphas)

@@ -1,13 +1,12 @@
 """Adapters made by AdapterHub's own library: described, pushed, pulled, and loaded by it again with equal outputs.
 
-The library pins an older transformers, so it runs in an environment of its own, which `ADAPTERHUB_PYTHON` names
-(`python -m venv …`, then `pip install adapters==1.3.0 torch`).
+The library pins an older transformers, so it runs in an environment of its own, which `make environments` makes.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -16,46 +15,45 @@ import pytest
 from adaptry import open_dir, pull, push
 from adaptry.checkpoint import open_checkpoint
 from adaptry.checks import check
+from adaptry.errors import Unsupported
 from adaptry.fingerprinting import fingerprint
 from adaptry.opening import open_local
 
-PYTHON = os.environ.get("ADAPTERHUB_PYTHON", "")
-SCRIPT = Path(__file__).with_name("adapterhub_library.py")
+from .elsewhere import Elsewhere
+
+LIBRARY = Elsewhere("adapterhub", "adapterhub_library.py")
 METHODS = {
     "seq_bn": "bottleneck", "double_seq_bn": "bottleneck", "par_bn": "bottleneck", "seq_bn_inv": "bottleneck",
-    "compacter": "bottleneck", "lora": "lora", "ia3": "ia3", "loreft": "reft",
+    "leave_out": "bottleneck", "learned_scaling": "bottleneck", "gated": "bottleneck",
+    "compacter": "bottleneck", "compacter++": "bottleneck",
+    "lora": "lora", "dora": "lora", "ia3": "ia3", "loreft": "reft", "prompt": "prompt_tuning",
 }  # fmt: skip
+PICKLED = {"prefix": "prefix_tuning", "prefix_flat": "prefix_tuning", "mam": "union", "unipelt": "union"}
 
-pytestmark = [
-    pytest.mark.heavy,
-    pytest.mark.skipif(not PYTHON, reason="ADAPTERHUB_PYTHON names no Python that has the adapters library"),
-]
-
-
-def library(*arguments: str | Path) -> str:
-    env = {
-        name: value for name, value in os.environ.items() if name != "PYTHONPATH"
-    }  # theirs is another Python
-    run = subprocess.run([PYTHON, SCRIPT, *arguments], capture_output=True, text=True, check=False, env=env)
-    assert run.returncode == 0, run.stderr[-2000:]
-    return run.stdout
+pytestmark = LIBRARY.marks
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("adapterhub")
-    library("make", folder)
+    LIBRARY.run("make", folder)
     return folder
 
 
-@pytest.mark.parametrize("model", ["bert", "llama"])
-@pytest.mark.parametrize("config", METHODS)
-def test_every_tensor_of_its_adapters_is_described_and_fits_its_base(
-    model: str, config: str, corpus: Path
-) -> None:
-    adapter = open_dir(corpus / f"{model}-{config}")
+CASES = [f"{model}-{config}" for model in ("bert", "llama") for config in METHODS]
+CASES.remove("llama-prompt")  # the library has none for it
+
+
+def of(model: str) -> list[str]:
+    return [case for case in CASES if case.startswith(model)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_tensor_of_its_adapters_is_described_and_fits_its_base(case: str, corpus: Path) -> None:
+    model, _, config = case.partition("-")
+    adapter = open_dir(corpus / case)
     assert adapter.spec.method == METHODS[config]
-    assert adapter.spec.modules
+    assert adapter.spec.modules or adapter.spec.virtual_tokens
     assert not adapter.spec.unclaimed
     assert not check(adapter, fingerprint(open_checkpoint(corpus / model))).findings
 
@@ -64,14 +62,36 @@ def test_every_tensor_of_its_adapters_is_described_and_fits_its_base(
 def test_pulled_back_they_are_loaded_by_the_library_and_answer_as_before(
     model: str, corpus: Path, tmp_path: Path
 ) -> None:
-    registry = open_local(tmp_path / "registry")
-    for config in METHODS:
-        push(registry, open_dir(corpus / f"{model}-{config}"), f"acme/{config}")
-        pull(registry, f"acme/{config}", tmp_path / config)
-    before = [corpus / f"{model}-{config}" for config in METHODS]
-    after = [tmp_path / config for config in METHODS]
-    told = json.loads(library("answers", corpus, model, *before, *after).splitlines()[-1])
-    assert told[: len(METHODS)] == told[len(METHODS) :]
-    assert len({json.dumps(answer) for answer in told}) == len(
-        METHODS
-    )  # each of them does something of its own
+    before = [corpus / case for case in of(model)]
+    told = LIBRARY.run("answers", corpus, model, *before, *pulled(before, tmp_path))
+    assert told[: len(before)] == told[len(before) :]
+    each_does_something_of_its_own = {json.dumps(answer) for answer in told}
+    assert len(each_does_something_of_its_own) == len(before)
+
+
+@pytest.mark.parametrize("model", ["bert", "llama"])
+def test_what_the_library_can_only_pickle_is_refused_and_its_way_out_answers_as_before(
+    model: str, corpus: Path, tmp_path: Path
+) -> None:
+    before, after = [corpus / f"{model}-{config}" for config in PICKLED], []
+    for folder in before:
+        after.append(shutil.copytree(folder, tmp_path / folder.name))
+        with pytest.raises(Unsupported, match="convert it once, in that folder") as refused:
+            open_dir(after[-1])
+        line = refused.value.message.partition("in that folder: ")[2]
+        subprocess.run(line.replace("python", LIBRARY.python, 1), shell=True, check=True, cwd=after[-1])
+        spec = open_dir(after[-1]).spec
+        assert spec.method == PICKLED[folder.name.partition("-")[2]]
+        assert spec.virtual_tokens
+        assert not spec.unclaimed
+    told = LIBRARY.run("answers", corpus, model, *before, *pulled(after, tmp_path / "pulled"))
+    assert told[: len(before)] == told[len(before) :]
+
+
+def pulled(adapters: list[Path], folder: Path) -> list[Path]:
+    """The adapters after a way through a registry."""
+    registry = open_local(folder / "registry")
+    for number, adapter in enumerate(adapters):
+        push(registry, open_dir(adapter), f"acme/tone-{number}")
+        pull(registry, f"acme/tone-{number}", folder / f"{number}")
+    return [folder / f"{number}" for number in range(len(adapters))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from adaptry import open_dir, pull, push
 from adaptry.adapter.view import Adapter
 from adaptry.checkpoint import open_checkpoint
-from adaptry.checks import check
+from adaptry.checks import check, check_weights
 from adaptry.errors import InvalidConfig, InvalidPath, InvalidWeights, NotFound, Unsupported
 from adaptry.fingerprinting import fingerprint
 from adaptry.opening import open_local
@@ -94,9 +95,53 @@ def test_mlx_factors_are_turned_and_their_scale_is_taken_as_it_is(tmp_path: Path
     assert codes(adapter, tiny_base(tmp_path / "wide", hidden=32)) == {"shape_mismatch"}
 
 
-def test_kohyas_alpha_is_read_from_its_metadata(tmp_path: Path) -> None:
-    linear, conv = open_dir(kohya(tmp_path / "out")).spec.modules
-    assert (linear.kind, linear.scale, conv.kind, conv.rank) == ("linear", 0.5, "conv", 4)
+def test_kohyas_alphas_are_the_tensors_beside_its_modules(tmp_path: Path) -> None:
+    linear, conv = open_dir(kohya(tmp_path / "out", ss_network_alpha="4.0")).spec.modules
+    assert (linear.kind, linear.scale, conv.kind, conv.scale) == ("linear", 0.5, "conv", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("facts", "is_lost"),
+    [({"ss_network_alpha": "2.0"}, True), ({"ss_network_alpha": "4"}, False), ({}, True)],
+)
+def test_a_kohya_file_without_alphas_has_lost_them_unless_they_were_the_rank(
+    facts: dict[str, str], is_lost: bool, tmp_path: Path
+) -> None:
+    adapter = open_dir(kohya(tmp_path / "out", alpha=None, **facts))
+    assert {module.scale for module in adapter.spec.modules} == {1.0}
+    assert ("alpha_unknown" in codes(adapter)) == is_lost
+
+
+@pytest.mark.parametrize("alpha", [math.nan, math.inf])
+def test_an_alpha_that_is_no_number_is_refused(alpha: float, tmp_path: Path) -> None:
+    with pytest.raises(InvalidWeights, match=r"to_q\.alpha is (nan|inf)"):
+        open_dir(kohya(tmp_path / "out", alpha=alpha))
+
+
+def test_an_alpha_of_many_elements_is_refused(tmp_path: Path) -> None:
+    shapes = {"lora_unet_conv_in.lora_down.weight": (4, 4), "lora_unet_conv_in.alpha": (4,)}
+    with pytest.raises(InvalidWeights, match="must be one number"):
+        open_dir(written(tmp_path, "style.safetensors", shapes))
+
+
+def test_magnitudes_that_diffusers_leaves_out_are_told(tmp_path: Path) -> None:
+    folder = kohya(tmp_path / "out")
+    path = "lora_unet_mid_block_attentions_0_proj_in"
+    shapes = {
+        f"{path}.lora_down.weight": (4, 8),
+        f"{path}.lora_up.weight": (8, 4),
+        f"{path}.dora_scale": (8, 1),
+    }
+    written(folder, "my_style.safetensors", shapes, alphas={f"{path}.alpha": 4.0})
+    assert "magnitudes_dropped" in codes(open_dir(folder))
+
+
+def test_a_file_is_told_by_its_keys_and_not_by_its_name(tmp_path: Path) -> None:
+    shared = open_dir(kohya(tmp_path / "shared", file="pytorch_lora_weights.safetensors"))
+    assert shared.spec.traits == ("kohya",)
+    renamed = diffusers(tmp_path / "renamed") / "pytorch_lora_weights.safetensors"
+    renamed.rename(renamed.with_name("flowers.safetensors"))
+    assert "diffusers" in open_dir(tmp_path / "renamed").spec.traits
 
 
 def test_a_diffusers_file_without_alpha_says_so_and_one_with_it_has_its_scale(tmp_path: Path) -> None:
@@ -129,6 +174,41 @@ def test_weights_that_are_a_pickle_are_refused_with_the_line_that_helps(
         open_dir(tmp_path)
 
 
+def test_factors_that_lie_the_other_way_round_are_blocked(tmp_path: Path) -> None:
+    at = "unet.mid_block.attentions.0.to_q"
+    shapes = {f"{at}.lora_A.weight": (8, 4), f"{at}.lora_B.weight": (4, 8)}
+    adapter = open_dir(written(tmp_path, "pytorch_lora_weights.safetensors", shapes))
+    (found,) = (found for found in check(adapter, None).findings if found.code == "rank_mismatch")
+    assert "the other way round" in found.reason
+    assert "save_lora_weights" in found.remedy
+
+
+def test_a_factor_without_its_other_half_is_blocked(tmp_path: Path) -> None:
+    adapter = open_dir(diffusers(tmp_path / "out", **{"unet.conv_in.lora_A.weight": (4, 8)}))
+    assert "keys_dropped" in codes(adapter)
+
+
+def test_metadata_of_another_rank_than_the_factors_is_blocked(tmp_path: Path) -> None:
+    fields = json.dumps({"unet.r": 8, "unet.lora_alpha": 8, "text_encoder.r": 4})
+    assert "rank_mismatch" in codes(open_dir(diffusers(tmp_path, {"lora_adapter_metadata": fields})))
+
+
+def test_metadata_that_is_no_config_is_refused_by_its_own_name(tmp_path: Path) -> None:
+    folder = diffusers(tmp_path, {"lora_adapter_metadata": json.dumps({"unet.r": "four"})})
+    with pytest.raises(InvalidConfig, match="lora_adapter_metadata, of unet: r must be"):
+        open_dir(folder)
+
+
+def test_an_untrained_adapter_of_another_tool_is_told(tmp_path: Path) -> None:
+    folder = mlx(tmp_path / "out")
+    with (folder / "adapters.safetensors").open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        file.seek(8 + size)
+        zeros = (folder / "adapters.safetensors").stat().st_size - 8 - size
+        file.write(bytes(zeros))
+    assert "untrained" in {found.code for found in check_weights(open_dir(folder))}
+
+
 def test_half_a_bottleneck_is_found(tmp_path: Path) -> None:
     folder = bottleneck(tmp_path / "out")
     shapes = {
@@ -152,7 +232,7 @@ def test_whole_weights_of_mlx_are_no_adapter(tmp_path: Path) -> None:
 
 
 def test_a_file_of_weights_that_no_tool_would_name_so_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidWeights, match="not named as kohya"):
+    with pytest.raises(InvalidWeights, match="named as kohya"):
         open_dir(written(tmp_path, "thing.safetensors", {"layer.weight": (2, 2)}))
 
 

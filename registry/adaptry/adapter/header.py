@@ -109,7 +109,7 @@ def parse_header(raw: bytes, size: int, what: str, limits: HeaderLimits = ADAPTE
         )
     except Invalid as error:
         raise InvalidWeights(error.message) from None
-    metadata = _metadata(document.pop("__metadata__", {}), what)
+    metadata = _metadata(document.pop("__metadata__", None), what)
     if len(document) > limits.tensors:
         raise InvalidWeights(f"{what} has {len(document):,} tensors; at most {limits.tensors:,} are read")
     start = 8 + len(raw)
@@ -120,6 +120,8 @@ def parse_header(raw: bytes, size: int, what: str, limits: HeaderLimits = ADAPTE
 
 
 def _metadata(entry: object, what: str) -> dict[str, str]:
+    if entry is None:  # absent, or the null that MLX writes
+        return {}
     if not isinstance(entry, dict) or any(not isinstance(value, str) for value in entry.values()):
         raise InvalidWeights(f"{what}: __metadata__ must map text to text")
     return entry

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from adaptry.adapter.config import LIMITS, AdapterConfig
 from adaptry.adapter.content import Content, FolderContent
-from adaptry.adapter.formats import CONFIG, PEFT, WEIGHTS, Format, format_of, list_folder
+from adaptry.adapter.formats import CONFIG, PEFT, WEIGHTS, Format, format_of
 from adaptry.adapter.header import Header, TensorInfo, read_header
 from adaptry.adapter.layouts import LAYOUTS
+from adaptry.adapter.listing import list_folder
 from adaptry.adapter.spec import Spec
 from adaptry.adapter.weights import weights_digest
 from adaptry.digest import Digest
@@ -60,7 +61,7 @@ def open_content(content: Content, left_out: Mapping[str, str] | None = None) ->
         if name.endswith(".safetensors")
     }
     data = content.whole(format.config, LIMITS.size) if format.config else b""
-    config = LAYOUTS[format.name].config(data, headers[format.weights])
+    config = LAYOUTS[format.name].config(data, headers[format.weights], content.reader(format.weights))
     return Adapter(content, config, headers[format.weights], left_out or {}, format)
 
 

@@ -6,13 +6,16 @@ asked) and never raises for what it finds: a finding says it, with a remedy.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from adaptry.adapter.formats import PEFT
 from adaptry.adapter.view import Adapter
 from adaptry.checks.alone import check_alone
 from adaptry.checks.codes import finding
 from adaptry.checks.coverage import check_coverage
 from adaptry.checks.fit import check_fit
-from adaptry.checks.foreign import check_foreign
+from adaptry.checks.foreign import check_foreign, excused
+from adaptry.checks.pipelines import check_pipeline_fit
 from adaptry.checks.prompts import check_prompt, check_prompt_fit
 from adaptry.checks.weights import check_weights
 from adaptry.fingerprint import BaseRecord
@@ -35,24 +38,26 @@ def check(adapter: Adapter, base: BaseRecord | None, base_name: str | None = Non
     findings = list(check_foreign(adapter) if is_foreign else (*check_alone(adapter), *check_prompt(adapter)))
     if base is None:
         findings.append(_unknown_base(adapter, base_name))
-    elif adapter.format.names_modules:
-        findings.extend(_against(adapter, base, base_name))
+    else:
+        findings.extend(_named_otherwise(adapter, base_name))
+        fits = _against if adapter.format.names_modules else check_pipeline_fit
+        findings.extend(fits(adapter, base))
     findings.sort(key=lambda found: _ORDER.index(found.severity))
     return Report(findings=tuple(findings), base=base_name or (str(base.id) if base else None))
 
 
-def _against(adapter: Adapter, base: BaseRecord, base_name: str | None) -> list[Finding]:
-    findings: list[Finding] = []
+def _named_otherwise(adapter: Adapter, base_name: str | None) -> Iterator[Finding]:
     declared = adapter.config.base_name
     if declared and base_name and declared != base_name and not is_folder(declared):
-        findings.append(
-            finding(
-                "base_name_differs",
-                f"its config names {declared[:120]!a}, and it was checked against {base_name}",
-            )
+        yield finding(
+            "base_name_differs",
+            f"its config names {declared[:120]!a}, and it was checked against {base_name}",
         )
+
+
+def _against(adapter: Adapter, base: BaseRecord) -> list[Finding]:
     placement = place(adapter.spec, base.tensors, base.facts)
-    findings.extend(check_fit(adapter, base, placement))
+    findings = [excused(found) for found in check_fit(adapter, base, placement)]
     findings.extend(check_prompt_fit(adapter, base))
     if not any(found.severity == "blocks" for found in findings):
         findings.extend(check_coverage(adapter, base, placement))

@@ -234,10 +234,13 @@ def _integers(adapter: Adapter) -> Iterator[Finding]:
 
 
 def _whole_numbers(spec: Spec) -> set[str]:
-    """The tensors that the method means to be whole numbers: positions, choices."""
+    """The tensors that are meant to be whole numbers: a method's positions and choices, the counter of a BatchNorm."""
     roles = METHODS[spec.method].integers
     owners = (spec.shared, *(module.tensors for module in spec.modules))
-    return {name for tensors in owners for role, name in tensors.items() if role.partition(".")[0] in roles}
+    counters = {extra.tensor for extra in spec.extras if extra.target.endswith(".num_batches_tracked")}
+    return counters | {
+        name for tensors in owners for role, name in tensors.items() if role.partition(".")[0] in roles
+    }
 
 
 def _without_tensors(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:

@@ -1,32 +1,85 @@
-"""What can be said of an adapter that another tool than PEFT wrote, from its config and its header."""
+"""What can be said of an adapter that another tool than PEFT wrote, from its config and its header.
+
+Mostly what that tool would leave out without a word as it loads the file, and what it would refuse.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from adaptry.adapter.formats import FORMATS, Format
 from adaptry.adapter.header import FLOATS
+from adaptry.adapter.spec import Spec
 from adaptry.adapter.view import Adapter
 from adaptry.checks.codes import finding
+from adaptry.checks.tool_rules import RULES, again
 from adaptry.checks.wording import counted, folded, shortened
 from adaptry.report import Finding
+
+# What is in the name of a factor, whatever the tool: such a tensor was trained, and is missed.
+_TRAINED = ("lora", "adapter", "hada_", "lokr_", "prefix", "prompt", "reft", "shared_parameters")
 
 
 def check_foreign(adapter: Adapter) -> Iterator[Finding]:
     """The findings that need no base."""
-    spec, tool = adapter.spec, adapter.format.tool
+    spec, format = adapter.spec, wrote(adapter)
     if "not_described" in spec.traits:
-        yield finding(
-            "method_not_described", f"the rules of {spec.method}, as {tool} writes it, are not known here"
-        )
+        reason = f"the rules of {spec.method}, as {format.tool} writes it, are not known here"
+        yield finding("method_not_described", reason)
+    yield from _keys(adapter, format)
+    yield from _integers(adapter)
+    yield from _turned(spec, format)
+    if format.name in RULES:
+        yield from RULES[format.name](adapter, format)
+
+
+def excused(found: Finding) -> Finding:
+    """What was found on a base, but for MLX's names of experts: only its own copies of a model have them."""
+    if found.code != "module_missing" or not all(".switch_mlp." in path for path in found.modules):
+        return found
+    names = shortened(folded(found.modules))
+    return finding("module_renamed", f"{names}: MLX's names, where the base has others", found.modules)
+
+
+def wrote(adapter: Adapter) -> Format:
+    """The tool in whose words the tensors are, which the file's name does not always tell."""
+    return next(format for name, format in FORMATS.items() if name in adapter.spec.traits)
+
+
+def _keys(adapter: Adapter, format: Format) -> Iterator[Finding]:
+    spec = adapter.spec
     if not spec.modules and not spec.shared:
-        yield finding(
-            "no_effect", f"none of its {counted(len(adapter.tensors), 'tensor')} is one that {tool} would use"
-        )
-    elif spec.unclaimed:
-        names = shortened(folded(spec.unclaimed))
-        yield finding("keys_unknown", f"{tool} writes no tensors such as {names}", spec.unclaimed)
-    integers = [name for name, info in adapter.tensors.items() if info.dtype not in FLOATS]
+        count = counted(len(adapter.tensors), "tensor")
+        example = next(iter(adapter.tensors), "none")
+        reason = f"none of its {count} is one that {format.tool} would use ({example})"
+        yield again(finding("no_effect", reason, spec.unclaimed), format)
+        return
+    dropped = [name for name in spec.unclaimed if any(word in name for word in _TRAINED) or ".alpha" in name]
+    unknown = sorted(set(spec.unclaimed) - set(dropped))
+    if dropped:
+        reason = f"{counted(len(dropped), 'tensor')} of no whole module: {shortened(folded(dropped))}"
+        yield again(finding("keys_dropped", reason, dropped), format)
+    if unknown:
+        names = shortened(folded(unknown))
+        yield finding("keys_unknown", f"{format.tool} writes no tensors such as {names}", unknown)
+
+
+def _integers(adapter: Adapter) -> Iterator[Finding]:
+    alphas = {module.tensors.get("alpha") for module in adapter.spec.modules}  # converters write whole ones
+    integers = [
+        name for name, info in adapter.tensors.items() if info.dtype not in FLOATS and name not in alphas
+    ]
     if integers:
         yield finding("integer_weights", f"{counted(len(integers), 'tensor')} ({integers[0]})", integers)
-    if "alpha_unknown" in spec.traits:
-        yield finding("alpha_unknown", f"{tool} loads it with alpha = rank")
+
+
+def _turned(spec: Spec, format: Format) -> Iterator[Finding]:
+    """Nobody trains a rank that is larger than the weight: factors that lie the other way round look like that."""
+    modules = [module for module in spec.modules if module.fan_in and module.kind != "parameter"]
+    if spec.method == "lora" and modules and all(m.rank > max(m.fan_in, m.fan_out) for m in modules):
+        first = modules[0]
+        reason = (
+            f"the factors seem to lie the other way round: {first.path} would have rank {first.rank:,} for "
+            f"{first.fan_in:,} inputs and {first.fan_out:,} outputs, and all others are like it"
+        )
+        yield again(finding("rank_mismatch", reason, [module.path for module in modules]), format)

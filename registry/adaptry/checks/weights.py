@@ -21,6 +21,8 @@ from adaptry.checks.wording import counted, folded, shortened
 from adaptry.fingerprinting.bfloat16 import float_of
 from adaptry.report import Finding
 
+# PEFT's roles, then those of AdapterHub, MLX and kohya.
+_FACTORS = ("A", "B", "embedding_A", "embedding_B", "lora_A", "lora_B", "lora_a", "lora_b", "lora_up.weight")
 _PIECE = 256 << 10  # stays in a core's cache
 
 
@@ -71,11 +73,7 @@ def _not_finite(nan: list[str], infinite: list[str]) -> Iterator[Finding]:
 def _untrained(adapter: Adapter, zero: set[str]) -> Iterator[Finding]:
     """PEFT starts B at zero (and an embedding's A), so a factor still at zero was never trained."""
     modules = adapter.spec.modules
-    idle = [
-        module.path
-        for module in modules
-        if any(module.tensors.get(role) in zero for role in ("A", "B", "embedding_A", "embedding_B"))
-    ]
+    idle = [module.path for module in modules if any(module.tensors.get(role) in zero for role in _FACTORS)]
     if idle and len(idle) == len(modules) and not adapter.spec.extras:
         yield finding("untrained", f"all {counted(len(idle), 'module')} have a factor of zeros", idle)
     elif idle:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from adaptry.adapter.layouts import adapterhub, diffusers, kohya, mlx, peft
+from adaptry.adapter.layouts import adapterhub, mlx, peft, pipelines
 from adaptry.adapter.layouts.layout import Layout
 
 LAYOUTS: Mapping[str, Layout] = {
     "peft": peft.LAYOUT,
     "adapterhub": adapterhub.LAYOUT,
     "mlx": mlx.LAYOUT,
-    "diffusers": diffusers.LAYOUT,
-    "kohya": kohya.LAYOUT,
+    "diffusers": pipelines.LAYOUT,
+    "kohya": pipelines.LAYOUT,
 }

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from adaptry.adapter.config import AdapterConfig, parse_config
-from adaptry.adapter.header import Header
+from adaptry.adapter.header import Header, ReadAt
 from adaptry.adapter.layouts.layout import Gathered, Layout
 from adaptry.adapter.spec import ModuleSpec, Spec
 from adaptry.errors import InvalidConfig
@@ -19,10 +19,15 @@ from adaptry.errors import InvalidConfig
 _VERSION = "adapters."
 _MODULE = r"(?P<path>.+)\.(?:adapters|loras|reft_layer\.refts)\.{name}\.(?P<role>.+)"
 _SHARED = r"(?:.+\.)?(?P<kind>invertible_adapters|shared_parameters|prompt_tunings)\.{name}\.(?P<role>.+)"
-_DESCRIBED = frozenset({"bottleneck", "lora", "ia3", "prompt_tuning", "reft"})
+# A prefix is one for the whole model, of which each layer's attention names its own copy.
+_PREFIX = r"(?P<kind>.+\.prefix_tuning(?:\.pool)?\.(?:prefix_tunings|prefix_gates))\.{name}\.(?P<role>.+)"
+_DESCRIBED = frozenset({"bottleneck", "lora", "ia3", "prompt_tuning", "prefix_tuning", "reft", "union"})
+
+Settings = Mapping[str, Any]
+"""A method's settings. (`Any`: JSON, and each architecture has its own.)"""
 
 
-def config(data: bytes, header: Header) -> AdapterConfig:
+def config(data: bytes, header: Header, read: ReadAt) -> AdapterConfig:
     """The config as written; its base where PEFT has it. Raises `InvalidConfig`."""
     fields = dict(parse_config(data).fields)
     version = fields.get("version")
@@ -37,17 +42,29 @@ def config(data: bytes, header: Header) -> AdapterConfig:
 
 
 def describe(config: AdapterConfig, header: Header) -> Spec:
-    """The modules a method adds to, by their names in the library's model."""
-    settings: Mapping[str, Any] = config.fields["config"]  # JSON: each architecture has its own
-    method = _method(settings)
+    """The modules a method adds to, by their names in the library's model. A union (MAM, UniPELT) is of several methods."""
+    settings: Settings = config.fields["config"]
+    members = {_method(member): member for member in _members(settings)}
     found = _gathered(config.fields["name"], header)
-    modules = list(_modules(found, method, AdapterConfig(settings)))
-    prompt = found.shared.get("prompt_tunings.prompt_embedding.weight")
-    tokens = header.tensors[prompt].shape[0] if prompt and header.tensors[prompt].shape else None
-    return found.spec(config, method, modules, ["adapterhub", *_traits(settings, method)], tokens)
+    modules = list(_modules(found, members))
+    traits = {
+        "adapterhub",
+        *(trait for method, member in members.items() for trait in _traits(member, method)),
+    }
+    if len(members) > 1:
+        traits |= members.keys() & _DESCRIBED
+    tokens = _tokens(found, members)
+    return found.spec(config, _method(settings), modules, traits, tokens)
 
 
-def _method(settings: Mapping[str, Any]) -> str:
+def _members(settings: Settings) -> list[Settings]:
+    written = settings.get("configs") if settings.get("architecture") == "union" else None
+    if not isinstance(written, list):
+        return [settings]
+    return [member for member in written if isinstance(member, dict)] or [settings]
+
+
+def _method(settings: Settings) -> str:
     architecture = settings.get("architecture")
     if architecture is None:
         return "bottleneck"
@@ -56,7 +73,7 @@ def _method(settings: Mapping[str, Any]) -> str:
     return str(architecture)[:40]
 
 
-def _traits(settings: Mapping[str, Any], method: str) -> Iterator[str]:
+def _traits(settings: Settings, method: str) -> Iterator[str]:
     flags = {
         "is_parallel": "parallel",
         "phm_layer": "compacter",
@@ -73,9 +90,10 @@ def _traits(settings: Mapping[str, Any], method: str) -> Iterator[str]:
 
 def _gathered(name: str, header: Header) -> Gathered:
     found = Gathered(header.tensors)
-    module, shared = (re.compile(text.replace("{name}", re.escape(name))) for text in (_MODULE, _SHARED))
+    texts = (_PREFIX, _SHARED, _MODULE)
+    prefix, shared, module = (re.compile(text.replace("{name}", re.escape(name))) for text in texts)
     for tensor in header.tensors:
-        if match := shared.fullmatch(tensor):
+        if match := prefix.fullmatch(tensor) or shared.fullmatch(tensor):
             found.shared[f"{match['kind']}.{match['role']}"] = tensor
         elif match := module.fullmatch(tensor):
             found.modules.setdefault(match["path"], {})[match["role"]] = tensor
@@ -84,13 +102,35 @@ def _gathered(name: str, header: Header) -> Gathered:
     return found
 
 
-def _modules(found: Gathered, method: str, settings: AdapterConfig) -> Iterator[ModuleSpec]:
+def _tokens(found: Gathered, members: Mapping[str, Settings]) -> int | None:
+    """How many tokens a prompt or a prefix has: its rows, or what the config says of a flat one."""
+    ends = ("prompt_embedding.weight", "self_prefix.wte.weight")
+    for role, tensor in found.shared.items():
+        if role.endswith(ends) and found.tensors[tensor].shape:
+            return found.tensors[tensor].shape[0]
+    said = members.get("prefix_tuning", {}).get("prefix_length")
+    return said if type(said) is int and found.shared else None
+
+
+def _modules(found: Gathered, members: Mapping[str, Settings]) -> Iterator[ModuleSpec]:
     """Whole modules; the tensors of others become unclaimed."""
     for path, roles in found.modules.items():
+        method = _method_of(roles)
+        if method not in members and len(members) == 1:
+            method = next(iter(members))
         try:
-            yield _module(found, path, method, settings)
+            yield _module(found, path, method, AdapterConfig(members[method]))
         except (KeyError, IndexError, StopIteration, ValueError):
             found.unclaimed.extend(roles.values())
+
+
+def _method_of(roles: Mapping[str, str]) -> str:
+    """The member of a union whose tensors these are."""
+    if "lora_A" in roles:
+        return "lora"
+    if "lora_B" in roles:
+        return "ia3"
+    return "reft" if any(role.startswith("units.") for role in roles) else "bottleneck"
 
 
 def _module(found: Gathered, path: str, method: str, settings: AdapterConfig) -> ModuleSpec:

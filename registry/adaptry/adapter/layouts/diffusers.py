@@ -1,46 +1,77 @@
 """diffusers' LoRA weights: one file, whose keys begin with the part of the pipeline that they change.
 
-Alpha is in the metadata (`lora_adapter_metadata`) or in tensors of its own; a file without either is loaded with
-alpha = rank, whatever it was trained with.
+Its alpha is in the metadata (`lora_adapter_metadata`, since diffusers 0.34), or in tensors of its own, which the loaders
+of transformers read and those of UNets refuse; a file without either is loaded with alpha = rank, whatever it was
+trained with. Read as diffusers 0.42 does (`loaders/peft.py`, `utils/peft_utils.py`, `utils/state_dict_utils.py`).
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from adaptry import strictjson
 from adaptry.adapter.config import LIMITS, AdapterConfig
-from adaptry.adapter.header import Header
+from adaptry.adapter.fields import check_lora
+from adaptry.adapter.header import Header, ReadAt
 from adaptry.adapter.layouts.layout import Gathered, Layout
+from adaptry.adapter.layouts.scalars import read_scalar
 from adaptry.adapter.spec import ModuleKind, ModuleSpec, Spec
 from adaptry.errors import Invalid, InvalidConfig
+from adaptry.methods.lora import scale_of
 
 _METADATA = "lora_adapter_metadata"
+_PART = r"(?:unet|transformer(?:_2|_ref)?|text_encoder(?:_[23])?|connectors|text_conditioner|diffusion_model)"
 # Since 0.2x as PEFT names them; before that under `lora.down`, and in attention processors `to_q_lora.down`.
 _KEY = re.compile(
-    r"(?P<path>.+?)(?:\.lora_(?P<new>[AB])\.weight|[._]lora(?:_linear_layer)?\.(?P<old>down|up)\.weight"
-    r"|\.(?P<alpha>alpha)|\.lora_magnitude_vector(?P<magnitude>\.weight)?)"
+    rf"(?P<path>{_PART}\..+?)(?:\.lora_(?P<new>[AB])\.weight|[._]lora(?:_linear_layer)?\.(?P<old>down|up)\.weight"
+    r"|\.(?P<bias>lora_B\.bias)|\.(?P<alpha>alpha)|\.lora_magnitude_vector(?P<magnitude>\.weight)?)"
 )
 
 
-def config(data: bytes, header: Header) -> AdapterConfig:
-    """What the metadata says, by component: `unet.r`, `unet.lora_alpha`. Raises `InvalidConfig`."""
+def is_key(name: str) -> bool:
+    """Whether a tensor is named as diffusers would."""
+    return _KEY.fullmatch(name) is not None
+
+
+def config(data: bytes, header: Header, read: ReadAt) -> AdapterConfig:
+    """`metadata`: each part's LoraConfig under its name (`unet.r`), None where the file has none; `alphas`: those that
+    are tensors, by module. Raises `InvalidConfig`, `InvalidWeights`."""
+    alphas = {
+        _path(match["path"]): read_scalar(name, info, read)
+        for name, info in header.tensors.items()
+        if (match := _KEY.fullmatch(name)) and match["alpha"]
+    }
     written = header.metadata.get(_METADATA)
-    if written is None:
-        return AdapterConfig({})
-    try:
-        fields = strictjson.loads(written.encode(), LIMITS, f"the file's {_METADATA}")
-    except Invalid as error:
-        raise InvalidConfig(error.message) from None
-    if not isinstance(fields, dict):
-        raise InvalidConfig(f"the file's {_METADATA} is not a JSON object")
-    return AdapterConfig(fields)
+    config = AdapterConfig({"alphas": alphas, "metadata": None if written is None else _parsed(written)})
+    for part in {key.partition(".")[0] for key in config.fields["metadata"] or ()}:
+        try:
+            check_lora(part_config(config, part).fields)
+            scale_of(part_config(config, part), "")
+        except InvalidConfig as error:
+            where = f"the file's {_METADATA}, of {part}"
+            raise InvalidConfig(error.message.replace("adapter_config.json", where)) from None
+    return config
+
+
+def part_config(config: AdapterConfig, part: str) -> AdapterConfig:
+    """The LoraConfig of one part of the pipeline as the metadata has it; PEFT's defaults where it has none."""
+    fields: Mapping[str, Any] = config.fields["metadata"] or {}
+    return AdapterConfig(
+        {key.removeprefix(f"{part}."): value for key, value in fields.items() if key.startswith(f"{part}.")}
+    )
+
+
+def said_rank(config: AdapterConfig, path: str) -> int:
+    """The rank that the metadata gives a module."""
+    part, _, inside = path.partition(".")
+    return scale_of(part_config(config, part), inside)[2]
 
 
 def describe(config: AdapterConfig, header: Header) -> Spec:
-    """The modules by their keys, part of the pipeline included."""
+    """The modules by their names in the pipeline, its part first."""
     found = Gathered(header.tensors)
     for name in header.tensors:
         match = _KEY.fullmatch(name)
@@ -48,27 +79,58 @@ def describe(config: AdapterConfig, header: Header) -> Spec:
             found.unclaimed.append(name)
             continue
         role = {"A": "A", "B": "B", "down": "A", "up": "B"}.get(match["new"] or match["old"] or "")
-        role = role or ("alpha" if match["alpha"] else "magnitude")
-        found.modules.setdefault(match["path"], {})[role] = name
-    modules = list(_modules(found, config.fields))
-    traits = {"diffusers"}
-    if not config.fields and not any("alpha" in module.tensors for module in modules):
-        traits.add("alpha_unknown")
+        role = role or ("alpha" if match["alpha"] else "B_bias" if match["bias"] else "magnitude")
+        if found.modules.setdefault(_path(match["path"]), {}).setdefault(role, name) != name:
+            found.unclaimed.append(name)  # the same factor in two spellings: one of the two would win
+    modules = list(_modules(found, config))
+    return found.spec(config, "lora", modules, _traits(modules, config))
+
+
+def _traits(modules: list[ModuleSpec], config: AdapterConfig) -> Iterator[str]:
+    yield "diffusers"
+    if config.fields["metadata"] is None and not config.fields["alphas"]:
+        yield "alpha_unknown"
     if any("magnitude" in module.tensors for module in modules):
-        traits.add("dora")
-    return found.spec(config, "lora", modules, traits)
+        yield "dora"
 
 
-def _modules(found: Gathered, fields: Mapping[str, Any]) -> Iterator[ModuleSpec]:
+def _parsed(written: str) -> Mapping[str, Any]:
+    try:
+        fields = strictjson.loads(written.encode(), LIMITS, f"the file's {_METADATA}")
+    except Invalid as error:
+        raise InvalidConfig(error.message) from None
+    if not isinstance(fields, dict):
+        raise InvalidConfig(f"the file's {_METADATA} is not a JSON object")
+    return fields
+
+
+def _path(written: str) -> str:
+    """A module's name today: attention processors once owned the factors, and `to_out` was no list."""
+    path = written.replace(".processor.", ".")
+    return f"{path}.0" if written != path and path.endswith(".to_out") else path
+
+
+def _modules(found: Gathered, config: AdapterConfig) -> Iterator[ModuleSpec]:
     for path, roles in found.modules.items():
         down, up = (found.shapes(path).get(role, ()) for role in ("A", "B"))
         if len(down) < 2 or len(up) < 2 or down[0] != up[1]:
             found.unclaimed.extend(roles.values())
             continue
-        part = path.partition(".")[0]
-        alpha = AdapterConfig(fields).number(f"{part}.lora_alpha", down[0])
         kind: ModuleKind = "conv" if len(down) > 2 else "linear"
-        yield found.module(path, (down[0], down[1], up[0]), alpha / down[0], kind)
+        yield found.module(path, (down[0], down[1], up[0]), _scale(path, down[0], config), kind)
+
+
+def _scale(path: str, rank: int, config: AdapterConfig) -> float:
+    """As `_create_lora_config`: the metadata, else the alphas, else 1. A module without an alpha among others with one
+    gets the most frequent of its part."""
+    part, _, inside = path.partition(".")
+    if config.fields["metadata"] is not None:
+        return scale_of(part_config(config, part), inside)[0]
+    alphas: Mapping[str, float] = config.fields["alphas"]
+    of_part = [alpha for name, alpha in alphas.items() if name.startswith(f"{part}.")]
+    if not of_part:
+        return 1.0
+    return alphas.get(path, Counter(of_part).most_common(1)[0][0]) / rank
 
 
 LAYOUT = Layout(config, describe)

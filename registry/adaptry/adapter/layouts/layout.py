@@ -6,16 +6,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from adaptry.adapter.config import AdapterConfig
-from adaptry.adapter.header import Header, TensorInfo
+from adaptry.adapter.header import Header, ReadAt, TensorInfo
 from adaptry.adapter.spec import ModuleKind, ModuleSpec, Spec
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """`config`: the config from its file's bytes (empty where the tool writes none) and the weights' header; it raises
-    `InvalidConfig`. `describe`: the spec from both."""
+    """`config`: the config from its file's bytes (empty where the tool writes none) and the weights' header; settings
+    that are tensors it reads from the weights' file. It raises `InvalidConfig`, `InvalidWeights`. `describe`: the spec
+    from both."""
 
-    config: Callable[[bytes, Header], AdapterConfig]
+    config: Callable[[bytes, Header, ReadAt], AdapterConfig]
     describe: Callable[[AdapterConfig, Header], Spec]
 
 

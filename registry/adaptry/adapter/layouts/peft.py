@@ -7,6 +7,6 @@ from adaptry.adapter.layouts.layout import Layout
 from adaptry.methods import describe
 
 LAYOUT = Layout(
-    config=lambda data, header: parse_config(data),
+    config=lambda data, header, read: parse_config(data),
     describe=lambda config, header: describe(config, header.tensors),
 )

@@ -1,0 +1,86 @@
+"""Whether a LoRA of diffusers or kohya fits a pipeline: its modules are there, and as wide as its factors.
+
+kohya's flat names are looked up among the pipeline's, made as flat; those of the original checkpoints (`input_blocks`,
+`double_blocks`) are of a model that is cut otherwise, and are not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from adaptry.adapter.spec import ModuleSpec
+from adaptry.adapter.view import Adapter
+from adaptry.checks.codes import finding
+from adaptry.checks.wording import counted, folded, shortened
+from adaptry.fingerprint import BaseRecord
+from adaptry.report import Finding
+
+_FLAT = {
+    "unet": ("lora_unet", "lycoris"),
+    "text_encoder": ("lora_te", "lora_te1"),
+    "text_encoder_2": ("lora_te2",),
+    "text_encoder_3": ("lora_te3",),
+    "transformer": ("lora_transformer", "lora_unet", "lycoris"),
+}
+_ORIGINAL = re.compile(
+    r"diffusion_model\..+|(?:lora_unet|lycoris)_"
+    r"(?:input_blocks|middle_block|output_blocks|time_embed|label_emb|out_\d|double_blocks|single_blocks|"
+    r"joint_blocks|img_in|txt_in|final_layer).*"
+)
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def check_pipeline_fit(adapter: Adapter, base: BaseRecord) -> Iterator[Finding]:
+    """The findings of an adapter against the record of a pipeline, or of another base, which it cannot fit."""
+    weights = dict(_names(base))
+    missing: list[str] = []
+    original: list[str] = []
+    wrong: dict[str, list[str]] = {}
+    for module in adapter.spec.modules:
+        shape = weights.get(module.path)
+        if shape is None:
+            (original if _ORIGINAL.fullmatch(module.path) else missing).append(module.path)
+        elif reason := _misfit(module, shape, adapter):
+            wrong.setdefault(reason, []).append(module.path)
+    if missing:
+        known = counted(len(adapter.spec.modules), "module")
+        model = base.facts.get("model_type")
+        reason = f"{len(missing):,} of {known} are not in the base ({model}): {shortened(folded(missing))}"
+        yield finding("module_missing", reason, missing)
+    if original:
+        reason = f"{shortened(original)}: names of the original checkpoint, where diffusers has others"
+        yield finding("module_renamed", reason, original)
+    if wrong:
+        reasons = [f"{shortened(folded(paths))} {reason}" for reason, paths in wrong.items()]
+        paths = [path for paths in wrong.values() for path in paths]
+        yield finding("shape_mismatch", shortened(reasons), paths)
+
+
+def _names(base: BaseRecord) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Every name that a tool may give a weight's module: with and without the `text_model` that transformers 5 left
+    out, and made flat."""
+    for name, tensor in base.tensors.items():
+        part, _, weight = name.partition(".")
+        if not weight.endswith(".weight") or len(tensor.shape) < 2:
+            continue
+        inside = weight.removesuffix(".weight").removeprefix("text_model.")
+        for path in (inside, f"text_model.{inside}") if part.startswith("text_encoder") else (inside,):
+            yield f"{part}.{path}", tensor.shape
+            for flat in _FLAT.get(part, ()):
+                yield f"{flat}_{path.replace('.', '_')}", tensor.shape
+
+
+def _misfit(module: ModuleSpec, shape: tuple[int, ...], adapter: Adapter) -> str | None:
+    """How a module's factors differ from the weight they change, as the end of a sentence; None where they fit."""
+    if module.fan_in not in (0, shape[1]):  # 0: its tensors do not tell
+        return f"wants inputs of {module.fan_in:,} and this base gives {shape[1]:,}"
+    if module.fan_out not in (0, shape[0]):
+        return f"gives {module.fan_out:,} outputs and this base has {shape[0]:,}"
+    down = module.tensors.get("A") or module.tensors.get("lora_down.weight")
+    middle = module.tensors.get("lora_mid.weight")
+    kernel = adapter.tensors[middle or down].shape[2:] if down else shape[2:]
+    if kernel != shape[2:] and {*kernel, *shape[2:]} != {1}:
+        return f"has a kernel of {list(kernel)} and this base has {list(shape[2:])}"
+    return None

@@ -1,0 +1,67 @@
+"""A pipeline of diffusers as a base: its parts' checkpoints in one, each tensor named with its part first.
+
+`unet.down_blocks.0.…`, `text_encoder.…`: the names in which LoRA files of diffusers speak. It can be fingerprinted and
+checked against. It is never merged into, so `open_checkpoint` does not know it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from adaptry import strictjson
+from adaptry.adapter.header import Header, TensorInfo
+from adaptry.checkpoint import Checkpoint, open_checkpoint
+from adaptry.errors import Invalid, InvalidConfig, NotFound
+
+INDEX = "model_index.json"
+_STEMS = {"diffusers": "diffusion_pytorch_model"}
+_LIMITS = strictjson.Limits(size=1 << 20, depth=8, nodes=10_000)
+
+
+def open_base_folder(folder: Path | str) -> Checkpoint:
+    """The base in a folder, be it one model or a pipeline. Raises as `open_checkpoint` and `open_pipeline`."""
+    folder = Path(folder).expanduser()
+    return open_pipeline(folder) if (folder / INDEX).is_file() else open_checkpoint(folder)
+
+
+def open_pipeline(folder: Path) -> Checkpoint:
+    """The pipeline that `save_pretrained` of diffusers wrote into `folder`.
+
+    Its config is the pipeline's class, as `architectures`, and the parts' configs by name. Raises `InvalidConfig`,
+    `NotFound` where no part has weights, and what opening a part raises.
+    """
+    try:
+        index = strictjson.loads((folder / INDEX).read_bytes(), _LIMITS, str(folder / INDEX))
+    except Invalid as error:
+        raise InvalidConfig(error.message) from None
+    if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
+        raise InvalidConfig(f"{folder / INDEX} names no pipeline (_class_name)")
+    parts = {path.name: part for path, part in _parts(folder, index)}
+    if not parts:
+        raise NotFound(f"{folder} is a pipeline without weights; is the download complete?")
+    shards: dict[str, Header] = {}
+    tensors: dict[str, TensorInfo] = {}
+    shard_of: dict[str, str] = {}
+    for name, part in parts.items():
+        shards |= {f"{name}/{shard}": header for shard, header in part.shards.items()}
+        tensors |= {f"{name}.{tensor}": info for tensor, info in part.tensors.items()}
+        shard_of |= {f"{name}.{tensor}": f"{name}/{shard}" for tensor, shard in part.shard_of.items()}
+    config = {
+        "model_type": index["_class_name"],
+        "architectures": [index["_class_name"]],
+        "tie_word_embeddings": False,  # a part's own affair
+        **{name: part.config for name, part in parts.items()},
+    }
+    return Checkpoint(folder, config, shards, tensors, shard_of)
+
+
+def _parts(folder: Path, index: dict[str, object]) -> Iterator[tuple[Path, Checkpoint]]:
+    """The parts that have weights: schedulers and tokenizers have none."""
+    for name, kind in sorted(index.items()):
+        if not isinstance(kind, list) or not kind or "/" in name or name.startswith((".", "_")):
+            continue
+        place = folder / name
+        has_weights = any(path.suffix in (".safetensors", ".bin") for path in place.glob("*"))
+        if has_weights and (place / "config.json").is_file():
+            yield place, open_checkpoint(place, _STEMS.get(str(kind[0]), "model"))

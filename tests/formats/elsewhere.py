@@ -1,0 +1,53 @@
+"""A script of ours in the environment of another tool, whose dependencies cannot be installed beside ours.
+
+`make environments` makes those environments; a variable can name the Python of another one. Without either the tests are
+skipped by name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_MADE = Path(__file__).parents[2] / ".venvs"
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """The environment called `name`; `script` lies beside the tests."""
+
+    name: str
+    script: str
+
+    @property
+    def variable(self) -> str:
+        return f"{self.name.upper()}_PYTHON"
+
+    @property
+    def python(self) -> str:
+        """Empty where there is none."""
+        made = _MADE / self.name
+        return os.environ.get(self.variable) or (
+            str(made / "bin" / "python") if (made / "made").exists() else ""
+        )
+
+    @property
+    def marks(self) -> list[pytest.MarkDecorator]:
+        reason = f"no environment for {self.name}: `make environments` makes it, or {self.variable} names its Python"
+        return [pytest.mark.heavy, pytest.mark.skipif(not self.python, reason=reason)]
+
+    def run(self, *arguments: str | Path) -> list[Any]:
+        """What the script tells: the JSON in its last line, or nothing."""
+        # PYTHONPATH is ours, and theirs is another Python.
+        env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        command = [self.python, Path(__file__).with_name(self.script), *arguments]
+        run = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+        assert run.returncode == 0, run.stderr[-2000:]
+        told: list[Any] = json.loads((run.stdout.splitlines() or ["[]"])[-1])
+        return told

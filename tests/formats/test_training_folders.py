@@ -1,0 +1,104 @@
+"""Folders as trainers leave them: the adapter is taken, all else is left out by name, and what is none is told so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from adaptry import open_dir, pull, push
+from adaptry.errors import InvalidWeights, NotFound, Unsupported
+from adaptry.opening import open_local
+from adaptry.testing.samples import tiny_lora
+
+from .foreign import bottleneck, diffusers, kohya, mlx
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345678\n"
+LEFTOVERS = {
+    "optimizer.pt": "pickle", "scheduler.pt": "pickle", "training_args.bin": "pickle", "rng_state_0.pth": "pickle",
+    "scaler.pt": "pickle", "pytorch_model.bin": "pickle",
+    "trainer_state.json": "training run", "trainer_log.jsonl": "training run", "all_results.json": "training run",
+    "config.json": "training run or a base",
+    "zero_to_fp32.py": "a program", "latest": "training state", "debug.log": "training state",
+    "model.safetensors": "whole model", "model-00001-of-00002.safetensors": "whole model",
+    "adapter-f16.gguf": "another adapter",
+    "axolotl_config.yaml": "not a file of an adapter",
+}  # fmt: skip
+FOLDERS = {"checkpoint-500": "training state", "runs": "training state", "global_step500": "training state", "wandb": "training state"}  # fmt: skip
+
+
+def trained(folder: Path) -> Path:
+    """What Trainer, TRL, DeepSpeed, Unsloth and axolotl leave in one place."""
+    tiny_lora(folder)
+    for name in LEFTOVERS:
+        (folder / name).write_bytes(b"\x80\x02.")
+    for name in FOLDERS:
+        (folder / name).mkdir()
+        (folder / name / "optimizer.pt").write_bytes(b"\x80\x02.")
+    return folder
+
+
+def test_what_trainers_leave_beside_an_adapter_is_left_out_with_its_reason(tmp_path: Path) -> None:
+    left_out = open_dir(trained(tmp_path / "out")).left_out
+    assert left_out.keys() == {*LEFTOVERS, *FOLDERS}
+    for name, reason in {**LEFTOVERS, **FOLDERS}.items():
+        assert reason in left_out[name], name
+
+
+def test_none_of_it_comes_back(tmp_path: Path) -> None:
+    registry = open_local(tmp_path / "registry")
+    push(registry, open_dir(trained(tmp_path / "out")), "acme/tone")
+    pull(registry, "acme/tone", tmp_path / "pulled")
+    assert {path.name for path in (tmp_path / "pulled").iterdir()} == {
+        path.name for path in tiny_lora(tmp_path / "plain").iterdir()
+    }
+
+
+def test_an_adapter_inside_another_is_named(tmp_path: Path) -> None:
+    tiny_lora(tmp_path / "out")
+    tiny_lora(tmp_path / "out" / "reference")
+    assert "push that folder by itself" in open_dir(tmp_path / "out").left_out["reference"]
+
+
+def test_a_folder_of_checkpoints_says_which_to_push(tmp_path: Path) -> None:
+    for step in (100, 200):
+        tiny_lora(tmp_path / f"checkpoint-{step}")
+    with pytest.raises(NotFound, match=r"adaptry push .*checkpoint-200"):
+        open_dir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("tone.tar.gz", "unpack it"),
+        ("tone.tar", "unpack it"),
+        ("tone.zip", "unpack it"),
+        ("tone.nemo", "convert it to PEFT"),
+        ("tone.gguf", "the folder it was converted from"),
+        ("adapter_0.pt", "Hugging Face export"),
+        ("adapter_fusion_config.json", "push each of those"),
+    ],
+)
+def test_an_adapter_in_a_form_that_is_not_read_is_refused_with_the_way_to_one_that_is(
+    name: str, remedy: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(b"anything")
+    with pytest.raises(Unsupported, match=remedy):
+        open_dir(tmp_path)
+
+
+def test_a_file_in_the_place_of_a_folder_says_so(tmp_path: Path) -> None:
+    (tmp_path / "tone.zip").write_bytes(b"PK\x03\x04")
+    with pytest.raises(NotFound, match="is a file; give the folder"):
+        open_dir(tmp_path / "tone.zip")
+
+
+@pytest.mark.parametrize("make", [tiny_lora, bottleneck, mlx, diffusers, kohya])
+def test_a_pointer_of_git_lfs_in_the_place_of_weights_says_how_to_get_them(
+    make: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    (weights,) = (path for path in make(tmp_path).glob("*.safetensors") if "head" not in path.name)
+    weights.write_bytes(POINTER)
+    with pytest.raises(InvalidWeights, match="git lfs pull"):
+        open_dir(tmp_path)
