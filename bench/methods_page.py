@@ -1,27 +1,33 @@
-"""`docs/methods.md`: what is done with each method, from the table `METHODS`, and how it came out, from a run.
+"""`docs/methods.md`: what is done with each method, from the table `METHODS`, and how it came out, from a run; and the
+short table in README.md, which follows from that page.
 
-The columns that no run decides are `adaptry_cli.abilities.words`; a test holds the page to them.
+The columns that no run decides are `adaptry_cli.abilities.words`; a test holds both to them.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from adaptry.methods import METHODS
 from adaptry.methods.method import Method
 from adaptry_cli.abilities import words
 
+FAMILIES = {
+    "llama": "Llama", "gpt2": "GPT-2", "bert": "BERT", "t5": "T5", "qwen2_moe": "experts", "llava": "Llava",
+    "llava_new_names": "Llava, new names", "resnet": "ResNet", "attention": "attention", "conv1d": "Conv1d",
+    "conv2d": "Conv2d", "conv3d": "Conv3d",
+}  # fmt: skip
 _HEAD = """# Methods
 
 Made by `python bench/conformance.py --write docs/methods.md`, which lets PEFT itself make an adapter of every method on
-every family of models that supports it (Llama-like with grouped queries and biases, GPT-2, BERT, T5, a ResNet, a mixture
-of experts), in float32 and bfloat16, with weights that are not trivial; and compares. A test holds it to the table in
-`adaptry.methods`.
+every family of models, in float32 and bfloat16, with weights that are not trivial; and compares. A test holds it to the
+table in `adaptry.methods`.
 
 *Described*: every tensor of the file has its place in the spec. *Checked*: it passes the checks against its base, and
 what is broken does not. *Merged*: how near the merge is to PEFT's `merge_and_unload`, or why there is none and what to do
-instead. *As LoRA*: whether what it does can be written as a plain LoRA. *Cases*: how many were compared, and of how many
+instead. *As LoRA*: whether what it does can be written as a plain LoRA. *Cases*: how many PEFT supports, and of how many
 every bit was equal. *Difference*: the largest between an element of ours and PEFT's.
 
 A method that is not here is stored, listed and pulled as any other, and neither checked nor merged.
@@ -29,11 +35,23 @@ A method that is not here is stored, listed and pulled as any other, and neither
 | Method | `peft_type` | Described | Checked | Merged | As LoRA | Cases | Difference |
 |---|---|---|---|---|---|---|---|
 """
+_FAMILIES_HEAD = """
+## On which models
+
+`=`: merged, every bit as PEFT's. A number: the largest difference. `read`: described and checked, and not merged.
+`–`: PEFT itself does not make or merge such an adapter. Empty: the model has no modules of the kind.
+
+*Llama* has grouped queries and biases, *GPT-2* Conv1D layers, *experts* is a Qwen2-MoE with its experts as one parameter,
+*Llava* a vision tower and a language model, as transformers 5 writes it and under the names that it has in memory;
+*attention* is torch's MultiheadAttention.
+
+"""
+_START, _END = "<!-- methods: from docs/methods.md -->", "<!-- /methods -->"
 
 
 @dataclass(frozen=True)
 class Tally:
-    """What a run found of one method."""
+    """What a run found of one method. `families`: the word for each family that it was tried on."""
 
     cases: int
     described: int
@@ -41,12 +59,37 @@ class Tally:
     merged: int
     equal: int
     difference: float | None
+    families: Mapping[str, str] = field(default_factory=dict)
 
 
 def page(tallies: Mapping[str, Tally]) -> str:
     """The whole page; a method without cases has its words only."""
-    rows = sorted(METHODS.values(), key=lambda method: (not method.is_baked, method.title.lower()))
-    return _HEAD + "".join(f"| {' | '.join(_row(method, tallies.get(method.name)))} |\n" for method in rows)
+    methods = sorted(METHODS.values(), key=lambda method: (not method.is_baked, method.title.lower()))
+    by_method = "".join(_line(*_row(method, tallies.get(method.name))) for method in methods)
+    by_family = _line("Method", *FAMILIES.values()) + _line(*["---"] * (len(FAMILIES) + 1))
+    for method in methods:
+        found = tallies[method.name].families if method.name in tallies else {}
+        by_family += _line(method.title, *(found.get(family, "") for family in FAMILIES))
+    return _HEAD + by_method + _FAMILIES_HEAD + by_family
+
+
+def rows(page: str) -> list[list[str]]:
+    """The cells of the page's first table, a list for each method."""
+    lines = [line for line in page.partition("\n## ")[0].splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[1:]]
+
+
+def with_table(readme: str, page: str) -> str:
+    """`readme` with the table that follows from `page` between its marks. Methods of one answer share a row."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for title, _, described, checked, merged, lora, _, difference in rows(page):
+        answers = (described, checked, "no" if merged.startswith("no:") else "yes", lora, difference)
+        groups.setdefault(answers, []).append(title)
+    table = _line("Methods", "Described", "Checked", "Merged", "As LoRA", "Largest difference from PEFT's")
+    table += _line(*["---"] * 6)
+    table += "".join(_line(", ".join(titles), *answers) for answers, titles in groups.items())
+    pattern = re.compile(f"(?<={re.escape(_START)}\n).*(?={re.escape(_END)})", re.DOTALL)
+    return pattern.sub(lambda _: table, readme)
 
 
 def _row(method: Method, tally: Tally | None) -> tuple[str, ...]:
@@ -65,6 +108,10 @@ def _row(method: Method, tally: Tally | None) -> tuple[str, ...]:
         cases,
         difference,
     )
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |\n"
 
 
 def _of(count: int, cases: int) -> str:

@@ -6,7 +6,7 @@ An adapter of the parameter therefore changes many tensors on disk.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from adaptry.loading import Loaded
@@ -17,6 +17,7 @@ _FUSED = (
     ("gate_up_proj", ("w1", "w3")),
     ("down_proj", ("down_proj",)),
     ("down_proj", ("w2",)),
+    ("up_proj", ("up_proj",)),  # of experts without a gate
 )
 
 
@@ -34,31 +35,46 @@ class Expert:
 
 
 def expert_tensors(
-    path: str, folder: str, sides: tuple[int, int], tensors: Mapping[str, Loaded]
+    path: str,
+    folder: str,
+    sides: tuple[int, int],
+    tensors: Mapping[str, Loaded],
+    parameter: str | None = None,
 ) -> Iterator[tuple[str, Expert]]:
-    """Each tensor under `folder` that is part of a parameter of `path` whose matrices have these `sides`.
+    """Each tensor under `folder` that is part of the `parameter` of `path`, whose matrices have these `sides`.
 
-    None where the shapes of the first expert do not add up to `sides`, or another expert's differ from them.
+    Without `parameter` the sides must tell. None where the shapes of the first expert do not add up to `sides`, where another
+    expert's differ from them, or where two parameters could be meant.
     """
-    for parameter, parts in _FUSED:
-        names = [f"{folder}.0.{part}.weight" for part in parts]
-        if not all(name in tensors for name in names):
-            continue
-        heights = [tensors[name].shape[0] for name in names]
-        if (sum(heights), tensors[names[0]].shape[-1]) != sides:
-            continue
-        count = 1
-        while f"{folder}.{count}.{parts[0]}.weight" in tensors:
-            count += 1
-        found = [
-            (f"{folder}.{index}.{part}.weight", index, (sum(heights[:place]), sum(heights[: place + 1])))
-            for index in range(count)
-            for place, part in enumerate(parts)
-        ]
-        if all(
-            name in tensors and tensors[name].shape == (end - first, sides[1])
-            for name, _, (first, end) in found
-        ):
-            for name, index, rows in found:
-                yield name, Expert(f"{path}.{parameter}", index, count, rows)
+    candidates = [
+        (name, parts)
+        for name, parts in _FUSED
+        if parameter in (None, name) and _sides(folder, parts, tensors) == sides
+    ]
+    if len(candidates) != 1:
         return
+    ((name, parts),) = candidates
+    heights = [tensors[f"{folder}.0.{part}.weight"].shape[0] for part in parts]
+    count = 1
+    while f"{folder}.{count}.{parts[0]}.weight" in tensors:
+        count += 1
+    found = [
+        (f"{folder}.{index}.{part}.weight", index, (sum(heights[:place]), sum(heights[: place + 1])))
+        for index in range(count)
+        for place, part in enumerate(parts)
+    ]
+    if all(
+        tensor in tensors and tensors[tensor].shape == (end - first, sides[1])
+        for tensor, _, (first, end) in found
+    ):
+        for tensor, index, rows in found:
+            yield tensor, Expert(f"{path}.{name}", index, count, rows)
+
+
+def _sides(folder: str, parts: Sequence[str], tensors: Mapping[str, Loaded]) -> tuple[int, int] | None:
+    """(rows, columns) of the first expert's parts, one above the other; None where one of them is not there."""
+    names = [f"{folder}.0.{part}.weight" for part in parts]
+    is_half = parts == ("up_proj",) and f"{folder}.0.gate_proj.weight" in tensors
+    if is_half or not all(name in tensors for name in names):
+        return None
+    return sum(tensors[name].shape[0] for name in names), tensors[names[0]].shape[-1]

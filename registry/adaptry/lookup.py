@@ -80,6 +80,9 @@ class Names:
             is_copy = path.split(".")[-1] in INPUT_EMBEDDINGS and self._embedding.endswith("shared.weight")
             if is_copy or (self._is_tied and self._is_head(path)):
                 return Where(self.tensors[self._embedding], tied=True)
+        around = f"{path.rpartition('.')[0]}.bias"  # what a tied head's bias is tied to: cls.predictions.bias
+        if end == "bias" and self._is_tied and around in self.tensors and self._is_head(path):
+            return Where(self.tensors[around])
         return Where()
 
     def _is_head(self, path: str) -> bool:

@@ -11,7 +11,16 @@ import re
 from collections.abc import Iterable, Mapping
 
 INPUT_EMBEDDINGS = frozenset(
-    ["embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddings", "tokens_embed", "shared"]
+    [
+        "embed_tokens",
+        "wte",
+        "word_embeddings",
+        "word_embedding",
+        "embed_in",
+        "tok_embeddings",
+        "tokens_embed",
+        "shared",
+    ]
 )
 OUTPUT_HEADS = frozenset(["lm_head", "embed_out", "output", "generator_lm_head"])
 # Last parts of other heads that are tied to the embedding: of BERT and its kin, DistilBERT, XLNet. The same names stand

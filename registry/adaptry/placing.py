@@ -16,13 +16,12 @@ from adaptry.adapter.spec import ExtraWeight, ModuleSpec, Spec
 from adaptry.fingerprint import TensorShape
 from adaptry.fused import Expert, expert_tensors
 from adaptry.loading import Loaded
-from adaptry.lookup import Names, Reason, Where
-from adaptry.naming import is_output_head, layer_of
+from adaptry.lookup import Names, Reason
+from adaptry.naming import layer_of
 
-Orientation = Literal["linear", "conv1d", "embedding", "conv", "attention", "parameter", "head"]
+Orientation = Literal["linear", "conv1d", "embedding", "conv", "attention", "parameter"]
 """How the weight is stored: `linear` is [out, in], `conv1d` (GPT-2's) [in, out], `embedding` [rows, dim], `conv`
-[out, in, *kernel], `attention` a fused in_proj [3·dim, dim], `parameter` [experts, out, in] or its transpose, `head` [rows,
-dim] of an embedding that is also an output head by another name than `lm_head`."""
+[out, in, *kernel], `attention` a fused in_proj [3·dim, dim], `parameter` [experts, out, in] or its transpose."""
 
 # Modules that are transformers' Conv1D in these architectures: where in = out, shapes cannot tell.
 _CONV1D_MODELS = frozenset(["gpt2", "openai-gpt", "imagegpt", "decision_transformer"])
@@ -125,8 +124,12 @@ def orientation_of(module: ModuleSpec, tensor: str, shape: tuple[int, ...], mode
             return "linear"
     if module.kind == "flat" and len(shape) > 2:
         return "conv"
-    name = tensor.removesuffix(".weight").rpartition(".")[2]
-    return "conv1d" if model_type in _CONV1D_MODELS and name in _CONV1D_MODULES else "linear"
+    return "conv1d" if is_conv1d(tensor.removesuffix(".weight"), model_type) else "linear"
+
+
+def is_conv1d(path: str, model_type: str) -> bool:
+    """Whether the module at `path` is transformers' Conv1D, whose weight is [in, out]."""
+    return model_type in _CONV1D_MODELS and path.rpartition(".")[2] in _CONV1D_MODULES
 
 
 def _place_module(module: ModuleSpec, names: Names, is_replicated: bool) -> list[Placed] | Reason:
@@ -139,8 +142,6 @@ def _place_module(module: ModuleSpec, names: Names, is_replicated: bool) -> list
     where = names.find(f"{path}.weight")
     if where.tensor:
         orientation = orientation_of(module, where.tensor.parts[0], where.tensor.shape, names.model_type)
-        if orientation == "linear" and _is_renamed_head(path, where):
-            orientation = "head"
         return [Placed(module, where.tensor, orientation, where.tied)]
     fused = names.find(f"{path}.in_proj_weight")
     if fused.tensor:
@@ -151,18 +152,6 @@ def _place_module(module: ModuleSpec, names: Names, is_replicated: bool) -> list
     if (expert := _EXPERT.fullmatch(path)) and _has_room(module, names.shapes_inside(expert["path"])):
         return Reason("experts", "the base stores its experts fused, and the adapter has them one by one")
     return where.reason
-
-
-def _is_renamed_head(path: str, where: Where) -> bool:
-    """Whether the module is a head without a tensor of its own that is not called lm_head, as BERT's: who unties it has
-    to write another name."""
-    return (
-        where.tied
-        and path != "lm_head"
-        and where.tensor is not None
-        and not is_output_head(where.tensor.name)
-        and where.tensor.name.split(".")[-2] != path.rpartition(".")[2]  # the embedding itself
-    )
 
 
 def _place_parameter(module: ModuleSpec, path: str, names: Names) -> list[Placed] | Reason:
@@ -178,7 +167,7 @@ def _place_parameter(module: ModuleSpec, path: str, names: Names) -> list[Placed
     first = [tensor for name, tensor in names.tensors.items() if name.startswith(f"{path}.0.")]
     if any(tensor.name.endswith(_PACKED) for tensor in first):
         return Reason("quantised", "its experts are quantised in the base")
-    if each := _each_expert(module, path, path, names):
+    if each := _each_expert(module, path, path, names, module.parameter):
         return each
     if any(_is_part(tensor.shape, module) for tensor in first):
         return Reason("experts", "the base stores its experts one by one, and the adapter has them fused")
@@ -193,15 +182,18 @@ def _whole_or_each(module: ModuleSpec, path: str, tensor: Loaded, names: Names, 
     folder, inside, _ = tensor.parts[0].partition(".experts.")
     if len(tensor.parts) == 1 or not inside:
         return whole
-    return _each_expert(module, path, f"{folder}.experts", names) or whole
+    parameter = tensor.name.rpartition(".")[2]
+    return _each_expert(module, path, f"{folder}.experts", names, parameter) or whole
 
 
-def _each_expert(module: ModuleSpec, path: str, folder: str, names: Names) -> list[Placed]:
+def _each_expert(
+    module: ModuleSpec, path: str, folder: str, names: Names, parameter: str | None = None
+) -> list[Placed]:
     """A place for each tensor under `folder` that is part of a parameter of `path` as wide as the module's."""
     sides = (module.fan_out, module.fan_in)
     return [
         Placed(module, Loaded(name, (name,), names.tensors[name].shape), "parameter", expert=expert)
-        for name, expert in expert_tensors(path, folder, sides, names.tensors)
+        for name, expert in expert_tensors(path, folder, sides, names.tensors, parameter)
     ]
 
 

@@ -183,7 +183,7 @@ def test_a_base_of_fewer_layers_is_not_the_one_it_was_trained_on(tmp_path: Path)
     )
 
 
-def test_a_quantised_base_takes_no_merge(tmp_path: Path) -> None:
+def test_a_base_that_is_quantised_in_no_known_way_takes_no_merge(tmp_path: Path) -> None:
     base = tiny_base(tmp_path / "base")
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "gptq"}}))
@@ -192,8 +192,8 @@ def test_a_quantised_base_takes_no_merge(tmp_path: Path) -> None:
 
     assert isinstance(error, Unsupported)
     assert error.message == (
-        f"{base} is quantised (gptq), and a merge into quantised weights would not be what was trained: "
-        "merge into the unquantised base, then quantise the result"
+        f"{base} is quantised (gptq) by its config.json, and none of its weights is packed in a way known here: merge into "
+        "the unquantised base; if its weights are plain after all, take quantization_config out of the config"
     )
 
 

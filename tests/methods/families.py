@@ -12,12 +12,16 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
+
+from .layers import Layers
 
 
 @dataclass(frozen=True)
 class Family:
     """A tiny model. `linear`, `embedding`, `norm`, `square`, `biased`: names of modules of that kind, for
-    `target_modules`; `square` ones have as many inputs as outputs. (`Any`: transformers is not typed.)"""
+    `target_modules`; `square` ones have as many inputs as outputs. `renames`: beginnings of names, and what
+    the files have in their place. (`Any`: transformers is not typed.)"""
 
     build: Callable[[], Any]
     auto: Any
@@ -27,6 +31,7 @@ class Family:
     norm: list[str] = field(default_factory=list)
     square: list[str] = field(default_factory=list)
     biased: list[str] = field(default_factory=list)
+    renames: tuple[tuple[str, str], ...] = ()
 
     def save(self, folder: Path, dtype: torch.dtype) -> Path:
         torch.manual_seed(0)
@@ -35,11 +40,21 @@ class Family:
             for parameter in model.parameters():  # biases and norms as trained ones: neither 0 nor 1
                 parameter += torch.randn(parameter.shape) * 0.05
         model.to(dtype).save_pretrained(folder)
+        return self.renamed(folder)
+
+    def renamed(self, folder: Path) -> Path:
+        """What transformers saved there, under this family's names."""
+        if self.renames:
+            file = folder / "model.safetensors"
+            save_file({self._name(name): tensor for name, tensor in load_file(file).items()}, file)
         return folder
 
     def load(self, folder: Path) -> Any:
         """The model, in the dtype it was saved in. (`Any`: transformers is not typed.)"""
         return self.auto.from_pretrained(folder, dtype="auto")
+
+    def _name(self, name: str) -> str:
+        return next((new + name.removeprefix(old) for old, new in self.renames if name.startswith(old)), name)
 
 
 def _llama() -> Any:
@@ -86,6 +101,44 @@ def _qwen2_moe() -> Any:
     return transformers.Qwen2MoeForCausalLM(config)
 
 
+def _llava() -> Any:
+    text = transformers.LlamaConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, vocab_size=96, max_position_embeddings=64,
+    )  # fmt: skip
+    vision = transformers.CLIPVisionConfig(
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=8,
+        patch_size=4,
+    )
+    config = transformers.LlavaConfig(vision_config=vision, text_config=text, image_token_index=95)
+    return transformers.LlavaForConditionalGeneration(config)
+
+
+# transformers 5 holds these names in memory and writes those of version 4.
+_LLAVA_IN_MEMORY = (
+    ("language_model.lm_head.", "lm_head."),
+    ("language_model.model.", "model.language_model."),
+    ("multi_modal_projector.", "model.multi_modal_projector."),
+    ("vision_tower.", "model.vision_tower."),
+)
+
+
+def _llava_family(renames: tuple[tuple[str, str], ...] = ()) -> Family:
+    """Its language model and its projector are adapted, and what its vision tower has of the same names."""
+    return Family(
+        _llava, transformers.LlavaForConditionalGeneration, "CAUSAL_LM", ["q_proj", "down_proj", "linear_1"],
+        ["embed_tokens"], ["input_layernorm", "layer_norm1"], ["q_proj", "o_proj"], ["linear_1", "linear_2"], renames,
+    )  # fmt: skip
+
+
+def _layers(*modules: str) -> Family:
+    return Family(Layers, Layers, "FEATURE_EXTRACTION", list(modules))
+
+
 FAMILIES: Mapping[str, Family] = {
     "llama": Family(
         _llama, transformers.AutoModelForCausalLM, "CAUSAL_LM", ["q_proj", "k_proj", "down_proj"],
@@ -111,4 +164,10 @@ FAMILIES: Mapping[str, Family] = {
         _qwen2_moe, transformers.AutoModelForCausalLM, "CAUSAL_LM", ["q_proj", "k_proj", "shared_expert.down_proj"],
         ["embed_tokens"], ["input_layernorm"], ["q_proj", "o_proj"], ["q_proj", "v_proj"],
     ),
+    "llava": _llava_family(),
+    "llava_new_names": _llava_family(_LLAVA_IN_MEMORY),
+    "attention": _layers("heads"),
+    "conv1d": _layers("line"),
+    "conv2d": _layers("plane", "point"),
+    "conv3d": _layers("space"),
 }  # fmt: skip

@@ -27,10 +27,14 @@ from adaptry.merging.merge import Source, merge
 from adaptry.merging.recipe import Input, Recipe
 from adaptry.methods import METHODS
 
-from .corpus import VARIANTS
+from .variants import VARIANTS
 
 ADDITIVE = [
-    name for name, method in METHODS.items() if method.weight and not method.needs_base and name in VARIANTS
+    name
+    for name, method in METHODS.items()
+    if method.weight
+    and not method.needs_base
+    and name in VARIANTS.keys() - {"bone"}  # which PEFT makes no more
 ]
 NEAR = 2e-5
 """A few roundings of numbers of size 1 in float32, and what an FFT leaves."""

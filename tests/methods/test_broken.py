@@ -23,7 +23,8 @@ from adaptry.merging.recipe import Input, Recipe
 from adaptry.methods import METHODS
 from adaptry.methods.extras import PREFIX
 
-from .corpus import VARIANTS, Case, Made, make
+from .corpus import Case, Made, make
+from .variants import VARIANTS
 
 Tensors = dict[str, Any]
 Break = Callable[[Tensors, dict[str, Any]], None]

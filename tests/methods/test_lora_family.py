@@ -77,6 +77,11 @@ CASES: dict[str, Case] = {
         {"target_modules": ["q_proj"], "target_parameters": ["mlp.gate.weight", *EXPERTS]},
         {"parameter"},
     ),
+    "fused experts without a gate": (
+        "nemotron_h",
+        {"target_modules": ["q_proj"], "target_parameters": ["experts.up_proj", "experts.down_proj"]},
+        {"parameter"},
+    ),
     "a parameter of a module": (
         "layers", {"target_modules": ["words"], "target_parameters": ["linear.weight"]}, {"parameter"}),
 }  # fmt: skip

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from adaptry import open_dir
 from adaptry.errors import AdaptryError, InvalidWeights, Refused, Unsupported
 
 torch = pytest.importorskip("torch")
@@ -113,22 +112,4 @@ def test_tokens_outside_the_vocabulary_are_found(tmp_path: Path) -> None:
     pair.configure(token_indices=[3, 1, 96])
     assert "token_outside_vocabulary" in pair.findings()
     with pytest.raises(Refused, match="token 96"):
-        pair.merged()
-
-
-def test_adamss_is_described_and_its_merge_left_to_peft(tmp_path: Path) -> None:
-    """PEFT needs scikit-learn to make one, so this file is written by the names and shapes of PEFT's."""
-    pair = pair_of(tmp_path, "beft")
-    shapes = {"A.0": (2, 6), "B.0": (20, 2), "A.1": (2, 6), "B.1": (12, 2), "newB": (6, 33)}
-    path = "base_model.model.model.layers.0.self_attn.q_proj.adamss_"
-    save_file(
-        {f"{path}{name}": torch.ones(shape) for name, shape in shapes.items()},
-        pair.adapter / "adapter_model.safetensors",
-    )
-    pair.configure(peft_type="ADAMSS", r=6, target_modules=["q_proj"])
-
-    (module,) = open_dir(pair.adapter).spec.modules
-
-    assert (module.rank, module.fan_out) == (6, 32)
-    with pytest.raises(Unsupported, match="scikit-learn"):
         pair.merged()

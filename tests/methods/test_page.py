@@ -1,7 +1,9 @@
-"""`docs/methods.md` says of every method what the table says; what only a run can tell was as promised."""
+"""`docs/methods.md` says of every method what the table says; what only a run can tell was as promised; and the README's
+table follows from the page."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,27 +12,36 @@ from adaptry.methods import METHODS
 from adaptry.methods.method import Method
 from adaptry_cli.abilities import words
 
-PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "methods.md").read_text()
+AGAIN = "run: python bench/conformance.py --write docs/methods.md"
 
+sys.path.append(str(ROOT / "bench"))
 
-def rows() -> dict[str, list[str]]:
-    """The cells of each row, by peft_type."""
-    lines = (line for line in PAGE.read_text().splitlines() if line.startswith("| "))
-    cells = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
-    return {row[1]: row for row in cells if row[0] != "Method"}
+from methods_page import rows, with_table  # noqa: E402  (beside the script that writes the page)
+
+ROWS = {row[1]: row for row in rows(PAGE)}
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
 def test_the_page_says_of_a_method_what_the_table_says(method: Method) -> None:
-    title, kind, *_, merged, lora, _, _ = rows()[method.name.upper()]
-    assert (title, kind, merged, lora) == words(method), (
-        "run: python bench/conformance.py --write docs/methods.md"
-    )
+    title, kind, *_, merged, lora, _, _ = ROWS[method.name.upper()]
+    assert (title, kind, merged, lora) == words(method), AGAIN
 
 
 def test_the_page_has_no_method_that_is_gone() -> None:
-    assert sorted(rows()) == sorted(name.upper() for name in METHODS)
+    assert sorted(ROWS) == sorted(name.upper() for name in METHODS)
 
 
 def test_every_case_was_described_and_checked() -> None:
-    assert {cell for row in rows().values() for cell in row[2:4]} <= {"yes", ""}
+    assert {cell for row in ROWS.values() for cell in row[2:4]} == {"yes"}
+
+
+def test_nothing_on_the_page_came_out_wrong() -> None:
+    assert "| wrong |" not in PAGE
+
+
+def test_the_readme_has_the_table_that_follows_from_the_page() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert all(method.title in readme for method in METHODS.values())
+    assert with_table(readme, PAGE) == readme, AGAIN

@@ -178,7 +178,7 @@ def test_merging_is_refused_with_the_reason_and_the_way_out(kind: str, tmp_path:
 
 # PEFT hands a prefix over by the name that transformers is about to drop.
 @pytest.mark.filterwarnings("ignore:`past_key_values` is deprecated:FutureWarning")
-@pytest.mark.parametrize("kind", ["prompt", "p-tuning", "prefix", "cartridge"])
+@pytest.mark.parametrize("kind", ["prompt", "p-tuning", "cpt", "prefix", "cartridge"])
 def test_pushed_and_pulled_it_answers_as_before(kind: str, tmp_path: Path) -> None:
     base, adapter = made(kind, tmp_path)
     registry = open_local(tmp_path / "registry")

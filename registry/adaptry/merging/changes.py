@@ -47,7 +47,7 @@ class MethodChange:
     def of(self, stored: Tensor, read_bias: ReadBias) -> Tensor:
         from adaptry.merging.parts import AdapterParts
 
-        parts = AdapterParts(self.adapter, self.module, self.orientation, read_bias, self.sides)
+        parts = AdapterParts(self.adapter, self.module, self.orientation, read_bias, self.sides, stored.dtype)
         return self.change(stored, parts)
 
 

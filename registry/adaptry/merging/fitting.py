@@ -49,8 +49,9 @@ class Fitted:
 
 
 def fit(entry: Weighted, checkpoint: Checkpoint, base: BaseRecord, resize_vocab: bool = False) -> Fitted:
-    """How the adapter lies in the base. Raises `Unsupported`, `Refused`."""
+    """How the adapter lies in the base. Raises `Unsupported`, `Refused`, and `Missing` (a package of its method)."""
     refuse_unmergeable(entry)
+    METHODS[entry.adapter.spec.method].check_installed()
     placement = _places(entry, checkpoint, base)
     rows = new_rows(entry.label, placement, checkpoint, resize_vocab)
     for extra in placement.extras:
@@ -149,11 +150,6 @@ def _refuse_loaded(label: str, placed: Placed) -> None:
         raise Unsupported(
             f"{label}: {placed.module.path} is one weight in memory and {len(placed.weight.parts)} on disk, which is not "
             "baked here; merge it with PEFT"
-        )
-    if placed.orientation == "head":
-        raise Unsupported(
-            f"{label}: {placed.module.path} is a head tied to the embeddings, to be written under a name of its own, "
-            "which is not baked here; merge it with PEFT"
         )
 
 

@@ -20,7 +20,7 @@ from adaptry.placing import Placed, Placement
 
 _FLOATS = frozenset({"F32", "F16", "BF16"})
 # Models whose experts are stored [experts, in, out]: where in = out, shapes cannot tell (transformers' is_transposed).
-_TURNED_EXPERTS = frozenset(["gpt_oss", "aria", "aria_text", "openai_privacy_filter"])
+TURNED_EXPERTS = frozenset(["gpt_oss", "aria", "aria_text", "openai_privacy_filter"])
 
 
 def check_lora(label: str, adapter: Adapter, placed: Placed, shape: tuple[int, ...]) -> None:
@@ -72,7 +72,7 @@ def stored_orientation(placed: Placed, checkpoint: Checkpoint) -> str:
         return placed.orientation
     module = placed.module
     if module.fan_in == module.fan_out:
-        is_turned = checkpoint.config.get("model_type") in _TURNED_EXPERTS
+        is_turned = checkpoint.config.get("model_type") in TURNED_EXPERTS
     else:
         is_turned = shape[1:] == (module.fan_in, module.fan_out)
     return "parameter_turned" if is_turned else "parameter"

@@ -7,31 +7,25 @@ result has a head of its own.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from adaptry.adapter.spec import ModuleSpec
 from adaptry.checkpoint import Checkpoint
 from adaptry.errors import Unsupported
 from adaptry.merging.fitting import Weighted
+from adaptry.merging.ties import ties_of
+from adaptry.methods import METHODS
 from adaptry.naming import INPUT_EMBEDDINGS, input_embedding, is_output_head
 from adaptry.placing import Placed, PlacedExtra, Placement
-
-# Encoder-decoders whose encoder and decoder embeddings stay one when the head gets its own (seen with T5).
-_HEAD_APART = frozenset({"t5", "mt5"})
-# Models that have embeddings and no output head, whatever their config says of tying (BERT's says it always).
-_HEADLESS = (
-    "ForSequenceClassification",
-    "ForTokenClassification",
-    "ForQuestionAnswering",
-    "ForMultipleChoice",
-)
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """A tensor of the result: the base's `tensor`, or the head that a tied model reads from it."""
+    """A tensor of the result: `name`, with the values of the base's `tensor`, which it mostly is itself."""
 
     tensor: str
-    is_head: bool = False
+    name: str
 
 
 class Ends:
@@ -39,40 +33,82 @@ class Ends:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
-        self._stored_head = next((name for name in checkpoint.tensors if is_output_head(name)), None)
+        self._ties = ties_of(checkpoint)
+        own = f"{self._ties.head}.weight"
+        self._stored_head = next(
+            (name for name in checkpoint.tensors if is_output_head(name) or name == own), None
+        )
         self._stored_embedding = input_embedding(checkpoint.tensors)
-        listed = checkpoint.config.get("architectures")
-        architectures = listed if isinstance(listed, list) else []
-        self._has_head = not any(str(name).endswith(_HEADLESS) for name in architectures)
         self._tied: set[str] = set()
         self.is_untied = False
 
     def stored(self, tensor: str) -> End:
         """The end that is in the base's files under its own name."""
-        return End(tensor)
+        return End(tensor, tensor)
+
+    def is_tied(self, placed: Placed) -> bool:
+        """Also a copy of the embedding under the head's own name, which older tools wrote: it is tied as it is loaded."""
+        is_copy = placed.tensor == self._stored_head and not is_output_head(placed.tensor)
+        return placed.tied or (is_copy and self._checkpoint.config.get("tie_word_embeddings") is not False)
 
     def both(self, tensor: str) -> tuple[End, ...]:
-        """The ends of a tied `tensor`, for a change of both."""
+        """The ends of a tied `tensor`, for a change of all of them."""
         self._tied.add(tensor)
-        return self._embedding(tensor), self._head(tensor)
+        copies = (End(tensor, f"{copy}.weight") for copy in self._ties.copies)
+        return self.stored(self._stored_embedding or tensor), self._head(tensor), *copies
 
-    def one(self, entry: Weighted, tensor: str, is_head: bool) -> tuple[End]:
-        """One end of a tied `tensor`, for a change of it alone. Raises `Unsupported`."""
-        _check_untying(entry, self._checkpoint, is_head)
+    def one(self, entry: Weighted, tensor: str, path: str, is_head: bool) -> tuple[End]:
+        """One end of a tied `tensor`, that of the module `path`, for a change of it alone. Raises `Unsupported`."""
+        self._check_untying(entry, path, is_head)
         self._tied.add(tensor)
-        self.is_untied = self._has_head
-        return (self._head(tensor) if is_head else self._embedding(tensor),)
+        self.is_untied = self._ties.has_head
+        if is_head:
+            return (self._head(tensor),)
+        if path in self._ties.copies:
+            return (End(tensor, f"{path}.weight"),)
+        return (self.stored(self._stored_embedding or tensor),)
 
-    def new_head(self, tensor: str) -> End | None:
-        """The head that the result gets beside `tensor`, where the ends came apart and the base stores none."""
-        is_new = self.is_untied and self._stored_head is None and tensor in self._tied
-        return End(tensor, is_head=True) if is_new else None
-
-    def _embedding(self, tensor: str) -> End:
-        return End(self._stored_embedding or tensor)
+    def beside(self, tensor: str) -> Iterator[End]:
+        """What the result gets beside the base's `tensor`, where the ends came apart: whatever the base does not store."""
+        if not self.is_untied:
+            return
+        ties = self._ties
+        if tensor in self._tied and self._stored_head is None:
+            yield self._head(tensor)
+            yield from (End(tensor, f"{copy}.weight") for copy in ties.copies)
+        if tensor == ties.bias and f"{ties.head}.bias" not in self._checkpoint.tensors:
+            yield End(tensor, f"{ties.head}.bias")
 
     def _head(self, tensor: str) -> End:
-        return End(tensor, is_head=True) if self._stored_head is None else End(self._stored_head)
+        if self._stored_head is not None:
+            return self.stored(self._stored_head)
+        return End(tensor, f"{self._ties.head}.weight")
+
+    def _check_untying(self, entry: Weighted, path: str, is_head: bool) -> None:
+        """Raises `Unsupported` where no name is known under which the result could have this end by itself."""
+        ties, model_type = self._ties, self._checkpoint.config.get("model_type")
+        if not ties.has_head:
+            return
+        if ties.head is None or (is_head and self._stored_head is None and path != ties.head):
+            raise Unsupported(
+                f"{entry.label} changes {path}, which a {model_type} ties to other weights, and the name is not known here "
+                "under which such a model would load it untied: merge it with PEFT, which changes all of them"
+            )
+        if ties.is_several and not is_head and path not in ties.copies:
+            raise Unsupported(
+                f"{entry.label} changes the embedding {path} alone, which a {model_type} ties to those of its encoder and "
+                "decoder and its head; to untie it is not there yet: merge it with PEFT, which changes all of them"
+            )
+
+    def check_bias(self, entry: Weighted, module: ModuleSpec) -> None:
+        """Raises `Unsupported` where the update of a tied head changes its bias, which lies with no weight of its own."""
+        method = METHODS[entry.adapter.spec.method]
+        has_bias = not self._checkpoint.tensors.keys().isdisjoint((f"{module.path}.bias", self._ties.bias))
+        if has_bias and method.bias is not None and method.changes_bias(module):
+            raise Unsupported(
+                f"{entry.label} changes the bias of {module.path} too, a head that is tied to the embeddings, which is not "
+                "merged here: merge it with PEFT"
+            )
 
 
 def ends_of_extra(entry: Weighted, extra: PlacedExtra, ends: Ends) -> tuple[End, ...]:
@@ -80,30 +116,24 @@ def ends_of_extra(entry: Weighted, extra: PlacedExtra, ends: Ends) -> tuple[End,
     if not extra.tied:
         return (ends.stored(extra.tensor),)
     if extra.extra.kind == "module" and not entry.adapter.config.flag("ensure_weight_tying"):
-        return ends.one(entry, extra.tensor, is_output_head(extra.extra.target))
+        path = extra.extra.target.removesuffix(".weight")
+        return ends.one(entry, extra.tensor, path, not _is_embedding(path))
     return ends.both(extra.tensor)
 
 
 def ends_of_module(entry: Weighted, placed: Placed, placement: Placement, ends: Ends) -> tuple[End, ...]:
     """What an update changes. With `ensure_weight_tying` the embedding's is both's, and the head's says it again."""
-    if not placed.tied:
+    if not ends.is_tied(placed):
         return (ends.stored(placed.tensor),)
-    is_named_embedding = placed.module.path.rpartition(".")[2] in INPUT_EMBEDDINGS
-    is_head = placed.module.kind != "embedding" and not is_named_embedding
+    is_head = placed.module.kind != "embedding" and not _is_embedding(placed.module.path)
     if entry.adapter.config.flag("ensure_weight_tying"):
         has_embedding = any(other.tied and other.module.kind == "embedding" for other in placement.placed)
         if has_embedding:
             return () if is_head else ends.both(placed.tensor)
-    return ends.one(entry, placed.tensor, is_head)
+    if is_head:
+        ends.check_bias(entry, placed.module)
+    return ends.one(entry, placed.tensor, placed.module.path, is_head)
 
 
-def _check_untying(entry: Weighted, checkpoint: Checkpoint, is_head: bool) -> None:
-    """Raises `Unsupported` where giving one end weights of its own would untie other embeddings too (BART's)."""
-    model_type = checkpoint.config.get("model_type")
-    if checkpoint.config.get("is_encoder_decoder") and not (is_head and model_type in _HEAD_APART):
-        end = "head" if is_head else "embedding"
-        raise Unsupported(
-            f"{entry.label} changes the {end} alone, which a {model_type} ties to its encoder's and decoder's "
-            "embeddings and its head; to untie one of them is not there yet: merge it with PEFT, which changes all "
-            "of them"
-        )
+def _is_embedding(path: str) -> bool:
+    return path.rpartition(".")[2] in INPUT_EMBEDDINGS

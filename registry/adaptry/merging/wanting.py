@@ -57,10 +57,11 @@ class Wanted:
     def of(self, tensor: str) -> TensorChanges:
         return self._wanted.get(self._ends.stored(tensor), TensorChanges())
 
-    def head_of(self, tensor: str) -> TensorChanges | None:
-        """What the head wants that the result gets beside the embedding `tensor`; None where it gets none."""
-        end = self._ends.new_head(tensor)
-        return None if end is None else self._wanted.get(end, TensorChanges())
+    def beside(self, tensor: str) -> Iterator[tuple[str, TensorChanges]]:
+        """Names of what the result gets beside the base's `tensor`, with its values, and what happens to each."""
+        for end in self._ends.beside(tensor):
+            is_bias = end.name.endswith(".bias")  # it goes with the one that it was tied to
+            yield end.name, self.of(tensor) if is_bias else self._wanted.get(end, TensorChanges())
 
     def add(self, entry: Weighted, placement: Placement) -> None:
         """In PEFT's order: what replaces a weight, then what changes it, then rows of it."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from adaptry.adapter.header import TensorInfo
 from adaptry.errors import InvalidWeights
 from adaptry.merging.changes import apply
-from adaptry.merging.layout import Piece
-from adaptry.merging.output import Output
+from adaptry.merging.dequantising import dequantised
+from adaptry.merging.layout import BasePlace, Piece
+from adaptry.merging.sink import Reader, Sink
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,19 +18,21 @@ if TYPE_CHECKING:
 _PART = 64 << 20
 
 
-def bake_whole(piece: Piece, output: Output) -> None:
+def bake_whole(piece: Piece, sink: Sink) -> None:
     """Raises `InvalidWeights` where a change does not fit the tensor after all."""
     import torch
 
     from adaptry.merging.parts import DTYPES
 
     def read_bias() -> Tensor | None:
-        return None if piece.bias is None else _read(output, piece.bias.shard, piece.bias.info)
+        return None if piece.bias is None else weight_at(sink, piece.bias)
 
     with torch.inference_mode():
-        stored = _read(output, piece.shard, piece.source)
+        stored = weight_at(sink, BasePlace(piece.shard, piece.source, piece.packed))
+        if piece.packed and stored.dtype != DTYPES[piece.dtype]:
+            stored = stored.float()  # the sum is rounded once, to the dtype that was asked for
         try:
-            result = apply(piece.changes, stored, read_bias)
+            result = apply(piece.changes, stored, read_bias) if piece.changes else stored
         except (
             LookupError,
             RuntimeError,
@@ -43,14 +47,23 @@ def bake_whole(piece: Piece, output: Output) -> None:
                 "adapter against its base"
             )
         changed = result.to(DTYPES[piece.dtype]).contiguous()
-        output.write(changed.view(-1).view(torch.uint8).numpy().data, piece.offset)
+        sink.write(changed.view(-1).view(torch.uint8).numpy().data, piece.offset)
 
 
-def _read(output: Output, shard: str, info: TensorInfo) -> Tensor:
+def weight_at(reader: Reader, place: BasePlace) -> Tensor:
+    """The base's tensor at `place`; where it is packed, dequantised and rounded to the dtype that it gets."""
+    from adaptry.merging.parts import DTYPES
+
+    if place.packed is None:
+        return _read(reader, place.shard, place.info)
+    return dequantised(place.packed, partial(_read, reader)).to(DTYPES[place.info.dtype])
+
+
+def _read(reader: Reader, shard: str, info: TensorInfo) -> Tensor:
     from adaptry.merging.parts import as_tensor
 
     data = bytearray(info.size)
     view = memoryview(data)
     for start in range(0, info.size, _PART):
-        output.read(shard, view[start : start + _PART], info.start + start)
+        reader.read(shard, view[start : start + _PART], info.start + start)
     return as_tensor(data, info)

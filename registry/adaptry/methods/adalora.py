@@ -33,18 +33,34 @@ def _scale(config: AdapterConfig, module: ModuleSpec) -> float:
     return config.number("lora_alpha", 8) / (_first_rank(config) + _TINY)
 
 
-def _weight(weight: Tensor, parts: Parts) -> Tensor:
+def _up_and_down(parts: Parts) -> tuple[Tensor, Tensor]:
+    """PEFT reckons in float32, but what it cuts to size at load it reads in the base's dtype."""
     import torch
 
-    # PEFT reckons in float32, but what it cuts to size at load it reads in the base's dtype, as it does the rank.
-    read = weight.dtype if _is_cut(parts) else torch.float32
+    read = parts.dtype if _is_cut(parts) else torch.float32
     down, values, up = (parts[role].to(read).float() for role in ("A", "E", "B"))
-    rank = torch.tensor([float(_first_rank(parts.config))], dtype=weight.dtype).float()
-    update = up @ (down * values)
+    return up, down * values
+
+
+def _divisor(parts: Parts) -> Tensor:
+    """PEFT reads the rank in the base's dtype too."""
+    import torch
+
+    return torch.tensor([float(_first_rank(parts.config))], dtype=parts.dtype).float() + _TINY
+
+
+def _weight(weight: Tensor, parts: Parts) -> Tensor:
+    up, down = _up_and_down(parts)
+    update = up @ down
     if parts.orientation == "conv1d":
         update = update.T
-    update = update * parts.config.number("lora_alpha", 8) / (rank + _TINY)
+    update = update * parts.config.number("lora_alpha", 8) / _divisor(parts)
     return (weight.float() + update.reshape(weight.shape)).to(weight.dtype)
+
+
+def _factors(parts: Parts, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
+    up, down = _up_and_down(parts)
+    return up * parts.config.number("lora_alpha", 8) / _divisor(parts), down
 
 
 def _is_cut(parts: Parts) -> bool:
@@ -67,6 +83,7 @@ METHOD = Method(
     scale=_scale,
     weight=_weight,
     lora="exact",
+    factors=_factors,
     lora_rank=lambda module, config: module.rank,
     refuses=_refuses,
 )

@@ -22,13 +22,23 @@ def _width(shapes: Shapes, config: AdapterConfig) -> Width:
     return Width(trained_rank(config, same(rank, up)), fan_in, fan_out)
 
 
-def _delta(parts: Parts, shape: tuple[int, ...]) -> Tensor:
+def _strengths(parts: Parts) -> Tensor:
+    """What each rank counts: λ over the rank and the norms of its two vectors."""
     import torch
 
     down, up = parts["A"], parts["B"]
     norms = torch.clamp(down.norm(dim=1), min=1e-4) * torch.clamp(up.norm(dim=0), min=1e-4)
-    diagonal = torch.diag_embed(parts["lambda"] / parts.module.rank / norms)
-    return up @ diagonal @ down * parts["w_norm"].unsqueeze(0)
+    return parts["lambda"] / parts.module.rank / norms
+
+
+def _delta(parts: Parts, shape: tuple[int, ...]) -> Tensor:
+    import torch
+
+    return parts["B"] @ torch.diag_embed(_strengths(parts)) @ parts["A"] * parts["w_norm"].unsqueeze(0)
+
+
+def _factors(parts: Parts, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
+    return parts["B"] * _strengths(parts), parts["A"] * parts["w_norm"]
 
 
 METHOD = Method(
@@ -38,5 +48,6 @@ METHOD = Method(
     width=_width,
     weight=added(_delta, rounding="twice"),
     lora="exact",
+    factors=_factors,
     lora_rank=lambda module, config: module.rank,
 )

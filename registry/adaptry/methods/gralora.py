@@ -36,10 +36,11 @@ def _scale(config: AdapterConfig, module: ModuleSpec) -> float:
     return config.number("alpha", 64) / (module.rank + _hybrid_rank(config))
 
 
-def _delta(parts: Parts, shape: tuple[int, ...]) -> Tensor:
+def _mixed(parts: Parts) -> Tensor:
+    """What comes out of the factors of the inputs, for each block of outputs: [inputs, blocks, rank]."""
     import torch
 
-    down, up = parts["A"], parts["B"]
+    down = parts["A"]
     blocks, width, rank = down.shape
     # [inputs, blocks, rank]: each input has its own block's factor, zero for the others.
     spread = torch.zeros(blocks, width, blocks, rank)
@@ -47,11 +48,29 @@ def _delta(parts: Parts, shape: tuple[int, ...]) -> Tensor:
         spread[block, :, block] = down[block]
     # Each block's ranks go in equal shares to all blocks of outputs.
     mixed = spread.view(blocks * width, blocks, blocks, rank // blocks).permute(0, 2, 1, 3)
-    mixed = mixed.reshape(blocks * width, blocks, rank)
-    update = torch.einsum("ikr,kro->iko", mixed, up).reshape(blocks * width, -1).T
+    return mixed.reshape(blocks * width, blocks, rank)
+
+
+def _delta(parts: Parts, shape: tuple[int, ...]) -> Tensor:
+    import torch
+
+    mixed = _mixed(parts)
+    update = torch.einsum("ikr,kro->iko", mixed, parts["B"]).reshape(mixed.shape[0], -1).T
     if _hybrid_rank(parts.config):
         update = update + parts["B_general"] @ parts["A_general"]
     return (update.T if parts.orientation == "conv1d" else update) * parts.module.scale
+
+
+def _factors(parts: Parts, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
+    """Each block of outputs has its own ranks: their factors lie on a diagonal."""
+    import torch
+
+    up: Tensor = torch.block_diag(*(block.T for block in parts["B"]))  # type: ignore[no-untyped-call]  # torch's own
+    down = _mixed(parts).permute(1, 2, 0).flatten(0, 1)
+    if _hybrid_rank(parts.config):
+        up = torch.cat([up, parts["B_general"]], dim=1)
+        down = torch.cat([down, parts["A_general"]], dim=0)
+    return up * parts.module.scale, down
 
 
 METHOD = Method(
@@ -65,5 +84,6 @@ METHOD = Method(
     scale=_scale,
     weight=added(_delta),
     lora="exact",
+    factors=_factors,
     lora_rank=lambda module, config: _blocks(config) * module.rank + _hybrid_rank(config),
 )

@@ -32,6 +32,10 @@ def _width(shapes: Shapes, config: AdapterConfig) -> Width:
 
 
 def _delta(parts: Parts, shape: tuple[int, ...]) -> Tensor:
+    return _product(parts).reshape(shape)
+
+
+def _product(parts: Parts) -> Tensor:
     import torch
 
     if "t1" in parts:
@@ -41,7 +45,33 @@ def _delta(parts: Parts, shape: tuple[int, ...]) -> Tensor:
         ]
     else:
         halves = [parts[f"w{n}_a"] @ parts[f"w{n}_b"] for n in (1, 2)]
-    return (halves[0] * halves[1] * parts.module.scale).reshape(shape)
+    return halves[0] * halves[1] * parts.module.scale
+
+
+def _factors(parts: Parts, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
+    """Of rank r²: each column of the one product's factor times each of the other's. Where that is more than the
+    weight's shorter side, the update itself and an identity."""
+    import torch
+
+    (first_up, first_down), (second_up, second_down) = _halves(parts)
+    if first_up.shape[1] ** 2 >= min(fan_out, fan_in):
+        update = _product(parts).reshape(fan_out, fan_in)
+        return (update, torch.eye(fan_in)) if fan_in <= fan_out else (torch.eye(fan_out), update)
+    up = torch.einsum("oi,oj->oij", first_up, second_up).flatten(1)
+    down = torch.einsum("ix,jx->ijx", first_down, second_down).flatten(0, 1)
+    return up * parts.module.scale, down
+
+
+def _halves(parts: Parts) -> list[tuple[Tensor, Tensor]]:
+    """The factors [out, r] and [r, in·k…] of the two products."""
+    import torch
+
+    if "t1" not in parts:
+        return [(parts[f"w{n}_a"], parts[f"w{n}_b"]) for n in (1, 2)]
+    return [
+        (parts[f"w{n}_a"].T, torch.einsum("ijkl,jr->irkl", parts[f"t{n}"], parts[f"w{n}_b"]).flatten(1))
+        for n in (1, 2)
+    ]
 
 
 METHOD = Method(
@@ -52,5 +82,6 @@ METHOD = Method(
     scale=scale,
     weight=added(_delta),
     lora="exact",
+    factors=_factors,
     lora_rank=lambda module, config: module.rank**2,
 )

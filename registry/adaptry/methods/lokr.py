@@ -42,19 +42,45 @@ def _right(shapes: Shapes, config: AdapterConfig) -> Width:
     return Width(trained_rank(config, same(first[1], second[0])), second[1], first[0], "flat")
 
 
-def _delta(parts: Parts, shape: tuple[int, ...]) -> Tensor:
+def _matrices(parts: Parts) -> tuple[Tensor, Tensor]:
+    """w1 [a, b] and w2 [c, d] or [c, d, k, k], whole."""
     import torch
 
     left = parts["w1"] if "w1" in parts else parts["w1_a"] @ parts["w1_b"]
     if "w2" in parts:
-        right = parts["w2"]
-    elif "t2" in parts:
-        right = torch.einsum("ijkl,ip,jr->prkl", parts["t2"], parts["w2_a"], parts["w2_b"])
-    else:
-        right = parts["w2_a"] @ parts["w2_b"]
+        return left, parts["w2"]
+    if "t2" in parts:
+        return left, torch.einsum("ijkl,ip,jr->prkl", parts["t2"], parts["w2_a"], parts["w2_b"])
+    return left, parts["w2_a"] @ parts["w2_b"]
+
+
+def _delta(parts: Parts, shape: tuple[int, ...]) -> Tensor:
+    import torch
+
+    left, right = _matrices(parts)
     if right.dim() == 4:
         left = left[:, :, None, None]
     return (torch.kron(left, right.contiguous()) * parts.module.scale).reshape(shape)
+
+
+def _factors(parts: Parts, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
+    """The Kronecker products of the two matrices' own factors: of rank rank(w1)·rank(w2)."""
+    import torch
+
+    (left_up, left_down), (right_up, right_down) = (_split(matrix.flatten(1)) for matrix in _matrices(parts))
+    up = torch.einsum("ai,cj->acij", left_up, right_up).reshape(fan_out, -1)
+    return up * parts.module.scale, torch.einsum("ib,jd->ijbd", left_down, right_down).reshape(-1, fan_in)
+
+
+def _split(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """The factors of a matrix, of no higher rank than it has in float32."""
+    import torch
+
+    left, values, right = torch.linalg.svd(matrix.double(), full_matrices=False)
+    noise = values[0] * max(matrix.shape) * torch.finfo(torch.float32).eps
+    rank = max(1, int((values > noise).sum()))
+    root = values[:rank].sqrt()
+    return (left[:, :rank] * root).float(), (root[:, None] * right[:rank]).float()
 
 
 METHOD = Method(
@@ -65,5 +91,6 @@ METHOD = Method(
     scale=scale,
     weight=added(_delta),
     lora="exact",
+    factors=_factors,
     lora_rank=lambda module, config: module.rank,
 )

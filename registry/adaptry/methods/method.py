@@ -17,7 +17,7 @@ from adaptry.adapter.header import TensorInfo
 from adaptry.adapter.spec import ExtraKind, ExtraWeight, ModuleKind, ModuleSpec
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, dtype
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Shape of each tensor of a module, by role; the shared tensors' too."""
@@ -53,6 +53,11 @@ class Parts(Protocol):
         ...
 
     @property
+    def dtype(self) -> dtype:
+        """In which the base holds the weight: some methods hold numbers of their own in the same."""
+        ...
+
+    @property
     def sides(self) -> Mapping[str, tuple[int, int]]:
         """(outputs, inputs) of every matrix of the base that the adapter changes, by its module's path."""
         ...
@@ -69,6 +74,10 @@ class Parts(Protocol):
 Change = Callable[["Tensor", Parts], "Tensor"]
 """`change(weight, parts)`: a new weight of the same shape and dtype; `weight` is as stored and must not be written."""
 
+Factored = Callable[[Parts, int, int], "tuple[Tensor, Tensor]"]
+"""`factors(parts, fan_out, fan_in)`: up [fan_out, r] and down [r, fan_in], float32, whose product is the whole update
+of the weight as a matrix [out, in·k…], whichever way it is stored."""
+
 Lora = Literal["itself", "exact", "given_base", "no"]
 """How a method can be written as a LoRA: it is one; exactly; exactly for one base's values; not."""
 
@@ -83,10 +92,12 @@ class Method:
     weight, `parameter`) that holds a full weight → its kind. `width`: the module's numbers from its shapes; it
     raises `KeyError`, `IndexError` or `ValueError` where they are not a whole module's. `weight` and `bias`:
     how it changes them; where both are None it cannot be baked, and `instead` says why and what to do.
+    `factors`: its update as a LoRA's factors, where it is exactly one whatever the base's values are.
     `integers`: roles of tensors that are whole numbers. `names_modules`: whether a file of this config says
     which modules it changes. `misfit`: why a module does not fit a weight of so many outputs and inputs, where
     its `width` does not tell; it ends a sentence that begins with the module. `needs_base`: whether its change
-    depends on the base's values. `refuses`: why an adapter of this config cannot be baked. `tolerance`: how near
+    depends on the base's values. `refuses`: why an adapter of this config cannot be baked. `check_installed`:
+    raises `Missing` where a package that its change needs, beside torch, is not there. `tolerance`: how near
     a merge is to that of the method's own library.
     """
 
@@ -104,6 +115,7 @@ class Method:
     instead: str = ""
     lora: Lora = "no"
     lora_rank: Callable[[ModuleSpec, AdapterConfig], int | None] = lambda module, config: None
+    factors: Factored | None = None
     needs_base: bool = False
     integers: frozenset[str] = frozenset()
     names_modules: Callable[[AdapterConfig], bool] = lambda config: True
@@ -116,6 +128,7 @@ class Method:
     looks_at_base: Callable[[AdapterConfig], bool] = lambda config: False
     needs: Callable[[AdapterConfig], tuple[str, ...]] = lambda config: ()
     virtual_tokens: Callable[[AdapterConfig, Shapes], int | None] = lambda config, shapes: None
+    check_installed: Callable[[], None] = lambda: None
 
     @property
     def is_baked(self) -> bool:
@@ -166,6 +179,17 @@ def added(
         return (weight.float() + update).to(weight.dtype)
 
     return change
+
+
+def product(factors: Factored) -> Callable[[Parts, tuple[int, ...]], Tensor]:
+    """For `added`, the update of a matrix whose method is nothing but its factors: up @ down, turned for a Conv1D."""
+
+    def delta(parts: Parts, shape: tuple[int, ...]) -> Tensor:
+        is_turned = parts.orientation == "conv1d"
+        up, down = factors(parts, *(shape[::-1] if is_turned else shape))
+        return (up @ down).T if is_turned else up @ down
+
+    return delta
 
 
 def same(*numbers: int) -> int:

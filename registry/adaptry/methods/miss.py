@@ -59,9 +59,22 @@ def _weight(weight: Tensor, parts: Parts) -> Tensor:
         tiles = weight.float().reshape(fan_out // rank, rank, fan_in // rank, rank).permute(2, 0, 1, 3)
         update = (tiles @ block + block).permute(1, 2, 0, 3).reshape(fan_out, fan_in)
     else:
-        column = block.T.repeat(fan_out // block.shape[1], 1)
-        update = column.repeat(1, -(-fan_in // rank))[:, :fan_in]
+        update = _column(parts, fan_out).repeat(1, -(-fan_in // rank))[:, :fan_in]
     return (weight.float() + update).to(weight.dtype)
+
+
+def _column(parts: Parts, fan_out: int) -> Tensor:
+    """What is repeated along the inputs: [fan_out, r]."""
+    block = parts["block"]
+    return block.T.repeat(fan_out // block.shape[1], 1)
+
+
+def _factors(parts: Parts, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
+    """The repetition is a product with an identity beside an identity."""
+    import torch
+
+    rank = parts.module.rank
+    return _column(parts, fan_out), torch.eye(rank).repeat(1, -(-fan_in // rank))[:, :fan_in].contiguous()
 
 
 METHOD = Method(
@@ -72,6 +85,7 @@ METHOD = Method(
     weight=_weight,
     misfit=_misfit,
     lora="exact",
+    factors=_factors,
     lora_rank=_lora_rank,
     looks_at_base=lambda config: _form(config) == "bat",
 )

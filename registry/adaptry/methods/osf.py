@@ -43,6 +43,8 @@ METHOD = Method(
     tails={rf"osf_svd_params\.{role}": role for role in ("U_low", "S_low", "V_low")},
     width=_width,
     weight=_weight,
+    lora="given_base",
+    lora_rank=lambda module, config: 2 * module.rank,  # what is put in, and what is taken out
     needs_base=True,
     tolerance="bit-equal where torch's LAPACK is the same, on as many threads; else within rounding",
 )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from adaptry.adapter.config import AdapterConfig
 from adaptry.adapter.spec import ModuleSpec
 from adaptry.methods.method import Method, Parts, Shapes, Width
+from adaptry.methods.projected import leading
 from adaptry.methods.rotations import cayley, cayley_neumann, side_of, skew
 from adaptry.methods.turning import on_matrix
 
@@ -54,22 +55,14 @@ def _rotation(parts: Parts) -> Tensor:
 
 
 def _leading(weight: Tensor, rank: int, config: AdapterConfig) -> tuple[Tensor, Tensor, Tensor]:
-    """The `rank` leading U [out, r], S [r] and Vᵀ [r, in]: exact, or by a seeded random projection (arXiv 0909.4061)."""
+    """The `rank` leading U [out, r], S [r] and Vᵀ [r, in]: exact, or by a random projection."""
     import torch
 
     if config.fields.get("psoft_svd", "full") == "full":
         left, values, right = torch.linalg.svd(weight, full_matrices=False)
         return left[:, :rank], values[:rank], right[:rank]
-    is_wide = weight.shape[0] < weight.shape[1]
-    tall = weight.mH if is_wide else weight
-    # As `torch.svd_lowrank` after `torch.manual_seed`, without the generator that all threads share.
-    generator = torch.Generator().manual_seed(int(config.number("random_seed", 0)))
-    basis = torch.linalg.qr(tall @ torch.randn(tall.shape[1], rank, generator=generator)).Q
-    for _ in range(int(config.number("psoft_svd_lowrank_niter", 10))):
-        basis = torch.linalg.qr(tall @ torch.linalg.qr(tall.mH @ basis).Q).Q
-    left, values, right = torch.linalg.svd(basis.mH @ tall, full_matrices=False)
-    left = basis.matmul(left)
-    return (right.mH, values, left.mH) if is_wide else (left, values, right)
+    steps = int(config.number("psoft_svd_lowrank_niter", 10))
+    return leading(weight, rank, steps=steps, seed=int(config.number("random_seed", 0)))
 
 
 @on_matrix

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from adaptry.adapter.config import AdapterConfig
 from adaptry.methods.drawn import is_saved, projections
-from adaptry.methods.method import Method, Parts, Shapes, Width, same, trained_rank
+from adaptry.methods.method import Method, Parts, Shapes, Width, added, product, same, trained_rank
 from adaptry.methods.vera import beyond, shared_pair, sliced
 
 if TYPE_CHECKING:
@@ -21,10 +21,9 @@ def _width(shapes: Shapes, config: AdapterConfig) -> Width:
     return Width(rank, 0, shapes["b"][0])
 
 
-def _weight(weight: Tensor, parts: Parts) -> Tensor:
-    down, up = shared_pair(parts, weight, 2 * parts.module.rank)  # means, then log variances
-    update = sliced(parts, down[: parts.module.rank], up, tuple(weight.shape))
-    return (weight.float() + update).to(weight.dtype)
+def _factors(parts: Parts, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
+    down, up = shared_pair(parts, 2 * parts.module.rank)  # means, then log variances
+    return sliced(parts, down[: parts.module.rank], up, fan_out, fan_in)
 
 
 METHOD = Method(
@@ -34,9 +33,10 @@ METHOD = Method(
     shared={"pvera_A": "A", "pvera_B": "B"},
     tolerance="bit-equal; where projections were not saved, with the torch that drew them",
     width=_width,
-    weight=_weight,
+    weight=added(product(_factors)),
     needs=projections,
     misfit=beyond,
     lora="exact",
+    factors=_factors,
     lora_rank=lambda module, config: module.rank,
 )

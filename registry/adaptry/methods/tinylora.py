@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from adaptry.adapter.config import AdapterConfig
 from adaptry.errors import InvalidWeights
 from adaptry.methods.drawn import is_saved, seed
-from adaptry.methods.method import Method, Parts, Shapes, Width, added, same
+from adaptry.methods.method import Method, Parts, Shapes, Width, added, product, same
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,12 +57,11 @@ def _group(parts: Parts) -> int:
     return min(_place(parts) // max(1, len(parts.sides) // groups), groups - 1)
 
 
-def _delta(parts: Parts, shape: tuple[int, ...]) -> Tensor:
+def _factors(parts: Parts, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
     import torch
 
     middle = torch.einsum("i,ijk->jk", parts[f"v.{_group(parts)}"], parts["P"])
-    update = parts["B"] @ middle @ parts["A"]
-    return update.T if parts.orientation == "conv1d" else update
+    return parts["B"] @ middle, parts["A"]
 
 
 def _refuses(config: AdapterConfig) -> str | None:
@@ -80,8 +79,9 @@ METHOD = Method(
     tails={f"tinylora_{role}": role for role in ("A", "B", "P")},
     shared={r"tinylora_v\.(?P<rest>[0-9]+)": "v"},
     width=_width,
-    weight=added(_delta),
+    weight=added(product(_factors)),
     lora="exact",
+    factors=_factors,
     lora_rank=lambda module, config: module.rank,
     refuses=_refuses,
 )

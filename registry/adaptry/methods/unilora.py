@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from adaptry.adapter.config import AdapterConfig
 from adaptry.errors import InvalidWeights
-from adaptry.methods.method import Method, Parts, Shapes, Width, same, trained_rank
+from adaptry.methods.method import Method, Parts, Shapes, Width, added, product, same, trained_rank
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,21 +31,18 @@ def _width(shapes: Shapes, config: AdapterConfig) -> Width:
     return Width(trained_rank(config, same(rank, up), 4), fan_in, fan_out)
 
 
-def _factor(parts: Parts, side: str, weight: Tensor) -> Tensor:
+def _factor(parts: Parts, side: str) -> Tensor:
     places, theta = parts[f"{side}_places"].long(), parts["theta"]
     if int(places.min()) < 0 or int(places.max()) >= len(theta):
         raise InvalidWeights(
             f"{parts.module.path} reads numbers beyond the {len(theta)} that the adapter has"
         )
-    scales = parts[f"{side}_scales"].to(weight.dtype)  # PEFT holds them in the base's dtype
+    scales = parts[f"{side}_scales"].to(parts.dtype)  # PEFT holds them in the base's dtype
     return theta[places] * scales
 
 
-def _weight(weight: Tensor, parts: Parts) -> Tensor:
-    update = _factor(parts, "B", weight) @ _factor(parts, "A", weight)
-    if parts.orientation == "conv1d":
-        update = update.T
-    return (weight.float() + update).to(weight.dtype)
+def _factors(parts: Parts, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
+    return _factor(parts, "B"), _factor(parts, "A")
 
 
 def _refuses(config: AdapterConfig) -> str | None:
@@ -66,8 +63,9 @@ METHOD = Method(
     },
     shared={"unilora_theta_d": "theta"},
     width=_width,
-    weight=_weight,
+    weight=added(product(_factors)),
     lora="exact",
+    factors=_factors,
     lora_rank=lambda module, config: module.rank,
     refuses=_refuses,
     needs=lambda config: ("theta",),

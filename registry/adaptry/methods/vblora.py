@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapter.config import AdapterConfig
-from adaptry.methods.method import Method, Parts, Shapes, Width, added, same, trained_rank
+from adaptry.methods.method import Method, Parts, Shapes, Width, added, product, same, trained_rank
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,12 +47,11 @@ def _pieces(parts: Parts, side: str) -> Tensor:
     return (weights.unsqueeze(-1) * parts["bank"][choices]).sum(-2)
 
 
-def _delta(parts: Parts, shape: tuple[int, ...]) -> Tensor:
+def _factors(parts: Parts, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
     rank = parts.module.rank
     down = _pieces(parts, "A").reshape(rank, -1)
     up = _pieces(parts, "B").transpose(1, 2).reshape(-1, rank)
-    update = up @ down
-    return update.T if parts.orientation == "conv1d" else update
+    return up, down
 
 
 METHOD = Method(
@@ -65,8 +64,9 @@ METHOD = Method(
     },
     shared={"vblora_vector_bank": "bank"},
     width=_width,
-    weight=added(_delta),
+    weight=added(product(_factors)),
     lora="exact",
+    factors=_factors,
     lora_rank=lambda module, config: module.rank,
     integers=frozenset({"A_choices", "B_choices"}),
 )

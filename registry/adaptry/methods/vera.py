@@ -6,8 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 from adaptry.adapter.config import AdapterConfig
-from adaptry.methods.drawn import generator, is_saved, out_and_in, projections, widest
-from adaptry.methods.method import Method, Parts, Shapes, Width, same, trained_rank
+from adaptry.methods.drawn import generator, is_saved, projections, widest
+from adaptry.methods.method import Method, Parts, Shapes, Width, added, product, same, trained_rank
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +28,7 @@ def beyond(shapes: Shapes, config: AdapterConfig, fan_out: int, fan_in: int) -> 
     return f"has shared matrices for weights of up to {reach}, and this base's is {fan_out:,}×{fan_in:,}"
 
 
-def shared_pair(parts: Parts, weight: Tensor, rows_of_down: int) -> tuple[Tensor, Tensor]:
+def shared_pair(parts: Parts, rows_of_down: int) -> tuple[Tensor, Tensor]:
     """A and B from the file or, as PEFT draws them at load and holds them in a base of this dtype, from the seed."""
     import torch
 
@@ -40,23 +40,20 @@ def shared_pair(parts: Parts, weight: Tensor, rows_of_down: int) -> tuple[Tensor
     for rows, columns in ((rows_of_down, fan_in), (fan_out, parts.module.rank)):
         bound = math.sqrt(3.0) * (math.sqrt(2) / math.sqrt(columns))
         drawn.append(torch.empty(rows, columns).uniform_(-bound, bound, generator=source))
-    down, up = (matrix.to(weight.dtype).float() for matrix in drawn)
+    down, up = (matrix.to(parts.dtype).float() for matrix in drawn)
     return down, up
 
 
-def sliced(parts: Parts, down: Tensor, up: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """diag(b)·B·diag(d)·A with the corner of the shared matrices that this module uses."""
-    fan_out, fan_in = out_and_in(parts, shape)
+def sliced(parts: Parts, down: Tensor, up: Tensor, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
+    """diag(b)·B and diag(d)·A with the corner of the shared matrices that this module uses."""
     scaled_up = parts["b"].unsqueeze(-1) * up[:fan_out, :]
     scaled_down = parts["d"][: down.shape[0]].unsqueeze(-1) * down[:, :fan_in]
-    update = scaled_up @ scaled_down
-    return update.T if parts.orientation == "conv1d" else update
+    return scaled_up, scaled_down
 
 
-def _weight(weight: Tensor, parts: Parts) -> Tensor:
-    down, up = shared_pair(parts, weight, parts.module.rank)
-    update = sliced(parts, down, up, tuple(weight.shape))
-    return (weight.float() + update).to(weight.dtype)
+def _factors(parts: Parts, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
+    down, up = shared_pair(parts, parts.module.rank)
+    return sliced(parts, down, up, fan_out, fan_in)
 
 
 METHOD = Method(
@@ -66,9 +63,10 @@ METHOD = Method(
     shared={"vera_A": "A", "vera_B": "B"},
     tolerance="bit-equal; where projections were not saved, with the torch that drew them",
     width=_width,
-    weight=_weight,
+    weight=added(product(_factors)),
     needs=projections,
     misfit=beyond,
     lora="exact",
+    factors=_factors,
     lora_rank=lambda module, config: module.rank,
 )

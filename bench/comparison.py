@@ -1,0 +1,130 @@
+"""One case of the conformance corpus all the way: described, checked, merged, and the merge compared with PEFT's."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from tests.methods.corpus import Case, Made
+
+from adaptry import open_dir
+from adaptry.adapter.spec import Spec
+from adaptry.adapter.view import Adapter
+from adaptry.checkpoint import open_checkpoint
+from adaptry.checks import check
+from adaptry.errors import AdaptryError
+from adaptry.fingerprinting import fingerprint
+from adaptry.merging.fitting import Weighted
+from adaptry.merging.merge import Source, merge
+from adaptry.merging.recipe import Input, Recipe
+from adaptry.methods import METHODS
+
+Tensors = dict[str, torch.Tensor]
+NEAR = {"fp32": 1e-4, "bf16": 2e-2}
+"""The largest difference of a method that is not promised to be bit-equal: its weights here are of size 0.1."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one case. `difference`: the largest between our merge and PEFT's, None where there is none; `refused`:
+    why we do not merge it; `by_peft`: why PEFT itself does not make or merge it; `wrong`: what is not as it should be."""
+
+    case: Case
+    is_described: bool = False
+    is_checked: bool = False
+    difference: float | None = None
+    refused: str = ""
+    by_peft: str = ""
+    wrong: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        said = "; ".join(self.wrong) or self.by_peft or self.refused or f"difference {self.difference:g}"
+        return f"{'wrong' if self.wrong else 'ok':<9} {self.case}: {' '.join(said.split())}"
+
+
+def measure(made: Made, scratch: Path) -> Outcome:
+    """Raises `NotByPeft` where there is nothing to compare a merge with."""
+    case, adapter, base = made.case, open_dir(made.adapter), open_checkpoint(made.base)
+    is_promised = _is_promised(adapter)
+    theirs = _unwrapped(_tensors(made.merged_by_peft(scratch / f"{case}-peft"))) if is_promised else {}
+    wrong = _misread(adapter.spec)
+    is_described = not wrong
+    report = check(adapter, fingerprint(base))
+    if report.is_blocked:
+        wrong.append(f"blocked: {report.sentence()}")
+    target = scratch / f"{case}-ours"
+    shutil.rmtree(target, ignore_errors=True)
+    difference, refused = None, ""
+    try:
+        recipe = Recipe(base="base", inputs=(Input(source=str(case)),))
+        merge(recipe, base, [Source(Weighted(adapter, 1.0, case.method))], target)
+    except AdaptryError as error:
+        refused = error.message
+        if is_promised:
+            wrong.append(f"not merged: {refused}")
+    except Exception as error:  # noqa: BLE001 -- a bug of ours: the other cases are worth knowing all the same
+        wrong.append(f"{type(error).__name__}: {error}")
+    else:
+        ours = _tensors(target)
+        difference = _difference(ours, theirs)
+        wrong += _unlike(case, ours, theirs, difference)
+        if _difference(ours, _tensors(made.base)) == 0:
+            wrong.append("the merge changed nothing")
+    return Outcome(case, is_described, not report.is_blocked, difference, refused, wrong=tuple(wrong))
+
+
+def _is_promised(adapter: Adapter) -> bool:
+    """Whether the table promises a merge of it."""
+    method = METHODS.get(adapter.spec.method)
+    return method is None or (method.is_baked and method.refuses(adapter.config) is None)
+
+
+def _misread(spec: Spec) -> list[str]:
+    """What of a file was not understood."""
+    wrong = []
+    if "not_described" in spec.traits:
+        wrong.append("not described")
+    if spec.unclaimed:
+        wrong.append(f"unclaimed: {', '.join(spec.unclaimed[:3])}")
+    if others := [module.path for module in spec.modules if module.kind == "other"]:
+        wrong.append(f"not read: {', '.join(others[:3])}")
+    return wrong
+
+
+def _unlike(case: Case, ours: Tensors, theirs: Tensors, difference: float) -> list[str]:
+    """How our merge is not what was promised of it beside PEFT's."""
+    wrong = []
+    if ours.keys() != theirs.keys():
+        wrong.append(f"other tensors: {sorted(ours.keys() ^ theirs.keys())[:3]}")
+    is_equal = METHODS[case.method].tolerance.startswith("bit-equal")
+    if difference > (0 if is_equal else NEAR[case.dtype]):
+        wrong.append(f"differs by {difference:g}")
+    return wrong
+
+
+def _tensors(folder: Path) -> Tensors:
+    return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
+
+
+def _unwrapped(tensors: Tensors) -> Tensors:
+    """LN tuning's merge in PEFT leaves saved modules in their wrappers: the trained one is what counts."""
+    return {
+        name.replace(".modules_to_save.default.", "."): tensor
+        for name, tensor in tensors.items()
+        if ".original_module." not in name
+    }
+
+
+def _difference(ours: Tensors, theirs: Tensors) -> float:
+    """The largest between elements of one name; infinite where a dtype or shape differs."""
+    largest = 0.0
+    for name in ours.keys() & theirs.keys():
+        mine, other = ours[name], theirs[name]
+        if mine.dtype != other.dtype or mine.shape != other.shape:
+            return float("inf")
+        if not torch.equal(mine, other):
+            largest = max(largest, float((mine.double() - other.double()).abs().max()))
+    return largest

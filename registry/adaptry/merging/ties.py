@@ -1,0 +1,82 @@
+"""What reads a tied embedding, by the names that transformers loads: the output head, its bias, the copies of the two stacks.
+
+A model that unties them wants each under its own name. The names are those of transformers 5 (`_tied_weights_keys` of its
+classes); for a model that is not here, none is made up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from adaptry.checkpoint import Checkpoint
+from adaptry.naming import input_embedding
+
+# Models that have embeddings and no output head, whatever their config says of tying (BERT's says it always).
+_HEADLESS = (
+    "ForSequenceClassification",
+    "ForTokenClassification",
+    "ForQuestionAnswering",
+    "ForMultipleChoice",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ties:
+    """`head`: the path of the output head, None where its name is not known. `bias`: the tensor its bias is tied to.
+
+    `copies`: paths of what else reads the embedding and is untied with the head. `is_several`: whether embeddings of other
+    names read it too. `has_head`: whether the base's model has a head at all. `config`: what the untied model's says.
+    """
+
+    head: str | None = "lm_head"
+    bias: str = ""
+    copies: tuple[str, ...] = ()
+    is_several: bool = False
+    has_head: bool = True
+    config: Mapping[str, Any] = field(default_factory=lambda: {"tie_word_embeddings": False})
+
+
+_BERT = Ties("cls.predictions.decoder", "cls.predictions.bias")
+_ROBERTA = Ties("lm_head.decoder", "lm_head.bias")
+_BART = Ties(copies=("encoder.embed_tokens", "decoder.embed_tokens"), is_several=True)
+# T5 ties its stacks to each other always. Since transformers 5 its config says apart from the tie that it scales.
+_T5 = Ties(is_several=True, config={"tie_word_embeddings": False, "scale_decoder_outputs": True})
+
+_TIES: Mapping[str, Ties] = {
+    **dict.fromkeys(("bert", "deberta", "deberta-v2"), _BERT),
+    **dict.fromkeys(("roberta", "camembert", "xlm-roberta", "mpnet"), _ROBERTA),
+    "esm": Ties("lm_head.decoder"),
+    "albert": Ties("predictions.decoder", "predictions.bias"),
+    "electra": Ties("generator_lm_head"),
+    "distilbert": Ties("vocab_projector"),
+    "modernbert": Ties("decoder"),
+    "xlnet": Ties("lm_loss"),
+    "whisper": Ties("proj_out"),
+    **dict.fromkeys(("bart", "mbart", "pegasus", "m2m_100"), _BART),
+    "t5": _T5,
+    "mt5": replace(_T5, config={"tie_word_embeddings": False}),
+}
+
+
+def ties_of(checkpoint: Checkpoint) -> Ties:
+    """What reads the embedding of this base."""
+    listed = checkpoint.config.get("architectures")
+    architectures = [str(name) for name in listed] if isinstance(listed, list) else []
+    if any(name.endswith(_HEADLESS) for name in architectures):
+        return Ties(head=None, has_head=False)
+    model_type = str(checkpoint.config.get("model_type") or "")
+    known = _TIES.get(model_type)
+    if known is None:
+        is_other = checkpoint.config.get("is_encoder_decoder") is True
+        is_other = is_other or any(name.endswith(("ForMaskedLM", "ForPreTraining")) for name in architectures)
+        return Ties(head=None) if is_other else Ties()
+    if known.copies:
+        around = (input_embedding(checkpoint.tensors) or "").removesuffix("shared.weight")
+        return replace(known, copies=tuple(around + copy for copy in known.copies))
+    if known.head in ("lm_head", "proj_out") or known.head is None:
+        return known
+    around, _, _ = known.head.rpartition(".")
+    beside = f"{around or known.head}."  # its bias, or what lies around it
+    return replace(known, has_head=any(name.startswith(beside) for name in checkpoint.tensors))
