@@ -4,7 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from adaptry.combining import breadcrumbs, dare, della, linear, pruning, sce, ties
+from adaptry.combining import (
+    breadcrumbs,
+    core_space,
+    dare,
+    della,
+    iso,
+    karcher,
+    knots,
+    linear,
+    model_stock,
+    peft_modes,
+    pruning,
+    sce,
+    slerp,
+    ties,
+    tsv,
+)
 from adaptry.combining.method import Combination
 
 COMBINATIONS: Mapping[str, Combination] = {
@@ -17,6 +33,14 @@ COMBINATIONS: Mapping[str, Combination] = {
         *della.METHODS,
         *breadcrumbs.METHODS,
         *sce.METHODS,
+        *slerp.METHODS,
+        *karcher.METHODS,
+        *model_stock.METHODS,
+        *knots.METHODS,
+        *core_space.METHODS,
+        *tsv.METHODS,
+        *iso.METHODS,
+        *peft_modes.METHODS,
     )
 }
 """Every way to combine, by the name that recipes use."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from adaptry.combining.method import Given
+from adaptry.combining.peft_replay import replayed
 from adaptry.combining.planning import CombinePlan, PlannedSite
 from adaptry.deriving.draft import Draft, Json
 from adaptry.deriving.lora import Result, lora_draft
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
 
 def draft(plan: CombinePlan) -> Draft:
     """The adapter that the plan makes, not computed yet."""
-    maker = _Combined(plan, {planned.site: planned for planned in plan.sites if planned.inputs})
+    planned = {planned.site: planned for planned in plan.sites if planned.inputs}
+    is_replay = plan.sites[0].combination.replays != "no"
+    compute = replayed(plan) if is_replay else _Combined(plan, planned).compute
     result = Result(plan.recipe.dtype, plan.uniform_rank)
-    return lora_draft(
-        plan.parents, recorded(plan), list(maker.planned), maker.compute, result, plan.whole, plan.notes
-    )
+    return lora_draft(plan.parents, recorded(plan), list(planned), compute, result, plan.whole, plan.notes)
 
 
 def recorded(plan: CombinePlan) -> Json:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Number: TypeAlias = float | int | bool | str
 Work = Literal["factors", "dense"]
+Replays = Literal["no", "by site", "in order"]
+"""Whether another program's arithmetic is reproduced: weights of 0 count and the result is final as it comes. `in order`:
+also its random numbers, site after site in the model's order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,16 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True)
+class Replay:
+    """What a reproduced program's bits depend on besides numbers: whether its layer keeps the weight transposed, the
+    `kernel` of a convolution, and its one generator."""
+
+    is_transposed: bool = False
+    kernel: tuple[int, ...] = ()
+    generator: Generator | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Given:
     """What a combination gets of one site: the updates of the adapters that have one there, each with its trained
     scale, in the recipe's order; their weights; the parameters' values; `rank`, the rank the result is to have, for a
@@ -74,6 +87,7 @@ class Given:
     places: Sequence[int] = ()
     all_weights: Sequence[float] = ()
     where: str = ""
+    replay: Replay | None = None
 
     def number(self, name: str) -> float:
         return float(self.values[name])
@@ -94,7 +108,7 @@ class Combination:
     """`name` as recipes spell it; `source`: paper and code whose arithmetic it is; `parameters` by name; `work`: whether
     it stays in factors or forms one site's updates densely; `inputs`: how many adapters it takes, at least and at
     most; `rank`: the rank of its result from the ranks of its inputs, where no rank is asked for; `weighs`: whether
-    weights other than 0 and 1 mean something to it; `differs`: where PEFT or mergekit do otherwise under this name.
+    weights other than 0 and 1 mean something to it; `replays`: whether it is another program's to the bit; `differs`: where PEFT or mergekit do otherwise under this name.
     """
 
     name: str
@@ -106,6 +120,7 @@ class Combination:
     inputs: tuple[int, int] = (1, 64)
     rank: Callable[[Sequence[int]], int] = sum
     weighs: bool = True
+    replays: Replays = "no"
     differs: str = ""
 
     def checked(self, values: Mapping[str, object]) -> dict[str, Number]:

@@ -12,6 +12,8 @@ from adaptry.adapter.patterns import first_match
 from adaptry.combining import COMBINATIONS
 from adaptry.combining.agreeing import check_one_base, check_sequence
 from adaptry.combining.method import Combination, Number
+from adaptry.combining.peft_order import order_note
+from adaptry.combining.peft_replay import check_replay, check_site, configured_rank
 from adaptry.combining.recipe import CombineRecipe, Override
 from adaptry.deriving.draft import Parent
 from adaptry.deriving.sites import Site
@@ -113,7 +115,10 @@ def plan(recipe: CombineRecipe, parents: Sequence[Parent]) -> CombinePlan:
         notes = check_sequence(parents, [entry.weight for entry in recipe.inputs])
     else:
         notes = check_one_base(parents, recipe.other_base)
-    combination_named(recipe.method).checked(recipe.parameters)
+    combination = combination_named(recipe.method)
+    combination.checked(recipe.parameters)
+    if combination.replays != "no":
+        check_replay(recipe, parents, combination)
     updates = [updates_of(parent) for parent in parents]
     holders = _holders(updates)
     patterns = {override.match: override for override in recipe.modules}
@@ -124,6 +129,8 @@ def plan(recipe: CombineRecipe, parents: Sequence[Parent]) -> CombinePlan:
         if override is not None:
             used.add(override.match)
         sites.append(_planned(recipe, override, site, places, updates))
+    if combination.replays == "in order":
+        notes.append(order_note([each.site.path for each in sites], str(sites[0].values["order"])))
     if unused := [pattern for pattern in patterns if pattern not in used]:
         raise Refused(
             f"the pattern {unused[0]!r} of the recipe's modules matches none of the {len(sites)} modules "
@@ -172,6 +179,8 @@ def _planned(
     updates: Sequence[Updates],
 ) -> PlannedSite:
     combination = combination_named(override.method if override and override.method else recipe.method)
+    if override and combination.replays != "no":
+        raise Invalid(f"{combination.name} reproduces PEFT for a whole adapter, and is none for some modules")
     parameters = dict(recipe.parameters) if not (override and override.method) else {}
     parameters |= override.parameters if override else {}
     fewest, most = combination.inputs
@@ -184,15 +193,19 @@ def _planned(
             f"{combination.name} takes no weights: the updates themselves decide how much each counts; leave them out"
         )
     weights = [all_weights[place] for place in places]
-    counting = [place for place, weight in zip(places, weights, strict=True) if weight]
+    is_replay = combination.replays != "no"
+    counting = [place for place, weight in zip(places, weights, strict=True) if weight or is_replay]
     ranks = tuple(updates[place].rank(site) for place in counting or places)
     rank = (override.rank if override else None) or recipe.rank
-    if rank is None and recipe.energy is None and (combination.work == "dense" or combination.rank is max):
+    if is_replay:
+        rank = rank or combination.rank([configured_rank(each.parent.adapter) for each in updates])
+        check_site(site, combination, rank)
+    elif rank is None and recipe.energy is None and (combination.work == "dense" or combination.rank is max):
         rank = max(ranks)
     return PlannedSite(
         site,
         tuple(counting),
-        tuple(weight for weight in weights if weight),
+        tuple(all_weights[place] for place in counting),
         combination,
         combination.checked(parameters),
         rank,

@@ -129,7 +129,7 @@ def _config(
     shapes: Mapping[str, tuple[int, ...]],
 ) -> Json:
     """`adapter_config.json`: what PEFT 0.21 reads of a plain LoRA, and nothing that would mean something else."""
-    first = parents[0].adapter.config.fields
+    first = parents[0].adapter.config.fields if parents else {}
     ranks = {site: shapes[tensor_names(site, spelled[site])[0]][0] // site.experts for site in sites}
     rank = max(ranks.values())
     pattern = {site.key: own for site, own in ranks.items() if own != rank}

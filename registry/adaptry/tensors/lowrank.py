@@ -12,7 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from adaptry.tensors.krylov import leading
 from adaptry.tensors.orthonormal import basis_of
+
+NEGLIGIBLE = 1e-6
+"""A singular value below this share of the largest is what rounding to float32 leaves of 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +48,24 @@ class Factors:
 
 @dataclass(frozen=True, slots=True)
 class Decomposition:
-    """Δ = left · diag(values) · right: [..., out, k], [..., k] falling, [..., k, in]; float64."""
+    """Δ = left · diag(values) · right: [..., out, k], [..., k] falling, [..., k, in]; float64.
+
+    Where only the leading triplets were computed, `beyond` is the energy of the others.
+    """
 
     left: Tensor
     values: Tensor
     right: Tensor
+    beyond: float = 0.0
 
     @property
     def energy(self) -> float:
         """‖Δ‖² (Frobenius), over the whole batch."""
-        return float(self.values.square().sum())
+        return float(self.values.square().sum()) + self.beyond
 
     def lost(self, rank: int) -> float:
         """‖Δ − Δ_rank‖²: what no update of this rank can keep (Eckart and Young)."""
-        return float(self.values[..., rank:].square().sum())
+        return float(self.values[..., rank:].square().sum()) + self.beyond
 
     def truncated(self, rank: int) -> Factors:
         """The nearest update of `rank`, its weight shared evenly by the two factors; float32.
@@ -117,11 +125,7 @@ def gram(updates: Sequence[Factors]) -> Tensor:
     product = (up.mT @ up) * (down @ down.mT)
     ranks = [update.rank for update in updates]
     member = torch.repeat_interleave(torch.diag(scales), torch.tensor(ranks), dim=0)  # [R, T]
-    return (
-        member.mT @ product.flatten(0, -3).sum(0) @ member
-        if product.dim() > 2
-        else member.mT @ product @ member
-    )
+    return member.mT @ product.reshape(-1, *product.shape[-2:]).sum(0) @ member
 
 
 def bases(update: Factors) -> tuple[Tensor, Tensor, Tensor]:
@@ -141,16 +145,45 @@ def decomposed(update: Factors, rank: int | None = None) -> Decomposition:
     return Decomposition(left.times(inside[..., :rank]), values, right.times(outside[..., :rank, :].mT).mT)
 
 
-def decomposed_dense(delta: Tensor) -> Decomposition:
-    """As `decomposed`, of a dense Δ [..., out, in]; O(out·in·min)."""
-    left, values, right = torch.linalg.svd(delta.double(), full_matrices=False)
-    return Decomposition(left, values, right)
+def decomposed_dense(delta: Tensor, rank: int | None = None) -> Decomposition:
+    """As `decomposed`, of a dense Δ [..., out, in].
+
+    With a `rank` that is small beside the sides only so many triplets are computed, by iteration: what they keep is
+    within `krylov.TOLERANCE` of the most that can be kept. Otherwise O(out·in·min(out, in)).
+    """
+    matrices = delta.reshape(-1, *delta.shape[-2:])
+    found = [_triplets(matrix.double(), rank) for matrix in matrices]
+    left, values, right = (torch.stack(part) for part in zip(*found, strict=True))
+    beyond = 0.0
+    if rank is not None and rank < min(delta.shape[-2:]):
+        energy = float(torch.linalg.vector_norm(delta, dtype=torch.float64)) ** 2
+        beyond = max(0.0, energy - float(values.square().sum()))
+    lead = delta.shape[:-2]
+    return Decomposition(
+        left.reshape(*lead, *left.shape[1:]),
+        values.reshape(*lead, -1),
+        right.reshape(*lead, *right.shape[1:]),
+        beyond,
+    )
+
+
+def _triplets(matrix: Tensor, rank: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    found = None if rank is None else leading(matrix, rank)
+    if found is not None:
+        return found
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    return left[:, :rank], values[:rank], right[:rank]
+
+
+def numerical_rank(values: Tensor, share: float = NEGLIGIBLE) -> int:
+    """How many falling singular values [..., k] exceed this share of the largest; of a batch, the most; at least 1."""
+    return max(1, int((values > share * values[..., :1]).sum(-1).max()))
 
 
 def rank_for(values: Tensor, energy: float) -> int:
     """The smallest rank that keeps this share of Σσ² (of every member of a batch); at least 1."""
     squares = values.square()
     total = squares.sum(-1, keepdim=True)
-    kept = torch.cumsum(squares, -1) / torch.where(total > 0, total, torch.ones_like(total))
+    kept = torch.where(total > 0, torch.cumsum(squares, -1) / total, 1.0)  # of nothing, nothing is lost
     enough = (kept < energy - 1e-12).sum(-1) + 1
     return max(1, min(int(enough.max()), values.shape[-1]))

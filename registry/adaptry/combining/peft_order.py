@@ -1,0 +1,68 @@
+"""The order in which a model registers its modules, where only their paths are known.
+
+PEFT walks `named_modules()`, so its random numbers depend on that order, and an adapter does not tell it. Numbers count
+as numbers; names stand as in Llama, GPT-2, BERT, ViT and their kin; what is not named here comes last, by alphabet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+_NAMES = (
+    *(
+        "embeddings",
+        "embed_tokens",
+        "word_embeddings",
+        "wte",
+        "position_embeddings",
+        "wpe",
+        "patch_embeddings",
+    ),
+    *("encoder", "decoder", "transformer", "model", "layers", "layer", "h", "block"),
+    *(
+        "self_attn",
+        "attention",
+        "attn",
+        "self",
+        "self_attention",
+        "crossattention",
+        "encoder_attn",
+        "cross_attn",
+    ),
+    *("c_attn", "q_attn", "query_key_value", "qkv", "qkv_proj", "Wqkv"),
+    *("q", "q_proj", "query", "q_lin", "to_q", "k", "k_proj", "key", "k_lin", "to_k"),
+    *("v", "v_proj", "value", "v_lin", "to_v", "o", "o_proj", "out_proj", "out_lin", "to_out"),
+    *("mlp", "ffn", "feed_forward", "intermediate", "output"),
+    *("gate_proj", "gate_up_proj", "up_proj", "c_fc", "fc_in", "fc1", "lin1", "dense_h_to_4h", "w1"),
+    *("down_proj", "fc_out", "c_proj", "fc2", "lin2", "dense_4h_to_h", "w2", "w3", "dense"),
+    *("pooler", "lm_head", "score", "classifier"),
+)
+_PLACES = {name: place for place, name in enumerate(_NAMES)}
+_QUERIES = frozenset({"q", "q_proj", "query", "q_lin", "to_q"})
+_VALUE = max(_PLACES[name] for name in ("v", "v_proj", "value", "v_lin", "to_v"))
+
+
+def in_model_order(paths: Iterable[str], attention: str = "qkv") -> list[str]:
+    """`paths` as `named_modules()` would have them. `attention`: `kvq` where the query is registered after the value."""
+    return sorted(paths, key=lambda path: [_place(part, attention) for part in path.split(".")])
+
+
+def order_note(paths: Iterable[str], attention: str) -> str:
+    """What to tell of an order that is taken on trust."""
+    ordered = in_model_order(paths, attention)
+    strange = sorted({part for path in ordered for part in path.split(".") if not _is_known(part)})
+    told = f"random numbers are drawn in the order in which the model is taken to register its modules: {ordered[0]} first, "
+    told += f"{ordered[-1]} last"
+    return f"{told}; by alphabet where names tell nothing ({', '.join(strange[:5])})" if strange else told
+
+
+def _is_known(part: str) -> bool:
+    return part.isdigit() or part in _PLACES
+
+
+def _place(part: str, attention: str) -> tuple[int, float, str]:
+    if part.isdigit():
+        return 0, int(part), ""
+    if attention == "kvq" and part in _QUERIES:
+        return 1, _VALUE + 0.5, part
+    return (1, _PLACES[part], part) if part in _PLACES else (2, 0, part)

@@ -1,0 +1,72 @@
+"""The leading singular triplets of a dense matrix by block Krylov iteration, with a bound that decides when to stop.
+
+Block Golub–Kahan with full reorthogonalisation, in float64 (Musco and Musco, arXiv 1504.05477): each step multiplies a
+few columns by the matrix and its transpose, where a full decomposition costs out·in·min(out, in). The start is drawn
+with a fixed seed, so the same matrix gives the same result.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+Triplets = tuple[Tensor, Tensor, Tensor]
+
+TOLERANCE = 1e-7
+"""Of the energy that the best approximation keeps: what may be missed."""
+_SPARE = 8  # columns beyond the rank: the last wanted values converge as if they were further from the rest
+_SEED = 0
+
+
+def leading(matrix: Tensor, rank: int) -> Triplets | None:
+    """left [out, k], values [k] falling, right [k, in] of a float64 `matrix` [out, in], k = `rank`.
+
+    None where it would not pay or did not converge: the caller decomposes the whole.
+    """
+    height, width = matrix.shape
+    columns = rank + _SPARE
+    most = min(height, width) // 3
+    if columns * 2 > most:
+        return None
+    total = float(torch.linalg.vector_norm(matrix)) ** 2
+    generator = torch.Generator().manual_seed(_SEED)
+    start = torch.randn(width, columns, dtype=matrix.dtype, generator=generator)
+    basis, _ = _orthonormal(matrix @ start, None)
+    block, seen = basis, matrix.new_empty(width, 0)
+    while True:
+        image = matrix.mT @ block
+        seen = torch.cat([seen, image], dim=1)  # matrixᵀ · basis
+        values, vectors = torch.linalg.eigh(seen.mT @ seen)
+        values, vectors = values.flip(0), vectors.flip(1)
+        block, beyond = _orthonormal(matrix @ image, basis)
+        residuals = (beyond @ vectors[-columns:, :rank]).norm(dim=0)
+        if _missed(values, residuals, rank, total) <= TOLERANCE * float(values[:rank].sum()):
+            break
+        if basis.shape[1] + columns > most:
+            return None
+        basis = torch.cat([basis, block], dim=1)
+    right, singular, inside = torch.linalg.svd(seen, full_matrices=False)
+    return basis @ inside[:rank].mT, singular[:rank], right[:, :rank].mT
+
+
+def _orthonormal(columns: Tensor, basis: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Columns made orthonormal, and orthogonal to the basis, with the triangle that leads back to what was beyond it.
+
+    Twice is enough, also where nothing but rounding errors was left after the first time.
+    """
+    triangle = None
+    for _ in range(2):
+        if basis is not None:
+            columns = columns - basis @ (basis.mT @ columns)
+        columns, upper = torch.linalg.qr(columns)
+        triangle = upper if triangle is None else upper @ triangle
+    assert triangle is not None
+    return columns, triangle
+
+
+def _missed(values: Tensor, residuals: Tensor, rank: int, total: float) -> float:
+    """How much the first `rank` Ritz values (squared singular values) may fall short: by Kato and Temple the square of
+    the residual over the gap to the unwanted ones, or the residual; never more than the energy that is left."""
+    gaps = (values[:rank] - values[rank]).clamp(min=torch.finfo(values.dtype).tiny)
+    short = torch.minimum(residuals, residuals.square() / gaps)
+    return min(float(short.sum()), total - float(values[:rank].sum()))

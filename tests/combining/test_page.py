@@ -1,0 +1,24 @@
+"""The page of all ways to combine is that of the table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adaptry.combining import COMBINATIONS
+from adaptry.combining.page import page
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_page_is_that_of_the_table() -> None:
+    assert (ROOT / "docs" / "combining.md").read_text() == page(), (
+        "run: python -m adaptry.combining > docs/combining.md"
+    )
+
+
+def test_every_way_says_where_it_comes_from_and_what_it_takes() -> None:
+    for name, combination in COMBINATIONS.items():
+        assert combination.name == name
+        assert combination.source and combination.title
+        for parameter in combination.parameters.values():
+            assert parameter.about and parameter.checked(name, parameter.default) == parameter.default

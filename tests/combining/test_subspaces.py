@@ -1,0 +1,241 @@
+"""Ways of combining in common axes: in factors they come to what the papers' formulas say of dense updates in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adaptry import open_dir
+from adaptry.combining.combine import draft
+from adaptry.combining.planning import plan
+from adaptry.combining.recipe import CombineRecipe
+from adaptry.deriving.draft import Parent
+from adaptry.deriving.updates import updates_of
+from adaptry.deriving.writing import write
+from adaptry.merging.recipe import Input
+from adaptry.tensors.lowrank import Factors
+
+from . import mergekit_library as mergekit
+from .updates import combine, dense, drawn, factors, near, several, update
+
+EXPERTS = pytest.mark.parametrize("batch", [(), (3,)], ids=["matrix", "experts"])
+ALIGNED = pytest.mark.parametrize("name", ["knots", "core_space"])
+EVERY: list[tuple[str, dict[str, Any]]] = [
+    ("knots", {"merge": "ties"}),
+    ("knots", {"merge": "linear"}),
+    ("core_space", {"merge": "ties"}),
+    ("core_space", {"merge": "linear", "isotropic": True}),
+    ("tsv", {}),
+    ("iso_c", {}),
+]
+NAMES = [" ".join([name, *map(str, values.values())]) for name, values in EVERY]
+EACH = pytest.mark.parametrize(("name", "values"), EVERY, ids=NAMES)
+WEIGHTS = [1.0, 0.5, -2.0]
+
+
+def ties(updates: Sequence[torch.Tensor], density: float) -> torch.Tensor:
+    """Trimmed, a sign elected by the sum, the mean of those that have it."""
+    trimmed = []
+    for each in updates:
+        least = each.abs().flatten().sort(descending=True).values[int(density * each.numel()) - 1]
+        trimmed.append(torch.where(each.abs() >= least, each, 0))
+    stack = torch.stack(trimmed)
+    agree = (stack.sign() == stack.sum(0).sign()) & (stack != 0)
+    return (stack * agree).sum(0) / agree.sum(0).clamp(min=1)
+
+
+def triplets(matrix: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    return left[..., :rank], values[..., :rank], right[..., :rank, :]
+
+
+@EXPERTS
+@pytest.mark.parametrize("density", [0.3, 0.6])
+def test_knots_trims_and_elects_along_the_axes_of_all_updates_side_by_side(
+    density: float, batch: tuple[int, ...]
+) -> None:
+    updates = several(3, batch)
+    thick = [weight * dense(each) for weight, each in zip(WEIGHTS, updates, strict=True)]
+    left, values, right = triplets(torch.cat([dense(each) for each in updates], dim=-1), 6)
+    blocks = (values.unsqueeze(-1) * right).split(thick[0].shape[-1], dim=-1)
+    merged = ties([weight * block for weight, block in zip(WEIGHTS, blocks, strict=True)], density)
+    near(combine("knots", updates, WEIGHTS, merge="ties", density=density), left @ merged)
+
+
+@EXPERTS
+@pytest.mark.parametrize("density", [0.3, 0.6])
+def test_core_space_trims_and_elects_in_the_bases_of_the_stacked_factors(
+    density: float, batch: tuple[int, ...]
+) -> None:
+    updates = several(3, batch)
+    found = [triplets(dense(each), each.rank) for each in updates]
+    ups = torch.cat([left * values.sqrt().unsqueeze(-2) for left, values, _ in found], dim=-1)
+    downs = torch.cat([values.sqrt().unsqueeze(-1) * right for _, values, right in found], dim=-2)
+    left, right = triplets(ups, 6)[0], triplets(downs, 6)[2]
+    cores = [weight * left.mT @ dense(each) @ right.mT for weight, each in zip(WEIGHTS, updates, strict=True)]
+    expected = left @ ties(cores, density) @ right
+    near(combine("core_space", updates, WEIGHTS, merge="ties", density=density), expected)
+
+
+@EXPERTS
+def test_tsv_makes_the_singular_vectors_of_all_updates_orthogonal(batch: tuple[int, ...]) -> None:
+    updates = several(3, batch)
+    found = [triplets(dense(each), each.rank) for each in updates]
+    values = torch.cat([weight * each[1] for weight, each in zip(WEIGHTS, found, strict=True)], dim=-1)
+    left, _, left_turn = torch.linalg.svd(torch.cat([each[0] for each in found], dim=-1), full_matrices=False)
+    right, _, right_turn = torch.linalg.svd(
+        torch.cat([each[2].mT for each in found], dim=-1), full_matrices=False
+    )
+    expected = (left @ left_turn) * values.unsqueeze(-2) @ (right @ right_turn).mT
+    near(combine("tsv", updates, WEIGHTS), expected)
+
+
+def test_tsv_takes_so_many_triplets_of_each_update() -> None:
+    updates = several(3)
+    first = [triplets(dense(each), 1) for each in updates]
+    rank_one = [
+        Factors(left.float(), (values.unsqueeze(-1) * right).float()) for left, values, right in first
+    ]
+    near(combine("tsv", updates, triplets=1), combine("tsv", rank_one))
+    assert factors("tsv", updates, triplets=1).rank == 3
+
+
+def test_tsv_shares_the_room_there_is_between_the_updates() -> None:
+    updates = [update(seed, 6) for seed in range(3)]
+    assert factors("tsv", updates).rank == 9  # of 9 columns each of three updates has 3
+
+
+@EXPERTS
+@pytest.mark.parametrize("rank", [None, 4])
+def test_iso_c_makes_the_singular_values_of_the_sum_equal(rank: int | None, batch: tuple[int, ...]) -> None:
+    updates = several(3, batch)
+    total = sum(weight * dense(each) for weight, each in zip(WEIGHTS, updates, strict=True))
+    assert isinstance(total, torch.Tensor)
+    left, values, right = triplets(total, rank or 6)
+    expected = values.mean(-1, keepdim=True).unsqueeze(-1) * (left @ right)
+    near(combine("iso_c", updates, WEIGHTS, rank=rank), expected)
+
+
+def test_iso_c_leaves_out_what_lies_below_its_floor() -> None:
+    left, right = torch.eye(12)[:, :3], torch.eye(9)[:3]
+    made = combine("iso_c", [Factors(left * torch.tensor([4.0, 2.0, 0.1]), right)], floor=0.1)
+    near(made, (left[:, :2] @ right[:2] * 3.0).double())
+
+
+def test_the_core_can_have_a_flat_spectrum_too() -> None:
+    updates = several(3)
+    near(combine("core_space", updates, merge="linear", isotropic=True), combine("iso_c", updates))
+    made = torch.linalg.svdvals(combine("core_space", updates, merge="ties", isotropic=True))
+    assert float(made[5]) == pytest.approx(float(made[0]), rel=1e-5)
+
+
+@ALIGNED
+@given(updates=drawn, weights=st.lists(st.sampled_from([-1.5, 0.5, 1.0]), min_size=4, max_size=4))
+@settings(max_examples=30, deadline=None)
+def test_nothing_is_lost_on_the_way_to_the_axes_and_back(
+    name: str, updates: list[Factors], weights: list[float]
+) -> None:
+    weights = weights[: len(updates)]
+    total = combine("linear", updates, weights)
+    near(combine(name, updates, weights, merge="linear"), total, 1e-5)
+    near(combine(name, updates, weights, merge="dare_linear", density=1.0), total, 1e-5)
+
+
+@EACH
+@given(updates=drawn, places=st.permutations(range(4)))
+@settings(max_examples=20, deadline=None)
+def test_the_order_of_the_parents_means_nothing(
+    name: str, values: dict[str, Any], updates: list[Factors], places: list[int]
+) -> None:
+    order = [place for place in places if place < len(updates)]
+    turned = combine(name, [updates[place] for place in order], **values)
+    near(turned, combine(name, updates, **values), 1e-4)
+
+
+@EACH
+def test_how_an_update_is_split_into_factors_means_nothing(name: str, values: dict[str, Any]) -> None:
+    updates = several(3)
+    mix = torch.tensor([[2.0, 1.0], [0.0, 0.125]])
+    other = Factors(updates[1].up @ mix * 4, torch.linalg.inv(mix) @ updates[1].down, updates[1].scale / 4)
+    made = combine(name, [updates[0], other, updates[2]], **values)
+    near(made, combine(name, updates, **values), 1e-5)
+
+
+@EACH
+@pytest.mark.parametrize("factor", [1e-5, 8.0, -1.0])
+def test_scaled_updates_make_a_scaled_result(name: str, values: dict[str, Any], factor: float) -> None:
+    updates = several(3)
+    made = combine(name, [each.times(factor) for each in updates], **values)
+    near(made / factor, combine(name, updates, **values), 1e-5)
+
+
+@EACH
+def test_an_update_that_is_not_there_leaves_the_others(name: str, values: dict[str, Any]) -> None:
+    updates = several(3)
+    expected = combine(name, updates[:2], **values)
+    near(combine(name, updates, [1.0, 1.0, 0.0], **values), expected)
+    near(combine(name, [*updates[:2], None], **values), expected)
+
+
+@EACH
+def test_the_rank_is_at_most_that_of_all_updates_together(name: str, values: dict[str, Any]) -> None:
+    updates = several(3)
+    made = factors(name, updates, **values)
+    assert made.rank <= 6
+    assert made.up.shape[-1] == made.down.shape[-2]
+
+
+@EACH
+def test_untrained_factors_turn_nothing(name: str, values: dict[str, Any]) -> None:
+    one, zero = update(0, 3), Factors(torch.zeros(12, 2), update(1, 2).down)
+    near(combine(name, [one, zero], **values), combine(name, [one], **values))
+    assert not combine(name, [zero, zero], **values).any()
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.3])
+@pytest.mark.parametrize(
+    ("name", "values"), [EVERY[0], EVERY[2], EVERY[4]], ids=["knots", "core_space", "tsv"]
+)
+def test_an_update_combined_with_itself_is_the_update(
+    name: str, values: dict[str, Any], scale: float
+) -> None:
+    one = update(0, 3, scale)
+    inner = {"density": 1.0} if "merge" in values else {}
+    near(combine(name, [one, one], **values, **inner), dense(one), 1e-5)
+
+
+def test_dropped_elements_are_0_along_the_axes_and_the_others_make_up_for_them() -> None:
+    one = update(0, 3)
+    left = triplets(dense(one), 3)[0]
+    made, whole = left.mT @ combine("knots", [one], merge="dare_linear", density=0.5), left.mT @ dense(one)
+    kept = made.abs() > 1e-5
+    assert 0 < int(kept.sum()) < kept.numel()
+    near(made[kept], 2 * whole[kept], 1e-5)
+
+
+@ALIGNED
+def test_chance_is_the_seeds_alone(name: str) -> None:
+    updates = several(3)
+    once, again = (combine(name, updates, merge="dare_ties", density=0.5) for _ in range(2))
+    assert torch.equal(once, again)
+
+
+@EACH
+def test_adapters_are_combined_module_by_module(name: str, values: dict[str, Any], tmp_path: Path) -> None:
+    folders = mergekit.adapters(tmp_path)
+    parents = [Parent(open_dir(folder), label) for label, folder in folders.items()]
+    inputs = tuple(Input(source=label, weight=0.5) for label in folders)
+    recipe = CombineRecipe(method=name, parameters=values, inputs=inputs)
+    write(draft(plan(recipe, parents)), tmp_path / "made")
+    made = updates_of(Parent(open_dir(tmp_path / "made"), "made"))
+    held = [updates_of(parent) for parent in parents]
+    assert [site.path for site in made.modules] == list(mergekit.TARGETS)
+    for site in made.modules:
+        given_there = [each.factors(site) if site in each.modules else None for each in held]
+        near(dense(made.factors(site)), combine(name, given_there, [0.5] * 3, **values))

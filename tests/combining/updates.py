@@ -1,0 +1,96 @@
+"""Updates to combine, drawn or dense, and a way of combining driven as a plan drives it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from hypothesis import strategies as st
+
+from adaptry.combining import COMBINATIONS
+from adaptry.combining.method import Given
+from adaptry.tensors.lowrank import Factors
+
+OUT, WIDTH = 12, 9
+
+
+def update(
+    seed: int,
+    rank: int,
+    scale: float = 1.0,
+    batch: tuple[int, ...] = (),
+    shape: tuple[int, int] = (OUT, WIDTH),
+) -> Factors:
+    generator = torch.Generator().manual_seed(seed)
+    up = torch.randn(*batch, shape[0], rank, generator=generator)
+    return Factors(up, torch.randn(*batch, rank, shape[1], generator=generator), scale)
+
+
+def several(count: int, batch: tuple[int, ...] = (), seed: int = 0) -> list[Factors]:
+    """Of ranks 1, 2, 3, 1, … and scales of their own."""
+    return [update(seed + place, 1 + place % 3, 0.5 + place / 4, batch) for place in range(count)]
+
+
+def dense(factors: Factors) -> torch.Tensor:
+    """[..., out, in] float64."""
+    return factors.double().dense()
+
+
+def combine(
+    name: str,
+    updates: Sequence[Factors | None],
+    weights: Sequence[float] | None = None,
+    rank: int | None = None,
+    **values: Any,
+) -> torch.Tensor:
+    """What the way called `name` makes, dense in float64; None is an adapter without an update here."""
+    made = factors(name, updates, weights, rank, **values)
+    assert made.up.dtype == made.down.dtype == torch.float32
+    return dense(made)
+
+
+def factors(
+    name: str,
+    updates: Sequence[Factors | None],
+    weights: Sequence[float] | None = None,
+    rank: int | None = None,
+    **values: Any,
+) -> Factors:
+    """(`Any`: a parameter's value.)"""
+    combination = COMBINATIONS[name]
+    weights = weights or [1.0] * len(updates)
+    places = [place for place, each in enumerate(updates) if each is not None and weights[place]]
+    made = combination.combine(
+        Given(
+            [each for place, each in enumerate(updates) if each is not None and place in places],
+            [weights[place] for place in places],
+            combination.checked(values),
+            lambda place: torch.Generator().manual_seed(places[place]),
+            rank,
+            len(updates),
+            places,
+            weights,
+            "layer.0",
+        )
+    )
+    assert isinstance(made, Factors)
+    return made
+
+
+def near(made: torch.Tensor, expected: torch.Tensor, relative: float = 2e-6) -> None:
+    """Equal, up to a few roundings to float32 of the largest element."""
+    torch.testing.assert_close(made, expected, rtol=0, atol=relative * max(1.0, float(expected.abs().max())))
+
+
+drawn = st.lists(
+    st.builds(
+        update,
+        seed=st.integers(0, 10_000),
+        rank=st.integers(1, 4),
+        scale=st.sampled_from([-1.0, 0.25, 1.0, 3.0]),
+    ),
+    min_size=2,
+    max_size=4,
+)
+"""Two to four updates of one site."""
