@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import click
 
 from adaptry.errors import Invalid
 from adaptry.refs import AdapterName, ByDigest, Ref, parse_alias
-from adaptry_cli.arguments import made, means_folder, parse_metrics, require
+from adaptry_cli.arguments import Source, made, means_folder, parse_metrics, require
 from adaptry_cli.connection import Connected, connect_to
 from adaptry_cli.out import number, progress, say, say_json, tell
 
@@ -88,15 +88,22 @@ def to_place(target: Target, output: str | None) -> Target:
 
 
 def parent_named(connected: Connected, text: str, told: Progress) -> Parent:
+    """As `parent_of`, from a word; a folder keeps the label that was typed."""
+    if means_folder(text):
+        return replace(parent_of(connected, Path(text), told), label=text)
+    return parent_of(connected, Ref.parse(text), told)
+
+
+def parent_of(connected: Connected, source: Source, told: Progress) -> Parent:
     """An input by ref or folder, its weights at hand. Raises `NotFound`, `Invalid…`."""
     from adaptry.adapter.view import open_dir
     from adaptry.deriving.draft import Parent
     from adaptry.transfer import open_revision
 
-    if means_folder(text):
-        return Parent(open_dir(text), text)
+    if isinstance(source, Path):
+        return Parent(open_dir(source), str(source))
     registry = connected()
-    version = registry.version(Ref.parse(text))
+    version = registry.version(source)
     adapter = open_revision(registry, Ref(version.name, ByDigest(version.digest.hex)), progress=told)
     is_known = version.base_id is not None and version.base_status == "verified"
     base = registry.base_record(version.base_id) if is_known and version.base_id else None
@@ -152,7 +159,7 @@ def json_of(draft: Draft, there: Landed) -> dict[str, Any]:
 
 
 def _tell_exactness(outcome: Outcome) -> None:
-    if outcome.kept is None:
+    if outcome.kept is None or outcome.error == 0.0:
         tell("exact: nothing was approximated")
         return
     tell(f"kept energy {number(outcome.kept)}, relative error {number(outcome.error)}")

@@ -1,0 +1,204 @@
+"""`adaptry convert` and `resize`: an adapter of any method as a plain LoRA, and a LoRA at another rank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from adaptry.errors import Invalid
+from adaptry_cli.arguments import FOLDER, made, means_folder, require
+from adaptry_cli.connection import Connected
+from adaptry_cli.making import Target, json_of, landed, making_options, parent_named, say_landed
+from adaptry_cli.out import json_option, number, progress, say_json, tell
+from adaptry_cli.tables import say_table
+
+if TYPE_CHECKING:
+    from adaptry.converting.asked import Asked
+    from adaptry.converting.curve import Point
+    from adaptry.converting.ground import Ground
+    from adaptry.deriving.draft import Draft, Parent
+    from adaptry.progress import Progress
+
+_PLACE = "say where the result goes: -o NAME, or -o ./DIR for a folder"
+_report = click.option(
+    "--report", type=FOLDER, metavar="FILE", help="Write the figures of every module there, as JSON."
+)
+
+
+@click.command()
+@click.argument("source", metavar="REF|DIR")
+@click.option("--base", metavar="NAME|DIR|ID", help="The base it is for; else the one the registry knows.")
+@click.option("--rank", type=click.IntRange(1), help="Bring every update to this rank at most.")
+@click.option(
+    "--energy", type=float, metavar="SHARE", help="The smallest ranks that keep this share, as in 0.99."
+)
+@click.option("--uniform", is_flag=True, help="The same rank for every module, for engines that want one.")
+@click.option("--dtype", metavar="DTYPE", help="float32 (the default), float16 or bfloat16.")
+@click.option("--drop-bias", is_flag=True, help="Leave out the biases that the adapter changes.")
+@click.option("--whole-weights", type=click.Choice(["none"]), help="none: leave saved modules out.")
+@click.option("--other-base", is_flag=True, help="Also on another base than the adapter is known to be for.")
+@_report
+@making_options
+@json_option
+def convert(
+    target: Target,
+    connected: Connected,
+    source: str,
+    base: str | None,
+    report: Path | None,
+    as_json: bool,
+    **said: Any,
+) -> None:
+    """Make a plain LoRA of an adapter of any method.
+
+    A LoRA's variants are folded, methods that are exactly a LoRA become one exactly, and of all others the nearest LoRA
+    is computed; how near is told for every module and overall. What no LoRA can hold is refused.
+    """
+    from adaptry.converting.asked import Asked
+    from adaptry.converting.convert import convert as converted
+    from adaptry.merging.recipe import parse_dtype
+
+    require(target.place is not None, _PLACE)
+    if said["dtype"]:
+        said["dtype"] = parse_dtype(said["dtype"])
+    asked = made(Asked, **said)
+    with progress() as told:
+        parent = parent_named(connected, source, told)
+        ground = _ground(connected, base, parent, asked, told)
+    _land(converted(parent, asked, ground), target, connected, report, as_json)
+
+
+@click.command()
+@click.argument("source", metavar="REF|DIR")
+@click.option("--rank", type=click.IntRange(1), help="Bring every module to this rank at most.")
+@click.option(
+    "--energy", type=float, metavar="SHARE", help="The smallest ranks that keep this share, as in 0.99."
+)
+@click.option(
+    "--allowed",
+    metavar="RANKS",
+    help="The ranks a server takes, as in 8,16,32: the smallest that keeps --energy (else all), or the largest.",
+)
+@click.option("--uniform", is_flag=True, help="The same rank for every module; zeros fill it.")
+@click.option("--dtype", metavar="DTYPE", help="float32 (the default), float16 or bfloat16.")
+@click.option("--whole-weights", type=click.Choice(["none"]), help="none: leave saved modules out.")
+@click.option("--dry-run", is_flag=True, help="Show what each rank would keep, and make nothing.")
+@_report
+@making_options
+@json_option
+def resize(
+    target: Target,
+    connected: Connected,
+    source: str,
+    allowed: str | None,
+    dry_run: bool,
+    report: Path | None,
+    as_json: bool,
+    **said: Any,
+) -> None:
+    """Bring a LoRA to another rank.
+
+    Each module gets the nearest update of its new rank, and the energy that is kept is told. A rank that a module has
+    already leaves its update as it is. `--allowed` makes one rank of all modules.
+    """
+    from adaptry.converting.resize import Goal
+    from adaptry.converting.resize import resize as resized
+    from adaptry.merging.recipe import parse_dtype
+
+    require(dry_run or target.place is not None, _PLACE)
+    require(not (allowed and said["rank"]), "--allowed chooses the rank; leave out --rank")
+    with progress() as told:
+        parent = parent_named(connected, source, told)
+    if dry_run:
+        _say_curve(_points(parent, said["rank"], _ranks(allowed)), as_json)
+        return
+    said["dtype"] = parse_dtype(said["dtype"]) if said["dtype"] else "F32"
+    if allowed:
+        said |= {"rank": _chosen(parent, _ranks(allowed), said["energy"]), "energy": None, "uniform": True}
+    require(said["rank"] or said["energy"], "say --rank N, --energy 0.99 or --allowed 8,16; --dry-run shows")
+    _land(resized(parent, made(Goal, **said)), target, connected, report, as_json)
+
+
+def _land(draft: Draft, target: Target, connected: Connected, report: Path | None, as_json: bool) -> None:
+    there = landed(draft, target, connected)
+    if report:
+        import json
+
+        try:
+            report.write_text(json.dumps(json_of(draft, there), indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise Invalid(f"cannot write the report {report}: {error.strerror}") from error
+    say_landed(draft, there, as_json)
+
+
+def _ground(
+    connected: Connected, base: str | None, parent: Parent, asked: Asked, told: Progress
+) -> Ground | None:
+    """The base by what the call says, else as the registry knows it; its weights only where they are needed."""
+    from adaptry.bases import open_base
+    from adaptry.checkpoint import open_checkpoint
+    from adaptry.converting.convert import must_read
+    from adaptry.converting.ground import Ground
+    from adaptry.fingerprinting import fingerprint
+
+    if base is None and parent.base is None:
+        return None
+    key = base or str(parent.base.id if parent.base else "")
+    if means_folder(key):
+        checkpoint = open_checkpoint(key)
+    elif must_read(parent, asked):
+        checkpoint = open_base(connected(), key, progress=told)
+    else:
+        return Ground(connected().base_record(connected().base(key).id))
+    return Ground(fingerprint(checkpoint), checkpoint)
+
+
+def _ranks(text: str | None) -> list[int]:
+    """`8,16,32` as numbers. Raises `Invalid`."""
+    if text is None:
+        return []
+    try:
+        ranks = [int(part) for part in text.split(",")]
+    except ValueError:
+        ranks = []
+    if not ranks or min(ranks) < 1:
+        raise Invalid(f"not ranks: {text[:80]!r} (write them as in 8,16,32)")
+    return ranks
+
+
+def _chosen(parent: Parent, ranks: Sequence[int], energy: float | None) -> int:
+    """The allowed rank that is taken, told with what it keeps. Raises `Invalid`."""
+    from adaptry.converting.curve import allowed_rank, spectra
+    from adaptry.deriving.updates import updates_of
+
+    if energy is not None and not 0 < energy <= 1:
+        raise Invalid(f"--energy is a share from 0 to 1, not {energy:g}")
+    found = allowed_rank(spectra(updates_of(parent)), ranks, 1.0 if energy is None else energy)
+    tell(f"rank {found.rank} of {', '.join(map(str, sorted(set(ranks))))}: keeps {number(found.kept)}")
+    return found.rank
+
+
+def _points(parent: Parent, rank: int | None, allowed: Sequence[int]) -> list[Point]:
+    from adaptry.converting.curve import curve, point, spectra
+    from adaptry.deriving.updates import updates_of
+
+    found = spectra(updates_of(parent))
+    asked = [rank, *allowed] if rank else list(allowed)
+    points = {each.rank: each for each in (*curve(found), *(point(found, each) for each in asked))}
+    return [points[each] for each in sorted(points)]
+
+
+def _say_curve(points: Sequence[Point], as_json: bool) -> None:
+    from adaptry.converting.curve import as_json as rows
+
+    if as_json:
+        say_json({"curve": rows(points)})
+        return
+    say_table(
+        ("rank", "kept energy", "worst module keeps", "worst module"),
+        [(str(each.rank), number(each.kept), number(each.worst_kept), each.worst) for each in points],
+        right=("rank", "kept energy", "worst module keeps"),
+    )

@@ -1,0 +1,70 @@
+"""Adapters converted as the command line does it, and what PEFT makes of them before and after."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from adaptry import open_dir
+from adaptry.adapter.view import Adapter
+from adaptry.checkpoint import open_checkpoint
+from adaptry.converting.asked import Asked
+from adaptry.converting.convert import convert
+from adaptry.converting.ground import Ground
+from adaptry.deriving.draft import Draft, Parent
+from adaptry.deriving.writing import Outcome, write
+from adaptry.fingerprinting import fingerprint
+
+pytest.importorskip("torch")
+pytest.importorskip("peft")
+pytest.importorskip("transformers")
+
+if TYPE_CHECKING:
+    from ..methods.on_base import Pair
+
+Weights = Mapping[str, Any]
+"""Tensors by name."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A conversion that was written to `folder`."""
+
+    draft: Draft
+    outcome: Outcome
+    folder: Path
+
+    @property
+    def adapter(self) -> Adapter:
+        return open_dir(self.folder)
+
+
+def ground_of(base: Path) -> Ground:
+    checkpoint = open_checkpoint(base)
+    return Ground(fingerprint(checkpoint), checkpoint)
+
+
+def converted(adapter: Path, base: Path | None, target: Path, **asked: Any) -> Converted:
+    """`adapter` as a plain LoRA in `target`; without a `base`, from its own files alone."""
+    parent = Parent(open_dir(adapter), "tone")
+    draft = convert(parent, Asked(**asked), ground_of(base) if base else None)
+    return Converted(draft, write(draft, target), target)
+
+
+def in_place(pair: Pair, target: Path, **asked: Any) -> Converted:
+    """The pair's adapter converted, and the pair turned to the result."""
+    made = converted(pair.adapter, pair.base, target, **asked)
+    pair.adapter = target
+    return made
+
+
+def distance(found: Weights, wanted: Weights, names: Iterable[str]) -> float:
+    """‖found − wanted‖ over all these tensors, in float64."""
+    return math.sqrt(
+        sum(float((found[name].double() - wanted[name].double()).square().sum()) for name in names)
+    )

@@ -1,0 +1,103 @@
+"""Methods that are exactly a LoRA: their factors, and the LoRA that PEFT loads in their place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("peft")
+pytest.importorskip("transformers")
+
+from adaptry import open_dir  # noqa: E402  (needs torch and PEFT, here and below)
+from adaptry.converting.changed import changed_weights  # noqa: E402
+from adaptry.converting.updating import updating  # noqa: E402
+from adaptry.deriving.draft import Parent  # noqa: E402
+from adaptry.methods import METHODS  # noqa: E402
+
+from ..methods.additive import CASES, pair_of  # noqa: E402
+from .converted import distance, ground_of, in_place  # noqa: E402
+
+EXACT = [
+    "adalora", "adalora pruned", "adalora of kernels", "adalora of conv1d",
+    "vera", "vera from a seed", "vera of conv1d", "pvera", "pvera from a seed of conv1d",
+    "vblora", "vblora of choices", "vblora of conv1d",
+    "loha", "loha of kernels", "loha of effective kernels",
+    "lokr", "lokr of factors", "lokr of whole matrices", "lokr of kernels", "lokr of effective kernels",
+    "lokr of whole kernels",
+    "miss", "miss with a rest", "miss mini", "delora", "gralora", "gralora hybrid", "gralora hybrid of conv1d",
+    "tinylora", "tinylora in groups", "tinylora in one group of conv1d", "tinylora of an embedding",
+    "unilora", "unilora of conv1d",
+]  # fmt: skip
+CLOSE = 1e-6
+
+pytestmark = pytest.mark.filterwarnings("ignore:The following rank_pattern keys:RuntimeWarning")
+
+
+def test_every_exact_method_has_factors() -> None:
+    exact = {name for name, method in METHODS.items() if method.lora == "exact"}
+    assert exact == {name for name, method in METHODS.items() if method.factors is not None}
+    assert {name.split(" ")[0] for name in EXACT} == exact - {"bone"}  # MiSS under its old name
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_the_factors_multiply_to_what_the_method_adds_to_zeros(tmp_path: Path, name: str) -> None:
+    pair = pair_of(tmp_path, name)
+    adapter, ground = open_dir(pair.adapter), ground_of(pair.base)
+    changes = changed_weights(Parent(adapter, "tone"), ground)
+    updates = updating(Parent(adapter, "tone"), changes, ground)
+    for changed in changes:
+        own, factors = updates.dense(changed).double(), updates.factors(changed).double()
+        assert factors.dense().shape == (changed.site.fan_out, changed.site.width)
+        assert float((factors.dense() - own).norm()) <= CLOSE * float(own.norm())
+        said = METHODS[adapter.spec.method].lora_rank(changed.module, adapter.config)
+        assert said is not None and factors.rank <= said
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_peft_merges_the_lora_to_what_it_merged_the_adapter_to(tmp_path: Path, name: str) -> None:
+    pair = pair_of(tmp_path, name)
+    wanted, before = pair.merged_by_peft(), pair.base_weights()
+
+    made = in_place(pair, tmp_path / "plain")
+
+    assert made.adapter.spec.method == "lora"
+    assert made.outcome.error <= CLOSE
+    change = distance(wanted, before, before)
+    assert distance(pair.merged_by_peft(), wanted, before) <= CLOSE * change
+    assert distance(pair.merged(), wanted, before) <= CLOSE * change
+
+
+@pytest.mark.parametrize(
+    "name", ["vera", "vera from a seed", "adalora pruned", "unilora", "loha", "tinylora in groups"]
+)
+def test_on_a_base_of_half_precision_the_numbers_are_those_the_base_gave_them(
+    tmp_path: Path, name: str
+) -> None:
+    """PEFT holds what it draws or cuts in the base's dtype: the LoRA has the rounded numbers."""
+    pair = pair_of(tmp_path, name, torch.bfloat16)
+    wanted = pair.merged_by_peft()
+
+    in_place(pair, tmp_path / "plain")
+
+    found = pair.merged_by_peft()
+    assert all(torch.equal(found[key], wanted[key]) for key in pair.base_weights())
+
+
+@pytest.mark.parametrize("name", ["adalora", "vblora", "loha", "delora", "gralora", "tinylora", "lokr"])
+def test_what_tells_its_own_sides_needs_no_base(tmp_path: Path, name: str) -> None:
+    pair = pair_of(tmp_path, name)
+    wanted, before = pair.merged_by_peft(), pair.base_weights()
+    base, pair.base = pair.base, None  # type: ignore[assignment]  # as if it were not there
+
+    made = in_place(pair, tmp_path / "plain")
+
+    pair.base = base
+    assert distance(pair.merged_by_peft(), wanted, before) <= CLOSE * distance(wanted, before, before)
+    is_flat = any("Linear" in note for note in made.draft.notes)
+    assert is_flat == (name in ("adalora", "loha", "lokr"))
+
+
+def test_the_cases_are_those_of_the_merge() -> None:
+    assert set(EXACT) <= CASES.keys()

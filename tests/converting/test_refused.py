@@ -1,0 +1,128 @@
+"""What cannot be converted, or not without its base: refused before a weight is written, with the way out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+peft = pytest.importorskip("peft")
+pytest.importorskip("transformers")
+
+from adaptry import open_dir  # noqa: E402  (needs torch, here and below)
+from adaptry.converting.asked import Asked  # noqa: E402
+from adaptry.converting.convert import convert, must_read  # noqa: E402
+from adaptry.deriving.draft import Parent  # noqa: E402
+from adaptry.errors import AdaptryError, Refused, Unsupported  # noqa: E402
+
+from ..methods.additive import pair_of as additive_pair  # noqa: E402
+from ..methods.lora_merging import adapted, load, save_adapter, save_base  # noqa: E402
+from ..methods.on_base import pair_of  # noqa: E402
+from .converted import converted, ground_of  # noqa: E402
+
+
+@pytest.mark.parametrize("name", ["vera", "pvera", "miss", "fourierft"])
+def test_sides_that_no_tensor_tells_come_from_the_base(tmp_path: Path, name: str) -> None:
+    pair = additive_pair(tmp_path, name)
+    with pytest.raises(Refused, match=r"do not tell the shape of model\.layers.*--base"):
+        converted(pair.adapter, None, tmp_path / "plain", rank=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("oft", "is OFT, whose update depends on the base"), ("hra", "is HRA, whose update")]
+)
+def test_an_update_on_a_base_needs_that_base(tmp_path: Path, name: str, reason: str) -> None:
+    pair = pair_of(tmp_path, name)
+    with pytest.raises(Refused, match=f"{reason}.*give the base with --base"):
+        converted(pair.adapter, None, tmp_path / "plain", rank=2)
+
+
+def test_a_dora_says_that_it_is_one(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", "llama")
+    adapter = save_adapter(base, tmp_path / "tone", target_modules=["q_proj"], use_dora=True)
+    with pytest.raises(Refused, match=r"tone is DoRA, .*give the base with --base"):
+        converted(adapter, None, tmp_path / "plain", rank=2)
+
+
+def test_biases_are_never_left_out_silently(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", "llama")
+    adapter = save_adapter(base, tmp_path / "tone", target_modules=["q_proj"], lora_bias=True)
+    with pytest.raises(Refused, match=r"changes biases.*--base, or say --drop-bias"):
+        converted(adapter, None, tmp_path / "plain")
+    made = converted(adapter, None, tmp_path / "plain", drop_bias=True)
+    assert "biases" in made.draft.notes[-1]
+    assert must_read(Parent(open_dir(adapter), "tone"), Asked())
+    assert not must_read(Parent(open_dir(adapter), "tone"), Asked(drop_bias=True))
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: peft.PrefixTuningConfig(num_virtual_tokens=3), "serve it unmerged"),
+        (lambda: peft.PromptTuningConfig(num_virtual_tokens=3), "serve it"),
+        (lambda: peft.LilyConfig(r=2, target_modules=["q_proj"]), "Lily"),
+        (lambda: peft.LNTuningConfig(target_modules=["norm"]), "updates no matrix"),
+        (lambda: peft.BeftConfig(target_modules=["q_proj"]), "updates no matrix"),
+        (lambda: peft.LoraConfig(alora_invocation_tokens=[1, 2], target_modules=["q_proj"]), "aLoRA"),
+    ],
+    ids=["prefix", "prompt", "lily", "norms", "biases alone", "aLoRA"],
+)
+def test_what_acts_otherwise_than_through_a_matrix_is_refused(tmp_path: Path, make: Any, match: str) -> None:
+    base = save_base(tmp_path / "base", "llama")
+    config = make()
+    config.task_type = "CAUSAL_LM"
+    peft.get_peft_model(load(base), config).save_pretrained(tmp_path / "tone")
+    with pytest.raises(Unsupported, match=match):
+        converted(tmp_path / "tone", base, tmp_path / "plain", rank=2)
+
+
+def test_layers_that_are_repeated_are_no_plain_lora_s(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", "llama")
+    adapter = save_adapter(
+        base, tmp_path / "tone", target_modules=["q_proj"], layer_replication=[(0, 2), (1, 2)]
+    )
+    with pytest.raises(Unsupported, match=r"layer_replication.*merge it"):
+        converted(adapter, base, tmp_path / "plain")
+
+
+def test_another_base_is_told_by_its_weights(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", "llama")
+    adapter = save_adapter(base, tmp_path / "tone", target_modules=["q_proj"], use_dora=True)
+    other = tmp_path / "other"
+    model = load(base)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    model.save_pretrained(other)
+    parent = Parent(open_dir(adapter), "tone", base=ground_of(base).record)
+
+    with pytest.raises(Refused, match="--other-base"):
+        convert(parent, Asked(rank=2), ground_of(other))
+    allowed = convert(parent, Asked(rank=2, other_base=True), ground_of(other))
+    assert "as --other-base allows" in allowed.notes[0]
+
+
+def test_a_base_without_its_modules_is_not_its_own(tmp_path: Path) -> None:
+    from adaptry.converting.ground import Ground
+
+    pair = additive_pair(tmp_path, "vera")
+    gpt2 = save_base(tmp_path / "gpt2", "gpt2")
+    record = ground_of(gpt2).record
+    for ground in (ground_of(gpt2), Ground(record)):
+        with pytest.raises(AdaptryError, match=r"not in .*is this the base it was trained on"):
+            convert(Parent(open_dir(pair.adapter), "tone"), Asked(), ground)
+
+
+def test_rows_beyond_the_base_are_not_converted(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", "llama")
+    adapter = save_adapter(base, tmp_path / "tone", tokens=98, target_modules=["embed_tokens"], use_dora=True)
+    assert adapted(base, adapter, 98) is not None
+    with pytest.raises(AdaptryError, match="rows"):
+        converted(adapter, base, tmp_path / "plain", rank=2)
+
+
+def test_a_rank_and_an_energy_are_one_too_many() -> None:
+    with pytest.raises(ValueError, match="rank or energy, not both"):
+        Asked(rank=2, energy=0.5)
