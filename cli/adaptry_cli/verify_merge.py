@@ -1,0 +1,218 @@
+"""`adaptry verify-merge`: whether a checkpoint is what it is said to be, a base plus adapters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from adaptry.errors import Invalid
+from adaptry.refs import Ref, is_folder
+from adaptry_cli.arguments import made, require
+from adaptry_cli.connection import Connected, connected_option
+from adaptry_cli.exit_codes import NO
+from adaptry_cli.making import parent_named
+from adaptry_cli.out import counted, json_option, number, progress, say, say_json, tell
+from adaptry_cli.tables import say_table
+
+if TYPE_CHECKING:
+    from adaptry.checkpoint import Checkpoint
+    from adaptry.digest import Digest
+    from adaptry.merging.merge import Source
+    from adaptry.merging.planning import Plan
+    from adaptry.merging.recipe import Recipe
+    from adaptry.merging.record import MergeRecord
+    from adaptry.progress import Progress
+    from adaptry.verifying.verdict import Verdict, Verification
+
+_SHOWN = 20
+_WORDS = {
+    "same": "the same bytes",
+    "within": "within the tolerance",
+    "rounding": "the same but for the order of sums or roundings",
+    "differs": "different",
+    "missing": "missing",
+    "extra": "no part of it",
+    "shape": "of another shape or dtype",
+}
+
+
+@click.command("verify-merge")
+@click.argument("checkpoint", metavar="DIR")
+@click.option("--base", metavar="NAME|DIR|ID", help="The base; else what the merge's record says.")
+@click.option(
+    "--adapter",
+    "adapters",
+    multiple=True,
+    metavar="REF|DIR[=WEIGHT]",
+    help="An adapter that went in, and how strongly.",
+)
+@click.option(
+    "--tolerance",
+    default="ulp=1",
+    show_default=True,
+    metavar="ulp=N",
+    help="How many units in the last place an element may be off.",
+)
+@click.option(
+    "--base-copy",
+    type=click.Choice(["original", "dequantised"]),
+    help="Which copy was merged into, where the base is quantised.",
+)
+@connected_option
+@json_option
+@click.pass_context
+def verify_merge(
+    ctx: click.Context,
+    connected: Connected,
+    checkpoint: str,
+    base: str | None,
+    adapters: tuple[str, ...],
+    tolerance: str,
+    base_copy: str | None,
+    as_json: bool,
+) -> None:
+    """Prove or refute that a checkpoint is that base plus those adapters.
+
+    Each tensor is computed as `adaptry merge` would and compared with what is there, streaming. Of what differs it is
+    said how: not applied, applied twice, scaled otherwise. A folder that `adaptry merge` wrote says itself what it is
+    made of. Exit code 0 means proved, 1 refuted.
+    """
+    from adaptry.checkpoint import open_checkpoint
+    from adaptry.verifying.recorded import read_record
+    from adaptry.verifying.verification import verify
+
+    require(
+        bool(base) == bool(adapters), "--base and --adapter go together; without both, the record is read"
+    )
+    allowed = _tolerance(tolerance)
+    found = open_checkpoint(checkpoint)
+    with progress() as told:
+        if base is None:
+            decided = _recorded(connected, read_record(found.folder), told)
+        else:
+            decided = _named(connected, base, adapters, base_copy, told)
+        result = verify(decided, found, tolerance=allowed, progress=told)
+    what = f"{decided.checkpoint.folder} plus {' and '.join(_weighted(decided))}"
+    if as_json:
+        say_json({"proved": result.is_proved, "counts": result.counts(), **result.model_dump(mode="json")})
+    else:
+        _say(result, checkpoint, what)
+    ctx.exit(0 if result.is_proved else NO)
+
+
+def _named(
+    connected: Connected, base: str, adapters: tuple[str, ...], base_copy: str | None, told: Progress
+) -> Plan:
+    """The plan of what the call names."""
+    from adaptry.merging.merge import decide
+    from adaptry.merging.recipe import Input, Recipe
+    from adaptry.refs import split_weight
+
+    named = [split_weight(text) for text in adapters]
+    inputs = tuple(Input(source=source, weight=weight) for source, weight in named)
+    # What a merge asks before it mixes things up is no question here: the bytes are the answer.
+    recipe = made(Recipe, base=base, inputs=inputs, other_base=True, resize_vocab=True, base_copy=base_copy)
+    return decide(recipe, _base(connected, base, told), _sources(connected, recipe, told))
+
+
+def _recorded(connected: Connected, record: MergeRecord, told: Progress) -> Plan:
+    """The plan of what the checkpoint's record names, if that is still there. Raises `Refused`, `NotFound`."""
+    from adaptry.merging.merge import decide
+    from adaptry.verifying.recorded import check_base, check_inputs
+
+    recipe = record.recipe
+    tell(f"as its record says: {recipe.base} plus {', '.join(entry.source for entry in recipe.inputs)}")
+    texts = [
+        _exact(entry.source, went.revision) for entry, went in zip(recipe.inputs, record.inputs, strict=True)
+    ]
+    sources = _sources(connected, recipe, told, texts)
+    check_inputs(record, [source.weighted for source in sources])
+    plan = decide(recipe, _base(connected, recipe.base, told), sources)
+    check_base(record, plan)
+    return plan
+
+
+def _base(connected: Connected, base: str, told: Progress) -> Checkpoint:
+    from adaptry.bases import open_base
+    from adaptry.checkpoint import open_checkpoint
+
+    return open_checkpoint(base) if is_folder(base) else open_base(connected(), base, progress=told)
+
+
+def _exact(source: str, revision: Digest | None) -> str:
+    """The ref of the very revision that went in, wherever its name or alias points by now."""
+    return source if revision is None else f"{Ref.parse(source).name}@{revision}"
+
+
+def _sources(
+    connected: Connected, recipe: Recipe, told: Progress, texts: Sequence[str] | None = None
+) -> list[Source]:
+    """The recipe's inputs, opened; `texts`: by these refs instead of the recipe's own."""
+    from adaptry.merging.fitting import Weighted
+    from adaptry.merging.merge import Source
+
+    found = []
+    for entry, text in zip(recipe.inputs, texts or [entry.source for entry in recipe.inputs], strict=True):
+        parent = parent_named(connected, text, told)
+        weighted = Weighted(parent.adapter, entry.weight, parent.label, parent.base)
+        found.append(Source(weighted, parent.revision))
+    return found
+
+
+def _tolerance(text: str) -> int:
+    """`ulp=2` → 2. Raises `Invalid`."""
+    match = re.fullmatch(r"(?:ulp=)?([0-9]{1,9})", text.strip())
+    if match is None:
+        raise Invalid(f"not a tolerance: {text[:40]!r} (write ulp=1, or ulp=0 for the same bits)")
+    return int(match[1])
+
+
+def _weighted(plan: Plan) -> list[str]:
+    return [
+        entry.label if entry.weight == 1.0 else f"{number(entry.weight)} times {entry.label}"
+        for entry in plan.inputs
+    ]
+
+
+def _say(result: Verification, checkpoint: str, what: str) -> None:
+    counts = ", ".join(f"{count} {_WORDS[state]}" for state, count in result.counts().items())
+    if result.is_proved:
+        say(f"proved: {checkpoint} is {what}")
+    else:
+        say(f"refuted: {checkpoint} is not {what}")
+    tell(f"{counted(len(result.tensors), 'tensor')}: {counts}")
+    for line in (*result.config, *(f"note: {note}" for note in result.notes)):
+        tell(line)
+    roundings = {verdict.hint for verdict in result.tensors if verdict.state == "rounding" and verdict.hint}
+    for hint in sorted(roundings):
+        tell(f"of those that are the same but for roundings: {hint}")
+    refuting = result.refuting
+    if refuting:
+        _say_refuting(refuting)
+
+
+def _say_refuting(verdicts: tuple[Verdict, ...]) -> None:
+    """The tensors that are not what they should be, the first ones of many, and what they have in common."""
+    say_table(
+        ("tensor", "verdict", "ulp", "elements", "error", "what it is"),
+        [
+            (
+                verdict.tensor,
+                verdict.state,
+                "" if not verdict.ulp else str(verdict.ulp),
+                f"{verdict.share:.2%}" if verdict.share else "",
+                "" if verdict.error is None else number(verdict.error),
+                verdict.hint or "",
+            )
+            for verdict in verdicts[:_SHOWN]
+        ],
+        right=("ulp", "elements", "error"),
+    )
+    if len(verdicts) > _SHOWN:
+        tell(f"and {counted(len(verdicts) - _SHOWN, 'tensor')} more (--json lists all)")
+    hints = {verdict.hint for verdict in verdicts}
+    if len(verdicts) > 1 and len(hints) == 1 and (hint := hints.pop()):
+        tell(f"of all of them: {hint}")

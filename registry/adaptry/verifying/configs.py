@@ -1,0 +1,34 @@
+"""What two configs say otherwise: the same weights with other heads or another rope are another model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from adaptry.fingerprinting.architecture import facts_of, identity_facts
+from adaptry.merging.planning import Plan
+from adaptry.naming import is_output_head
+
+
+def facts_of_merge(plan: Plan) -> dict[str, Any]:
+    """The facts of the config that the merge writes. (`Any`: JSON.)"""
+    config = plan.checkpoint.config
+    written = config.get("tie_word_embeddings")
+    has_head = any(is_output_head(name) for name in plan.checkpoint.tensors)
+    is_tied = written if isinstance(written, bool) else not has_head
+    facts = facts_of(config, is_tied and not plan.is_untied)
+    return {**facts, "vocab_size": plan.vocabulary} if plan.vocabulary else facts
+
+
+def differences(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[str, ...]:
+    """Sentences, one a fact. (`Any`: facts are JSON.) Names of dtypes and heads are not among the facts compared."""
+    return tuple(_differences(identity_facts(wanted), identity_facts(found), ""))
+
+
+def _differences(wanted: Mapping[str, Any], found: Mapping[str, Any], path: str) -> Iterator[str]:
+    for key in sorted(wanted.keys() | found.keys()):
+        one, other = wanted.get(key), found.get(key)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            yield from _differences(one, other, f"{path}{key}.")
+        elif one != other:
+            yield f"config.json: {path}{key} is {other}, and in the merge {one}"

@@ -1,0 +1,71 @@
+"""How far apart two runs of values are: equal bytes first, units in the last place where they are not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy
+
+FAR = (1 << 31) - 1
+"""Units between a number and NaN, and more than which nobody counts."""
+
+# Of the dtypes that are baked: numpy's word for the bits, bits without the sign, and those of infinity.
+_BITS = {
+    "F32": ("<i4", 0x7FFFFFFF, 0x7F800000),
+    "F16": ("<i2", 0x7FFF, 0x7C00),
+    "BF16": ("<i2", 0x7FFF, 0x7F80),
+}
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts up while a tensor passes. `ulp` is None where the dtype has none that are counted here."""
+
+    dtype: str
+    elements: int = 0
+    differing: int = 0
+    most: int = 0
+
+    @property
+    def ulp(self) -> int | None:
+        return self.most if self.dtype in _BITS else None
+
+    @property
+    def share(self) -> float:
+        return self.differing / self.elements if self.elements else 0.0
+
+    def add(self, found: memoryview | bytes, wanted: memoryview | bytes, width: int) -> None:
+        """Two runs of the same elements, each of `width` bytes."""
+        import numpy
+
+        one = numpy.frombuffer(found, numpy.uint8)
+        two = numpy.frombuffer(wanted, numpy.uint8)
+        self.elements += len(one) // width
+        if numpy.array_equal(one, two):
+            return
+        if self.dtype not in _BITS:
+            self.differing += int((one.reshape(-1, width) != two.reshape(-1, width)).any(axis=1).sum())
+            return
+        word, _, _ = _BITS[self.dtype]
+        left, right = one.view(word), two.view(word)
+        at = numpy.flatnonzero(left != right)
+        self.differing += len(at)
+        self.most = max(self.most, _furthest(left[at], right[at], self.dtype))
+
+
+def _furthest(one: numpy.ndarray[Any, Any], two: numpy.ndarray[Any, Any], dtype: str) -> int:
+    """The most units between two elements; +0 and -0 are none apart. (`Any`: the stubs' shape and dtype.)"""
+    import numpy
+
+    _, unsigned, infinity = _BITS[dtype]
+    places = []
+    nans = []
+    for bits in (one.astype(numpy.int64), two.astype(numpy.int64)):
+        magnitude = bits & unsigned
+        places.append(numpy.where(bits < 0, -magnitude, magnitude))
+        nans.append(magnitude > infinity)
+    apart = numpy.abs(places[0] - places[1])
+    apart = numpy.where(nans[0] & nans[1], 0, numpy.where(nans[0] | nans[1], FAR, apart))
+    return min(FAR, int(apart.max()))

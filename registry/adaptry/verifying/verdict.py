@@ -1,0 +1,71 @@
+"""What is found of a checkpoint: a verdict for each tensor, and one of the whole."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+State = Literal["same", "within", "rounding", "differs", "missing", "extra", "shape"]
+"""`same`: the same bytes. `within`: at most so many units in the last place apart as are tolerated. `rounding`: the same
+sum, added or rounded in another order. The rest refute."""
+
+_PROVED = ("same", "within", "rounding")
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Verdict(_Value):
+    """One tensor of the checkpoint (or one that it lacks).
+
+    `ulp`: the most units in the last place between an element and what it should be; `share`: of the elements that
+    differ in their bits. `error`: ‖found − should be‖ / ‖should be − base‖, of an untouched tensor by ‖base‖. `hint`:
+    what it is instead, where that can be told.
+    """
+
+    tensor: str
+    state: State
+    ulp: int | None = None
+    share: float = 0.0
+    error: float | None = None
+    hint: str | None = None
+    wrong: float = 0.0
+    """‖found − should be‖²"""
+    change: float = 0.0
+    """‖found − base‖²"""
+
+    @property
+    def is_proved(self) -> bool:
+        return self.state in _PROVED
+
+
+class Verification(_Value):
+    """The verdicts in the order of the base's files; `config`: what differs in the two configs; `notes` of the plan."""
+
+    tensors: tuple[Verdict, ...]
+    config: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    tolerance: int = 1
+
+    @property
+    def is_proved(self) -> bool:
+        return not self.config and all(verdict.is_proved for verdict in self.tensors)
+
+    @property
+    def refuting(self) -> tuple[Verdict, ...]:
+        return tuple(verdict for verdict in self.tensors if not verdict.is_proved)
+
+    @property
+    def error(self) -> float:
+        """‖found − should be‖ / ‖found − base‖ over all tensors that were looked at twice; 0 where none was."""
+        change = sum(verdict.change for verdict in self.tensors)
+        wrong = sum(verdict.wrong for verdict in self.tensors)
+        return float((wrong / change) ** 0.5) if change else float(wrong > 0)
+
+    def counts(self) -> dict[State, int]:
+        found: dict[State, int] = {}
+        for verdict in self.tensors:
+            found[verdict.state] = found.get(verdict.state, 0) + 1
+        return found

@@ -1,0 +1,59 @@
+"""`adaptry extract`: into a folder or the registry, with what is lost told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner
+
+from adaptry.opening import connect
+from adaptry.refs import Ref
+from adaptry_cli.main import main
+
+from .conftest import model_of, trained
+
+Saved = Callable[..., Path]
+
+
+def run(*words: object) -> Any:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def test_a_folder_gets_the_lora_and_the_story_says_what_is_lost(saved: Saved, tmp_path: Path) -> None:
+    model = model_of("llama")
+    base, fine = saved(model, "base"), saved(trained(model, ["q_proj", "norm"]), "tuned")
+    answer = run("extract", fine, "--base", base, "--rank", 8, "-o", tmp_path / "lora")
+    assert answer.exit_code == 0, answer.output
+    assert answer.stdout.strip() == str(tmp_path / "lora")
+    assert "7 of 21 weights changed" in answer.stderr
+    assert "in modules_to_save" in answer.stderr
+    assert "kept energy" in answer.stderr
+    assert "merged back, it is 0." in answer.stderr
+
+
+def test_the_registry_gets_a_version_that_knows_its_base_and_recipe(saved: Saved) -> None:
+    model = model_of("llama")
+    base, fine = saved(model, "base"), saved(trained(model, ["q_proj"]), "tuned")
+    run("base", "add", base, "--name", "acme/small")
+    words = ("extract", fine, "--base", "acme/small", "--energy", 0.9, "--dtype", "bf16", "-o", "acme/lora")
+    answer = run(*words, "--json")
+    assert answer.exit_code == 0, answer.output
+    said = json.loads(answer.stdout)
+    assert said["kept_energy"] >= 0.9
+    assert said["merged_back"]["relative_error"] < 0.4
+    assert len(said["modules"]) == 2
+    version = connect().version(Ref.parse("acme/lora"))
+    assert (version.base_name, version.base_status) == ("acme/small", "verified")
+    again = run(*words, "--no-verify")
+    assert "this very adapter already" in again.stderr
+
+
+def test_neither_rank_nor_energy_is_a_question(saved: Saved, tmp_path: Path) -> None:
+    model = model_of("llama")
+    base = saved(model, "base")
+    answer = run("extract", base, "--base", base, "-o", tmp_path / "lora")
+    assert answer.exit_code == 2
+    assert "--rank N or --energy SHARE" in answer.stderr
