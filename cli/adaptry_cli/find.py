@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,10 +14,15 @@ from adaptry.registry import Registry
 from adaptry_cli.arguments import NAME, REF, SOURCE, Source
 from adaptry_cli.connection import Connected, connected_option, registry_option
 from adaptry_cli.differences import Side, differences
-from adaptry_cli.out import gather, json_option, limit_option, number, say_json, tell
+from adaptry_cli.figures import say_distance
+from adaptry_cli.making import parent_of
+from adaptry_cli.out import gather, json_option, limit_option, number, progress, say_json, tell
 from adaptry_cli.showing import base_text, detail_text, facts_of_adapter, facts_of_version, when
 from adaptry_cli.sources import look_into, no_version_yet
 from adaptry_cli.tables import say_facts, say_table
+
+if TYPE_CHECKING:
+    from adaptry.comparing.figures import Distance
 
 _EXCLUDING = re.compile(r"-[^\W\d].|-\"")  # options of one letter have nothing behind it
 
@@ -104,24 +110,46 @@ def show(registry: Registry, ref: Ref, as_json: bool) -> None:
 @click.command()
 @click.argument("before", metavar="REF|DIR", type=SOURCE)
 @click.argument("after", metavar="REF|DIR", type=SOURCE)
+@click.option("--weights", is_flag=True, help="Read the weights too: how far apart, module by module.")
+@click.option(
+    "--top",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="With --weights: show so many of the modules that are farthest apart.",
+)
 @connected_option
 @json_option
-def diff(connected: Connected, before: Source, after: Source, as_json: bool) -> None:
+def diff(connected: Connected, before: Source, after: Source, weights: bool, top: int, as_json: bool) -> None:
     """Show what differs between two adapters.
 
-    Compares what they are (method, base, modules, ranks, config) and their metrics; weights only by digest.
+    Compares what they are (method, base, modules, ranks, config) and their metrics; weights only by digest, unless they
+    are asked for.
     """
     opened = [look_into(connected, source) for source in (before, after)]
     found = differences(*(Side.of(one.adapter, one.version) for one in opened))
+    apart = _apart(connected, before, after) if weights else None
     if as_json:
-        say_json([difference.as_json() for difference in found])
-    elif found:
+        listed = [difference.as_json() for difference in found]
+        say_json({"differences": listed, "weights": apart.model_dump(mode="json")} if apart else listed)
+        return
+    if found:
         say_table(
             ("what", opened[0].label, opened[1].label),
             ((difference.what, difference.before, difference.after) for difference in found),
         )
     else:
         tell("no difference in what they are")
+    if apart:
+        say_distance(apart, top)
+
+
+def _apart(connected: Connected, before: Source, after: Source) -> Distance:
+    from adaptry.comparing.distance import distance
+
+    with progress() as told:
+        one, other = (parent_of(connected, source, told) for source in (before, after))
+        return distance(one, other, told)
 
 
 @click.command()

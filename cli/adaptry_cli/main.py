@@ -60,8 +60,13 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
     },
     "Make": {
         "merge": ("merge:merge", "Merge adapters into their base's weights."),
+        "extract": ("extract:extract", "Extract a LoRA from a full fine-tune and its base."),
+        "verify-merge": ("verify_merge:verify_merge", "Prove or refute what a checkpoint is made of."),
         "combine": ("combine:combine", "Combine adapters of one base into one."),
         "stack": ("combine:stack", "Stack adapters into one LoRA that acts as all of them."),
+        "relayout": ("relayout:relayout", "Rewrite an adapter's file in the layout of another version."),
+        "convert": ("convert:convert", "Make a plain LoRA of an adapter of any method."),
+        "resize": ("convert:resize", "Bring a LoRA to another rank."),
     },
     "Run": {
         "demo": ("demo.story:demo", "Show the whole job on a real model."),

@@ -19,11 +19,14 @@ Operator = Literal["=", "!=", "<", "<=", ">", ">="]
 Pick = Literal["newest", "max", "min"]
 
 TEXT_FIELDS = ("name", "namespace", "base", "method", "module", "trait", "alias", "tag", "state", "by")
+DIGEST_FIELDS = ("digest", "parent")
 NUMBER_FIELDS = ("rank", "size", "parameters", "version", "downloads")
 GRAMMAR = (
     "words to find in names and descriptions; "
     + ", ".join(f"{field}:TEXT" for field in TEXT_FIELDS)
     + " (text may end in *); "
+    + " and ".join(f"{field}:DIGEST" for field in DIGEST_FIELDS)
+    + " (a revision's, or that of one it was made from: sha256:…, or its beginning and *); "
     + ", ".join(NUMBER_FIELDS)
     + " and metric.NAME (or max:metric.NAME, min:metric.NAME) with = != < <= > >= and a number; "
     "a - before a term excludes"
@@ -35,6 +38,7 @@ _TERM = re.compile(r'-?(?:[^\s"]|"[^"]*")+')
 _METRIC = re.compile(r"(?:(max|min):)?metric\.([A-Za-z0-9][A-Za-z0-9_./-]{0,63}?)(<=|>=|!=|=|<|>|:)(.+)")
 _NUMBER = re.compile(rf"({'|'.join(NUMBER_FIELDS)})(<=|>=|!=|=|<|>|:)(.+)")
 _TEXT = re.compile(r"([a-z]+):(.*)", re.DOTALL)
+_DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64}|[0-9a-f]{4,63}\*)")
 _SUFFIXES = {
     "k": 1e3,
     "m": 1e6,
@@ -112,6 +116,8 @@ def _term(token: str) -> Term:
         return NumberTerm(match[1], _operator(match[2]), _number(match[3], body), negated)
     if match := _TEXT.fullmatch(body):
         field, text = match[1], match[2]
+        if field in DIGEST_FIELDS:
+            return _digest(field, text, negated)
         if field not in TEXT_FIELDS:
             raise InvalidQuery(f"unknown field {field!r} in {token[:80]!r}: {GRAMMAR}")
         if not text.strip("*"):
@@ -120,6 +126,16 @@ def _term(token: str) -> Term:
     if re.search(r"[<>=]", body):
         raise InvalidQuery(f"cannot compare in {token[:80]!r}: {GRAMMAR}")
     return Word(body, negated)
+
+
+def _digest(field: str, text: str, negated: bool) -> TextTerm:
+    """The term with its digest spelled in full; what can be none would silently find nothing."""
+    match = _DIGEST.fullmatch(text.lower())
+    if not match:
+        raise InvalidQuery(
+            f"not a digest: {text[:80]!r} in {field}: (write {field}:sha256:<64 hex digits>, or its first digits and *)"
+        )
+    return TextTerm(field, f"sha256:{match[1].rstrip('*')}", match[1].endswith("*"), negated)
 
 
 def _operator(text: str) -> Operator:

@@ -84,6 +84,8 @@ def _of_term(tx: Transaction, term: Term) -> list[Condition]:
     match term:
         case Word():
             found = _words(tx, term)
+        case TextTerm(field="digest"):
+            found = [_revision(term)]
         case TextTerm():
             found = [_text(tx, term)]
         case NumberTerm():
@@ -117,6 +119,13 @@ def _text(tx: Transaction, term: TextTerm) -> Condition:
         return _with_any([key for key in keys if key is not None])
     lister = select(col(PostingRow.version_id)).where(col(PostingRow.term_id).in_(matching))
     return Condition(_begins(term.field, text), lister)
+
+
+def _revision(term: TextTerm) -> Condition:
+    """Versions of one revision, under whatever names; every version has a digest of its own column, so no term."""
+    column, hex = col(VersionRow.digest), term.text.removeprefix("sha256:")
+    holds = (column >= hex) & (column < _after(hex)) if term.is_prefix else column == hex
+    return Condition(holds, select(col(VersionRow.id)).where(holds))
 
 
 def _begins(field: str, text: str) -> ColumnElement[bool]:

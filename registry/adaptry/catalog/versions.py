@@ -89,6 +89,7 @@ def insert(tx: Transaction, line: Line, new: Admission, at: datetime, by: str) -
     )
     own = [("method", spec.method), ("state", row.state), ("by", by), *_base_terms(verdict)]
     own += [("module", target) for target in spec.targets] + [("trait", trait) for trait in spec.traits]
+    own += [("parent", str(parent)) for parent in new.manifest.parents]
     terms.add(tx, row.id, [*own, *adapters.own_terms(tx, line)])
     return stored_of(row)
 

@@ -24,6 +24,7 @@ from adaptry.local.blob_content import check_names
 from adaptry.local.ground import Ground
 from adaptry.local.metrics import check_metrics
 from adaptry.manifest import Manifest
+from adaptry.recipe_line import in_one_line
 from adaptry.records import AdapterEdit, Pushed, PushOptions
 from adaptry.refs import AdapterName, ByDigest, parse_alias
 
@@ -153,6 +154,8 @@ class Revisions(Ground):
                 "digest": stored.digest,
                 "base_status": admission.verdict.status,
                 "forced": admission.forced,
+                "made": in_one_line(admission.manifest.recipe) or None,
+                "parents": " ".join(map(str, admission.manifest.parents)) or None,
             },
         )
         return stored

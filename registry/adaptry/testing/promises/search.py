@@ -68,11 +68,50 @@ class SearchPromises(Ground):
         assert found == FINDS
 
     @pytest.mark.parametrize(
-        "query", ["colour:red", "rank<=many", "rank<>3", 'base:"org', "metric.x>=", "tag:", "x" * 1025]
+        "query",
+        [
+            *("colour:red", "rank<=many", "rank<>3", 'base:"org', "metric.x>=", "tag:", "x" * 1025),
+            *("digest:prod", "digest:", "parent:abc*", "parent:sha256:0123456789ab", "digest:" + "0" * 65),
+        ],
     )
     def test_a_query_that_does_not_parse_says_why(self, registry: Registry, query: str) -> None:
         with pytest.raises(InvalidQuery):
             registry.search(query)
+
+    def test_a_revision_is_found_by_digest_under_every_name_it_has(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        first = push(registry, lora(1), TONE).version
+        push(registry, lora(2), TONE)
+        push(registry, lora(1), VOICE)
+        for text in (
+            f"digest:{first.digest}",
+            f"digest:{first.digest.hex[:12]}*",
+            f"digest:{first.digest.hex}",
+        ):
+            assert [str(item.name) for item in registry.search(text).items] == [str(VOICE), str(TONE)]
+        assert [item.number for item in registry.search(f"-digest:{first.digest} name:tone").items] == [2]
+        assert registry.search(f"digest:{'0' * 64}").items == ()
+
+    def test_what_was_made_from_a_revision_is_found_by_it(self, registry: Registry, lora: MakeLora) -> None:
+        one, other = (push(registry, lora(seed), TONE).version.digest for seed in (1, 2))
+        push(registry, lora(3), VOICE, parents=(one, other))
+        push(registry, lora(4), VOICE, parents=(other,))
+        found = {
+            parent: [item.number for item in registry.search(f"parent:{parent}").items]
+            for parent in (str(one), str(other), f"{other.hex[:12]}*")
+        }
+        assert found == {str(one): [1], str(other): [2, 1], f"{other.hex[:12]}*": [2, 1]}
+        assert registry.search(f"parent:{'0' * 64}").items == ()
+
+    def test_nobody_learns_of_relatives_that_he_may_not_see(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        parent = push(make_registry(ADA), lora(1), TONE).version.digest
+        child = push(make_registry(ADA), lora(2), TONE, parents=(parent,)).version.digest
+        for query in (f"digest:{child}", f"parent:{parent}"):
+            assert [item.number for item in make_registry(RON).search(query).items] == [2]
+            assert make_registry(EVE).search(query).items == ()
 
     @pytest.mark.parametrize(
         "query", ["name:%' OR 1", "name:_one", "tag:%", "name:t%", '"; DROP TABLE versions"']

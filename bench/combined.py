@@ -1,0 +1,156 @@
+"""One combination, by PEFT or by us, in a process of its own: for `combine.py`, which compares them.
+
+    python bench/combined.py peft|adaptry METHOD COUNT FOLDER
+
+FOLDER holds adapters `0`, `1`, … and the base's `config.json`. Prints the seconds of the combining and the process's peak
+memory, and leaves the factors in FOLDER/WHO-METHOD-COUNT.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+METHODS: dict[str, dict[str, Any]] = {
+    "linear": {},
+    "cat": {},
+    "svd": {},
+    "ties": {"density": 0.4},
+    "ties_svd": {"density": 0.4},
+    "dare_linear": {"density": 0.4},
+    "dare_linear_svd": {"density": 0.4},
+    "dare_ties": {"density": 0.4},
+    "dare_ties_svd": {"density": 0.4},
+    "magnitude_prune": {"density": 0.4},
+    "magnitude_prune_svd": {"density": 0.4},
+}
+"""PEFT's combination types, and what they are given here."""
+SEED = 7
+RANK = 16
+
+
+def make_adapters(folder: Path, width: int, layers: int, count: int) -> int:
+    """The base's config and so many trained-looking adapters; how many modules each has."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    folder.mkdir(parents=True)
+    config = _config(width, layers)
+    (folder / "config.json").write_text(json.dumps({"width": width, "layers": layers}))
+    targets = ["q_proj", "o_proj"] if width > 1000 else "all-linear"
+    modules = 0
+    for number in range(count):
+        torch.manual_seed(number)
+        model = get_peft_model(
+            _model(config), LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=targets)
+        )
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                torch.nn.init.normal_(parameter, std=0.02)
+        model.save_pretrained(str(folder / str(number)))
+        modules = sum("lora_A" in name for name, _ in model.named_parameters())
+    return modules
+
+
+def same_factors(folder: Path, method: str, count: int) -> str:
+    """Whether both left the same factors: in bits, else the largest difference of the updates."""
+    import torch
+    from safetensors.torch import load_file
+
+    theirs, ours = (
+        load_file(folder / f"{who}-{method}-{count}" / "adapter_model.safetensors")
+        for who in ("peft", "adaptry")
+    )
+    if theirs.keys() != ours.keys():
+        return "NO: other tensors"
+    if all(torch.equal(theirs[name], ours[name]) for name in theirs):
+        return "bits"
+    largest = 0.0
+    for name in theirs:
+        if name.endswith("lora_A.weight"):
+            up = name.replace("lora_A", "lora_B")
+            pair = [each[up].double() @ each[name].double() for each in (theirs, ours)]
+            largest = max(largest, float((pair[0] - pair[1]).norm() / pair[0].norm()))
+    return f"within {largest:.1e}"
+
+
+def _config(width: int, layers: int) -> Any:
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
+        hidden_size=width, intermediate_size=width * 8 // 3, num_hidden_layers=layers, vocab_size=512,
+        num_attention_heads=width // 64, num_key_value_heads=width // 64,
+    )  # fmt: skip
+
+
+def _model(config: Any) -> Any:
+    from transformers import LlamaForCausalLM
+
+    return LlamaForCausalLM(config)
+
+
+def _by_peft(method: str, count: int, folder: Path, target: Path) -> float:
+    import torch
+    from peft import PeftModel
+
+    made = json.loads((folder / "config.json").read_text())
+    torch.manual_seed(0)
+    names = [f"adapter_{number}" for number in range(count)]
+    model = PeftModel.from_pretrained(_model(_config(made["width"], made["layers"])), folder / "0", names[0])
+    for number, name in enumerate(names[1:], 1):
+        model.load_adapter(str(folder / str(number)), name)
+    torch.manual_seed(SEED)
+    began = time.perf_counter()
+    model.add_weighted_adapter(names, _weights(count), "combined", combination_type=method, **METHODS[method])
+    took = time.perf_counter() - began
+    model.save_pretrained(str(target), selected_adapters=["combined"])
+    for path in (target / "combined").iterdir():
+        path.rename(target / path.name)
+    return took
+
+
+def _by_adaptry(method: str, count: int, folder: Path, target: Path) -> float:
+    import torch  # noqa: F401  PEFT's time is without its import too
+
+    from adaptry import open_dir
+    from adaptry.combining.combine import draft
+    from adaptry.combining.planning import plan
+    from adaptry.combining.recipe import CombineRecipe
+    from adaptry.deriving.draft import Parent
+    from adaptry.deriving.writing import write
+
+    began = time.perf_counter()
+    recipe = CombineRecipe.model_validate(
+        {
+            "method": f"peft:{method}",
+            "parameters": METHODS[method],
+            "seed": SEED,
+            "inputs": [{"source": str(n), "weight": weight} for n, weight in enumerate(_weights(count))],
+        }
+    )
+    parents = [Parent(open_dir(folder / str(number)), str(number)) for number in range(count)]
+    write(draft(plan(recipe, parents)), target)
+    return time.perf_counter() - began
+
+
+def _weights(count: int) -> list[float]:
+    return [1.0 / (number + 1) for number in range(count)]
+
+
+def _peak() -> int:
+    """KiB."""
+    with Path("/proc/self/status").open() as status:
+        return int(next(line for line in status if line.startswith("VmHWM")).split()[1])
+
+
+if __name__ == "__main__" and len(sys.argv) == 5:  # `make bench` runs every file here
+    who, asked_method, many, where = sys.argv[1:]
+    result = Path(where) / f"{who}-{asked_method}-{many}"
+    shutil.rmtree(result, ignore_errors=True)
+    combine = _by_peft if who == "peft" else _by_adaptry
+    seconds = combine(asked_method, int(many), Path(where), result)
+    print(json.dumps({"seconds": seconds, "peak": _peak()}))

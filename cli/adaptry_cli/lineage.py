@@ -1,0 +1,65 @@
+"""`adaptry lineage`: what a version was made from, or what was made from it, as a tree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+
+from adaptry.lineage import Relative, ancestry, progeny
+from adaptry.refs import Ref
+from adaptry.registry import Registry
+from adaptry_cli.arguments import REF
+from adaptry_cli.connection import registry_option
+from adaptry_cli.out import json_option, number, say_json, say_lines, tell
+
+
+@click.command()
+@click.argument("ref", type=REF)
+@click.option("--down", is_flag=True, help="Show what was made from it, instead of what it was made from.")
+@registry_option
+@json_option
+def lineage(registry: Registry, ref: Ref, down: bool, as_json: bool) -> None:
+    """Show what a version was made from, and how.
+
+    A tree of its parents, theirs and so on; each with its recipe in one line and the share of energy that was kept,
+    where that was recorded. A parent that is not in this registry, or not yours to see, is a digest.
+    """
+    root = progeny(registry, ref) if down else ancestry(registry, ref)
+    if as_json:
+        say_json(root)
+        return
+    say_lines(_lines(root))
+    if not root.relatives and not root.outside:
+        tell("nothing was made from it" if down else "it was made from no other adapter")
+
+
+def _lines(relative: Relative, first: str = "", others: str = "") -> Iterator[str]:
+    """`relative` behind `first`, and all below it behind `others`."""
+    yield first + _text(relative)
+    below = list(relative.relatives)
+    notes = [f"a folder, weights {digest.brief}" for digest in relative.outside]
+    if relative.is_cut:
+        notes.append("… and more")
+    last = len(below) + len(notes) - 1
+    for place, each in enumerate(below):
+        yield from _lines(each, *_branches(others, place == last))
+    for place, note in enumerate(notes, len(below)):
+        yield _branches(others, place == last)[0] + note
+
+
+def _branches(others: str, is_last: bool) -> tuple[str, str]:
+    return (f"{others}└─ ", f"{others}   ") if is_last else (f"{others}├─ ", f"{others}│  ")
+
+
+def _text(relative: Relative) -> str:
+    if not relative.refs:
+        return f"{relative.digest.brief}  not here"
+    told = [" = ".join(relative.refs)]
+    if relative.made:
+        told.append(relative.made)
+    if relative.kept is not None:
+        told.append(f"kept {number(relative.kept)}")
+    if relative.is_repeated:
+        told.append("(as above)")
+    return "  ".join(told)

@@ -1,0 +1,125 @@
+"""Lineage: what a version was made from, and what was made from it, as a tree of revisions.
+
+A verb over the waist. Revisions name their parents by digest; a digest is shown under every name that whoever asks
+may read, and a parent that has none (pushed elsewhere, deleted, someone else's) as a digest and nothing more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from adaptry.digest import Digest
+from adaptry.errors import NotFound
+from adaptry.recipe_line import in_one_line, outside
+from adaptry.records import Value, VersionDetail, VersionInfo
+from adaptry.refs import ByDigest, Ref
+from adaptry.registry import Registry
+
+MOST = 200
+"""Revisions in one tree; it says where it was cut."""
+KEPT = "kept_energy"
+"""The metric under which a version keeps the share of its updates' energy that its making kept."""
+_PAGE = 200
+
+
+class Relative(Value):
+    """A revision in a tree.
+
+    `refs`: its versions here, as `acme/tone@3`, in name order; empty where there is none to see. `made`: its recipe in
+    one line. `kept`: the share of energy that its making kept, where that was recorded. `outside`: inputs that were no
+    revision, by the digests of their weights. `relatives`: its parents, or its children. `is_repeated`: its relatives
+    are shown where the tree had it first. `is_cut`: it has relatives that are not shown, the tree being full.
+    """
+
+    digest: Digest
+    refs: tuple[str, ...] = ()
+    made: str = ""
+    kept: float | None = None
+    outside: tuple[Digest, ...] = ()
+    relatives: tuple[Relative, ...] = ()
+    is_repeated: bool = False
+    is_cut: bool = False
+
+
+def ancestry(registry: Registry, ref: Ref | str, most: int = MOST) -> Relative:
+    """The version that `ref` means now, its parents, theirs and so on. Raises `NotFound`."""
+    return _tree(registry, ref, most, lambda detail: detail.manifest.parents)
+
+
+def progeny(registry: Registry, ref: Ref | str, most: int = MOST) -> Relative:
+    """The version that `ref` means now, what was made from it, and from that, oldest first. Raises `NotFound`."""
+
+    def children(detail: VersionDetail) -> Iterable[Digest]:
+        found = _versions(registry, f"parent:{detail.version.digest}", most + 1)
+        return dict.fromkeys(version.digest for version in reversed(found))
+
+    return _tree(registry, ref, most, children)
+
+
+def _tree(registry: Registry, ref: Ref | str, most: int, related: _Related) -> Relative:
+    detail = registry.detail(Ref.parse(ref) if isinstance(ref, str) else ref)
+    return _Walk(registry, related, most).relative(detail.version.digest)
+
+
+_Related = Callable[[VersionDetail], Iterable[Digest]]
+
+
+@dataclass
+class _Walk:
+    """One walk over revisions: each is opened once, and no more than `room` of them."""
+
+    registry: Registry
+    related: _Related
+    room: int
+    seen: set[Digest] = field(default_factory=set)
+
+    def relative(self, digest: Digest) -> Relative:
+        versions = _versions(self.registry, f"digest:{digest}", _PAGE)
+        detail = self._detail(versions)
+        if detail is None:
+            return Relative(digest=digest)
+        recipe = detail.manifest.recipe
+        shown = Relative(
+            digest=digest,
+            refs=tuple(f"{version.name}@{version.number}" for version in _in_order(versions)),
+            made=in_one_line(recipe),
+            kept=next((version.metrics[KEPT] for version in versions if KEPT in version.metrics), None),
+            outside=outside(recipe),
+        )
+        related = tuple(self.related(detail))
+        if digest in self.seen:
+            return shown.model_copy(update={"is_repeated": bool(related)})
+        self.seen.add(digest)
+        relatives: list[Relative] = []
+        for each in related:
+            if self.room <= 1:
+                return shown.model_copy(update={"relatives": tuple(relatives), "is_cut": True})
+            self.room -= 1
+            relatives.append(self.relative(each))
+        return shown.model_copy(update={"relatives": tuple(relatives)})
+
+    def _detail(self, versions: Iterable[VersionInfo]) -> VersionDetail | None:
+        for version in versions:
+            try:
+                return self.registry.detail(Ref(version.name, ByDigest(version.digest.hex)))
+            except NotFound:  # deleted since it was found
+                continue
+        return None
+
+
+def _versions(registry: Registry, query: str, most: int) -> list[VersionInfo]:
+    """The newest versions that match, at most so many."""
+    found: list[VersionInfo] = []
+    cursor: str | None = None
+    while len(found) < most:
+        page = registry.search(query, cursor, min(_PAGE, most - len(found)))
+        found += page.items
+        cursor = page.next
+        if cursor is None:
+            break
+    return found
+
+
+def _in_order(versions: Iterable[VersionInfo]) -> list[VersionInfo]:
+    return sorted(versions, key=lambda version: (version.name, version.number))

@@ -1,0 +1,73 @@
+"""A recipe in one line, whichever operation wrote it: `combine ties: 0.5 + 0.3, density 0.2, rank 16`.
+
+A recipe's shape belongs to its operation, and anyone may push one; so what is said of it is what can be read without
+knowing the operation, and never more than a line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from adaptry.digest import Digest
+from adaptry.errors import Invalid
+
+_LONGEST = 160
+_SAID_FIRST = ("operation", "method", "inputs")
+_USUAL = {"seed": 0, "dtype": "F32"}
+"""What goes without saying."""
+
+
+def in_one_line(recipe: Mapping[str, Any] | None) -> str:
+    """Operation, method, weights, then whatever else is a word or a number; empty for no recipe. (`Any`: JSON.)"""
+    if not recipe:
+        return ""
+    head = " ".join(str(recipe[key]) for key in ("operation", "method") if isinstance(recipe.get(key), str))
+    facts = [text for text in (_weights(recipe), *_words(recipe)) if text]
+    line = f"{head or 'a recipe'}: {', '.join(facts)}" if facts else head or "a recipe"
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
+
+
+def outside(recipe: Mapping[str, Any] | None) -> tuple[Digest, ...]:
+    """The inputs that were no revision of a registry (folders), by the digests of their weights. (`Any`: JSON.)"""
+    inputs = (recipe or {}).get("inputs")
+    entries = [entry for entry in inputs if isinstance(entry, dict)] if isinstance(inputs, list) else []
+    return tuple(dict.fromkeys(_digests(entry.get("weights") for entry in entries)))
+
+
+def _weights(recipe: Mapping[str, Any]) -> str:
+    inputs = recipe.get("inputs")
+    if not isinstance(inputs, list):
+        return ""
+    given = [entry.get("weight") for entry in inputs if isinstance(entry, dict)]
+    return " + ".join(f"{weight:g}" for weight in given if _is_number(weight))
+
+
+def _words(recipe: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in recipe.items():
+        name = key.replace("_", " ")
+        if key in _SAID_FIRST or value is None or value is False or _USUAL.get(key) == value:
+            continue
+        if value is True:
+            yield name
+        elif _is_number(value):
+            yield f"{name} {value:g}"
+        elif isinstance(value, str):
+            yield f"{name} {value}"
+        elif key == "parameters" and isinstance(value, dict):
+            yield from _words(value)
+        elif key == "modules" and isinstance(value, list):
+            yield f"{len(value)} module patterns of their own"
+
+
+def _digests(texts: Iterator[object]) -> Iterator[Digest]:
+    for text in texts:
+        if isinstance(text, str):
+            try:
+                yield Digest.parse(text)
+            except Invalid:  # some other meaning of `weights`, of an operation that is not ours
+                continue
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

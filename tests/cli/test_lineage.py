@@ -1,0 +1,155 @@
+"""`adaptry lineage`: the tree of what a version was made from, and of what was made from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from adaptry import connect, open_dir, push
+from adaptry.digest import Digest
+from adaptry.identity import Identity
+from adaptry.lineage import Relative, ancestry, progeny
+from adaptry.opening import open_local
+from adaptry.refs import Ref
+from adaptry.testing.samples import tiny_lora
+
+pytestmark = pytest.mark.usefixtures("out", "better")
+
+
+@pytest.fixture
+def family(tmp_path: Path) -> None:
+    """acme/both, of acme/tone and acme/facts; acme/all, of acme/both and acme/tone again."""
+    registry = connect()
+
+    def pushed(name: str, seed: int, *parents: str, **recipe: object) -> None:
+        digests = tuple(registry.version(Ref.parse(parent)).digest for parent in parents)
+        folder = tiny_lora(tmp_path / f"made-{seed}", seed=seed)
+        push(registry, open_dir(folder), name, parents=digests, recipe=recipe or None)
+
+    pushed("acme/tone", 11)
+    pushed("acme/facts", 12)
+    inputs = [{"revision": "…", "weight": 0.5}, {"revision": "…", "weight": 2}]
+    pushed(
+        "acme/both", 13, "acme/tone", "acme/facts", operation="combine", method="svd", inputs=inputs, rank=4
+    )
+    pushed("acme/all", 14, "acme/both", "acme/tone", operation="stack")
+
+
+def names(tree: Relative) -> object:
+    """A tree as nested lists of names."""
+    named = " = ".join(tree.refs)
+    return [named, *map(names, tree.relatives)] if tree.relatives else named
+
+
+@pytest.mark.usefixtures("family")
+def test_a_version_shows_what_it_was_made_from_down_to_what_was_trained(run) -> None:
+    assert run("lineage", "acme/all").stdout.splitlines() == [
+        "acme/all@1  stack",
+        "├─ acme/both@1  combine svd: 0.5 + 2, rank 4",
+        "│  ├─ acme/tone@1",
+        "│  └─ acme/facts@1",
+        "└─ acme/tone@1",
+    ]
+
+
+@pytest.mark.usefixtures("family")
+def test_a_version_shows_what_was_made_from_it(run, answer) -> None:
+    assert run("lineage", "acme/tone", "--down").stdout.splitlines() == [
+        "acme/tone@1",
+        "├─ acme/both@1  combine svd: 0.5 + 2, rank 4",
+        "│  └─ acme/all@1  stack",
+        "└─ acme/all@1  stack",
+    ]
+    assert answer("lineage", "acme/all", "--down")["relatives"] == []
+    assert "nothing was made from it" in run("lineage", "acme/all", "--down").stderr
+    assert "made from no other adapter" in run("lineage", "acme/tone").stderr
+
+
+@pytest.mark.usefixtures("family")
+def test_a_revision_with_two_names_is_shown_once_under_both(run, answer) -> None:
+    run("copy", "acme/facts", "zoo/facts")
+
+    (_, facts) = answer("lineage", "acme/both")["relatives"]
+
+    assert facts["refs"] == ["acme/facts@1", "zoo/facts@1"]
+
+
+def test_what_was_shown_above_is_not_unfolded_again(run, tmp_path: Path) -> None:
+    registry = connect()
+    one = push(registry, open_dir(tiny_lora(tmp_path / "one", seed=21)), "acme/line").version.digest
+    two = push(registry, open_dir(tiny_lora(tmp_path / "two", seed=22)), "acme/line", parents=(one,))
+    push(
+        registry, open_dir(tiny_lora(tmp_path / "three", seed=23)), "acme/line", parents=(two.version.digest,)
+    )
+    three = registry.version(Ref.parse("acme/line@3")).digest
+    made = push(
+        registry,
+        open_dir(tiny_lora(tmp_path / "four", seed=24)),
+        "acme/line",
+        parents=(three, two.version.digest),
+    )
+
+    tree = ancestry(registry, f"acme/line@{made.version.number}")
+
+    assert names(tree) == ["acme/line@4", ["acme/line@3", ["acme/line@2", "acme/line@1"]], "acme/line@2"]
+    assert tree.relatives[1].is_repeated
+    assert "acme/line@2  (as above)" in run("lineage", "acme/line@4").stdout
+
+
+@pytest.mark.usefixtures("family")
+def test_a_parent_that_may_not_be_seen_is_a_digest_and_nothing_more(home: Path, tmp_path: Path) -> None:
+    mine = connect()
+    both = mine.version(Ref.parse("acme/both"))
+    push(mine, open_dir(tiny_lora(tmp_path / "shared", seed=15)), "zoo/shared", parents=(both.digest,))
+    theirs = open_local(home, Identity("zoe", "reader", ("zoo",)))
+
+    tree = ancestry(theirs, "zoo/shared")
+
+    assert tree.refs == ("zoo/shared@1",)
+    assert tree.relatives == (Relative(digest=both.digest),)
+    assert progeny(theirs, "zoo/shared").relatives == ()
+    theirs.close()
+
+
+def test_a_parent_from_elsewhere_and_a_folder_are_said_to_be_that(run, tmp_path: Path) -> None:
+    registry = connect()
+    gone = Digest.of(b"a revision of another registry")
+    weights = Digest.of(b"a folder's weights")
+    recipe = {"operation": "combine", "inputs": [{"weights": str(weights), "weight": 1.0}]}
+    push(registry, open_dir("out"), "acme/tone", parents=(gone,), recipe=recipe)
+
+    assert run("lineage", "acme/tone").stdout.splitlines() == [
+        "acme/tone@1  combine: 1",
+        f"├─ {gone.brief}  not here",
+        f"└─ a folder, weights {weights.brief}",
+    ]
+
+
+@pytest.mark.usefixtures("family")
+def test_a_tree_says_where_it_was_cut() -> None:
+    tree = ancestry(connect(), "acme/all", most=2)
+
+    assert names(tree) == ["acme/all@1", "acme/both@1"]
+    assert tree.is_cut and tree.relatives[0].is_cut
+
+
+@pytest.mark.usefixtures("family")
+def test_the_history_says_how_a_version_was_made(run) -> None:
+    pushed = next(
+        line for line in run("history", "acme/both").stdout.splitlines() if "version.pushed" in line
+    )
+
+    assert "made combine svd: 0.5 + 2, rank 4" in pushed
+    assert pushed.count("sha256:") == 3
+
+
+def test_what_an_approximation_kept_is_shown_and_searched(run, answer) -> None:
+    pytest.importorskip("torch")
+    run("push", "./out", "acme/tone")
+    made = answer("combine", "acme/tone", "./better", "--rank", "2", "-o", "acme/small")
+
+    tree = answer("lineage", "acme/small")
+
+    assert tree["kept"] == made["kept_energy"] < 1
+    assert [version["name"] for version in answer("search", "metric.kept_energy<1")] == ["acme/small"]

@@ -1,0 +1,64 @@
+"""`adaptry similar` and `adaptry diff --weights`: how near adapters are to each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from adaptry.testing.samples import tiny_lora
+
+pytest.importorskip("torch")
+pytestmark = pytest.mark.usefixtures("out", "better")
+
+
+def test_a_retrained_adapter_with_another_name_is_found(run, answer) -> None:
+    run("push", "./out", "acme/tone")
+    run("push", "./better", "acme/better")
+    run("combine", "acme/tone", "acme/better=0.05", "-o", "acme/copycat")
+
+    shown = run("similar", "acme/tone").stdout
+
+    assert "acme/copycat@1" in shown and "4 of 4" in shown
+    (found,) = answer("similar", "acme/tone")["found"]
+    assert (found["ref"], found["same_weights"]) == ("acme/copycat@1", False)
+    assert found["cosine"] > 0.99
+    assert len(answer("similar", "./out", "--above", "0")["found"]) >= 2
+    assert "same weights" in run("similar", "./out").stdout
+
+
+def test_nothing_similar_is_said(run) -> None:
+    run("push", "./better", "acme/better")
+
+    result = run("similar", "./out")
+
+    assert result.stdout == ""
+    assert "nothing like it among 1 version of org/tiny" in result.stderr
+
+
+def test_an_adapter_without_a_base_asks_for_one(run) -> None:
+    tiny_lora(Path("lone"), config={"base_model_name_or_path": None})
+
+    assert "--base NAME" in run("similar", "./lone", code=2).stderr
+    run("push", "./out", "acme/tone")
+    assert "acme/tone@1" in run("similar", "./lone", "--base", "org/tiny").stdout
+
+
+def test_a_diff_reads_weights_only_when_asked(run, answer) -> None:
+    tiny_lora(Path("retrained"), seed=2)
+
+    assert "distance" not in run("diff", "./out", "./retrained").stdout
+    shown = run("diff", "./out", "./retrained", "--weights", "--top", "1")
+
+    assert shown.stdout.splitlines()[-2].startswith("all modules")
+    assert "1 of 4 modules are shown" in shown.stderr
+    found = answer("diff", "./out", "./retrained", "--weights")
+    assert found["differences"] == answer("diff", "./out", "./retrained")
+    assert len(found["weights"]["modules"]) == 4
+    assert found["weights"]["distance"] > 1
+
+
+def test_a_diff_of_weights_that_are_no_sum_of_factors_says_what_to_do(run) -> None:
+    tiny_lora(Path("dora"), config={"use_dora": True})
+
+    assert "adaptry convert" in run("diff", "./out", "./dora", "--weights", code=2).stderr

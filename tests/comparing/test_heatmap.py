@@ -1,0 +1,47 @@
+"""A report as a picture."""
+
+from __future__ import annotations
+
+import struct
+import sys
+from pathlib import Path
+
+import pytest
+
+from adaptry.errors import Invalid, Missing
+
+torch = pytest.importorskip("torch")
+from adaptry.comparing.heatmap import draw  # noqa: E402
+from adaptry.comparing.report import report  # noqa: E402
+
+
+@pytest.fixture
+def told(lora):
+    """The report of an adapter that was made of two."""
+    parents = lora("a"), lora("b", seed=2, targets=("q_proj", "down_proj"), layers=3)
+    return report(parents, lora("c", seed=3))
+
+
+def test_a_report_is_drawn_as_a_png(told, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+
+    draw(told, tmp_path / "map.png")
+
+    data = (tmp_path / "map.png").read_bytes()
+    width, height = struct.unpack(">II", data[16:24])
+    assert data.startswith(b"\x89PNG\r\n") and width > height > 100
+
+
+def test_a_place_that_cannot_be_written_is_said(told, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+
+    with pytest.raises(Invalid, match="cannot write the heat map"):
+        draw(told, tmp_path / "nowhere" / "map.png")
+
+
+def test_without_matplotlib_the_remedy_is_named(told, tmp_path: Path, monkeypatch) -> None:
+    for name in ("matplotlib", "matplotlib.figure", "matplotlib.backends.backend_agg"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+    with pytest.raises(Missing, match=r"adaptry\[plots\]"):
+        draw(told, tmp_path / "map.png")

@@ -1,0 +1,43 @@
+"""Signatures: a few numbers that tell how alike two updates are."""
+
+from __future__ import annotations
+
+import pytest
+
+from .matrices import cosine, joined
+
+torch = pytest.importorskip("torch")
+from adaptry.comparing.signature import Signature, estimate, margin  # noqa: E402
+from adaptry.deriving.updates import updates_of  # noqa: E402
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.1, 0.5, 1.0, 4.0])
+def test_a_signature_estimates_the_cosine_within_its_margin(lora, mixed, dense, weight: float) -> None:
+    a = lora("a", hidden=64, layers=1)
+    for seed in range(2, 12):
+        b = lora(f"b{seed}", seed=seed, hidden=64, layers=1)
+        both = mixed(f"both{seed}", a, b, weight) if weight else lora(f"both{seed}", hidden=64, layers=1)
+        exact = cosine(*joined(dense("a"), dense(both.label)))
+
+        found = estimate(Signature.of(updates_of(a)), Signature.of(updates_of(both)))
+
+        assert abs(found - exact) <= margin(exact)
+
+
+def test_a_signature_depends_on_the_update_and_not_on_its_factors(lora, mixed) -> None:
+    a, b = lora("a"), lora("b", seed=2)
+    exact = mixed("exact", a, b, 1.0)  # rank 8, factors side by side
+    split = mixed("split", a, b, 1.0, rank=8)  # the same by a singular value decomposition
+
+    one, other = Signature.of(updates_of(exact)), Signature.of(updates_of(split))
+
+    assert torch.allclose(one.numbers(), other.numbers(), atol=1e-6 * one.norm)
+    assert one.norm == pytest.approx(other.norm, rel=1e-6)
+
+
+def test_a_signature_is_the_same_on_every_machine(lora) -> None:
+    """Kept signatures are compared with new ones: whoever changes how they are made must change their layout."""
+    signature = Signature.of(updates_of(lora("a")))
+
+    largest = signature.numbers().abs().topk(4).indices.tolist()
+    assert (signature.layout, sorted(largest)) == (1, [75, 316, 419, 809])

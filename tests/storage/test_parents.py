@@ -1,0 +1,37 @@
+"""A registry that older versions of this program filled knows its versions' parents after it is opened."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from adaptry import open_dir, push
+from adaptry.opening import open_local
+from adaptry.testing.samples import tiny_lora
+
+
+def test_parents_pushed_before_they_could_be_searched_are_found(folder: Path, tmp_path: Path) -> None:
+    registry = open_local(folder)
+    parents = [push(registry, open_dir(tiny_lora(tmp_path / f"p{n}", seed=n)), "acme/parts") for n in (1, 2)]
+    digests = tuple(pushed.version.digest for pushed in parents)
+    push(registry, open_dir(tiny_lora(tmp_path / "both", seed=3)), "acme/both", parents=digests)
+    push(registry, open_dir(tiny_lora(tmp_path / "more", seed=4)), "acme/both", parents=digests[:1])
+    registry.close()
+    _as_before(folder / "catalog.sqlite")
+
+    reopened = open_local(folder)
+
+    found = [[item.number for item in reopened.search(f"parent:{digest}").items] for digest in digests]
+    assert found == [[2, 1], [1]]
+    reopened.close()
+
+
+def _as_before(path: Path) -> None:
+    """The catalog as the schema before this one had it: no version has a parent among its terms."""
+    database = sqlite3.connect(path)
+    with database:
+        parents = "SELECT id FROM terms WHERE field = 'parent'"
+        database.execute(f"DELETE FROM postings WHERE term_id IN ({parents})")
+        database.execute("DELETE FROM terms WHERE field = 'parent'")
+        database.execute("UPDATE alembic_version SET version_num = '0002'")
+    database.close()
