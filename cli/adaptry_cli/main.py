@@ -61,9 +61,12 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
     "Make": {
         "merge": ("merge:merge", "Merge adapters into their base's weights."),
         "extract": ("extract:extract", "Extract a LoRA from a full fine-tune and its base."),
-        "verify-merge": ("verify_merge:verify_merge", "Prove or refute what a checkpoint is made of."),
-        "combine": ("combine:combine", "Combine adapters of one base into one."),
-        "stack": ("combine:stack", "Stack adapters into one LoRA that acts as all of them."),
+        "verify-merge": (
+            "verify_merge:verify_merge",
+            "Prove or refute that a checkpoint is that base plus those adapters.",
+        ),
+        "combine": ("combine:combine", "Combine adapters of one base into one adapter."),
+        "stack": ("combine:stack", "Stack adapters into one LoRA that acts as all of them together."),
         "relayout": ("relayout:relayout", "Rewrite an adapter's file in the layout of another version."),
         "convert": ("convert:convert", "Make a plain LoRA of an adapter of any method."),
         "resize": ("convert:resize", "Bring a LoRA to another rank."),

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def relayout(
     target: Target, connected: Connected, source: str, layout: str, base: str | None, as_json: bool
 ) -> None:
-    """Rewrite an adapter's file in another layout, where PEFT and transformers changed it.
+    """Rewrite an adapter's file in the layout of another version.
 
     The experts of a layer, one by one or as one parameter; the names of multimodal models. What the adapter does is
     the same, number by number. `adaptry inspect` says which layout a file is in. The base's shapes are needed, its

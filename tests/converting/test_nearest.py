@@ -138,7 +138,7 @@ def test_what_an_initialisation_took_out_of_the_base_is_half_of_the_rank(
     )
 
 
-@pytest.mark.parametrize("name", ["loha", "lokr", "c3a", "shira", "randlora", "gralora", "delora"])
+@pytest.mark.parametrize("name", ["loha", "lokr", "c3a", "randlora", "gralora", "delora"])
 def test_no_conversion_of_peft_s_is_nearer(tmp_path: Path, name: str) -> None:
     """PEFT's `convert_to_lora` on the same live adapter, at the same rank."""
     pair = additive_pair(tmp_path, name)

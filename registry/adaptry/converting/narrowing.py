@@ -51,8 +51,9 @@ def rounded(update: Factors, dtype: str) -> Factors:
 
 
 def measured(own: Factors, made: Factors) -> Mapping[str, float]:
-    """The figures of a module: what it should be is `own`."""
-    if made.scale == own.scale and made.up.equal(own.up) and made.down.equal(own.down):
+    """The figures of a module: what it should be is `own`. The same factors, its scale in them, have lost nothing."""
+    folded = own.folded()
+    if made.scale == folded.scale and made.up.equal(folded.up) and made.down.equal(folded.down):
         return {"energy": inner(own, own), "lost": 0.0, "rank": float(made.rank)}
     difference = concatenated([own.double(), made.double().times(-1.0)])
     lost = max(0.0, inner(difference, difference))

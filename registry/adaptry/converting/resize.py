@@ -67,6 +67,6 @@ class _Resized:
         """The site's factors, and its figures."""
         from adaptry.converting.narrowing import Limit, measured, narrowed, rounded
 
-        own = self.updates.factors(site).folded()
+        own = self.updates.factors(site)
         made = rounded(narrowed(own, Limit(self.goal.rank, self.goal.energy)), self.goal.dtype)
         return made, measured(own, made)
