@@ -10,8 +10,9 @@ import click
 from adaptry.errors import Invalid
 from adaptry_cli.arguments import FOLDER, made, require
 from adaptry_cli.connection import Connected
-from adaptry_cli.making import Target, landed, making_options, parent_named, say_landed, to_place
+from adaptry_cli.making import Target, making_options, parent_named, to_place
 from adaptry_cli.out import counted, json_option, number, progress, say_json, size, tell
+from adaptry_cli.reporting import ReportTo, report_options, say_made
 from adaptry_cli.tables import say_table
 
 if TYPE_CHECKING:
@@ -41,11 +42,13 @@ if TYPE_CHECKING:
 @click.option("--other-base", is_flag=True, help="Also adapters that are known to be of different bases.")
 @click.option("--dry-run", is_flag=True, help="Print the plan, and make nothing.")
 @click.option("--methods", "is_listing", is_flag=True, help="List the methods and their parameters.")
+@report_options
 @making_options
 @json_option
 def combine(
     target: Target,
     connected: Connected,
+    report: ReportTo,
     recipe_file: Path | None,
     dry_run: bool,
     is_listing: bool,
@@ -63,7 +66,7 @@ def combine(
         return
     recipe = _recipe(recipe_file, said)
     target = to_place(target, recipe.output)
-    _run(recipe, target, connected, dry_run, as_json)
+    _run(recipe, target, connected, report, dry_run, as_json)
 
 
 @click.command()
@@ -78,11 +81,13 @@ def combine(
 )
 @click.option("--other-base", is_flag=True, help="Also adapters that are known to be of different bases.")
 @click.option("--dry-run", is_flag=True, help="Print the plan, and make nothing.")
+@report_options
 @making_options
 @json_option
 def stack(
     target: Target,
     connected: Connected,
+    report: ReportTo,
     in_sequence: bool,
     own_ranks: bool,
     dry_run: bool,
@@ -95,10 +100,17 @@ def stack(
     Every module gets one rank and scale 1, so that any engine serves it.
     """
     recipe = _recipe(None, {**said, "uniform": not own_ranks, "in_sequence": in_sequence})
-    _run(recipe, target, connected, dry_run, as_json)
+    _run(recipe, target, connected, report, dry_run, as_json)
 
 
-def _run(recipe: CombineRecipe, target: Target, connected: Connected, dry_run: bool, as_json: bool) -> None:
+def _run(
+    recipe: CombineRecipe,
+    target: Target,
+    connected: Connected,
+    report: ReportTo,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
     from adaptry.combining.combine import draft
     from adaptry.combining.planning import plan
 
@@ -111,8 +123,7 @@ def _run(recipe: CombineRecipe, target: Target, connected: Connected, dry_run: b
     if dry_run:
         _say_plan(decided, as_json)
         return
-    drafted = draft(decided)
-    say_landed(drafted, landed(drafted, target, connected), as_json)
+    say_made(draft(decided), target, connected, report, as_json)
 
 
 def _recipe(file: Path | None, said: dict[str, Any]) -> CombineRecipe:

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from adaptry.errors import Invalid
-from adaptry_cli.arguments import FOLDER, made, means_folder, require
+from adaptry_cli.arguments import made, means_folder, require
 from adaptry_cli.connection import Connected
-from adaptry_cli.making import Target, json_of, landed, making_options, parent_named, say_landed
+from adaptry_cli.making import Target, making_options, parent_named
 from adaptry_cli.out import json_option, number, progress, say_json, tell
+from adaptry_cli.reporting import ReportTo, report_options, say_made
 from adaptry_cli.tables import say_table
 
 if TYPE_CHECKING:
     from adaptry.converting.asked import Asked
     from adaptry.converting.curve import Point
     from adaptry.converting.ground import Ground
-    from adaptry.deriving.draft import Draft, Parent
+    from adaptry.deriving.draft import Parent
     from adaptry.progress import Progress
 
 _PLACE = "say where the result goes: -o NAME, or -o ./DIR for a folder"
-_report = click.option(
-    "--report", type=FOLDER, metavar="FILE", help="Write the figures of every module there, as JSON."
-)
 
 
 @click.command()
@@ -40,15 +37,15 @@ _report = click.option(
 @click.option("--drop-bias", is_flag=True, help="Leave out the biases that the adapter changes.")
 @click.option("--whole-weights", type=click.Choice(["none"]), help="none: leave saved modules out.")
 @click.option("--other-base", is_flag=True, help="Also on another base than the adapter is known to be for.")
-@_report
+@report_options
 @making_options
 @json_option
 def convert(
     target: Target,
     connected: Connected,
+    report: ReportTo,
     source: str,
     base: str | None,
-    report: Path | None,
     as_json: bool,
     **said: Any,
 ) -> None:
@@ -68,7 +65,7 @@ def convert(
     with progress() as told:
         parent = parent_named(connected, source, told)
         ground = _ground(connected, base, parent, asked, told)
-    _land(converted(parent, asked, ground), target, connected, report, as_json)
+    say_made(converted(parent, asked, ground), target, connected, report, as_json)
 
 
 @click.command()
@@ -86,16 +83,16 @@ def convert(
 @click.option("--dtype", metavar="DTYPE", help="float32 (the default), float16 or bfloat16.")
 @click.option("--whole-weights", type=click.Choice(["none"]), help="none: leave saved modules out.")
 @click.option("--dry-run", is_flag=True, help="Show what each rank would keep, and make nothing.")
-@_report
+@report_options
 @making_options
 @json_option
 def resize(
     target: Target,
     connected: Connected,
+    report: ReportTo,
     source: str,
     allowed: str | None,
     dry_run: bool,
-    report: Path | None,
     as_json: bool,
     **said: Any,
 ) -> None:
@@ -119,19 +116,7 @@ def resize(
     if allowed:
         said |= {"rank": _chosen(parent, _ranks(allowed), said["energy"]), "energy": None, "uniform": True}
     require(said["rank"] or said["energy"], "say --rank N, --energy 0.99 or --allowed 8,16; --dry-run shows")
-    _land(resized(parent, made(Goal, **said)), target, connected, report, as_json)
-
-
-def _land(draft: Draft, target: Target, connected: Connected, report: Path | None, as_json: bool) -> None:
-    there = landed(draft, target, connected)
-    if report:
-        import json
-
-        try:
-            report.write_text(json.dumps(json_of(draft, there), indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise Invalid(f"cannot write the report {report}: {error.strerror}") from error
-    say_landed(draft, there, as_json)
+    say_made(resized(parent, made(Goal, **said)), target, connected, report, as_json)
 
 
 def _ground(

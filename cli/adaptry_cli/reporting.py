@@ -1,0 +1,106 @@
+"""A result beside its parents, for the commands that make one: `--report` as JSON, `--heatmap` as a picture."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from adaptry.errors import Invalid, Missing
+from adaptry_cli.arguments import FOLDER, require
+from adaptry_cli.connection import Connected
+from adaptry_cli.figures import tell_report
+from adaptry_cli.making import Landed, Target, json_of, landed, parent_named, say_landed
+from adaptry_cli.out import progress
+
+if TYPE_CHECKING:
+    from adaptry.comparing.figures import CombineReport
+    from adaptry.deriving.draft import Draft
+
+
+@dataclass(frozen=True, slots=True)
+class ReportTo:
+    """Where a report (JSON) and its picture are to go; None: nowhere."""
+
+    file: Path | None
+    picture: Path | None
+
+    @property
+    def is_any(self) -> bool:
+        return self.file is not None or self.picture is not None
+
+
+def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds `--report` and `--heatmap`; passes `report`. (`Any`: the other arguments are each command's own.)"""
+
+    @click.option(
+        "--report",
+        type=FOLDER,
+        metavar="FILE",
+        help="Compare the result with what it is made of, module by module, and write that as JSON.",
+    )
+    @click.option(
+        "--heatmap", type=FOLDER, metavar="FILE", help="The same as a picture (PNG): a row for each layer."
+    )
+    @functools.wraps(command)
+    def reporting(*args: Any, report: Path | None, heatmap: Path | None, **options: Any) -> Any:
+        return command(*args, report=_checked(ReportTo(report, heatmap)), **options)
+
+    return reporting
+
+
+def say_made(draft: Draft, target: Target, connected: Connected, to: ReportTo, as_json: bool) -> None:
+    """Computes the draft, puts it where it is to go, compares it where that was asked for, and says so."""
+    there = landed(draft, target, connected)
+    if to.is_any:
+        _compare(draft, there, connected, to)
+    say_landed(draft, there, as_json)
+
+
+def _compare(draft: Draft, there: Landed, connected: Connected, to: ReportTo) -> None:
+    from adaptry.adapter.view import open_dir
+    from adaptry.comparing.report import report
+    from adaptry.deriving.draft import Parent
+
+    with progress() as told:
+        if there.folder:
+            result = Parent(open_dir(there.folder), there.place)
+        else:
+            result = parent_named(connected, there.place, told)
+        compared = report(draft.parents, result, there.outcome, told)
+    if to.file:
+        _write(to.file, {**json_of(draft, there), "report": compared.model_dump(mode="json")})
+    if to.picture:
+        _draw(compared, to.picture)
+    tell_report(compared)
+
+
+def _write(path: Path, found: dict[str, Any]) -> None:
+    """(`Any`: JSON.)"""
+    try:
+        path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise Invalid(f"cannot write the report {path}: {error.strerror}") from error
+
+
+def _draw(compared: CombineReport, path: Path) -> None:
+    from adaptry.comparing.heatmap import draw
+
+    draw(compared, path)
+
+
+def _checked(to: ReportTo) -> ReportTo:
+    """What would fail after the work is done fails before it."""
+    for path in (to.file, to.picture):
+        require(
+            path is None or (path.parent.is_dir() and not path.is_dir()), f"{path} is no place for a file"
+        )
+    if to.picture and find_spec("matplotlib") is None:
+        raise Missing("a heat map is drawn with matplotlib: pip install 'adaptry[plots]'")
+    return to

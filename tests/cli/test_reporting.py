@@ -1,0 +1,66 @@
+"""`--report` and `--heatmap`: a result beside what it was made of, as figures and as a picture."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from .test_combine import torch, update
+
+pytestmark = pytest.mark.usefixtures("out", "better", "base")
+
+
+def cosine(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one * other).sum() / (one.norm() * other.norm()))
+
+
+def test_a_combination_is_told_beside_its_parents(run) -> None:
+    told = run(
+        "combine", "./out", "./better=0.5", "-o", "./both", "--report", "both.json", "--heatmap", "both.png"
+    )
+
+    found = json.loads(Path("both.json").read_text())
+    assert found["output"] == "both" and found["report"]["parents"] == ["./out", "./better"]
+    module = next(
+        each for each in found["report"]["modules"] if each["module"].endswith("0.self_attn.q_proj")
+    )
+    for parent, said in zip(("out", "better"), module["cosines"], strict=True):
+        assert math.isclose(said, cosine(update("both"), update(parent)), rel_tol=1e-5)
+    assert math.isclose(module["norm"], float(update("both").norm()), rel_tol=1e-5)
+    signs = update("out") * update("better") < 0
+    size = update("out").abs() + update("better").abs()
+    assert math.isclose(module["conflict"], float(size[signs].sum() / size.sum()), rel_tol=1e-4)
+    assert Path("both.png").read_bytes().startswith(b"\x89PNG")
+    assert "beside ./out: cosine" in told.stderr and "between the parents: sign conflict" in told.stderr
+    assert told.stdout == "both\n"
+
+
+def test_a_version_that_was_made_is_told_beside_the_versions_it_was_made_of(run) -> None:
+    run("push", "./out", "acme/a")
+    run("push", "./better", "acme/b")
+    run("stack", "acme/a", "acme/b", "-o", "acme/both", "--report", "both.json")
+
+    found = json.loads(Path("both.json").read_text())
+    assert found["output"] == "acme/both@1" and found["digest"].startswith("sha256:")
+    assert found["report"]["parents"] == ["acme/a@1", "acme/b@1"]
+    assert 0 < found["report"]["conflict"] < 1
+
+
+def test_a_smaller_rank_is_told_beside_the_larger(run) -> None:
+    run("resize", "./better", "--rank", "2", "-o", "./thin", "--report", "thin.json")
+
+    report = json.loads(Path("thin.json").read_text())["report"]
+    kept = report["kept"]
+    assert 0 < kept < 1
+    assert math.isclose(report["ratios"][0] ** 2, kept, rel_tol=1e-5)  # the nearest is a projection
+    assert math.isclose(report["cosines"][0] ** 2, kept, rel_tol=1e-5)
+
+
+def test_a_place_that_is_none_is_refused_before_anything_is_made(run) -> None:
+    told = run("stack", "./out", "./better", "-o", "./both", "--report", "nowhere/both.json", code=2)
+
+    assert "nowhere/both.json is no place for a file" in told.stderr
+    assert not Path("both").exists()
