@@ -125,3 +125,27 @@ def require(condition: bool, sentence: str) -> None:
     """Raises a usage error unless the call makes sense."""
     if not condition:
         raise click.UsageError(sentence)
+
+
+def parse_parameters(pairs: tuple[str, ...]) -> dict[str, object]:
+    """`density=0.3` and the like: a number, true or false, else a word. Raises `Invalid`."""
+    found: dict[str, object] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise Invalid(f"not a parameter: {pair[:80]!r} (write name=value, as in density=0.3)")
+        if name in found:
+            raise Invalid(f"the parameter {name} is given twice")
+        found[name] = _number_or_word(text)
+    return found
+
+
+def _number_or_word(text: str) -> object:
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

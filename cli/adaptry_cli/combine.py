@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adaptry.errors import Invalid
-from adaptry_cli.arguments import FOLDER, made, require
+from adaptry_cli.arguments import FOLDER, made, parse_parameters, require
 from adaptry_cli.connection import Connected
 from adaptry_cli.making import Target, making_options, parent_named, to_place
 from adaptry_cli.out import counted, json_option, number, progress, say_json, size, tell
@@ -144,32 +143,8 @@ def _recipe(file: Path | None, said: dict[str, Any]) -> CombineRecipe:
     if "dtype" in words:
         words["dtype"] = parse_dtype(words["dtype"])
     if "parameters" in words:
-        words["parameters"] = _parameters(said["parameters"])
+        words["parameters"] = parse_parameters(said["parameters"])
     return made(CombineRecipe, **words)
-
-
-def _parameters(pairs: tuple[str, ...]) -> dict[str, object]:
-    """`density=0.3` and the like: a number, true or false, else a word. Raises `Invalid`."""
-    found: dict[str, object] = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals or not name:
-            raise Invalid(f"not a parameter: {pair[:80]!r} (write name=value, as in density=0.3)")
-        if name in found:
-            raise Invalid(f"the parameter {name} is given twice")
-        found[name] = _value(text)
-    return found
-
-
-def _value(text: str) -> object:
-    if text in ("true", "false"):
-        return text == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 def _say_plan(plan: CombinePlan, as_json: bool) -> None:

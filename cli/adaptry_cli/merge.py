@@ -12,7 +12,7 @@ import click
 from adaptry.errors import Invalid
 from adaptry.refs import ByDigest, is_folder
 from adaptry.registry import Registry
-from adaptry_cli.arguments import made, means_folder
+from adaptry_cli.arguments import made, means_folder, parse_parameters
 from adaptry_cli.connection import connect_to
 from adaptry_cli.out import counted, json_option, progress, say, say_json, size, tell
 from adaptry_cli.tables import say_table
@@ -54,6 +54,15 @@ if TYPE_CHECKING:
     type=click.Choice(["original", "dequantised"]),
     help="Which copy to merge into, where the base or the one trained on is quantised.",
 )
+@click.option(
+    "--method",
+    default="linear",
+    show_default=True,
+    metavar="NAME",
+    help="How several are combined: ties, dare_ties, … (`adaptry combine --methods` lists them).",
+)
+@click.option("--param", "parameters", multiple=True, metavar="NAME=VALUE", help="A parameter of the method.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="For the methods that draw random numbers.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and write nothing.")
 @click.option("--registry", "where", metavar="URL|DIR", help="The registry to use.")
 @json_option
@@ -69,6 +78,9 @@ def merge(
     other_base: bool,
     resize_vocab: bool,
     base_copy: Copy | None,
+    method: str,
+    parameters: tuple[str, ...],
+    seed: int,
     dry_run: bool,
     where: str | None,
     as_json: bool,
@@ -101,6 +113,9 @@ def merge(
         other_base=other_base,
         resize_vocab=resize_vocab,
         base_copy=base_copy,
+        method=method,
+        parameters=parse_parameters(parameters),
+        seed=seed,
     )
     connected = functools.cache(lambda: connect_to(where))  # folders need none
     with progress() as told:

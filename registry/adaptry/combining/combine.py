@@ -15,7 +15,7 @@ from adaptry.deriving.lora import Result, lora_draft
 from adaptry.deriving.sites import Site
 
 if TYPE_CHECKING:
-    from torch import Generator
+    from torch import Generator, Tensor
 
     from adaptry.tensors.lowrank import Factors
 
@@ -76,7 +76,7 @@ class _Combined:
         from adaptry.tensors.lowrank import Decomposition, Factors, decomposed, decomposed_dense, rank_for
 
         planned, recipe = self.planned[site], self.plan.recipe
-        made = planned.combination.combine(self._given(planned))
+        made = combined_update(self.plan, planned)
         if isinstance(made, Factors):
             if planned.rank is None and recipe.energy is None:
                 return made, {}
@@ -87,23 +87,27 @@ class _Combined:
         kept = found.truncated(rank)
         return kept, {"energy": found.energy, "lost": found.lost(rank), "rank": float(kept.rank)}
 
-    def _given(self, planned: PlannedSite) -> Given:
-        updates = [self.plan.updates[place].factors(planned.site) for place in planned.inputs]
 
-        def random(place: int) -> Generator:
-            return _generator(self.plan.recipe.seed, planned.site.key, planned.inputs[place])
+def combined_update(plan: CombinePlan, planned: PlannedSite) -> Factors | Tensor:
+    """What the site's method makes of its inputs, whole: factors, or float32 [..., out, in]."""
+    updates = [plan.updates[place].factors(planned.site) for place in planned.inputs]
 
-        return Given(
+    def random(place: int) -> Generator:
+        return _generator(plan.recipe.seed, planned.site.key, planned.inputs[place])
+
+    return planned.combination.combine(
+        Given(
             updates,
             planned.weights,
             planned.values,
             random,
             planned.rank,
-            len(self.plan.recipe.inputs),
+            len(plan.recipe.inputs),
             planned.inputs,
             planned.all_weights,
             planned.site.key,
         )
+    )
 
 
 def _generator(seed: int, key: str, place: int) -> Generator:

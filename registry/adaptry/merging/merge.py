@@ -13,6 +13,7 @@ from adaptry.errors import Conflict, Refused
 from adaptry.landing import check_free, landing
 from adaptry.manifest import FileEntry
 from adaptry.merging.baking import bake
+from adaptry.merging.combined import Way
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.kernels import choose
 from adaptry.merging.planning import Plan, plan
@@ -90,6 +91,7 @@ def decide(recipe: Recipe, checkpoint: Checkpoint, sources: Sequence[Source], fo
         resize_vocab=recipe.resize_vocab,
         base_copy=recipe.base_copy,
         found=found,
+        way=None if recipe.method == "linear" else Way(recipe.method, recipe.parameters, recipe.seed),
     )
 
 

@@ -15,6 +15,7 @@ from adaptry.digest import Digest
 from adaptry.errors import Unsupported
 from adaptry.fingerprinting import fingerprint
 from adaptry.merging.base_copy import BaseCopy, choose_copy, dtype_of_int8, told_of_dtypes
+from adaptry.merging.combined import Way, combined
 from adaptry.merging.dequantising import Summed, plain_view
 from adaptry.merging.fitting import PLAIN, Weighted, check_base, fit
 from adaptry.merging.layout import OutputFile, Piece, lay_out
@@ -22,6 +23,7 @@ from adaptry.merging.recipe import Copy, Dtype
 from adaptry.merging.replication import replicated
 from adaptry.merging.resizing import check_alone
 from adaptry.merging.wanting import TensorChanges, Wanted
+from adaptry.placing import Placement
 from adaptry.quantised import Packed, fold
 
 _UNTIED = (
@@ -76,8 +78,9 @@ def plan(
     resize_vocab: bool = False,
     base_copy: Copy | None = None,
     found: str = "",
+    way: Way | None = None,
 ) -> Plan:
-    """How `inputs` are baked into `checkpoint`.
+    """How `inputs` are baked into `checkpoint`: as their weighted sum, or combined in another `way`.
 
     `other_base`: also into another model than an input is known to be for, if the shapes fit. `resize_vocab`: also
     where an input brings a larger vocabulary. `base_copy`: into which copy, where one is quantised. `found`: how it was
@@ -99,16 +102,22 @@ def plan(
     checkpoint = replicated(checkpoint, [(entry.label, entry.adapter.config) for entry in inputs])
     wanted = Wanted(checkpoint)
     rows: dict[str, int] = {}
+    placements: list[tuple[Weighted, Placement]] = []
     for entry in inputs:
         fitted = fit(entry, checkpoint, base, resize_vocab)
         notes += [*fitted.notes, *check_base(entry, base, other_base)]
-        wanted.add(entry, fitted.placement)
+        placements.append((entry, fitted.placement))
+        if way is None:
+            wanted.add(entry, fitted.placement)
         if fitted.rows:
             check_alone(entry.label, entry.weight, len(inputs))
             rows.update(fitted.rows)
             notes.append(
                 f"the result has a vocabulary of {max(rows.values()):,}: take {entry.label}'s tokenizer with it"
             )
+    if way is not None:
+        wanted.add_combined(placements, combined(way, placements, other_base))
+        notes.append(f"combined by {way.method}, weight by weight, and not brought to a rank")
     packed = {(weight.codes.shard, weight.codes.info.start): weight for weight in folded.packed.values()}
     drafts: list[Piece] = []
     for name in _in_file_order(checkpoint):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -32,6 +32,7 @@ class Input(BaseModel):
 class Recipe(BaseModel):
     """A merge into base weights: W + Σ weight · scale · B·A, in float32, rounded once.
 
+    `method` other than `linear`: W + what that way of combining makes of the updates, with its `parameters` and `seed`.
     `dtype` None keeps each tensor's; `max_shard_size` (bytes) None keeps the base's files as they are; `other_base`
     allows a base of the right shapes that is another model than an input is known to be for; `resize_vocab` allows an
     input that brings embeddings with more rows than the base's; `base_copy` says which copy of a base is meant where it,
@@ -42,7 +43,9 @@ class Recipe(BaseModel):
 
     base: str
     inputs: tuple[Input, ...] = Field(min_length=1, max_length=64)
-    method: Literal["linear"] = "linear"
+    method: str = "linear"
+    parameters: dict[str, Any] = {}  # checked against the method's table
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
     dtype: Dtype | None = None
     max_shard_size: int | None = Field(default=None, ge=1 << 20)
     other_base: bool = False
@@ -53,6 +56,8 @@ class Recipe(BaseModel):
     def _does_something(self) -> Self:
         if all(entry.weight == 0 for entry in self.inputs):
             raise ValueError("all weights are 0, so the result would be the base")
+        if self.method == "linear" and self.parameters:
+            raise ValueError(f"linear has no parameter {min(self.parameters)!r}: say --method too")
         return self
 
 

@@ -44,15 +44,32 @@ _BART = Ties(copies=("encoder.embed_tokens", "decoder.embed_tokens"), is_several
 # T5 ties its stacks to each other always. Since transformers 5 its config says apart from the tie that it scales.
 _T5 = Ties(is_several=True, config={"tie_word_embeddings": False, "scale_decoder_outputs": True})
 
+_LIKE_BERT = (
+    "bert", "deberta", "deberta-v2", "big_bird", "ernie", "megatron-bert", "roc_bert", "roformer",
+)  # fmt: skip
+_LIKE_ROBERTA = (
+    "roberta", "camembert", "xlm-roberta", "mpnet", "bert-generation", "data2vec-text", "roberta-prelayernorm",
+    "xlm-roberta-xl", "xmod",
+)  # fmt: skip
+# Heads of which nothing is stored while they are tied: no bias, and nothing around them.
+_BARE = ("lm_head", "proj_out", "output_projection", "embed_out", "output", "head")
+
 _TIES: Mapping[str, Ties] = {
-    **dict.fromkeys(("bert", "deberta", "deberta-v2"), _BERT),
-    **dict.fromkeys(("roberta", "camembert", "xlm-roberta", "mpnet"), _ROBERTA),
+    **dict.fromkeys(_LIKE_BERT, _BERT),
+    **dict.fromkeys(_LIKE_ROBERTA, _ROBERTA),
     "esm": Ties("lm_head.decoder"),
     "albert": Ties("predictions.decoder", "predictions.bias"),
     "electra": Ties("generator_lm_head"),
     "distilbert": Ties("vocab_projector"),
-    "modernbert": Ties("decoder"),
+    **dict.fromkeys(("modernbert", "modernbert-decoder"), Ties("decoder")),
     "xlnet": Ties("lm_loss"),
+    **dict.fromkeys(("xlm", "flaubert"), Ties("pred_layer.proj")),
+    "biogpt": Ties("output_projection"),
+    "git": Ties("output"),
+    "gpt_neox_japanese": Ties("embed_out"),
+    "kosmos-2": Ties("text_model.lm_head"),
+    "rwkv": Ties("head"),
+    "trocr": Ties("output_projection"),
     "whisper": Ties("proj_out"),
     **dict.fromkeys(("bart", "mbart", "pegasus", "m2m_100"), _BART),
     "t5": _T5,
@@ -75,7 +92,7 @@ def ties_of(checkpoint: Checkpoint) -> Ties:
     if known.copies:
         around = (input_embedding(checkpoint.tensors) or "").removesuffix("shared.weight")
         return replace(known, copies=tuple(around + copy for copy in known.copies))
-    if known.head in ("lm_head", "proj_out") or known.head is None:
+    if known.head is None or known.head.rpartition(".")[2] in _BARE:
         return known
     around, _, _ = known.head.rpartition(".")
     beside = f"{around or known.head}."  # its bias, or what lies around it

@@ -7,7 +7,7 @@ gets both is changed as a whole.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -21,6 +21,7 @@ from adaptry.merging.changes import (
     StreamedChange,
     WholeChange,
 )
+from adaptry.merging.combined import Combined
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.layout import BasePlace, Update
 from adaptry.merging.lora_fitting import stored_orientation
@@ -75,6 +76,15 @@ class Wanted:
                 self._add_modules(entry, placement, steps)
         for end, own in steps.items():
             self._wanted[end] = _joined(self._wanted.get(end, TensorChanges()), own, entry)
+
+    def add_combined(self, inputs: Iterable[tuple[Weighted, Placement]], changes: Iterable[Combined]) -> None:
+        """Each input's whole weights, and one change of each weight that any of them updates."""
+        for entry, placement in inputs:
+            self.add(entry, replace(placement, placed=()))
+        for each in changes:
+            for end in ends_of_module(each.entry, each.placed, each.placement, self._ends):
+                was = self._wanted.get(end, TensorChanges())
+                self._wanted[end] = replace(was, changes=(*was.changes, each.change))
 
     def _add_modules(
         self, entry: Weighted, placement: Placement, steps: dict[End, list[WholeChange]]

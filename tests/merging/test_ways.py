@@ -1,0 +1,186 @@
+"""Merges that combine adapters another way than as a sum: nothing is lost to a rank, and nothing is silently left out.
+
+The reference goes another way round: the adapters are combined into one of full rank, and PEFT merges that.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adaptry import open_dir
+from adaptry.checkpoint import open_checkpoint
+from adaptry.combining.combine import draft
+from adaptry.combining.planning import plan as combine_plan
+from adaptry.combining.recipe import CombineRecipe
+from adaptry.deriving.draft import Parent
+from adaptry.deriving.writing import write
+from adaptry.errors import AdaptryError, Invalid, Refused, Unsupported
+from adaptry.merging.fitting import Weighted
+from adaptry.merging.merge import How, Source, decide, merge
+from adaptry.merging.recipe import Input, Recipe
+from adaptry.verifying.verification import verify
+
+from .conftest import Make, merged_by_peft, tensors_of, torch
+
+WAYS: list[tuple[str, dict[str, Any]]] = [
+    ("ties", {"density": 0.3}),
+    ("dare_linear", {"density": 0.6}),
+    ("dare_ties", {}),
+    ("della", {}),
+    ("breadcrumbs", {}),
+    ("sce", {}),
+    ("magnitude_prune", {"density": 0.4}),
+    ("nuslerp", {}),
+    ("karcher", {}),
+    ("knots", {}),
+    ("tsv", {}),
+    ("iso_c", {}),
+    ("core_space", {}),
+]
+
+
+def recipe_of(base: Path, adapters: list[Path], method: str, **fields: Any) -> Recipe:
+    weights = [1.0] * len(adapters)
+    inputs = tuple(
+        Input(source=str(path), weight=weight) for path, weight in zip(adapters, weights, strict=True)
+    )
+    return Recipe(base=str(base), inputs=inputs, method=method, seed=7, **fields)
+
+
+def sources_of(adapters: list[Path]) -> list[Source]:
+    return [Source(Weighted(open_dir(path), 1.0, path.name)) for path in adapters]
+
+
+def merged(base: Path, adapters: list[Path], target: Path, method: str, **fields: Any) -> dict[str, Any]:
+    merge(
+        recipe_of(base, adapters, method, **fields),
+        open_checkpoint(base),
+        sources_of(adapters),
+        target,
+        How(),
+    )
+    return tensors_of(target)
+
+
+def by_full_rank(base: Path, adapters: list[Path], folder: Path, method: str, parameters: Any) -> Any:
+    """PEFT's merge of one adapter that holds the whole combination."""
+    inputs = tuple(Input(source=str(place)) for place, _ in enumerate(adapters))
+    recipe = CombineRecipe(method=method, parameters=parameters, inputs=inputs, energy=1.0, seed=7)
+    parents = [Parent(open_dir(path), path.name) for path in adapters]
+    write(draft(combine_plan(recipe, parents)), folder)
+    return merged_by_peft(base, folder)
+
+
+def close(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    return all(torch.allclose(tensor, wanted[name], atol=2e-6) for name, tensor in found.items())
+
+
+@pytest.mark.parametrize(("method", "parameters"), WAYS, ids=[method for method, _ in WAYS])
+def test_a_way_of_combining_is_merged_whole(
+    make_base: Make, make_adapter: Make, tmp_path: Path, method: str, parameters: dict[str, Any]
+) -> None:
+    base = make_base("llama")
+    adapters = [
+        make_adapter(base, "one", 1, r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"]),
+        make_adapter(base, "two", 2, r=6, lora_alpha=9, target_modules=["q_proj", "v_proj"], use_rslora=True),
+    ]
+
+    found = merged(base, adapters, tmp_path / "merged", method, parameters=parameters)
+
+    assert close(found, by_full_rank(base, adapters, tmp_path / "full", method, parameters))
+    stored = tensors_of(base)
+    changed = {name for name in found if not torch.equal(found[name], stored[name])}
+    assert {name.split(".")[-2] for name in changed} == {"q_proj", "v_proj", "down_proj"}
+
+
+@pytest.mark.parametrize("kind", ["Conv1D", "an embedding", "a tied embedding"])
+def test_weights_that_lie_otherwise_are_combined_the_right_way_round(
+    make_base: Make, make_adapter: Make, tmp_path: Path, kind: str
+) -> None:
+    tied = kind == "a tied embedding"
+    base = make_base("gpt2") if kind == "Conv1D" else make_base("llama", tied=tied)
+    targets = ["c_attn", "c_proj"] if kind == "Conv1D" else ["embed_tokens", "k_proj"]
+    fields = {"r": 4, "target_modules": targets, "embeddings": False}
+    adapters = [make_adapter(base, "one", 1, **fields), make_adapter(base, "two", 2, **fields)]
+
+    found = merged(base, adapters, tmp_path / "merged", "ties")
+
+    wanted = by_full_rank(base, adapters, tmp_path / "full", "ties", {})
+    if tied:  # PEFT changes both ends; the result here has a head of its own, which is the base's
+        assert torch.equal(found.pop("lm_head.weight"), tensors_of(base)["model.embed_tokens.weight"])
+    assert close(found, wanted)
+
+
+def test_the_seed_decides_what_is_drawn(make_base: Make, make_adapter: Make, tmp_path: Path) -> None:
+    base = make_base("llama")
+    adapters = [make_adapter(base, name, seed, target_modules=["q_proj"]) for seed, name in enumerate("ab")]
+
+    first, again = (merged(base, adapters, tmp_path / name, "dare_linear") for name in ("1", "2"))
+    recipe = recipe_of(base, adapters, "dare_linear").model_copy(update={"seed": 8})
+    merge(recipe, open_checkpoint(base), sources_of(adapters), tmp_path / "3", How())
+
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    other = tensors_of(tmp_path / "3")
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def test_what_was_merged_so_is_proved_from_its_record(
+    make_base: Make, make_adapter: Make, tmp_path: Path
+) -> None:
+    base = make_base("llama", torch.bfloat16)
+    adapters = [make_adapter(base, name, seed, target_modules=["q_proj"]) for seed, name in enumerate("ab")]
+    merged(base, adapters, tmp_path / "merged", "ties", parameters={"density": 0.5})
+
+    def verdict(method: str, **fields: Any) -> bool:
+        recipe = recipe_of(base, adapters, method, **fields)
+        decided = decide(recipe, open_checkpoint(base), sources_of(adapters))
+        return verify(decided, open_checkpoint(tmp_path / "merged")).is_proved
+
+    assert verdict("ties", parameters={"density": 0.5})
+    assert not verdict("ties", parameters={"density": 0.25})
+    assert not verdict("linear")
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters", "error", "words"),
+    [
+        ("tyes", {}, Invalid, "no way to combine is called 'tyes'"),
+        ("ties", {"densty": 0.5}, Invalid, "ties has no parameter 'densty'"),
+        ("peft:ties_svd", {}, Unsupported, "make it with `adaptry combine --method peft:ties_svd`"),
+        ("slerp", {}, Invalid, "slerp combines 2 adapters, not 3"),
+    ],
+)
+def test_a_way_that_is_none_is_said_before_anything_is_written(
+    make_base: Make,
+    make_adapter: Make,
+    tmp_path: Path,
+    method: str,
+    parameters: dict[str, Any],
+    error: type[AdaptryError],
+    words: str,
+) -> None:
+    base = make_base("llama")
+    adapters = [make_adapter(base, name, seed, target_modules=["q_proj"]) for seed, name in enumerate("abc")]
+
+    with pytest.raises(error, match=words):
+        merged(base, adapters, tmp_path / "merged", method, parameters=parameters)
+    assert not (tmp_path / "merged").exists()
+
+
+def test_two_saved_heads_are_no_updates_to_combine(
+    make_base: Make, make_adapter: Make, tmp_path: Path
+) -> None:
+    base = make_base("llama")
+    fields = {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}
+    adapters = [make_adapter(base, name, seed, **fields) for seed, name in enumerate("ab")]
+
+    with pytest.raises(Refused, match=r"b replaces lm_head.* and a replaces it too"):
+        merged(base, adapters, tmp_path / "merged", "ties")
+
+    plain = make_adapter(base, "plain", 5, target_modules=["v_proj"])
+    found = merged(base, [adapters[0], plain], tmp_path / "merged", "ties")
+    head = tensors_of(adapters[0])["base_model.model.lm_head.weight"]
+    assert torch.equal(found["lm_head.weight"], head)
