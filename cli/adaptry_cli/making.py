@@ -132,7 +132,10 @@ def say_landed(draft: Draft, there: Landed, as_json: bool) -> None:
     """The answer: the place (and digest); the story: notes, and how exact it is."""
     for note in draft.notes:
         tell(f"note: {note}")
-    _tell_exactness(there.outcome)
+    if draft.is_measured:
+        _tell_exactness(there.outcome)
+    else:
+        tell("as PEFT computes it, to the bit; what is lost by that is not measured")
     pushed = there.pushed
     if pushed and not pushed.is_new:
         tell(f"{there.place} is this very adapter already")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from adaptry.combining.method import Given
@@ -13,6 +14,7 @@ from adaptry.combining.planning import CombinePlan, PlannedSite
 from adaptry.deriving.draft import Draft, Json
 from adaptry.deriving.lora import Result, lora_draft
 from adaptry.deriving.sites import Site
+from adaptry.errors import Refused
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -26,7 +28,8 @@ def draft(plan: CombinePlan) -> Draft:
     is_replay = plan.sites[0].combination.replays != "no"
     compute = replayed(plan) if is_replay else _Combined(plan, planned).compute
     result = Result(plan.recipe.dtype, plan.uniform_rank)
-    return lora_draft(plan.parents, recorded(plan), list(planned), compute, result, plan.whole, plan.notes)
+    made = lora_draft(plan.parents, recorded(plan), list(planned), compute, result, plan.whole, plan.notes)
+    return replace(made, is_measured=not is_replay)
 
 
 def recorded(plan: CombinePlan) -> Json:
@@ -77,37 +80,58 @@ class _Combined:
 
         planned, recipe = self.planned[site], self.plan.recipe
         made = combined_update(self.plan, planned)
-        if isinstance(made, Factors):
-            if planned.rank is None and recipe.energy is None:
-                return made, {}
-            found: Decomposition = decomposed(made, planned.rank)
-        else:
-            found = decomposed_dense(made, planned.rank)
+        with _within_float32(planned):
+            if isinstance(made, Factors):
+                if planned.rank is None and recipe.energy is None:
+                    return made, {}
+                found: Decomposition = decomposed(made, planned.rank)
+            else:
+                found = decomposed_dense(made, planned.rank)
         rank = planned.rank or rank_for(found.values, recipe.energy or 1.0)
         kept = found.truncated(rank)
         return kept, {"energy": found.energy, "lost": found.lost(rank), "rank": float(kept.rank)}
 
 
 def combined_update(plan: CombinePlan, planned: PlannedSite) -> Factors | Tensor:
-    """What the site's method makes of its inputs, whole: factors, or float32 [..., out, in]."""
+    """What the site's method makes of its inputs, whole: factors, or float32 [..., out, in].
+
+    Raises `InvalidWeights` (an input holds NaN), `Refused` (the result is beyond float32).
+    """
+    from adaptry.deriving.rounding import check_fits
+
     updates = [plan.updates[place].factors(planned.site) for place in planned.inputs]
 
     def random(place: int) -> Generator:
         return _generator(plan.recipe.seed, planned.site.key, planned.inputs[place])
 
-    return planned.combination.combine(
-        Given(
-            updates,
-            planned.weights,
-            planned.values,
-            random,
-            planned.rank,
-            len(plan.recipe.inputs),
-            planned.inputs,
-            planned.all_weights,
-            planned.site.key,
-        )
+    given = Given(
+        updates,
+        planned.weights,
+        planned.values,
+        random,
+        planned.rank,
+        len(plan.recipe.inputs),
+        planned.inputs,
+        planned.all_weights,
+        planned.site.key,
     )
+    with _within_float32(planned):
+        made = planned.combination.combine(given)
+    check_fits(made, planned.site.key, "F32")
+    return made
+
+
+@contextmanager
+def _within_float32(planned: PlannedSite) -> Iterator[None]:
+    """A decomposition that fails of finite inputs: a square or a sum on the way was beyond float32."""
+    import torch
+
+    try:
+        yield
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # not in the stubs
+        raise Refused(
+            f"what {planned.combination.name} computes at {planned.site.key} is too large for F32: choose smaller weights"
+        ) from error
 
 
 def _generator(seed: int, key: str, place: int) -> Generator:

@@ -123,8 +123,8 @@ def _made(plan: CombinePlan, planned: PlannedSite, generator: Generator | None) 
         made = planned.combination.combine(given)
     except RuntimeError as error:
         raise Refused(
-            f"PEFT's arithmetic fails at {site.key} ({str(error).splitlines()[0]}), since the ranks or layouts there "
-            "differ: use a method of our own, or resize the adapters"
+            f"PEFT's arithmetic fails at {site.key} ({str(error).splitlines()[0]}), since ranks or layouts there "
+            "differ or values are too large: use a method of our own, or resize the adapters"
         ) from error
     assert isinstance(made, Factors)
     return made

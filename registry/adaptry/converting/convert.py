@@ -135,7 +135,8 @@ class _Computed:
 
     def compute(self, site: Site) -> tuple[Factors, Mapping[str, float]]:
         """The site's factors, and how far they are from the method's own update."""
-        from adaptry.converting.narrowing import Limit, measured_dense, narrowed, narrowed_dense, rounded
+        from adaptry.converting.narrowing import Limit, measured_dense, narrowed, narrowed_dense
+        from adaptry.deriving.rounding import rounded
 
         changed, asked = self.changes[site], self.asked
         own = self.updating.dense(changed)

@@ -35,10 +35,11 @@ class Folded:
 
     def compute(self, site: Site) -> tuple[Factors, Mapping[str, float]]:
         """The site's factors, less the common scale, and its figures."""
-        from adaptry.converting.narrowing import Limit, measured, narrowed, rounded
+        from adaptry.converting.narrowing import Limit, narrowed
+        from adaptry.deriving.rounding import check_values, measured, rounded
         from adaptry.tensors.lowrank import Factors
 
-        own = lora_factors(self.adapter, self.modules[site])
+        own = check_values(lora_factors(self.adapter, self.modules[site]), site.key)
         if self.common is not None:
             own = Factors(own.up, own.down)
         made = rounded(narrowed(own, Limit(self.asked.rank, self.asked.energy)), self.dtype)

@@ -1,4 +1,4 @@
-"""An update brought to a rank or an energy, rounded to the dtype it is written in, and measured as it then is.
+"""An update brought to a rank or an energy, and a dense one measured against what is written of it.
 
 What is reported is ‖Δ − Δ'‖² of the very numbers that are written, not what theory says was lost.
 """
@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adaptry.deriving.dtypes import dtype_of
-from adaptry.tensors.lowrank import Factors, concatenated, decomposed, decomposed_dense, inner, rank_for
+from adaptry.tensors.lowrank import Factors, decomposed, decomposed_dense, rank_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,24 +43,8 @@ def narrowed_dense(update: Tensor, limit: Limit) -> Factors:
     return found.truncated(limit.of(found.values))
 
 
-def rounded(update: Factors, dtype: str) -> Factors:
-    """With scale 1, and the values that a file of `dtype` keeps."""
-    whole, to = update.folded(), dtype_of(dtype)
-    return Factors(whole.up.to(to).float(), whole.down.to(to).float())
-
-
-def measured(own: Factors, made: Factors) -> Mapping[str, float]:
-    """The figures of a module: what it should be is `own`. The same factors, its scale in them, have lost nothing."""
-    folded = own.folded()
-    if made.scale == folded.scale and made.up.equal(folded.up) and made.down.equal(folded.down):
-        return {"energy": inner(own, own), "lost": 0.0, "rank": float(made.rank)}
-    difference = concatenated([own.double(), made.double().times(-1.0)])
-    lost = max(0.0, inner(difference, difference))
-    return {"energy": inner(own, own), "lost": lost, "rank": float(made.rank)}
-
-
 def measured_dense(own: Tensor, made: Factors) -> Mapping[str, float]:
-    """As `measured`, against a dense update [out, in], float32; sums in float64."""
+    """As `rounding.measured`, against a dense update [out, in], float32; sums in float64."""
     difference = torch.addmm(own, made.folded().up, made.down, alpha=-1.0)
     return {"energy": _square(own), "lost": _square(difference), "rank": float(made.rank)}
 

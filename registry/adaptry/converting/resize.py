@@ -65,7 +65,8 @@ class _Resized:
 
     def compute(self, site: Site) -> tuple[Factors, Mapping[str, float]]:
         """The site's factors, and its figures."""
-        from adaptry.converting.narrowing import Limit, measured, narrowed, rounded
+        from adaptry.converting.narrowing import Limit, narrowed
+        from adaptry.deriving.rounding import measured, rounded
 
         own = self.updates.factors(site)
         made = rounded(narrowed(own, Limit(self.goal.rank, self.goal.energy)), self.goal.dtype)

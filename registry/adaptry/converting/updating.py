@@ -49,7 +49,10 @@ class Updating:
                 f"what {self.parent.label} holds for {changed.module.path} does not fit its weight ({error}); check the "
                 "adapter against its base"
             ) from error
-        return changed.matrix(after - before)
+        from adaptry.deriving.rounding import check_values
+
+        found = changed.matrix(after - before)
+        return check_values(found, f"{self.parent.label}: the update of {changed.module.path}")
 
     def factors(self, changed: Changed) -> Factors:
         """The same as factors, of a method that has them."""

@@ -62,6 +62,7 @@ class Draft:
     """`names`: every tensor it may have. `make` computes its modules, each time anew and each time the same. `config`:
     its `adapter_config.json`, from the shapes that were written. `recipe` is canonical: it names parents as
     `Parent.named` does. `beside`: files that come along as they are (a tokenizer). `notes`: sentences for the reader.
+    `is_measured`: whether a module without figures is exact; not where another program's arithmetic is reproduced.
     """
 
     parents: tuple[Parent, ...]
@@ -72,3 +73,4 @@ class Draft:
     base: BaseClaim | None = None
     beside: Mapping[str, Content] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    is_measured: bool = True

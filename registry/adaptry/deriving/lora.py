@@ -72,6 +72,7 @@ class _Maker:
 
     def modules(self) -> Iterator[Made]:
         from adaptry.deriving.dtypes import dtype_of
+        from adaptry.deriving.rounding import check_fits, rounded, with_rounding
         from adaptry.tensors.lowrank import padded
 
         dtype = dtype_of(self.result.dtype)
@@ -84,8 +85,11 @@ class _Maker:
             rank = max((update.rank for _, (update, _) in held), default=0)
             computed = iter(held)
         for site, (update, figures) in computed:
-            written = padded(update.folded(), rank)
-            yield Made(site.key, lora_tensors(site, written, self.spelled[site], dtype), figures)
+            whole = update.folded()
+            written = rounded(whole, self.result.dtype)
+            check_fits(written, site.key, self.result.dtype)
+            told = with_rounding(figures, whole, written)
+            yield Made(site.key, lora_tensors(site, padded(written, rank), self.spelled[site], dtype), told)
         for name, tensor in self.whole.tensors():
             yield Made(name, {name: tensor})
 

@@ -27,8 +27,11 @@ class Updates:
     modules: Mapping[Site, ModuleSpec]
 
     def factors(self, site: Site) -> Factors:
-        """The update at `site`: float32, with its trained scale."""
-        return lora_factors(self.parent.adapter, self.modules[site])
+        """The update at `site`: float32, with its trained scale. Raises `InvalidWeights` where it holds NaN or infinity."""
+        from adaptry.deriving.rounding import check_values
+
+        found = lora_factors(self.parent.adapter, self.modules[site])
+        return check_values(found, f"{self.parent.label}: the update of {site.key}")
 
     def rank(self, site: Site) -> int:
         """The rank at `site`; of a fused parameter, that of one expert."""

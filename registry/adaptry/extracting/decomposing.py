@@ -18,8 +18,8 @@ def factors_of(
 ) -> tuple[Factors, Mapping[str, float]]:
     """Factors of the change `delta`, float32 in the weight's shape in memory, and the figures of `Made`.
 
-    `lost` is exactly what a projection loses, ‖Δ‖² − Σσ² of what is kept, in float64, before the factors are rounded to
-    their dtype.
+    `lost` is exactly what a projection loses, ‖Δ‖² − Σσ² of what is kept, in float64; what rounding the factors to their
+    dtype loses is added where they are written.
     """
     site = held.site
     assert site is not None

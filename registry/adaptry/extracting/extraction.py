@@ -70,6 +70,7 @@ class _Computing:
 
     def compute(self, site: Site) -> tuple[Factors, Mapping[str, float]]:
         """The factors of the change at `site` and what they lose."""
+        from adaptry.deriving.rounding import check_values
         from adaptry.extracting.decomposing import factors_of
         from adaptry.extracting.scanning import Sides
         from adaptry.tensors.lowrank import Factors
@@ -80,7 +81,7 @@ class _Computing:
             return Factors(update.down.mT.contiguous(), update.up.mT.contiguous()), {}
         held = self._held[site]
         with Sides(self.plan.base, self.plan.tuned) as sides:
-            delta = sides.delta(held.weight)
+            delta = check_values(sides.delta(held.weight), f"the change of {held.weight.name}")
         return factors_of(delta, held, self.plan.recipe, self._seed(site))
 
     def _seed(self, site: Site) -> int:
