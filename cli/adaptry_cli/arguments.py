@@ -25,7 +25,7 @@ _TAKES = {
     "metrics": "the name of a metric (--metric) has 1 to 64 characters: letters, digits, '_', '.', '/' and '-', the "
     "first a letter or digit; at most 64 metrics go along",
     "force_reason": "a reason (--reason) has 3 to 1024 characters: whoever reads it later should understand",
-    "inputs": "a merge takes 1 to 64 adapters, each with a finite weight",
+    "inputs": "1 to 64 adapters go in, each with a finite weight",
     "max_shard_size": "a shard (--max-shard-size) holds at least 1 MiB",
 }
 """What a value takes, by its field in the models that calls are made into, in the words of the call."""

@@ -132,7 +132,7 @@ def _recipe(file: Path | None, said: dict[str, Any]) -> CombineRecipe:
     from adaptry.merging.recipe import Input, parse_dtype
     from adaptry.refs import split_weight
 
-    words = {key: value for key, value in said.items() if value not in (None, (), False)}
+    words = {key: value for key, value in said.items() if value not in (None, ()) and value is not False}
     if file is not None:
         require(not words, f"--recipe says it all; leave out {', '.join(sorted(words))}")
         return read_recipe(file)

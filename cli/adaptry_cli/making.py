@@ -84,7 +84,7 @@ def to_place(target: Target, output: str | None) -> Target:
     """The target with the place a recipe names, where the call names none."""
     if target.place is not None or output is None:
         return target
-    return Target(_place(output), target.options, target.is_replacing)
+    return _checked(replace(target, place=_place(output)))
 
 
 def parent_named(connected: Connected, text: str, told: Progress) -> Parent:
@@ -185,22 +185,28 @@ def _target(
 ) -> Target:
     from adaptry.records import PushOptions
 
-    place = _place(output) if output else None
-    is_folder = isinstance(place, Path)
-    require(
-        not (is_folder and (alias or metrics or reason)), "--alias, --metric and --reason are for a registry"
-    )
-    require(
-        is_folder or force == (reason is not None),
-        "--force and --reason TEXT go together: the reason is kept",
-    )
     options = made(
         PushOptions,
         metrics=parse_metrics(metrics),
         force_reason=reason,
         alias=parse_alias(alias) if alias else None,
     )
-    return Target(place, options, force)
+    target = Target(_place(output) if output else None, options, force)
+    return _checked(target) if output else target
+
+
+def _checked(target: Target) -> Target:
+    """The target, if what goes along suits its place. Raises a usage error."""
+    options, is_folder = target.options, isinstance(target.place, Path)
+    require(
+        not (is_folder and (options.alias or options.metrics or options.force_reason)),
+        "--alias, --metric and --reason are for a registry",
+    )
+    require(
+        is_folder or target.is_replacing == (options.force_reason is not None),
+        "--force and --reason TEXT go together: the reason is kept",
+    )
+    return target
 
 
 def _place(output: str) -> Path | AdapterName:

@@ -46,7 +46,7 @@ def _compared(first: Parent, other: Parent, other_base: bool) -> list[str]:
 
 def _named(parents: Sequence[Parent], unknown: Sequence[Parent], other_base: bool) -> list[str]:
     names = {parent.adapter.config.base_name for parent in parents} - {None}
-    labels = ", ".join(parent.label for parent in unknown)
+    labels = ", ".join(dict.fromkeys(parent.label for parent in unknown))
     if len(names) > 1:
         between = f"the inputs name different bases ({', '.join(sorted(map(str, names)))})"
         if not other_base:
@@ -56,7 +56,8 @@ def _named(parents: Sequence[Parent], unknown: Sequence[Parent], other_base: boo
             )
         return [f"{between}, as --other-base allows"]
     return [
-        f"that {labels} and the others are of one base is believed, not checked: no registry knows by content"
+        f"that the inputs are of one base is believed, not checked: no registry knows by content of which {labels} "
+        f"{'is' if len(unknown) == 1 else 'are'}"
     ]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from adaptry.adapter.patterns import first_match
+from adaptry.adapter.patterns import compile_suffix, first_match
 from adaptry.combining import COMBINATIONS
 from adaptry.combining.agreeing import check_one_base, check_sequence
 from adaptry.combining.method import Combination, Number
@@ -19,7 +19,7 @@ from adaptry.deriving.draft import Parent
 from adaptry.deriving.sites import Site
 from adaptry.deriving.updates import Updates, updates_of
 from adaptry.deriving.whole_weights import WholeWeights, choose_whole_weights
-from adaptry.errors import Invalid, Refused
+from adaptry.errors import Invalid, InvalidConfig, Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,9 @@ class PlannedSite:
 
     @property
     def expected_rank(self) -> int:
-        """The rank of the result, or the most it can be where energy decides."""
+        """The rank of the result, or the most it can be where energy decides; 0 where all weights are 0."""
+        if not self.inputs:
+            return 0
         most = min(self.site.fan_out, self.site.width)
         made = self.combination.rank(self.ranks) if self.combination.work == "factors" else most
         return min(self.rank, most) if self.rank is not None else made
@@ -121,7 +123,7 @@ def plan(recipe: CombineRecipe, parents: Sequence[Parent]) -> CombinePlan:
         check_replay(recipe, parents, combination)
     updates = [updates_of(parent) for parent in parents]
     holders = _holders(updates)
-    patterns = {override.match: override for override in recipe.modules}
+    patterns = _patterns(recipe)
     used: set[str] = set()
     sites = []
     for site, places in holders.items():
@@ -134,10 +136,26 @@ def plan(recipe: CombineRecipe, parents: Sequence[Parent]) -> CombinePlan:
     if unused := [pattern for pattern in patterns if pattern not in used]:
         raise Refused(
             f"the pattern {unused[0]!r} of the recipe's modules matches none of the {len(sites)} modules "
-            f"(as {sites[0].site.key})"
+            f"(as {sites[0].site.key}), or only such as an earlier pattern matches"
         )
-    whole = choose_whole_weights(parents, recipe.whole_weights)
+    if not any(each.inputs for each in sites):
+        raise Refused("at every module all weights are 0, so the result would be nothing")
+    is_chosen = recipe.whole_weights is not None
+    counting = {place for each in sites for place in each.inputs}
+    giving = [parent for place, parent in enumerate(parents) if is_chosen or place in counting]
+    whole = choose_whole_weights(giving, recipe.whole_weights)
     return CombinePlan(recipe, tuple(parents), tuple(updates), tuple(sites), whole, tuple(notes))
+
+
+def _patterns(recipe: CombineRecipe) -> dict[str, Override]:
+    """The overrides by pattern. Raises `Invalid` for one that is none, or could take for ever."""
+    for override in recipe.modules:
+        try:
+            compile_suffix(override.match)
+        except InvalidConfig as error:
+            said = error.message.removeprefix("adapter_config.json: ")
+            raise Invalid(f"in the recipe's modules, {said}") from None
+    return {override.match: override for override in recipe.modules}
 
 
 def combination_named(name: str) -> Combination:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from adaptry.merging.recipe import Dtype, Input
 
@@ -20,7 +20,7 @@ class Override(BaseModel):
     match: str = Field(min_length=1, max_length=1024)
     method: str | None = None
     parameters: dict[str, Any] = {}  # checked against the method's table
-    weights: dict[str, float] = {}
+    weights: dict[str, FiniteFloat] = {}
     rank: int | None = Field(default=None, ge=1)
 
 
@@ -55,4 +55,13 @@ class CombineRecipe(BaseModel):
             raise ValueError("all weights are 0, so the result would be nothing")
         if self.rank is not None and self.energy is not None:
             raise ValueError("say rank or energy, not both: each decides the rank")
+        patterns = [override.match for override in self.modules]
+        if twice := next((pattern for pattern in patterns if patterns.count(pattern) > 1), None):
+            raise ValueError(f"modules has {twice[:80]!r} twice; which one is meant?")
+        sources = {entry.source for entry in self.inputs}
+        named = {source for override in self.modules for source in override.weights}
+        if strangers := sorted(named - sources):
+            raise ValueError(
+                f"weights of modules name {strangers[0][:80]!r}, which is none of the inputs ({', '.join(sorted(sources))})"
+            )
         return self

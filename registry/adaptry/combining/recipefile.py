@@ -7,8 +7,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from adaptry.combining.recipe import CombineRecipe
+from adaptry.combining.recipe import CombineRecipe, Override
 from adaptry.errors import Invalid, NotFound
+from adaptry.merging.recipe import parse_dtype
 from adaptry.refs import split_weight
 
 MAX_SIZE = 1 << 20
@@ -52,13 +53,26 @@ def recipe_of(document: dict[str, Any], what: str) -> CombineRecipe:
     inputs = document.get("inputs")
     if isinstance(inputs, list):
         document = {**document, "inputs": [_input(entry) for entry in inputs]}
+    if isinstance(dtype := document.get("dtype"), str):
+        document = {**document, "dtype": parse_dtype(dtype)}
     try:
         return CombineRecipe.model_validate(document)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"])
-    said = str(first["msg"]).removeprefix("Value error, ")
+    said = _SAID.get(first["type"]) or str(first["msg"]).removeprefix("Value error, ")
     raise Invalid(f"the recipe {what}: {where + ': ' if where else ''}{said}")
+
+
+_KEYS = ", ".join(CombineRecipe.model_fields)
+_SAID = {
+    "extra_forbidden": f"no such key; a recipe has {_KEYS}; one of its modules {', '.join(Override.model_fields)}",
+    "missing": "it is missing",
+    "tuple_type": "a list is expected here, as in [acme/tone, acme/facts=0.5]",
+    "model_type": "it is neither REF=WEIGHT nor a mapping (an input has source and weight)",
+    "dict_type": "a mapping is expected here, as in {density: 0.2}",
+}
+"""What is expected, where pydantic says it in words of Python."""
 
 
 def _input(entry: object) -> object:

@@ -1,0 +1,36 @@
+"""A recipe in a file beside the words of the call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytestmark = pytest.mark.usefixtures("out", "better", "base")
+
+
+@pytest.fixture
+def recipe() -> str:
+    Path("recipe.yaml").write_text("inputs: [./out, ./better=0.5]\nseed: 7\noutput: ./both\n")
+    return "recipe.yaml"
+
+
+def test_a_seed_of_0_is_a_word_too(run, recipe: str) -> None:
+    refused = run("combine", "--recipe", recipe, "--seed", "0", code=2)
+
+    assert "leave out seed" in refused.stderr
+
+
+def test_the_folder_that_a_recipe_names_is_replaced_when_asked(run, recipe: str) -> None:
+    run("combine", "--recipe", recipe)
+    run("combine", "--recipe", recipe, code=4)
+
+    assert run("combine", "--recipe", recipe, "--force").stdout == "both\n"
+    assert "--alias" in run("combine", "--recipe", recipe, "--alias", "prod", code=2).stderr
+
+
+def test_what_pefts_arithmetic_makes_is_not_called_exact(run) -> None:
+    told = run("combine", "./out", "./better", "--method", "peft:svd", "-o", "./both").stderr
+
+    assert "as PEFT computes it" in told and "exact" not in told

@@ -1,0 +1,81 @@
+"""Recipes that say what cannot be meant, and how they are told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from adaptry import open_dir
+from adaptry.combining.planning import CombinePlan, plan
+from adaptry.combining.recipefile import parse_yaml, recipe_of
+from adaptry.deriving.draft import Parent
+from adaptry.errors import AdaptryError, Invalid, Refused
+from adaptry.testing.samples import tiny_lora
+
+
+@pytest.fixture
+def parents(tmp_path: Path) -> list[Parent]:
+    return [
+        Parent(open_dir(tiny_lora(tmp_path / name, seed=seed)), name) for name, seed in (("a", 1), ("b", 2))
+    ]
+
+
+def planned(text: str, parents: list[Parent]) -> CombinePlan:
+    return plan(recipe_of(parse_yaml(text.encode(), "both.yaml"), "both.yaml"), parents)
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "says"),
+    [
+        ("modules: [{match: q_proj, weights: {zz: 3}}]", Invalid, "'zz', which is none of the inputs"),
+        ("modules: [{match: q_proj, weights: {b: .nan}}]", Invalid, "finite"),
+        ("modules: [{match: q_proj, rank: 2}, {match: q_proj, rank: 3}]", Invalid, "'q_proj' twice"),
+        ('modules: [{match: "("}]', Invalid, "in the recipe's modules, '\\(' is not a pattern"),
+        ('modules: [{match: "(a+)+$"}]', Invalid, "in the recipe's modules, .* take for ever"),
+        ("modules: [{match: q_proj}, {match: self_attn.q_proj}]", Refused, "an earlier pattern"),
+        ('modules: [{match: ".*", weights: {a: 0, b: 0}}]', Refused, "would be nothing"),
+        ("metod: ties", Invalid, "metod: no such key; a recipe has method, parameters, inputs"),
+        ("modules: {match: q_proj}", Invalid, "modules: a list is expected"),
+        ("modules: [q_proj]", Invalid, "modules.0: it is neither"),
+        ("parameters: [1]", Invalid, "parameters: a mapping is expected"),
+        ("dtype: int8", Invalid, "float32, float16 or bfloat16"),
+    ],
+)
+def test_what_cannot_be_meant_is_said(parents, text: str, error: type[AdaptryError], says: str) -> None:
+    with pytest.raises(error, match=says) as raised:
+        planned(f"inputs: [a, b]\n{text}\n", parents)
+
+    assert "adapter_config.json" not in str(raised.value)
+
+
+def test_a_dtype_is_written_as_on_the_command_line(parents) -> None:
+    assert planned("inputs: [a, b]\ndtype: bfloat16", parents).recipe.dtype == "BF16"
+    assert planned("inputs: [a, b]\ndtype: BF16", parents).recipe.dtype == "BF16"
+
+
+def test_a_module_of_which_nothing_counts_has_rank_0_in_the_plan(parents) -> None:
+    made = planned("inputs: [a, b]\nmodules: [{match: q_proj, weights: {a: 0, b: 0}}]", parents)
+
+    assert {each.expected_rank for each in made.sites if each.site.path.endswith("q_proj")} == {0}
+    assert all(each.expected_rank for each in made.sites if not each.site.path.endswith("q_proj"))
+
+
+def test_who_is_believed_to_be_of_the_base_is_named_once(parents) -> None:
+    (note,) = planned("inputs: [a, b, a]", [*parents, parents[0]]).notes
+
+    assert "which a, b are" in note
+
+
+def test_an_input_that_does_not_count_brings_no_whole_weights(parents, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    safetensors = pytest.importorskip("safetensors.numpy")
+    file = tmp_path / "b" / "adapter_model.safetensors"
+    tensors = safetensors.load_file(file)
+    tensors["base_model.model.lm_head.weight"] = tensors[next(iter(tensors))]
+    safetensors.save_file(tensors, file, {"format": "pt"})
+    saved = Parent(open_dir(tmp_path / "b"), "b")
+
+    assert planned("inputs: [a, b]", [parents[0], saved]).whole.names
+    assert not planned("inputs: [a, b=0]", [parents[0], saved]).whole.names
+    assert planned("inputs: [a, b=0]\nwhole_weights: b", [parents[0], saved]).whole.names
