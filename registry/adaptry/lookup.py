@@ -25,6 +25,13 @@ _OLD_ENDS = (
     (".parametrizations.weight.original1", ".weight_v"),
 )
 
+# Output heads whose names say it in these models only.
+_HEADS_BY_MODEL = {
+    "proj_out": frozenset(["whisper"]),
+    "output_projection": frozenset(["biogpt"]),
+    "pred_layer.proj": frozenset(["xlm", "flaubert"]),
+}
+
 WhyMissing = Literal["absent", "ambiguous", "experts", "quantised", "renamed", "renumbered"]
 
 
@@ -94,8 +101,8 @@ class Names:
         around, _, name = path.rpartition(".")
         if name in OUTPUT_HEADS:
             return True
-        if path == "proj_out":
-            return self.model_type == "whisper"
+        if path in _HEADS_BY_MODEL:
+            return self.model_type in _HEADS_BY_MODEL[path]
         beside = f"{around}." if around else f"{path}."
         return name in TIED_HEADS and any(known.startswith(beside) for known in self.tensors)
 

@@ -17,6 +17,7 @@ INPUT_EMBEDDINGS = frozenset(
         "word_embeddings",
         "word_embedding",
         "embed_in",
+        "embeddings",
         "tok_embeddings",
         "tokens_embed",
         "shared",

@@ -57,6 +57,18 @@ def test_a_merge_into_tied_ends_answers_as_the_live_adapter_does(case: str, tmp_
     assert any("a head of its own" in note for note in record.notes) is comes_apart
 
 
+def test_ends_that_were_tied_at_first_and_trained_apart_come_apart(tmp_path: Path) -> None:
+    """PEFT ties the factors of both, and on a half-precision base its cast to float32 unties them again."""
+    base = save_base(tmp_path / "base", "tied", torch.bfloat16)
+    adapter = save_adapter(base, tmp_path / "tone", target_modules=["embed_tokens"], ensure_weight_tying=True)
+    live = adapted(base, adapter)(IDS).logits
+
+    target, record = merged(base, adapter)
+
+    torch.testing.assert_close(load(target)(IDS).logits, live, rtol=2e-2, atol=2e-2)
+    assert any("a head of its own" in note for note in record.notes)
+
+
 def test_an_embedding_that_more_than_a_head_is_tied_to_stays_with_peft(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base", "t5")
     config = json.loads((base / "config.json").read_text())

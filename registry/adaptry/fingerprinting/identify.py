@@ -101,12 +101,14 @@ def _id(
 def _is_tied(checkpoint: Checkpoint, weights: list[str], copies: frozenset[str]) -> bool:
     """Whether input embedding and output head are one weight: as the config says, else as the files show.
 
-    Configs leave it out where it is their class's default, which differs from class to class.
+    Configs leave it out where it is their class's default, which differs from class to class. A head that is stored with
+    other values than the embedding is a head of its own, whatever the config says: transformers 5 loads it as one.
     """
     written = checkpoint.config.get("tie_word_embeddings")
+    has_own_head = not copies and any(is_output_head(name) for name in weights)
     if isinstance(written, bool):
-        return written
-    return bool(copies) or not any(is_output_head(name) for name in weights)
+        return written and not (has_own_head and input_embedding(weights))
+    return not has_own_head
 
 
 def _tied_copies(folded: Folded, weights: list[str], reader: Callable[[str], ReadAt]) -> frozenset[str]:

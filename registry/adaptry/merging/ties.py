@@ -65,6 +65,8 @@ _TIES: Mapping[str, Ties] = {
     "xlnet": Ties("lm_loss"),
     **dict.fromkeys(("xlm", "flaubert"), Ties("pred_layer.proj")),
     "biogpt": Ties("output_projection"),
+    "blip": Ties("text_decoder.cls.predictions.decoder", "text_decoder.cls.predictions.bias"),
+    "blip_text_model": _BERT,
     "git": Ties("output"),
     "gpt_neox_japanese": Ties("embed_out"),
     "kosmos-2": Ties("text_model.lm_head"),

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from adaptry.adapter.spec import ModuleSpec
+from adaptry.adapter.view import Adapter
 from adaptry.checkpoint import Checkpoint
 from adaptry.errors import Unsupported
 from adaptry.merging.fitting import Weighted
@@ -18,6 +19,9 @@ from adaptry.merging.ties import ties_of
 from adaptry.methods import METHODS
 from adaptry.naming import INPUT_EMBEDDINGS, input_embedding, is_output_head
 from adaptry.placing import Placed, PlacedExtra, Placement
+
+_WRITERS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "ForMaskedLM")
+"""Ends of the names of models that have an output head."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,14 @@ class Ends:
         """Also a copy of the embedding under the head's own name, which older tools wrote: it is tied as it is loaded."""
         is_copy = placed.tensor == self._stored_head and not is_output_head(placed.tensor)
         return placed.tied or (is_copy and self._checkpoint.config.get("tie_word_embeddings") is not False)
+
+    def is_said_to_be_tied(self, tensor: str) -> bool:
+        """Whether `tensor` is the embedding of a base whose config ties it, though a head of its own is stored.
+
+        PEFT goes by the config where a LoRA has rows of tokens, and sets them in both.
+        """
+        is_tied = self._checkpoint.config.get("tie_word_embeddings") is True
+        return is_tied and self._stored_head is not None and tensor == self._stored_embedding
 
     def both(self, tensor: str) -> tuple[End, ...]:
         """The ends of a tied `tensor`, for a change of all of them."""
@@ -100,6 +112,23 @@ class Ends:
                 "decoder and its head; to untie it is not there yet: merge it with PEFT, which changes all of them"
             )
 
+    def check_known(self, entry: Weighted, tensor: str, path: str) -> None:
+        """Raises `Unsupported` where `tensor`, taken for one that stands alone, may be what an unseen head is tied to."""
+        config = self._checkpoint.config
+        listed = config.get("architectures")
+        is_written = any(
+            str(name).endswith(_WRITERS) for name in (listed if isinstance(listed, list) else [])
+        )
+        shape = self._checkpoint.tensors[tensor].shape
+        is_seen = self._stored_head is not None or self._stored_embedding is not None
+        if is_seen or not is_written or config.get("tie_word_embeddings") is False:
+            return
+        if len(shape) == 2 and config.get("vocab_size") == shape[0]:
+            raise Unsupported(
+                f"{entry.label} changes {path}, which has a row for each token; the base has no output head of its own, and "
+                f"how a {config.get('model_type')} ties one is not known here: merge it with PEFT"
+            )
+
     def check_bias(self, entry: Weighted, module: ModuleSpec) -> None:
         """Raises `Unsupported` where the update of a tied head changes its bias, which lies with no weight of its own."""
         method = METHODS[entry.adapter.spec.method]
@@ -114,6 +143,13 @@ class Ends:
 def ends_of_extra(entry: Weighted, extra: PlacedExtra, ends: Ends) -> tuple[End, ...]:
     """What a full weight replaces. PEFT copies a module of `modules_to_save` off the tie; the rest is written through it."""
     if not extra.tied:
+        if extra.extra.kind == "token_rows" and ends.is_said_to_be_tied(extra.tensor):
+            return (
+                ends.both(extra.tensor)
+                if entry.adapter.spec.method == "lora"
+                else (ends.stored(extra.tensor),)
+            )
+        ends.check_known(entry, extra.tensor, extra.extra.target.removesuffix(".weight"))
         return (ends.stored(extra.tensor),)
     if extra.extra.kind == "module" and not entry.adapter.config.flag("ensure_weight_tying"):
         path = extra.extra.target.removesuffix(".weight")
@@ -124,15 +160,39 @@ def ends_of_extra(entry: Weighted, extra: PlacedExtra, ends: Ends) -> tuple[End,
 def ends_of_module(entry: Weighted, placed: Placed, placement: Placement, ends: Ends) -> tuple[End, ...]:
     """What an update changes. With `ensure_weight_tying` the embedding's is both's, and the head's says it again."""
     if not ends.is_tied(placed):
+        ends.check_known(entry, placed.tensor, placed.module.path)
         return (ends.stored(placed.tensor),)
     is_head = placed.module.kind != "embedding" and not _is_embedding(placed.module.path)
-    if entry.adapter.config.flag("ensure_weight_tying"):
-        has_embedding = any(other.tied and other.module.kind == "embedding" for other in placement.placed)
-        if has_embedding:
-            return () if is_head else ends.both(placed.tensor)
+    if entry.adapter.config.flag("ensure_weight_tying") and _is_trained_as_one(entry.adapter, placement):
+        return () if is_head else ends.both(placed.tensor)
     if is_head:
         ends.check_bias(entry, placed.module)
     return ends.one(entry, placed.tensor, placed.module.path, is_head)
+
+
+def _is_trained_as_one(adapter: Adapter, placement: Placement) -> bool:
+    """Whether the embedding's factors are the head's as well: where there are both, with the same numbers.
+
+    PEFT ties them as it makes the adapter. On a half-precision base it then holds them in float32, each in a tensor of its
+    own, and from there on the two are trained apart.
+    """
+    ends = {other.module.kind == "embedding": other.module for other in placement.placed if other.tied}
+    embedding, head = ends.get(True), ends.get(False)
+    if embedding is None or head is None:
+        return embedding is not None
+    pairs = (("A", "embedding_B"), ("B", "embedding_A"))
+    return all(
+        _is_turned(adapter, head.tensors[own], embedding.tensors[other])
+        for own, other in pairs
+        if own in head.tensors and other in embedding.tensors
+    )
+
+
+def _is_turned(adapter: Adapter, name: str, other: str) -> bool:
+    from adaptry.merging.parts import as_tensor
+
+    first, second = (as_tensor(adapter.tensor_bytes(each), adapter.tensors[each]) for each in (name, other))
+    return first.shape == second.shape[::-1] and bool((first == second.T).all())
 
 
 def _is_embedding(path: str) -> bool:

@@ -57,7 +57,7 @@ def _rows(weight: Tensor, parts: Parts, count: int) -> list[Tensor]:
     import torch
 
     _check_installed()
-    from sklearn.cluster import KMeans  # type: ignore[import-not-found]  # it has no types, where it is there at all
+    from sklearn.cluster import KMeans
 
     path, directions = parts.module.path, parts["newB"]
     if weight.shape[1] != directions.shape[1]:
