@@ -103,7 +103,8 @@ def _json(result: Verification | str | None) -> object:
     if result is None or isinstance(result, str):
         return {"refused": result} if result else None
     tensors = [
-        {"tensor": each.tensor, "state": each.state, "relative_error": each.error} for each in result.tensors
+        {"tensor": each.tensor, "state": each.state, "relative_error": each.of_change}
+        for each in result.tensors
     ]
     return {"relative_error": result.error, "tensors": tensors}
 
@@ -114,11 +115,9 @@ def _tell(result: Verification | str) -> None:
         tell(f"not merged back to compare: {result}")
         return
     tell(f"merged back, it is {number(result.error)} of the change away from the fine-tune")
-    worst = sorted(
-        (each for each in result.tensors if each.error), key=lambda each: each.error or 0.0, reverse=True
-    )
-    for each in worst[:_WORST]:
-        tell(f"  {number(each.error or 0.0)}  {each.tensor}")
+    errors = [(error, each.tensor) for each in result.tensors if (error := each.of_change)]
+    for error, tensor in sorted(errors, reverse=True)[:_WORST]:
+        tell(f"  {number(error)}  {tensor}")
     for each in result.refuting:
         if each.state in ("missing", "extra", "shape"):
             tell(f"  {each.tensor} is {each.state} when merged back")

@@ -57,3 +57,32 @@ def test_neither_rank_nor_energy_is_a_question(saved: Saved, tmp_path: Path) -> 
     answer = run("extract", base, "--base", base, "-o", tmp_path / "lora")
     assert answer.exit_code == 2
     assert "--rank N or --energy SHARE" in answer.stderr
+
+
+def test_the_error_of_each_tensor_is_a_share_of_what_training_changed(saved: Saved, tmp_path: Path) -> None:
+    model = model_of("llama")
+    base, fine = saved(model, "base"), saved(trained(model, ["q_proj", "up_proj"]), "tuned")
+    words = ("extract", fine, "--base", base, "--rank", 4, "--modules", "q_proj", "-o", tmp_path / "lora")
+
+    said = json.loads(run(*words, "--json").stdout)
+
+    back = {each["tensor"]: each["relative_error"] for each in said["merged_back"]["tensors"]}
+    lost = {each["module"]: (each["lost"] / each["energy"]) ** 0.5 for each in said["modules"]}
+    for module, share in lost.items():
+        assert abs(back[f"{module}.weight"] - share) < 1e-4
+    assert back["model.layers.0.mlp.up_proj.weight"] == 1.0
+
+
+def test_a_larger_vocabulary_is_told_with_the_way_to_merge_it(saved: Saved, tmp_path: Path) -> None:
+    model = model_of("llama")
+    base = saved(model, "base")
+    larger = trained(model, ["q_proj"])
+    larger.resize_token_embeddings(108)
+    fine = saved(larger, "tuned")
+
+    told = run("extract", fine, "--base", base, "--rank", 4, "-o", tmp_path / "lora").stderr
+
+    assert (
+        "the vocabulary has 108 rows, and the base's 100: `adaptry merge --resize-vocab` takes them" in told
+    )
+    assert "no adapter holds that" not in told

@@ -246,7 +246,7 @@ def test_a_parameter_that_nothing_holds_is_told_with_its_energy(saved: Saved, tm
     ("error", "words", "fine"),
     [
         (Refused, "the very weights", "same"),
-        (Refused, "none is a matrix", "norms"),
+        (Refused, "none is a matrix of the shape that it had", "norms"),
         (Refused, "not of one architecture", "deeper"),
     ],
 )

@@ -305,3 +305,27 @@ def test_a_folder_without_a_record_asks_for_base_and_adapters(base: Path) -> Non
     answer = run(str(base))
     assert answer.exit_code == 3
     assert "--base and --adapter" in answer.stderr
+
+
+def test_a_value_that_is_no_number_is_told(base: Path, adapter: Path, tmp_path: Path) -> None:
+    found = merge_with_peft(base, tmp_path / "merged", adapter)
+
+    def spoil(tensors: dict[str, Any]) -> None:
+        tensors[Q][0, 0] = float("nan")
+
+    rewrite(found, spoil)
+    [verdict] = verified(base, found, adapter).refuting
+    assert (verdict.tensor, verdict.hint) == (Q, "it holds values that are no numbers")
+
+
+def test_no_tolerance_is_given_to_what_no_adapter_touches(base: Path, adapter: Path, tmp_path: Path) -> None:
+    found = merge_with_peft(base, tmp_path / "merged", adapter)
+    untouched = "model.layers.0.mlp.up_proj.weight"
+
+    def nudge(tensors: dict[str, Any]) -> None:
+        tensors[untouched].view(torch.int16)[0, 0] += 1
+
+    rewrite(found, nudge)
+    [verdict] = verified(base, found, adapter).refuting
+    assert (verdict.tensor, verdict.ulp) == (untouched, 1)
+    assert verdict.hint == "no adapter changes it, and it is not the base's"

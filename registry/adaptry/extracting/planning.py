@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from adaptry.adapter.patterns import check_pattern, compile_suffix
 from adaptry.checkpoint import Checkpoint
 from adaptry.errors import Invalid, InvalidConfig, Missing, Refused
-from adaptry.extracting.counterparts import Counterpart, Counterparts, counterparts
+from adaptry.extracting.counterparts import Counterpart, Counterparts, Facts, counterparts
 from adaptry.extracting.holding import Holder, Holding, siblings
 from adaptry.extracting.recipe import ExtractRecipe
 from adaptry.fingerprint import BaseRecord
@@ -54,14 +54,14 @@ def plan(
     lora = [each for each in held if each.kind == "lora"]
     if not lora:
         raise Refused(
-            f"of {len(wanted)} weights that changed none is a matrix (first: {wanted[0].name}), so there is nothing for a "
-            "LoRA to hold"
+            f"of {len(wanted)} weights that changed none is a matrix of the shape that it had (first: {wanted[0].name}), so "
+            "there is nothing for a LoRA to hold"
         )
     whole = _whole(held, found.weights, holder)
     unheld = [each for each in held if each.kind == "nothing"]
     notes = [
         *_notes(found, changed, wanted, whole, unheld),
-        *(f"{line}: no adapter holds that" for line in differences(records[0].facts, records[1].facts)),
+        *_of_config(records[0].facts, records[1].facts, [each for each in whole if each.kind == "embedding"]),
     ]
     paths = frozenset(weight.path for weight in found.weights)
     return ExtractPlan(
@@ -144,6 +144,18 @@ def _notes(
         yield f"{each.weight.name} changed and is left out: {each.reason}"
     if found.lost:
         yield f"{len(found.lost)} weights of the base are not in the fine-tune (first: {found.lost[0]})"
+
+
+def _of_config(base: Facts, tuned: Facts, embeddings: Sequence[Holding]) -> Iterable[str]:
+    """What the configs say otherwise: no adapter holds it, but for a vocabulary that comes with its embeddings."""
+    if embeddings and base.get("vocab_size") != tuned.get("vocab_size"):
+        yield (
+            f"the vocabulary has {tuned.get('vocab_size')} rows, and the base's {base.get('vocab_size')}: "
+            "`adaptry merge --resize-vocab` takes them"
+        )
+        tuned = {**tuned, "vocab_size": base.get("vocab_size")}
+    for line in differences(base, tuned, "the base"):
+        yield f"{line}: no adapter holds that"
 
 
 def _require_torch() -> None:

@@ -20,15 +20,24 @@ def facts_of_merge(plan: Plan) -> dict[str, Any]:
     return {**facts, "vocab_size": plan.vocabulary} if plan.vocabulary else facts
 
 
-def differences(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[str, ...]:
-    """Sentences, one a fact. (`Any`: facts are JSON.) Names of dtypes and heads are not among the facts compared."""
-    return tuple(_differences(identity_facts(wanted), identity_facts(found), ""))
+def differences(
+    wanted: Mapping[str, Any], found: Mapping[str, Any], where: str = "the merge"
+) -> tuple[str, ...]:
+    """Sentences, one a fact; `where`: whose facts are wanted. (`Any`: facts are JSON.) Names of dtypes and heads are not
+    among the facts compared."""
+    return tuple(
+        f"config.json: {path} is {other}, and in {where} {one}"
+        for path, one, other in _differences(identity_facts(wanted), identity_facts(found), "")
+    )
 
 
-def _differences(wanted: Mapping[str, Any], found: Mapping[str, Any], path: str) -> Iterator[str]:
+def _differences(
+    wanted: Mapping[str, Any], found: Mapping[str, Any], path: str
+) -> Iterator[tuple[str, Any, Any]]:
+    """Where the two differ, and what each has there."""
     for key in sorted(wanted.keys() | found.keys()):
         one, other = wanted.get(key), found.get(key)
         if isinstance(one, Mapping) and isinstance(other, Mapping):
             yield from _differences(one, other, f"{path}{key}.")
         elif one != other:
-            yield f"config.json: {path}{key} is {other}, and in the merge {one}"
+            yield f"{path}{key}", one, other

@@ -74,11 +74,11 @@ class Look:
             return "it is the base's" + (": no adapter was applied" if named else "")
         if not named:
             return "no adapter changes it, and it is not the base's"
+        if not math.isfinite(self.change):
+            return "it holds values that are no numbers"
         gram = self._gram + self._gram.tril(-1).T
         factors = torch.linalg.lstsq(gram, self._right.unsqueeze(1), driver="gelsd").solution.squeeze(1)
         left = self.change - float(self._right @ factors)
-        if not math.isfinite(left):
-            return "it holds values that are no numbers"
         if left > self._noise:
             is_there = all(_is_near(float(factor), 1.0) for factor in factors)
             return (

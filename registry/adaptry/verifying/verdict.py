@@ -40,6 +40,11 @@ class Verdict(_Value):
     def is_proved(self) -> bool:
         return self.state in _PROVED
 
+    @property
+    def of_change(self) -> float | None:
+        """‖found − should be‖ / ‖found − base‖; None of a tensor that was not looked at twice."""
+        return None if self.error is None else _relative(self.wrong, self.change)
+
 
 class Verification(_Value):
     """The verdicts in the order of the base's files; `config`: what differs in the two configs; `notes` of the plan."""
@@ -62,10 +67,14 @@ class Verification(_Value):
         """‖found − should be‖ / ‖found − base‖ over all tensors that were looked at twice; 0 where none was."""
         change = sum(verdict.change for verdict in self.tensors)
         wrong = sum(verdict.wrong for verdict in self.tensors)
-        return float((wrong / change) ** 0.5) if change else float(wrong > 0)
+        return _relative(wrong, change)
 
     def counts(self) -> dict[State, int]:
         found: dict[State, int] = {}
         for verdict in self.tensors:
             found[verdict.state] = found.get(verdict.state, 0) + 1
         return found
+
+
+def _relative(wrong: float, change: float) -> float:
+    return float((wrong / change) ** 0.5) if change else float(wrong > 0)

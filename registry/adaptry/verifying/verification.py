@@ -42,7 +42,7 @@ def verify(
 ) -> Verification:
     """Whether `checkpoint` is what `plan` would write, but for names, files and dtypes.
 
-    `tolerance`: units in the last place of a tensor's own dtype that an element may be off; `is_measuring`: errors of
+    `tolerance`: units in the last place of a tensor's own dtype that a computed element may be off; `is_measuring`: errors of
     tensors that are within it, too, as far as adapters change them. Raises `Missing` (no torch
     where it is needed), `InvalidWeights` (a file that is cut while it is read).
     """
@@ -97,11 +97,12 @@ def _verdict(
     found: Shards,
     labels: dict[int, str],
 ) -> Verdict:
-    is_within = tally.ulp is not None and tally.ulp <= tolerance
+    allowed = 0 if pair.piece.is_copy else tolerance  # what is only copied is never rounded
+    is_within = tally.ulp is not None and tally.ulp <= allowed
     state: State = "same" if not tally.differing else "within" if is_within else "differs"
     counted = Verdict(tensor=pair.tensor, state=state, ulp=tally.ulp, share=tally.share)
     if state == "differs" or (is_measuring and pair.piece.is_baked):
-        return explained(pair, counted, tolerance, base, found, labels)
+        return explained(pair, counted, allowed, base, found, labels)
     return counted
 
 
