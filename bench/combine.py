@@ -2,10 +2,11 @@
 
     python bench/combine.py [--folder .bench] [--rounds 3] [--small] [--only peft,svd,files]
 
-*peft*: every combination of PEFT's `add_weighted_adapter` on 2, 4 and 8 adapters of a 768-wide model, and ours of the same
-name, each in a process of its own; the factors must be the same, bit for bit. PEFT's time is that of the one call on
-adapters it has loaded; ours reads the files, combines and writes the result.
-*svd*: the same for modules of 4096×4096, where PEFT decomposes densely.
+*peft*: every combination of PEFT's `add_weighted_adapter` on 2, 4 and 8 adapters of a 768-wide model, each in a process of
+its own: PEFT; our mode that replays it, whose factors must be the same bit for bit; and our own method of that name, where
+updates are what is combined, with its distance from PEFT's result. Times are from the adapters' files to the result's;
+`call` is PEFT's one call on adapters it has loaded, so it stands beside more than itself.
+*svd*: the same for modules of 4096×4096, where PEFT decomposes densely and our own method works on the factors.
 *files*: stack, resize and extract beside the copying of the bytes that they read and write.
 Memory is a process's VmHWM.
 """
@@ -24,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from combined import METHODS, make_adapters, same_factors
+from combined import METHODS, OWN, make_adapters, sameness
 from generated import generated
 
 COUNTS = (2, 4, 8)
@@ -37,6 +38,7 @@ class Run:
 
     seconds: float
     peak: int  # KiB
+    call: float = 0.0
 
 
 def main() -> None:
@@ -67,20 +69,38 @@ def beside_peft(
     made = make_adapters(folder, width, layers, max(counts))
     print(f"\n{width} wide, {made} modules, rank 16; ms a module, and MiB at the peak")
     print(
-        f"{'':<22}{'adapters':>9}{'PEFT':>11}{'adaptry':>11}{'PEFT / it':>11}{'PEFT MiB':>11}{'MiB':>8}  same"
+        f"{'':<20}{'':>4}{'PEFT':>9}{'call':>9}{'replay':>9}{'own':>9}"
+        f"{'PEFT/replay':>13}{'PEFT/own':>10}{'call/own':>10}{'MiB':>6}{'':>5}{'':>5}  replay  own"
     )
     for method in methods:
         for count in counts:
-            theirs, ours = (
-                [run_worker(who, method, count, folder) for _ in range(rounds)] for who in ("peft", "adaptry")
-            )
-            slow, fast = (median(run.seconds for run in runs) for runs in (theirs, ours))
-            print(
-                f"{method:<22}{count:>9}{slow / made * 1e3:>11.2f}{fast / made * 1e3:>11.2f}{slow / fast:>11.1f}"
-                f"{max(run.peak for run in theirs) / 1024:>11.0f}{max(run.peak for run in ours) / 1024:>8.0f}"
-                f"  {same_factors(folder, method, count)}",
-                flush=True,
-            )
+            runs = {
+                who: [run_worker(who, method, count, folder) for _ in range(rounds)]
+                for who in ("peft", "replay", *(["own"] if method in OWN else []))
+            }
+            print(line_of(method, count, runs, made, folder), flush=True)
+
+
+def line_of(method: str, count: int, runs: dict[str, list[Run]], modules: int, folder: Path) -> str:
+    """ms a module, ratios, peaks in MiB (PEFT, replay, own), and how near the results are."""
+    took = {who: median(run.seconds for run in each) for who, each in runs.items()}
+    call = median(run.call for run in runs["peft"])
+    times = [took["peft"], call, took["replay"], took.get("own")]
+    ratios = [
+        took["peft"] / took["replay"],
+        *(t / took["own"] if "own" in took else None for t in (took["peft"], call)),
+    ]
+    peaks = [max(run.peak for run in each) / 1024 for each in runs.values()]
+    near = [sameness(folder, method, count, who) for who in runs if who != "peft"]
+    return (
+        f"{method:<20}{count:>4}"
+        + "".join(f"{seconds / modules * 1e3:>9.2f}" if seconds else f"{'':>9}" for seconds in times)
+        + "".join(
+            f"{ratio:>{width}.1f}" if ratio else f"{'':>{width}}"
+            for ratio, width in zip(ratios, (13, 10, 10), strict=True)
+        )
+        + f"{' /'.join(f'{peak:.0f}' for peak in peaks):>16}  {'  '.join(f'{each:<6}' for each in near)}"
+    )
 
 
 def run_worker(who: str, method: str, count: int, folder: Path) -> Run:
@@ -92,7 +112,7 @@ def run_worker(who: str, method: str, count: int, folder: Path) -> Run:
     if run.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{run.stderr}")
     told = json.loads(run.stdout.splitlines()[-1])
-    return Run(told["seconds"], told["peak"])
+    return Run(told["seconds"], told["peak"], told["call"])
 
 
 def beside_files(kept: Path, scratch: Path, layers: int, rounds: int) -> None:

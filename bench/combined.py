@@ -1,9 +1,10 @@
 """One combination, by PEFT or by us, in a process of its own: for `combine.py`, which compares them.
 
-    python bench/combined.py peft|adaptry METHOD COUNT FOLDER
+    python bench/combined.py peft|replay|own METHOD COUNT FOLDER
 
-FOLDER holds adapters `0`, `1`, … and the base's `config.json`. Prints the seconds of the combining and the process's peak
-memory, and leaves the factors in FOLDER/WHO-METHOD-COUNT.
+FOLDER holds adapters `0`, `1`, … and the base's `config.json`. Prints the seconds from adapters on disk to the result on
+disk, PEFT's seconds of the one call in the middle, and the process's peak memory; leaves the factors in
+FOLDER/WHO-METHOD-COUNT. That PEFT needs a model to load adapters into is not counted.
 """
 
 from __future__ import annotations
@@ -29,6 +30,17 @@ METHODS: dict[str, dict[str, Any]] = {
     "magnitude_prune_svd": {"density": 0.4},
 }
 """PEFT's combination types, and what they are given here."""
+OWN: dict[str, tuple[str, dict[str, Any]]] = {
+    "cat": ("linear", {}),
+    "svd": ("svd", {}),
+    "ties_svd": ("ties", {"density": 0.4, "sign": "unweighted"}),
+    "dare_linear_svd": ("dare_linear", {"density": 0.4}),
+    "dare_ties_svd": ("dare_ties", {"density": 0.4, "sign": "unweighted"}),
+    "magnitude_prune_svd": ("magnitude_prune", {"density": 0.4}),
+}
+"""The same of updates by our own arithmetic; the others have no such counterpart."""
+DRAWN = frozenset(["dare_linear_svd", "dare_ties_svd"])
+"""What follows the same law with other draws, so that results cannot be compared."""
 SEED = 7
 RANK = 16
 
@@ -56,14 +68,15 @@ def make_adapters(folder: Path, width: int, layers: int, count: int) -> int:
     return modules
 
 
-def same_factors(folder: Path, method: str, count: int) -> str:
-    """Whether both left the same factors: in bits, else the largest difference of the updates."""
+def sameness(folder: Path, method: str, count: int, who: str) -> str:
+    """How near `who` came to PEFT: in bits, else ‖Δ − Δ_PEFT‖ / ‖Δ_PEFT‖ of the worst module; empty for other draws."""
     import torch
     from safetensors.torch import load_file
 
+    if who == "own" and method in DRAWN:
+        return ""
     theirs, ours = (
-        load_file(folder / f"{who}-{method}-{count}" / "adapter_model.safetensors")
-        for who in ("peft", "adaptry")
+        load_file(folder / f"{one}-{method}-{count}" / "adapter_model.safetensors") for one in ("peft", who)
     )
     if theirs.keys() != ours.keys():
         return "NO: other tensors"
@@ -75,7 +88,7 @@ def same_factors(folder: Path, method: str, count: int) -> str:
             up = name.replace("lora_A", "lora_B")
             pair = [each[up].double() @ each[name].double() for each in (theirs, ours)]
             largest = max(largest, float((pair[0] - pair[1]).norm() / pair[0].norm()))
-    return f"within {largest:.1e}"
+    return f"{largest:.0e}"
 
 
 def _config(width: int, layers: int) -> Any:
@@ -93,27 +106,30 @@ def _model(config: Any) -> Any:
     return LlamaForCausalLM(config)
 
 
-def _by_peft(method: str, count: int, folder: Path, target: Path) -> float:
+def _by_peft(method: str, count: int, folder: Path, target: Path) -> tuple[float, float]:
     import torch
     from peft import PeftModel
 
     made = json.loads((folder / "config.json").read_text())
     torch.manual_seed(0)
     names = [f"adapter_{number}" for number in range(count)]
-    model = PeftModel.from_pretrained(_model(_config(made["width"], made["layers"])), folder / "0", names[0])
+    base = _model(_config(made["width"], made["layers"]))
+    began = time.perf_counter()
+    model = PeftModel.from_pretrained(base, folder / "0", names[0])
     for number, name in enumerate(names[1:], 1):
         model.load_adapter(str(folder / str(number)), name)
     torch.manual_seed(SEED)
-    began = time.perf_counter()
+    called = time.perf_counter()
     model.add_weighted_adapter(names, _weights(count), "combined", combination_type=method, **METHODS[method])
-    took = time.perf_counter() - began
+    call = time.perf_counter() - called
     model.save_pretrained(str(target), selected_adapters=["combined"])
+    whole = time.perf_counter() - began
     for path in (target / "combined").iterdir():
         path.rename(target / path.name)
-    return took
+    return whole, call
 
 
-def _by_adaptry(method: str, count: int, folder: Path, target: Path) -> float:
+def _by_us(who: str, method: str, count: int, folder: Path, target: Path) -> tuple[float, float]:
     import torch  # noqa: F401  PEFT's time is without its import too
 
     from adaptry import open_dir
@@ -124,17 +140,20 @@ def _by_adaptry(method: str, count: int, folder: Path, target: Path) -> float:
     from adaptry.deriving.writing import write
 
     began = time.perf_counter()
+    name, parameters = OWN[method] if who == "own" else (f"peft:{method}", METHODS[method])
     recipe = CombineRecipe.model_validate(
         {
-            "method": f"peft:{method}",
-            "parameters": METHODS[method],
+            "method": name,
+            "parameters": parameters,
+            "rank": RANK if who == "own" and name != "linear" else None,
             "seed": SEED,
             "inputs": [{"source": str(n), "weight": weight} for n, weight in enumerate(_weights(count))],
         }
     )
     parents = [Parent(open_dir(folder / str(number)), str(number)) for number in range(count)]
     write(draft(plan(recipe, parents)), target)
-    return time.perf_counter() - began
+    whole = time.perf_counter() - began
+    return whole, whole
 
 
 def _weights(count: int) -> list[float]:
@@ -151,6 +170,6 @@ if __name__ == "__main__" and len(sys.argv) == 5:  # `make bench` runs every fil
     who, asked_method, many, where = sys.argv[1:]
     result = Path(where) / f"{who}-{asked_method}-{many}"
     shutil.rmtree(result, ignore_errors=True)
-    combine = _by_peft if who == "peft" else _by_adaptry
-    seconds = combine(asked_method, int(many), Path(where), result)
-    print(json.dumps({"seconds": seconds, "peak": _peak()}))
+    asked = asked_method, int(many), Path(where), result
+    seconds, call = _by_peft(*asked) if who == "peft" else _by_us(who, *asked)
+    print(json.dumps({"seconds": seconds, "call": call, "peak": _peak()}))
