@@ -110,6 +110,7 @@ def resize(
     with progress() as told:
         parent = parent_named(connected, source, told)
     if dry_run:
+        require(said["energy"] is None, "--dry-run shows the energy that each rank keeps; leave out --energy")
         _say_curve(_points(parent, said["rank"], _ranks(allowed)), as_json)
         return
     said["dtype"] = parse_dtype(said["dtype"]) if said["dtype"] else "F32"

@@ -73,7 +73,8 @@ def making_options(command: Callable[..., Any]) -> Callable[..., Any]:
         **options: Any,
     ) -> Any:
         target = _target(output, alias, metrics, force, reason)
-        is_making = isinstance(target.place, AdapterName)
+        # A recipe may name a place in the registry that the call does not.
+        is_making = isinstance(target.place, AdapterName) or bool(options.get("recipe_file"))
         connected = functools.cache(lambda: connect_to(where, making=is_making))
         return command(*args, target=target, connected=connected, **options)
 

@@ -34,3 +34,13 @@ def test_what_pefts_arithmetic_makes_is_not_called_exact(run) -> None:
     told = run("combine", "./out", "./better", "--method", "peft:svd", "-o", "./both").stderr
 
     assert "as PEFT computes it" in told and "exact" not in told
+
+
+def test_a_registry_is_made_for_the_version_that_a_recipe_names(run) -> None:
+    Path("recipe.yaml").write_text("inputs: [./out, ./better]\noutput: acme/both\n")
+
+    assert run("combine", "--recipe", "recipe.yaml").stdout.startswith("acme/both@1  sha256:")
+
+
+def test_a_dry_run_of_resize_takes_no_energy_and_ignores_none(run) -> None:
+    assert "leave out --energy" in run("resize", "./out", "--dry-run", "--energy", "0.9", code=2).stderr

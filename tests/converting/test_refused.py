@@ -126,3 +126,16 @@ def test_rows_beyond_the_base_are_not_converted(tmp_path: Path) -> None:
 def test_a_rank_and_an_energy_are_one_too_many() -> None:
     with pytest.raises(ValueError, match="rank or energy, not both"):
         Asked(rank=2, energy=0.5)
+
+
+def test_a_base_that_nothing_vouches_for_is_told(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", "llama")
+    adapter = save_adapter(base, tmp_path / "tone", target_modules=["q_proj"], use_dora=True)
+
+    unknown = convert(Parent(open_dir(adapter), "tone"), Asked(rank=2), ground_of(base))
+    known = convert(
+        Parent(open_dir(adapter), "tone", base=ground_of(base).record), Asked(rank=2), ground_of(base)
+    )
+
+    assert "the base of tone is believed, not checked" in unknown.notes[0]
+    assert not known.notes

@@ -40,6 +40,10 @@ def convert(parent: Parent, asked: Asked, ground: Ground | None = None) -> Draft
     """
     _refuse_unconvertible(parent)
     notes = check_ground(parent, ground, asked.other_base) if ground else []
+    if ground and parent.base is None and must_read(parent, asked):
+        notes.append(
+            f"that this is the base of {parent.label} is believed, not checked: no registry knows it by content"
+        )
     way = _fold if is_plain(parent.adapter) else _compute
     draft, changes = way(parent, asked, ground, notes)
     biases = None if asked.drop_bias else changed_biases(parent, changes, ground)

@@ -52,7 +52,7 @@ def updates_of(parent: Parent) -> Updates:
         )
     if reason := plain_reason(adapter):
         raise Unsupported(
-            f"{label} {reason}: `adaptry convert` makes a plain LoRA of it, and says how exactly; combine that"
+            f"{label} {reason}: `adaptry convert` makes a plain LoRA of it, and says how exactly; use that"
         )
     if not adapter.spec.modules:
         raise Refused(f"{label} updates no module, so there is nothing to compute with")
