@@ -27,8 +27,10 @@ table in `adaptry.methods`.
 
 *Described*: every tensor of the file has its place in the spec. *Checked*: it passes the checks against its base, and
 what is broken does not. *Merged*: how near the merge is to PEFT's `merge_and_unload`, or why there is none and what to do
-instead. *As LoRA*: whether what it does can be written as a plain LoRA. *Cases*: how many PEFT supports, and of how many
-every bit was equal. *Difference*: the largest between an element of ours and PEFT's.
+instead. *As LoRA*: whether what it does can be written as a plain LoRA: exactly, or by the nearest one of a rank, which is what
+`adaptry convert` makes. Some configs differ from their method (a DoRA, a PiSSA, a MiSS of `bat`): `adaptry inspect` says
+it of one adapter. *Cases*: how many PEFT supports, and of how many every bit was equal. *Difference*: the largest between
+an element of ours and PEFT's.
 
 A method that is not here is stored, listed and pulled as any other, and neither checked nor merged.
 

@@ -11,12 +11,13 @@ from adaptry.errors import Refused, Unsupported
 from adaptry.methods import METHODS
 from adaptry.methods.method import Method
 from adaptry.quantised.named import quantisation_named
-from adaptry_cli.out import size
+from adaptry_cli.out import counted, size
 
 _AS_LORA = {
     "itself": "it is one",
     "exact": "exactly",
     "given_base": "exactly, for one base's weights",
+    "approximate": "approximately",
     "no": "no",
 }
 _BF16 = 2  # bytes
@@ -26,7 +27,8 @@ def facts_of_use(adapter: Adapter, base_parameters: int | None) -> Iterator[tupl
     """`name, text` pairs: what it costs and what can be done with it. `base_parameters`: None where not known."""
     spec = adapter.spec
     if spec.virtual_tokens is not None:
-        yield "virtual tokens", f"{spec.virtual_tokens} before every input"
+        where = f"in {counted(len(spec.modules), 'layer')}" if spec.modules else "before every input"
+        yield "virtual tokens", f"{spec.virtual_tokens} {where}"
     if base_parameters:
         share = spec.parameters / base_parameters
         yield "share of base", f"{share:.2%} of {base_parameters:,} parameters"
@@ -47,7 +49,7 @@ def json_of_use(adapter: Adapter, base_parameters: int | None) -> Mapping[str, o
         "served_bytes": spec.parameters * _BF16,
         "merge": reason is None,
         "merge_reason": reason,
-        "as_lora": method.lora if method else None,
+        "as_lora": method.as_lora(adapter.config) if method else None,
         "lora_ranks": _lora_ranks(adapter),
         "layouts": list(spec.layouts),
     }
@@ -61,7 +63,7 @@ def title(spec: Spec) -> str:
 
 def as_lora(method: Method) -> str:
     """Whether what a method does can be written as a LoRA, whatever the adapter."""
-    return _AS_LORA[method.lora]
+    return _AS_LORA[method.as_lora()]
 
 
 def words(method: Method) -> tuple[str, str, str, str]:
@@ -75,8 +77,11 @@ def lora_text(adapter: Adapter) -> str:
     method = METHODS.get(adapter.spec.method)
     if method is None:
         return "not known"
+    kind = method.as_lora(adapter.config)
     ranks = ", ".join(str(rank) for rank in _lora_ranks(adapter))
-    return f"{as_lora(method)}, rank {ranks}" if ranks else as_lora(method)
+    if kind == "approximate":
+        return f"{_AS_LORA[kind]}, at the rank that `adaptry convert` is given"
+    return f"{_AS_LORA[kind]}, rank {ranks}" if ranks else _AS_LORA[kind]
 
 
 def merge_text(adapter: Adapter) -> str:
@@ -95,7 +100,7 @@ def why_not_merged(adapter: Adapter) -> str | None:
     from adaptry.merging.fitting import Weighted, refuse_unmergeable
 
     try:
-        refuse_unmergeable(Weighted(adapter, 1.0, "it"))
+        refuse_unmergeable(Weighted(adapter, 1.0, "this adapter"))
     except (Refused, Unsupported) as error:
         return error.message
     return None
@@ -103,7 +108,7 @@ def why_not_merged(adapter: Adapter) -> str | None:
 
 def _lora_ranks(adapter: Adapter) -> list[int]:
     method = METHODS.get(adapter.spec.method)
-    if method is None or method.lora not in ("exact", "given_base"):
+    if method is None or method.as_lora(adapter.config) not in ("exact", "given_base"):
         return []
     ranks = {method.lora_rank(module, adapter.config) for module in adapter.spec.modules}
     return sorted(rank for rank in ranks if rank)

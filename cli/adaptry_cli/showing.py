@@ -118,11 +118,21 @@ def when(moment: datetime) -> str:
 def _groups(modules: Iterable[ModuleSpec]) -> Iterator[str]:
     """`30 × q_proj  rank 8, scale 2, 576 → 576`: modules of one name and shape are one line."""
     groups = Counter(
-        (module.path.rsplit(".", 1)[-1], module.rank, module.scale, module.fan_in, module.fan_out)
-        for module in modules
+        (_short_name(module), module.rank, module.scale, module.fan_in, module.fan_out) for module in modules
     )
     for (name, rank, scale, fan_in, fan_out), count in sorted(groups.items()):
-        yield f"{count} × {name}   rank {rank}, scale {number(scale)}, {fan_in} → {fan_out}"
+        numbers = [f"rank {rank}"] if rank else []
+        numbers += [f"scale {number(scale)}"] if rank or scale != 1 else []
+        numbers += [f"{fan_in or '?'} → {fan_out or '?'}"] if fan_in or fan_out else []
+        yield f"{count} × {name}   {', '.join(numbers)}".rstrip()
+
+
+def _short_name(module: ModuleSpec) -> str:
+    """`q_proj`; of one of a module's parameters `experts.down_proj`, of a whole layer `layers`."""
+    parts = module.name.split(".")
+    if module.parameter:
+        return ".".join(parts[-2:])
+    return next((part for part in reversed(parts) if not part.isdecimal()), module.name)
 
 
 def _shape(shape: Iterable[int]) -> str:

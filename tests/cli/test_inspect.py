@@ -52,6 +52,33 @@ def test_a_prompt_is_shown_by_its_virtual_tokens(run, answer, tmp_path: Path) ->
     assert (seen["title"], seen["merge"], seen["as_lora"]) == ("prompt tuning", False, "no")
 
 
+@pytest.mark.parametrize(
+    ("config", "kind", "text"),
+    [
+        ({"use_dora": True}, "approximate", "approximately, at the rank that `adaptry convert` is given"),
+        ({"init_lora_weights": "pissa"}, "given_base", "exactly, for one base's weights, rank 8"),
+        ({"alora_invocation_tokens": [1]}, "no", "no"),
+        ({"init_lora_weights": "gaussian"}, "itself", "it is one"),
+    ],
+)
+def test_a_variant_of_lora_says_how_it_is_written_as_a_plain_one(
+    config: dict[str, object], kind: str, text: str, run, answer, tmp_path: Path
+) -> None:
+    tiny_lora(tmp_path / "variant", config=config)
+
+    assert answer("inspect", "./variant")["as_lora"] == kind
+    assert f"as LoRA      {text}\n" in run("inspect", "./variant").stdout
+
+
+def test_numbers_that_a_module_has_not_are_left_out(run, tmp_path: Path) -> None:
+    _ia3(tmp_path / "scaled")
+
+    text = run("inspect", "./scaled").stdout
+
+    assert "1 × q_proj   ? → 16\n" in text
+    assert "as LoRA      approximately" in text
+
+
 def test_a_method_that_is_not_known_is_shown_as_far_as_it_goes(run, answer, tmp_path: Path) -> None:
     tiny_lora(tmp_path / "new", config={"peft_type": "NEWEST"})
 
@@ -59,6 +86,16 @@ def test_a_method_that_is_not_known_is_shown_as_far_as_it_goes(run, answer, tmp_
 
     assert (seen["title"], seen["merge"], seen["as_lora"]) == ("newest", False, None)
     assert "not known" in run("inspect", "./new").stdout
+
+
+def _ia3(folder: Path) -> Path:
+    """A vector of one q_proj, as PEFT's IA3 writes it."""
+    folder.mkdir()
+    name = "base_model.model.model.layers.0.self_attn.q_proj.ia3_l"
+    write_safetensors(folder / "adapter_model.safetensors", {name: random_tensor((16, 1), 1)})
+    config = {"peft_type": "IA3", "target_modules": ["q_proj"], "feedforward_modules": []}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
 
 
 def _prompt(folder: Path) -> Path:

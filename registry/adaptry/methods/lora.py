@@ -19,7 +19,7 @@ from adaptry.errors import InvalidConfig
 from adaptry.methods import parameters
 from adaptry.methods.extras import PREFIX, extra_weight, is_saved_again
 from adaptry.methods.lora_change import changed_bias, changed_weight
-from adaptry.methods.lora_config import blocks, looks_at_base, refuses
+from adaptry.methods.lora_config import blocks, looks_at_base, lora_unless, refuses, takes_out
 from adaptry.methods.method import Method, Width
 
 # What may follow a module's path, and the role it plays. PEFT also takes a stray adapter name inside
@@ -161,7 +161,8 @@ METHOD = Method(
     bias=changed_bias,
     changes_bias=lambda module: "B_bias" in module.tensors,
     lora="itself",
-    lora_rank=lambda module, config: module.rank,
+    lora_unless=lora_unless,
+    lora_rank=lambda module, config: module.rank * (2 if takes_out(config) else 1),
     tolerance="bit-equal; PiSSA, OLoRA and KaSA where torch's LAPACK is the same",
     refuses=refuses,
     looks_at_base=looks_at_base,

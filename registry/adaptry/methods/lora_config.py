@@ -10,6 +10,7 @@ from adaptry.adapter.patterns import compile_suffix
 from adaptry.adapter.spec import ExtraWeight, ModuleSpec
 from adaptry.errors import InvalidConfig
 from adaptry.methods.extras import traits_of
+from adaptry.methods.method import Lora
 
 _FLAG_TRAITS = {
     "use_rslora": "rslora",
@@ -125,8 +126,16 @@ def refuses(config: AdapterConfig) -> str | None:
 
 
 def looks_at_base(config: AdapterConfig) -> bool:
-    return bool(
-        config.flag("use_dora")
-        or config.fields.get("kasa_config")
-        or initialisation(config).startswith(("pissa", "olora"))
-    )
+    return config.flag("use_dora") or takes_out(config)
+
+
+def takes_out(config: AdapterConfig) -> bool:
+    """Whether its start took part of the base's weights out of them, of as many ranks as it has itself."""
+    return bool(config.fields.get("kasa_config")) or initialisation(config).startswith(("pissa", "olora"))
+
+
+def lora_unless(config: AdapterConfig) -> Lora | None:
+    """How a variant that is no plain LoRA can be written as one: a DoRA scales whole rows, and has a nearest one only."""
+    if config.flag("use_dora"):
+        return "approximate"
+    return "given_base" if takes_out(config) else None

@@ -78,8 +78,8 @@ Factored = Callable[[Parts, int, int], "tuple[Tensor, Tensor]"]
 """`factors(parts, fan_out, fan_in)`: up [fan_out, r] and down [r, fan_in], float32, whose product is the whole update
 of the weight as a matrix [out, in·k…], whichever way it is stored."""
 
-Lora = Literal["itself", "exact", "given_base", "no"]
-"""How a method can be written as a LoRA: it is one; exactly; exactly for one base's values; not."""
+Lora = Literal["itself", "exact", "given_base", "approximate", "no"]
+"""How a method can be written as a LoRA: it is one; exactly; exactly for one base's values; by the nearest one; not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,8 @@ class Method:
     weight, `parameter`) that holds a full weight → its kind. `width`: the module's numbers from its shapes; it
     raises `KeyError`, `IndexError` or `ValueError` where they are not a whole module's. `weight` and `bias`:
     how it changes them; where both are None it cannot be baked, and `instead` says why and what to do.
-    `factors`: its update as a LoRA's factors, where it is exactly one whatever the base's values are.
+    `lora`: how its updates can be written as a LoRA, "no" where it has exactly none; `lora_unless`: how those of a config
+    for which that is not true. `factors`: its update as a LoRA's factors, where it is exactly one whatever the base's values are.
     `integers`: roles of tensors that are whole numbers. `names_modules`: whether a file of this config says
     which modules it changes. `misfit`: why a module does not fit a weight of so many outputs and inputs, where
     its `width` does not tell; it ends a sentence that begins with the module. `needs_base`: whether its change
@@ -114,6 +115,7 @@ class Method:
     changes_bias: Callable[[ModuleSpec], bool] = lambda module: True
     instead: str = ""
     lora: Lora = "no"
+    lora_unless: Callable[[AdapterConfig], Lora | None] = lambda config: None
     lora_rank: Callable[[ModuleSpec, AdapterConfig], int | None] = lambda module, config: None
     factors: Factored | None = None
     needs_base: bool = False
@@ -137,6 +139,15 @@ class Method:
     def needs_base_for(self, config: AdapterConfig) -> bool:
         """Whether an adapter of this config changes a weight by a rule that looks at the base's values."""
         return self.needs_base or self.looks_at_base(config)
+
+    def as_lora(self, config: AdapterConfig | None = None) -> Lora:
+        """How an adapter of this config, or of most, can be written as a LoRA: any update of a matrix has a nearest one."""
+        if config is not None:
+            if self.refuses(config):
+                return "no"
+            if (other := self.lora_unless(config)) is not None:
+                return other
+        return "approximate" if self.lora == "no" and self.weight is not None else self.lora
 
     def role(self, key: str) -> tuple[str, str] | None:
         """(module path, role) of a key without its prefix, or None where it is not one of the method's."""

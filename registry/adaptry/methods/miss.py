@@ -85,6 +85,7 @@ METHOD = Method(
     weight=_weight,
     misfit=_misfit,
     lora="exact",
+    lora_unless=lambda config: "approximate" if _form(config) == "bat" else None,
     factors=_factors,
     lora_rank=_lora_rank,
     looks_at_base=lambda config: _form(config) == "bat",

@@ -83,5 +83,6 @@ METHOD = Method(
     lora="exact",
     factors=_factors,
     lora_rank=lambda module, config: module.rank,
+    tolerance="bit-equal; refused where its projections were not saved, with the way to save them",
     refuses=_refuses,
 )

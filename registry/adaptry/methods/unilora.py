@@ -69,6 +69,7 @@ METHOD = Method(
     lora_rank=lambda module, config: module.rank,
     refuses=_refuses,
     needs=lambda config: ("theta",),
+    tolerance="bit-equal; refused where its indices were not saved, with the way to save them",
     names_modules=_has_places,
     integers=frozenset({"A_places", "B_places"}),
 )
