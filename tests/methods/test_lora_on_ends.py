@@ -37,6 +37,11 @@ TIED: dict[str, tuple[str, dict[str, Any], bool]] = {
         {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"], "ensure_weight_tying": True},
         False,
     ),
+    "other rows of each": (
+        "tied",
+        {"target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokens": [1, 5], "lm_head": [3, 7]}},
+        True,
+    ),
     "rows of both": ("tied", {"target_modules": ["q_proj"], "trainable_token_indices": [1, 5, 3]}, False),
 }  # fmt: skip
 
@@ -130,6 +135,21 @@ def test_one_end_of_a_larger_vocabulary_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(Refused, match=r"none such for lm_head\.weight"):
         merged(base, adapter, resize_vocab=True)
+
+
+def test_a_larger_vocabulary_under_a_lora_of_one_end_merges_into_the_base_that_has_it(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", "llama")
+    adapter = save_adapter(base, tmp_path / "tone", tokens=100, target_modules=["q_proj", "embed_tokens"])
+    larger = load(base)
+    larger.resize_token_embeddings(100)
+    larger.save_pretrained(tmp_path / "larger")
+
+    with pytest.raises(Refused, match="save the base with its larger vocabulary and merge into that"):
+        merged(base, adapter, resize_vocab=True)
+    target, _ = merged(tmp_path / "larger", adapter)
+
+    live = adapted(tmp_path / "larger", adapter)(IDS).logits
+    torch.testing.assert_close(load(target)(IDS).logits, live, rtol=1e-4, atol=1e-5)
 
 
 def test_replicated_layers_are_layers_of_their_own_each_with_its_update(tmp_path: Path) -> None:

@@ -192,5 +192,5 @@ def _check_extra(label: str, extra: PlacedExtra, checkpoint: Checkpoint, rows: R
     if not fits:
         raise Refused(
             f"{label} brings a {extra.extra.target} of {list(shape)}, and {extra.tensor} in {checkpoint.folder} is "
-            f"{list(base)}"
+            f"{list(base)}: load the base as the model that was trained, save that, and merge into it"
         )

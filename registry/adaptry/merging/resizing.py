@@ -44,7 +44,8 @@ def new_rows(label: str, placement: Placement, checkpoint: Checkpoint, is_asked:
         if rows.get(end, checkpoint.tensors[end].shape[0]) != count:
             raise Refused(
                 f"{label} brings {tensor} with {count:,} rows and none such for {end}, which would not go with it: save "
-                "the adapter again with save_embedding_layers=True"
+                "the adapter again with save_embedding_layers=True or, where it adapts an embedding, which PEFT then saves "
+                "alone, save the base with its larger vocabulary and merge into that"
             )
     biases = {f"{end.removesuffix('.weight')}.bias" for end in ends} & checkpoint.tensors.keys()
     if biases:

@@ -17,6 +17,7 @@ from adaptry.errors import Unsupported
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.ties import ties_of
 from adaptry.methods import METHODS
+from adaptry.methods.extras import token_rows
 from adaptry.naming import INPUT_EMBEDDINGS, input_embedding, is_output_head
 from adaptry.placing import Placed, PlacedExtra, Placement
 
@@ -140,7 +141,7 @@ class Ends:
             )
 
 
-def ends_of_extra(entry: Weighted, extra: PlacedExtra, ends: Ends) -> tuple[End, ...]:
+def ends_of_extra(entry: Weighted, extra: PlacedExtra, placement: Placement, ends: Ends) -> tuple[End, ...]:
     """What a full weight replaces. PEFT copies a module of `modules_to_save` off the tie; the rest is written through it."""
     if not extra.tied:
         if extra.extra.kind == "token_rows" and ends.is_said_to_be_tied(extra.tensor):
@@ -151,8 +152,10 @@ def ends_of_extra(entry: Weighted, extra: PlacedExtra, ends: Ends) -> tuple[End,
             )
         ends.check_known(entry, extra.tensor, extra.extra.target.removesuffix(".weight"))
         return (ends.stored(extra.tensor),)
+    path = extra.extra.target.removesuffix(".weight")
+    if extra.extra.kind == "token_rows" and _has_other_rows(entry.adapter, extra, placement):
+        return ends.one(entry, extra.tensor, path, not _is_embedding(path))
     if extra.extra.kind == "module" and not entry.adapter.config.flag("ensure_weight_tying"):
-        path = extra.extra.target.removesuffix(".weight")
         return ends.one(entry, extra.tensor, path, not _is_embedding(path))
     return ends.both(extra.tensor)
 
@@ -168,6 +171,16 @@ def ends_of_module(entry: Weighted, placed: Placed, placement: Placement, ends: 
     if is_head:
         ends.check_bias(entry, placed.module)
     return ends.one(entry, placed.tensor, placed.module.path, is_head)
+
+
+def _has_other_rows(adapter: Adapter, extra: PlacedExtra, placement: Placement) -> bool:
+    """Whether the adapter has rows of both ends, and not the same: then PEFT trains each end by itself."""
+    rows = {
+        token_rows(adapter.config, other.extra.target)
+        for other in placement.extras
+        if other.extra.kind == "token_rows" and other.tensor == extra.tensor
+    }
+    return len(rows) > 1
 
 
 def _is_trained_as_one(adapter: Adapter, placement: Placement) -> bool:

@@ -70,7 +70,7 @@ class Wanted:
         for is_rows in (False, True):
             for extra in placement.extras:
                 if (extra.extra.kind == "token_rows") is is_rows:
-                    for end in ends_of_extra(entry, extra, self._ends):
+                    for end in ends_of_extra(entry, extra, placement, self._ends):
                         steps.setdefault(end, []).append(_replacing(entry, extra))
             if not is_rows:
                 self._add_modules(entry, placement, steps)
