@@ -20,7 +20,8 @@ adaptry combine acme/tone acme/facts=0.5 --method ties --param density=0.2 --ran
 adaptry combine --recipe both.yaml --dry-run
 ```
 
-A recipe says the same in a file, and more: other methods, parameters or weights for some modules.
+A recipe says the same in a file, and more: other methods, parameters or weights for some modules. The first pattern that
+matches a module wins, matched as PEFT matches a `rank_pattern`; folders are those where the command runs.
 
 ```yaml
 method: ties
@@ -48,11 +49,13 @@ With Δ_i = s_i B_i A_i the update of an input at a module and w_i its weight:
   small updates loses more there than here.
 - **Factors or dense.** Methods marked *factors* never form a dense update: their work grows with the ranks. Those marked
   *dense* form one module's updates, a few rows at a time, and bring the result to a rank afterwards: the one asked for
-  (`rank`, or `energy`), else the largest of the inputs. What is lost is in the report, as a share of ‖Δ‖². The leading
+  (`rank`, or `energy`), else the largest of the inputs. What is lost is told as a share of ‖Δ‖², the rounding to a `dtype` of
+  16 bits included. The leading
   singular vectors come from an iteration that stops when at most 10⁻⁷ of what a full decomposition keeps could be missing.
 - **Chance comes from the recipe's seed**, with a generator for each module and input. The same recipe gives the same bytes
   on the same type of machine.
 - **Magnitudes that are equal stay or go together**, where others break ties by the order of a sort.
+- **Nothing is made of NaN**: an input that holds NaN or infinity is refused, and so is a result beyond its dtype.
 
 ## From PEFT
 
@@ -66,7 +69,7 @@ adaptry combine ./a=0.7 ./b=0.3 --method peft:ties_svd --param density=0.2 -o ./
 Each `combination_type` has a mode named `peft:` and its name. They are PEFT 0.21's arithmetic in float32 on a CPU, in its
 order of operations, with its quirks: a weight of 0 still votes and divides; one input alone is always `linear`; the rank
 is that of the configs (`--rank` is `svd_rank`). Tests compare them with PEFT on models like Llama, GPT-2 and BERT and on
-convolutions, with 2, 4 and 8 adapters. Where PEFT raises over the adapters, so do these, with the way out. Differences:
+convolutions, with 2, 4 and 8 adapters. What PEFT's way loses of a sum is not measured. Where PEFT raises over the adapters, so do these, with the way out. Differences:
 
 - PEFT gives the result the first adapter's config: `use_rslora` there makes it √r too strong, a PiSSA-like
   `init_lora_weights` changes the base when it is loaded. Here the config is that of a plain LoRA.
