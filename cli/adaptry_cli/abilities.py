@@ -29,8 +29,11 @@ def facts_of_use(adapter: Adapter, base_parameters: int | None) -> Iterator[tupl
     if spec.virtual_tokens is not None:
         where = f"in {counted(len(spec.modules), 'layer')}" if spec.modules else "before every input"
         yield "virtual tokens", f"{spec.virtual_tokens} {where}"
+    trained = trained_parameters(adapter)
+    if trained != spec.parameters:
+        yield "trained", f"{trained:,} of its parameters"
     if base_parameters:
-        share = spec.parameters / base_parameters
+        share = trained / base_parameters
         yield "share of base", f"{share:.2%} of {base_parameters:,} parameters"
     yield "when served", f"{size(spec.parameters * _BF16)} in bfloat16"
     yield "merge", merge_text(adapter)
@@ -45,7 +48,8 @@ def json_of_use(adapter: Adapter, base_parameters: int | None) -> Mapping[str, o
     return {
         "title": title(spec),
         "base_parameters": base_parameters,
-        "share": spec.parameters / base_parameters if base_parameters else None,
+        "trained_parameters": trained_parameters(adapter),
+        "share": trained_parameters(adapter) / base_parameters if base_parameters else None,
         "served_bytes": spec.parameters * _BF16,
         "merge": reason is None,
         "merge_reason": reason,
@@ -53,6 +57,17 @@ def json_of_use(adapter: Adapter, base_parameters: int | None) -> Mapping[str, o
         "lora_ranks": _lora_ranks(adapter),
         "layouts": list(spec.layouts),
     }
+
+
+def trained_parameters(adapter: Adapter) -> int:
+    """How many of its numbers were trained: some methods' files hold what was drawn beside it, or saved of the base."""
+    spec, method = adapter.spec, METHODS.get(adapter.spec.method)
+    if method is None:
+        return spec.parameters
+    roles = [*spec.shared.items(), *(pair for module in spec.modules for pair in module.tensors.items())]
+    kept = [tensor for role, tensor in roles if not method.trains(role)]
+    kept += [extra.tensor for extra in spec.extras if extra.kind == "saved_embedding"]
+    return spec.parameters - sum(adapter.tensors[name].numel for name in kept)
 
 
 def title(spec: Spec) -> str:

@@ -113,6 +113,7 @@ METHOD = Method(
     title="AdaMSS",
     tails={r"adamss_A\.(?P<rest>\d+)": "A", r"adamss_B\.(?P<rest>\d+)": "B", "adamss_newB": "newB"},
     width=_width,
+    fixed="newB",
     misfit=_misfit,
     weight=_weight,
     bias=_bias,

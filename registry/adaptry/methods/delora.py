@@ -46,6 +46,7 @@ METHOD = Method(
     title="DeLoRA",
     tails={f"delora_{role}": role for role in ("A", "B", "lambda", "w_norm")},
     width=_width,
+    fixed="w_norm",
     weight=added(_delta, rounding="twice"),
     lora="exact",
     factors=_factors,

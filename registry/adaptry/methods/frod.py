@@ -90,6 +90,7 @@ METHOD = Method(
     shared={rf"frod_{role}\.(?P<rest>.+)": role for role in ("V", "s_indices", "s_size")},
     integers=frozenset({"s_indices", "s_size"}),
     width=_width,
+    fixed=r"V\..+|s_(?:indices|size)\..+",
     weight=_weight,
     refuses=_refuses,
     needs_base=True,

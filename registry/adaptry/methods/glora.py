@@ -56,6 +56,7 @@ METHOD = Method(
     title="GLoRA",
     tails={r"glora_(?P<rest>[A-E]\.(?:Xd|Xu|X|zeros))": "path"},
     width=_width,
+    fixed=r"path\..+\.zeros",
     weight=_weight,
     bias=_bias,
     needs_base=True,

@@ -94,7 +94,8 @@ class Method:
     how it changes them; where both are None it cannot be baked, and `instead` says why and what to do.
     `lora`: how its updates can be written as a LoRA, "no" where it has exactly none; `lora_unless`: how those of a config
     for which that is not true. `factors`: its update as a LoRA's factors, where it is exactly one whatever the base's values are.
-    `integers`: roles of tensors that are whole numbers. `names_modules`: whether a file of this config says
+    `integers`: roles of tensors that are whole numbers. `fixed`: pattern of the roles of those that are drawn or taken from
+    the base, and never trained. `names_modules`: whether a file of this config says
     which modules it changes. `misfit`: why a module does not fit a weight of so many outputs and inputs, where
     its `width` does not tell; it ends a sentence that begins with the module. `needs_base`: whether its change
     depends on the base's values. `refuses`: why an adapter of this config cannot be baked. `check_installed`:
@@ -120,6 +121,7 @@ class Method:
     factors: Factored | None = None
     needs_base: bool = False
     integers: frozenset[str] = frozenset()
+    fixed: str = ""
     names_modules: Callable[[AdapterConfig], bool] = lambda config: True
     misfit: Callable[[Shapes, AdapterConfig, int, int], str | None] = lambda shapes, config, fan_out, fan_in: (
         None
@@ -148,6 +150,10 @@ class Method:
             if (other := self.lora_unless(config)) is not None:
                 return other
         return "approximate" if self.lora == "no" and self.weight is not None else self.lora
+
+    def trains(self, role: str) -> bool:
+        """Whether the tensors of a role are trained; the others are kept so that nobody has to make them again."""
+        return role not in self.integers and not re.fullmatch(self.fixed, role)
 
     def role(self, key: str) -> tuple[str, str] | None:
         """(module path, role) of a key without its prefix, or None where it is not one of the method's."""

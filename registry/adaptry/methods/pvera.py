@@ -33,6 +33,7 @@ METHOD = Method(
     shared={"pvera_A": "A", "pvera_B": "B"},
     tolerance="bit-equal; where projections were not saved, with the torch that drew them",
     width=_width,
+    fixed="[AB]",
     weight=added(product(_factors)),
     needs=projections,
     misfit=beyond,

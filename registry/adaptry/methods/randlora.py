@@ -104,6 +104,7 @@ METHOD = Method(
     shared={f"randlora_{role}": role for role in "AB"},
     tolerance="bit-equal; where projections were not saved, with the torch that drew them",
     width=_width,
+    fixed="[AB](?:_again)?",
     scale=_scale,
     weight=_weight,
     needs=projections,

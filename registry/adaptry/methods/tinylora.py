@@ -79,6 +79,7 @@ METHOD = Method(
     tails={f"tinylora_{role}": role for role in ("A", "B", "P")},
     shared={r"tinylora_v\.(?P<rest>[0-9]+)": "v"},
     width=_width,
+    fixed="[ABP]",
     weight=added(product(_factors)),
     lora="exact",
     factors=_factors,

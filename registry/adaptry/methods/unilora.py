@@ -63,6 +63,7 @@ METHOD = Method(
     },
     shared={"unilora_theta_d": "theta"},
     width=_width,
+    fixed="[AB]_scales",
     weight=added(product(_factors)),
     lora="exact",
     factors=_factors,

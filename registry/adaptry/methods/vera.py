@@ -63,6 +63,7 @@ METHOD = Method(
     shared={"vera_A": "A", "vera_B": "B"},
     tolerance="bit-equal; where projections were not saved, with the torch that drew them",
     width=_width,
+    fixed="[AB]",
     weight=added(product(_factors)),
     needs=projections,
     misfit=beyond,
