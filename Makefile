@@ -19,12 +19,13 @@ FOR_DEMO := $(VENV)/installed-demo
 FOR_TESTS := $(VENV)/installed-dev
 LEFT_OUT := $(VENV)/left-out
 
-# Other tools, whose adapters the heavy tests make and load.  Each has an environment of its own, under .venvs/, since
+# Other tools, whose adapters the heavy tests make and load, or whose results they compare.  Each has an environment of its own, under .venvs/, since
 # their dependencies and ours exclude each other; one that cannot be installed is left out, and its tests skipped by name.
-TOOLS := adapterhub diffusers mlx
+TOOLS := adapterhub diffusers mlx mergekit
 NEEDS_adapterhub := 'adapters==1.3.0' torch
 NEEDS_diffusers := 'diffusers==0.42.*' 'peft==0.21.*' 'transformers<6' accelerate torch
 NEEDS_mlx := 'mlx-lm==0.32.*' 'mlx[cpu]'
+NEEDS_mergekit := 'mergekit==0.1.5'
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test test-all environments lint format bench clean
@@ -46,7 +47,7 @@ test-all: $(FOR_TESTS) environments ## also the tests that need the network, a t
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory pytest SELECT=""
 
-environments: $(TOOLS:%=.venvs/%/tried) ## where the heavy tests run other tools: AdapterHub, diffusers, MLX
+environments: $(TOOLS:%=.venvs/%/tried) ## where the heavy tests run other tools: AdapterHub, diffusers, MLX, mergekit
 
 lint: $(FOR_TESTS) ## format, lint, types and layers, changing nothing
 	@echo "ruff format"; $(BIN)/ruff format --check --quiet --output-format concise . || { echo "run: make format"; exit 1; }

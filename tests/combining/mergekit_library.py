@@ -1,7 +1,7 @@
 """What mergekit makes of updates: it merges whole models, so each adapter's updates are given to it as a model's weights.
 
-The base's weights are all 0, so that a model is its updates and nothing is rounded. `MERGEKIT_PYTHON` names a Python
-with mergekit 0.1.5; `python tests/combining/mergekit_library.py` prints what `mergekit_angles.json` holds.
+The base's weights are all 0, so that a model is its updates and nothing is rounded. Mergekit 0.1.5 runs in an environment of
+its own (`make environments`); `python -m tests.combining.mergekit_library` prints what `mergekit_angles.json` holds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from safetensors.torch import load_file, save_file
 
 from adaptry.testing.samples import tiny_lora
 
-PYTHON = os.environ.get("MERGEKIT_PYTHON", "")
+from ..formats.elsewhere import Elsewhere
+
+MERGEKIT = Elsewhere("mergekit", "mergekit_elements.py")
 HIDDEN = 8
 TARGETS = ("model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.v_proj")
 ADAPTERS: dict[str, dict[str, Any]] = {
@@ -80,7 +82,7 @@ def answers(folder: Path, case: str) -> dict[str, torch.Tensor]:
         recipe["base_model"] = str(base)
     (folder / "recipe.yaml").write_text(json.dumps(recipe))
     output = folder / f"made-{case.replace(' ', '-')}"
-    command = [PYTHON, "-m", "mergekit.scripts.run_yaml", str(folder / "recipe.yaml"), str(output)]
+    command = [MERGEKIT.python, "-m", "mergekit.scripts.run_yaml", str(folder / "recipe.yaml"), str(output)]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     subprocess.run(command, env=environment, check=True, capture_output=True)
     made = load_file(output / "model.safetensors")

@@ -62,8 +62,7 @@ def test_an_adapter_combined_is_what_mergekit_made_of_the_updates(case: str, tmp
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
 
 
-@pytest.mark.heavy
-@pytest.mark.skipif(not mergekit.PYTHON, reason="MERGEKIT_PYTHON names no Python that has mergekit")
+@mergekit.MERGEKIT.needed
 @pytest.mark.parametrize("case", OURS)
 def test_mergekit_still_makes_what_was_recorded(case: str, tmp_path: Path) -> None:
     mergekit.adapters(tmp_path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from adaptry.merging.recipe import Input
 from adaptry.tensors.lowrank import Factors
 from adaptry.testing.samples import tiny_lora
 
+from .mergekit_library import MERGEKIT
 from .updates import dense, drawn, near, several, update
 
 SUMS = ("magnitude_prune", "dare_linear", "della_linear", "breadcrumbs")
@@ -262,13 +262,10 @@ def test_what_mergekit_drops_by_chance_it_makes_up_for_as_our_l1_does(case: str)
     keeps_norm(torch.tensor(RECORDED[case]).double(), dense(UPDATES[0]))
 
 
-@pytest.mark.heavy
-@pytest.mark.skipif(
-    "MERGEKIT_PYTHON" not in os.environ, reason="MERGEKIT_PYTHON names no Python with mergekit 0.1.5"
-)
+@MERGEKIT.needed
 def test_mergekit_still_says_what_is_recorded() -> None:
     answer = subprocess.run(
-        [os.environ["MERGEKIT_PYTHON"], str(Path(__file__).with_name("mergekit_elements.py"))],
+        [MERGEKIT.python, str(Path(__file__).with_name("mergekit_elements.py"))],
         input=json.dumps(question()),
         capture_output=True,
         check=True,

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
+Test = TypeVar("Test", bound=Callable[..., None])
 _MADE = Path(__file__).parents[2] / ".venvs"
 
 
@@ -41,6 +43,12 @@ class Elsewhere:
     def marks(self) -> list[pytest.MarkDecorator]:
         reason = f"no environment for {self.name}: `make environments` makes it, or {self.variable} names its Python"
         return [pytest.mark.heavy, pytest.mark.skipif(not self.python, reason=reason)]
+
+    def needed(self, test: Test) -> Test:
+        """Decorates a test that needs the environment, where others of its module do not."""
+        for mark in self.marks:
+            test = mark(test)
+        return test
 
     def run(self, *arguments: str | Path) -> list[Any]:
         """What the script tells: the JSON in its last line, or nothing."""
