@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from adaptry.errors import AdaptryError, InvalidWeights, Refused, Unsupported
+from adaptry.errors import AdaptryError, InvalidConfig, InvalidWeights, Refused, Unsupported
 
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
@@ -105,6 +105,26 @@ def test_what_the_rules_do_not_cover_is_refused_with_the_way_out(
     pair.configure(**fields)
     with pytest.raises(Unsupported, match=reason):
         pair.merged()
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "reason"),
+    [
+        ("ia3", {"feedforward_modules": "((("}, "is not a pattern"),
+        ("ia3", {"feedforward_modules": "(a+)+$"}, "take for ever"),
+        ("oft", {"num_cayley_neumann_terms": 10**12}, "num_cayley_neumann_terms must be"),
+        ("psoft", {"use_cayley_neumann": True, "num_cayley_neumann_terms": 10**12}, "num_cayley_neumann_terms must be"),
+    ],
+)  # fmt: skip
+def test_a_config_that_would_fail_or_run_for_ever_is_refused(
+    tmp_path: Path, name: str, fields: dict[str, Any], reason: str
+) -> None:
+    pair = pair_of(tmp_path, name)
+    pair.configure(**fields)
+
+    with pytest.raises(InvalidConfig, match=reason):
+        pair.merged()
+    assert not (tmp_path / "merged").exists()
 
 
 def test_tokens_outside_the_vocabulary_are_found(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from adaptry.adapter.config import AdapterConfig
+from adaptry.adapter.patterns import check_pattern
 from adaptry.errors import InvalidWeights
 from adaptry.methods.method import Method, Parts, Shapes, Width
 
@@ -14,9 +15,10 @@ if TYPE_CHECKING:
 
 
 def is_feedforward(config: AdapterConfig, path: str) -> bool:
-    """PEFT: a list of ends of names, or one pattern for the whole name."""
+    """PEFT: a list of ends of names, or one pattern for the whole name. Raises `InvalidConfig` where it is none."""
     feedforward = config.fields.get("feedforward_modules")
     if isinstance(feedforward, str):
+        check_pattern(feedforward)
         return re.fullmatch(feedforward, path) is not None
     return any(path.endswith(name) for name in config.names("feedforward_modules"))
 

@@ -46,7 +46,7 @@ def _rotation(numbers: Tensor, config: AdapterConfig, width: int) -> Tensor:
     if config.flag("coft"):
         turned = _near_identity(turned, config.number("eps", 6e-5))
     if _uses_series(config):
-        blocks = cayley_neumann(turned, int(config.number("num_cayley_neumann_terms", 5)))
+        blocks = cayley_neumann(turned, config.rank("num_cayley_neumann_terms", 5))
     else:
         blocks = cayley(turned)
     if config.flag("block_share"):

@@ -46,7 +46,7 @@ def _rotation(parts: Parts) -> Tensor:
             norm = torch.linalg.norm(turned, ord="fro")
             if limit and torch.isfinite(norm) and norm > limit:
                 turned = turned * (limit / (norm + 1e-12))
-            trained = cayley_neumann(turned, int(config.number("num_cayley_neumann_terms", 5)))
+            trained = cayley_neumann(turned, config.rank("num_cayley_neumann_terms", 5))
         else:
             trained = cayley(turned, sign=1)
     if "vector_b" in parts:
