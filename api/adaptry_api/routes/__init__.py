@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
+from adaptry_api.hub.all_routes import hub_routes
 from adaptry_api.routes import (
     about,
     adapters,
@@ -31,4 +32,4 @@ def all_routes(docs: bool) -> list[APIRouter]:
         aliases.ROUTES,
         metrics.ROUTES,
     ]
-    return [*routers, health.ROUTES]
+    return [*routers, health.ROUTES, *hub_routes()]
