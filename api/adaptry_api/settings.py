@@ -12,8 +12,8 @@ class ServerSettings:
 
     `anonymous_read` lets callers without a token read what is public. `docs` shows the OpenAPI description
     to them too. `hosts` are the host names answered to (empty: any), against rebinding of names by web
-    pages. `uploads` run at once; more wait. `require_known_base` refuses adapters
-    whose base is not registered.
+    pages. `uploads` run at once; more wait. Larger files than `part_bytes` come in parts of that size, where the
+    client can. `require_known_base` refuses adapters whose base is not registered.
     """
 
     data: Path
@@ -21,4 +21,5 @@ class ServerSettings:
     docs: bool = False
     hosts: tuple[str, ...] = ()
     uploads: int = 64
+    part_bytes: int = 64 << 20
     require_known_base: bool = False

@@ -10,7 +10,9 @@ from adaptry.local.once import Once
 from adaptry.opening import open_local
 from adaptry.registry import Registry
 from adaptry_api.auth import Callers
+from adaptry_api.hub.spools import Spools
 from adaptry_api.settings import ServerSettings
+from adaptry_api.signed import Signer
 
 _READERS = 16
 
@@ -28,9 +30,16 @@ class Store:
         # holds one from its first byte to its last, a download for a piece at a time.
         self.uploads = anyio.CapacityLimiter(settings.uploads)
         self.downloads = anyio.CapacityLimiter(_READERS)
+        self.signer = Signer(settings.data / "upload-secret")
+        self.spools = Spools(settings.data / "spools")
+        self.part_bytes = settings.part_bytes
 
     def registry(self, identity: Identity, once: Once | None = None) -> Registry:
         return self._registry.on_behalf_of(identity, once)
+
+    def holder(self, token_sha256: str) -> Identity:
+        """Whose token has that hash. Raises `Unauthenticated` once it is revoked or expired."""
+        return tokens.identify_hash(self.catalog, token_sha256)
 
     def check(self) -> None:
         """Raises `Unavailable` where the catalog or the blobs do not answer."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from adaptry_api.hub import validating, whoami
+from adaptry_api.hub import lfs_batch, lfs_bytes, lfs_parts, validating, whoami, xet_routes
 
 
 def hub_routes() -> list[APIRouter]:
     """What stands at the root of the host, by the addresses that the Hub's clients know."""
-    return [whoami.ROUTES, validating.ROUTES]
+    uploads = [xet_routes.ROUTES, lfs_batch.ROUTES, lfs_bytes.ROUTES, lfs_parts.ROUTES]
+    return [whoami.ROUTES, validating.ROUTES, *uploads]
