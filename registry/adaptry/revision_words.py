@@ -78,3 +78,8 @@ def _name(text: str, kind: str) -> str:
 def _number(text: str) -> int | None:
     match = _VERSION.fullmatch(text)
     return int(match[1]) if match else None
+
+
+def is_id(text: str) -> bool:
+    """Whether a text is a commit's id, or its beginning."""
+    return bool(_ID.fullmatch(text)) and len(text) <= 40

@@ -10,6 +10,7 @@ from adaptry_api.routes import (
     adapters,
     aliases,
     bases,
+    commits,
     files,
     health,
     metrics,
@@ -29,6 +30,7 @@ def all_routes(docs: bool) -> list[APIRouter]:
         versions.ROUTES,
         revisions.ROUTES,
         files.ROUTES,
+        commits.ROUTES,
         aliases.ROUTES,
         metrics.ROUTES,
     ]

@@ -108,6 +108,12 @@ _NAMED = frozenset(format.weights for format in FORMATS.values())
 WHOLE_MODEL = re.compile(r"(?:model|pytorch_model|diffusion_pytorch_model)\b.*\.safetensors")
 
 
+def is_kept(name: str) -> bool:
+    """Whether a file of this name can be part of an adapter that some tool wrote."""
+    is_kohyas = name.endswith(".safetensors") and "/" not in name and not WHOLE_MODEL.fullmatch(name)
+    return is_kohyas or any(format.keeps(name) for format in FORMATS.values())
+
+
 def format_of(names: Iterable[str]) -> Format | None:
     """The format of an adapter of these files, told by the name of its weights; None where it is none."""
     present = set(names)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from adaptry import strictjson
+from adaptry.adapter.config import LIMITS
 from adaptry.adapter.content import Content
-from adaptry.adapter.formats import CONFIG, PEFT, WEIGHTS, format_of
+from adaptry.adapter.formats import CONFIG, PEFT, WEIGHTS, format_of, is_kept
+from adaptry.adapter.header import read_header
 from adaptry.blobs import BlobStore
-from adaptry.errors import InvalidPath, Unsupported
+from adaptry.errors import Invalid, InvalidConfig, InvalidManifest, InvalidPath, Unsupported
 from adaptry.manifest import Manifest
 
 _DANGEROUS: Mapping[bytes, str] = {
@@ -36,8 +39,10 @@ class BlobContent(Content):
 
 def check_names(manifest: Manifest) -> None:
     """Raises `InvalidPath` for a file that is not one of an adapter's, `Unsupported` where those that make one are
-    missing."""
+    missing, `InvalidManifest` where there are none."""
     names = [entry.path for entry in manifest.files]
+    if not names:
+        raise InvalidManifest("not a manifest of a version: it names no file")
     format = format_of(names)
     for name in names:
         if not (format or PEFT).keeps(name):
@@ -48,6 +53,34 @@ def check_names(manifest: Manifest) -> None:
     if format is None:
         missing = WEIGHTS if CONFIG in names else CONFIG
         raise Unsupported(f"a revision needs {CONFIG} and {WEIGHTS}; {missing} is missing")
+
+
+def check_draft(manifest: Manifest) -> None:
+    """As `check_names`, of a tree that need not be an adapter yet."""
+    if format_of(entry.path for entry in manifest.files):
+        check_names(manifest)
+    for entry in manifest.files:
+        if not is_kept(entry.path):
+            raise InvalidPath(
+                f"{entry.path} is not a file of an adapter; commit without it "
+                "(configs, safetensors of adapters, README, licence and tokenizer files are stored)"
+            )
+
+
+def check_content(content: Content) -> None:
+    """Raises `InvalidWeights` and `InvalidConfig` for files that no reader should be given, and as `check_first_bytes`.
+
+    What an adapter they are, if any, is not asked.
+    """
+    check_first_bytes(content)
+    for path, size in content.sizes.items():
+        if path.endswith(".safetensors"):
+            read_header(content.reader(path), size, path)
+    if CONFIG in content.sizes:
+        try:
+            strictjson.loads(content.whole(CONFIG, LIMITS.size), LIMITS, CONFIG)
+        except Invalid as error:
+            raise InvalidConfig(error.message) from None
 
 
 def check_first_bytes(content: Content) -> None:

@@ -8,15 +8,17 @@ from datetime import UTC, datetime
 from pydantic import TypeAdapter
 
 from adaptry.blobs import BlobStore
-from adaptry.catalog import adapters
+from adaptry.catalog import adapters, commits, events, marks
 from adaptry.catalog.adapters import Line
 from adaptry.catalog.database import Catalog, Transaction
 from adaptry.catalog.resolving import resolve
 from adaptry.catalog.showing import Columns
+from adaptry.chains import MAIN
 from adaptry.errors import Denied, NotFound
 from adaptry.identity import LOCAL, Identity, require_read, require_write
 from adaptry.local.once import Answer, Once
 from adaptry.local.weighing import Weighing
+from adaptry.records import AdapterEdit
 from adaptry.refs import AdapterName, Latest, Ref
 from adaptry.registry import Registry
 
@@ -81,6 +83,15 @@ class Ground(Registry):
         """Raises `NotFound`, or `Denied` to who may only read it."""
         line = self.readable(tx, name)
         require_write(self.identity, name, line.visibility)
+        return line
+
+    def new_line(self, tx: Transaction, name: AdapterName, edit: AdapterEdit) -> Line:
+        """A new adapter under a name that is free, with the first commit of its `main`."""
+        now, by = self.clock(), self.identity.name
+        line = adapters.create(tx, name, edit, now)
+        marks.put(tx, line, MAIN, "branch", commits.begin(tx, line, now, by), now, by)
+        detail = {"visibility": line.visibility}
+        events.record(tx, "adapter.created", at=now, by=by, line=line, detail=detail)
         return line
 
     def _seen(self, name: AdapterName, line: Line | None) -> Line:
