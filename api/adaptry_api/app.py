@@ -12,6 +12,7 @@ from adaptry_api import errors, guard
 from adaptry_api.counts import Counts
 from adaptry_api.envelope import Envelope
 from adaptry_api.hub.addresses import Undecoded
+from adaptry_api.hub.remembering import Memory
 from adaptry_api.hub.spools import swept
 from adaptry_api.routes import all_routes
 from adaptry_api.settings import ServerSettings
@@ -45,6 +46,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
     )
     app.state.store = store
     app.state.counts = counts
+    app.state.hub_memory = Memory()
     for router in all_routes(settings.docs):
         # Not `include_router`, which wraps routes: here they stay what they are, each with its decision.
         app.router.routes += router.routes

@@ -7,7 +7,7 @@ interface routes see it as it was sent, and each part is decoded once, here, aft
 from __future__ import annotations
 
 from typing import Annotated
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlencode
 
 from fastapi import Depends, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -100,3 +100,14 @@ def origin(request: Request) -> str:
 def page_of(repository: str) -> str:
     """A repository's part of an address."""
     return quote(repository, safe="/")
+
+
+def next_link(request: Request, cursor: str) -> dict[str, str]:
+    """The header that leads to the next page: this address, with another `cursor`."""
+    query = urlencode(
+        [
+            *((key, value) for key, value in request.query_params.multi_items() if key != "cursor"),
+            ("cursor", cursor),
+        ]
+    )
+    return {"Link": f'<{origin(request)}{request.scope["path"]}?{query}>; rel="next"'}

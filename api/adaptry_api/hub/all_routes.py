@@ -4,10 +4,25 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from adaptry_api.hub import lfs_batch, lfs_bytes, lfs_parts, validating, whoami, xet_routes
+from adaptry_api.hub import (
+    info,
+    lfs_batch,
+    lfs_bytes,
+    lfs_parts,
+    listing,
+    managing,
+    refs,
+    resolving,
+    trees,
+    validating,
+    whoami,
+    writing,
+    xet_routes,
+)
 
 
 def hub_routes() -> list[APIRouter]:
     """What stands at the root of the host, by the addresses that the Hub's clients know."""
     uploads = [xet_routes.ROUTES, lfs_batch.ROUTES, lfs_bytes.ROUTES, lfs_parts.ROUTES]
-    return [whoami.ROUTES, validating.ROUTES, *uploads]
+    reads = [listing.ROUTES, info.ROUTES, trees.ROUTES, refs.ROUTES, resolving.ROUTES]
+    return [whoami.ROUTES, validating.ROUTES, *uploads, managing.ROUTES, writing.ROUTES, *reads]

@@ -32,6 +32,14 @@ def blob_id(data: bytes) -> str:
     return _object_id(b"blob", data)
 
 
+def blob_id_of(chunks: Iterable[bytes], size: int) -> str:
+    """As `blob_id`, of bytes that come in pieces."""
+    hasher = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    for chunk in chunks:
+        hasher.update(chunk)
+    return hasher.hexdigest()
+
+
 def pointer(sha256: Digest, size: int) -> bytes:
     """The text that git holds in the place of a large file (the Git LFS specification, version 1)."""
     return f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256.hex}\nsize {size}\n".encode()
@@ -61,27 +69,6 @@ def tree_ids(blobs: Mapping[str, str]) -> dict[str, str]:
 
     visit("", blobs)
     return found
-
-
-class BlobIds:
-    """Ids of small files, each computed once in the life of a process: the same bytes have the same for ever."""
-
-    _MOST = 65_536
-
-    def __init__(self) -> None:
-        self._known: dict[Digest, str] = {}
-
-    def of(self, sha256: Digest, size: int, chunks: Iterable[bytes]) -> str:
-        """`chunks` are read only where the id is not known."""
-        known = self._known.get(sha256)
-        if known is None:
-            hasher = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-            for chunk in chunks:
-                hasher.update(chunk)
-            if len(self._known) >= self._MOST:
-                self._known.clear()
-            known = self._known[sha256] = hasher.hexdigest()
-        return known
 
 
 def _object_id(kind: bytes, data: bytes) -> str:

@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any, Literal
 
+from anyio import to_thread
 from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from adaptry.errors import AdaptryError, FileMissing, NotFound, RevisionNotFound, Unauthenticated
+from adaptry.refs import AdapterName
 from adaptry_api import errors
-from adaptry_api.guard import GuardedRoute
+from adaptry_api.guard import GuardedRoute, store_of
 
 What = Literal["RepoNotFound", "RevisionNotFound", "EntryNotFound"]
 
@@ -48,7 +50,7 @@ class HubRoute(GuardedRoute):
             try:
                 response = await handle(request)
             except AdaptryError as error:
-                response = _refusal(request, error)
+                response = await _elsewhere(request, error) or _refusal(request, error)
             except errors.Carried as carried:
                 response = _refusal(request, carried.error)
             except HTTPException as error:
@@ -64,6 +66,25 @@ class HubRoute(GuardedRoute):
 def hub_router() -> APIRouter:
     """A router of such routes. The protocol is not ours to describe, so our description leaves it out."""
     return APIRouter(route_class=HubRoute, include_in_schema=False)
+
+
+async def _elsewhere(request: Request, error: AdaptryError) -> Response | None:
+    """The way to an adapter that has another name by now; a client follows it with method and body."""
+    found = request.path_params
+    identity = getattr(request.state, "identity", None)
+    if type(error) is not NotFound or identity is None or not {"namespace", "name"} <= set(found):
+        return None
+    was = f"/{found['namespace']}/{found['name']}"
+    try:
+        name = AdapterName.parse(was.removeprefix("/"))
+        moved = await to_thread.run_sync(store_of(request).registry(identity).moved, name)
+    except AdaptryError:
+        return None
+    if moved is None:
+        return None
+    query = f"?{request.url.query}" if request.url.query else ""
+    path = str(request.scope["path"]).replace(was, f"/{moved}", 1)
+    return Response(status_code=307, headers={"Location": path + query})
 
 
 def _refusal(request: Request, error: AdaptryError) -> Response:
@@ -85,7 +106,8 @@ def _refusal(request: Request, error: AdaptryError) -> Response:
             headers["X-Error-Code"] = "RepoNotFound"
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = 'Bearer realm="adaptry"'
-    return _answer(errors.status_of(error), text, headers)
+    status = errors.status_of(error)
+    return _answer(400 if status == 415 else status, text, headers)  # for a client 415 is about the request
 
 
 def _answer(status: int, text: str, headers: dict[str, str]) -> Response:
