@@ -5,11 +5,14 @@ from __future__ import annotations
 import anyio
 
 from adaptry import tokens
+from adaptry.blobs.local import LocalBlobs
 from adaptry.identity import ANONYMOUS, Identity
 from adaptry.local.once import Once
 from adaptry.opening import open_local
 from adaptry.registry import Registry
+from adaptry.settings import data_folder
 from adaptry_api.auth import Callers
+from adaptry_api.hub.merging import Merging
 from adaptry_api.hub.spools import Spools
 from adaptry_api.settings import ServerSettings
 from adaptry_api.signed import Signer
@@ -33,6 +36,10 @@ class Store:
         self.signer = Signer(settings.data / "upload-secret")
         self.spools = Spools(settings.data / "spools")
         self.part_bytes = settings.part_bytes
+        blobs = self._registry.blobs
+        assert isinstance(blobs, LocalBlobs), "what a registry in a folder has"
+        places = data_folder() / "cache"  # where the command line on this machine remembers bases
+        self.merging = Merging(settings.data / "merged", blobs.path_of, places, settings.merged_cache)
 
     def registry(self, identity: Identity, once: Once | None = None) -> Registry:
         return self._registry.on_behalf_of(identity, once)
@@ -48,4 +55,5 @@ class Store:
         self._registry.blobs.require_room(1)
 
     def close(self) -> None:
+        self.merging.close()
         self.catalog.close()

@@ -177,7 +177,7 @@ def test_readers_of_one_model_do_not_disturb_each_other(computing: Computing, tm
 
     def reader(start: int) -> None:
         pieces = computing.read(made_of, model, "model.safetensors", start, len(expected))
-        read[start] = b"".join(bytes(piece) for piece in pieces)
+        read[start] = b"".join(pieces)
 
     readers = [threading.Thread(target=reader, args=(start,)) for start in (0, 1, 7_000_000)]
     for thread in readers:
