@@ -58,7 +58,7 @@ class Computing:
 
     def read(
         self, ingredients: Ingredients, model: Described, file: str, start: int, end: int
-    ) -> Iterator[bytearray]:
+    ) -> Iterator[bytes]:
         """The bytes [start, end) of a file of `model`, in order. Close it to stop early.
 
         Raises `Conflict` where the ingredients have come to be another model, `Unavailable`, `InvalidWeights`,
@@ -93,7 +93,7 @@ class Computing:
             self._is_closed = True
             self._end()
 
-    def _asked(self, question: Question) -> Iterator[bytearray]:
+    def _asked(self, question: Question) -> Iterator[bytes]:
         """The data of an answer. Raises `Gone` where the process died before its end, and the error that it answers."""
         channel, process = self._channel()
         try:

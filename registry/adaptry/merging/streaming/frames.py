@@ -36,7 +36,7 @@ def send(channel: socket.socket, kind: Kind, payload: bytes | bytearray | memory
         raise Gone from error
 
 
-def receive(channel: socket.socket) -> tuple[Kind, bytearray]:
+def receive(channel: socket.socket) -> tuple[Kind, bytes]:
     """Raises `Gone`, and `Unavailable` where nothing comes for as long as the channel waits."""
     letter, length = _HEAD.unpack(_exactly(channel, _HEAD.size))
     kind = _KINDS.get(letter)
@@ -50,13 +50,13 @@ def error_frame(error: AdaptryError) -> bytes:
     return json.dumps(said).encode()
 
 
-def error_of(payload: bytes | bytearray) -> AdaptryError:
+def error_of(payload: bytes) -> AdaptryError:
     """The error that the other side raised."""
     said = cast(dict[str, str], json.loads(payload))
     return by_code().get(said["code"], AdaptryError)(said["message"])
 
 
-def _exactly(channel: socket.socket, length: int) -> bytearray:
+def _exactly(channel: socket.socket, length: int) -> bytes:
     data = bytearray(length)
     view = memoryview(data)
     while view:
@@ -69,4 +69,4 @@ def _exactly(channel: socket.socket, length: int) -> bytearray:
         if not count:
             raise Gone
         view = view[count:]
-    return data
+    return bytes(data)

@@ -49,7 +49,7 @@ class Answerer:
         except frames.Gone:
             return
 
-    def _answered(self, channel: socket.socket, payload: bytearray) -> None:
+    def _answered(self, channel: socket.socket, payload: bytes) -> None:
         try:
             question = Question.model_validate_json(payload)
             model = self._open.take(question.ingredients)
