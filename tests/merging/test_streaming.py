@@ -15,6 +15,8 @@ import pytest
 
 from adaptry import open_dir
 from adaptry.checkpoint import open_checkpoint
+from adaptry.computing.calling import Computing
+from adaptry.computing.ingredients import Described, Ingredients
 from adaptry.digest import Digest
 from adaptry.errors import Conflict, NotFound, Refused, Unavailable, Unsupported
 from adaptry.fingerprinting import fingerprint
@@ -22,8 +24,6 @@ from adaptry.merging.fitting import Weighted
 from adaptry.merging.merge import Source, merge
 from adaptry.merging.recipe import Input, Recipe
 from adaptry.merging.record import MergeRecord
-from adaptry.merging.streaming.calling import Computing
-from adaptry.merging.streaming.ingredients import Described, Ingredients
 from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry.verifying.recorded import check_inputs, read_record
 
@@ -319,6 +319,6 @@ def test_the_process_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
 
 
 def test_the_servers_side_imports_nothing_that_computes() -> None:
-    code = "import adaptry.merging.streaming.calling, sys; print(*sys.modules)"
+    code = "import adaptry.computing.calling, sys; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert {"torch", "numpy", "llvmlite"}.isdisjoint(found.split())

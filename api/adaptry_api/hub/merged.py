@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+from adaptry.computing.ingredients import Described, Ingredients, MergedFile
 from adaptry.digest import Digest
 from adaptry.errors import InvalidRef, NotFound, RevisionNotFound
-from adaptry.merging.streaming.ingredients import Described, Ingredients, MergedFile
 from adaptry.records import AdapterInfo, CommitInfo, VersionInfo
 from adaptry.refs import MERGED, AdapterName, Number, Ref
 from adaptry_api.hub import gitids

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from adaptry.computing.calling import Computing
+from adaptry.computing.ingredients import Described, Ingredients
 from adaptry.digest import Digest
 from adaptry.errors import NotFound, Refused
-from adaptry.merging.streaming.calling import Computing
-from adaptry.merging.streaming.ingredients import Described, Ingredients
 from adaptry.places import recall
 from adaptry.records import BaseInfo, VersionInfo
 from adaptry.registry import Registry

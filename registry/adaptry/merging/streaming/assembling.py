@@ -13,6 +13,7 @@ from pathlib import Path
 from adaptry.adapter.content import FolderContent
 from adaptry.adapter.view import open_content
 from adaptry.checkpoint import Checkpoint, open_checkpoint
+from adaptry.computing.ingredients import Ingredients
 from adaptry.errors import AdaptryError, NotFound
 from adaptry.fingerprint import BaseRecord
 from adaptry.fingerprinting import fingerprint
@@ -23,7 +24,6 @@ from adaptry.merging.planning import Plan
 from adaptry.merging.recipe import Input, Recipe
 from adaptry.merging.record import NAME as RECORD
 from adaptry.merging.record import record
-from adaptry.merging.streaming.ingredients import Ingredients
 from adaptry.merging.streaming.virtual import VirtualCheckpoint
 
 

@@ -1,4 +1,5 @@
-"""The program that computes merged models for a server: `python -m adaptry.merging.streaming`, started by `calling`.
+"""The program that computes merged models for a server: `python -m adaptry.merging.streaming`, started by
+`adaptry.computing`.
 
 It is given one end of a control socket; each message on it brings one end of a pair, on which one question is asked and
 answered, in a thread of its own. It ends when the control socket does, which is when the server is gone, however it went.
@@ -17,12 +18,12 @@ from pathlib import Path
 
 from adaptry.adapter.content import read_at
 from adaptry.beside import Beside
+from adaptry.computing import frames
+from adaptry.computing.ingredients import Described, Ingredients, MergedFile, Question
 from adaptry.errors import AdaptryError, Conflict, NotFound
-from adaptry.merging.streaming import frames
 from adaptry.merging.streaming.assembling import assembled
 from adaptry.merging.streaming.finished import Finished
 from adaptry.merging.streaming.hashes import Hashes
-from adaptry.merging.streaming.ingredients import Described, Ingredients, MergedFile, Question
 from adaptry.merging.streaming.shelf import Shelf
 from adaptry.merging.streaming.virtual import VirtualCheckpoint
 

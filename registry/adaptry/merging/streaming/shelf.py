@@ -6,8 +6,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
+from adaptry.computing.ingredients import Ingredients
 from adaptry.digest import Digest
-from adaptry.merging.streaming.ingredients import Ingredients
 from adaptry.merging.streaming.virtual import VirtualCheckpoint
 
 _MOST = 8

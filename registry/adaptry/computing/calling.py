@@ -15,9 +15,9 @@ import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from adaptry.computing import frames
+from adaptry.computing.ingredients import Described, Ingredients, Question
 from adaptry.errors import Unavailable
-from adaptry.merging.streaming import frames
-from adaptry.merging.streaming.ingredients import Described, Ingredients, Question
 
 STREAMS = 32
 _PATIENCE = 600.0  # seconds for the next piece: a large tensor that is made as a whole takes its time
