@@ -40,7 +40,7 @@ class Spools:
     """All spools of a server, in `folder`, which is made when the first one is."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
 
     @contextmanager
     def open(self, namespace: str, id: str) -> Iterator[Spool]:
@@ -48,8 +48,8 @@ class Spools:
 
         Raises `TooLarge` where the namespace has too many, `StorageFull`, `Unavailable`.
         """
-        path = self._folder / namespace / id
-        with _explained(self._folder):
+        path = self.folder / namespace / id
+        with _explained(self.folder):
             if not path.exists():
                 self._make(path)
             descriptor = _held(path)
@@ -61,7 +61,7 @@ class Spools:
     def sweep(self, now: float) -> int:
         """Removes what has been idle for too long; how many went. `now` is a Unix time."""
         gone = 0
-        for path in self._folder.glob("*/*"):
+        for path in self.folder.glob("*/*"):
             is_finished = (path / _FINISHED).exists()
             with suppress(FileNotFoundError):  # somebody else's sweep was here
                 if path.stat().st_mtime < now - (FINISHED_SECONDS if is_finished else IDLE_SECONDS):
@@ -130,8 +130,11 @@ class Spool:
                 path.unlink(missing_ok=True)
 
     def _size(self) -> int:
-        with os.scandir(self.path) as entries:
-            return sum(entry.stat().st_size for entry in entries)
+        size = 0
+        for path in self.path.iterdir():
+            with suppress(FileNotFoundError):  # another's draft, which has its name by now
+                size += path.stat().st_size
+        return size
 
 
 @asynccontextmanager
