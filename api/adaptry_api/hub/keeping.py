@@ -28,11 +28,12 @@ class Announced:
 
 
 def left_out(
-    files: Sequence[Announced], ignored: Sequence[Line], present: Collection[str]
+    files: Sequence[Announced], ignored: Sequence[Line], present: Collection[str], *, with_folders: bool
 ) -> Mapping[str, str | None]:
     """By path, why a file is left out (None: no reason worth telling); the others are kept.
 
-    `present` are the files that are there already. Raises `Unsupported`, `TooLarge`.
+    `present` are the files that are there already; `with_folders`, there may be adapters in folders, as on a branch.
+    Raises `Unsupported`, `TooLarge`.
     """
     coming = {file.path for file in files} | set(present)
     found: dict[str, str | None] = {}
@@ -41,7 +42,7 @@ def left_out(
             found[file.path] = None
             continue
         _refuse(file, coming)
-        reason = _reason(file.path)
+        reason = _reason(file.path, with_folders)
         if reason is not None:
             found[file.path] = reason
     return found
@@ -63,14 +64,13 @@ def _refuse(file: Announced, coming: Collection[str]) -> None:
         raise TooLarge(f"{file.path} is {file.size:,} bytes; at most {MAX_FILE >> 30} GiB are stored")
 
 
-def _reason(path: str) -> str | None:
-    if is_kept(path):
-        return None
-    first, slash, _ = path.partition("/")
-    if slash and is_kept(path.rpartition("/")[2]):
-        return "it lies in a folder, and an adapter's files do not: commit an adapter of its own to a branch"
+def _reason(path: str, with_folders: bool) -> str | None:
+    if not is_kept(path):
+        return why_left_out(path)
     try:
         check_path(path)
     except InvalidPath as error:
         return error.message
-    return why_left_out(first)
+    if "/" in path and not with_folders:
+        return "in a folder, where no file of a version lies; checkpoints go to a branch"
+    return None

@@ -107,7 +107,9 @@ def _refusal(request: Request, error: AdaptryError) -> Response:
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = 'Bearer realm="adaptry"'
     status = errors.status_of(error)
-    return _answer(400 if status == 415 else status, text, headers)  # for a client 415 is about the request
+    return _answer(
+        400 if status in (415, 422) else status, text, headers
+    )  # of which clients show the text best
 
 
 def _answer(status: int, text: str, headers: dict[str, str]) -> Response:

@@ -9,6 +9,7 @@ from fastapi import Query, Request, Response
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
+from adaptry.chains import MAIN
 from adaptry.records import Committed
 from adaptry.refs import AdapterName
 from adaptry_api.bodies import pour
@@ -54,10 +55,10 @@ def preupload(
 ) -> Response:
     """Everything that can be refused is refused here: what a client shows of later refusals depends on its age."""
     refuse_pull_request(create_pr)
-    snapshot = _branch_snapshot(reader, name, revision)
+    branch, snapshot = _branch_snapshot(reader, name, revision)
     files = {file.path: file for file in snapshot.files}
     coming = [Announced(file.path, file.size) for file in body.files]
-    unwanted = left_out(coming, parse_lines(body.gitIgnore), files)
+    unwanted = left_out(coming, parse_lines(body.gitIgnore), files, with_folders=branch != MAIN)
     answers = [
         {"path": file.path, "uploadMode": "regular", "shouldIgnore": True}
         if file.path in unwanted
@@ -81,7 +82,7 @@ async def put(
         require_writer(reader.registry, reader.identity, name)
         branch = require_branch(reader.registry, name, revision)
         committed, before = commit(reader.registry, name, branch, read_operations(entire(pieces, size)))
-        if branch == "main":
+        if branch == MAIN:
             keep_card(reader.registry, name, before, committed, reader.memory)
         return committed
 
@@ -103,12 +104,12 @@ def refuse_pull_request(asked: str = "1") -> None:
         raise Stopped(501, NO_PULL_REQUESTS)
 
 
-def _branch_snapshot(reader: Reader, name: AdapterName, revision: str) -> Snapshot:
-    """What is on the branch that the caller may commit to."""
+def _branch_snapshot(reader: Reader, name: AdapterName, revision: str) -> tuple[str, Snapshot]:
+    """A branch that the caller may commit to, and what is on it."""
     info = reader.registry.adapter(name)
     require_writer(reader.registry, reader.identity, name)
     branch = require_branch(reader.registry, name, revision)
-    return AdapterRepository(reader, info).snapshot(f"refs/heads/{branch}")
+    return branch, AdapterRepository(reader, info).snapshot(f"refs/heads/{branch}")
 
 
 def _mode(coming: Announced, there: HubFile | None, snapshot: Snapshot) -> dict[str, Any]:

@@ -80,10 +80,11 @@ def _is_in_same_cache(link: Path) -> bool:
     return any(target.is_relative_to(os.path.realpath(place.parent / "blobs")) for place in snapshots)
 
 
-def why_left_out(name: str) -> str:
-    """Why a file or folder of that name is no part of an adapter."""
+def why_left_out(path: str) -> str:
+    """Why what has that name is no part of an adapter; of a file in a folder, the folder's name counts too."""
+    names = {path.partition("/")[0], path.rpartition("/")[2]}
     for pattern, reason in _REASONS:
-        if pattern.fullmatch(name):
+        if any(map(pattern.fullmatch, names)):
             return reason
     return _NO_PART
 

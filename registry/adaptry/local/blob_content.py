@@ -55,15 +55,20 @@ def check_names(manifest: Manifest) -> None:
         raise Unsupported(f"a revision needs {CONFIG} and {WEIGHTS}; {missing} is missing")
 
 
-def check_draft(manifest: Manifest) -> None:
-    """As `check_names`, of a tree that need not be an adapter yet."""
-    if format_of(entry.path for entry in manifest.files):
-        check_names(manifest)
+def check_draft(manifest: Manifest, *, with_folders: bool) -> None:
+    """As `check_names`, of a tree that need not be an adapter yet, and may have others in folders beside it."""
+    top = tuple(entry for entry in manifest.files if "/" not in entry.path)
+    if format_of(entry.path for entry in top):
+        check_names(manifest.model_copy(update={"files": top}))
     for entry in manifest.files:
         if not is_kept(entry.path):
             raise InvalidPath(
                 f"{entry.path} is not a file of an adapter; commit without it "
                 "(configs, safetensors of adapters, README, licence and tokenizer files are stored)"
+            )
+        if entry not in top and not with_folders:
+            raise InvalidPath(
+                f"{entry.path} lies in a folder, and a version's files do not; commit checkpoints to a branch"
             )
 
 
@@ -76,11 +81,11 @@ def check_content(content: Content) -> None:
     for path, size in content.sizes.items():
         if path.endswith(".safetensors"):
             read_header(content.reader(path), size, path)
-    if CONFIG in content.sizes:
-        try:
-            strictjson.loads(content.whole(CONFIG, LIMITS.size), LIMITS, CONFIG)
-        except Invalid as error:
-            raise InvalidConfig(error.message) from None
+        if path.rpartition("/")[2] == CONFIG:
+            try:
+                strictjson.loads(content.whole(path, LIMITS.size), LIMITS, path)
+            except Invalid as error:
+                raise InvalidConfig(error.message) from None
 
 
 def check_first_bytes(content: Content) -> None:

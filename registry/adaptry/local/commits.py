@@ -62,7 +62,7 @@ class Commits(Revisions, Branches):
         if parent is not None and not is_id(parent):
             raise InvalidRef(f"not the id of a commit: {parent[:80]!a} (7 to 40 hex digits)")
         asked = _Asked(parse_word(branch).name, Manifest.parse(manifest), note, parent)
-        check_draft(asked.tree)
+        check_draft(asked.tree, with_folders=asked.branch != MAIN)
         for _ in range(TRIES):
             with self.catalog.read() as tx:
                 move = self._plan(tx, self.writable(tx, name), branch, asked.tree)
