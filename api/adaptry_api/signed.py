@@ -112,4 +112,6 @@ def _data(text: str) -> bytes:
         data = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, UnicodeEncodeError) as error:
         raise ValueError("not base64") from error
+    if _text(data) != text:
+        raise ValueError("not as it was written")  # the last digit has bits to spare
     return data

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import secrets
 import shutil
@@ -22,6 +23,8 @@ from anyio import to_thread
 
 from adaptry.errors import StorageFull, TooLarge, Unavailable
 from adaptry.manifest import MAX_REVISION
+
+LOG = logging.getLogger("adaptry.api")
 
 IDLE_SECONDS = 3600.0
 FINISHED_SECONDS = 600.0
@@ -143,7 +146,10 @@ async def swept(spools: Spools) -> AsyncIterator[None]:
 
     async def now_and_then() -> None:
         while True:
-            await to_thread.run_sync(spools.sweep, time.time())
+            try:
+                await to_thread.run_sync(spools.sweep, time.time())
+            except OSError:
+                LOG.exception("what is left of uploads cannot be removed")  # and the server serves on
             await anyio.sleep(_SWEEP_SECONDS)
 
     async with anyio.create_task_group() as group:
