@@ -15,6 +15,8 @@ from adaptry.records import BranchInfo, CommitInfo, CommitNote, Committed, Page
 from adaptry.refs import AdapterName
 
 MAIN = "main"
+COMMIT_MADE = "commit.made"
+"""The event of a commit that made no version; one that did is a `version.pushed`."""
 
 
 class Chains(ABC):

@@ -15,7 +15,7 @@ from adaptry.catalog.adapters import Line
 from adaptry.catalog.commits import Step
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.versions import Admission
-from adaptry.chains import MAIN
+from adaptry.chains import COMMIT_MADE, MAIN
 from adaptry.errors import Conflict, InvalidRef
 from adaptry.failpoints import reach
 from adaptry.local.admission import Known, find_base
@@ -145,7 +145,7 @@ class Commits(Revisions, Branches):
         )
         marks.put(tx, line, asked.branch, "branch", step, now, by)
         detail = {"branch": asked.branch, "commit": step.digest, "title": asked.note.title}
-        events.record(tx, "commit.made", at=now, by=by, line=line, number=step.info.number, detail=detail)
+        events.record(tx, COMMIT_MADE, at=now, by=by, line=line, number=step.info.number, detail=detail)
         return step
 
     def _answer(self, tx: Transaction, line: Line, step: Step, *, is_new: bool) -> Committed:

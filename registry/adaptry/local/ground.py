@@ -19,7 +19,7 @@ from adaptry.identity import LOCAL, Identity, require_read, require_write
 from adaptry.local.once import Answer, Once
 from adaptry.local.weighing import Weighing
 from adaptry.records import AdapterEdit
-from adaptry.refs import AdapterName, Latest, Ref
+from adaptry.refs import AdapterName, Label, Latest, Number, Ref
 from adaptry.registry import Registry
 
 
@@ -71,6 +71,8 @@ class Ground(Registry):
         meaning = resolve(tx, ref)
         self._seen(ref.name, meaning.line if meaning else None)
         found = meaning.version(ref.selector) if meaning else None
+        if found is None and meaning and isinstance(ref.selector, Label):
+            found = self._marked(tx, meaning.line, ref.selector.label)
         if found is None:
             if isinstance(ref.selector, Latest):
                 raise NotFound(
@@ -78,6 +80,18 @@ class Ground(Registry):
                 )
             raise NotFound(f"no version {ref}; `adaptry history {ref.name}` shows what there is and was")
         return found
+
+    def _marked(self, tx: Transaction, line: Line, label: str) -> Columns | None:
+        """The version that a branch or tag is at. Raises `NotFound` for one whose commit is none."""
+        step = commits.at_mark(tx, line, label)
+        if step is None:
+            return None
+        if step.info.number is None:
+            raise NotFound(
+                f"{line.name}@{label} is at commit {step.info.id[:12]}, which is no version; commit it to main to make it "
+                f"one, or read it as it is with `hf download {line.name} --revision {label}` from a server"
+            )
+        return self.meant(tx, Ref(line.name, Number(step.info.number)))
 
     def writable(self, tx: Transaction, name: AdapterName) -> Line:
         """Raises `NotFound`, or `Denied` to who may only read it."""

@@ -82,6 +82,19 @@ class BranchPromises(Ground):
         assert (released.commit.id, released.commit.number) == (draft.id, 2)
         assert registry.commit(TONE, "draft").number == 2
 
+    def test_a_ref_may_name_a_branch_or_tag_that_is_at_a_version(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        first = push(registry, lora(1), TONE).version
+        push(registry, lora(2), TONE)
+        registry.make_tag(TONE, "fixed", at="v1")
+        registry.make_branch(TONE, "draft")
+        assert registry.version(Ref.parse("acme/tone@fixed")) == first
+        assert registry.version(Ref.parse("acme/tone@draft")).number == 2
+        commit(registry, files_of(lora(3)), branch="draft")
+        with pytest.raises(NotFound, match="no version; commit it to main"):
+            registry.version(Ref.parse("acme/tone@draft"))
+
     def test_a_branch_that_is_not_there_takes_no_commit(self, registry: Registry, lora: MakeLora) -> None:
         digest = push(registry, lora(), TONE).version.digest
         registry.make_tag(TONE, "fixed")
@@ -134,7 +147,9 @@ class BranchPromises(Ground):
             "x.lock",
         ],
     )
-    def test_a_branch_or_tag_that_would_mean_something_else_is_refused(self, registry: Registry, name: str) -> None:
+    def test_a_branch_or_tag_that_would_mean_something_else_is_refused(
+        self, registry: Registry, name: str
+    ) -> None:
         registry.create_adapter(TONE, AdapterEdit())
         with pytest.raises(InvalidRef):
             registry.make_branch(TONE, name)
