@@ -30,6 +30,9 @@ class StrictRequest(Request):
 
     async def body(self) -> bytes:
         if not hasattr(self, "_body"):
+            if self.headers.get("content-length", "0") == "0" and "transfer-encoding" not in self.headers:
+                self._body = b""  # of no type, then
+                return self._body
             try:
                 _require_type(self, "application/json")
                 self._body = await whole(self, wire.JSON_LIMIT)

@@ -51,7 +51,14 @@ class AdapterRepository(Repository):
             lambda: self._about(commit, tree),
             lambda: state_warnings(self._carried(commit)),
             lambda: last_commits(registry, name, revision),
+            lambda path: self._count(path, commit, tree),
         )
+
+    def _count(self, path: str, commit: CommitInfo, tree: Manifest) -> None:
+        """A download of a version is one of its weights, whatever else is taken along."""
+        format, number = format_of(entry.path for entry in tree.files), commit.number or commit.carries
+        if format and number and path == format.weights:
+            self._reader.registry.count_download(Ref(self._info.name, Number(number)))
 
     def about(self, revision: str) -> About:
         """As the snapshot's, without a look at the files. Raises `RevisionNotFound`."""

@@ -5,10 +5,13 @@ A client keeps what it got under the `ETag`, and under the commit that the revis
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from anyio import to_thread
 from fastapi import Request, Response
+from starlette.background import BackgroundTask
 
-from adaptry.errors import FileMissing
+from adaptry.errors import AdaptryError, FileMissing
 from adaptry_api.downloads import bytes_answer
 from adaptry_api.guard import store_of
 from adaptry_api.hub.addresses import Path, Revision
@@ -39,11 +42,18 @@ async def resolve(request: Request, repository: Found, revision: Revision, path:
         headers,
     )
     warn(response, "state", warnings)
+    if request.method == "GET" and response.status_code == 200:
+        response.background = BackgroundTask(_count, snapshot, file.path)
     return response
 
 
 for _at in ("/{namespace}/{name}", "/{word}"):
     ROUTES.add_api_route(f"{_at}/resolve/{{revision}}/{{path:path}}", resolve, methods=["GET", "HEAD"])
+
+
+def _count(snapshot: Snapshot, path: str) -> None:
+    with suppress(AdaptryError):  # the bytes are sent, and one download less in the figures harms nobody
+        snapshot.count(path)
 
 
 def _look_up(repository: Repository, revision: str, path: str) -> tuple[Snapshot, HubFile, tuple[str, ...]]:

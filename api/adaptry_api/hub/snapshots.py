@@ -52,7 +52,8 @@ class About:
 class Snapshot:
     """`commit` names these files for ever. `about`, `warnings` and `touched` cost a look-up or more, so they are called.
 
-    `warnings` are what whoever takes a file should know; `touched` gives, by path, the last commit that changed a file.
+    `warnings` are what whoever takes a file should know; `touched` gives, by path, the last commit that changed a file;
+    `count` is told of each file that was taken.
     """
 
     repository: str
@@ -62,6 +63,7 @@ class Snapshot:
     about: Callable[[], About]
     warnings: Callable[[], tuple[str, ...]] = tuple
     touched: Callable[[], Mapping[str, CommitInfo]] = dict
+    count: Callable[[str], None] = lambda path: None
 
     def file(self, path: str) -> HubFile:
         """Raises `FileMissing`."""
