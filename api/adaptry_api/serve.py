@@ -44,6 +44,7 @@ def serve(
     docs: bool = False,
     hosts: tuple[str, ...] = (),
     require_known_base: bool = False,
+    merged_cache: int = 0,
     workers: int = 1,
     log_level: str = "warning",
     announce: Callable[[Started], None] = lambda started: None,
@@ -59,6 +60,7 @@ def serve(
         docs=docs,
         hosts=hosts,
         require_known_base=require_known_base,
+        merged_cache=merged_cache,
     )
     store = Store(settings)
     try:

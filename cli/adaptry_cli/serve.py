@@ -32,9 +32,20 @@ _ONLY_HERE = ("127.0.0.1", "::1", "localhost")
 @click.option(
     "--allow-host", "hosts", multiple=True, metavar="NAME", help="Answer to this host name only; repeat."
 )
+@click.option(
+    "--merged-cache",
+    metavar="SIZE",
+    help="Keep finished files of merged models on disk, up to as much as 50GB; else none.",
+)
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Server processes.")
 def serve(
-    data: Path | None, host: str, port: int, anonymous_read: bool, hosts: tuple[str, ...], workers: int
+    data: Path | None,
+    host: str,
+    port: int,
+    anonymous_read: bool,
+    hosts: tuple[str, ...],
+    merged_cache: str | None,
+    workers: int,
 ) -> None:
     """Serve the registry over HTTP.
 
@@ -45,6 +56,7 @@ def serve(
         from adaptry_api import serve as server
     except ModuleNotFoundError as error:
         raise Missing(f"the server needs {error.name}: pip install 'adaptry[server]'") from error
+    from adaptry.merging.recipe import parse_bytes
     from adaptry.settings import data_folder
 
     server.serve(
@@ -53,6 +65,7 @@ def serve(
         port,
         anonymous_read=anonymous_read,
         hosts=hosts,
+        merged_cache=parse_bytes(merged_cache) if merged_cache else 0,
         workers=workers,
         announce=_announce,
     )

@@ -18,7 +18,9 @@ from adaptry.merging.fitting import Weighted
 from adaptry.merging.kernels import choose
 from adaptry.merging.merge import How, Source, decide, merge
 from adaptry.merging.recipe import Input, Recipe
+from adaptry.merging.streaming.identity import ARITHMETIC
 from adaptry.merging.streaming.virtual import VirtualCheckpoint
+from adaptry.testing.samples import tiny_base, tiny_lora
 
 torch = pytest.importorskip("torch")
 Make = Callable[..., Path]
@@ -160,3 +162,18 @@ def test_there_is_no_other_file(make_base: Make, make_adapter: Make, tmp_path: P
     virtual = opened(base, make_adapter(base, r=4, target_modules=["q_proj"]), tmp_path)
     with pytest.raises(NotFound, match="no file"):
         list(virtual.read("pytorch_model.bin", 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "digest"),
+    [("F32", "de810399bdbf5acb"), ("F16", "a89396fc9e78cefb"), ("BF16", "c89caa39ea6c2342")],
+)
+def test_the_compiled_kernel_gives_the_bytes_it_always_gave(dtype: str, digest: str, tmp_path: Path) -> None:
+    """Where these change on purpose, `ARITHMETIC` goes up, so that nothing cached goes by the name of other bytes."""
+    base = tiny_base(tmp_path / "base", hidden=64, dtype=dtype)
+    adapter = tiny_lora(tmp_path / "tone", hidden=64, targets=("q_proj", "v_proj", "down_proj"))
+
+    virtual = opened(base, adapter, tmp_path)
+
+    assert (virtual.computed_by, ARITHMETIC) == (("llvm",), 1)
+    assert Digest.of(read(virtual, "model.safetensors")).hex[:16] == digest
