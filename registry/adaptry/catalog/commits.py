@@ -6,6 +6,7 @@ short one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -150,8 +151,7 @@ def forget(tx: Transaction, line: Line) -> None:
     tx.execute(delete(_COMMITS).where(_COMMITS.c.adapter_id == line.key))
 
 
-def _first(rows: object) -> Step | None:
-    assert isinstance(rows, list)
+def _first(rows: Sequence[Columns]) -> Step | None:
     return _step(rows[0]) if rows else None
 
 

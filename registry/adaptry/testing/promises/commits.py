@@ -199,6 +199,23 @@ class CommitPromises(Ground):
             commit(registry, {WEIGHTS: b"not safetensors at all"})
         assert registry.commit(TONE).digest == EMPTY.digest
 
+    def test_checkpoints_lie_in_folders_of_a_branch_and_not_of_main(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        push(registry, lora(1), TONE)
+        registry.make_branch(TONE, "training")
+        files = files_of(lora(1)) | {f"last/{path}": data for path, data in files_of(lora(2)).items()}
+        committed = commit(registry, files, branch="training").commit
+        assert (committed.number, committed.carries) == (None, 1)
+        assert (
+            b"".join(registry.read_file(TONE, committed.digest, f"last/{WEIGHTS}"))
+            == files[f"last/{WEIGHTS}"]
+        )
+        with pytest.raises(InvalidPath, match="to a branch"):
+            commit(registry, files)
+        with pytest.raises(InvalidWeights):
+            commit(registry, {f"last/{WEIGHTS}": b"not safetensors at all"}, branch="training")
+
     def test_files_that_were_not_sent_are_asked_for(self, registry: Registry) -> None:
         registry.create_adapter(TONE, AdapterEdit())
         tree = Manifest.of({"README.md": (4, Digest.of(b"none"))})
