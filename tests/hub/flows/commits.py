@@ -17,11 +17,17 @@ def several_operations(world: World) -> None:
     world.api().create_repo(name)
     world.api().upload_folder(repo_id=name, folder_path=folder)
     world.api().create_branch(name, branch="drafts")
+    world.api().upload_file(
+        path_or_fileobj=world.folders / "second" / WEIGHTS,
+        path_in_repo=WEIGHTS,
+        repo_id=name,
+        revision="drafts",
+    )
     before = len(world.api().list_repo_commits(name, revision="drafts"))
     operations = [
         CommitOperationAdd("merges.txt", b"b"),
         CommitOperationDelete("vocab.txt"),
-        CommitOperationCopy(WEIGHTS, f"checkpoint-1/{WEIGHTS}"),
+        CommitOperationCopy(WEIGHTS, f"checkpoint-1/{WEIGHTS}", src_revision="v1"),
         CommitOperationCopy("LICENSE", "NOTICE"),
     ]
     done = world.api().create_commit(name, operations, commit_message="many", revision="drafts")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from huggingface_hub import get_hf_file_metadata, hf_hub_url
-from huggingface_hub.hf_api import RepoFile, RepoFolder
-from world import CARD, CONFIG, WEIGHTS, World, git_sha1, has_commit_id, line, sha256
+from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.hf_api import RepoFolder
+from world import CARD, CONFIG, WEIGHTS, World, git_sha1, has_commit_id, line, raises, sha256
 
 
 @line(19)
@@ -35,37 +36,46 @@ def model_info(world: World) -> None:
 @line(20)
 def files_and_trees(world: World) -> None:
     name = world.pushed()
-    world.api().create_branch(name, branch="steps")
-    world.api().upload_folder(
-        repo_id=name, folder_path=world.folders / "second", path_in_repo="checkpoint-1", revision="steps"
+    world.api().create_branch(name, branch="drafts")
+    world.api().upload_file(
+        path_or_fileobj=b"a",
+        path_in_repo="vocab.txt",
+        repo_id=name,
+        revision="drafts",
+        commit_message="words",
     )
-    flat = {each.path: each for each in world.api().list_repo_tree(name, revision="steps")}
-    assert {CONFIG, WEIGHTS, CARD, "checkpoint-1"} <= flat.keys()
+    step = world.folders / "second"
+    world.api().upload_folder(repo_id=name, folder_path=step, path_in_repo="checkpoint-1", revision="drafts")
+    flat = {each.path: each for each in world.api().list_repo_tree(name, revision="drafts", expand=True)}
+    assert flat.keys() >= {CONFIG, WEIGHTS, CARD, "vocab.txt", "checkpoint-1"}
     assert isinstance(flat["checkpoint-1"], RepoFolder)
-    deep = {each.path for each in world.api().list_repo_tree(name, revision="steps", recursive=True)}
-    files = set(world.api().list_repo_files(name, revision="steps"))
-    assert f"checkpoint-1/{WEIGHTS}" in files
-    assert deep == files | {"checkpoint-1"}
-    inside = list(world.api().list_repo_tree(name, "checkpoint-1", revision="steps", expand=True))
-    assert {each.path for each in inside} == {path for path in files if "/" in path}
-    for each in inside:
-        assert isinstance(each, RepoFile)
-        assert each.last_commit is not None
-        assert has_commit_id(each.last_commit.oid)
-    weights = flat[WEIGHTS]
-    assert weights.lfs.sha256 == sha256(world.bytes("first"))
+    every = set(world.api().list_repo_files(name, revision="drafts"))
+    inside = {path for path in every if "/" in path}
+    assert inside == {f"checkpoint-1/{path.name}" for path in step.iterdir()}
+    assert every - inside == flat.keys() - {"checkpoint-1"}
+    deep = world.api().list_repo_tree(name, revision="drafts", recursive=True)
+    assert {each.path for each in deep} == every | {"checkpoint-1"}
+    below = world.api().list_repo_tree(name, "checkpoint-1", revision="drafts", expand=True)
+    assert {each.path for each in below} == inside
+    assert flat["vocab.txt"].last_commit.title == "words"
+    assert flat[CONFIG].last_commit.title != "words"
+    assert flat[CONFIG].last_commit.oid == world.api().model_info(name).sha
+    assert flat[WEIGHTS].lfs.sha256 == sha256(world.bytes("first"))
     assert flat[CONFIG].blob_id == git_sha1(world.bytes("first", CONFIG))
+    with raises(EntryNotFoundError):
+        list(world.api().list_repo_tree(name, "checkpoint-1"))
 
 
 @line(21)
 def paths_info(world: World) -> None:
     name = world.pushed()
-    world.api().create_branch(name, branch="steps")
-    world.api().upload_folder(
-        repo_id=name, folder_path=world.folders / "second", path_in_repo="checkpoint-1", revision="steps"
-    )
-    asked = [WEIGHTS, "checkpoint-1", "vocab.txt"]
-    found = world.api().get_paths_info(name, asked, expand=True, revision="steps")
+    found = world.api().get_paths_info(name, [WEIGHTS, CARD, "vocab.txt"], expand=True)
+    assert {each.path for each in found} == {WEIGHTS, CARD}
+    assert {each.last_commit.oid for each in found} == {world.api().model_info(name).sha}
+    world.api().create_branch(name, branch="drafts")
+    step = world.folders / "second"
+    world.api().upload_folder(repo_id=name, folder_path=step, path_in_repo="checkpoint-1", revision="drafts")
+    found = world.api().get_paths_info(name, [WEIGHTS, "checkpoint-1"], expand=True, revision="drafts")
     assert {each.path for each in found} == {WEIGHTS, "checkpoint-1"}
 
 

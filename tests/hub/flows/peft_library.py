@@ -76,7 +76,7 @@ def from_pretrained(world: World) -> None:
     first, second = trained(world, 1), trained(world, 2)
     first.push_to_hub(name)
     second.push_to_hub(name)
-    world.command("promote", f"{name}@1", "prod")
+    world.command("alias", "set", f"{name}@1", "prod")
     assert PeftConfig.from_pretrained(name).base_model_name_or_path == BASE
     with same(logits(first)) as found:
         found += [PeftModel.from_pretrained(base(world), name, revision=word) for word in ("v1", "prod")]

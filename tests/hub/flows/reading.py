@@ -17,9 +17,8 @@ def a_file_by_every_word(world: World) -> None:
     api.create_repo(name)
     api.upload_folder(repo_id=name, folder_path=world.folder("first", LICENSE=""))
     api.create_branch(name, branch="feat/x")
-    api.upload_folder(
-        repo_id=name, folder_path=world.folders / "second", path_in_repo="checkpoint-1", revision="feat/x"
-    )
+    step = world.folders / "second"
+    api.upload_folder(repo_id=name, folder_path=step, path_in_repo="checkpoint-1", revision="feat/x")
     api.create_tag(name, tag="first")
     sha = api.model_info(name).sha
     words = ["main", "first", "v1", "feat/x", "refs/heads/feat/x", "refs/heads/main", sha, sha[:8]]
@@ -95,9 +94,8 @@ def as_vllm_asks(world: World) -> None:
     assert (folder / WEIGHTS).read_bytes() == world.bytes("first")
     assert {CONFIG, WEIGHTS} <= set(api.list_repo_files(repo_id=name))
     assert f"{name}/{CONFIG}" in HfFileSystem().ls(name, detail=False)
-    if VERSION < (1, 26):
-        return
-    assert api.resolve_revision(name, revision="v1") == api.model_info(name).sha
+    if VERSION >= (1, 26):
+        assert api.resolve_revision(name, revision="v1").resolved == api.model_info(name).sha
 
 
 @line(36)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from huggingface_hub import CommitOperationAdd
 from huggingface_hub.errors import BadRequestError, HfHubHTTPError, RevisionNotFoundError
 from world import CARD, CONFIG, WEIGHTS, World, line, raises, refused, sha256
 
@@ -100,20 +99,20 @@ def versions_and_aliases(world: World) -> None:
     """A commit that changes weights is the next version; a new card is none; `prod` moves by promotion alone."""
     name = world.pushed()
     api = world.api()
-    card = CommitOperationAdd(CARD, b"# Only the card\n")
-    api.create_commit(name, [card], commit_message="card")
+    card = {"path_or_fileobj": b"# Only the card\n", "path_in_repo": CARD, "repo_id": name}
+    api.upload_file(**card)
     assert list(tags(world, name)) == ["v1"]
     second = api.upload_folder(repo_id=name, folder_path=world.folders / "second").oid
     assert tags(world, name)["v2"] == second
-    assert world.command("promote", f"{name}@1", "prod")
+    assert world.command("alias", "set", f"{name}@1", "prod")
     assert branches(world, name) == {"main": second, "prod": tags(world, name)["v1"]}
     assert weights_at(world, name, "prod") == sha256(world.bytes("first"))
     with refused(403, "prod"):
-        api.create_commit(name, [card], commit_message="card", revision="prod")
+        api.upload_file(**card, revision="prod")
     with refused(403, "prod"):
         api.delete_branch(name, branch="prod")
     with refused(409):
         api.create_branch(name, branch="prod")
-    assert world.command("promote", f"{name}@2", "prod")
+    assert world.command("promote", f"{name}@2")
     assert weights_at(world, name, "prod") == sha256(world.bytes("second"))
     assert api.file_exists(name, CONFIG, revision="prod")

@@ -20,7 +20,8 @@ class Proxy:
     """Listens on a free loopback port, and passes on what comes to `endpoint`.
 
     `cut_downloads_after`: how many bytes of an answer pass before its connection ends, `cuts` times. `flip_in_uploads_over`:
-    after so many bytes of a connection one bit is another. `ranges`: what was asked for with a Range header.
+    after so many bytes of a connection one bit is another. `ranges`: what was asked for with a Range header. `passed_down`:
+    bytes of all answers.
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -35,6 +36,7 @@ class Proxy:
         self.flip_in_uploads_over: int | None = None
         self.flip_in_downloads_over: int | None = None
         self.flipped = 0
+        self.passed_down = 0
         self.ranges: list[str] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -76,6 +78,7 @@ class Proxy:
             if limit is not None and passed <= limit < passed + len(piece):
                 piece = self._flip(piece, limit - passed)
             passed += len(piece)
+            self.passed_down += len(piece)
             if self.cuts and self.cut_downloads_after is not None and passed > self.cut_downloads_after:
                 self.cuts -= 1
                 break
