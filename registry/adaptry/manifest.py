@@ -20,6 +20,9 @@ from adaptry.errors import Incompatible, Invalid, InvalidManifest, InvalidPath
 
 SCHEMA = 1
 MAX_FILES = 32
+"""Of a version."""
+MAX_TREE = 512
+"""Files of a branch, which may hold checkpoints in folders."""
 MAX_FILE = 8 << 30
 MAX_REVISION = 16 << 30
 LIMITS = strictjson.Limits(size=1 << 20, depth=16, nodes=50_000)
@@ -85,8 +88,8 @@ class Manifest(BaseModel):
 
     @model_validator(mode="after")
     def _is_sound(self) -> Self:
-        if len(self.files) > MAX_FILES:
-            raise ValueError(f"{len(self.files)} files; a revision has at most {MAX_FILES}")
+        if len(self.files) > MAX_TREE:
+            raise ValueError(f"{len(self.files)} files; a tree has at most {MAX_TREE}")
         if sum(entry.size for entry in self.files) > MAX_REVISION:
             raise ValueError(f"over {MAX_REVISION >> 30} GiB in one revision")
         paths = [check_path(entry.path) for entry in self.files]

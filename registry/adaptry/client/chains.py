@@ -10,6 +10,7 @@ from adaptry.chains import MAIN, Chains
 from adaptry.client.connection import VERIFY_SECONDS, Connection
 from adaptry.client.paths import once_key, path_to
 from adaptry.digest import Digest
+from adaptry.errors import DigestMismatch
 from adaptry.manifest import Manifest
 from adaptry.records import BranchInfo, CommitInfo, CommitNote, Committed, Page
 from adaptry.refs import AdapterName
@@ -47,7 +48,12 @@ class RemoteChains(Chains):
         return self._server.ask(_BRANCHES, "GET", path_to(name, "references"))
 
     def tree(self, name: AdapterName, revision: Digest) -> Manifest:
-        return Manifest.parse(self._server.tell("GET", path_to(name, "revisions", str(revision), "manifest")))
+        data = self._server.tell("GET", path_to(name, "revisions", str(revision), "manifest"))
+        if Digest.of(data) != revision:
+            raise DigestMismatch(
+                f"what came as the manifest of {name}@{revision.brief} is another; try again"
+            )
+        return Manifest.parse(data)
 
     def put_commit(
         self, name: AdapterName, branch: str, manifest: bytes, note: CommitNote, parent: str | None = None

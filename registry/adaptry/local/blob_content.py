@@ -11,7 +11,7 @@ from adaptry.adapter.formats import CONFIG, PEFT, WEIGHTS, format_of, is_kept
 from adaptry.adapter.header import read_header
 from adaptry.blobs import BlobStore
 from adaptry.errors import Invalid, InvalidConfig, InvalidManifest, InvalidPath, Unsupported
-from adaptry.manifest import Manifest
+from adaptry.manifest import MAX_FILES, Manifest
 
 _DANGEROUS: Mapping[bytes, str] = {
     b"PK\x03\x04": "a zip archive (a PyTorch checkpoint is one)",
@@ -39,10 +39,14 @@ class BlobContent(Content):
 
 def check_names(manifest: Manifest) -> None:
     """Raises `InvalidPath` for a file that is not one of an adapter's, `Unsupported` where those that make one are
-    missing, `InvalidManifest` where there are none."""
+    missing, `InvalidManifest` where there are none, or too many."""
     names = [entry.path for entry in manifest.files]
     if not names:
         raise InvalidManifest("not a manifest of a version: it names no file")
+    if len(names) > MAX_FILES:
+        raise InvalidManifest(
+            f"not a manifest of a version: {len(names)} files, and one has at most {MAX_FILES}"
+        )
     format = format_of(names)
     for name in names:
         if not (format or PEFT).keeps(name):

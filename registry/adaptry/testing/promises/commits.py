@@ -16,6 +16,7 @@ from adaptry.errors import (
     Conflict,
     Denied,
     FileMissing,
+    InvalidManifest,
     InvalidPath,
     InvalidRef,
     InvalidWeights,
@@ -215,6 +216,18 @@ class CommitPromises(Ground):
             commit(registry, files)
         with pytest.raises(InvalidWeights):
             commit(registry, {f"last/{WEIGHTS}": b"not safetensors at all"}, branch="training")
+
+    def test_a_branch_holds_many_checkpoints_and_a_version_few_files(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        registry.create_adapter(TONE, AdapterEdit())
+        registry.make_branch(TONE, "training")
+        one = files_of(lora(1))
+        many = {f"checkpoint-{step}/{path}": data for step in range(100) for path, data in one.items()}
+        committed = commit(registry, many, branch="training").commit
+        assert len(registry.tree(TONE, committed.digest).files) == len(many)
+        with pytest.raises(InvalidManifest, match="at most 32"):
+            commit(registry, one | {f"merges-{number}.txt": b"?" for number in range(31)})
 
     def test_files_that_were_not_sent_are_asked_for(self, registry: Registry) -> None:
         registry.create_adapter(TONE, AdapterEdit())
