@@ -22,7 +22,7 @@ from adaptry.computing import frames
 from adaptry.computing.ingredients import Described, Ingredients, MergedFile, Question
 from adaptry.errors import AdaptryError, Conflict, NotFound
 from adaptry.merging.streaming.assembling import assembled
-from adaptry.merging.streaming.finished import Finished
+from adaptry.finished import Finished
 from adaptry.merging.streaming.hashes import Hashes
 from adaptry.merging.streaming.shelf import Shelf
 from adaptry.merging.streaming.virtual import VirtualCheckpoint
@@ -129,17 +129,22 @@ class Answerer:
 
 
 def _gathered(parts: Iterable[bytes | memoryview]) -> Iterator[bytes]:
-    """The same bytes in pieces of a frame's size, each of its own memory."""
+    """The same bytes in pieces of a frame's size, each of its own memory.
+
+    The first part goes at once: who asks for a header waits for no tensor.
+    """
     held: list[bytes] = []
     room = frames.MOST
+    is_first = True
     for part in parts:
         view = memoryview(part)
         while view:
             held.append(bytes(view[:room]))
             view, room = view[room:], room - len(held[-1])
-            if not room:
+            if not room or is_first:
                 yield b"".join(held)
                 held, room = [], frames.MOST
+        is_first = False
     if held:
         yield b"".join(held)
 
