@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +38,20 @@ _ONLY_HERE = ("127.0.0.1", "::1", "localhost")
     metavar="SIZE",
     help="Keep finished files of merged models on disk, up to as much as 50GB; else none.",
 )
+@click.option(
+    "--upstream",
+    envvar="ADAPTRY_HUB_UPSTREAM",
+    metavar="URL",
+    help="Read what is not here from another Hub, such as https://huggingface.co; also ADAPTRY_HUB_UPSTREAM, and its "
+    "token in ADAPTRY_HUB_UPSTREAM_TOKEN.",
+)
+@click.option(
+    "--upstream-cache",
+    default="64GB",
+    metavar="SIZE",
+    show_default=True,
+    help="Keep as much of its files on disk.",
+)
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Server processes.")
 def serve(
     data: Path | None,
@@ -45,6 +60,8 @@ def serve(
     anonymous_read: bool,
     hosts: tuple[str, ...],
     merged_cache: str | None,
+    upstream: str | None,
+    upstream_cache: str,
     workers: int,
 ) -> None:
     """Serve the registry over HTTP.
@@ -66,6 +83,9 @@ def serve(
         anonymous_read=anonymous_read,
         hosts=hosts,
         merged_cache=parse_bytes(merged_cache) if merged_cache else 0,
+        upstream=upstream,
+        upstream_token=os.environ.get("ADAPTRY_HUB_UPSTREAM_TOKEN"),
+        upstream_cache=parse_bytes(upstream_cache),
         workers=workers,
         announce=_announce,
     )

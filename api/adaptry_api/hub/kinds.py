@@ -11,9 +11,10 @@ from adaptry_api.hub.adapters import adapter_repository
 from adaptry_api.hub.addresses import RepositoryId
 from adaptry_api.hub.bases import stored_base
 from adaptry_api.hub.merged import merged_model
+from adaptry_api.hub.passed_on import passed_on
 from adaptry_api.hub.repositories import CallersReader, Kind, Repository, find
 
-KINDS: tuple[Kind, ...] = (adapter_repository, merged_model, stored_base)
+KINDS: tuple[Kind, ...] = (adapter_repository, merged_model, stored_base, passed_on)
 
 
 async def _repository(reader: CallersReader, id: RepositoryId) -> Repository:

@@ -20,6 +20,7 @@ from adaptry_api.guard import Caller, store_of
 from adaptry_api.hub.merging import Merging
 from adaptry_api.hub.remembering import Memory
 from adaptry_api.hub.snapshots import Snapshot
+from adaptry_api.hub.upstream import Upstream
 
 
 class Repository(ABC):
@@ -34,12 +35,14 @@ class Repository(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Who asks, the registry acting for them, what was computed before, and what computes merged models."""
+    """Who asks, the registry acting for them, what was computed before, what computes merged models, and the Hub behind
+    this server, if there is one."""
 
     identity: Identity
     registry: Registry
     memory: Memory
     merging: Merging
+    upstream: Upstream | None
 
 
 Kind = Callable[[Reader, str], Repository | None]
@@ -57,7 +60,7 @@ def find(reader: Reader, id: str, kinds: tuple[Kind, ...]) -> Repository:
 async def _reader(request: Request, identity: Caller) -> Reader:
     store = store_of(request)
     memory = cast(Memory, request.app.state.hub_memory)
-    return Reader(identity, store.registry(identity), memory, store.merging)
+    return Reader(identity, store.registry(identity), memory, store.merging, store.upstream)
 
 
 CallersReader = Annotated[Reader, Depends(_reader)]

@@ -33,12 +33,13 @@ async def resolve(request: Request, repository: Found, revision: Revision, path:
         "X-Linked-Size": str(file.size),
         "Cache-Control": "private, no-cache",
     }
+    store = store_of(request)
     response = await bytes_answer(
         request,
         file.path,
         file.size,
         lambda start: snapshot.read(file.path, start),
-        store_of(request).downloads,
+        store.awaited if snapshot.is_awaited else store.downloads,
         headers,
     )
     warn(response, "state", warnings)

@@ -53,7 +53,7 @@ class Snapshot:
     """`commit` names these files for ever. `about`, `warnings` and `touched` cost a look-up or more, so they are called.
 
     `warnings` are what whoever takes a file should know; `touched` gives, by path, the last commit that changed a file;
-    `count` is told of each file that was taken.
+    `count` is told of each file that was taken. `is_awaited`: its bytes are not on a disk here, so they may take long.
     """
 
     repository: str
@@ -64,6 +64,7 @@ class Snapshot:
     warnings: Callable[[], tuple[str, ...]] = tuple
     touched: Callable[[], Mapping[str, CommitInfo]] = dict
     count: Callable[[str], None] = lambda path: None
+    is_awaited: bool = False
 
     def file(self, path: str) -> HubFile:
         """Raises `FileMissing`."""

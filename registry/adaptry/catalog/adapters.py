@@ -235,6 +235,11 @@ def _line(row: AdapterRow) -> Line:
     return Line(row.id, AdapterName.parse(row.name), visibility_of(row.visibility))
 
 
+def is_used(tx: Transaction, namespace: str) -> bool:
+    """Whether any adapter lives or lived there, whoever may see it."""
+    return tx.get(NamespaceRow, namespace) is not None
+
+
 def _note_namespace(tx: Transaction, namespace: str) -> None:
     if tx.get(NamespaceRow, namespace) is None:
         tx.add(NamespaceRow(name=namespace))
