@@ -14,6 +14,7 @@ from starlette.responses import Response, StreamingResponse
 
 from adaptry.manifest import FileEntry
 from adaptry_api.errors import Stopped
+from adaptry_api.header_text import header_text
 from adaptry_api.ranges import part_of
 
 FOREVER = "private, max-age=31536000, immutable"
@@ -54,7 +55,7 @@ async def bytes_answer(
         raise Stopped(416, detail, {"Content-Range": f"bytes */{size}"})
     headers |= {
         "Content-Length": str(part.length if part else 0),
-        "Content-Disposition": f'attachment; filename="{path.rpartition("/")[2]}"',
+        "Content-Disposition": f'attachment; filename="{_saved_as(path)}"',
     }
     if part is None or request.method == "HEAD":
         return Response(headers=headers, media_type="application/octet-stream")
@@ -68,6 +69,10 @@ async def bytes_answer(
         headers,
         media_type="application/octet-stream",
     )
+
+
+def _saved_as(path: str) -> str:
+    return header_text(path.rpartition("/")[2], 255).replace('"', "'").replace("\\", "_")
 
 
 async def _sent(

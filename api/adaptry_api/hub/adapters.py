@@ -11,9 +11,10 @@ from adaptry.digest import Digest
 from adaptry.errors import InvalidRef, NotFound
 from adaptry.manifest import FileEntry, Manifest
 from adaptry.records import AdapterInfo, CommitInfo, VersionInfo
-from adaptry.refs import AdapterName, Number, Ref, parse_base_name
+from adaptry.refs import AdapterName, Number, Ref
 from adaptry.registry import Registry
 from adaptry_api.hub.card import Card
+from adaptry_api.hub.claiming import is_base_name
 from adaptry_api.hub.repositories import Reader, Repository
 from adaptry_api.hub.snapshots import About, Read, Snapshot, card_of, hub_file
 
@@ -103,9 +104,9 @@ def about_adapter(
     library = _LIBRARIES[format.name] if format else card.data.get("library_name")
     bases = (version.base_name,) if version and version.base_name else card.base_models
     tags = [library or "peft", "safetensors", *([version.method] if version else [])]
-    for base in filter(_is_base_name, bases):
+    for base in filter(is_base_name, bases):
         tags += [f"base_model:{base}", f"base_model:adapter:{base}"]
-    known = next(filter(_is_base_name, bases), None)
+    known = next(filter(is_base_name, bases), None)
     config = {"base_model_name_or_path": known} if known else {}
     pipeline = card.data.get("pipeline_tag")
     return About(
@@ -160,12 +161,3 @@ def _steps(registry: Registry, name: AdapterName, revision: str) -> Iterator[Com
 
 def _hashes(registry: Registry, name: AdapterName, commit: CommitInfo) -> dict[str, Digest]:
     return {entry.path: entry.sha256 for entry in registry.tree(name, commit.digest).files}
-
-
-def _is_base_name(text: str) -> bool:
-    """Whether the base goes by a name, rather than by a folder of whoever trained on it."""
-    try:
-        parse_base_name(text)
-    except InvalidRef:
-        return False
-    return True

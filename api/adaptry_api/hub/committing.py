@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from adaptry.digest import Digest
 from adaptry.errors import Conflict, Denied, FileMissing, Invalid, RevisionNotFound
 from adaptry.manifest import Manifest
-from adaptry.records import CommitNote, Committed
+from adaptry.records import CommitInfo, CommitNote, Committed
 from adaptry.refs import AdapterName
 from adaptry.registry import Registry
-from adaptry.succession import successor
+from adaptry.succession import adapter_files, is_same_adapter, successor
 from adaptry_api.errors import Stopped
 from adaptry_api.hub.addresses import stored_path
+from adaptry_api.hub.claiming import CLAIMING, claimed_base
+from adaptry_api.hub.gitids import SMALL
 from adaptry_api.hub.operations import (
     DeletedFile,
     DeletedFolder,
@@ -36,11 +38,13 @@ _NOT_HERE = "A file with this name doesn't exist"
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A file that the adapter has, and where it goes. `size` is None where only the digest is known."""
+    """A file that the adapter has, and where it goes. `size` is None where only the digest is known, `data` where the
+    bytes are not at hand."""
 
     path: str
     digest: Digest
     size: int | None
+    data: bytes | None = None
 
 
 Step = Stored | DeletedFile | DeletedFolder
@@ -49,8 +53,11 @@ Step = Stored | DeletedFile | DeletedFolder
 def commit(
     registry: Registry, name: AdapterName, branch: str, operations: Iterable[Operation]
 ) -> tuple[Committed, Manifest]:
-    """What became of it, and the tree it was made upon. Raises as `put_commit`, `Stopped` (412) where the branch is
-    elsewhere than the commit was made upon, `FileMissing`, `Invalid`."""
+    """What became of it, and the tree it was made upon. One that is sent again, its answer being lost, is answered again.
+
+    Raises as `put_commit`, `Stopped` (412) where the branch is elsewhere than the commit was made upon, `FileMissing`,
+    `Invalid`.
+    """
     header, steps = _taken(registry, name, operations)
     note = CommitNote(
         title=(header.summary.strip().splitlines() or ["Upload"])[0][:512] or "Upload",
@@ -62,12 +69,52 @@ def commit(
         try:
             if header.parentCommit and not head.id.startswith(header.parentCommit):
                 raise Conflict(STALE)
-            after = successor(before, _changed(registry, name, before, steps))
+            after = _after(registry, name, before, steps)
             return registry.put_commit(name, branch, after.to_bytes(), note, head.id), before
-        except Conflict as error:
+        except (Conflict, FileMissing) as error:
+            if done := _done_before(registry, name, head, steps):
+                return done
+            if isinstance(error, FileMissing):
+                raise
             if header.parentCommit:
                 raise Stopped(412, STALE) from error
     raise Conflict(f"{name}@{branch} kept changing while it was committed to; commit again")
+
+
+def _done_before(
+    registry: Registry, name: AdapterName, head: CommitInfo, steps: Sequence[Step]
+) -> tuple[Committed, Manifest] | None:
+    """The head, where it is what the steps make of the commit before it. Only uploads are sent again by themselves:
+    whoever deletes twice is told that there is nothing any more."""
+    if head.parent is None or not any(isinstance(step, Stored) for step in steps):
+        return None
+    before = registry.tree(name, registry.commit(name, head.parent).digest)
+    try:
+        if _after(registry, name, before, steps).digest != head.digest:
+            return None
+    except FileMissing:
+        return None
+    return Committed(commit=head, is_new=False), before
+
+
+def _after(registry: Registry, name: AdapterName, before: Manifest, steps: Sequence[Step]) -> Manifest:
+    """The tree that the steps make of one. Of another adapter than before, the base is the one that its card names,
+    unless its config names one that others can know it by. Raises `FileMissing`."""
+    tree = _changed(registry, name, before, steps)
+    after = successor(before, tree)
+    if is_same_adapter(before, after) or not adapter_files(after):
+        return after
+
+    def read(path: str) -> bytes:
+        entry = after.file(path)
+        if entry is None or entry.size > SMALL:
+            return b""
+        held = (step.data for step in steps if isinstance(step, Stored) and step.path == path)
+        data = next(filter(None, held), None)
+        return data if data is not None else b"".join(registry.read_file(name, before.digest, path))
+
+    claim = claimed_base(read)
+    return Manifest.of(tree, base=claim) if claim else after
 
 
 def require_branch(registry: Registry, name: AdapterName, revision: str) -> str:
@@ -99,7 +146,7 @@ def _taken(
                 data = operation.data
                 digest = Digest.of(data)
                 deliver(registry, name, digest, len(data), _reader(data))
-                steps.append(Stored(stored_path(path), digest, len(data)))
+                steps.append(Stored(stored_path(path), digest, len(data), data if path in CLAIMING else None))
             case LargeFile(path=path, size=size):
                 if not registry.has_file(name, operation.digest):
                     raise Invalid(

@@ -16,8 +16,8 @@ from adaptry import strictjson
 from adaptry.digest import Digest
 from adaptry.errors import Invalid, TooLarge
 
-MAX_INLINE = 16 << 20
-"""Bytes of a file that comes inside a line."""
+MAX_INLINE = 4 << 20
+"""Bytes of a file that comes inside a line: more than any that is announced, so that small is enough."""
 MAX_BODY = 256 << 20
 MOST = 1000
 

@@ -19,6 +19,7 @@ from adaptry.errors import AdaptryError, FileMissing, NotFound, RevisionNotFound
 from adaptry.refs import AdapterName
 from adaptry_api import errors
 from adaptry_api.guard import GuardedRoute, store_of
+from adaptry_api.header_text import header_text
 
 What = Literal["RepoNotFound", "RevisionNotFound", "EntryNotFound"]
 
@@ -116,6 +117,5 @@ def _answer(status: int, text: str, headers: dict[str, str]) -> Response:
     """A client shows the body's text, beside that of a header if it is another; of some answers, only the header's."""
     line = " ".join(text.split())
     if status in (401, 403) or (line.isascii() and len(line) <= _HEADER_LENGTH):
-        plain = line.encode("ascii", "replace").decode()[:_HEADER_LENGTH]
-        headers = {"X-Error-Message": plain, **headers}
+        headers = {"X-Error-Message": header_text(line, _HEADER_LENGTH), **headers}
     return JSONResponse({"error": line}, status, headers)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from starlette.responses import Response
 
 from adaptry.records import Committed
+from adaptry_api.header_text import header_text
 
 _HEADER = "X-HF-Warning"
 _LONGEST = 600
@@ -17,7 +18,7 @@ _MOST = 5
 def warn(response: Response, topic: str, texts: Iterable[str]) -> None:
     """Adds the texts. Two are of one topic only if they are the same, so that none hides another."""
     for text in texts:
-        line = " ".join(text.replace("→", "->").split()).encode("ascii", "replace").decode()[:_LONGEST]
+        line = header_text(text, _LONGEST)
         mark = hashlib.sha256(line.encode()).hexdigest()[:8]
         response.headers.append(_HEADER, f"{topic}-{mark}; {line}")
 

@@ -109,6 +109,15 @@ def test_what_is_no_part_of_an_adapter_is_left_out_with_a_word(server: Server) -
     assert "x.tmp" not in warnings
 
 
+def test_names_that_no_header_holds_do_no_harm(server: Server) -> None:
+    answer = preupload(server, ("évil\r\nSet-Cookie: x\x00.bin", 5))
+    assert answer.headers["X-HF-Warning"].count("?") == 2
+    assert "Set-Cookie" not in answer.headers
+    refused = send(server, lines({"a\r\nSet-Cookie: x\x01": b"x"}))
+    assert refused.status == 422
+    assert "Set-Cookie" not in refused.headers
+
+
 @pytest.mark.parametrize(
     ("path", "words"),
     [
@@ -192,6 +201,31 @@ def test_a_commit_upon_what_is_no_longer_there_is_412(server: Server, files: dic
     assert stale.status == 412
     assert "refresh and try again" in stale.json["error"]
     assert send(server, lines({README: b"# Mine\n"}, parent=new[:8])).status == 200
+
+
+def test_a_commit_that_is_sent_again_is_answered_again(server: Server, files: dict[str, bytes]) -> None:
+    old = put(server, {**files, "merges.txt": b"x"})
+    body = lines({README: b"# New\n"}, deleted("merges.txt"), parent=old)
+    first, again = send(server, body), send(server, body)
+    assert (first.status, again.status) == (200, 200)
+    assert first.json["commitOid"] == again.json["commitOid"]
+    other = lines({README: b"# New\n"}, deleted("merges.txt"), deleted(README), parent=old)
+    assert send(server, other).status == 412
+    assert len(server.call("GET", f"/api/models/{TONE}/commits/main").json) == 3
+
+
+@pytest.mark.parametrize(
+    ("config", "base"),
+    [('"org/tiny"', "org/tiny"), ("null", "org/carded"), ('"/home/me/base"', "org/carded")],
+)
+def test_a_base_is_what_the_config_names_or_else_the_card(
+    server: Server, files: dict[str, bytes], config: str, base: str
+) -> None:
+    files[CONFIG] = files[CONFIG].replace(b'"org/tiny"', config.encode())
+    put(server, {README: CARD.replace(b"license", b"base_model: org/carded\nlicense", 1)})
+    put(server, {CONFIG: files[CONFIG], WEIGHTS: files[WEIGHTS]})
+    assert server.registry().version(Ref(NAME, Number(1))).base_name == base
+    assert f"base_model:adapter:{base}" in server.call("GET", f"/api/models/{TONE}").json["tags"]
 
 
 def test_files_and_folders_are_dropped(server: Server, files: dict[str, bytes]) -> None:
@@ -278,7 +312,7 @@ def test_a_commit_that_breaks_off_is_none(server: Server, files: dict[str, bytes
 
 
 def test_a_file_too_large_for_a_line_is_sent_another_way(server: Server) -> None:
-    answer = send(server, lines({README: bytes(17 << 20)}))
+    answer = send(server, lines({README: bytes(5 << 20)}))
     assert answer.status == 413
     assert "send it as a large one" in answer.json["error"]
 
