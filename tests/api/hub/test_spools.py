@@ -111,6 +111,8 @@ def test_many_threads_may_write_to_one_spool_while_it_is_swept(all_spools: Spool
     threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
     for thread in threads:
         thread.start()
-    while any(thread.is_alive() for thread in threads):
+    for _ in range(100):  # and no more: a sweep that finds everything old would outrun them for ever
         all_spools.sweep(time.time() + 10 * IDLE_SECONDS)
+    for thread in threads:
+        thread.join()
     assert failures == []
