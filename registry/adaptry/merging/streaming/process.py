@@ -21,8 +21,8 @@ from adaptry.beside import Beside
 from adaptry.computing import frames
 from adaptry.computing.ingredients import Described, Ingredients, MergedFile, Question
 from adaptry.errors import AdaptryError, Conflict, NotFound
-from adaptry.merging.streaming.assembling import assembled
 from adaptry.finished import Finished
+from adaptry.merging.streaming.assembling import assembled
 from adaptry.merging.streaming.hashes import Hashes
 from adaptry.merging.streaming.shelf import Shelf
 from adaptry.merging.streaming.virtual import VirtualCheckpoint
