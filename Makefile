@@ -19,13 +19,20 @@ FOR_DEMO := $(VENV)/installed-demo
 FOR_TESTS := $(VENV)/installed-dev
 LEFT_OUT := $(VENV)/left-out
 
-# Other tools, whose adapters the heavy tests make and load, or whose results they compare.  Each has an environment of its own, under .venvs/, since
-# their dependencies and ours exclude each other; one that cannot be installed is left out, and its tests skipped by name.
-TOOLS := adapterhub diffusers mlx mergekit
+# Other tools, whose adapters the heavy tests make and load, or whose results they compare.  Each has an environment of its
+# own, under .venvs/, since their dependencies and ours exclude each other; one that cannot be installed is left out, and its
+# tests skipped by name.
+TOOLS := adapterhub diffusers mlx mergekit hub-1-33 hub-1-20 hub-1-19 hub-0-36 peft-old
 NEEDS_adapterhub := 'adapters==1.3.0' torch
 NEEDS_diffusers := 'diffusers==0.42.*' 'peft==0.21.*' 'transformers<6' accelerate torch
 NEEDS_mlx := 'mlx-lm==0.32.*' 'mlx[cpu]'
 NEEDS_mergekit := 'mergekit==0.1.5'
+# Clients of the Hub protocol: one of each way they had to upload, with the Xet library of their time.
+NEEDS_hub-1-33 := 'huggingface_hub==1.33.*' 'hf_xet==1.6.0'
+NEEDS_hub-1-20 := 'huggingface_hub==1.20.*' 'hf_xet==1.5.1'
+NEEDS_hub-1-19 := 'huggingface_hub==1.19.*' hf_xet
+NEEDS_hub-0-36 := 'huggingface_hub==0.36.*' hf_xet
+NEEDS_peft-old := 'peft==0.17.*' 'transformers==4.57.*' 'huggingface_hub==0.36.*' hf_xet accelerate torch
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test test-all environments lint format bench clean
@@ -47,7 +54,7 @@ test-all: $(FOR_TESTS) environments ## also the tests that need the network, a t
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory pytest SELECT=""
 
-environments: $(TOOLS:%=.venvs/%/tried) ## where the heavy tests run other tools: AdapterHub, diffusers, MLX, mergekit
+environments: $(TOOLS:%=.venvs/%/tried) ## where the heavy tests run other tools, and older clients of the Hub
 
 lint: $(FOR_TESTS) ## format, lint, types and layers, changing nothing
 	@echo "ruff format"; $(BIN)/ruff format --check --quiet --output-format concise . || { echo "run: make format"; exit 1; }

@@ -11,6 +11,9 @@ from adaptry import __version__
 from adaptry_api import errors, guard
 from adaptry_api.counts import Counts
 from adaptry_api.envelope import Envelope
+from adaptry_api.hub.addresses import Undecoded
+from adaptry_api.hub.remembering import Memory
+from adaptry_api.hub.spools import swept
 from adaptry_api.routes import all_routes
 from adaptry_api.settings import ServerSettings
 from adaptry_api.store import Store
@@ -26,7 +29,8 @@ def create_app(settings: ServerSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with swept(store.spools):
+            yield
         store.close()
 
     app = FastAPI(
@@ -42,10 +46,12 @@ def create_app(settings: ServerSettings) -> FastAPI:
     )
     app.state.store = store
     app.state.counts = counts
+    app.state.hub_memory = Memory()
     for router in all_routes(settings.docs):
         # Not `include_router`, which wraps routes: here they stay what they are, each with its decision.
         app.router.routes += router.routes
     errors.install(app)
+    app.add_middleware(Undecoded)
     app.add_middleware(Envelope, counts=counts, hosts=settings.hosts)
     guard.check_routes(app)
     return app

@@ -30,6 +30,9 @@ class StrictRequest(Request):
 
     async def body(self) -> bytes:
         if not hasattr(self, "_body"):
+            if self.headers.get("content-length", "0") == "0" and "transfer-encoding" not in self.headers:
+                self._body = b""  # of no type, then
+                return self._body
             try:
                 _require_type(self, "application/json")
                 self._body = await whole(self, wire.JSON_LIMIT)
@@ -59,14 +62,18 @@ async def whole(request: Request, limit: int) -> bytes:
 
 
 async def pour(
-    request: Request, into: Callable[[Iterator[bytes]], Answer], limiter: anyio.CapacityLimiter
+    request: Request,
+    into: Callable[[Iterator[bytes]], Answer],
+    limiter: anyio.CapacityLimiter,
+    kind: str | None = "application/octet-stream",
 ) -> Answer:
     """Calls `into` in a thread with the body's bytes as they arrive, reading only a little ahead of it.
 
     A body that breaks off ends early: `into` keeps what came. Raises `Unsupported` for a body that is not
-    plain bytes, and `Stopped` (408), after `into` has returned, for one that is too slow.
+    plain bytes, or not said to be `kind` (None: whatever it is said to be), and `Stopped` (408), after `into` has
+    returned, for one that is too slow.
     """
-    _require_type(request, "application/octet-stream")
+    _require_type(request, kind)
     sender, receiver = anyio.create_memory_object_stream[bytes](_READ_AHEAD)
     outcome: list[Answer] = []
     failures: list[Exception] = []
@@ -138,9 +145,9 @@ async def _timely(request: Request) -> AsyncIterator[bytes]:
             yield chunk
 
 
-def _require_type(request: Request, kind: str) -> None:
+def _require_type(request: Request, kind: str | None) -> None:
     sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if sent != kind:
+    if kind is not None and sent != kind:
         raise Unsupported(f"the body must be {kind}" + (f", not {sent[:80]!r}" if sent else ""))
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise Unsupported("the body must not be compressed; send it as it is")

@@ -12,9 +12,9 @@ from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from adaptry import errors
 from adaptry.manifest import FileEntry
-from adaptry_api.errors import problem, request_id
+from adaptry_api.errors import Stopped
+from adaptry_api.header_text import header_text
 from adaptry_api.ranges import part_of
 
 FOREVER = "private, max-age=31536000, immutable"
@@ -25,25 +25,39 @@ Read = Callable[[int], Iterator[bytes]]
 async def file_answer(
     request: Request, entry: FileEntry, read: Read, limiter: anyio.CapacityLimiter
 ) -> Response:
-    """200, 206, 304 or 416. The first piece is read before the answer begins, so that a loss is an error."""
-    etag = f'"{entry.sha256.hex}"'
-    headers = {"ETag": etag, "Cache-Control": FOREVER, "Accept-Ranges": "bytes"}
+    """A file that never changes, so that whoever may have it may keep it."""
+    headers = {"ETag": f'"{entry.sha256.hex}"', "Cache-Control": FOREVER}
+    return await bytes_answer(request, entry.path, entry.size, read, limiter, headers)
+
+
+async def bytes_answer(
+    request: Request,
+    path: str,
+    size: int,
+    read: Read,
+    limiter: anyio.CapacityLimiter,
+    headers: dict[str, str],
+) -> Response:
+    """200, 206 or 304; raises `Stopped` (416). `headers` are those of the file, its `ETag` among them.
+
+    The first piece is read before the answer begins, so that a loss is an error.
+    """
+    etag = headers["ETag"]
+    headers = {**headers, "Accept-Ranges": "bytes"}
     if etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     asked = request.headers.get("range")
     if request.headers.get("if-range", etag) != etag:
         asked = None
-    part = part_of(asked, entry.size)
+    part = part_of(asked, size)
     if part is None and asked:
-        detail = f"{entry.path} is {entry.size:,} bytes; it cannot be read from there"
-        return problem(
-            request_id(request), 416, errors.Invalid.code, detail, {"Content-Range": f"bytes */{entry.size}"}
-        )
+        detail = f"{path} is {size:,} bytes; it cannot be read from there"
+        raise Stopped(416, detail, {"Content-Range": f"bytes */{size}"})
     headers |= {
         "Content-Length": str(part.length if part else 0),
-        "Content-Disposition": f'attachment; filename="{entry.path.rpartition("/")[2]}"',
+        "Content-Disposition": f'attachment; filename="{_saved_as(path)}"',
     }
-    if part is None:
+    if part is None or request.method == "HEAD":
         return Response(headers=headers, media_type="application/octet-stream")
     if asked and not part.is_whole:
         headers["Content-Range"] = part.content_range
@@ -55,6 +69,10 @@ async def file_answer(
         headers,
         media_type="application/octet-stream",
     )
+
+
+def _saved_as(path: str) -> str:
+    return header_text(path.rpartition("/")[2], 255).replace('"', "'").replace("\\", "_")
 
 
 async def _sent(

@@ -139,14 +139,15 @@ def install(app: FastAPI) -> None:
         if isinstance(error, Carried):
             return answer(error.error, request_id(request))
         code = _CODES.get(error.status_code, "invalid" if error.status_code < 500 else "internal")
-        detail = error.detail
+        detail, headers = error.detail, dict(error.headers or {})
         if error.status_code == 404:
             detail = "there is no such address; GET /api/v1/openapi.json lists those there are"
-        return problem(request_id(request), error.status_code, code, detail, dict(error.headers or {}))
+            headers["X-Error-Code"] = "RepoNotFound"  # what a client of the Hub takes it for, and goes on
+        return problem(request_id(request), error.status_code, code, detail, headers)
 
     async def unreadable(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return problem(request_id(request), 422, errors.Invalid.code, _sentence(error))
+        return problem(request_id(request), 422, errors.Invalid.code, sentence(error))
 
     app.add_exception_handler(AdaptryError, ours)
     app.add_exception_handler(HTTPException, http_error)
@@ -157,7 +158,8 @@ def request_id(request: Request) -> str:
     return str(request.state.request_id)
 
 
-def _sentence(error: RequestValidationError) -> str:
+def sentence(error: RequestValidationError) -> str:
+    """What is wrong with a request, without quoting it."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     reason = str(first["msg"]).removeprefix("Value error, ")

@@ -1,15 +1,18 @@
 """Who may call a route: every route says so, or the application does not start.
 
-A route names its decision by depending on one of the functions in `DECISIONS`; what the caller may see
-and do beyond that is for the registry that acts for them. A route without a decision raises when it is
-made, and `check_routes` raises for one that came in another way.
+A route names its decision by depending on one of the functions in `DECISIONS`, or on a `GrantHolder`; what the
+caller may see and do beyond that is for the registry that acts for them. A route without a decision raises when
+it is made, and `check_routes` raises for one that came in another way.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Annotated, Any, cast
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, cast
 
+from anyio import to_thread
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
@@ -21,6 +24,7 @@ from adaptry.identity import Identity
 from adaptry.registry import Registry
 from adaptry_api import errors
 from adaptry_api.bodies import StrictRequest
+from adaptry_api.signed import Granted
 from adaptry_api.store import Store
 
 
@@ -57,6 +61,34 @@ async def administrator(identity: Annotated[Identity, Depends(caller)]) -> Ident
     if not identity.may_administer:
         raise Denied(f"{identity.name} may not do this; it takes an admin token for all namespaces")
     return identity
+
+
+@dataclass(frozen=True, slots=True)
+class Acting(Generic[Granted]):
+    """What was granted, and the registry, acting for whom it was granted to."""
+
+    grant: Granted
+    registry: Registry
+
+
+class GrantHolder(Generic[Granted]):
+    """A decision: whoever shows a grant of that kind, signed by us, as a bearer token or in the address as `grant`."""
+
+    def __init__(self, kind: type[Granted]) -> None:
+        self._kind = kind
+
+    async def __call__(self, request: Request) -> Acting[Granted]:
+        """Raises `Unauthenticated`."""
+        scheme, _, shown = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            shown = request.query_params.get("grant", "")
+        store = store_of(request)
+
+        def look_up() -> Acting[Granted]:
+            grant = store.signer.read(self._kind, shown.strip(), time.time())
+            return Acting(grant, store.registry(store.holder(grant.by)))
+
+        return await to_thread.run_sync(look_up)
 
 
 DECISIONS = frozenset({anybody, caller, administrator})
@@ -105,7 +137,8 @@ def guarded(prefix: str = "", tag: str | None = None) -> APIRouter:
 
 def decides(route: APIRoute) -> bool:
     """Whether the route depends, directly or not, on a decision."""
-    return any(dependant.call in DECISIONS for dependant in _all(route.dependant))
+    calls = [dependant.call for dependant in _all(route.dependant)]
+    return any(isinstance(call, GrantHolder) or call in DECISIONS for call in calls)
 
 
 def check_routes(app: FastAPI) -> None:

@@ -44,6 +44,10 @@ def serve(
     docs: bool = False,
     hosts: tuple[str, ...] = (),
     require_known_base: bool = False,
+    merged_cache: int = 0,
+    upstream: str | None = None,
+    upstream_token: str | None = None,
+    upstream_cache: int = 64 << 30,
     workers: int = 1,
     log_level: str = "warning",
     announce: Callable[[Started], None] = lambda started: None,
@@ -59,6 +63,10 @@ def serve(
         docs=docs,
         hosts=hosts,
         require_known_base=require_known_base,
+        merged_cache=merged_cache,
+        upstream=upstream,
+        upstream_token=upstream_token,
+        upstream_cache=upstream_cache,
     )
     store = Store(settings)
     try:

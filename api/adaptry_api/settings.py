@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -12,8 +12,10 @@ class ServerSettings:
 
     `anonymous_read` lets callers without a token read what is public. `docs` shows the OpenAPI description
     to them too. `hosts` are the host names answered to (empty: any), against rebinding of names by web
-    pages. `uploads` run at once; more wait. `require_known_base` refuses adapters
-    whose base is not registered.
+    pages. `uploads` run at once; more wait. Larger files than `part_bytes` come in parts of that size, where the
+    client can. `require_known_base` refuses adapters whose base is not registered. Of merged models that are read, up to
+    `merged_cache` bytes of finished files are kept on disk. `upstream` is the address of another Hub, from which names
+    that are not here are read through with `upstream_token`, keeping up to `upstream_cache` bytes of its files.
     """
 
     data: Path
@@ -21,4 +23,9 @@ class ServerSettings:
     docs: bool = False
     hosts: tuple[str, ...] = ()
     uploads: int = 64
+    part_bytes: int = 64 << 20
     require_known_base: bool = False
+    merged_cache: int = 0
+    upstream: str | None = None
+    upstream_token: str | None = field(default=None, repr=False)
+    upstream_cache: int = 64 << 30

@@ -5,14 +5,22 @@ from __future__ import annotations
 import anyio
 
 from adaptry import tokens
+from adaptry.blobs.local import LocalBlobs
+from adaptry.catalog.adapters import is_used
 from adaptry.identity import ANONYMOUS, Identity
 from adaptry.local.once import Once
 from adaptry.opening import open_local
 from adaptry.registry import Registry
+from adaptry.settings import data_folder
 from adaptry_api.auth import Callers
+from adaptry_api.hub.merging import Merging
+from adaptry_api.hub.spools import Spools
+from adaptry_api.hub.upstream import Upstream
 from adaptry_api.settings import ServerSettings
+from adaptry_api.signed import Signer
 
 _READERS = 16
+_AWAITED = 64
 
 
 class Store:
@@ -28,9 +36,33 @@ class Store:
         # holds one from its first byte to its last, a download for a piece at a time.
         self.uploads = anyio.CapacityLimiter(settings.uploads)
         self.downloads = anyio.CapacityLimiter(_READERS)
+        self.awaited = anyio.CapacityLimiter(_AWAITED)  # bytes that are not on a disk here
+        self.signer = Signer(settings.data / "upload-secret")
+        self.spools = Spools(settings.data / "spools")
+        self.part_bytes = settings.part_bytes
+        blobs = self._registry.blobs
+        assert isinstance(blobs, LocalBlobs), "what a registry in a folder has"
+        places = data_folder() / "cache"  # where the command line on this machine remembers bases
+        self.merging = Merging(settings.data / "merged", blobs.path_of, places, settings.merged_cache)
+        self.upstream = self._upstream(settings)
 
     def registry(self, identity: Identity, once: Once | None = None) -> Registry:
         return self._registry.on_behalf_of(identity, once)
+
+    def holder(self, token_sha256: str) -> Identity:
+        """Whose token has that hash. Raises `Unauthenticated` once it is revoked or expired."""
+        return tokens.identify_hash(self.catalog, token_sha256)
+
+    def _upstream(self, settings: ServerSettings) -> Upstream | None:
+        if settings.upstream is None:
+            return None
+
+        def is_ours(namespace: str) -> bool:
+            with self.catalog.read() as tx:
+                return is_used(tx, namespace)
+
+        folder = settings.data / "upstream"
+        return Upstream(settings.upstream, settings.upstream_token, folder, settings.upstream_cache, is_ours)
 
     def check(self) -> None:
         """Raises `Unavailable` where the catalog or the blobs do not answer."""
@@ -39,4 +71,7 @@ class Store:
         self._registry.blobs.require_room(1)
 
     def close(self) -> None:
+        self.merging.close()
+        if self.upstream:
+            self.upstream.close()
         self.catalog.close()

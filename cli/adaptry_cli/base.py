@@ -8,10 +8,11 @@ import click
 
 from adaptry import bases
 from adaptry.copies import relatives
+from adaptry.hub_source.naming import HubRef, is_hub
 from adaptry.pipeline import open_base_folder
 from adaptry.records import BaseInfo
 from adaptry.registry import Registry
-from adaptry_cli.arguments import FOLDER
+from adaptry_cli.arguments import FOLDER, require
 from adaptry_cli.connection import filled_registry_option, registry_option
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.out import answer, gather, json_option, limit_option, progress, say_json, tell
@@ -28,7 +29,7 @@ def base() -> None:
 
 
 @base.command()
-@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.argument("source", metavar="DIR|hf:ORG/MODEL")
 @click.option(
     "--name", "names", multiple=True, metavar="ORG/MODEL", help="A name it goes by; may be repeated."
 )
@@ -37,15 +38,24 @@ def base() -> None:
 @filled_registry_option
 @json_option
 def add(
-    registry: Registry, folder: Path, names: tuple[str, ...], full: bool, store: bool, as_json: bool
+    registry: Registry, source: str, names: tuple[str, ...], full: bool, store: bool, as_json: bool
 ) -> None:
     """Register the base model in a folder, or a pipeline of diffusers.
 
-    A base that is known already gains the names and what else was found out. Prints its id.
+    hf:ORG/MODEL, or hf:ORG/MODEL@REVISION, is a model on a hub: a few parts of it are read there, and nothing is
+    downloaded. A base that is known already gains the names and what else was found out. Prints its id.
     """
-    checkpoint = open_base_folder(folder)
-    with progress() as told:
-        info = bases.register(registry, checkpoint, names, full=full, store=store, progress=told)
+    if is_hub(source):
+        require(
+            not (full or store),
+            f"--full and --store need every weight: hf download {HubRef.parse(source).repository} --local-dir DIR, then "
+            "give the folder",
+        )
+        info = _add_from_hub(registry, HubRef.parse(source), names)
+    else:
+        with progress() as told:
+            checkpoint = open_base_folder(source)
+            info = bases.register(registry, checkpoint, names, full=full, store=store, progress=told)
     record = registry.base_record(info.id)
     if method := record.facts.get("quantization"):
         tell(f"quantised: {method}")
@@ -122,6 +132,14 @@ def match(ctx: click.Context, registry: Registry, folder: Path, as_json: bool) -
     else:
         tell("no known base is like this one")
     ctx.exit(0 if found else NO)
+
+
+def _add_from_hub(registry: Registry, ref: HubRef, names: tuple[str, ...]) -> BaseInfo:
+    from adaptry.hub_source.bases import register_from_hub
+    from adaptry.hub_source.hub import hub_of_environment
+
+    with progress() as told:
+        return register_from_hub(registry, hub_of_environment(), ref, names, progress=told)
 
 
 def _row(info: BaseInfo) -> tuple[str, ...]:

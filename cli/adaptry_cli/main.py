@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
     "Move adapters": {
         "push": ("transfer:push", "Put an adapter into the registry."),
         "pull": ("transfer:pull", "Get an adapter out of the registry."),
+        "import": ("importing:import_", "Take adapters over from a hub."),
         "copy": ("transfer:copy", "Copy a version to another name or registry."),
         "lock": ("locking:lock", "Pin refs to digests in a file."),
     },

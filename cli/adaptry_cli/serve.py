@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,9 +33,36 @@ _ONLY_HERE = ("127.0.0.1", "::1", "localhost")
 @click.option(
     "--allow-host", "hosts", multiple=True, metavar="NAME", help="Answer to this host name only; repeat."
 )
+@click.option(
+    "--merged-cache",
+    metavar="SIZE",
+    help="Keep finished files of merged models on disk, up to as much as 50GB; else none.",
+)
+@click.option(
+    "--upstream",
+    envvar="ADAPTRY_HUB_UPSTREAM",
+    metavar="URL",
+    help="Read what is not here from another Hub, such as https://huggingface.co; also ADAPTRY_HUB_UPSTREAM, and its "
+    "token in ADAPTRY_HUB_UPSTREAM_TOKEN.",
+)
+@click.option(
+    "--upstream-cache",
+    default="64GB",
+    metavar="SIZE",
+    show_default=True,
+    help="Keep as much of its files on disk.",
+)
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Server processes.")
 def serve(
-    data: Path | None, host: str, port: int, anonymous_read: bool, hosts: tuple[str, ...], workers: int
+    data: Path | None,
+    host: str,
+    port: int,
+    anonymous_read: bool,
+    hosts: tuple[str, ...],
+    merged_cache: str | None,
+    upstream: str | None,
+    upstream_cache: str,
+    workers: int,
 ) -> None:
     """Serve the registry over HTTP.
 
@@ -45,6 +73,7 @@ def serve(
         from adaptry_api import serve as server
     except ModuleNotFoundError as error:
         raise Missing(f"the server needs {error.name}: pip install 'adaptry[server]'") from error
+    from adaptry.merging.recipe import parse_bytes
     from adaptry.settings import data_folder
 
     server.serve(
@@ -53,6 +82,10 @@ def serve(
         port,
         anonymous_read=anonymous_read,
         hosts=hosts,
+        merged_cache=parse_bytes(merged_cache) if merged_cache else 0,
+        upstream=upstream,
+        upstream_token=os.environ.get("ADAPTRY_HUB_UPSTREAM_TOKEN"),
+        upstream_cache=parse_bytes(upstream_cache),
         workers=workers,
         announce=_announce,
     )

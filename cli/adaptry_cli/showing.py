@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
 from adaptry.adapter.spec import ModuleSpec, Spec
+from adaptry.chains import COMMIT_MADE
 from adaptry.promotion import MOVED
 from adaptry.records import AdapterInfo, Event, VersionDetail, VersionInfo
 from adaptry.report import Finding
@@ -101,13 +102,19 @@ def base_text(version: VersionInfo) -> str:
 
 
 def detail_text(event: Event) -> str:
-    """`prod from 1 to 2`; of other events what they say, with digests cut short."""
+    """`prod from 1 to 2`, `Fix a typo (to main, sha256:…)`; of other events what they say, with digests cut short."""
     detail = event.detail
     if event.kind == MOVED and event.number is not None:
         came = f" from {detail['was_number']}" if "was_number" in detail else ""
         return f"{detail.get('alias')}{came} to {event.number}"
-    texts = (f"{key} {value}" for key, value in detail.items())
-    return _DIGEST.sub(r"sha256:\1", ", ".join(texts))
+    if event.kind == COMMIT_MADE:
+        return _brief(f"{detail.get('title')} (to {detail.get('branch')}, {detail.get('commit')})")
+    return _brief(", ".join(f"{key} {value}" for key, value in detail.items()))
+
+
+def _brief(text: str) -> str:
+    """With digests cut short."""
+    return _DIGEST.sub(r"sha256:\1", text)
 
 
 def when(moment: datetime) -> str:

@@ -8,6 +8,7 @@ import click
 
 from adaptry import transfer as verbs
 from adaptry.adapter.view import open_dir
+from adaptry.hub_source.naming import HubRef, is_hub
 from adaptry.records import AdapterEdit, Pushed, PushOptions
 from adaptry.refs import AdapterName, Ref, parse_alias
 from adaptry.registry import Registry
@@ -20,7 +21,7 @@ from adaptry_cli.sources import emptiness_explained
 
 
 @click.command()
-@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.argument("source", metavar="DIR|hf:ORG/NAME")
 @click.argument("name", type=NAME)
 @click.option(
     "--base", metavar="NAME|DIR|ID", help="The base it was trained on; else the one its config names."
@@ -35,7 +36,7 @@ from adaptry_cli.sources import emptiness_explained
 @json_option
 def push(
     registry: Registry,
-    folder: Path,
+    source: str,
     name: AdapterName,
     base: str | None,
     metrics: tuple[str, ...],
@@ -48,8 +49,9 @@ def push(
 ) -> None:
     """Put an adapter into the registry.
 
-    DIR is what PEFT's save_pretrained wrote. Prints the ref and the digest. The same files again give the version
-    they are already; files that are not an adapter's (optimizer state, pickles) are left out and named.
+    DIR is what PEFT's save_pretrained wrote; hf:ORG/NAME, or hf:ORG/NAME@REVISION, is an adapter on a hub. Prints
+    the ref and the digest. The same files again give the version they are already; files that are not an adapter's
+    (optimizer state, pickles) are left out and named.
     """
     require(force == (reason is not None), "--force and --reason TEXT go together: the reason is kept")
     options = made(
@@ -59,12 +61,8 @@ def push(
         alias=parse_alias(alias) if alias else None,
     )
     edit = made(AdapterEdit, description=description, tags=tags or None)
-    adapter = open_dir(folder)
-    for left, why in adapter.left_out.items():
-        tell(f"left out {left}: {why}")
-    claim = base_claim(registry, base) if base else claim_of_config(registry, adapter, folder)
-    with progress() as told:
-        pushed = verbs.push(registry, adapter, name, base=claim, options=options, progress=told)
+    push_source = _push_from_hub if is_hub(source) else _push_folder
+    pushed = push_source(registry, source, name, base, options)
     if description is not None or tags:
         registry.edit_adapter(name, edit)
     _say_pushed(pushed, as_json)
@@ -126,6 +124,34 @@ def copy(
     with emptiness_explained(registry, ref), progress() as told:
         pushed = verbs.copy(registry, ref, destination, name or ref.name, options=options, progress=told)
     _say_pushed(pushed, as_json)
+
+
+def _push_folder(
+    registry: Registry, source: str, name: AdapterName, base: str | None, options: PushOptions
+) -> Pushed:
+    folder = Path(source)
+    adapter = open_dir(folder)
+    for left, why in adapter.left_out.items():
+        tell(f"left out {left}: {why}")
+    claim = base_claim(registry, base) if base else claim_of_config(registry, adapter, folder)
+    with progress() as told:
+        return verbs.push(registry, adapter, name, base=claim, options=options, progress=told)
+
+
+def _push_from_hub(
+    registry: Registry, source: str, name: AdapterName, base: str | None, options: PushOptions
+) -> Pushed:
+    from adaptry.hub_source.adapters import push_from_hub
+    from adaptry.hub_source.hub import hub_of_environment
+
+    ref, hub = HubRef.parse(source), hub_of_environment()
+    claim = base_claim(registry, base) if base else None
+    with progress() as told:
+        taken = push_from_hub(registry, hub, ref, name, base=claim, options=options, progress=told)
+    tell(f"from {taken.revision} at {hub.endpoint}")
+    if taken.left_out:
+        tell(f"left out {', '.join(taken.left_out)}")
+    return taken.pushed
 
 
 def _say_pushed(pushed: Pushed, as_json: bool) -> None:

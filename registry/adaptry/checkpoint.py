@@ -7,14 +7,16 @@ there are and in which file each lies; fingerprints, checks and merges all start
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from adaptry import strictjson
 from adaptry.adapter.content import open_regular, read_at
-from adaptry.adapter.header import BASE_LIMITS, Header, TensorInfo, read_header
+from adaptry.adapter.header import BASE_LIMITS, Header, ReadAt, TensorInfo, read_header
 from adaptry.errors import Invalid, InvalidConfig, InvalidWeights, NotFound, Unsupported
 
 CONFIG = "config.json"
@@ -44,6 +46,12 @@ class Checkpoint:
         """Bytes of all tensors."""
         return sum(info.size for info in self.tensors.values())
 
+    @contextmanager
+    def reading(self, shard: str) -> Iterator[ReadAt]:
+        """Positional reads of a shard, wherever it is."""
+        with open_regular(self.folder / shard) as file:
+            yield read_at(file)
+
 
 def open_checkpoint(folder: Path | str, stem: str = "model") -> Checkpoint:
     """The checkpoint in `folder`, whose files of weights begin with `stem`.
@@ -54,25 +62,34 @@ def open_checkpoint(folder: Path | str, stem: str = "model") -> Checkpoint:
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise NotFound(f"no base model folder at {folder}")
-    config = (
-        _read_json(folder / CONFIG, _CONFIG_LIMITS, InvalidConfig) if (folder / CONFIG).exists() else None
-    )
+    config = read_config(folder) if (folder / CONFIG).exists() else None
     if config is None and (folder / "model_index.json").exists():
         raise Unsupported(
             f"{folder} is a pipeline of diffusers: its adapters are fused by diffusers itself (pipeline.fuse_lora())"
         )
     if config is None:
         raise NotFound(f"{folder} has no config.json, so it is not a Hugging Face model folder")
-    shards: dict[str, Header] = {}
+    present = {path.name for path in folder.iterdir() if path.is_file()}
+    names = shards_named(present, folder, str(folder), stem)
+    return checkpoint_of(folder, config, {name: _read_shard(folder / name) for name in names})
+
+
+def checkpoint_of(folder: Path, config: Mapping[str, Any], shards: Mapping[str, Header]) -> Checkpoint:
+    """The checkpoint of these shards. Raises `InvalidWeights` where two hold one tensor. (`Any`: JSON.)"""
     tensors: dict[str, TensorInfo] = {}
     shard_of: dict[str, str] = {}
-    for name in _shard_names(folder, stem):
-        shards[name] = _read_shard(folder / name)
-        for tensor, info in shards[name].tensors.items():
+    for name, header in shards.items():
+        for tensor, info in header.tensors.items():
             if tensor in tensors:
                 raise InvalidWeights(f"{folder}: the tensor {tensor} is in {shard_of[tensor]} and in {name}")
             tensors[tensor], shard_of[tensor] = info, name
     return Checkpoint(folder, config, shards, tensors, shard_of)
+
+
+def read_config(folder: Path) -> Mapping[str, Any]:
+    """The model's `config.json`. Raises `InvalidConfig`. (`Any`: its fields are the model's own.)"""
+    config: Mapping[str, Any] = _read_json(folder / CONFIG, _CONFIG_LIMITS, InvalidConfig)
+    return config
 
 
 def side_files(folder: Path) -> Iterator[Path]:
@@ -86,32 +103,36 @@ def side_files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _shard_names(folder: Path, stem: str) -> list[str]:
+def shards_named(present: Set[str], folder: Path, what: str, stem: str = "model") -> list[str]:
+    """The names of a checkpoint's files of weights, of which files are `present`; an index is read in `folder`.
+
+    Raises as `open_checkpoint`, calling the checkpoint `what`.
+    """
     single = f"{stem}.safetensors"
-    index = folder / f"{single}.index.json"
-    if index.exists():
-        document = _read_json(index, _INDEX_LIMITS, InvalidWeights)
-        places = document.get("weight_map") if isinstance(document, dict) else None
+    index = f"{single}.index.json"
+    if index in present:
+        document = _read_json(folder / index, _INDEX_LIMITS, InvalidWeights)
+        places = document.get("weight_map")
         if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
-            raise InvalidWeights(f"{index} has no weight_map of tensor to file")
+            raise InvalidWeights(f"{folder / index} has no weight_map of tensor to file")
         names = sorted(set(places.values()))
         for name in names:
-            if "/" in name or "\\" in name or not (folder / name).is_file():
+            if "/" in name or "\\" in name or name not in present:
                 raise InvalidWeights(
-                    f"{index} names {name[:80]!a}, which is not there; is the download complete?"
+                    f"{folder / index} names {name[:80]!a}, which is not there; is the download complete?"
                 )
         return names
-    if (folder / single).exists():
+    if single in present:
         return [single]
-    names = sorted(path.name for path in folder.glob(f"{stem}*.safetensors"))
+    names = sorted(name for name in present if fnmatchcase(name, f"{stem}*.safetensors"))
     if names:
         return names
-    if any(folder.glob("*.bin")) or any(folder.glob("*.gguf")):
+    if any(name.endswith((".bin", ".gguf")) for name in present):
         raise Unsupported(
-            f"{folder} has no safetensors weights; convert once with transformers: "
+            f"{what} has no safetensors weights; convert once with transformers: "
             "AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(OUT)"
         )
-    raise NotFound(f"{folder} has no {single}")
+    raise NotFound(f"{what} has no {single}")
 
 
 def _read_shard(path: Path) -> Header:

@@ -84,6 +84,18 @@ class NotFound(AdaptryError):
     code = "not_found"
 
 
+class RevisionNotFound(NotFound):
+    """The adapter is there, and no revision of it is meant by that word."""
+
+    code = "revision_not_found"
+
+
+class FileMissing(NotFound):
+    """The revision is there, and has no file of that name."""
+
+    code = "file_missing"
+
+
 class Conflict(AdaptryError):
     """The state is not what the caller believed; look again and retry."""
 

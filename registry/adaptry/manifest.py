@@ -20,6 +20,9 @@ from adaptry.errors import Incompatible, Invalid, InvalidManifest, InvalidPath
 
 SCHEMA = 1
 MAX_FILES = 32
+"""Of a version."""
+MAX_TREE = 512
+"""Files of a branch, which may hold checkpoints in folders."""
 MAX_FILE = 8 << 30
 MAX_REVISION = 16 << 30
 LIMITS = strictjson.Limits(size=1 << 20, depth=16, nodes=50_000)
@@ -69,12 +72,15 @@ class BaseClaim(BaseModel):
 
 
 class Manifest(BaseModel):
-    """An immutable tree of files and what is declared about it. Its identity is `digest`."""
+    """An immutable tree of files and what is declared about it. Its identity is `digest`.
+
+    That the files are an adapter is for whoever admits a version to see: a branch begins with a tree of none.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     schema_number: int = Field(default=SCHEMA, alias="schema")
-    files: tuple[FileEntry, ...]
+    files: tuple[FileEntry, ...] = ()
     base: BaseClaim | None = None
     parents: tuple[Digest, ...] = Field(default=(), max_length=64)
     recipe: dict[str, Any] | None = None  # what the user wrote; its shape belongs to `merging`
@@ -82,10 +88,8 @@ class Manifest(BaseModel):
 
     @model_validator(mode="after")
     def _is_sound(self) -> Self:
-        if not self.files:
-            raise ValueError("a manifest names at least one file")
-        if len(self.files) > MAX_FILES:
-            raise ValueError(f"{len(self.files)} files; a revision has at most {MAX_FILES}")
+        if len(self.files) > MAX_TREE:
+            raise ValueError(f"{len(self.files)} files; a tree has at most {MAX_TREE}")
         if sum(entry.size for entry in self.files) > MAX_REVISION:
             raise ValueError(f"over {MAX_REVISION >> 30} GiB in one revision")
         paths = [check_path(entry.path) for entry in self.files]
@@ -165,6 +169,10 @@ class Manifest(BaseModel):
 
     def file(self, path: str) -> FileEntry | None:
         return next((entry for entry in self.files if entry.path == path), None)
+
+
+EMPTY = Manifest()
+"""What the first commit of every adapter holds."""
 
 
 def _sentence(error: ValidationError) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from adaptry.adapter.spec import Spec
 from adaptry.digest import Digest
@@ -110,6 +110,66 @@ class Pushed(Value):
     version: VersionInfo
     is_new: bool
     report: Report
+
+
+class CommitNote(Value):
+    """What someone says about a commit; who and when is for the registry to say."""
+
+    title: str = Field(min_length=1, max_length=512)
+    message: str = Field(default="", max_length=65_536)
+
+
+class CommitInfo(Value):
+    """A step of a branch: a revision, and what was said when the branch came to it.
+
+    `id` names the revision for ever, so a branch that returns to an earlier tree shows that tree's id again.
+    `number` is the version that this revision is; `carries` the version whose weights and config its files have,
+    which is the same one, or an earlier one beside which only other files changed.
+    """
+
+    digest: Digest
+    branch: str
+    parent: str | None = None
+    title: str
+    message: str = ""
+    author: str
+    at: datetime
+    number: int | None = None
+    carries: int | None = None
+
+    @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated property
+    @property
+    def id(self) -> str:
+        """The first 40 hex digits of the digest."""
+        return self.digest.short_id
+
+
+class BranchInfo(Value):
+    """A name for a commit. `head` is `main`; a `branch` moves with every commit to it, an `alias` only by
+    `move_alias`, a `tag` never."""
+
+    name: str
+    kind: Literal["head", "branch", "alias", "tag"]
+    digest: Digest
+    message: str = ""
+
+    @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated property
+    @property
+    def commit(self) -> str:
+        """The id of the commit."""
+        return self.digest.short_id
+
+
+class Committed(Value):
+    """Where a branch is after a commit. `is_new` is False where it was there already.
+
+    `version` and `report` are those of the version that the revision is, if it is one.
+    """
+
+    commit: CommitInfo
+    is_new: bool
+    version: VersionInfo | None = None
+    report: Report | None = None
 
 
 class Upload(Value):

@@ -51,6 +51,9 @@ RESERVED_NAMESPACES = frozenset(
         "robots.txt",
     ]
 )
+MERGED = ".merged"
+"""`acme/tone.merged` is the adapter `acme/tone` merged into its base, computed while it is read; so no adapter's name ends so."""
+
 # On Windows these are devices whatever their ending, so nobody there could pull into a folder of that name.
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
 _PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
@@ -87,6 +90,11 @@ class AdapterName:
                 raise InvalidRef(f"not an adapter name: {text[:200]!r} ({problem}; {GRAMMAR})")
         if namespace.lower() in RESERVED_NAMESPACES:
             raise InvalidRef(f"the namespace {namespace!r} is reserved; choose another")
+        if name.lower().endswith(MERGED):
+            raise InvalidRef(
+                f"{text[:200]!r} is no adapter: names that end in {MERGED} are those of merged models, which clients of the Hub "
+                "read (HF_ENDPOINT); choose another name for an adapter"
+            )
         return cls(namespace, name)
 
     def __str__(self) -> str:

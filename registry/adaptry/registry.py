@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 
+from adaptry.chains import Chains
 from adaptry.digest import Digest
 from adaptry.fingerprint import BaseRecord
 from adaptry.manifest import FileEntry
@@ -33,10 +34,13 @@ Owner = AdapterName | Digest
 """Whom bytes belong to: an adapter by name, or a base by id."""
 
 
-class Registry(ABC):
-    """Versioned adapters and the bases they fit. Pages hold at most `limit` (1 to 200) items."""
+class Registry(Chains, ABC):
+    """Versioned adapters and the bases they fit; their commits and branches are in `Chains`.
 
-    def close(self) -> None:  # noqa: B027  what holds nothing open has nothing to do
+    Pages hold at most `limit` (1 to 200) items.
+    """
+
+    def close(self) -> None:
         """Lets go of files and connections; a registry that is not closed does so when it is collected."""
 
     # Adapters

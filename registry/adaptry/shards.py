@@ -48,6 +48,11 @@ class Shards:
                 )
             done += count
 
+    def states(self) -> dict[str, tuple[int, int]]:
+        """(size, time of the last change) of each file: other than before where someone writes to one."""
+        states = {name: os.fstat(file.fileno()) for name, file in self._files.items()}
+        return {name: (state.st_size, state.st_mtime_ns) for name, state in states.items()}
+
     def chunks(self, shard: str, info: TensorInfo, size: int = CHUNK) -> Iterator[memoryview]:
         """The bytes of a tensor in order; each chunk is valid until the next."""
         buffer = memoryview(bytearray(min(size, max(1, info.size))))

@@ -58,7 +58,7 @@ def create_token(
         expires_at=expires_at,
     )
     with catalog.write() as tx:
-        kept.insert(tx, _hash(secret), info)
+        kept.insert(tx, hash_of(secret), info)
     return secret
 
 
@@ -67,9 +67,19 @@ def identify(catalog: Catalog, secret: str) -> Identity:
     match = _SHAPE.fullmatch(secret)
     is_whole = match is not None and hmac.compare_digest(_checksum(match[1]), match[2])
     with catalog.read() as tx:
-        token = kept.find(tx, _hash(secret))
+        token = kept.find(tx, hash_of(secret))
     if not is_whole:
         raise Unauthenticated("that is not a whole adaptry token; was it cut off when it was copied?")
+    return _valid(token)
+
+
+def identify_hash(catalog: Catalog, secret_sha256: str) -> Identity:
+    """As `identify`, of a token that was shown earlier and of which `hash_of` was kept. Raises `Unauthenticated`."""
+    with catalog.read() as tx:
+        return _valid(kept.find(tx, secret_sha256))
+
+
+def _valid(token: TokenInfo | None) -> Identity:
     if token is None or token.revoked_at is not None:
         raise Unauthenticated("that token is unknown or revoked; ask for a new one (`adaptry token create`)")
     if token.expires_at is not None and token.expires_at <= datetime.now(UTC):
@@ -87,7 +97,7 @@ def revoke_token(catalog: Catalog, id: int) -> None:
 def give_up(catalog: Catalog, secret: str) -> None:
     """Revokes the token that was found where it should not be; does the same, nothing, for one that is none."""
     with catalog.write() as tx:
-        token = kept.find(tx, _hash(secret))
+        token = kept.find(tx, hash_of(secret))
         kept.revoke(tx, token.id if token else 0, datetime.now(UTC))
 
 
@@ -97,7 +107,8 @@ def list_tokens(catalog: Catalog) -> tuple[TokenInfo, ...]:
         return kept.every(tx)
 
 
-def _hash(secret: str) -> str:
+def hash_of(secret: str) -> str:
+    """What is kept of a token."""
     # 190 random bits need no slow hash: there is nothing to guess.
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+
+from adaptry.opening import connect
+from adaptry.records import CommitNote
+from adaptry.refs import AdapterName
+from adaptry.succession import successor
 
 pytestmark = pytest.mark.usefixtures("out", "better", "base")
 
@@ -131,6 +137,20 @@ def test_history_has_every_move_of_an_alias(run, answer) -> None:
     moves = [event for event in answer("history", "acme/tone") if event["kind"] == "alias.moved"]
     assert [event["number"] for event in moves] == [1, 2, 1]
     assert "prod from 2 to 1" in run("history", "acme/tone").stdout
+
+
+def test_history_says_what_a_commit_was_about(run) -> None:
+    run("push", "./out", "acme/tone")
+    with closing(connect()) as registry:
+        name = AdapterName.parse("acme/tone")
+        tree = registry.tree(name, registry.commit(name).digest)
+        config = next(entry for entry in tree.files if entry.path == "adapter_config.json")
+        files = {entry.path: (entry.size, entry.sha256) for entry in tree.files}
+        files["README.md"] = (config.size, config.sha256)
+        registry.put_commit(name, "main", successor(tree, files).to_bytes(), CommitNote(title="Fix a typo"))
+
+    (line,) = [line for line in run("history", "acme/tone").stdout.splitlines() if "commit.made" in line]
+    assert "Fix a typo (to main, sha256:" in line
 
 
 def test_aliases_are_listed_and_removed(run, answer) -> None:

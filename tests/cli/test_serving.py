@@ -106,3 +106,8 @@ def test_tokens_are_not_made_through_a_server(run) -> None:
     result = run("--registry", "https://registry.example", "token", "ls", code=2)
 
     assert "--data DIR" in result.stderr
+
+
+def test_room_for_finished_files_is_given_as_a_size(run, tmp_path: Path) -> None:
+    told = run("serve", "--data", str(tmp_path / "served"), "--merged-cache", "lots", code=2).stderr
+    assert "not a size: 'lots'" in told

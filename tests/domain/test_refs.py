@@ -55,6 +55,12 @@ def test_namespaces_that_the_hub_protocol_needs_are_reserved(namespace: str) -> 
         AdapterName.parse(f"{namespace}/tone")
 
 
+@pytest.mark.parametrize("text", ["acme/tone.merged", "acme/tone.Merged", "acme/tone.merged@prod"])
+def test_no_adapter_has_the_name_of_a_merged_model(text: str) -> None:
+    with pytest.raises(InvalidRef, match=r"names that end in \.merged are those of merged models"):
+        Ref.parse(text)
+
+
 @pytest.mark.parametrize("alias", ["latest", "main", "7", "v7", "abcdef0", "refs", "-x", "a/b", ""])
 def test_an_alias_cannot_be_mistaken_for_something_else(alias: str) -> None:
     with pytest.raises(InvalidRef):

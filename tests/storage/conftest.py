@@ -28,10 +28,12 @@ def loras(tmp_path: Path) -> Callable[[int], list[Path]]:
 
 @pytest.fixture
 def start(folder: Path) -> Start:
-    """Starts a process that pushes folders to the test's registry under a name."""
+    """Starts a process that pushes folders to the test's registry under a name; or another of the scripts here."""
 
-    def begin(name: str, folders: list[Path], **environment: str) -> subprocess.Popen[str]:
-        script = Path(__file__).with_name("pushing.py")
+    def begin(
+        name: str, folders: list[Path], script_name: str = "pushing.py", **environment: str
+    ) -> subprocess.Popen[str]:
+        script = Path(__file__).with_name(script_name)
         return subprocess.Popen(
             [sys.executable, str(script), str(folder), name, *map(str, folders)],
             stdout=subprocess.PIPE,

@@ -17,6 +17,7 @@ from adaptry.failpoints import NAMES
 from adaptry.integrity import verify
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
+from adaptry.records import AdapterEdit
 from adaptry.refs import AdapterName, ByDigest, Ref
 from adaptry.transfer import pull, push
 
@@ -40,6 +41,29 @@ def test_a_push_killed_anywhere_is_there_whole_or_not_at_all_and_can_be_repeated
     pull(registry, str(TONE), tmp_path / "pulled")
     assert list(registry.blobs.stagings()) == []
     assert verify(registry.catalog, registry.blobs) == ()
+
+
+@pytest.mark.parametrize("place", NAMES)
+def test_a_commit_killed_anywhere_moves_the_branch_with_its_version_or_does_neither(
+    place: str, folder: Path, loras: Callable[[int], list[Path]], start: Start
+) -> None:
+    registry = open_local(folder)
+    registry.create_adapter(TONE, AdapterEdit())
+    registry.close()
+    (lora,) = loras(1)
+    with start(str(TONE), [lora], "committing.py", ADAPTRY_FAILPOINT=place) as process:
+        assert process.communicate()[0] == ""
+        assert process.returncode == -signal.SIGKILL
+
+    registry = open_local(folder)
+    assert verify(registry.catalog, registry.blobs) == ()
+    landed = 1 if place == "revisions.after_commit" else 0
+    assert (count(registry), len(registry.commits(TONE).items)) == (landed, 1 + landed)
+    with start(str(TONE), [lora], "committing.py") as process:
+        assert process.communicate()[0].strip() == registry.commit(TONE).id
+    assert registry.commit(TONE).number == 1
+    assert verify(registry.catalog, registry.blobs) == ()
+    registry.close()
 
 
 def test_pushes_killed_at_random_lose_nothing_that_was_acknowledged(

@@ -33,5 +33,9 @@ def _as_before(path: Path) -> None:
         parents = "SELECT id FROM terms WHERE field = 'parent'"
         database.execute(f"DELETE FROM postings WHERE term_id IN ({parents})")
         database.execute("DELETE FROM terms WHERE field = 'parent'")
+        database.execute("DROP TABLE marks")
+        database.execute("DROP TABLE commits")
+        database.execute("DROP INDEX ix_adapters_moved_to")
+        database.execute("ALTER TABLE adapters DROP COLUMN moved_to")
         database.execute("UPDATE alembic_version SET version_num = '0002'")
     database.close()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
+from adaptry_api.hub.all_routes import hub_routes
 from adaptry_api.routes import (
     about,
     adapters,
     aliases,
     bases,
+    commits,
     files,
     health,
     metrics,
@@ -28,7 +30,8 @@ def all_routes(docs: bool) -> list[APIRouter]:
         versions.ROUTES,
         revisions.ROUTES,
         files.ROUTES,
+        commits.ROUTES,
         aliases.ROUTES,
         metrics.ROUTES,
     ]
-    return [*routers, health.ROUTES]
+    return [*routers, health.ROUTES, *hub_routes()]

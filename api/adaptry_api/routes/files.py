@@ -6,9 +6,8 @@ from anyio import to_thread
 from fastapi import Request, Response
 
 from adaptry import wire
-from adaptry.errors import NotFound
+from adaptry.errors import FileMissing
 from adaptry.manifest import FileEntry
-from adaptry.refs import ByDigest, Ref
 from adaptry_api.downloads import file_answer
 from adaptry_api.guard import CallersRegistry, guarded, store_of
 from adaptry_api.routes.parameters import Name, Revision
@@ -23,9 +22,9 @@ async def read(
     """A file, or one `Range` of it."""
 
     def find() -> FileEntry:
-        entry = registry.detail(Ref(name, ByDigest(revision.hex))).manifest.file(path)
+        entry = registry.tree(name, revision).file(path)
         if entry is None:
-            raise NotFound(f"{name}@{revision.brief} has no file of that name")
+            raise FileMissing(f"{name}@{revision.brief} has no file of that name")
         return entry
 
     return await file_answer(

@@ -9,7 +9,6 @@ from pydantic import Base64Bytes, BaseModel, Field
 
 from adaptry import wire
 from adaptry.records import Pushed, PushOptions
-from adaptry.refs import ByDigest, Ref
 from adaptry_api.downloads import FOREVER
 from adaptry_api.guard import CallersRegistry, guarded
 from adaptry_api.repeating import OnceRegistry
@@ -36,6 +35,6 @@ def push(name: Name, body: Push, response: Response, registry: OnceRegistry) -> 
 @ROUTES.get("/{revision}/manifest", response_class=Response)
 def manifest(name: Name, revision: Revision, registry: CallersRegistry) -> Response:
     """The canonical bytes whose SHA-256 is the revision."""
-    found = registry.detail(Ref(name, ByDigest(revision.hex)))
+    tree = registry.tree(name, revision)
     headers = {"ETag": f'"{revision.hex}"', "Cache-Control": FOREVER}
-    return Response(found.manifest.to_bytes(), headers=headers, media_type="application/json")
+    return Response(tree.to_bytes(), headers=headers, media_type="application/json")

@@ -108,9 +108,19 @@ _NAMED = frozenset(format.weights for format in FORMATS.values())
 WHOLE_MODEL = re.compile(r"(?:model|pytorch_model|diffusion_pytorch_model)\b.*\.safetensors")
 
 
+def is_kept(path: str) -> bool:
+    """Whether a file of this name, in whatever folder, can be part of an adapter that some tool wrote."""
+    name = path.rpartition("/")[2]
+    is_kohyas = name.endswith(".safetensors") and not WHOLE_MODEL.fullmatch(name)
+    return is_kohyas or any(format.keeps(name) for format in FORMATS.values())
+
+
 def format_of(names: Iterable[str]) -> Format | None:
-    """The format of an adapter of these files, told by the name of its weights; None where it is none."""
-    present = set(names)
+    """The format of an adapter of these files, told by the name of its weights; None where it is none.
+
+    What lies in folders beside it, such as the checkpoints of a training, is no part of it.
+    """
+    present = {name for name in names if "/" not in name}
     for format in FORMATS.values():
         if format.weights in present and format.config in (present | {""}):
             return format

@@ -37,6 +37,8 @@ _REASONS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r".*\.(?:safetensors|gguf)"), "weights of another adapter or in another layout"),
 )
 
+_NO_PART = "not a file of an adapter"
+
 
 @dataclass(frozen=True, slots=True)
 class Listing:
@@ -78,10 +80,17 @@ def _is_in_same_cache(link: Path) -> bool:
     return any(target.is_relative_to(os.path.realpath(place.parent / "blobs")) for place in snapshots)
 
 
-def _why_left_out(path: Path) -> str:
+def why_left_out(path: str) -> str:
+    """Why what has that name is no part of an adapter; of a file in a folder, the folder's name counts too."""
+    names = {path.partition("/")[0], path.rpartition("/")[2]}
     for pattern, reason in _REASONS:
-        if pattern.fullmatch(path.name):
+        if any(map(pattern.fullmatch, names)):
             return reason
-    if (path / CONFIG).is_file():
+    return _NO_PART
+
+
+def _why_left_out(path: Path) -> str:
+    reason = why_left_out(path.name)
+    if reason == _NO_PART and (path / CONFIG).is_file():
         return "an adapter of its own: push that folder by itself"
-    return "not a file of an adapter"
+    return reason

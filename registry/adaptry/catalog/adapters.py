@@ -56,7 +56,7 @@ def create(tx: Transaction, name: AdapterName, edit: AdapterEdit, at: datetime) 
     if row is None:
         row = AdapterRow(name=str(name), namespace=name.namespace, created_at=at, updated_at=at)
     row.created_at = row.updated_at = at
-    row.deleted_at = None
+    row.deleted_at = row.moved_to = None
     row.description, row.tags = edit.description or "", listed(edit.tags or ())
     row.visibility, row.downloads = edit.visibility or "private", 0
     tx.add(row)
@@ -88,6 +88,7 @@ def rename(tx: Transaction, line: Line, to: AdapterName, at: datetime) -> Line:
         row.next_number = max(number, buried.next_number)
         tx.execute(update(EventRow).where(col(EventRow.adapter_id) == buried.id).values(adapter_id=line.key))
         tx.execute(delete(AliasRow).where(col(AliasRow.adapter_id) == buried.id))
+        _forget_moves(tx, buried.id)
         tx.delete(buried)
         tx.flush()
     row.name, row.namespace, row.updated_at = str(to), to.namespace, at
@@ -101,6 +102,7 @@ def rename(tx: Transaction, line: Line, to: AdapterName, at: datetime) -> Line:
             updated_at=at,
             deleted_at=at,
             next_number=number,
+            moved_to=line.key,
         )
     )
     # What someone began to send to the new name before it was taken stays theirs: same namespace, same rights.
@@ -120,8 +122,16 @@ def bury(tx: Transaction, line: Line, at: datetime) -> None:
     tx.execute(update(AliasRow).where(col(AliasRow.adapter_id) == line.key).values(version_id=None))
     tx.execute(delete(VersionRow).where(col(VersionRow.adapter_id) == line.key))
     tx.execute(delete(FileRow).where(col(FileRow.owner) == row.name))
+    _forget_moves(tx, line.key)
     row.deleted_at = row.updated_at = at
     row.visibility = "private"
+
+
+def moved(tx: Transaction, name: AdapterName) -> Line | None:
+    """The adapter that had this name before it was renamed, if nothing has it now."""
+    left = _row(tx, name)
+    row = tx.get(AdapterRow, left.moved_to) if left and left.moved_to is not None else None
+    return _line(row) if row and row.deleted_at is None else None
 
 
 def take_number(tx: Transaction, line: Line, at: datetime) -> int:
@@ -212,6 +222,10 @@ def _row(tx: Transaction, name: AdapterName) -> AdapterRow | None:
     return tx.exec(select(AdapterRow).where(AdapterRow.name == str(name))).first()
 
 
+def _forget_moves(tx: Transaction, key: int | None) -> None:
+    tx.execute(update(AdapterRow).where(col(AdapterRow.moved_to) == key).values(moved_to=None))
+
+
 def _require(tx: Transaction, line: Line) -> AdapterRow:
     return tx.exec(select(AdapterRow).where(AdapterRow.id == line.key)).one()
 
@@ -219,6 +233,11 @@ def _require(tx: Transaction, line: Line) -> AdapterRow:
 def _line(row: AdapterRow) -> Line:
     assert row.id is not None
     return Line(row.id, AdapterName.parse(row.name), visibility_of(row.visibility))
+
+
+def is_used(tx: Transaction, namespace: str) -> bool:
+    """Whether any adapter lives or lived there, whoever may see it."""
+    return tx.get(NamespaceRow, namespace) is not None
 
 
 def _note_namespace(tx: Transaction, namespace: str) -> None:

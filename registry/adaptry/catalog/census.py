@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sqlalchemy import func
+from sqlalchemy import exists, func
 from sqlmodel import col, select
 
 from adaptry.catalog import sqlite
 from adaptry.catalog.database import Catalog
 from adaptry.catalog.rows import (
     AdapterRow,
+    CommitRow,
     FileRow,
+    MarkRow,
     MetricRow,
     MetricSummaryRow,
     RevisionRow,
     VersionDetailRow,
     VersionRow,
 )
+from adaptry.chains import MAIN
 from adaptry.digest import Digest
 from adaptry.manifest import Manifest
 
@@ -36,6 +39,17 @@ def broken_rows(catalog: Catalog) -> Iterator[str]:
         )
         for digest in tx.exec(undescribed):
             yield f"a version of revision sha256:{digest[:12]} has no spec and report"
+        unlinked = select(AdapterRow.name, VersionRow.number).join(VersionRow)
+        is_linked = exists().where(
+            col(CommitRow.adapter_id) == col(VersionRow.adapter_id),
+            col(CommitRow.digest) == col(VersionRow.digest),
+        )
+        for name, number in tx.exec(unlinked.where(~is_linked)):
+            yield f"version {number} of {name} is no commit of it"
+        headless = select(AdapterRow.name).where(col(AdapterRow.deleted_at).is_(None))
+        has_main = exists().where(col(MarkRow.adapter_id) == col(AdapterRow.id), col(MarkRow.name) == MAIN)
+        for name in tx.exec(headless.where(~has_main)):
+            yield f"{name} has no branch {MAIN}"
         logged = select(func.count()).select_from(
             select(MetricRow.version_id, MetricRow.metric).distinct().subquery()
         )
@@ -59,11 +73,13 @@ def manifests(catalog: Catalog) -> Iterator[tuple[Digest, bytes]]:
 
 
 def files_not_owned(catalog: Catalog, digest: Digest, manifest: Manifest) -> Iterator[tuple[str, str]]:
-    """Adapters with a version of this revision, and files of it that they do not have."""
+    """Adapters with a commit of this revision, and files of it that they do not have."""
     wanted = {entry.sha256.hex: entry.path for entry in manifest.files}
+    if not wanted:
+        return
     with catalog.read() as tx:
-        holders = select(AdapterRow.name).join(VersionRow).where(VersionRow.digest == digest.hex)
-        for name in tx.exec(holders):
+        holders = select(AdapterRow.name).join(CommitRow).where(CommitRow.digest == digest.hex)
+        for name in tx.exec(holders.distinct()):
             query = select(FileRow.digest).where(FileRow.owner == name, col(FileRow.digest).in_(wanted))
             have = set(tx.exec(query))
             yield from ((name, path) for file, path in wanted.items() if file not in have)

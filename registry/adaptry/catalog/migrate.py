@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 
 from adaptry.errors import Incompatible
 
-KNOWN = ("0001", "0002", "0003")
+KNOWN = ("0001", "0002", "0003", "0004")
 """Every schema there ever was, oldest first. Written here so that an up-to-date database opens without Alembic."""
 
 

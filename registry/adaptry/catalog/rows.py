@@ -57,7 +57,10 @@ class NamespaceRow(Row, table=True):
 
 
 class AdapterRow(Row, table=True):
-    """A line of versions, or the tombstone of one: its numbering goes on when the name is revived."""
+    """A line of versions, or the tombstone of one: its numbering goes on when the name is revived.
+
+    `moved_to` is the key of the line that had this name before it was renamed.
+    """
 
     __tablename__ = "adapters"
     id: int | None = Field(default=None, primary_key=True)
@@ -71,6 +74,7 @@ class AdapterRow(Row, table=True):
     deleted_at: datetime | None = Field(default=None, sa_type=Moment)
     next_number: int = 1
     downloads: int = 0
+    moved_to: int | None = Field(default=None, index=True)
 
 
 class RevisionRow(Row, table=True):
@@ -140,6 +144,37 @@ class PostingRow(Row, table=True):
     __table_args__ = (Index("ix_postings_version", "version_id", "term_id"), {"sqlite_with_rowid": False})
     term_id: int = Field(primary_key=True, foreign_key="terms.id")
     version_id: int = Field(primary_key=True, foreign_key="versions.id", ondelete="CASCADE")
+
+
+class CommitRow(Row, table=True):
+    """A step of a branch. Its `id` orders the steps of an adapter by age; what is dropped from a branch stays."""
+
+    __tablename__ = "commits"
+    __table_args__ = (Index("ix_commits_adapter", "adapter_id", "digest"), {"sqlite_autoincrement": True})
+    id: int | None = Field(default=None, primary_key=True)
+    adapter_id: int = Field(foreign_key="adapters.id")
+    digest: str = Field(foreign_key="revisions.digest", index=True)
+    branch: str
+    # No foreign key: rows only go with all of an adapter's, and the check of each would be a walk over all of them.
+    parent_id: int | None = None
+    title: str
+    message: str = ""
+    author: str
+    at: datetime = Field(sa_type=Moment)
+    carries: int | None = None
+
+
+class MarkRow(Row, table=True):
+    """A branch or a tag: an adapter's name for a commit. Every adapter has the branch `main`."""
+
+    __tablename__ = "marks"
+    adapter_id: int = Field(primary_key=True, foreign_key="adapters.id")
+    name: str = Field(primary_key=True)
+    kind: str
+    commit_id: int = Field(foreign_key="commits.id", index=True)
+    message: str = ""
+    set_at: datetime = Field(sa_type=Moment)
+    set_by: str
 
 
 class AliasRow(Row, table=True):

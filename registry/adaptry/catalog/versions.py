@@ -10,7 +10,7 @@ from sqlalchemy import update
 from sqlmodel import col, select
 
 from adaptry.adapter.spec import Spec
-from adaptry.catalog import adapters, cursors, terms
+from adaptry.catalog import adapters, commits, cursors, terms
 from adaptry.catalog.adapters import Line
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.packing import listed, packed, unpacked
@@ -57,9 +57,7 @@ class Admission:
 def insert(tx: Transaction, line: Line, new: Admission, at: datetime, by: str) -> Stored:
     """Admits a version and numbers it."""
     digest = new.manifest.digest
-    if tx.get(RevisionRow, digest.hex) is None:
-        tx.add(RevisionRow(digest=digest.hex, manifest=new.manifest.to_bytes()))
-        tx.flush()
+    commits.keep_revision(tx, new.manifest)
     spec, verdict = new.spec, new.verdict
     row = VersionRow(
         adapter_id=line.key,
@@ -116,7 +114,7 @@ def settle(tx: Transaction, key: int, verdict: Verdict) -> None:
 
 
 def manifest(tx: Transaction, digest: Digest) -> Manifest:
-    """The manifest of a revision that some version has."""
+    """The manifest of a revision that some version or commit has."""
     return Manifest.parse(tx.exec(select(RevisionRow.manifest).where(RevisionRow.digest == digest.hex)).one())
 
 

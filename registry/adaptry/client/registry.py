@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import base64
-import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
 
 from adaptry import wire
+from adaptry.client.chains import RemoteChains
 from adaptry.client.connection import VERIFY_SECONDS, Connection, path_of
+from adaptry.client.paths import once_key, path_to
 from adaptry.client.pool import check_url, open_pool
 from adaptry.digest import Digest
 from adaptry.errors import Incompatible, Invalid
@@ -68,7 +69,7 @@ _VERSION = TypeAdapter(VersionInfo)
 _VERSIONS = TypeAdapter(Page[VersionInfo])
 
 
-class HttpRegistry(Registry):
+class HttpRegistry(RemoteChains, Registry):
     """The registry of the server at `url`. One may be used by many threads.
 
     `ca_bundle` is a file or folder of certificates to trust besides the system's; `proxy` an address, else
@@ -98,10 +99,12 @@ class HttpRegistry(Registry):
 
     def create_adapter(self, name: AdapterName, edit: AdapterEdit) -> AdapterInfo:
         body = {"name": str(name), **_given(edit)}
-        return self._server.ask(_ADAPTER, "POST", path_of("adapters"), body=body, headers=_key(), again=True)
+        return self._server.ask(
+            _ADAPTER, "POST", path_of("adapters"), body=body, headers=once_key(), again=True
+        )
 
     def adapter(self, name: AdapterName) -> AdapterInfo:
-        return self._server.ask(_ADAPTER, "GET", _path(name))
+        return self._server.ask(_ADAPTER, "GET", path_to(name))
 
     def adapters(
         self, namespace: str | None = None, cursor: str | None = None, limit: int = 50
@@ -110,22 +113,22 @@ class HttpRegistry(Registry):
         return self._server.ask(_ADAPTERS, "GET", path_of("adapters"), query=query)
 
     def edit_adapter(self, name: AdapterName, edit: AdapterEdit) -> AdapterInfo:
-        return self._server.ask(_ADAPTER, "PATCH", _path(name), body=_given(edit), again=True)
+        return self._server.ask(_ADAPTER, "PATCH", path_to(name), body=_given(edit), again=True)
 
     def rename_adapter(self, name: AdapterName, to: AdapterName) -> AdapterInfo:
-        return self._server.ask(_ADAPTER, "POST", _path(name, "rename"), body={"to": str(to)})
+        return self._server.ask(_ADAPTER, "POST", path_to(name, "rename"), body={"to": str(to)})
 
     def delete_adapter(self, name: AdapterName) -> None:
-        self._server.tell("DELETE", _path(name))
+        self._server.tell("DELETE", path_to(name))
 
     # Bytes
 
     def has_file(self, owner: Owner, digest: Digest) -> bool:
-        return self._server.ask(_HAS, "GET", _path(owner, "blobs", str(digest))).is_here
+        return self._server.ask(_HAS, "GET", path_to(owner, "blobs", str(digest))).is_here
 
     def open_upload(self, owner: Owner, digest: Digest, size: int) -> Upload:
         body = {"digest": str(digest), "size": size}
-        return self._server.ask(_UPLOAD, "POST", _path(owner, "uploads"), body=body, again=True)
+        return self._server.ask(_UPLOAD, "POST", path_to(owner, "uploads"), body=body, again=True)
 
     def append_upload(self, upload: Upload, offset: int, chunks: Iterable[bytes]) -> Upload:
         headers = {wire.OFFSET_HEADER: str(offset), wire.SIZE_HEADER: str(upload.size)}
@@ -142,7 +145,7 @@ class HttpRegistry(Registry):
 
     def read_file(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
         parts = ("revisions", str(revision), "files", *path.split("/"))
-        return self._server.receive(_path(name, *parts), start)
+        return self._server.receive(path_to(name, *parts), start)
 
     # Revisions and versions
 
@@ -151,7 +154,7 @@ class HttpRegistry(Registry):
             "manifest": base64.b64encode(manifest).decode(),
             "options": options.model_dump(mode="json"),
         }
-        path = _path(name, "revisions")
+        path = path_to(name, "revisions")
         return self._server.ask(_PUSHED, "POST", path, body=body, again=True, patience=VERIFY_SECONDS)
 
     def version(self, ref: Ref) -> VersionInfo:
@@ -168,7 +171,7 @@ class HttpRegistry(Registry):
 
     def versions(self, name: AdapterName, cursor: str | None = None, limit: int = 50) -> Page[VersionInfo]:
         query = {"cursor": cursor, "limit": limit}
-        return self._server.ask(_VERSIONS, "GET", _path(name, "versions"), query=query)
+        return self._server.ask(_VERSIONS, "GET", path_to(name, "versions"), query=query)
 
     def search(self, query: str, cursor: str | None = None, limit: int = 50) -> Page[VersionInfo]:
         asked = {"q": query, "cursor": cursor, "limit": limit}
@@ -180,26 +183,26 @@ class HttpRegistry(Registry):
     # Aliases and history
 
     def aliases(self, name: AdapterName) -> tuple[AliasInfo, ...]:
-        return self._server.ask(_ALIASES, "GET", _path(name, "aliases"))
+        return self._server.ask(_ALIASES, "GET", path_to(name, "aliases"))
 
     def move_alias(self, name: AdapterName, alias: str, to: Digest, was: int | None) -> AliasInfo:
         seen = {"If-None-Match": "*"} if was is None else {"If-Match": f'"{was}"'}
-        path = _path(name, "aliases", parse_alias(alias))
+        path = path_to(name, "aliases", parse_alias(alias))
         return self._server.ask(_ALIAS, "PUT", path, body={"to": str(to)}, headers=seen, again=False)
 
     def remove_alias(self, name: AdapterName, alias: str, was: int) -> None:
-        path = _path(name, "aliases", parse_alias(alias))
+        path = path_to(name, "aliases", parse_alias(alias))
         self._server.tell("DELETE", path, headers={"If-Match": f'"{was}"'})
 
     def history(self, name: AdapterName, cursor: str | None = None, limit: int = 50) -> Page[Event]:
         query = {"cursor": cursor, "limit": limit}
-        return self._server.ask(_EVENTS, "GET", _path(name, "history"), query=query)
+        return self._server.ask(_EVENTS, "GET", path_to(name, "history"), query=query)
 
     # Metrics
 
     def log_metrics(self, ref: Ref, metrics: Mapping[str, float]) -> None:
         body = {"metrics": dict(metrics)}
-        self._server.tell("POST", _version_path(ref, "metrics"), body=body, headers=_key(), again=True)
+        self._server.tell("POST", _version_path(ref, "metrics"), body=body, headers=once_key(), again=True)
 
     def metrics(self, ref: Ref) -> tuple[MetricInfo, ...]:
         return self._server.ask(_METRICS, "GET", _version_path(ref, "metrics"))
@@ -215,7 +218,7 @@ class HttpRegistry(Registry):
         return self._server.ask(_BASE, "GET", path_of("bases", "find"), query={"key": key})
 
     def base_record(self, id: Digest) -> BaseRecord:
-        return self._server.ask(_BASE_RECORD, "GET", _path(id, "record"))
+        return self._server.ask(_BASE_RECORD, "GET", path_to(id, "record"))
 
     def bases(self, cursor: str | None = None, limit: int = 50) -> Page[BaseInfo]:
         query = {"cursor": cursor, "limit": limit}
@@ -226,26 +229,15 @@ class HttpRegistry(Registry):
 
     def store_base(self, id: Digest, files: tuple[FileEntry, ...]) -> BaseInfo:
         body = {"files": [entry.model_dump(mode="json") for entry in files]}
-        path = _path(id, "files")
+        path = path_to(id, "files")
         return self._server.ask(_BASE, "PUT", path, body=body, again=True, patience=VERIFY_SECONDS)
 
     def read_base_file(self, id: Digest, path: str, start: int = 0) -> Iterator[bytes]:
-        return self._server.receive(_path(id, "files", *path.split("/")), start)
-
-
-def _path(owner: Owner, *parts: str) -> str:
-    if isinstance(owner, Digest):
-        return path_of("bases", str(owner), *parts)
-    return path_of("adapters", owner.namespace, owner.name, *parts)
+        return self._server.receive(path_to(id, "files", *path.split("/")), start)
 
 
 def _version_path(ref: Ref, *parts: str) -> str:
-    return _path(ref.name, "versions", format_selector(ref.selector), *parts)
-
-
-def _key() -> dict[str, str]:
-    """A key of its own for a call, which may then be repeated: the server does it once."""
-    return {wire.KEY_HEADER: secrets.token_hex(16)}
+    return path_to(ref.name, "versions", format_selector(ref.selector), *parts)
 
 
 def _given(edit: AdapterEdit) -> dict[str, object]:

@@ -11,7 +11,6 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from adaptry.adapter.content import open_regular, read_at
 from adaptry.adapter.header import ReadAt
 from adaptry.checkpoint import Checkpoint
 from adaptry.digest import Digest
@@ -136,8 +135,5 @@ def _tied_copies(folded: Folded, weights: list[str], reader: Callable[[str], Rea
 def _readers(checkpoint: Checkpoint) -> Iterator[Callable[[str], ReadAt]]:
     """Positional reads of the file that holds a tensor; each file is opened once."""
     with contextlib.ExitStack() as stack:
-        files = {
-            shard: read_at(stack.enter_context(open_regular(checkpoint.folder / shard)))
-            for shard in checkpoint.shards
-        }
+        files = {shard: stack.enter_context(checkpoint.reading(shard)) for shard in checkpoint.shards}
         yield lambda tensor: files[checkpoint.shard_of[tensor]]

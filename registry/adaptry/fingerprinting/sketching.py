@@ -21,15 +21,17 @@ _RUN = 16
 
 def sketch(read: ReadAt, info: TensorInfo, name: str) -> Sketch:
     """The sampled elements of the tensor at `info`, whose normalised name is `name`; all of them up to 256."""
-    width = DTYPE_BITS[info.dtype] // 8
-    if info.numel <= _RUNS * _RUN:
-        data = _exactly(read, info.start, info.size, name)
-    else:
-        data = b"".join(
-            _exactly(read, info.start + start * width, _RUN * width, name)
-            for start in _starts(name, info.shape)
-        )
+    data = b"".join(_exactly(read, start, end - start, name) for start, end in runs(info, name))
     return Sketch(samples=base64.b64encode(data).decode("ascii"))
+
+
+def runs(info: TensorInfo, name: str) -> list[tuple[int, int]]:
+    """Where the sampled bytes of a tensor lie: (start, end) in its file, in the order of the sketch."""
+    if info.numel <= _RUNS * _RUN:
+        return [(info.start, info.end)]
+    width = DTYPE_BITS[info.dtype] // 8
+    starts = (info.start + start * width for start in _starts(name, info.shape))
+    return [(start, start + _RUN * width) for start in starts]
 
 
 def places(name: str, shape: tuple[int, ...]) -> list[int]:

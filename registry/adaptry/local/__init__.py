@@ -11,17 +11,17 @@ from adaptry.identity import Identity
 from adaptry.local.adapters import Adapters
 from adaptry.local.aliases import Aliases
 from adaptry.local.bases import Bases
+from adaptry.local.commits import Commits
 from adaptry.local.metrics import Metrics
 from adaptry.local.once import Once
-from adaptry.local.revisions import Revisions
 from adaptry.local.uploads import Uploads
 from adaptry.local.versions import Versions
 
 __all__ = ["LocalRegistry"]
 
 
-class LocalRegistry(Adapters, Uploads, Revisions, Versions, Aliases, Metrics, Bases):
-    """`LocalRegistry(catalog, blobs, identity)`; each parent is the part of the interface it is named for."""
+class LocalRegistry(Adapters, Uploads, Commits, Versions, Aliases, Metrics, Bases):
+    """`LocalRegistry(catalog, blobs, identity)`; each parent is the part of the interface it is named for (`Commits` goes on from `Revisions` and `Branches`)."""
 
     def on_behalf_of(self, identity: Identity, once: Once | None = None) -> LocalRegistry:
         """The same registry for someone else, and perhaps for one request; costs nothing, so a server makes one each time."""

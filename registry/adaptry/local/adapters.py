@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import TypeAdapter
 
-from adaptry.catalog import adapters, aliases, cursors, events
+from adaptry.catalog import adapters, aliases, commits, cursors, events
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.sight import sight_of
 from adaptry.errors import Conflict, Denied
@@ -17,7 +17,7 @@ _INFO = TypeAdapter(AdapterInfo)
 
 
 class Adapters(Ground):
-    """`create_adapter` to `delete_adapter`, and `history`."""
+    """`create_adapter` to `delete_adapter`, `moved`, and `history`."""
 
     def create_adapter(self, name: AdapterName, edit: AdapterEdit) -> AdapterInfo:
         with self.catalog.write() as tx:
@@ -26,19 +26,9 @@ class Adapters(Ground):
             return self.once(tx, _INFO, lambda: self._create(tx, name, edit))
 
     def _create(self, tx: Transaction, name: AdapterName, edit: AdapterEdit) -> AdapterInfo:
-        now = self.clock()
         if adapters.find(tx, name):
             raise Conflict(f"{name} is taken; choose another name, or push to it")
-        line = adapters.create(tx, name, edit, now)
-        events.record(
-            tx,
-            "adapter.created",
-            at=now,
-            by=self.identity.name,
-            line=line,
-            detail={"visibility": line.visibility},
-        )
-        return adapters.info(tx, line)
+        return adapters.info(tx, self.new_line(tx, name, edit))
 
     def adapter(self, name: AdapterName) -> AdapterInfo:
         with self.catalog.read() as tx:
@@ -82,6 +72,11 @@ class Adapters(Ground):
             )
             return adapters.info(tx, renamed)
 
+    def moved(self, name: AdapterName) -> AdapterName | None:
+        with self.catalog.read() as tx:
+            line = adapters.moved(tx, name)
+        return line.name if line and self.identity.may_read(line.name, line.visibility) else None
+
     def delete_adapter(self, name: AdapterName) -> None:
         now = self.clock()
         with self.catalog.write() as tx:
@@ -90,6 +85,7 @@ class Adapters(Ground):
             if held:
                 names = ", ".join(info.alias for info in held)
                 raise Conflict(f"{name} is in use through {names}; remove the aliases first")
+            commits.forget(tx, line)
             adapters.bury(tx, line, now)
             events.record(tx, "adapter.deleted", at=now, by=self.identity.name, line=line)
 

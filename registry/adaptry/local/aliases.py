@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pydantic import TypeAdapter
 
-from adaptry.catalog import aliases, events
+from adaptry.catalog import aliases, events, marks
 from adaptry.catalog.adapters import Line
 from adaptry.catalog.aliases import Pointing
 from adaptry.catalog.database import Transaction
@@ -65,6 +65,8 @@ def point_alias(
 ) -> AliasInfo:
     """Points an alias that was found at `found`, with its event. Raises `Conflict` for a version that may not be."""
     may_point(alias, to.state, to.number)
+    if found is None and (mark := marks.find(tx, line, alias)):
+        raise Conflict(f"{line.name} has a {mark.kind} {alias}; choose another name for the alias")
     info = aliases.point(tx, line, alias, to, now, by)
     events.record(
         tx,

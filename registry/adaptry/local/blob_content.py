@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from adaptry import strictjson
+from adaptry.adapter.config import LIMITS
 from adaptry.adapter.content import Content
-from adaptry.adapter.formats import CONFIG, PEFT, WEIGHTS, format_of
+from adaptry.adapter.formats import CONFIG, PEFT, WEIGHTS, format_of, is_kept
+from adaptry.adapter.header import read_header
 from adaptry.blobs import BlobStore
-from adaptry.errors import InvalidPath, Unsupported
-from adaptry.manifest import Manifest
+from adaptry.errors import Invalid, InvalidConfig, InvalidManifest, InvalidPath, Unsupported
+from adaptry.manifest import MAX_FILES, Manifest
 
 _DANGEROUS: Mapping[bytes, str] = {
     b"PK\x03\x04": "a zip archive (a PyTorch checkpoint is one)",
@@ -36,8 +39,14 @@ class BlobContent(Content):
 
 def check_names(manifest: Manifest) -> None:
     """Raises `InvalidPath` for a file that is not one of an adapter's, `Unsupported` where those that make one are
-    missing."""
+    missing, `InvalidManifest` where there are none, or too many."""
     names = [entry.path for entry in manifest.files]
+    if not names:
+        raise InvalidManifest("not a manifest of a version: it names no file")
+    if len(names) > MAX_FILES:
+        raise InvalidManifest(
+            f"not a manifest of a version: {len(names)} files, and one has at most {MAX_FILES}"
+        )
     format = format_of(names)
     for name in names:
         if not (format or PEFT).keeps(name):
@@ -48,6 +57,39 @@ def check_names(manifest: Manifest) -> None:
     if format is None:
         missing = WEIGHTS if CONFIG in names else CONFIG
         raise Unsupported(f"a revision needs {CONFIG} and {WEIGHTS}; {missing} is missing")
+
+
+def check_draft(manifest: Manifest, *, with_folders: bool) -> None:
+    """As `check_names`, of a tree that need not be an adapter yet, and may have others in folders beside it."""
+    top = tuple(entry for entry in manifest.files if "/" not in entry.path)
+    if format_of(entry.path for entry in top):
+        check_names(manifest.model_copy(update={"files": top}))
+    for entry in manifest.files:
+        if not is_kept(entry.path):
+            raise InvalidPath(
+                f"{entry.path} is not a file of an adapter; commit without it "
+                "(configs, safetensors of adapters, README, licence and tokenizer files are stored)"
+            )
+        if entry not in top and not with_folders:
+            raise InvalidPath(
+                f"{entry.path} lies in a folder, and a version's files do not; commit checkpoints to a branch"
+            )
+
+
+def check_content(content: Content) -> None:
+    """Raises `InvalidWeights` and `InvalidConfig` for files that no reader should be given, and as `check_first_bytes`.
+
+    What an adapter they are, if any, is not asked.
+    """
+    check_first_bytes(content)
+    for path, size in content.sizes.items():
+        if path.endswith(".safetensors"):
+            read_header(content.reader(path), size, path)
+        if path.rpartition("/")[2] == CONFIG:
+            try:
+                strictjson.loads(content.whole(path, LIMITS.size), LIMITS, path)
+            except Invalid as error:
+                raise InvalidConfig(error.message) from None
 
 
 def check_first_bytes(content: Content) -> None:

@@ -8,16 +8,18 @@ from datetime import UTC, datetime
 from pydantic import TypeAdapter
 
 from adaptry.blobs import BlobStore
-from adaptry.catalog import adapters
+from adaptry.catalog import adapters, commits, events, marks
 from adaptry.catalog.adapters import Line
 from adaptry.catalog.database import Catalog, Transaction
 from adaptry.catalog.resolving import resolve
 from adaptry.catalog.showing import Columns
+from adaptry.chains import MAIN
 from adaptry.errors import Denied, NotFound
 from adaptry.identity import LOCAL, Identity, require_read, require_write
 from adaptry.local.once import Answer, Once
 from adaptry.local.weighing import Weighing
-from adaptry.refs import AdapterName, Latest, Ref
+from adaptry.records import AdapterEdit
+from adaptry.refs import AdapterName, Label, Latest, Number, Ref
 from adaptry.registry import Registry
 
 
@@ -69,6 +71,8 @@ class Ground(Registry):
         meaning = resolve(tx, ref)
         self._seen(ref.name, meaning.line if meaning else None)
         found = meaning.version(ref.selector) if meaning else None
+        if found is None and meaning and isinstance(ref.selector, Label):
+            found = self._marked(tx, meaning.line, ref.selector.label)
         if found is None:
             if isinstance(ref.selector, Latest):
                 raise NotFound(
@@ -77,10 +81,31 @@ class Ground(Registry):
             raise NotFound(f"no version {ref}; `adaptry history {ref.name}` shows what there is and was")
         return found
 
+    def _marked(self, tx: Transaction, line: Line, label: str) -> Columns | None:
+        """The version that a branch or tag is at. Raises `NotFound` for one whose commit is none."""
+        step = commits.at_mark(tx, line, label)
+        if step is None:
+            return None
+        if step.info.number is None:
+            raise NotFound(
+                f"{line.name}@{label} is at commit {step.info.id[:12]}, which is no version; commit it to main to make it "
+                f"one, or read it as it is with `hf download {line.name} --revision {label}` from a server"
+            )
+        return self.meant(tx, Ref(line.name, Number(step.info.number)))
+
     def writable(self, tx: Transaction, name: AdapterName) -> Line:
         """Raises `NotFound`, or `Denied` to who may only read it."""
         line = self.readable(tx, name)
         require_write(self.identity, name, line.visibility)
+        return line
+
+    def new_line(self, tx: Transaction, name: AdapterName, edit: AdapterEdit) -> Line:
+        """A new adapter under a name that is free, with the first commit of its `main`."""
+        now, by = self.clock(), self.identity.name
+        line = adapters.create(tx, name, edit, now)
+        marks.put(tx, line, MAIN, "branch", commits.begin(tx, line, now, by), now, by)
+        detail = {"visibility": line.visibility}
+        events.record(tx, "adapter.created", at=now, by=by, line=line, detail=detail)
         return line
 
     def _seen(self, name: AdapterName, line: Line | None) -> Line:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from pydantic import TypeAdapter
 
 from adaptry.adapter.formats import format_of
-from adaptry.catalog import adapters, aliases, bases, events, files, metrics, versions
+from adaptry.catalog import adapters, aliases, bases, commits, events, files, marks, metrics, versions
 from adaptry.catalog.adapters import Line
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.resolving import find
 from adaptry.catalog.versions import Admission, Stored
+from adaptry.chains import MAIN
 from adaptry.digest import Digest
 from adaptry.errors import Conflict, InvalidManifest, NotFound, Refused
 from adaptry.failpoints import reach
@@ -25,14 +26,14 @@ from adaptry.local.ground import Ground
 from adaptry.local.metrics import check_metrics
 from adaptry.manifest import Manifest
 from adaptry.recipe_line import in_one_line
-from adaptry.records import AdapterEdit, Pushed, PushOptions
+from adaptry.records import AdapterEdit, CommitNote, Pushed, PushOptions
 from adaptry.refs import AdapterName, ByDigest, parse_alias
 
-_TRIES = 5
+TRIES = 5
 _PUSHED = TypeAdapter(Pushed)
 
 
-class _Stale(Exception):
+class Stale(Exception):
     """What was derived no longer holds; derive again."""
 
 
@@ -46,21 +47,21 @@ class Revisions(Ground):
             parse_alias(options.alias)
         if options.metrics:
             check_metrics(options.metrics)
-        for _ in range(_TRIES):
+        for _ in range(TRIES):
             with self.catalog.read() as tx:
                 line = self._pushable(tx, name, options)
-                is_known = line is not None and _find(tx, line, declared.digest) is not None
+                is_known = line is not None and known_version(tx, line, declared.digest) is not None
             derived = None if is_known else self._derive(name, declared, options)
             try:
                 return self._commit(name, declared, derived, options)
-            except _Stale:
+            except Stale:
                 continue
         raise Conflict(f"{name} or its base kept changing while it was pushed; push again")
 
     def _derive(self, name: AdapterName, declared: Manifest, options: PushOptions) -> tuple[Admission, Known]:
         """What there is to store, and the base it was derived for. Raises what `put_revision` raises."""
         with self.catalog.read() as tx:
-            _require_files(tx, name, declared)
+            require_files(tx, name, declared)
         adapter = open_stored(self.blobs, declared)
         with self.catalog.read() as tx:
             base = find_base(tx, declared, adapter.spec.base_name)
@@ -84,7 +85,7 @@ class Revisions(Ground):
         derived: tuple[Admission, Known] | None,
         options: PushOptions,
     ) -> Pushed:
-        """Makes the version visible with all that goes along. Raises `_Stale`."""
+        """Makes the version visible with all that goes along. Raises `Stale`."""
         reach("revisions.before_rows")
         with self.catalog.write() as tx:
             line = self._pushable(tx, name, options)
@@ -102,12 +103,12 @@ class Revisions(Ground):
         derived: tuple[Admission, Known] | None,
         options: PushOptions,
     ) -> Pushed:
-        stored = _find(tx, line, declared.digest) if line else None
+        stored = known_version(tx, line, declared.digest) if line else None
         is_new = stored is None
         if stored is None:
             if derived is None or find_base(tx, declared, derived[0].spec.base_name) != derived[1]:
-                raise _Stale
-            line = line or self._create_for(tx, name)
+                raise Stale
+            line = line or self.new_line(tx, name, AdapterEdit())
             stored = self._insert(tx, line, derived[0])
         assert line is not None
         self._attach(tx, line, stored, options)
@@ -122,27 +123,24 @@ class Revisions(Ground):
             raise NotFound(f"no adapter {name}; create it first, or push without forbidding that")
         return line
 
-    def _create_for(self, tx: Transaction, name: AdapterName) -> Line:
-        now = self.clock()
-        line = adapters.create(tx, name, AdapterEdit(), now)
-        events.record(
-            tx,
-            "adapter.created",
-            at=now,
-            by=self.identity.name,
-            line=line,
-            detail={"visibility": line.visibility},
-        )
-        return line
-
-    def _insert(self, tx: Transaction, line: Line, admission: Admission) -> Stored:
-        _require_files(tx, line.name, admission.manifest)
+    def _insert(
+        self, tx: Transaction, line: Line, admission: Admission, note: CommitNote | None = None
+    ) -> Stored:
+        """The version, and the commit of `main` that it is; `note` is what a commit to `main` said."""
+        require_files(tx, line.name, admission.manifest)
         now, by = self.clock(), self.identity.name
         stored = versions.insert(tx, line, admission, now, by)
         format = format_of(entry.path for entry in admission.manifest.files)
         entry = admission.manifest.file(format.weights) if format else None
         assert entry is not None
         files.remember_weights(tx, entry.sha256, admission.weights)
+        made = in_one_line(admission.manifest.recipe)
+        said = note or CommitNote(title=f"Version {stored.number}", message=made)
+        parent = commits.at_mark(tx, line, MAIN)
+        step = commits.add(
+            tx, line, MAIN, admission.manifest, said, stored.number, at=now, by=by, parent=parent
+        )
+        marks.put(tx, line, MAIN, "branch", step, now, by)
         events.record(
             tx,
             "version.pushed",
@@ -154,7 +152,8 @@ class Revisions(Ground):
                 "digest": stored.digest,
                 "base_status": admission.verdict.status,
                 "forced": admission.forced,
-                "made": in_one_line(admission.manifest.recipe) or None,
+                "title": note.title if note else None,
+                "made": made or None,
                 "parents": " ".join(map(str, admission.manifest.parents)) or None,
             },
         )
@@ -174,11 +173,12 @@ class Revisions(Ground):
                 point_alias(tx, line, options.alias, stored, found, now, by)
 
 
-def _find(tx: Transaction, line: Line, digest: Digest) -> Stored | None:
+def known_version(tx: Transaction, line: Line, digest: Digest) -> Stored | None:
+    """The version that a revision is, if it is one."""
     return find(tx, line, ByDigest(digest.hex))
 
 
-def _require_files(tx: Transaction, name: AdapterName, manifest: Manifest) -> None:
+def require_files(tx: Transaction, name: AdapterName, manifest: Manifest) -> None:
     """Raises `NotFound` naming the files that were not sent, `InvalidManifest` for one of another size."""
     have = files.sizes(tx, name, [entry.sha256 for entry in manifest.files])
     missing = [entry.path for entry in manifest.files if entry.sha256 not in have]

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adaptry.catalog import adapters, cursors, versions
+from adaptry.catalog import adapters, commits, cursors, versions
 from adaptry.catalog.search import search
 from adaptry.catalog.showing import info
 from adaptry.catalog.sight import sight_of
 from adaptry.catalog.versions import stored_of
 from adaptry.digest import Digest
-from adaptry.errors import Invalid, NotFound
+from adaptry.errors import FileMissing, Invalid, RevisionNotFound
 from adaptry.local.ground import Ground
+from adaptry.manifest import Manifest
 from adaptry.records import Page, VersionDetail, VersionInfo
-from adaptry.refs import AdapterName, ByDigest, Ref
+from adaptry.refs import AdapterName, Ref
 
 
 class Versions(Ground):
-    """`version` to `count_download`, and `read_file`."""
+    """`version` to `count_download`, `tree` and `read_file`."""
 
     def version(self, ref: Ref) -> VersionInfo:
         with self.catalog.read() as tx:
@@ -43,12 +44,17 @@ class Versions(Ground):
             versions.count_download(tx, stored_of(self.meant(tx, ref)))
             adapters.count_download(tx, line)
 
-    def read_file(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
-        ref = Ref(name, ByDigest(revision.hex))
+    def tree(self, name: AdapterName, revision: Digest) -> Manifest:
         with self.catalog.read() as tx:
-            file = versions.manifest(tx, Digest(self.meant(tx, ref).digest)).file(path)
+            line = self.readable(tx, name)
+            if not commits.holds(tx, line, revision):
+                raise RevisionNotFound(f"{name} has no revision {revision.brief}")
+            return versions.manifest(tx, revision)
+
+    def read_file(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
+        file = self.tree(name, revision).file(path)
         if file is None:
-            raise NotFound(f"no file {path[:80]!a} in {name}@{revision.brief}")
+            raise FileMissing(f"no file {path[:80]!a} in {name}@{revision.brief}")
         check_start(start, file.size, path)
         return self.blobs.chunks(file.sha256, start)
 

@@ -42,6 +42,16 @@ class Kernels:
                 raise Invalid(f"{piece.name} needs the torch kernel ({_LLVM_TAKES}): try --kernel auto")
             raise Missing(f"{piece.name} needs torch ({_LLVM_TAKES}): pip install 'adaptry[torch]'")
 
+    def used(self, pieces: Iterable[Piece]) -> tuple[str, ...]:
+        """The names of those that will bake these pieces."""
+        pieces = list(pieces)
+        uses_torch = any(piece.is_whole for piece in pieces)
+        if self.names[0] != "llvm":
+            return self.names if pieces else ()
+        beyond = {id(piece) for piece in _beyond_llvm(pieces)}
+        uses_llvm = any(not piece.is_whole and id(piece) not in beyond for piece in pieces)
+        return (*(["llvm"] if uses_llvm else []), *(["torch"] if uses_torch or beyond else []))
+
     @contextlib.contextmanager
     def at_work(self, pieces: Iterable[Piece]) -> Iterator[None]:
         """While lanes bake these pieces: torch, where one of them needs it, keeps to one thread a lane."""

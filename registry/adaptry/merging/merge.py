@@ -66,7 +66,7 @@ def merge(
     kernels = choose(how.device, how.kernel)
     kernels.check(decided.changed)
     for source in sources:
-        _check_values(source.weighted)
+        check_values(source.weighted)
     with landing(target) as folder:
         written = bake(decided, folder, kernels, hashing=how.hashing, threads=how.threads, progress=progress)
         write_side_files(decided, folder)
@@ -95,8 +95,11 @@ def decide(recipe: Recipe, checkpoint: Checkpoint, sources: Sequence[Source], fo
     )
 
 
-def _check_values(entry: Weighted) -> None:
-    """Factors are small beside a base: looking costs little, and a NaN in one would spread through the model."""
+def check_values(entry: Weighted) -> None:
+    """Factors are small beside a base: looking costs little, and a NaN in one would spread through the model.
+
+    Raises `Refused` where they hold one, or are all zero.
+    """
     report = Report(findings=tuple(check_weights(entry.adapter)))
     if report.is_blocked:
         raise Refused(f"{entry.label}: {report.sentence()}")

@@ -46,7 +46,7 @@ class Output:
     def __init__(self, file: OutputFile, checkpoint: Checkpoint, folder: Path, hashing: bool) -> None:
         """Creates the file in `folder` at its full size, so that a lack of space shows before any work."""
         self.file = file
-        self.steps = deque(_steps(file, None if hashing else _KERNEL_COPY))
+        self.steps = deque(steps_of(file, None if hashing else _KERNEL_COPY))
         self.left = file.size
         self._shards = {name: checkpoint.folder / name for piece in file.pieces for name in piece.shards}
         self._open: dict[str, io.FileIO] = {}
@@ -178,8 +178,8 @@ class _Background:
             self._empty.put(buffer)
 
 
-def _steps(file: OutputFile, most: int | None) -> Iterator[Step]:
-    """The pieces as steps: neighbours that are copied are one step, of at most `most` bytes."""
+def steps_of(file: OutputFile, most: int | None = None) -> Iterator[Step]:
+    """The pieces of a file as steps: neighbours that are copied are one step, of at most `most` bytes."""
     run: Step | None = None
     for piece in file.pieces:
         start = piece.source.start

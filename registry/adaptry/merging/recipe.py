@@ -62,14 +62,19 @@ class Recipe(BaseModel):
 
 
 def parse_size(text: str) -> int:
-    """`5GB`, `512MiB`, `2000000` → bytes of a shard. Raises `Invalid`."""
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)", text.strip())
-    if not match or match[2].upper() not in _UNITS:
-        raise Invalid(f"not a size: {text!r} (write 5GB, 512MiB or a number of bytes)")
-    size = int(float(match[1]) * _UNITS[match[2].upper()])
+    """As `parse_bytes`, of a shard. Raises `Invalid`."""
+    size = parse_bytes(text)
     if size < 1 << 20:
         raise Invalid(f"a shard holds at least 1 MiB, not {text!r}")
     return size
+
+
+def parse_bytes(text: str) -> int:
+    """`5GB`, `512MiB`, `2000000` → bytes. Raises `Invalid`."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)", text.strip())
+    if not match or match[2].upper() not in _UNITS:
+        raise Invalid(f"not a size: {text!r} (write 5GB, 512MiB or a number of bytes)")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
 def parse_dtype(text: str) -> Dtype:

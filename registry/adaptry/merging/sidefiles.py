@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,23 @@ _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 def write_side_files(plan: Plan, folder: Path) -> None:
     """Everything but weights, into `folder`, which exists."""
-    for path in side_files(plan.checkpoint.folder):
-        if path.name != CONFIG:
-            shutil.copyfile(path, folder / path.name)
-    _write_json(folder / CONFIG, _config(plan))
+    for path in kept_files(plan):
+        shutil.copyfile(path, folder / path.name)
+    for name, data in made_files(plan).items():
+        (folder / name).write_bytes(data)
+
+
+def kept_files(plan: Plan) -> Iterator[Path]:
+    """The base's own files that go along as they are."""
+    return (path for path in side_files(plan.checkpoint.folder) if path.name != CONFIG)
+
+
+def made_files(plan: Plan) -> Mapping[str, bytes]:
+    """The files that the merge changes or makes, by name."""
+    made = {CONFIG: _json(_config(plan))}
     if [file.name for file in plan.files] != [SINGLE]:
-        _write_json(folder / INDEX, _index(plan))
+        made[INDEX] = _json(_index(plan))
+    return made
 
 
 def _config(plan: Plan) -> dict[str, Any]:
@@ -60,5 +72,6 @@ def _index(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _write_json(path: Path, document: dict[str, Any]) -> None:
-    path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def _json(document: dict[str, Any]) -> bytes:
+    """(`Any`: JSON.)"""
+    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()

@@ -10,7 +10,6 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from adaptry.adapter.content import open_regular, read_at
 from adaptry.adapter.header import ReadAt, TensorInfo
 from adaptry.checkpoint import Checkpoint
 from adaptry.errors import InvalidWeights
@@ -69,7 +68,7 @@ def _reading(checkpoint: Checkpoint) -> Iterator[Callable[[str], bytes]]:
         def read(name: str) -> bytes:
             shard, info = checkpoint.shard_of[name], checkpoint.tensors[name]
             if shard not in opened:
-                opened[shard] = read_at(stack.enter_context(open_regular(checkpoint.folder / shard)))
+                opened[shard] = stack.enter_context(checkpoint.reading(shard))
             data = opened[shard](info.start, min(info.size, MOST))
             if len(data) != min(info.size, MOST):
                 raise InvalidWeights(f"{shard} ended inside {name}; is the download complete?")

@@ -9,6 +9,8 @@ from __future__ import annotations
 from adaptry.testing.promises.adapters import AdapterPromises
 from adaptry.testing.promises.aliases import AliasPromises
 from adaptry.testing.promises.bases import BasePromises
+from adaptry.testing.promises.branches import BranchPromises
+from adaptry.testing.promises.commits import CommitPromises
 from adaptry.testing.promises.revisions import RevisionPromises
 from adaptry.testing.promises.search import SearchPromises
 from adaptry.testing.promises.tenants import TenantPromises
@@ -22,6 +24,8 @@ class RegistryContract(
     UploadPromises,
     RevisionPromises,
     AliasPromises,
+    CommitPromises,
+    BranchPromises,
     SearchPromises,
     BasePromises,
     TenantPromises,

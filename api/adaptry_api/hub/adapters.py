@@ -1,0 +1,163 @@
+"""Adapters as repositories: a branch, an alias, a tag, a version or a commit's id is a revision of one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from itertools import pairwise
+
+from adaptry.adapter.formats import format_of
+from adaptry.digest import Digest
+from adaptry.errors import InvalidRef, NotFound
+from adaptry.manifest import FileEntry, Manifest
+from adaptry.records import AdapterInfo, CommitInfo, VersionInfo
+from adaptry.refs import AdapterName, Number, Ref
+from adaptry.registry import Registry
+from adaptry_api.hub.card import Card
+from adaptry_api.hub.claiming import is_base_name
+from adaptry_api.hub.repositories import Reader, Repository
+from adaptry_api.hub.snapshots import About, Read, Snapshot, card_of, hub_file
+
+_LIBRARIES = {
+    "peft": "peft",
+    "adapterhub": "adapter-transformers",
+    "mlx": "mlx",
+    "diffusers": "diffusers",
+    "kohya": "diffusers",
+}
+_PAGE = 200
+_FURTHEST = 1000
+"""Commits looked back for the one that changed a file."""
+
+
+class AdapterRepository(Repository):
+    """`info` as it was when the repository was found."""
+
+    def __init__(self, reader: Reader, info: AdapterInfo) -> None:
+        self.id = str(info.name)
+        self._reader = reader
+        self._info = info
+
+    def snapshot(self, revision: str) -> Snapshot:
+        registry, name = self._reader.registry, self._info.name
+        commit = registry.commit(name, revision)
+        tree = registry.tree(name, commit.digest)
+
+        read = self._reading(commit)
+        return Snapshot(
+            self.id,
+            commit.id,
+            tuple(hub_file(entry, read, self._reader.memory) for entry in tree.files),
+            read,
+            lambda: self._about(commit, tree),
+            lambda: state_warnings(self._carried(commit)),
+            lambda: last_commits(registry, name, revision),
+            lambda path: self._count(path, commit, tree),
+        )
+
+    def _count(self, path: str, commit: CommitInfo, tree: Manifest) -> None:
+        """A download of a version is one of its weights, whatever else is taken along."""
+        format, number = format_of(entry.path for entry in tree.files), commit.number or commit.carries
+        if format and number and path == format.weights:
+            self._reader.registry.count_download(Ref(self._info.name, Number(number)))
+
+    def about(self, revision: str) -> About:
+        """As the snapshot's, without a look at the files. Raises `RevisionNotFound`."""
+        commit = self._reader.registry.commit(self._info.name, revision)
+        return self._about(commit, self._reader.registry.tree(self._info.name, commit.digest))
+
+    def _about(self, commit: CommitInfo, tree: Manifest) -> About:
+        entries = {entry.path: entry for entry in tree.files}
+        card = card_of(entries, self._reading(commit), self._reader.memory)
+        return about_adapter(self._info, entries, card, self._carried(commit), commit)
+
+    def _reading(self, commit: CommitInfo) -> Read:
+        def read(path: str, start: int) -> Iterator[bytes]:
+            return self._reader.registry.read_file(self._info.name, commit.digest, path, start)
+
+        return read
+
+    def _carried(self, commit: CommitInfo) -> VersionInfo | None:
+        """The version whose weights a commit has."""
+        number = commit.number or commit.carries
+        if number is None:
+            return None
+        return self._reader.registry.version(Ref(self._info.name, Number(number)))
+
+
+def adapter_repository(reader: Reader, id: str) -> Repository | None:
+    """The adapter of that name, if it is there and may be read."""
+    with suppress(InvalidRef, NotFound):
+        return AdapterRepository(reader, reader.registry.adapter(AdapterName.parse(id)))
+    return None
+
+
+def about_adapter(
+    info: AdapterInfo,
+    entries: Mapping[str, FileEntry],
+    card: Card,
+    version: VersionInfo | None,
+    commit: CommitInfo,
+) -> About:
+    """What the registry knows, beside what the card says; in the tags, the registry's word on the base comes first."""
+    format = format_of(entries)
+    library = _LIBRARIES[format.name] if format else card.data.get("library_name")
+    bases = (version.base_name,) if version and version.base_name else card.base_models
+    tags = [library or "peft", "safetensors", *([version.method] if version else [])]
+    for base in filter(is_base_name, bases):
+        tags += [f"base_model:{base}", f"base_model:adapter:{base}"]
+    known = next(filter(is_base_name, bases), None)
+    config = {"base_model_name_or_path": known} if known else {}
+    pipeline = card.data.get("pipeline_tag")
+    return About(
+        created_at=info.created_at,
+        updated_at=max(info.updated_at, commit.at),
+        is_private=info.visibility == "private",
+        downloads=info.downloads,
+        tags=tuple(dict.fromkeys([*tags, *info.tags, *card.tags])),
+        library=library or "peft",
+        pipeline=pipeline if isinstance(pipeline, str) else None,
+        card={"library_name": library or "peft", **card.data, **({"base_model": known} if known else {})},
+        config={"peft": config} if version else {},
+    )
+
+
+def state_warnings(version: VersionInfo | None) -> tuple[str, ...]:
+    """For whoever takes the files of a version that should not be taken any more."""
+    if version is None or version.state == "active":
+        return ()
+    return (
+        f"{version.name} version {version.number} is {version.state}; see whether a newer one serves you",
+    )
+
+
+def last_commits(registry: Registry, name: AdapterName, revision: str) -> dict[str, CommitInfo]:
+    """By path, the last commit on the way to `revision` that changed a file of it."""
+    settled: dict[str, CommitInfo] = {}
+    now: dict[str, Digest] | None = None
+    for commit, before in pairwise(_steps(registry, name, revision)):
+        assert commit is not None
+        now = _hashes(registry, name, commit) if now is None else now
+        earlier = _hashes(registry, name, before) if before else {}
+        for path, sha256 in now.items():
+            if path not in settled and earlier.get(path) != sha256:
+                settled[path] = commit
+        if len(settled) == len(now):
+            break
+    return settled
+
+
+def _steps(registry: Registry, name: AdapterName, revision: str) -> Iterator[CommitInfo | None]:
+    """Commits, newest first, then None for the emptiness before the first."""
+    cursor: str | None = None
+    for _ in range(_FURTHEST // _PAGE):
+        page = registry.commits(name, revision, cursor, _PAGE)
+        yield from page.items
+        cursor = page.next
+        if cursor is None:
+            break
+    yield None
+
+
+def _hashes(registry: Registry, name: AdapterName, commit: CommitInfo) -> dict[str, Digest]:
+    return {entry.path: entry.sha256 for entry in registry.tree(name, commit.digest).files}

@@ -1,0 +1,113 @@
+"""Addresses as the Hub's clients write them, where `%2F` is part of a name and `/` is not.
+
+A server decodes an address before routes are matched, and `refs%2Fpr%2F1` would fall apart. So outside our own
+interface routes see it as it was sent, and each part is decoded once, here, after the match.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import quote, unquote, urlencode
+
+from fastapi import Depends, Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from adaptry import wire
+from adaptry.errors import Invalid, InvalidPath, InvalidRef
+from adaptry.manifest import check_path
+from adaptry.refs import AdapterName
+from adaptry_api.errors import Stopped
+from adaptry_api.hub.refusals import Absent
+
+MODELS = "/api/models/{namespace}/{name}"
+ONE_WORD = "/api/models/{word}"
+"""The address of a base whose name is one word, as the Hub's oldest models have."""
+
+
+class Undecoded:
+    """Routes what is not under our own prefix by the address as it was sent."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raw: bytes | None = scope.get("raw_path")
+        if scope["type"] == "http" and raw is not None and not raw.startswith(wire.PREFIX.encode()):
+            scope["path"] = raw.partition(b"?")[0].decode("latin-1")
+        await self.app(scope, receive, send)
+
+
+async def _repository(request: Request) -> str:
+    found = request.path_params
+    if "word" in found:
+        return unquote(found["word"])
+    return f"{unquote(found['namespace'])}/{unquote(found['name'])}"
+
+
+async def _name(repository: Annotated[str, Depends(_repository)]) -> AdapterName:
+    return adapter_name(repository)
+
+
+async def _revision(request: Request) -> str:
+    return unquote(request.path_params["revision"])
+
+
+async def _path(request: Request) -> str:
+    return unquote(request.path_params.get("path", "")).strip("/")
+
+
+RepositoryId = Annotated[str, Depends(_repository)]
+"""`acme/tone`, or one word; whether there is such a thing is not looked at."""
+Name = Annotated[AdapterName, Depends(_name)]
+Revision = Annotated[str, Depends(_revision)]
+"""As it was written; `main` where the address has none is for the route to say."""
+Path = Annotated[str, Depends(_path)]
+
+
+def adapter_name(repository: str) -> AdapterName:
+    """The adapter of that name. Raises `Absent` for a name that none can have."""
+    try:
+        return AdapterName.parse(repository)
+    except InvalidRef as error:
+        raise Absent("RepoNotFound", error.message) from None
+
+
+def new_name(repository: str) -> AdapterName:
+    """As `adapter_name`, for one that is to be made. Raises `InvalidRef`."""
+    return AdapterName.parse(repository)
+
+
+def stored_path(path: str) -> str:
+    """A path that a commit may name. Raises `Stopped` (422)."""
+    try:
+        return check_path(path)
+    except InvalidPath as error:
+        raise Stopped(422, error.message) from None
+
+
+def origin(request: Request) -> str:
+    """`http://host` as the client wrote it: clients refuse an answer whose addresses are of another host.
+
+    Raises `Invalid`.
+    """
+    host = request.headers.get("x-forwarded-host") or request.headers.get("host", "")
+    scheme = request.headers.get("x-forwarded-proto") or request.url.scheme
+    if scheme not in ("http", "https") or not host or any(char in host for char in "/\\@ \t,?#\"'<>"):
+        raise Invalid("the request does not say which host it is for")
+    return f"{scheme}://{host}"
+
+
+def page_of(repository: str) -> str:
+    """A repository's part of an address."""
+    return quote(repository, safe="/")
+
+
+def next_link(request: Request, cursor: str) -> dict[str, str]:
+    """The header that leads to the next page: this address, with another `cursor`."""
+    query = urlencode(
+        [
+            *((key, value) for key, value in request.query_params.multi_items() if key != "cursor"),
+            ("cursor", cursor),
+        ]
+    )
+    return {"Link": f'<{origin(request)}{request.scope["path"]}?{query}>; rel="next"'}

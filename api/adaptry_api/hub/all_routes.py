@@ -1,0 +1,28 @@
+"""The routes of the Hub protocol, one file per noun; `hub_routes` is the table of them."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from adaptry_api.hub import (
+    info,
+    lfs_batch,
+    lfs_bytes,
+    lfs_parts,
+    listing,
+    managing,
+    refs,
+    resolving,
+    trees,
+    validating,
+    whoami,
+    writing,
+    xet_routes,
+)
+
+
+def hub_routes() -> list[APIRouter]:
+    """What stands at the root of the host, by the addresses that the Hub's clients know."""
+    uploads = [xet_routes.ROUTES, lfs_batch.ROUTES, lfs_bytes.ROUTES, lfs_parts.ROUTES]
+    reads = [listing.ROUTES, info.ROUTES, trees.ROUTES, refs.ROUTES, resolving.ROUTES]
+    return [whoami.ROUTES, validating.ROUTES, *uploads, managing.ROUTES, writing.ROUTES, *reads]

@@ -1,0 +1,69 @@
+"""Stored bases as repositories: loaders ask for the base of an adapter under its name where they got the adapter.
+
+Read-only. A base has one commit, named by its files; adapters go by other names, and win where they have the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from adaptry import strictjson
+from adaptry.digest import Digest
+from adaptry.errors import Conflict, NotFound, RevisionNotFound
+from adaptry.records import BaseInfo
+from adaptry_api.hub.repositories import Reader, Repository
+from adaptry_api.hub.snapshots import About, Snapshot, card_of, hub_file
+
+_SHORTEST = 7
+
+
+class StoredBase(Repository):
+    """A base under one of its names."""
+
+    def __init__(self, reader: Reader, id: str, info: BaseInfo) -> None:
+        self.id = id
+        self._reader = reader
+        self._info = info
+
+    def snapshot(self, revision: str) -> Snapshot:
+        commit = _commit_id(self._info)
+        is_meant = revision in ("main", "refs/heads/main") or (
+            len(revision) >= _SHORTEST and commit.startswith(revision)
+        )
+        if not is_meant:
+            raise RevisionNotFound(
+                f"{self.id} is a base, which has the revision main and no {revision[:80]!a}; of an adapter on it, give the "
+                "revision to the adapter alone (PeftModel.from_pretrained, or adapter_kwargs)"
+            )
+        files = tuple(hub_file(entry, self._read, self._reader.memory) for entry in self._info.stored)
+        return Snapshot(self.id, commit, files, self._read, self._about)
+
+    def _read(self, path: str, start: int) -> Iterator[bytes]:
+        return self._reader.registry.read_base_file(self._info.id, path, start)
+
+    def _about(self) -> About:
+        info = self._info
+        card = card_of({entry.path: entry for entry in info.stored}, self._read, self._reader.memory)
+        kind = (info.model_type,) if info.model_type else ()
+        return About(
+            created_at=info.created_at,
+            updated_at=info.created_at,
+            tags=(*kind, *card.tags),
+            library="transformers",
+            card=card.data,
+            config={"model_type": info.model_type} if info.model_type else {},
+        )
+
+
+def stored_base(reader: Reader, id: str) -> Repository | None:
+    """The base of that name, if its weights are here."""
+    try:
+        info = reader.registry.base(id)
+    except (NotFound, Conflict):
+        return None
+    return StoredBase(reader, id, info) if info.is_stored and id in info.names else None
+
+
+def _commit_id(info: BaseInfo) -> str:
+    files = [entry.model_dump(mode="json") for entry in sorted(info.stored, key=lambda entry: entry.path)]
+    return Digest.of(strictjson.canonical({"base": str(info.id), "files": files})).short_id

@@ -1,0 +1,54 @@
+"""What a model card brings into the registry when a commit to `main` changes it: its tags, a description, its metrics.
+
+Tags of the card before that are no longer in it go away with it; what people set otherwise stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from adaptry.manifest import Manifest
+from adaptry.records import AdapterEdit, Committed
+from adaptry.refs import AdapterName, Number, Ref
+from adaptry.registry import Registry
+from adaptry_api.hub.card import README, Card
+from adaptry_api.hub.remembering import Memory
+from adaptry_api.hub.snapshots import card_of
+
+_MOST_TAGS = 64
+_LONGEST = 4096
+
+
+def keep_card(
+    registry: Registry, name: AdapterName, before: Manifest, committed: Committed, memory: Memory
+) -> None:
+    """Does nothing twice, so that a commit may be sent again."""
+    after = registry.tree(name, committed.commit.digest)
+    old, new = _card(registry, name, before, memory), _card(registry, name, after, memory)
+    if before.file(README) != after.file(README):
+        _keep_texts(registry, name, old, new)
+    if committed.version:
+        have = committed.version.metrics
+        fresh = {metric: value for metric, value in new.metrics.items() if have.get(metric) != value}
+        if fresh:
+            registry.log_metrics(Ref(name, Number(committed.version.number)), fresh)
+
+
+def _keep_texts(registry: Registry, name: AdapterName, old: Card, new: Card) -> None:
+    info = registry.adapter(name)
+    tags = tuple(dict.fromkeys([*(tag for tag in info.tags if tag not in old.tags), *new.tags]))[:_MOST_TAGS]
+    said = new.data.get("description")
+    was = old.data.get("description")
+    is_new = isinstance(said, str) and said != was and info.description in ("", was)
+    edit = AdapterEdit(
+        tags=tags if tags != info.tags else None, description=str(said)[:_LONGEST] if is_new else None
+    )
+    if edit != AdapterEdit():
+        registry.edit_adapter(name, edit)
+
+
+def _card(registry: Registry, name: AdapterName, tree: Manifest, memory: Memory) -> Card:
+    def read(path: str, start: int) -> Iterator[bytes]:
+        return registry.read_file(name, tree.digest, path, start)
+
+    return card_of({entry.path: entry for entry in tree.files}, read, memory)

@@ -1,0 +1,205 @@
+"""From the operations of a commit to a commit: small files are stored as they come, then a tree is made and admitted.
+
+A commit made upon no commit in particular goes on from wherever the branch is, however often others are faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from adaptry.digest import Digest
+from adaptry.errors import Conflict, Denied, FileMissing, Invalid, RevisionNotFound
+from adaptry.manifest import Manifest
+from adaptry.records import CommitInfo, CommitNote, Committed
+from adaptry.refs import AdapterName
+from adaptry.registry import Registry
+from adaptry.succession import adapter_files, is_same_adapter, successor
+from adaptry_api.errors import Stopped
+from adaptry_api.hub.addresses import stored_path
+from adaptry_api.hub.claiming import CLAIMING, claimed_base
+from adaptry_api.hub.gitids import SMALL
+from adaptry_api.hub.operations import (
+    DeletedFile,
+    DeletedFolder,
+    Header,
+    InlineFile,
+    LargeFile,
+    Operation,
+)
+from adaptry_api.hub.refusals import STALE
+from adaptry_api.hub.uploading import deliver
+
+Tree = dict[str, tuple[int, Digest]]
+_TRIES = 5
+_NOT_HERE = "A file with this name doesn't exist"
+"""Word for word: a client adds a hint to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A file that the adapter has, and where it goes. `size` is None where only the digest is known, `data` where the
+    bytes are not at hand."""
+
+    path: str
+    digest: Digest
+    size: int | None
+    data: bytes | None = None
+
+
+Step = Stored | DeletedFile | DeletedFolder
+
+
+def commit(
+    registry: Registry, name: AdapterName, branch: str, operations: Iterable[Operation]
+) -> tuple[Committed, Manifest]:
+    """What became of it, and the tree it was made upon. One that is sent again, its answer being lost, is answered again.
+
+    Raises as `put_commit`, `Stopped` (412) where the branch is elsewhere than the commit was made upon, `FileMissing`,
+    `Invalid`.
+    """
+    header, steps = _taken(registry, name, operations)
+    note = CommitNote(
+        title=(header.summary.strip().splitlines() or ["Upload"])[0][:512] or "Upload",
+        message=header.description[:65_536],
+    )
+    for _ in range(_TRIES):
+        head = registry.commit(name, f"refs/heads/{branch}")
+        before = registry.tree(name, head.digest)
+        try:
+            if header.parentCommit and not head.id.startswith(header.parentCommit):
+                raise Conflict(STALE)
+            after = _after(registry, name, before, steps)
+            return registry.put_commit(name, branch, after.to_bytes(), note, head.id), before
+        except (Conflict, FileMissing) as error:
+            if done := _done_before(registry, name, head, steps):
+                return done
+            if isinstance(error, FileMissing):
+                raise
+            if header.parentCommit:
+                raise Stopped(412, STALE) from error
+    raise Conflict(f"{name}@{branch} kept changing while it was committed to; commit again")
+
+
+def _done_before(
+    registry: Registry, name: AdapterName, head: CommitInfo, steps: Sequence[Step]
+) -> tuple[Committed, Manifest] | None:
+    """The head, where it is what the steps make of the commit before it. Only uploads are sent again by themselves:
+    whoever deletes twice is told that there is nothing any more."""
+    if head.parent is None or not any(isinstance(step, Stored) for step in steps):
+        return None
+    before = registry.tree(name, registry.commit(name, head.parent).digest)
+    try:
+        if _after(registry, name, before, steps).digest != head.digest:
+            return None
+    except FileMissing:
+        return None
+    return Committed(commit=head, is_new=False), before
+
+
+def _after(registry: Registry, name: AdapterName, before: Manifest, steps: Sequence[Step]) -> Manifest:
+    """The tree that the steps make of one. Of another adapter than before, the base is the one that its card names,
+    unless its config names one that others can know it by. Raises `FileMissing`."""
+    tree = _changed(registry, name, before, steps)
+    after = successor(before, tree)
+    if is_same_adapter(before, after) or not adapter_files(after):
+        return after
+
+    def read(path: str) -> bytes:
+        entry = after.file(path)
+        if entry is None or entry.size > SMALL:
+            return b""
+        held = (step.data for step in steps if isinstance(step, Stored) and step.path == path)
+        data = next(filter(None, held), None)
+        return data if data is not None else b"".join(registry.read_file(name, before.digest, path))
+
+    claim = claimed_base(read)
+    return Manifest.of(tree, base=claim) if claim else after
+
+
+def require_branch(registry: Registry, name: AdapterName, revision: str) -> str:
+    """The branch that commits to `revision` go to. Raises `Denied` for an alias, `RevisionNotFound` for what is no
+    branch, `NotFound`."""
+    branch = revision.removeprefix("refs/heads/")
+    kinds = {info.kind for info in registry.references(name) if info.name == branch}
+    if kinds & {"head", "branch"}:
+        return branch
+    if "alias" in kinds:
+        raise Denied(
+            f"{branch} is an alias of {name}, which only moving it changes: commit to main, then "
+            f"`adaptry alias set {name}@VERSION {branch}`"
+        )
+    raise RevisionNotFound(f"{name} has no branch {branch[:80]!a}, and commits go to branches; make it first")
+
+
+def _taken(
+    registry: Registry, name: AdapterName, operations: Iterable[Operation]
+) -> tuple[Header, Sequence[Step]]:
+    """The header, and the other operations with every small file stored."""
+    header: Header | None = None
+    steps: list[Step] = []
+    for operation in operations:
+        match operation:
+            case Header():
+                header = operation
+            case InlineFile(path=path):
+                data = operation.data
+                digest = Digest.of(data)
+                deliver(registry, name, digest, len(data), _reader(data))
+                steps.append(Stored(stored_path(path), digest, len(data), data if path in CLAIMING else None))
+            case LargeFile(path=path, size=size):
+                if not registry.has_file(name, operation.digest):
+                    raise Invalid(
+                        f"{path[:200]} was not uploaded: {name} has no file {operation.digest.brief}"
+                    )
+                steps.append(Stored(stored_path(path), operation.digest, size))
+            case _:
+                steps.append(operation)
+    if header is None:
+        raise Invalid("a commit says what it is about in a line with the key `header`")
+    return header, steps
+
+
+def _reader(data: bytes) -> Callable[[int], Iterator[bytes]]:
+    return lambda start: iter((data[start:],))
+
+
+def _changed(registry: Registry, name: AdapterName, before: Manifest, steps: Sequence[Step]) -> Tree:
+    """The tree after `before`. Raises `FileMissing` for what cannot be dropped."""
+    tree: Tree = {entry.path: (entry.size, entry.sha256) for entry in before.files}
+    for step in steps:
+        match step:
+            case Stored(path=path, digest=digest, size=size):
+                tree[path] = (size if size is not None else _size(registry, name, before, digest), digest)
+            case DeletedFile(path=path) | DeletedFolder(path=path):
+                gone = list(_at(tree, path.strip("/"), only_below=isinstance(step, DeletedFolder)))
+                if not gone:
+                    raise FileMissing(f"{_NOT_HERE}: {path[:200]}")
+                for each in gone:
+                    del tree[each]
+    return tree
+
+
+def _at(tree: Tree, path: str, *, only_below: bool) -> Iterator[str]:
+    if path in tree and not only_below:
+        yield path
+    yield from (each for each in tree if not path or each.startswith(f"{path}/"))
+
+
+def _size(registry: Registry, name: AdapterName, before: Manifest, digest: Digest) -> int:
+    """Of a file that is copied from another place in the same adapter: where it is now, or where names still lead.
+
+    Raises `Invalid`.
+    """
+    trees: Iterable[Manifest] = (registry.tree(name, info.digest) for info in registry.references(name))
+    for tree in (before, *trees):
+        for entry in tree.files:
+            if entry.sha256 == digest:
+                return entry.size
+    for step in registry.commits(name, limit=200).items:
+        for entry in registry.tree(name, step.digest).files:
+            if entry.sha256 == digest:
+                return entry.size
+    raise Invalid(
+        f"{name} has no file {digest.brief} in any branch; copy from a branch, a tag or a recent commit"
+    )

@@ -1,0 +1,105 @@
+"""Files and folders as the protocol writes them, in its two spellings: of a tree, and of a repository's `siblings`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from adaptry.digest import Digest
+from adaptry.errors import FileMissing
+from adaptry.records import CommitInfo
+from adaptry_api.hub.gitids import pointer, tree_ids
+from adaptry_api.hub.snapshots import HubFile, Snapshot
+
+_CLEAN = {
+    "status": "safe",
+    "avScan": {"status": "safe", "virusFound": False, "virusNames": []},
+    "pickleImportScan": {"status": "safe", "highestSafetyLevel": "innocuous", "pickleImports": []},
+}
+"""Of every file: what could be otherwise is not stored."""
+
+
+def listed(
+    snapshot: Snapshot, folder: str, *, is_recursive: bool, is_expanded: bool = False
+) -> list[dict[str, Any]]:
+    """What is in a folder (`""`: the topmost). (`Any`: JSON.) Raises `FileMissing` where there is no such folder."""
+    inside = [file for file in snapshot.files if file.path.startswith(f"{folder}/" if folder else "")]
+    if not inside and folder:
+        raise FileMissing(f"{snapshot.repository} has no folder {folder[:200]!a} at {snapshot.commit[:12]}")
+    found = [_Entry(file.path, file) for file in inside] + [_Entry(path) for path in _folders(inside, folder)]
+    if not is_recursive:
+        found = [entry for entry in found if "/" not in entry.path[len(folder) :].strip("/")]
+    return _written(snapshot, sorted(found, key=lambda entry: entry.path), is_expanded)
+
+
+def found_at(snapshot: Snapshot, paths: Iterable[str], *, is_expanded: bool) -> list[dict[str, Any]]:
+    """The files and folders at some paths; what is not there is left out. (`Any`: JSON.)"""
+    files = {file.path: file for file in snapshot.files}
+    folders = set(_folders(snapshot.files, ""))
+    wanted = dict.fromkeys(path.strip("/") for path in paths)
+    found = [_Entry(path, files.get(path)) for path in wanted if path in files or path in folders]
+    return _written(snapshot, found, is_expanded)
+
+
+def sibling(file: HubFile, *, with_blobs: bool) -> dict[str, Any]:
+    """A file as a repository's info lists it. (`Any`: JSON.)"""
+    if not with_blobs:
+        return {"rfilename": file.path}
+    said: dict[str, Any] = {"rfilename": file.path, "size": file.size, "blobId": file.oid}
+    if file.sha256:
+        said["lfs"] = {"sha256": file.sha256, "size": file.size, "pointerSize": _pointer_size(file)}
+    return said
+
+
+def moment(at: datetime) -> str:
+    """As the protocol writes a time: milliseconds, and a Z."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class _Entry:
+    """A file, or a folder where there is none of that path."""
+
+    def __init__(self, path: str, file: HubFile | None = None) -> None:
+        self.path = path
+        self.file = file
+
+
+def _written(snapshot: Snapshot, found: list[_Entry], is_expanded: bool) -> list[dict[str, Any]]:
+    ids = tree_ids({file.path: file.oid for file in snapshot.files}) if found else {}
+    touched = snapshot.touched() if is_expanded else {}
+    return [_entry(entry, ids) | (_more(entry, touched) if is_expanded else {}) for entry in found]
+
+
+def _entry(entry: _Entry, ids: Mapping[str, str]) -> dict[str, Any]:
+    file = entry.file
+    if file is None:
+        return {"type": "directory", "path": entry.path, "oid": ids[entry.path], "size": 0}
+    said: dict[str, Any] = {"type": "file", "path": file.path, "oid": file.oid, "size": file.size}
+    if file.sha256:
+        said["lfs"] = {"oid": file.sha256, "size": file.size, "pointerSize": _pointer_size(file)}
+    return said
+
+
+def _more(entry: _Entry, touched: Mapping[str, CommitInfo]) -> dict[str, Any]:
+    commits = [commit for path, commit in touched.items() if f"{path}/".startswith(f"{entry.path}/")]
+    last = max(commits, key=lambda commit: commit.at, default=None)
+    said: dict[str, Any] = {"securityFileStatus": _CLEAN} if entry.file else {}
+    if last:
+        said["lastCommit"] = {"id": last.id, "title": last.title, "date": moment(last.at)}
+    return said
+
+
+def _folders(files: Iterable[HubFile], below: str) -> list[str]:
+    """Every folder that leads to a file, beneath one of them."""
+    parents = {file.path.rpartition("/")[0] for file in files}
+    found = {parent[:end] for parent in parents for end in _ends(parent)}
+    return sorted(path for path in found if path and len(path) > len(below))
+
+
+def _ends(path: str) -> list[int]:
+    return [index for index, char in enumerate(path) if char == "/"] + [len(path)]
+
+
+def _pointer_size(file: HubFile) -> int:
+    return len(pointer(Digest(file.sha256 or ""), file.size))

@@ -1,0 +1,75 @@
+"""Git's names for what we store: clients of the Hub compare them with files on their disks.
+
+Large files are named by their SHA-256, as Git LFS does, and git itself holds a pointer to them; small ones are
+named as git's blobs are. Which of the two a file is follows from its name and size alone, so that what is said
+before an upload and after it agree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+
+from adaptry.digest import Digest
+
+SMALL = 1 << 20
+"""A text of at most this many bytes is a small file."""
+
+_ALWAYS_LARGE = re.compile(
+    r".*\.(?:safetensors|model|gguf|bin|pt|pth|ckpt|pkl|npz|npy|onnx|h5|zip|gz|tar|zst|png|jpe?g|gif|webp|mp4|mp3|wav)",
+    re.IGNORECASE,
+)
+
+
+def is_large(path: str, size: int) -> bool:
+    """Whether the bytes go their own way, and their SHA-256 names them."""
+    return size > SMALL or (size > 0 and bool(_ALWAYS_LARGE.fullmatch(path)))
+
+
+def blob_id(data: bytes) -> str:
+    """What `git hash-object` says of a file of these bytes."""
+    return _object_id(b"blob", data)
+
+
+def blob_id_of(chunks: Iterable[bytes], size: int) -> str:
+    """As `blob_id`, of bytes that come in pieces."""
+    hasher = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    for chunk in chunks:
+        hasher.update(chunk)
+    return hasher.hexdigest()
+
+
+def pointer(sha256: Digest, size: int) -> bytes:
+    """The text that git holds in the place of a large file (the Git LFS specification, version 1)."""
+    return f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256.hex}\nsize {size}\n".encode()
+
+
+def tree_ids(blobs: Mapping[str, str]) -> dict[str, str]:
+    """The id of every folder, `""` being the topmost, of files by path with their blobs' ids."""
+    found: dict[str, str] = {}
+
+    def visit(folder: str, paths: Iterable[str]) -> str:
+        files: dict[str, str] = {}
+        inside: dict[str, list[str]] = {}
+        start = len(folder) + 1 if folder else 0
+        for path in paths:
+            first, slash, _ = path[start:].partition("/")
+            if slash:
+                inside.setdefault(first, []).append(path)
+            else:
+                files[first] = blobs[path]
+        lines = [(name, f"100644 {name}", id) for name, id in files.items()]
+        for name, below in inside.items():
+            whole = f"{folder}/{name}" if folder else name
+            lines.append((f"{name}/", f"40000 {name}", visit(whole, below)))  # git sorts folders as if so
+        data = b"".join(line.encode() + b"\0" + bytes.fromhex(id) for _, line, id in sorted(lines))
+        found[folder] = _object_id(b"tree", data)
+        return found[folder]
+
+    visit("", blobs)
+    return found
+
+
+def _object_id(kind: bytes, data: bytes) -> str:
+    return hashlib.sha1(b"%s %d\0" % (kind, len(data)) + data, usedforsecurity=False).hexdigest()

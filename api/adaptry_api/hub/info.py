@@ -1,0 +1,106 @@
+"""What a repository is: `GET /api/models/{id}`, the first thing that most clients ask."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from typing import Annotated, Any
+
+from fastapi import Query, Response
+from starlette.responses import JSONResponse
+
+from adaptry_api.hub.addresses import MODELS, ONE_WORD, Revision
+from adaptry_api.hub.entries import moment, sibling
+from adaptry_api.hub.kinds import Found
+from adaptry_api.hub.refusals import hub_router
+from adaptry_api.hub.repositories import Repository
+from adaptry_api.hub.snapshots import About, Snapshot
+from adaptry_api.hub.warnings import warn
+
+ROUTES = hub_router()
+
+Expand = Annotated[list[str], Query(max_length=64)]
+Brackets = Annotated[list[str], Query(alias="expand[]", max_length=64)]
+Truth = Annotated[bool, Query()]
+"""Written `true` by newer clients and `True` by older ones; FastAPI reads both."""
+
+
+def latest(
+    repository: Found,
+    blobs: Truth = False,
+    securityStatus: Truth = False,  # noqa: N803  the protocol's spelling
+    expand: Expand = [],  # noqa: B006  never changed
+    brackets: Brackets = [],  # noqa: B006
+) -> Response:
+    return _answer(repository, "main", blobs, securityStatus, [*expand, *brackets])
+
+
+def at_revision(
+    repository: Found,
+    revision: Revision,
+    blobs: Truth = False,
+    securityStatus: Truth = False,  # noqa: N803
+    expand: Expand = [],  # noqa: B006
+    brackets: Brackets = [],  # noqa: B006
+) -> Response:
+    return _answer(repository, revision, blobs, securityStatus, [*expand, *brackets])
+
+
+for _at in (MODELS, ONE_WORD):
+    ROUTES.add_api_route(_at, latest, methods=["GET"])
+    ROUTES.add_api_route(f"{_at}/revision/{{revision}}", at_revision, methods=["GET"])
+
+
+def described(
+    id: str,
+    about: About,
+    snapshot: Snapshot | None,
+    *,
+    with_blobs: bool = False,
+    with_security: bool = False,
+) -> dict[str, Any]:
+    """Everything the protocol says of a repository; without a snapshot, what a listing says. (`Any`: JSON.)"""
+    said: dict[str, Any] = {
+        "_id": hashlib.sha256(id.encode()).hexdigest()[:24],
+        "id": id,
+        "modelId": id,
+        "author": id.partition("/")[0] if "/" in id else None,
+        "lastModified": moment(about.updated_at),
+        "createdAt": moment(about.created_at),
+        "private": about.is_private,
+        "gated": False,
+        "disabled": False,
+        "downloads": about.downloads,
+        "likes": 0,
+        "tags": list(about.tags),
+        "library_name": about.library,
+        "cardData": dict(about.card),
+        "config": dict(about.config),
+    }
+    if about.pipeline:
+        said["pipeline_tag"] = about.pipeline
+    if snapshot is not None:
+        said |= {
+            "sha": snapshot.commit,
+            "siblings": [sibling(file, with_blobs=with_blobs) for file in snapshot.files],
+            "spaces": [],
+            "usedStorage": sum(file.size for file in snapshot.files),
+        }
+    if with_security:
+        said["securityRepoStatus"] = {"scansDone": True, "filesWithIssues": []}
+    return said
+
+
+def narrowed(said: dict[str, Any], expand: Collection[str]) -> dict[str, Any]:
+    """Only what was asked for, where anything was. (`Any`: JSON.)"""
+    return {key: said[key] for key in ("_id", "id", *expand) if key in said} if expand else said
+
+
+def _answer(
+    repository: Repository, revision: str, blobs: bool, security: bool, expand: list[str]
+) -> Response:
+    snapshot = repository.snapshot(revision)
+    said = described(repository.id, snapshot.about(), snapshot, with_blobs=blobs, with_security=security)
+    response = JSONResponse(narrowed(said, expand))
+    warn(response, "state", snapshot.warnings())
+    return response

@@ -1,0 +1,88 @@
+"""The Git LFS batch: says what is to come, and learns where to send it; and the check at the end that it is here.
+
+Bytes are sent without a token, so each address carries a grant of its own. What an adapter has already is not asked
+for again, and of another's bytes nothing is said.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from anyio import to_thread
+from fastapi import Request
+from starlette.responses import JSONResponse, Response
+
+from adaptry.errors import NotFound, Unsupported
+from adaptry.manifest import MAX_FILE
+from adaptry.refs import AdapterName
+from adaptry.registry import Registry
+from adaptry_api.guard import Caller, CallersRegistry, store_of
+from adaptry_api.hub import lfs_bytes, lfs_parts
+from adaptry_api.hub.addresses import Name, origin, page_of
+from adaptry_api.hub.lfs_bodies import KIND, Batch, LfsObject, read_body
+from adaptry_api.hub.refusals import hub_router
+from adaptry_api.hub.uploading import require_writer, token_hash
+
+ROUTES = hub_router()
+GRANT_SECONDS = 12 * 3600
+"""The last part of a large file on a slow line is sent long after the batch."""
+
+_LFS = "/{namespace}/{name}.git/info/lfs/objects"
+
+
+@ROUTES.post(f"{_LFS}/batch")
+async def batch(request: Request, name: Name, identity: Caller, registry: CallersRegistry) -> Response:
+    asked = await read_body(request, Batch)
+    if asked.operation != "upload":
+        raise Unsupported("files are read from their own addresses (/resolve/), not through Git LFS")
+    offer = _Offer(request, name, "multipart" in asked.transfers)
+
+    def answer() -> list[dict[str, Any]]:
+        require_writer(registry, identity, name)
+        return [offer.of(registry, wanted) for wanted in asked.objects]
+
+    return JSONResponse({"transfer": "basic", "objects": await to_thread.run_sync(answer)}, media_type=KIND)
+
+
+@ROUTES.post(f"{_LFS}/verify")
+async def verify(request: Request, name: Name, identity: Caller, registry: CallersRegistry) -> Response:
+    """200 once the adapter has the file."""
+    wanted = await read_body(request, LfsObject)
+
+    def check() -> None:
+        require_writer(registry, identity, name)
+        if not registry.has_file(name, wanted.digest):
+            raise NotFound(f"{name} has no file {wanted.digest.brief}; upload it again")
+
+    await to_thread.run_sync(check)
+    return JSONResponse({}, media_type=KIND)
+
+
+class _Offer:
+    """Where the files of one batch are to be sent. (`Any`: JSON.)"""
+
+    def __init__(self, request: Request, name: AdapterName, in_parts: bool) -> None:
+        self._name = name
+        self._by = token_hash(request)
+        self._until = int(time.time()) + GRANT_SECONDS
+        self._origin = origin(request)
+        self._sign = store_of(request).signer.sign
+        self._part = store_of(request).part_bytes if in_parts else MAX_FILE
+
+    def of(self, registry: Registry, wanted: LfsObject) -> dict[str, Any]:
+        said: dict[str, Any] = {"oid": wanted.oid, "size": wanted.size}
+        if wanted.size > MAX_FILE:
+            text = f"a file of {wanted.size:,} bytes; at most {MAX_FILE >> 30} GiB are stored"
+            return said | {"error": {"code": 422, "message": text}}
+        if registry.has_file(self._name, wanted.digest):
+            return said
+        grant = lfs_bytes.PutGrant(
+            name=self._name, by=self._by, until=self._until, digest=wanted.digest, size=wanted.size
+        )
+        if wanted.size > self._part:
+            upload = lfs_parts.addresses(grant, self._part, self._sign, self._origin)
+        else:
+            upload = {"href": lfs_bytes.address(grant, self._sign, self._origin), "header": {}}
+        verify = f"{self._origin}/{page_of(str(self._name))}.git/info/lfs/objects/verify"
+        return said | {"actions": {"upload": upload, "verify": {"href": verify, "header": {}}}}

@@ -1,0 +1,74 @@
+"""What is said in Git LFS: requests read strictly, unknown fields left to later versions of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from adaptry import strictjson, wire
+from adaptry.digest import Digest
+from adaptry.errors import Invalid, Unsupported
+from adaptry_api.bodies import whole
+
+KIND = "application/vnd.git-lfs+json"
+_LIMITS = strictjson.Limits(size=wire.JSON_LIMIT, nodes=100_000)
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class LfsBody(BaseModel):
+    """A frozen request."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class LfsObject(LfsBody):
+    """A file by its SHA-256 and size."""
+
+    oid: Sha256
+    size: int = Field(ge=0, lt=2**63)
+
+    @property
+    def digest(self) -> Digest:
+        return Digest(self.oid)
+
+
+class Batch(LfsBody):
+    """The files to come, and the ways in which the client can send them."""
+
+    operation: Literal["upload", "download"]
+    objects: tuple[LfsObject, ...] = Field(max_length=1024)
+    transfers: tuple[str, ...] = Field(default=("basic",), max_length=16)
+    hash_algo: Literal["sha256"] = "sha256"
+
+
+class Part(LfsBody):
+    """A part that the client has sent."""
+
+    part_number: int = Field(alias="partNumber", ge=1)
+
+
+class Completion(LfsBody):
+    """All parts are sent."""
+
+    oid: Sha256
+    parts: tuple[Part, ...] = Field(max_length=10_000)
+
+
+Body = TypeVar("Body", bound=LfsBody)
+
+
+async def read_body(request: Request, kind: type[Body]) -> Body:
+    """The request's body. Raises `Invalid`, `TooLarge`, and `Unsupported` for one that is not JSON."""
+    sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if sent not in (KIND, "application/json"):
+        raise Unsupported(f"the body must be {KIND}")
+    said = strictjson.loads(await whole(request, wire.JSON_LIMIT), _LIMITS, "the request")
+    try:
+        return kind.model_validate(said)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise Invalid(f"cannot read the request: {where[:200]}: {first['msg'][:500]}") from None

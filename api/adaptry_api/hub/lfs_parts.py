@@ -1,0 +1,130 @@
+"""A large file in parts, each sent to an address of its own, in any order and again if need be; then joined.
+
+Parts wait in a spool, since a session of the registry takes bytes in their order only.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from anyio import to_thread
+from fastapi import Depends, Request
+from starlette.responses import JSONResponse, Response
+
+from adaptry.errors import Conflict, Invalid
+from adaptry_api.bodies import pour
+from adaptry_api.guard import Acting, GrantHolder, store_of
+from adaptry_api.hub.lfs_bodies import KIND, Completion, read_body
+from adaptry_api.hub.lfs_bytes import PutGrant, Sign
+from adaptry_api.hub.refusals import hub_router
+from adaptry_api.hub.spools import Spool
+from adaptry_api.hub.uploading import announced, deliver, entire
+from adaptry_api.signed import Grant
+
+ROUTES = hub_router()
+_ADDRESS = "/api/lfs/parts"
+_PIECE = 1 << 20
+
+
+class PartGrant(Grant):
+    """To send one part."""
+
+    spool: str
+    number: int
+    length: int
+
+
+class JoinGrant(PutGrant):
+    """To make the file of its parts, all of them `part` bytes but the last."""
+
+    spool: str
+    part: int
+
+    @property
+    def lengths(self) -> list[int]:
+        """Of each part."""
+        return [min(self.part, self.size - at) for at in range(0, self.size, self.part)]
+
+
+def addresses(grant: PutGrant, part: int, sign: Sign, origin: str) -> dict[str, Any]:
+    """Where to send each part of `part` bytes, and where to say that all were sent. (`Any`: JSON.)"""
+    join = JoinGrant(**dict(grant), spool=secrets.token_hex(32), part=part)
+    header = {"chunk_size": str(part)}
+    for number, length in enumerate(join.lengths, 1):
+        one = PartGrant(
+            name=grant.name, by=grant.by, until=grant.until, spool=join.spool, number=number, length=length
+        )
+        header[str(number)] = f"{origin}{_ADDRESS}?grant={sign(one)}"
+    return {"href": f"{origin}{_ADDRESS}?grant={sign(join)}", "header": header}
+
+
+@ROUTES.put(_ADDRESS)
+async def put(
+    request: Request, sender: Annotated[Acting[PartGrant], Depends(GrantHolder(PartGrant))]
+) -> Response:
+    """Keeps one part; an `ETag` is what clients take for a receipt."""
+    grant, store = sender.grant, store_of(request)
+    if announced(request, grant.length) != grant.length:
+        raise Invalid(f"this address is for {grant.length:,} bytes")
+
+    def keep(pieces: Iterator[bytes]) -> None:
+        with store.spools.open(grant.name.namespace, grant.spool) as spool:
+            spool.write(_piece(grant.number), entire(pieces, grant.length))
+
+    await pour(request, keep, store.uploads, kind=None)
+    return JSONResponse({}, headers={"ETag": f'"{grant.spool[:32]}-{grant.number}"'})
+
+
+@ROUTES.post(_ADDRESS)
+async def join(
+    request: Request, sender: Annotated[Acting[JoinGrant], Depends(GrantHolder(JoinGrant))]
+) -> Response:
+    """Makes the file; again, where the answer was lost, is a no-op."""
+    grant, store = sender.grant, store_of(request)
+    said = await read_body(request, Completion)
+    numbers = [part.part_number for part in said.parts]
+    if said.oid != grant.digest.hex or sorted(numbers) != list(range(1, len(grant.lengths) + 1)):
+        raise Invalid(
+            f"this address is for {grant.digest.brief} in {len(grant.lengths)} parts; name each of them once"
+        )
+
+    def make() -> None:
+        if sender.registry.has_file(grant.name, grant.digest):
+            return
+        with store.spools.open(grant.name.namespace, grant.spool) as spool:
+            parts = [_whole(spool, number, length) for number, length in enumerate(grant.lengths, 1)]
+            deliver(
+                sender.registry,
+                grant.name,
+                grant.digest,
+                grant.size,
+                lambda start: _joined(parts, grant.part, start),
+            )
+            spool.clear()
+
+    await to_thread.run_sync(make, limiter=store.uploads)
+    return JSONResponse({}, media_type=KIND)
+
+
+def _piece(number: int) -> str:
+    return f"part-{number:05}"
+
+
+def _whole(spool: Spool, number: int, length: int) -> Path:
+    path = spool.piece(_piece(number))
+    if not path.exists() or path.stat().st_size != length:
+        raise Conflict(f"part {number} is not here; send it, and then say that all are")
+    return path
+
+
+def _joined(parts: list[Path], part: int, start: int) -> Iterator[bytes]:
+    """The file's bytes from `start` on, in pieces of at most 1 MiB."""
+    for path in parts[start // part :]:
+        with path.open("rb", buffering=0) as file:
+            file.seek(start % part)
+            while piece := file.read(_PIECE):
+                yield piece
+        start = 0

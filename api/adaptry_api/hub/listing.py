@@ -1,0 +1,151 @@
+"""Lists of repositories: all that the caller may read, narrowed, in an order, in pages.
+
+Without an order they come by name, a page of the registry at a time. An order other than that means looking at all
+of them first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import Query, Request, Response
+from starlette.responses import JSONResponse
+
+from adaptry.errors import Invalid, NotFound
+from adaptry.records import AdapterInfo
+from adaptry.registry import Registry
+from adaptry_api.guard import CallersRegistry
+from adaptry_api.hub.adapters import AdapterRepository
+from adaptry_api.hub.addresses import next_link
+from adaptry_api.hub.info import Brackets, Expand, described, narrowed
+from adaptry_api.hub.refusals import hub_router
+from adaptry_api.hub.repositories import CallersReader, Reader
+
+ROUTES = hub_router()
+_PAGE = 200
+_MOST = 1000
+_LOOKED_AT = 5000
+"""Repositories looked at for one page, where few of them are wanted."""
+
+_ORDERS: Mapping[str, Callable[[AdapterInfo], datetime | int]] = {
+    "createdAt": lambda info: info.created_at,
+    "lastModified": lambda info: info.updated_at,
+    "last_modified": lambda info: info.updated_at,
+    "downloads": lambda info: info.downloads,
+    "likes": lambda info: 0,
+    "trendingScore": lambda info: info.downloads,
+    "trending_score": lambda info: info.downloads,
+}
+_WITH_FILES = frozenset({"sha", "siblings", "usedStorage", "spaces"})
+
+Words = Annotated[list[str], Query(max_length=32)]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a repository must be to be listed: its name has `search`, its tags all of `filters`."""
+
+    search: str
+    filters: tuple[str, ...]
+    pipeline: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a listing goes on: behind the first `passed` items of the registry's page at `cursor`."""
+
+    cursor: str | None = None
+    passed: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Place:
+        passed, dot, cursor = text.partition(".")
+        if not dot or not passed.isascii() or not passed.isdigit() or len(passed) > 9:
+            raise Invalid("that cursor does not belong to this listing; begin again without one")
+        return cls(cursor or None, int(passed))
+
+    def __str__(self) -> str:
+        return f"{self.passed}.{self.cursor or ''}"
+
+
+@ROUTES.get("/api/models")
+def models(
+    request: Request,
+    reader: CallersReader,
+    author: Annotated[str | None, Query(max_length=96)] = None,
+    search: Annotated[str, Query(max_length=200)] = "",
+    filter: Words = [],  # noqa: B006  never changed
+    pipeline_tag: Annotated[str | None, Query(max_length=96)] = None,
+    gated: bool = False,
+    sort: Annotated[str | None, Query(max_length=40)] = None,
+    direction: Annotated[int, Query(ge=-1, le=1)] = -1,
+    limit: Annotated[int, Query(ge=1)] = _MOST,
+    full: bool = False,
+    cursor: Annotated[str, Query(max_length=1024)] = "0.",
+    expand: Expand = [],  # noqa: B006
+    brackets: Brackets = [],  # noqa: B006
+) -> Response:
+    """A page, and in `Link` the next. Nothing here is gated."""
+    wanted = Wanted(search.lower(), tuple(text for each in filter for text in each.split(",")), pipeline_tag)
+    asked = [*expand, *brackets]
+    with_files = full or bool(_WITH_FILES.intersection(asked))
+    candidates = _candidates(reader.registry, author, sort, direction, Place.parse(cursor))
+    found: list[dict[str, Any]] = []
+    for looked_at, (info, place) in enumerate(() if gated else candidates):
+        if len(found) == min(limit, _MOST) or looked_at == _LOOKED_AT:
+            return JSONResponse(found, headers=next_link(request, str(place)))
+        if (said := _item(reader, info, wanted, with_files=with_files)) is not None:
+            found.append(narrowed(said, asked))
+    return JSONResponse(found)
+
+
+@ROUTES.get("/api/models-tags-by-type")
+def tags_by_type(registry: CallersRegistry) -> dict[str, Any]:
+    """Tags here are as people write them, of no type. (`Any`: JSON.)"""
+    return {}
+
+
+def _candidates(
+    registry: Registry, author: str | None, sort: str | None, direction: int, start: Place
+) -> Iterator[tuple[AdapterInfo, Place]]:
+    """Those to look at from `start` on, each with its place. Raises `Invalid` for an order there is not."""
+    if sort is None:
+        return _by_name(registry, author, start)
+    order = _ORDERS.get(sort)
+    if order is None:
+        raise Invalid(f"there is no order {sort!a}; sort by {', '.join(_ORDERS)}")
+    infos = [info for info, _ in _by_name(registry, author, Place())]
+    infos.sort(key=lambda info: (order(info), str(info.name)), reverse=direction <= 0)
+    return ((info, Place(None, index)) for index, info in enumerate(infos) if index >= start.passed)
+
+
+def _by_name(registry: Registry, author: str | None, start: Place) -> Iterator[tuple[AdapterInfo, Place]]:
+    cursor, passed = start.cursor, start.passed
+    while True:
+        page = registry.adapters(author, cursor, _PAGE)
+        for index, info in enumerate(page.items):
+            if index >= passed:
+                yield info, Place(cursor, index)
+        cursor, passed = page.next, 0
+        if cursor is None:
+            return
+
+
+def _item(reader: Reader, info: AdapterInfo, wanted: Wanted, *, with_files: bool) -> dict[str, Any] | None:
+    """What is said of an adapter, or None where it is not wanted."""
+    if wanted.search not in str(info.name).lower():
+        return None
+    repository = AdapterRepository(reader, info)
+    try:
+        snapshot = repository.snapshot("main") if with_files else None
+        about = snapshot.about() if snapshot else repository.about("main")
+    except NotFound:
+        return None  # deleted since it was listed
+    if not set(wanted.filters) <= {*about.tags, about.library, about.pipeline}:
+        return None
+    if wanted.pipeline not in (None, about.pipeline):
+        return None
+    return described(repository.id, about, snapshot)

@@ -1,0 +1,132 @@
+"""Repositories made, moved, changed and deleted, and whether one may be read or written."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from fastapi import Request, Response
+from pydantic import BaseModel, Field
+from starlette.responses import JSONResponse
+
+from adaptry.errors import Conflict, Unsupported
+from adaptry.identity import Identity, Visibility
+from adaptry.records import AdapterEdit
+from adaptry.refs import AdapterName
+from adaptry_api.guard import Caller, CallersRegistry
+from adaptry_api.hub.addresses import MODELS, Name, adapter_name, origin, page_of
+from adaptry_api.hub.kinds import Found
+from adaptry_api.hub.refusals import hub_router
+from adaptry_api.hub.uploading import require_writer
+from adaptry_api.hub.whoami import own_namespace
+from adaptry_api.hub.writing import refuse_pull_request
+
+ROUTES = hub_router()
+
+
+class Named(BaseModel):
+    """A repository: its name, or its namespace apart (`organization`), as the generations of clients write it."""
+
+    name: str = Field(min_length=1, max_length=200)
+    organization: str | None = Field(default=None, max_length=96)
+    type: str | None = None
+
+    def full_name(self, identity: Identity) -> str:
+        """Raises `Unsupported` for what is no model."""
+        if self.type not in (None, "model"):
+            raise Unsupported(
+                f"this registry keeps adapters, which are models; there is no {self.type[:20]!a} here"
+            )
+        if "/" in self.name:
+            return self.name
+        return f"{self.organization or own_namespace(identity)}/{self.name}"
+
+
+class New(Named):
+    """What newer clients call `visibility`, older ones call `private`."""
+
+    visibility: Visibility | None = None
+    private: bool | None = None
+
+    @property
+    def edit(self) -> AdapterEdit:
+        return AdapterEdit(visibility=_visibility(self.visibility, self.private))
+
+
+class Move(BaseModel):
+    """From one name to another."""
+
+    fromRepo: str = Field(max_length=200)  # noqa: N815  the protocol's spelling
+    toRepo: str = Field(max_length=200)  # noqa: N815
+    type: str | None = None
+
+
+class Settings(BaseModel):
+    """What is to change."""
+
+    visibility: Visibility | None = None
+    private: bool | None = None
+    gated: Literal["auto", "manual", False] | None = None
+
+
+@ROUTES.post("/api/repos/create")
+def create(request: Request, body: New, identity: Caller, registry: CallersRegistry) -> Response:
+    """Where it is there already, the answer says so and where, and clients go on if they were told to."""
+    name = AdapterName.parse(body.full_name(identity))
+    said = {"url": f"{origin(request)}/{page_of(str(name))}", "name": str(name), "id": str(name)}
+    try:
+        registry.create_adapter(name, body.edit)
+    except Conflict:
+        return JSONResponse({"error": "You already created this model repo", **said}, 409)
+    return JSONResponse(said)
+
+
+@ROUTES.delete("/api/repos/delete")
+def delete(body: Named, identity: Caller, registry: CallersRegistry) -> None:
+    registry.delete_adapter(adapter_name(body.full_name(identity)))
+
+
+@ROUTES.post("/api/repos/move")
+def move(body: Move, registry: CallersRegistry) -> None:
+    if body.type not in (None, "model"):
+        raise Unsupported("this registry keeps adapters, which are models")
+    registry.rename_adapter(adapter_name(body.fromRepo), AdapterName.parse(body.toRepo))
+
+
+@ROUTES.put(f"{MODELS}/settings")
+def change(name: Name, body: Settings, registry: CallersRegistry) -> None:
+    if body.gated:
+        raise Unsupported("adapters here are not gated: make one private, and give a token for its namespace")
+    registry.edit_adapter(name, AdapterEdit(visibility=_visibility(body.visibility, body.private)))
+
+
+@ROUTES.get(f"{MODELS}/auth-check")
+def may_read(repository: Found) -> dict[str, Any]:
+    """(`Any`: JSON.)"""
+    return {}
+
+
+@ROUTES.get(f"{MODELS}/auth-check/write")
+def may_write(name: Name, identity: Caller, registry: CallersRegistry) -> dict[str, Any]:
+    """(`Any`: JSON.)"""
+    require_writer(registry, identity, name)
+    return {}
+
+
+@ROUTES.get(f"{MODELS}/discussions")
+def discussions(name: Name, registry: CallersRegistry) -> dict[str, Any]:
+    """There are none. (`Any`: JSON.)"""
+    registry.adapter(name)
+    return {"discussions": [], "count": 0, "start": 0}
+
+
+@ROUTES.post(f"{MODELS}/discussions")
+def discuss(name: Name, registry: CallersRegistry) -> None:
+    """Newer clients open a pull request so before they upload to it."""
+    registry.adapter(name)
+    refuse_pull_request()
+
+
+def _visibility(visibility: Visibility | None, private: bool | None) -> Visibility | None:
+    if visibility is not None or private is None:
+        return visibility
+    return "private" if private else "public"

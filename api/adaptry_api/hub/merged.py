@@ -1,0 +1,127 @@
+"""Merged models that were never stored: `acme/tone.merged` is the adapter `acme/tone` in its base, a whole checkpoint.
+
+A revision of it is one of the adapter's: an alias, a version, a commit that has one's weights. Its own commits are named by
+what they come of: 24 digits of the version, 16 of everything that decides a byte of its files. So a commit's id never comes
+to mean other bytes; one that this server would compute otherwise is not there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+from adaptry.computing.ingredients import Described, Ingredients, MergedFile
+from adaptry.digest import Digest
+from adaptry.errors import InvalidRef, NotFound, RevisionNotFound
+from adaptry.records import AdapterInfo, CommitInfo, VersionInfo
+from adaptry.refs import MERGED, AdapterName, Number, Ref
+from adaptry_api.hub import gitids
+from adaptry_api.hub.adapters import state_warnings
+from adaptry_api.hub.repositories import Reader, Repository
+from adaptry_api.hub.snapshots import About, HubFile, Snapshot
+
+_OWN_ID = re.compile(r"([0-9a-f]{24})([0-9a-f]{16})")
+
+
+class MergedModel(Repository):
+    """The merged models of an adapter; `info` as it was when the repository was found."""
+
+    def __init__(self, reader: Reader, id: str, info: AdapterInfo) -> None:
+        self.id = id
+        self._reader = reader
+        self._info = info
+
+    def snapshot(self, revision: str) -> Snapshot:
+        """Raises `RevisionNotFound`, and `Refused` where that version cannot be merged."""
+        commit = self._commit(revision)
+        number = commit.number or commit.carries
+        if number is None:
+            raise RevisionNotFound(
+                f"{self._info.name} holds no whole adapter at {revision[:80]!a}, so nothing is merged"
+            )
+        version = self._reader.registry.version(Ref(self._info.name, Number(number)))
+        merging = self._reader.merging
+        ingredients = merging.ingredients(self._reader.registry, version)
+        merged = _Merged(version, ingredients, merging.describe(ingredients))
+        if _OWN_ID.fullmatch(revision) and revision not in (merged.id, commit.id):
+            raise self._absent(revision)
+
+        def read(path: str, start: int) -> Iterator[bytes]:
+            return merging.read(ingredients, merged.model, path, start)
+
+        return Snapshot(
+            self.id,
+            merged.id,
+            tuple(_hub_file(file) for file in merged.model.files),
+            read,
+            lambda: self._about(merged, commit),
+            lambda: state_warnings(version),
+        )
+
+    def _commit(self, revision: str) -> CommitInfo:
+        """The adapter's commit that is meant."""
+        registry, name = self._reader.registry, self._info.name
+        try:
+            return registry.commit(name, revision)
+        except RevisionNotFound:
+            own = _OWN_ID.fullmatch(revision)
+            if own is None:
+                raise
+        try:
+            return registry.commit(name, own[1])
+        except RevisionNotFound:
+            raise self._absent(revision) from None
+
+    def _absent(self, revision: str) -> RevisionNotFound:
+        return RevisionNotFound(
+            f"{self.id} has no commit {revision[:12]} any more: the server computes other bytes now (another release, "
+            f"another base folder). Give a version of {self._info.name} as the revision, such as v1"
+        )
+
+    def _about(self, merged: _Merged, commit: CommitInfo) -> About:
+        base = merged.ingredients.base_name
+        named = (f"base_model:{base}", f"base_model:finetune:{base}") if "/" in base else ()
+        return About(
+            created_at=self._info.created_at,
+            updated_at=commit.at,
+            is_private=self._info.visibility == "private",
+            tags=("transformers", "safetensors", "merged", *named, f"adapter:{merged.ingredients.adapter}"),
+            library="transformers",
+            card={"library_name": "transformers", **({"base_model": base} if named else {})},
+        )
+
+
+def merged_model(reader: Reader, id: str) -> Repository | None:
+    """The merged model of that name, if there is an adapter to it that may be read."""
+    if not id.lower().endswith(MERGED):
+        return None
+    with suppress(InvalidRef, NotFound):
+        name = AdapterName.parse(id[: -len(MERGED)])
+        return MergedModel(reader, id, reader.registry.adapter(name))
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Merged:
+    version: VersionInfo
+    ingredients: Ingredients
+    model: Described
+
+    @property
+    def id(self) -> str:
+        return self.version.digest.hex[:24] + self.model.identity.hex[:16]
+
+
+def _hub_file(file: MergedFile) -> HubFile:
+    """A weights file that nobody has read whole goes by the name of its bytes, which is no hash of them."""
+    if file.sha256 is None:
+        return HubFile(file.name, file.size, file.tag.short_id)
+    if file.blob_id is not None and not gitids.is_large(file.name, file.size):
+        return HubFile(file.name, file.size, file.blob_id)
+    return HubFile(file.name, file.size, _pointer_id(file.sha256, file.size), file.sha256.hex)
+
+
+def _pointer_id(sha256: Digest, size: int) -> str:
+    return gitids.blob_id(gitids.pointer(sha256, size))

@@ -1,0 +1,69 @@
+"""Where the files of a merged model lie on this machine, and the process that computes it from them.
+
+A version's files are in the store. Its base's are in the store too, or in the folder from which it was registered on this
+machine; of what lies in a folder, the process sees for itself whether it is still that base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from adaptry.computing.calling import Computing
+from adaptry.computing.ingredients import Described, Ingredients
+from adaptry.digest import Digest
+from adaptry.errors import NotFound, Refused
+from adaptry.places import recall
+from adaptry.records import BaseInfo, VersionInfo
+from adaptry.registry import Registry
+
+
+class Merging:
+    """`place_of` says where stored bytes are; `places` is the folder that remembers where bases lie. `folder` is for the
+    process, and `cache` bytes of finished files are kept there."""
+
+    def __init__(self, folder: Path, place_of: Callable[[Digest], Path], places: Path, cache: int) -> None:
+        self._place_of = place_of
+        self._places = places
+        self._computing = Computing(folder, cache)
+
+    def ingredients(self, registry: Registry, version: VersionInfo) -> Ingredients:
+        """As far as the caller may read them. Raises `NotFound`, and `Refused` for a version whose base is not known here."""
+        label = f"{version.name}@{version.number}"
+        if version.base_id is None or version.base_status != "verified":
+            named = f" ({version.base_name})" if version.base_name else ""
+            raise Refused(
+                f"{label} is not served merged: its base{named} is not one that this registry knows by content; an "
+                f"administrator makes it known with `adaptry base add FOLDER --store`"
+            )
+        base = registry.base(str(version.base_id))
+        tree = registry.tree(version.name, version.digest)
+        return Ingredients(
+            adapter=label,
+            revision=version.digest,
+            adapter_files={entry.path: str(self._place_of(entry.sha256)) for entry in tree.files},
+            base=base.id,
+            base_name=name_of(base),
+            base_folders=tuple(str(folder) for folder in recall(self._places, base.id)),
+            base_files={entry.path: str(self._place_of(entry.sha256)) for entry in base.stored},
+        )
+
+    def describe(self, ingredients: Ingredients) -> Described:
+        """Raises `Refused` where the version cannot be merged, or its base is not at hand; `Unavailable`."""
+        try:
+            return self._computing.describe(ingredients)
+        except (NotFound, Refused) as error:
+            raise Refused(f"{ingredients.adapter} is not served merged: {error.message}") from error
+
+    def read(self, ingredients: Ingredients, model: Described, file: str, start: int) -> Iterator[bytes]:
+        """The file from `start` on. Raises as `Computing.read`."""
+        found = model.file(file)
+        end = found.size if found else start
+        return self._computing.read(ingredients, model, file, start, end)
+
+    def close(self) -> None:
+        self._computing.close()
+
+
+def name_of(base: BaseInfo) -> str:
+    return base.names[0] if base.names else base.id.brief

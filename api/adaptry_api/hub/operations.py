@@ -1,0 +1,129 @@
+"""The lines of a commit, as they come: what to say about it, then files to put, take over and drop.
+
+Each line is a JSON object. Lines hold small files, so their length is bounded, and a line is all that is in memory.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from adaptry import strictjson
+from adaptry.digest import Digest
+from adaptry.errors import Invalid, TooLarge
+
+MAX_INLINE = 4 << 20
+"""Bytes of a file that comes inside a line: more than any that is announced, so that small is enough."""
+MAX_BODY = 256 << 20
+MOST = 1000
+
+_LONGEST = MAX_INLINE * 4 // 3 + (64 << 10)
+_LIMITS = strictjson.Limits(size=_LONGEST, nodes=100)
+
+
+class _Value(BaseModel):
+    """What a line carries; fields of other generations of clients are ignored."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Header(_Value):
+    """What is said about the commit, and the commit it was made upon, if that matters to who made it."""
+
+    summary: str = ""
+    description: str = ""
+    parentCommit: str | None = None  # noqa: N815  the protocol's spelling
+
+
+class InlineFile(_Value):
+    """A small file with its bytes."""
+
+    path: str
+    content: str
+    encoding: Literal["base64", "utf-8"] = "base64"
+
+    @property
+    def data(self) -> bytes:
+        """Raises `Invalid`."""
+        if self.encoding == "utf-8":
+            return self.content.encode()
+        try:
+            return base64.b64decode(self.content, validate=True)
+        except (binascii.Error, ValueError):
+            raise Invalid(f"the content of {self.path[:200]!a} is not base64") from None
+
+
+class LargeFile(_Value):
+    """A file whose bytes were sent before. Of a copy the size is not said."""
+
+    path: str
+    oid: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    algo: Literal["sha256"] = "sha256"
+    size: Annotated[int, Field(ge=0)] | None = None
+
+    @property
+    def digest(self) -> Digest:
+        return Digest(self.oid)
+
+
+class DeletedFile(_Value):
+    """A file to drop, or a folder with all in it."""
+
+    path: str
+
+
+class DeletedFolder(_Value):
+    path: str
+
+
+Operation = Header | InlineFile | LargeFile | DeletedFile | DeletedFolder
+_KINDS: dict[str, type[Operation]] = {
+    "header": Header,
+    "file": InlineFile,
+    "lfsFile": LargeFile,
+    "deletedFile": DeletedFile,
+    "deletedFolder": DeletedFolder,
+}
+
+
+def read_operations(pieces: Iterable[bytes]) -> Iterator[Operation]:
+    """What the lines say, in their order. Raises `Invalid`, `TooLarge`."""
+    for number, line in enumerate(_lines(pieces), 1):
+        if number > MOST:
+            raise TooLarge(f"a commit has at most {MOST} operations; make several commits")
+        document = strictjson.loads(line, _LIMITS, f"line {number} of the commit")
+        kind = _KINDS.get(str(document.get("key"))) if isinstance(document, dict) else None
+        if kind is None:
+            raise Invalid(f"line {number} of the commit has none of the keys {', '.join(_KINDS)}")
+        try:
+            yield kind.model_validate(document.get("value"))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise Invalid(f"line {number} of the commit: {where[:80]}: {first['msg']}") from None
+
+
+def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Lines that are not empty. Raises `TooLarge` before more than one of them is held."""
+    held: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        *ends, rest = piece.split(b"\n")
+        for end in ends:
+            line = b"".join([*held, end])
+            held, size = [], 0
+            if line.strip():
+                yield line
+        held.append(rest)
+        size += len(rest)
+        if size > _LONGEST:
+            raise TooLarge(
+                f"a file inside a commit has at most {MAX_INLINE >> 20} MiB; send it as a large one"
+            )
+    line = b"".join(held)
+    if line.strip():
+        yield line

@@ -1,0 +1,59 @@
+"""Repositories of the Hub behind this server, as far as there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from adaptry.errors import InvalidRef, RevisionNotFound
+from adaptry.refs import parse_base_name
+from adaptry_api.hub.repositories import Reader, Repository
+from adaptry_api.hub.snapshots import About, HubFile, Snapshot
+from adaptry_api.hub.upstream import InfoThere, Upstream
+
+
+class PassedOn(Repository):
+    """A repository there, under its name there."""
+
+    def __init__(self, id: str, upstream: Upstream) -> None:
+        self.id = id
+        self._upstream = upstream
+
+    def snapshot(self, revision: str) -> Snapshot:
+        info = self._upstream.info(self.id, revision)
+        if info is None:
+            raise RevisionNotFound(f"{self.id} is gone")
+        files = {file.rfilename: file for file in info.siblings}
+
+        def read(path: str, start: int) -> Iterator[bytes]:
+            return self._upstream.read(self.id, info.sha, files[path], start)
+
+        shown = (
+            HubFile(file.rfilename, file.size, file.blobId, file.lfs.sha256 if file.lfs else None)
+            for file in info.siblings
+        )
+        return Snapshot(self.id, info.sha, tuple(shown), read, lambda: _about(info), is_awaited=True)
+
+
+def passed_on(reader: Reader, id: str) -> Repository | None:
+    """The repository of that name there; only whoever holds a namespace here may ask."""
+    if reader.upstream is None or not reader.identity.namespaces:
+        return None
+    try:
+        name = parse_base_name(id)
+    except InvalidRef:
+        return None
+    return PassedOn(name, reader.upstream) if reader.upstream.info(name, "main") else None
+
+
+def _about(info: InfoThere) -> About:
+    return About(
+        created_at=info.createdAt,
+        updated_at=info.lastModified,
+        is_private=info.private,
+        downloads=info.downloads,
+        tags=info.tags,
+        library=info.library_name,
+        pipeline=info.pipeline_tag,
+        card=info.cardData or {},
+        config=info.config or {},
+    )

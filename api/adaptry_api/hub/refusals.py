@@ -1,0 +1,121 @@
+"""Errors as the Hub's clients read them: `X-Error-Code` for the kind, one line of text, a request's id.
+
+Which exception a client raises depends on these headers alone, and loaders go on only after the right one: they
+probe for files that are often not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, Literal
+
+from anyio import to_thread
+from fastapi import APIRouter, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from adaptry.errors import AdaptryError, FileMissing, NotFound, RevisionNotFound, Unauthenticated
+from adaptry.refs import AdapterName
+from adaptry_api import errors
+from adaptry_api.guard import GuardedRoute, store_of
+from adaptry_api.header_text import header_text
+
+What = Literal["RepoNotFound", "RevisionNotFound", "EntryNotFound"]
+
+BAD_TOKEN = "Invalid credentials in Authorization header"
+"""Word for word: after any other text a client takes a bad token for a repository that is not there."""
+
+STALE = "The branch was updated since you opened this page. Please refresh and try again."
+_HEADER_LENGTH = 1000
+
+
+class Absent(HTTPException):
+    """A repository, revision or file that is not there, or may not be known to be.
+
+    With `commit`, clients remember that this commit has no such file and ask no more.
+    """
+
+    def __init__(self, what: What, text: str, commit: str | None = None) -> None:
+        headers = {"X-Error-Code": what} | ({"X-Repo-Commit": commit} if commit else {})
+        super().__init__(404, text, headers)
+
+
+class HubRoute(GuardedRoute):
+    """A guarded route that answers and refuses as the Hub does."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def answered(request: Request) -> Response:
+            try:
+                response = await handle(request)
+            except AdaptryError as error:
+                response = await _elsewhere(request, error) or _refusal(request, error)
+            except errors.Carried as carried:
+                response = _refusal(request, carried.error)
+            except HTTPException as error:
+                response = _answer(error.status_code, error.detail, dict(error.headers or {}))
+            except RequestValidationError as error:
+                response = _answer(400, errors.sentence(error), {})
+            response.headers["X-Request-Id"] = errors.request_id(request)
+            return response
+
+        return answered
+
+
+def hub_router() -> APIRouter:
+    """A router of such routes. The protocol is not ours to describe, so our description leaves it out."""
+    return APIRouter(route_class=HubRoute, include_in_schema=False)
+
+
+async def _elsewhere(request: Request, error: AdaptryError) -> Response | None:
+    """The way to an adapter that has another name by now; a client follows it with method and body."""
+    found = request.path_params
+    identity = getattr(request.state, "identity", None)
+    if type(error) is not NotFound or identity is None or not {"namespace", "name"} <= set(found):
+        return None
+    was = f"/{found['namespace']}/{found['name']}"
+    try:
+        name = AdapterName.parse(was.removeprefix("/"))
+        moved = await to_thread.run_sync(store_of(request).registry(identity).moved, name)
+    except AdaptryError:
+        return None
+    if moved is None:
+        return None
+    query = f"?{request.url.query}" if request.url.query else ""
+    path = str(request.scope["path"]).replace(was, f"/{moved}", 1)
+    return Response(status_code=307, headers={"Location": path + query})
+
+
+def _refusal(request: Request, error: AdaptryError) -> Response:
+    headers: dict[str, str] = {}
+    text = error.message
+    match error:
+        case Unauthenticated() if "authorization" in request.headers:
+            headers["X-Error-Message"] = BAD_TOKEN
+        case Unauthenticated():
+            headers["X-Error-Code"] = "RepoNotFound"
+            text = (
+                "a token is needed: set HF_TOKEN to one of this registry's (`adaptry token create` makes one)"
+            )
+        case RevisionNotFound():
+            headers["X-Error-Code"] = "RevisionNotFound"
+        case FileMissing():
+            headers["X-Error-Code"] = "EntryNotFound"
+        case NotFound():
+            headers["X-Error-Code"] = "RepoNotFound"
+    if isinstance(error, Unauthenticated):
+        headers["WWW-Authenticate"] = 'Bearer realm="adaptry"'
+    status = errors.status_of(error)
+    return _answer(
+        400 if status in (415, 422) else status, text, headers
+    )  # of which clients show the text best
+
+
+def _answer(status: int, text: str, headers: dict[str, str]) -> Response:
+    """A client shows the body's text, beside that of a header if it is another; of some answers, only the header's."""
+    line = " ".join(text.split())
+    if status in (401, 403) or (line.isascii() and len(line) <= _HEADER_LENGTH):
+        headers = {"X-Error-Message": header_text(line, _HEADER_LENGTH), **headers}
+    return JSONResponse({"error": line}, status, headers)

@@ -1,0 +1,66 @@
+"""What clients can read under a name: an adapter, a merged model, a stored base, or what another Hub has.
+
+`find` asks each kind in turn. Only a name that nothing here has falls through to the next: a revision or file that
+an adapter lacks is never looked for elsewhere.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from adaptry.errors import NotFound
+from adaptry.identity import Identity
+from adaptry.registry import Registry
+from adaptry_api.guard import Caller, store_of
+from adaptry_api.hub.merging import Merging
+from adaptry_api.hub.remembering import Memory
+from adaptry_api.hub.snapshots import Snapshot
+from adaptry_api.hub.upstream import Upstream
+
+
+class Repository(ABC):
+    """Something that has revisions; `id` is its name as people write it."""
+
+    id: str
+
+    @abstractmethod
+    def snapshot(self, revision: str) -> Snapshot:
+        """Raises `RevisionNotFound`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Who asks, the registry acting for them, what was computed before, what computes merged models, and the Hub behind
+    this server, if there is one."""
+
+    identity: Identity
+    registry: Registry
+    memory: Memory
+    merging: Merging
+    upstream: Upstream | None
+
+
+Kind = Callable[[Reader, str], Repository | None]
+"""The repository of that name, or None where this kind has none that the reader may know of."""
+
+
+def find(reader: Reader, id: str, kinds: tuple[Kind, ...]) -> Repository:
+    """Raises `NotFound`."""
+    for kind in kinds:
+        if (repository := kind(reader, id)) is not None:
+            return repository
+    raise NotFound(f"no adapter {id[:200]}, nor a base of that name whose weights are stored here")
+
+
+async def _reader(request: Request, identity: Caller) -> Reader:
+    store = store_of(request)
+    memory = cast(Memory, request.app.state.hub_memory)
+    return Reader(identity, store.registry(identity), memory, store.merging, store.upstream)
+
+
+CallersReader = Annotated[Reader, Depends(_reader)]

@@ -1,0 +1,66 @@
+"""A file: `HEAD` tells where it is and what it is, `GET` gives its bytes.
+
+A client keeps what it got under the `ETag`, and under the commit that the revision meant at that time.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from anyio import to_thread
+from fastapi import Request, Response
+from starlette.background import BackgroundTask
+
+from adaptry.errors import AdaptryError, FileMissing
+from adaptry_api.downloads import bytes_answer
+from adaptry_api.guard import store_of
+from adaptry_api.hub.addresses import Path, Revision
+from adaptry_api.hub.kinds import Found
+from adaptry_api.hub.refusals import Absent, hub_router
+from adaptry_api.hub.repositories import Repository
+from adaptry_api.hub.snapshots import HubFile, Snapshot
+from adaptry_api.hub.warnings import warn
+
+ROUTES = hub_router()
+
+
+async def resolve(request: Request, repository: Found, revision: Revision, path: Path) -> Response:
+    snapshot, file, warnings = await to_thread.run_sync(_look_up, repository, revision, path)
+    headers = {
+        "ETag": f'"{file.etag}"',
+        "X-Repo-Commit": snapshot.commit,
+        "X-Linked-Etag": f'"{file.etag}"',
+        "X-Linked-Size": str(file.size),
+        "Cache-Control": "private, no-cache",
+    }
+    store = store_of(request)
+    response = await bytes_answer(
+        request,
+        file.path,
+        file.size,
+        lambda start: snapshot.read(file.path, start),
+        store.awaited if snapshot.is_awaited else store.downloads,
+        headers,
+    )
+    warn(response, "state", warnings)
+    if request.method == "GET" and response.status_code == 200:
+        response.background = BackgroundTask(_count, snapshot, file.path)
+    return response
+
+
+for _at in ("/{namespace}/{name}", "/{word}"):
+    ROUTES.add_api_route(f"{_at}/resolve/{{revision}}/{{path:path}}", resolve, methods=["GET", "HEAD"])
+
+
+def _count(snapshot: Snapshot, path: str) -> None:
+    with suppress(AdaptryError):  # the bytes are sent, and one download less in the figures harms nobody
+        snapshot.count(path)
+
+
+def _look_up(repository: Repository, revision: str, path: str) -> tuple[Snapshot, HubFile, tuple[str, ...]]:
+    snapshot = repository.snapshot(revision)
+    try:
+        file = snapshot.file(path)
+    except FileMissing as error:
+        raise Absent("EntryNotFound", error.message, snapshot.commit) from None
+    return snapshot, file, snapshot.warnings()

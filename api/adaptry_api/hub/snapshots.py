@@ -1,0 +1,98 @@
+"""A repository at one commit, as its clients see it: files by path, whatever is behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from adaptry.errors import FileMissing, Invalid
+from adaptry.manifest import FileEntry
+from adaptry.records import CommitInfo
+from adaptry_api.hub import gitids
+from adaptry_api.hub.card import README, Card, read_card
+from adaptry_api.hub.remembering import Memory
+
+Read = Callable[[str, int], Iterator[bytes]]
+"""A file's bytes from a position on."""
+
+
+@dataclass(frozen=True, slots=True)
+class HubFile:
+    """A file. `oid` is what git has for it: the bytes, or the pointer to them where `sha256` names them."""
+
+    path: str
+    size: int
+    oid: str
+    sha256: str | None = None
+
+    @property
+    def etag(self) -> str:
+        """What clients keep the bytes under, and compare with a hash of theirs."""
+        return self.sha256 or self.oid
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What is said of a repository beside its files. (`Any`: a card and a config are as their writers made them.)"""
+
+    created_at: datetime
+    updated_at: datetime
+    is_private: bool = True
+    downloads: int = 0
+    tags: tuple[str, ...] = ()
+    library: str | None = None
+    pipeline: str | None = None
+    card: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """`commit` names these files for ever. `about`, `warnings` and `touched` cost a look-up or more, so they are called.
+
+    `warnings` are what whoever takes a file should know; `touched` gives, by path, the last commit that changed a file;
+    `count` is told of each file that was taken. `is_awaited`: its bytes are not on a disk here, so they may take long.
+    """
+
+    repository: str
+    commit: str
+    files: tuple[HubFile, ...]
+    read: Read
+    about: Callable[[], About]
+    warnings: Callable[[], tuple[str, ...]] = tuple
+    touched: Callable[[], Mapping[str, CommitInfo]] = dict
+    count: Callable[[str], None] = lambda path: None
+    is_awaited: bool = False
+
+    def file(self, path: str) -> HubFile:
+        """Raises `FileMissing`."""
+        for file in self.files:
+            if file.path == path:
+                return file
+        raise FileMissing(f"{self.repository} has no file {path[:200]!a} at {self.commit[:12]}")
+
+
+def hub_file(entry: FileEntry, read: Read, memory: Memory) -> HubFile:
+    """A stored file; of a small one, the bytes are read the first time."""
+    if gitids.is_large(entry.path, entry.size):
+        oid = gitids.blob_id(gitids.pointer(entry.sha256, entry.size))
+        return HubFile(entry.path, entry.size, oid, entry.sha256.hex)
+    oid = memory.blob_ids.of(entry.sha256, lambda: gitids.blob_id_of(read(entry.path, 0), entry.size))
+    return HubFile(entry.path, entry.size, oid)
+
+
+def card_of(entries: Mapping[str, FileEntry], read: Read, memory: Memory) -> Card:
+    """The card among some files; one that cannot be read says nothing."""
+    entry = entries.get(README)
+    if entry is None or entry.size > gitids.SMALL:
+        return Card()
+
+    def parse() -> Card:
+        try:
+            return read_card(b"".join(read(README, 0)))
+        except Invalid:
+            return Card()
+
+    return memory.cards.of(entry.sha256, parse)

@@ -1,0 +1,73 @@
+"""What the Hub's ways of uploading share: who may, that a body came whole, and how a file gets into the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from fastapi import Request
+
+from adaptry import tokens
+from adaptry.digest import Digest
+from adaptry.errors import Invalid, TooLarge, Unauthenticated
+from adaptry.identity import Identity, require_write
+from adaptry.refs import AdapterName
+from adaptry.registry import Registry
+
+
+def require_writer(registry: Registry, identity: Identity, name: AdapterName) -> None:
+    """Raises `NotFound` where there is no such adapter for the caller, and `Denied` where they may only read it."""
+    require_write(identity, name, registry.adapter(name).visibility)
+
+
+def token_hash(request: Request) -> str:
+    """The hash of the token that the caller was known by, for a grant. Raises `Unauthenticated`."""
+    _, _, secret = request.headers.get("authorization", "").partition(" ")
+    if not secret.strip():
+        raise Unauthenticated("uploading takes a token")
+    return tokens.hash_of(secret.strip())
+
+
+def announced(request: Request, most: int) -> int:
+    """How long the body will be. Raises `Invalid` where it does not say, and `TooLarge`."""
+    length = request.headers.get("content-length", "")
+    if not (length.isascii() and length.isdigit() and len(length) < 16):
+        raise Invalid("say how long the body is (Content-Length), so that its end can be told from a cut")
+    if int(length) > most:
+        raise TooLarge(f"the body is {int(length):,} bytes; at most {most:,} are taken here")
+    return int(length)
+
+
+def entire(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """The pieces, which are `size` bytes together; raises `Invalid` at the end where they are not."""
+    received = 0
+    for piece in pieces:
+        received += len(piece)
+        if received > size:
+            break
+        yield piece
+    if received != size:
+        raise Invalid(f"{received:,} bytes came of a body of {size:,}; send it again")
+
+
+def after(pieces: Iterable[bytes], start: int) -> Iterator[bytes]:
+    """What comes behind the first `start` bytes."""
+    for piece in pieces:
+        passed = min(start, len(piece))
+        start -= passed
+        if passed < len(piece):
+            yield piece[passed:]
+
+
+def deliver(
+    registry: Registry, name: AdapterName, digest: Digest, size: int, read: Callable[[int], Iterator[bytes]]
+) -> None:
+    """Gives the adapter a file, going on from what an earlier try left; `read` gives its bytes from a position on.
+
+    Raises `DigestMismatch`, and then keeps nothing, where they are other bytes; `TooLarge`, `Denied`, `StorageFull`.
+    """
+    if registry.has_file(name, digest):
+        return
+    session = registry.open_upload(name, digest, size)
+    if session.offset < size:
+        session = registry.append_upload(session, session.offset, read(session.offset))
+    registry.finish_upload(session)

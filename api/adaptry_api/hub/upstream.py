@@ -1,0 +1,223 @@
+"""Another Hub behind this server: what nobody here has is read through from there, and kept on disk.
+
+Off unless the operator names one. It is asked with the operator's token or none, never with a caller's, and only for
+callers who hold a namespace here. A namespace that is used here is never looked for there, so that nobody can put
+something in the place of an adapter that is private or gone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import urllib3
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from urllib3.exceptions import HTTPError
+
+from adaptry import __version__
+from adaptry.client.pool import check_url, open_pool
+from adaptry.digest import Digest
+from adaptry.errors import Corrupt, RevisionNotFound, Unavailable
+from adaptry.finished import Finished
+
+_TRUSTED_SECONDS = 60.0
+_REMEMBERED = 1024
+_MOST = 16 << 20
+_CHUNK = 1 << 20
+_TIMEOUT = urllib3.Timeout(connect=5, read=30)
+
+Hex40 = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Value(BaseModel):
+    """What another Hub says; what we do not use is not looked at."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Pointed(_Value):
+    """What is said of a large file."""
+
+    sha256: Hex64
+
+
+class FileThere(_Value):
+    """A file: large if it has `lfs`, and otherwise named by git's id."""
+
+    rfilename: Annotated[str, Field(pattern=r"^[^\\\x00-\x1f]{1,512}$")]
+    size: Annotated[int, Field(ge=0)]
+    blobId: Hex40  # noqa: N815  the protocol's spelling
+    lfs: Pointed | None = None
+
+
+class InfoThere(_Value):
+    """A repository at one commit. (`Any`: a card is as its writer made it.)"""
+
+    id: str
+    sha: Hex40
+    siblings: tuple[FileThere, ...] = ()
+    tags: tuple[str, ...] = ()
+    library_name: str | None = None
+    pipeline_tag: str | None = None
+    cardData: dict[str, Any] | None = None  # noqa: N815
+    config: dict[str, Any] | None = None
+    createdAt: datetime = datetime(1970, 1, 1, tzinfo=UTC)  # noqa: N815
+    lastModified: datetime = datetime(1970, 1, 1, tzinfo=UTC)  # noqa: N815
+    private: bool = False
+    downloads: int = 0
+
+
+class Upstream:
+    """The Hub at `url`, asked with `token`; of its files up to `cache` bytes are kept in `folder`.
+
+    Safe to use from many threads. `is_ours` tells the namespaces that are used here.
+    """
+
+    def __init__(
+        self, url: str, token: str | None, folder: Path, cache: int, is_ours: Callable[[str], bool]
+    ) -> None:
+        """Raises `Invalid` where `url` is no address."""
+        self._url = check_url(url)
+        self._headers = {"User-Agent": f"adaptry/{__version__}", "Accept-Encoding": "identity"}
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
+        self._pool = open_pool(self._url, None, None)
+        self._files = Finished(folder / "files", cache)
+        self._said = folder / "said"
+        self._said.mkdir(mode=0o700, exist_ok=True)
+        self._is_ours = is_ours
+        self._known: dict[tuple[str, str], tuple[float, InfoThere | None]] = {}
+
+    def info(self, id: str, revision: str) -> InfoThere | None:
+        """What is said of a repository; None where there is none. What was said a minute ago still holds, and
+        without an answer, whatever was said last.
+
+        Raises `RevisionNotFound`, `Unavailable`.
+        """
+        if self._is_ours(id.partition("/")[0]):
+            return None
+        known = self._known.get((id, revision))
+        if known and (known[0] > time.monotonic() or (known[1] and known[1].sha == revision)):
+            return known[1]
+        path = self._said / Digest.of(f"{id}@{revision}".encode()).hex
+        try:
+            data = self._ask(id, revision)
+        except Unavailable:
+            if not path.exists():
+                raise
+            data = path.read_bytes()
+        found = _parsed(data) if data is not None else None
+        if data is not None:
+            _write(path, data)
+        if len(self._known) >= _REMEMBERED:
+            self._known.clear()
+        self._known[id, revision] = (time.monotonic() + _TRUSTED_SECONDS, found)
+        return found
+
+    def read(self, id: str, commit: str, file: FileThere, start: int) -> Iterator[bytes]:
+        """A file's bytes from `start` on: kept ones, or the other Hub's as they come, which are kept once all were
+        right. Raises `Unavailable`, and `Corrupt` at the end of bytes that are others than were named."""
+        tag = Digest.of((file.lfs.sha256 if file.lfs else file.blobId).encode())
+        kept = self._files.open(tag, file.size)
+        if kept is not None:
+            with kept:
+                kept.seek(start)
+                while chunk := kept.read(_CHUNK):
+                    yield chunk
+            return
+        if start:
+            yield from self._fetch(id, commit, file, start)
+            return
+        with self._files.keeping(tag, file.size) as keep:
+            for chunk in _checked(self._fetch(id, commit, file, 0), file):
+                if keep:
+                    keep(chunk)
+                yield chunk
+
+    def close(self) -> None:
+        self._pool.clear()
+
+    def _ask(self, id: str, revision: str) -> bytes | None:
+        """The info as JSON; None where there is no such repository. Raises `RevisionNotFound`, `Unavailable`."""
+        address = f"/api/models/{quote(id)}/revision/{quote(revision, safe='')}?blobs=true"
+        with self._get(address) as response:
+            if response.status == 404 and response.headers.get("X-Error-Code") == "RevisionNotFound":
+                raise RevisionNotFound(f"{id} has no revision {revision[:80]!a} at {self._url}")
+            if response.status in (401, 403, 404):
+                return None
+            if response.status != 200:
+                raise Unavailable(
+                    f"the hub behind this one ({self._url}) answers {response.status}; try again"
+                )
+            data = response.read(_MOST + 1)
+        if len(data) > _MOST:
+            raise Unavailable(f"the hub behind this one says more than {_MOST:,} bytes about {id}")
+        return bytes(data)
+
+    def _fetch(self, id: str, commit: str, file: FileThere, start: int) -> Iterator[bytes]:
+        address = f"/{quote(id)}/resolve/{commit}/{quote(file.rfilename)}"
+        headers = {"Range": f"bytes={start}-"} if start else {}
+        with self._get(address, headers) as response:
+            if response.status != (206 if start else 200):
+                raise Unavailable(
+                    f"the hub behind this one ({self._url}) answers {response.status} to {file.rfilename} of {id}"
+                )
+            try:
+                yield from response.stream(_CHUNK)
+            except HTTPError as error:
+                raise Unavailable(
+                    f"the hub behind this one broke off in {file.rfilename}: {error}"
+                ) from error
+
+    def _get(self, address: str, headers: dict[str, str] | None = None) -> urllib3.BaseHTTPResponse:
+        """To be closed by the caller. A redirect to another host is followed without the token."""
+        try:
+            return self._pool.request(
+                "GET",
+                self._url + address,
+                headers={**self._headers, **(headers or {})},
+                timeout=_TIMEOUT,
+                pool_timeout=5,
+                retries=urllib3.Retry(2, redirect=5, backoff_factor=0.2),
+                preload_content=False,
+            )
+        except HTTPError as error:
+            raise Unavailable(f"the hub behind this one ({self._url}) does not answer: {error}") from error
+
+
+def _parsed(data: bytes) -> InfoThere:
+    try:
+        return InfoThere.model_validate(json.loads(data))
+    except (ValidationError, ValueError, RecursionError) as error:
+        raise Unavailable("the hub behind this one answers as no hub does") from error
+
+
+def _checked(chunks: Iterator[bytes], file: FileThere) -> Iterator[bytes]:
+    """The chunks; the last only once all are known to be the file's."""
+    if file.lfs:
+        hasher, wanted = hashlib.sha256(), file.lfs.sha256
+    else:
+        hasher, wanted = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False), file.blobId
+    held = b""
+    for chunk in chunks:
+        if held:
+            yield held
+        hasher.update(chunk)
+        held = chunk
+    if hasher.hexdigest() != wanted:
+        raise Corrupt(f"the hub behind this one sent other bytes than it said for {file.rfilename}")
+    if held:
+        yield held
+
+
+def _write(path: Path, data: bytes) -> None:
+    draft = path.with_suffix(f".{time.monotonic_ns()}")
+    draft.write_bytes(data)
+    draft.replace(path)

@@ -1,0 +1,46 @@
+"""Warnings in an answer that succeeds: clients log each topic's first one to their user."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+
+from starlette.responses import Response
+
+from adaptry.records import Committed
+from adaptry_api.header_text import header_text
+
+_HEADER = "X-HF-Warning"
+_LONGEST = 600
+_MOST = 5
+
+
+def warn(response: Response, topic: str, texts: Iterable[str]) -> None:
+    """Adds the texts. Two are of one topic only if they are the same, so that none hides another."""
+    for text in texts:
+        line = header_text(text, _LONGEST)
+        mark = hashlib.sha256(line.encode()).hexdigest()[:8]
+        response.headers.append(_HEADER, f"{topic}-{mark}; {line}")
+
+
+def about_left_out(left_out: Mapping[str, str | None]) -> list[str]:
+    """One text for each reason."""
+    by_reason: dict[str, list[str]] = {}
+    for path, reason in left_out.items():
+        if reason is not None:
+            by_reason.setdefault(reason, []).append(path)
+    return [f"left out: {_names(paths)} ({reason})" for reason, paths in by_reason.items()]
+
+
+def about_findings(committed: Committed) -> list[str]:
+    """What the checks say of a new version without refusing it."""
+    if committed.version is None or committed.report is None or not committed.is_new:
+        return []
+    version = f"{committed.version.name} version {committed.version.number}"
+    found = [finding for finding in committed.report.findings if finding.severity == "warns"]
+    return [f"{version}: {finding.reason} [{finding.code}] → {finding.remedy}" for finding in found[:_MOST]]
+
+
+def _names(paths: list[str]) -> str:
+    shown = ", ".join(paths[:_MOST])
+    return f"{shown} and {len(paths) - _MOST} more" if len(paths) > _MOST else shown

@@ -1,0 +1,125 @@
+"""Uploading: `preupload` says how each file is to come, or that it need not; `commit` puts them into a branch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from fastapi import Query, Request, Response
+from pydantic import BaseModel, Field
+from starlette.responses import JSONResponse
+
+from adaptry.chains import MAIN
+from adaptry.records import Committed
+from adaptry.refs import AdapterName
+from adaptry_api.bodies import pour
+from adaptry_api.errors import Stopped
+from adaptry_api.guard import store_of
+from adaptry_api.hub import gitids
+from adaptry_api.hub.adapters import AdapterRepository
+from adaptry_api.hub.addresses import MODELS, Name, Revision, origin, page_of
+from adaptry_api.hub.card_keeping import keep_card
+from adaptry_api.hub.committing import commit, require_branch
+from adaptry_api.hub.gitignore import parse_lines
+from adaptry_api.hub.keeping import Announced, left_out
+from adaptry_api.hub.operations import MAX_BODY, read_operations
+from adaptry_api.hub.refusals import hub_router
+from adaptry_api.hub.repositories import CallersReader, Reader
+from adaptry_api.hub.snapshots import HubFile, Snapshot
+from adaptry_api.hub.uploading import announced, entire, require_writer
+from adaptry_api.hub.warnings import about_findings, about_left_out, warn
+
+ROUTES = hub_router()
+
+NO_PULL_REQUESTS = "this registry has no pull requests: commit to a branch of the adapter instead (create_branch, then revision=BRANCH)"
+AsPullRequest = Annotated[str, Query(alias="create_pr", max_length=8)]
+
+
+class ComingFile(BaseModel):
+    """A file that is about to be sent. What it begins with (`sample`) is looked at when all of it is here."""
+
+    path: str = Field(min_length=1, max_length=1024)
+    size: int = Field(ge=0)
+
+
+class Coming(BaseModel):
+    """What is about to be sent, and a `.gitignore` among it."""
+
+    files: list[ComingFile] = Field(max_length=256)
+    gitIgnore: str = Field(default="", max_length=1 << 16)  # noqa: N815  the protocol's spelling
+
+
+@ROUTES.post(f"{MODELS}/preupload/{{revision}}")
+def preupload(
+    name: Name, revision: Revision, body: Coming, reader: CallersReader, create_pr: AsPullRequest = ""
+) -> Response:
+    """Everything that can be refused is refused here: what a client shows of later refusals depends on its age."""
+    refuse_pull_request(create_pr)
+    branch, snapshot = _branch_snapshot(reader, name, revision)
+    files = {file.path: file for file in snapshot.files}
+    coming = [Announced(file.path, file.size) for file in body.files]
+    unwanted = left_out(coming, parse_lines(body.gitIgnore), files, with_folders=branch != MAIN)
+    answers = [
+        {"path": file.path, "uploadMode": "regular", "shouldIgnore": True}
+        if file.path in unwanted
+        else _mode(file, files.get(file.path), snapshot)
+        for file in coming
+    ]
+    response = JSONResponse({"files": answers, "commitOid": snapshot.commit})
+    warn(response, "left-out", about_left_out(unwanted))
+    return response
+
+
+@ROUTES.post(f"{MODELS}/commit/{{revision}}")
+async def put(
+    request: Request, name: Name, revision: Revision, reader: CallersReader, create_pr: AsPullRequest = ""
+) -> Response:
+    """The body is read as it comes: a small file in memory at a time. One that breaks off commits nothing."""
+    refuse_pull_request(create_pr)
+    size = announced(request, MAX_BODY)
+
+    def take(pieces: Iterator[bytes]) -> Committed:
+        require_writer(reader.registry, reader.identity, name)
+        branch = require_branch(reader.registry, name, revision)
+        committed, before = commit(reader.registry, name, branch, read_operations(entire(pieces, size)))
+        if branch == MAIN:
+            keep_card(reader.registry, name, before, committed, reader.memory)
+        return committed
+
+    committed = await pour(request, take, store_of(request).uploads, None)
+    said = {
+        "success": True,
+        "commitOid": committed.commit.id,
+        "commitUrl": f"{origin(request)}/{page_of(str(name))}/commit/{committed.commit.id}",
+        "hookOutput": "",
+    }
+    response = JSONResponse(said)
+    warn(response, "checks", about_findings(committed))
+    return response
+
+
+def refuse_pull_request(asked: str = "1") -> None:
+    """Raises `Stopped` (501) where one is asked for."""
+    if asked.lower() in ("1", "true"):
+        raise Stopped(501, NO_PULL_REQUESTS)
+
+
+def _branch_snapshot(reader: Reader, name: AdapterName, revision: str) -> tuple[str, Snapshot]:
+    """A branch that the caller may commit to, and what is on it."""
+    info = reader.registry.adapter(name)
+    require_writer(reader.registry, reader.identity, name)
+    branch = require_branch(reader.registry, name, revision)
+    return branch, AdapterRepository(reader, info).snapshot(f"refs/heads/{branch}")
+
+
+def _mode(coming: Announced, there: HubFile | None, snapshot: Snapshot) -> dict[str, Any]:
+    """How a file comes, and what is at its path now, named as the client would name what it has. (`Any`: JSON.)"""
+    is_large = gitids.is_large(coming.path, coming.size)
+    said: dict[str, Any] = {
+        "path": coming.path,
+        "uploadMode": "lfs" if is_large else "regular",
+        "shouldIgnore": False,
+    }
+    if there is not None and is_large == bool(there.sha256):
+        said["oid"] = there.etag
+    return said

@@ -1,0 +1,85 @@
+"""Shards: which chunks of which xorbs make which files.
+
+A header, then an entry for every file, in records of 48 bytes up to one that begins with 32 bytes of 0xFF. What
+follows says which chunks each xorb has, for deduplication, and is not looked at (xet-core: `metadata_shard`).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from adaptry.digest import Digest
+from adaptry.errors import Invalid, TooLarge
+from adaptry_api.hub.xet.hashes import sha256_of, text_of
+
+LARGEST = 32 << 20
+MOST_FILES = 256
+MOST_SEGMENTS = 65_536
+
+_TAG = b"HFRepoMetaData\0" + bytes.fromhex("556967456a7b815783a5bdd95ccdd14aa9")
+_VERSION = 2
+_RECORD = 48
+_END = b"\xff" * 32
+_HAS_VERIFICATION, _HAS_SHA256 = 1 << 31, 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The chunks from `start` to before `end` of one xorb, `length` bytes together."""
+
+    xorb: str
+    start: int
+    end: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class XetFile:
+    """A file as the client declares it: its SHA-256, and the segments that it is joined from."""
+
+    sha256: Digest
+    segments: tuple[Segment, ...]
+
+    @property
+    def size(self) -> int:
+        return sum(segment.length for segment in self.segments)
+
+
+def files_in(shard: BinaryIO) -> tuple[XetFile, ...]:
+    """The files that a shard describes. Raises `Invalid` and `TooLarge`."""
+    header = _record(shard)
+    if header[:32] != _TAG or int.from_bytes(header[32:40], "little") != _VERSION:
+        raise Invalid("this is not a shard, or not one of version 2")
+    return tuple(_files(shard))
+
+
+def _files(shard: BinaryIO) -> Iterator[XetFile]:
+    files = segments = 0
+    while (record := _record(shard))[:32] != _END:
+        flags, count = struct.unpack("<II", record[32:40])
+        files, segments = files + 1, segments + count
+        if files > MOST_FILES or segments > MOST_SEGMENTS:
+            raise TooLarge(f"a shard has at most {MOST_FILES} files and {MOST_SEGMENTS:,} segments here")
+        if not flags & _HAS_SHA256:
+            raise Invalid("a file of the shard comes without its SHA-256; only files that have one are kept")
+        if not count:
+            raise Invalid("a file of the shard is empty; empty files are sent with the commit")
+        found = tuple(_segment(_record(shard)) for _ in range(count))
+        for _ in range(count if flags & _HAS_VERIFICATION else 0):
+            _record(shard)
+        yield XetFile(sha256_of(_record(shard)), found)
+
+
+def _segment(record: bytes) -> Segment:
+    _, length, start, end = struct.unpack("<IIII", record[32:])
+    return Segment(text_of(record[:32]), start, end, length)
+
+
+def _record(shard: BinaryIO) -> bytes:
+    record = shard.read(_RECORD)
+    if len(record) < _RECORD:
+        raise Invalid("the shard ends before its files do")
+    return record

@@ -1,0 +1,117 @@
+"""Grants: what a caller may do, written down, signed, and given to them, for calls that carry no token of theirs.
+
+Clients of the Hub upload with a short-lived token of another service, or to an address that must speak for itself.
+A grant says which adapter and which bytes it is for, until when, and by whose token it was asked for: with that
+token revoked, it is worth nothing either.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import os
+import secrets
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from adaptry.errors import Unauthenticated, Unavailable
+from adaptry.refs import AdapterName
+
+_SECRET_BYTES = 32
+_LONGEST = 4096
+
+
+class Grant(BaseModel):
+    """`by` is the hash of the token it was asked for with, `until` a Unix time in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: AdapterName
+    by: str
+    until: int
+
+
+Granted = TypeVar("Granted", bound=Grant)
+
+
+class Signer:
+    """Signs with a secret of its own, kept in the file at `path` (mode 0600), which every process of a server shares."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._secret: bytes | None = None
+
+    def sign(self, grant: Grant) -> str:
+        """The grant as text that fits into an address. Raises `Unavailable` where no secret can be kept."""
+        said = grant.model_dump_json().encode()
+        return f"{_text(said)}.{_text(self._mac(type(grant).__name__.encode(), said))}"
+
+    def read(self, kind: type[Granted], text: str, now: float) -> Granted:
+        """The grant that `text` is. Raises `Unauthenticated` for another kind, an altered or an expired one."""
+        said, _, mac = text.partition(".")
+        try:
+            data = _data(said if len(text) <= _LONGEST else "")
+            is_ours = hmac.compare_digest(self._mac(kind.__name__.encode(), data), _data(mac))
+            grant = kind.model_validate_json(data) if is_ours else None
+        except (ValidationError, ValueError):  # ValueError: not base64
+            grant = None
+        if grant is None:
+            raise Unauthenticated("this upload was not agreed on with this server; start it again")
+        if grant.until <= now:
+            raise Unauthenticated("the time for this upload is over; start it again")
+        return grant
+
+    def tag(self, *parts: str) -> str:
+        """32 hex digits that only this server can find for `parts`."""
+        return self._mac(b"tag", "\n".join(parts).encode()).hex()[:32]
+
+    def _mac(self, kind: bytes, data: bytes) -> bytes:
+        if self._secret is None:
+            self._secret = _kept_secret(self._path)
+        return hmac.digest(self._secret, kind + b"\0" + data, "sha256")
+
+
+def _kept_secret(path: Path) -> bytes:
+    """The secret in the file; if there is none, a new one, the same for all who come at once. Raises `Unavailable`."""
+    try:
+        if not path.exists():
+            _make(path)
+        secret = path.read_bytes()
+    except OSError as error:
+        raise Unavailable(f"cannot keep a secret in {path.parent}: {error.strerror}") from error
+    if len(secret) != _SECRET_BYTES:
+        raise Unavailable(f"{path} is not a secret of this server; remove it, and a new one is made")
+    return secret
+
+
+def _make(path: Path) -> None:
+    """Puts a whole file in place, unless somebody was faster."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.write(descriptor, secrets.token_bytes(_SECRET_BYTES))
+        os.fsync(descriptor)
+        os.link(draft, path)
+    except FileExistsError:
+        return
+    finally:
+        os.close(descriptor)
+        draft.unlink()
+
+
+def _text(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _data(text: str) -> bytes:
+    """Raises `ValueError` for what `_text` cannot have written."""
+    try:
+        data = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, UnicodeEncodeError) as error:
+        raise ValueError("not base64") from error
+    if _text(data) != text:
+        raise ValueError("not as it was written")  # the last digit has bits to spare
+    return data

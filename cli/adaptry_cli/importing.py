@@ -1,0 +1,125 @@
+"""`adaptry import`: adapters of a hub taken over, many at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from adaptry.hub_source.naming import HubRef
+from adaptry.registry import Registry
+from adaptry_cli.arguments import require
+from adaptry_cli.connection import filled_registry_option
+from adaptry_cli.exit_codes import NO
+from adaptry_cli.out import counted, json_option, progress, say, say_json, tell
+
+if TYPE_CHECKING:
+    from adaptry.hub_source.importing import Done, Wanted
+
+
+@click.command("import")
+@click.argument("source", metavar="hf:AUTHOR|hf:ORG/NAME", required=False)
+@click.option("--search", metavar="TEXT", help="Only those whose name has TEXT in it.")
+@click.option(
+    "--filter", "filters", multiple=True, metavar="TAG", help="Only those with a tag; may be repeated."
+)
+@click.option("--collection", metavar="ORG/SLUG", help="Those of a collection.")
+@click.option("--to", "namespace", metavar="NAMESPACE", help="Where they go; else where they are on the hub.")
+@click.option(
+    "--limit", type=click.IntRange(1), default=1000, show_default=True, help="Look at most at so many."
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be taken, and take nothing.")
+@filled_registry_option
+@json_option
+@click.pass_context
+def import_(
+    ctx: click.Context,
+    registry: Registry,
+    source: str | None,
+    search: str | None,
+    filters: tuple[str, ...],
+    collection: str | None,
+    namespace: str | None,
+    limit: int,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Take adapters over from a hub.
+
+    All of an author, one by name, those of a collection, or those that --search and --filter find. What is no adapter
+    is passed over; what came from the newest commit already is not fetched again, so that a run that was broken off
+    goes on where it stopped. HF_ENDPOINT and HF_TOKEN say which hub, and as whom. Exit code 1 means that some failed.
+    """
+    from adaptry.hub_source import importing
+    from adaptry.hub_source.hub import hub_of_environment
+
+    require(
+        bool(source or search or filters or collection),
+        "say what to take: hf:AUTHOR, hf:ORG/NAME, --collection, --search or --filter",
+    )
+    hub = hub_of_environment()
+    plan = importing.plan_import(
+        registry, hub, _wanted(source, search, filters, collection, limit), namespace
+    )
+    shown: list[dict[str, object]] = []
+    taken = failed = passed = 0
+    with progress() as told:
+        for done in (
+            map(importing.Done, plan) if dry_run else importing.carry_out(registry, hub, plan, progress=told)
+        ):
+            shown.append(_shown(done))
+            failed += done.error is not None
+            passed += bool(done.candidate.skipped)
+            taken += done.error is None and not done.candidate.skipped
+            if not as_json:
+                _say(done)
+    if as_json:
+        say_json(shown)
+    tell(
+        f"{counted(taken, 'adapter')} {'to take' if dry_run else 'taken'}, {passed} passed over, {failed} failed"
+    )
+    ctx.exit(NO if failed else 0)
+
+
+def _wanted(
+    source: str | None, search: str | None, filters: tuple[str, ...], collection: str | None, limit: int
+) -> Wanted:
+    """One word behind `hf:` is an author, two are a repository."""
+    from adaptry.hub_source.importing import Wanted
+
+    if source is None:
+        return Wanted(search=search, filters=filters, collection=collection, limit=limit)
+    require(collection is None, "give hf:… or --collection, not both")
+    ref = HubRef.parse(source)
+    if "/" not in ref.repository:
+        require(ref.revision is None, f"{source} is an author, who has no revisions")
+        return Wanted(author=ref.repository, search=search, filters=filters, limit=limit)
+    require(not (search or filters), f"{source} is one repository: there is nothing to search or filter")
+    return Wanted(ref=ref)
+
+
+def _say(done: Done) -> None:
+    ref = f"hf:{done.candidate.ref.repository}"
+    if done.error:
+        tell(f"{ref} failed: {done.error.message}")
+    elif done.candidate.skipped:
+        tell(f"{ref} {done.candidate.skipped}")
+    elif done.taken:
+        version = done.taken.pushed.version
+        say(f"{version.name}@{version.number} {version.digest}")
+    else:
+        say(f"{ref} {done.candidate.name}")
+
+
+def _shown(done: Done) -> dict[str, object]:
+    """For programs: the repository and commit, the adapter, and what became of it."""
+    version = done.taken.pushed.version if done.taken else None
+    return {
+        "repository": done.candidate.ref.repository,
+        "commit": done.candidate.ref.revision,
+        "name": str(done.candidate.name) if done.candidate.name else None,
+        "number": version.number if version else None,
+        "digest": str(version.digest) if version else None,
+        "passed_over": done.candidate.skipped or None,
+        "error": done.error.message if done.error else None,
+    }

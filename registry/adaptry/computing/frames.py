@@ -1,0 +1,72 @@
+"""What passes between a server and the process that computes for it: frames over a pair of sockets, one pair a question.
+
+A frame is a kind, a length and that many bytes. The question is one frame; the answer is data and then its end, or an
+error in our own words. Whoever closes the pair has lost interest, or is dead.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from typing import Literal, cast
+
+from adaptry.errors import AdaptryError, Unavailable, by_code
+
+Kind = Literal["question", "data", "end", "error"]
+MOST = 1 << 20
+"""Bytes that a frame holds at most, but for a question."""
+
+_MOST_ASKED = 16 << 20  # it names every file that goes in
+_KINDS: dict[bytes, Kind] = {b"Q": "question", b"D": "data", b"Z": "end", b"E": "error"}
+_LETTERS = {kind: letter for letter, kind in _KINDS.items()}
+_HEAD = struct.Struct(">cI")
+
+
+class Gone(Exception):
+    """The other side closed the pair before it had said all."""
+
+
+def send(channel: socket.socket, kind: Kind, payload: bytes | bytearray | memoryview = b"") -> None:
+    """Raises `Gone`."""
+    try:
+        channel.sendall(_HEAD.pack(_LETTERS[kind], len(payload)))
+        channel.sendall(payload)
+    except OSError as error:
+        raise Gone from error
+
+
+def receive(channel: socket.socket) -> tuple[Kind, bytes]:
+    """Raises `Gone`, and `Unavailable` where nothing comes for as long as the channel waits."""
+    letter, length = _HEAD.unpack(_exactly(channel, _HEAD.size))
+    kind = _KINDS.get(letter)
+    if kind is None or length > (_MOST_ASKED if kind == "question" else MOST):
+        raise Gone
+    return kind, _exactly(channel, length)
+
+
+def error_frame(error: AdaptryError) -> bytes:
+    said = {"code": error.code, "message": error.message[:100_000]}
+    return json.dumps(said).encode()
+
+
+def error_of(payload: bytes) -> AdaptryError:
+    """The error that the other side raised."""
+    said = cast(dict[str, str], json.loads(payload))
+    return by_code().get(said["code"], AdaptryError)(said["message"])
+
+
+def _exactly(channel: socket.socket, length: int) -> bytes:
+    data = bytearray(length)
+    view = memoryview(data)
+    while view:
+        try:
+            count = channel.recv_into(view)
+        except TimeoutError as error:
+            raise Unavailable("the process that computes merged models does not answer; try again") from error
+        except OSError as error:
+            raise Gone from error
+        if not count:
+            raise Gone
+        view = view[count:]
+    return bytes(data)

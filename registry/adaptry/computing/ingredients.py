@@ -1,0 +1,63 @@
+"""What goes into a merged model, by where it lies on this machine, and what comes out: values that pass between processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ConfigDict
+
+from adaptry.digest import Digest
+
+
+class _Passed(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Ingredients(_Passed):
+    """An adapter's version and its base.
+
+    `adapter` is what people call the version, `revision` its digest, `adapter_files` where each of its files is. The base
+    is looked for in `base_folders`, in order, and then among `base_files`; it must have the id `base`. `base_name` is
+    what people call it.
+    """
+
+    adapter: str
+    revision: Digest
+    adapter_files: Mapping[str, str]
+    base: Digest
+    base_name: str
+    base_folders: tuple[str, ...] = ()
+    base_files: Mapping[str, str] = {}
+
+
+class MergedFile(_Passed):
+    """`sha256` is None until somebody has seen all of a weights file; `tag` names its bytes before that. `blob_id` is what
+    git calls a file beside the weights."""
+
+    name: str
+    size: int
+    sha256: Digest | None
+    tag: Digest
+    blob_id: str | None = None
+
+
+class Described(_Passed):
+    """A merged model: `identity` is equal only where every byte is; `computed_by` says by what, `notes` what to know."""
+
+    identity: Digest
+    files: tuple[MergedFile, ...]
+    computed_by: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def file(self, name: str) -> MergedFile | None:
+        return next((file for file in self.files if file.name == name), None)
+
+
+class Question(_Passed):
+    """Of a model: what it is, or with `file` the bytes [start, end) of that file of the model called `identity`."""
+
+    ingredients: Ingredients
+    file: str | None = None
+    identity: Digest | None = None
+    start: int = 0
+    end: int = 0

@@ -1,0 +1,125 @@
+"""Files that cost much to get, computed or fetched, kept on disk by tag up to a number of bytes; those that nobody read for
+longest go first.
+
+Off where the limit is 0. A file is written beside its place, flushed, and renamed when it is whole; a lock on it while it
+grows tells the living from the dead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import io
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from adaptry.digest import Digest
+
+_PART = ".part"
+
+
+class Finished:
+    """Safe to use from many threads, and from many processes on the same folder, which is made."""
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder = folder
+        self._limit = limit
+        self._sweep()
+
+    def open(self, tag: Digest, size: int) -> io.FileIO | None:
+        """The file, if it is kept; to be closed by the caller."""
+        path = self._folder / tag.hex
+        try:
+            file = io.FileIO(path, "r")
+            os.utime(path)
+        except OSError:
+            return None
+        if os.fstat(file.fileno()).st_size == size:
+            return file
+        file.close()
+        return None
+
+    @contextlib.contextmanager
+    def keeping(self, tag: Digest, size: int) -> Iterator[Callable[[bytes], None] | None]:
+        """What to give the file's bytes to, all of them in order; None where it is not to be kept.
+
+        It is kept if the block ends and all bytes were given. Where there is no room on the disk, nothing is.
+        """
+        if size > self._limit:
+            yield None
+            return
+        place = self._folder / f"{tag.hex}.{secrets.token_hex(4)}{_PART}"
+        with _Growing(place) as growing:
+            yield growing.write
+            if growing.size == size and growing.is_flushed():
+                self._make_room(size)
+                place.replace(self._folder / tag.hex)
+
+    def _make_room(self, size: int) -> None:
+        """Removes what was not read for longest, until `size` more bytes are within the limit."""
+        kept = []
+        for path in self._folder.iterdir():
+            if path.suffix != _PART:
+                with contextlib.suppress(OSError):
+                    state = path.stat()
+                    kept.append((state.st_mtime_ns, state.st_size, path))
+        left = self._limit - size - sum(each for _, each, _ in kept)
+        for _, each, path in sorted(kept):
+            if left >= 0:
+                return
+            path.unlink(missing_ok=True)
+            left += each
+
+    def _sweep(self) -> None:
+        """Removes what died while it grew, and what is over the limit."""
+        for path in self._folder.glob(f"*{_PART}"):
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink(missing_ok=True)
+        self._make_room(0)
+
+
+class _Growing:
+    """A file that is being written; it goes unless it was renamed. Once a write failed, it takes no more."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: io.FileIO | None = None
+        self.size = 0
+
+    def __enter__(self) -> _Growing:
+        with contextlib.suppress(OSError):
+            self._file = io.FileIO(self._path, "x")
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._path.unlink(missing_ok=True)
+
+    def write(self, data: bytes) -> None:
+        if self._file is None:
+            return
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[self._file.write(view) :]
+        except OSError:
+            self._file.close()
+            self._file = None
+            self.size = -1
+        else:
+            self.size += len(data)
+
+    def is_flushed(self) -> bool:
+        if self._file is None:
+            return False
+        try:
+            os.fsync(self._file.fileno())
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,94 @@
+"""What the bytes of computed files came to, remembered: by tag, one small file each, in a folder.
+
+A file is hashed while it passes, by whoever reads it from its beginning; who reads on where a connection broke goes on with
+the hash too. A lost memory costs one more reading.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+
+from adaptry.digest import Digest
+from adaptry.errors import Invalid
+
+_HALF_WAY = 64  # files of which the beginning was seen
+
+
+class Hashes:
+    """Safe to use from many threads, and from many processes on the same folder, which is made."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder = folder
+        self._known: dict[Digest, Digest] = {}
+        self._begun: OrderedDict[Digest, Running] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, tag: Digest) -> Digest | None:
+        """The SHA-256 of the file of that tag, if all of it was seen once."""
+        if tag not in self._known:
+            try:
+                self._known[tag] = Digest.parse((self._folder / tag.hex).read_text("ascii"))
+            except (OSError, ValueError, Invalid):
+                return None
+        return self._known[tag]
+
+    @contextlib.contextmanager
+    def watching(self, tag: Digest, size: int, start: int) -> Iterator[Running | None]:
+        """What to give the bytes from `start` on to, in order; None where the file's hash is known, or cannot come of it."""
+        running = None if self.of(tag) else self._taken(tag, start)
+        try:
+            yield running
+        finally:
+            if running is not None and running.position == size:
+                self._remember(tag, running.digest())
+            elif running is not None:
+                self._put(tag, running)
+
+    def _taken(self, tag: Digest, start: int) -> Running | None:
+        with self._lock:
+            begun = self._begun.get(tag)
+            if begun is not None and begun.position >= start:
+                del self._begun[tag]
+                begun.skip = begun.position - start
+                return begun
+        return Running() if start == 0 else None
+
+    def _put(self, tag: Digest, running: Running) -> None:
+        with self._lock:
+            other = self._begun.get(tag)
+            if other is None or other.position < running.position:
+                self._begun[tag] = running
+            while len(self._begun) > _HALF_WAY:
+                self._begun.popitem(last=False)
+
+    def _remember(self, tag: Digest, sha256: Digest) -> None:
+        self._known[tag] = sha256
+        place = self._folder / f".{secrets.token_hex(8)}"
+        with contextlib.suppress(OSError):  # it is known in this process all the same
+            place.write_text(str(sha256), "ascii")
+            place.replace(self._folder / tag.hex)
+
+
+class Running:
+    """A hash that has come as far as `position`; the next `skip` bytes it has seen before."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self.position = 0
+        self.skip = 0
+
+    def update(self, data: memoryview | bytes) -> None:
+        fresh = memoryview(data)[self.skip :]
+        self.skip = max(0, self.skip - len(data))
+        self._hash.update(fresh)
+        self.position += len(fresh)
+
+    def digest(self) -> Digest:
+        return Digest(self._hash.hexdigest())

@@ -1,0 +1,85 @@
+"""How the Hub's clients name a revision: `main`, a branch, an alias, a tag, `v3`, a commit's id or its beginning.
+
+Which revision a word means is for a registry to say; this file only knows how it is written. A word that is no
+name of anything parses to a name that nothing has, since to its reader that is the same.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from adaptry.errors import InvalidRef
+
+GRAMMAR = (
+    "a revision is main, latest, a branch, an alias, a tag, v3 or 3 (a version), a commit's id (7 to 40 hex digits), "
+    "refs/heads/BRANCH or refs/tags/TAG"
+)
+_SEGMENT = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._+-]*[A-Za-z0-9_+-])?")
+_VERSION = re.compile(r"v?([1-9][0-9]{0,8})")
+_ID = re.compile(r"[0-9a-f]{7,64}")
+_MOST = 128
+_RESERVED = frozenset({"main", "latest", "head"})
+
+Scope = Literal["any", "branch", "tag"]
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What a word may mean: the version `number`, the commits whose digest begins with `prefix`, what is named `name`.
+
+    Looked for in this order. `scope` is what the name may be of; a `branch` includes the aliases.
+    """
+
+    name: str
+    scope: Scope = "any"
+    number: int | None = None
+    prefix: str | None = None
+
+
+def parse_word(text: str) -> Word:
+    """Total: every text is a word."""
+    if text.startswith("refs/heads/"):
+        return Word(text.removeprefix("refs/heads/"), "branch")
+    if text.startswith("refs/tags/"):
+        tag = text.removeprefix("refs/tags/")
+        return Word(tag, "tag", number=_number(tag) if tag.startswith("v") else None)
+    prefix = text.removeprefix("sha256:")
+    return Word(text, number=_number(text), prefix=prefix if _ID.fullmatch(prefix) else None)
+
+
+def parse_branch(text: str) -> str:
+    """A branch that may be made. Raises `InvalidRef`."""
+    return _name(text, "branch")
+
+
+def parse_tag(text: str) -> str:
+    """A tag that may be made. Raises `InvalidRef`."""
+    return _name(text, "tag")
+
+
+def _name(text: str, kind: str) -> str:
+    segments = text.split("/")
+    if len(text) > _MOST or any(not _SEGMENT.fullmatch(part) or ".." in part for part in segments):
+        raise InvalidRef(
+            f"not a name for a {kind}: {text[:80]!r} (letters, digits, '.', '_', '-', '+' and '/', at most {_MOST})"
+        )
+    if segments[0] == "refs" or any(part.endswith(".lock") for part in segments):
+        raise InvalidRef(f"not a name for a {kind}: {text[:80]!r} (refs/… and ….lock mean something else)")
+    if text.lower() in _RESERVED or text.isdigit() or _VERSION.fullmatch(text) or _ID.fullmatch(text):
+        raise InvalidRef(
+            f"the {kind} {text!r} would be mistaken for something else (main, latest, HEAD, digits, v<digits> and 7 or "
+            "more hex digits are taken); choose a word such as draft"
+        )
+    return text
+
+
+def _number(text: str) -> int | None:
+    match = _VERSION.fullmatch(text)
+    return int(match[1]) if match else None
+
+
+def is_id(text: str) -> bool:
+    """Whether a text is a commit's id, or its beginning."""
+    return bool(_ID.fullmatch(text)) and len(text) <= 40

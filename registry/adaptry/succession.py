@@ -1,0 +1,39 @@
+"""What one tree of an adapter owes the tree before it: whether it is the same adapter, and what stays declared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from adaptry.adapter.formats import format_of
+from adaptry.digest import Digest
+from adaptry.manifest import Manifest
+
+
+def adapter_files(manifest: Manifest) -> dict[str, Digest]:
+    """The files that make a tree an adapter (weights, config, what its tool keeps beside them); none where it is none."""
+    format = format_of(entry.path for entry in manifest.files)
+    if format is None:
+        return {}
+    own = {format.weights, format.config, *format.also}
+    return {entry.path: entry.sha256 for entry in manifest.files if entry.path in own}
+
+
+def is_same_adapter(before: Manifest, after: Manifest) -> bool:
+    """Whether both hold an adapter, with the same weights and config; a README may differ."""
+    files = adapter_files(after)
+    return bool(files) and files == adapter_files(before)
+
+
+def successor(before: Manifest, files: Mapping[str, tuple[int, Digest]]) -> Manifest:
+    """The manifest of `{path: (size, digest)}` after `before`. What was declared of an adapter stays declared as
+    long as it is the same one; of another, nothing is. Raises `InvalidManifest` or `InvalidPath`."""
+    after = Manifest.of(files)
+    if not is_same_adapter(before, after):
+        return after
+    return Manifest.of(
+        files,
+        base=before.base,
+        parents=before.parents,
+        recipe=before.recipe,
+        provenance=before.provenance,
+    )

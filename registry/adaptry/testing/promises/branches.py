@@ -1,0 +1,270 @@
+"""Promises about branches and tags: what a word means, who may move what, and where renamed adapters went."""
+
+from __future__ import annotations
+
+import pytest
+
+from adaptry.errors import Conflict, Denied, InvalidRef, NotFound, RevisionNotFound
+from adaptry.manifest import EMPTY
+from adaptry.records import AdapterEdit
+from adaptry.refs import AdapterName, Ref
+from adaptry.registry import Registry
+from adaptry.testing.promises.commits import NOTE, commit, files_of
+from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
+from adaptry.transfer import push
+
+VOICE = AdapterName.parse("acme/voice")
+ALTO = AdapterName.parse("acme/alto")
+
+
+class BranchPromises(Ground):
+    """`references`, `make_branch` to `squash`, `moved`, and the words for revisions."""
+
+    def test_a_revision_is_found_by_every_word_for_it(self, registry: Registry, lora: MakeLora) -> None:
+        first, second = (push(registry, lora(seed), TONE).version.digest for seed in (1, 2))
+        registry.move_alias(TONE, "prod", first, was=None)
+        registry.make_branch(TONE, "feat/x", at="prod")
+        registry.make_tag(TONE, "v1.0", at=second.short_id[:9])
+        words = {
+            first: ("v1", "1", "prod", "feat/x", "refs/heads/prod", "refs/heads/feat/x", "refs/tags/v1"),
+            second: ("main", "latest", "v2", "2", "v1.0", "refs/heads/main", "refs/tags/v1.0"),
+        }
+        for digest, meant in words.items():
+            for word in (*meant, digest.short_id, digest.hex, digest.hex[:7], str(digest)):
+                assert registry.commit(TONE, word).digest == digest, word
+
+    @pytest.mark.parametrize(
+        "word",
+        [
+            "",
+            "v3",
+            "3",
+            "nowhere",
+            "0000000",
+            "refs/tags/main",
+            "refs/heads/v1",
+            "refs/pr/1",
+            "a b",
+            "é",
+            "../x",
+            "x" * 300,
+        ],
+    )
+    def test_what_no_revision_is_called_is_not_found(
+        self, registry: Registry, lora: MakeLora, word: str
+    ) -> None:
+        push(registry, lora(), TONE)
+        with pytest.raises(RevisionNotFound):
+            registry.commit(TONE, word)
+        with pytest.raises(NotFound, match="no adapter"):
+            registry.commit(VOICE, word)
+
+    def test_commits_to_a_branch_are_drafts(self, registry: Registry, lora: MakeLora) -> None:
+        released = push(registry, lora(1), TONE).version.digest
+        registry.make_branch(TONE, "draft")
+        draft = commit(registry, files_of(lora(2)), branch="draft")
+        assert (draft.version, draft.commit.number, draft.commit.carries) == (None, None, None)
+        assert draft.commit.parent == released.short_id
+        assert registry.commit(TONE).digest == released
+        assert registry.commit(TONE, "draft") == draft.commit
+        assert registry.commit(TONE, draft.commit.id) == draft.commit
+        assert registry.tree(TONE, draft.commit.digest).file("adapter_config.json")
+        with pytest.raises(NotFound):
+            registry.version(Ref.parse(f"acme/tone@{draft.commit.digest}"))
+
+    def test_a_draft_that_is_committed_to_main_becomes_a_version(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        push(registry, lora(1), TONE)
+        registry.make_branch(TONE, "draft")
+        draft = commit(registry, files_of(lora(2)), branch="draft").commit
+        released = commit(registry, tree=registry.tree(TONE, draft.digest))
+        assert (released.commit.id, released.commit.number) == (draft.id, 2)
+        assert registry.commit(TONE, "draft").number == 2
+
+    def test_a_ref_may_name_a_branch_or_tag_that_is_at_a_version(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        first = push(registry, lora(1), TONE).version
+        push(registry, lora(2), TONE)
+        registry.make_tag(TONE, "fixed", at="v1")
+        registry.make_branch(TONE, "draft")
+        assert registry.version(Ref.parse("acme/tone@fixed")) == first
+        assert registry.version(Ref.parse("acme/tone@draft")).number == 2
+        commit(registry, files_of(lora(3)), branch="draft")
+        with pytest.raises(NotFound, match="no version; commit it to main"):
+            registry.version(Ref.parse("acme/tone@draft"))
+
+    def test_a_branch_that_is_not_there_takes_no_commit(self, registry: Registry, lora: MakeLora) -> None:
+        digest = push(registry, lora(), TONE).version.digest
+        registry.make_tag(TONE, "fixed")
+        for branch in ("nowhere", "fixed", "v1", digest.short_id, "refs/pr/1"):
+            with pytest.raises(RevisionNotFound, match="no branch"):
+                commit(registry, files_of(lora(2)), branch=branch)
+
+    def test_an_alias_is_a_branch_that_only_an_alias_move_changes(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        digest = push(registry, lora(), TONE).version.digest
+        registry.move_alias(TONE, "prod", digest, was=None)
+        for change in (
+            lambda: commit(registry, files_of(lora(2)), branch="prod"),
+            lambda: registry.drop_branch(TONE, "prod"),
+            lambda: registry.squash(TONE, "prod", NOTE),
+        ):
+            with pytest.raises(Denied, match="adaptry alias set acme/tone@1 prod"):
+                change()
+
+    def test_branches_tags_and_aliases_share_their_names(self, registry: Registry, lora: MakeLora) -> None:
+        digest = push(registry, lora(), TONE).version.digest
+        registry.move_alias(TONE, "prod", digest, was=None)
+        registry.make_branch(TONE, "draft")
+        registry.make_tag(TONE, "fixed")
+        for name in ("prod", "draft", "fixed"):
+            with pytest.raises(Conflict, match="already"):
+                registry.make_branch(TONE, name)
+            with pytest.raises(Conflict, match="already"):
+                registry.make_tag(TONE, name)
+        for name in ("draft", "fixed"):
+            with pytest.raises(Conflict, match="choose another name"):
+                registry.move_alias(TONE, name, digest, was=None)
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "main",
+            "latest",
+            "HEAD",
+            "7",
+            "v3",
+            "deadbeef",
+            "refs/heads/x",
+            "",
+            "a b",
+            "é",
+            "../x",
+            "a//b",
+            "x.lock",
+        ],
+    )
+    def test_a_branch_or_tag_that_would_mean_something_else_is_refused(
+        self, registry: Registry, name: str
+    ) -> None:
+        registry.create_adapter(TONE, AdapterEdit())
+        with pytest.raises(InvalidRef):
+            registry.make_branch(TONE, name)
+        with pytest.raises(InvalidRef):
+            registry.make_tag(TONE, name)
+
+    def test_names_are_listed_with_where_they_are(self, registry: Registry, lora: MakeLora) -> None:
+        first, second = (push(registry, lora(seed), TONE).version.digest for seed in (1, 2))
+        registry.move_alias(TONE, "prod", first, was=None)
+        registry.make_branch(TONE, "feat/x", at="v1")
+        made = registry.make_tag(TONE, "fixed", message="the one we shipped")
+        listed = registry.references(TONE)
+        assert [(item.name, item.kind, item.digest) for item in listed] == [
+            ("main", "head", second),
+            ("prod", "alias", first),
+            ("feat/x", "branch", first),
+            ("fixed", "tag", second),
+        ]
+        assert (listed[-1], made.message, made.commit) == (made, "the one we shipped", second.short_id)
+
+    def test_a_dropped_branchs_commits_keep_their_ids(self, registry: Registry, lora: MakeLora) -> None:
+        push(registry, lora(1), TONE)
+        registry.make_branch(TONE, "feat/x")
+        draft = commit(registry, files_of(lora(2)), branch="feat/x").commit
+        registry.drop_branch(TONE, "feat/x")
+        with pytest.raises(RevisionNotFound):
+            registry.commit(TONE, "feat/x")
+        with pytest.raises(RevisionNotFound):
+            registry.drop_branch(TONE, "feat/x")
+        assert registry.commit(TONE, draft.id) == draft
+        registry.make_branch(TONE, "feat/x", at=draft.id)
+        assert registry.commit(TONE, "feat/x") == draft
+
+    def test_main_stays(self, registry: Registry) -> None:
+        registry.create_adapter(TONE, AdapterEdit())
+        with pytest.raises(Denied, match="main"):
+            registry.drop_branch(TONE, "main")
+
+    def test_a_tag_stays_where_it_is_until_it_is_dropped(self, registry: Registry, lora: MakeLora) -> None:
+        first = push(registry, lora(1), TONE).version.digest
+        registry.make_tag(TONE, "fixed")
+        push(registry, lora(2), TONE)
+        assert registry.commit(TONE, "fixed").digest == first
+        with pytest.raises(RevisionNotFound):
+            registry.drop_branch(TONE, "fixed")
+        registry.drop_tag(TONE, "fixed")
+        with pytest.raises(RevisionNotFound):
+            registry.drop_tag(TONE, "fixed")
+
+    def test_a_squashed_branch_is_one_commit_and_keeps_its_versions(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        first, second = (push(registry, lora(seed), TONE).version.digest for seed in (1, 2))
+        squashed = registry.squash(TONE, "main", NOTE)
+        assert (squashed.digest, squashed.parent, squashed.number) == (second, None, 2)
+        assert registry.commits(TONE).items == (squashed,)
+        assert registry.commit(TONE, "v1").digest == first
+        assert push(registry, lora(3), TONE).version.number == 3
+        assert [item.number for item in registry.commits(TONE).items] == [3, 2]
+
+    def test_only_who_may_write_names_commits(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
+        push(make_registry(ADA), lora(), TONE)
+        for identity, error in ((RON, Denied), (EVE, NotFound)):
+            theirs = make_registry(identity)
+            for change in (
+                lambda: theirs.make_branch(TONE, "draft"),  # noqa: B023
+                lambda: theirs.make_tag(TONE, "fixed"),  # noqa: B023
+                lambda: theirs.drop_branch(TONE, "draft"),  # noqa: B023
+                lambda: theirs.drop_tag(TONE, "fixed"),  # noqa: B023
+                lambda: theirs.squash(TONE, "main", NOTE),  # noqa: B023
+            ):
+                with pytest.raises(error):
+                    change()
+        assert [item.kind for item in make_registry(RON).references(TONE)] == ["head"]
+        with pytest.raises(NotFound):
+            make_registry(EVE).references(TONE)
+
+    def test_branches_and_tags_are_history(self, registry: Registry) -> None:
+        registry.create_adapter(TONE, AdapterEdit())
+        registry.make_branch(TONE, "draft")
+        registry.drop_branch(TONE, "draft")
+        registry.make_tag(TONE, "fixed")
+        kinds = [event.kind for event in registry.history(TONE, limit=3).items]
+        assert kinds == ["tag.made", "branch.dropped", "branch.made"]
+
+    def test_a_renamed_adapter_takes_its_branches_along_and_says_where_it_went(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        push(registry, lora(), TONE)
+        registry.make_branch(TONE, "draft")
+        registry.rename_adapter(TONE, VOICE)
+        assert registry.moved(TONE) == VOICE
+        assert [item.name for item in registry.references(VOICE)] == ["main", "draft"]
+        registry.rename_adapter(VOICE, ALTO)
+        assert (registry.moved(TONE), registry.moved(VOICE), registry.moved(ALTO)) == (ALTO, ALTO, None)
+        registry.rename_adapter(ALTO, TONE)
+        assert (registry.moved(TONE), registry.moved(VOICE), registry.moved(ALTO)) == (None, TONE, TONE)
+
+    def test_a_name_that_is_taken_again_leads_nowhere_else(self, registry: Registry) -> None:
+        registry.create_adapter(TONE, AdapterEdit())
+        registry.rename_adapter(TONE, VOICE)
+        registry.create_adapter(TONE, AdapterEdit())
+        assert registry.moved(TONE) is None
+        assert registry.commit(TONE).digest == EMPTY.digest
+
+    def test_a_deleted_adapter_is_nowhere(self, registry: Registry) -> None:
+        registry.create_adapter(TONE, AdapterEdit())
+        registry.rename_adapter(TONE, VOICE)
+        registry.delete_adapter(VOICE)
+        registry.create_adapter(VOICE, AdapterEdit())
+        assert registry.moved(TONE) is None
+
+    def test_where_an_adapter_went_is_for_those_who_may_read_it(self, make_registry: MakeRegistry) -> None:
+        ada = make_registry(ADA)
+        ada.create_adapter(TONE, AdapterEdit())
+        ada.rename_adapter(TONE, VOICE)
+        assert make_registry(RON).moved(TONE) == VOICE
+        assert make_registry(EVE).moved(TONE) is None

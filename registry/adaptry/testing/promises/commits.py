@@ -1,0 +1,325 @@
+"""Promises about commits: a commit is a revision, a branch moves only from where its mover saw it."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from adaptry.adapter.formats import CONFIG, WEIGHTS
+from adaptry.adapter.view import Adapter
+from adaptry.bases import register
+from adaptry.checkpoint import open_checkpoint
+from adaptry.digest import Digest
+from adaptry.errors import (
+    Conflict,
+    Denied,
+    FileMissing,
+    InvalidManifest,
+    InvalidPath,
+    InvalidRef,
+    InvalidWeights,
+    NotFound,
+    Refused,
+    RevisionNotFound,
+    Unsupported,
+)
+from adaptry.manifest import EMPTY, Manifest
+from adaptry.records import AdapterEdit, CommitNote, Committed
+from adaptry.refs import AdapterName, Ref
+from adaptry.registry import Registry
+from adaptry.succession import successor
+from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
+from adaptry.testing.samples import tiny_base
+from adaptry.transfer import push
+
+NOTE = CommitNote(title="Upload model", message="after three epochs")
+Files = dict[str, bytes]
+
+
+class CommitPromises(Ground):
+    """`put_commit`, `commit`, `commits`, `tree`, and what they mean for versions."""
+
+    def test_an_adapter_begins_with_a_tree_of_no_files(self, registry: Registry) -> None:
+        registry.create_adapter(TONE, AdapterEdit())
+        first = registry.commit(TONE)
+        assert (first.digest, first.parent, first.number) == (EMPTY.digest, None, None)
+        assert registry.tree(TONE, first.digest) == EMPTY
+        assert registry.commits(TONE).items == (first,)
+
+    def test_a_commit_of_an_adapter_becomes_the_next_version(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        registry.create_adapter(TONE, AdapterEdit())
+        root = registry.commit(TONE)
+        committed = commit(registry, files_of(lora()))
+        assert committed.version is not None and committed.report is not None
+        assert (committed.version.number, committed.version.method, committed.is_new) == (1, "lora", True)
+        assert (committed.commit.parent, committed.commit.number, committed.commit.carries) == (root.id, 1, 1)
+        assert (committed.commit.title, committed.commit.message) == (NOTE.title, NOTE.message)
+        assert committed.commit.id == committed.version.digest.hex[:40]
+        assert registry.commit(TONE) == committed.commit
+        assert registry.version(Ref(TONE)) == committed.version
+
+    def test_a_push_is_a_commit_of_main(self, registry: Registry, lora: MakeLora) -> None:
+        first, second = (push(registry, lora(seed), TONE).version for seed in (1, 2))
+        head = registry.commit(TONE)
+        assert (head.digest, head.number, head.branch) == (second.digest, 2, "main")
+        chain = registry.commits(TONE).items
+        assert [item.digest for item in chain] == [second.digest, first.digest, EMPTY.digest]
+        assert [item.parent for item in chain] == [first.digest.short_id, EMPTY.digest.short_id, None]
+
+    def test_another_readme_makes_no_version(self, registry: Registry, lora: MakeLora) -> None:
+        push(registry, lora(), TONE)
+        files = files_of(lora())
+        committed = commit(registry, files | {"README.md": b"# Tone"})
+        assert (committed.is_new, committed.version) == (True, None)
+        assert (committed.commit.number, committed.commit.carries) == (None, 1)
+        assert registry.adapter(TONE).versions == 1
+        assert b"".join(registry.read_file(TONE, committed.commit.digest, "README.md")) == b"# Tone"
+        again = commit(registry, files | {"README.md": b"# Tones"})
+        assert (again.commit.carries, again.commit.parent) == (1, committed.commit.id)
+
+    def test_the_parts_of_an_adapter_make_a_version_when_the_last_one_comes(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        registry.create_adapter(TONE, AdapterEdit())
+        files = files_of(lora())
+        partly = commit(registry, {CONFIG: files[CONFIG]})
+        assert (partly.version, registry.adapter(TONE).versions) == (None, 0)
+        whole = commit(registry, files)
+        assert whole.commit.number == 1
+        assert commit(registry, {CONFIG: files[CONFIG]}).version is None
+
+    def test_a_commit_that_changes_nothing_is_no_commit(self, registry: Registry, lora: MakeLora) -> None:
+        registry.create_adapter(TONE, AdapterEdit())
+        parent = registry.commit(TONE).id
+        first = commit(registry, files_of(lora()), parent=parent)
+        before = registry.history(TONE)
+        again = commit(registry, files_of(lora()), parent=parent)
+        assert (again.commit, again.version, again.is_new) == (first.commit, first.version, False)
+        assert registry.history(TONE) == before
+
+    def test_a_branch_moves_only_from_where_you_saw_it(self, registry: Registry, lora: MakeLora) -> None:
+        seen = push(registry, lora(1), TONE).version.digest.short_id
+        commit(registry, files_of(lora(2)), parent=seen[:7])
+        with pytest.raises(Conflict, match="look again"):
+            commit(registry, files_of(lora(3)), parent=seen)
+        assert registry.adapter(TONE).versions == 2
+        commit(registry, files_of(lora(3)))
+        assert registry.adapter(TONE).versions == 3
+        with pytest.raises(InvalidRef, match="not the id of a commit"):
+            commit(registry, files_of(lora(4)), parent="main")
+
+    def test_of_many_who_commit_at_once_on_one_parent_one_does(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        seen = push(registry, lora(0), TONE).version.digest.short_id
+        drafts = [files_of(lora(seed)) for seed in range(1, 6)]
+        for files in drafts:
+            send(registry, files)
+
+        def attempt(files: Files) -> Committed | Conflict:
+            try:
+                return commit(registry, files, parent=seen)
+            except Conflict as error:
+                return error
+
+        with ThreadPoolExecutor(5) as pool:
+            results = list(pool.map(attempt, drafts))
+        assert sum(isinstance(result, Committed) for result in results) == 1
+        assert registry.adapter(TONE).versions == 2
+
+    def test_commits_without_a_parent_all_land(self, registry: Registry, lora: MakeLora) -> None:
+        registry.create_adapter(TONE, AdapterEdit())
+        drafts = [files_of(lora(seed)) for seed in range(4)]
+        for files in drafts:
+            send(registry, files)
+        with ThreadPoolExecutor(4) as pool:
+            landed = list(pool.map(lambda files: commit(registry, files), drafts))
+        assert {item.commit.number for item in landed} == {1, 2, 3, 4}
+        assert len(registry.commits(TONE).items) == 5
+
+    def test_an_earlier_tree_is_its_earlier_commit_again(self, registry: Registry, lora: MakeLora) -> None:
+        first = push(registry, lora(1), TONE).version
+        second = push(registry, lora(2), TONE).version
+        back = commit(registry, tree=registry.tree(TONE, first.digest))
+        assert (back.commit.digest, back.commit.number, back.commit.parent) == (
+            first.digest,
+            1,
+            second.digest.short_id,
+        )
+        assert back.is_new
+        assert registry.version(Ref(TONE)).number == 2  # the newest version is still the newest
+        assert [item.number for item in registry.commits(TONE).items] == [1, 2, 1, None]
+
+    def test_a_push_after_a_readme_goes_on_from_it(self, registry: Registry, lora: MakeLora) -> None:
+        push(registry, lora(1), TONE)
+        edited = commit(registry, files_of(lora(1)) | {"README.md": b"# Tone"}).commit
+        pushed = push(registry, lora(2), TONE).version
+        head = registry.commit(TONE)
+        assert (head.digest, head.parent) == (pushed.digest, edited.id)
+
+    def test_what_was_declared_stays_with_the_weights(self, registry: Registry, lora: MakeLora) -> None:
+        push(registry, lora(1), TONE, provenance={"run": "42"})
+        before = registry.tree(TONE, registry.commit(TONE).digest)
+        entries = {entry.path: (entry.size, entry.sha256) for entry in before.files}
+        readme = {"README.md": (6, Digest.of(b"# Tone"))}
+        assert successor(before, entries | readme).provenance == {"run": "42"}
+        assert successor(before, readme).provenance == {}
+
+    def test_history_is_read_page_by_page(self, registry: Registry, lora: MakeLora) -> None:
+        for seed in range(4):
+            push(registry, lora(seed), TONE)
+        first = registry.commits(TONE, limit=2)
+        second = registry.commits(TONE, cursor=first.next, limit=2)
+        third = registry.commits(TONE, cursor=second.next, limit=2)
+        numbers = [item.number for page in (first, second, third) for item in page.items]
+        assert (numbers, third.next) == ([4, 3, 2, 1, None], None)
+        assert [item.number for item in registry.commits(TONE, "v2").items] == [2, 1, None]
+
+    def test_another_adapters_cursor_shows_nothing_of_it(self, registry: Registry, lora: MakeLora) -> None:
+        push(registry, lora(1), TONE)
+        voice = AdapterName.parse("acme/voice")
+        push(registry, lora(2), voice)
+        following = registry.commits(TONE, limit=1).next
+        with pytest.raises(Exception, match="cursor does not belong"):
+            registry.commits(voice, cursor=following)
+
+    def test_what_no_adapter_holds_is_refused(self, registry: Registry, lora: MakeLora) -> None:
+        registry.create_adapter(TONE, AdapterEdit())
+        for path in ("training_args.bin", "setup.py", "model.safetensors"):
+            with pytest.raises(InvalidPath, match="not a file"):
+                commit(registry, {path: b"?"})
+        with pytest.raises(InvalidPath, match="not a file"):
+            commit(registry, files_of(lora()) | {"adapters.safetensors": b"?"})
+        with pytest.raises(Unsupported, match="pickle"):
+            commit(registry, {"README.md": b"\x80\x04\x95pickle"})
+        with pytest.raises(InvalidWeights):
+            commit(registry, {WEIGHTS: b"not safetensors at all"})
+        assert registry.commit(TONE).digest == EMPTY.digest
+
+    def test_checkpoints_lie_in_folders_of_a_branch_and_not_of_main(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        push(registry, lora(1), TONE)
+        registry.make_branch(TONE, "training")
+        files = files_of(lora(1)) | {f"last/{path}": data for path, data in files_of(lora(2)).items()}
+        committed = commit(registry, files, branch="training").commit
+        assert (committed.number, committed.carries) == (None, 1)
+        assert (
+            b"".join(registry.read_file(TONE, committed.digest, f"last/{WEIGHTS}"))
+            == files[f"last/{WEIGHTS}"]
+        )
+        with pytest.raises(InvalidPath, match="to a branch"):
+            commit(registry, files)
+        with pytest.raises(InvalidWeights):
+            commit(registry, {f"last/{WEIGHTS}": b"not safetensors at all"}, branch="training")
+
+    def test_a_branch_holds_many_checkpoints_and_a_version_few_files(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        registry.create_adapter(TONE, AdapterEdit())
+        registry.make_branch(TONE, "training")
+        one = files_of(lora(1))
+        many = {f"checkpoint-{step}/{path}": data for step in range(100) for path, data in one.items()}
+        committed = commit(registry, many, branch="training").commit
+        assert len(registry.tree(TONE, committed.digest).files) == len(many)
+        with pytest.raises(InvalidManifest, match="at most 32"):
+            commit(registry, one | {f"merges-{number}.txt": b"?" for number in range(31)})
+
+    def test_files_that_were_not_sent_are_asked_for(self, registry: Registry) -> None:
+        registry.create_adapter(TONE, AdapterEdit())
+        tree = Manifest.of({"README.md": (4, Digest.of(b"none"))})
+        with pytest.raises(NotFound, match=r"README\.md"):
+            commit(registry, tree=tree)
+
+    def test_another_adapters_files_make_no_commit(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
+        push(make_registry(ADA), lora(), TONE)
+        theirs = AdapterName.parse("evil/tone")
+        eve = make_registry(EVE)
+        eve.create_adapter(theirs, AdapterEdit())
+        with pytest.raises(NotFound, match="no bytes"):
+            eve.put_commit(theirs, "main", tree_of(files_of(lora())).to_bytes(), NOTE)
+        with pytest.raises(RevisionNotFound):
+            eve.tree(theirs, make_registry(ADA).commit(TONE).digest)
+
+    def test_a_commit_of_an_adapter_that_cannot_work_is_refused_with_the_remedy(
+        self, registry: Registry, lora: MakeLora, tmp_path: Path
+    ) -> None:
+        checkpoint = open_checkpoint(tiny_base(tmp_path / "base"))
+        register(registry, checkpoint, ("org/tiny",), cache=tmp_path / "cache")
+        registry.create_adapter(TONE, AdapterEdit())
+        with pytest.raises(Refused, match="→"):
+            commit(registry, files_of(lora(hidden=32)))
+        assert registry.commit(TONE).digest == EMPTY.digest
+
+    def test_only_who_may_write_commits(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
+        push(make_registry(ADA), lora(), TONE)
+        tree = Manifest.of({}).to_bytes()
+        with pytest.raises(Denied):
+            make_registry(RON).put_commit(TONE, "main", tree, NOTE)
+        with pytest.raises(NotFound, match="no adapter"):
+            make_registry(EVE).put_commit(TONE, "main", tree, NOTE)
+        assert make_registry(RON).commit(TONE).number == 1
+        with pytest.raises(NotFound, match="no adapter"):
+            make_registry(EVE).commit(TONE)
+
+    def test_who_committed_is_for_us_to_say(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
+        ada = make_registry(ADA)
+        ada.create_adapter(TONE, AdapterEdit())
+        assert commit(ada, files_of(lora())).commit.author == make_registry(ADA).history(TONE).items[0].by
+
+    def test_commits_are_history(self, registry: Registry, lora: MakeLora) -> None:
+        registry.create_adapter(TONE, AdapterEdit())
+        commit(registry, files_of(lora()))
+        commit(registry, files_of(lora()) | {"README.md": b"# Tone"})
+        edited, pushed = registry.history(TONE, limit=2).items
+        assert (edited.kind, edited.number, edited.detail["title"]) == ("commit.made", None, NOTE.title)
+        assert (pushed.kind, pushed.number, pushed.detail["title"]) == ("version.pushed", 1, NOTE.title)
+
+    def test_a_deleted_adapters_commits_are_gone(self, registry: Registry, lora: MakeLora) -> None:
+        digest = push(registry, lora(), TONE).version.digest
+        registry.delete_adapter(TONE)
+        with pytest.raises(NotFound):
+            registry.commit(TONE)
+        registry.create_adapter(TONE, AdapterEdit())
+        assert registry.commit(TONE).digest == EMPTY.digest
+        with pytest.raises(RevisionNotFound):
+            registry.tree(TONE, digest)
+
+    def test_a_file_that_a_commit_has_not_is_missing(self, registry: Registry, lora: MakeLora) -> None:
+        digest = push(registry, lora(), TONE).version.digest
+        with pytest.raises(FileMissing, match="no file"):
+            registry.read_file(TONE, digest, "README.md")
+
+
+def commit(
+    registry: Registry,
+    files: Files | None = None,
+    *,
+    branch: str = "main",
+    parent: str | None = None,
+    tree: Manifest | None = None,
+) -> Committed:
+    """Sends what is missing of `files`, and commits the tree of them."""
+    send(registry, files or {})
+    return registry.put_commit(TONE, branch, (tree or tree_of(files or {})).to_bytes(), NOTE, parent)
+
+
+def send(registry: Registry, files: Files) -> None:
+    for data in files.values():
+        digest = Digest.of(data)
+        if not registry.has_file(TONE, digest):
+            session = registry.open_upload(TONE, digest, len(data))
+            registry.finish_upload(registry.append_upload(session, 0, [data]))
+
+
+def tree_of(files: Files) -> Manifest:
+    return Manifest.of({path: (len(data), Digest.of(data)) for path, data in files.items()})
+
+
+def files_of(adapter: Adapter) -> Files:
+    """An adapter's files, whole."""
+    return {path: adapter.content.whole(path, 1 << 20) for path in adapter.content.sizes}

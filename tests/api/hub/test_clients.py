@@ -1,0 +1,83 @@
+"""The client that these tests are installed with, unmodified, against a server: what people do all day."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from adaptry.testing.samples import tiny_lora
+from adaptry_api.testing import Server
+
+from .clients import run_client
+from .pushed import CARD, README, TONE, WEIGHTS
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tiny_lora(tmp_path / "tone")
+    (made / README).write_bytes(CARD)
+    (made / "training_args.bin").write_bytes(b"\x80\x02")
+    return made
+
+
+PUSHED = """
+api.create_repo(name, exist_ok=True)
+pushed = api.upload_folder(repo_id=name, folder_path=folder)
+"""
+
+
+def test_a_folder_goes_up_and_comes_down(server: Server, folder: Path, tmp_path: Path) -> None:
+    code = """
+again = api.upload_folder(repo_id=name, folder_path=folder)
+down = Path(snapshot_download(name, revision="v1"))
+into = Path(snapshot_download(name, local_dir=folder + "-down"))
+answer = [pushed.oid == again.oid, sorted(os.listdir(down)), (into / weights).read_bytes() == Path(folder, weights).read_bytes()]
+"""
+    answer, said = run_client(server, PUSHED + code, tmp_path, name=TONE, folder=str(folder), weights=WEIGHTS)
+    assert answer == [True, [README, "adapter_config.json", WEIGHTS], True]
+    assert "left out: training_args.bin (a pickle" in said
+
+
+def test_absences_are_the_clients_own_errors(server: Server, folder: Path, tmp_path: Path) -> None:
+    code = """
+said(RepositoryNotFoundError, lambda: api.model_info("acme/none"))
+said(RevisionNotFoundError, lambda: hf_hub_download(name, "README.md", revision="v9"))
+said(EntryNotFoundError, lambda: hf_hub_download(name, "none.json"))
+said(RepositoryNotFoundError, lambda: HfApi(token=False).model_info(name))
+said(RevisionNotFoundError, lambda: api.upload_file(path_or_fileobj=b"x", path_in_repo="README.md", repo_id=name, revision=pushed.oid))
+answer = [file_exists(name, "README.md"), file_exists(name, "none"), repo_exists("gpt2"), revision_exists(name, "v1")]
+"""
+    answer, _ = run_client(server, PUSHED + code, tmp_path, name=TONE, folder=str(folder))
+    assert answer == [True, False, False, True]
+
+
+def test_refusals_reach_the_user_in_our_words(server: Server, folder: Path, tmp_path: Path) -> None:
+    code = """
+answer = [
+    said(BadRequestError, lambda: api.upload_file(path_or_fileobj=b"x", path_in_repo="model.safetensors", repo_id=name)),
+    said(HfHubHTTPError, lambda: api.create_commit(name, [CommitOperationAdd("README.md", b"x")], commit_message="m", create_pr=True)),
+    said(HfHubHTTPError, lambda: api.create_commit(name, [CommitOperationAdd("README.md", b"x")], commit_message="m", parent_commit="0" * 40)),
+    said(HfHubHTTPError, lambda: HfApi(token=reader).delete_repo(name)),
+]
+"""
+    reader = server.token("rita", "reader", ("acme",))
+    answer, _ = run_client(server, PUSHED + code, tmp_path, name=TONE, folder=str(folder), reader=reader)
+    for words, text in zip(
+        ("whole model", "no pull requests", "refresh", "rita may not change"), answer, strict=True
+    ):
+        assert words in text
+
+
+def test_branches_tags_and_names_with_slashes(server: Server, folder: Path, tmp_path: Path) -> None:
+    code = """
+api.create_branch(name, branch="feat/x")
+api.create_tag(name, tag="first")
+there = api.upload_file(path_or_fileobj=b"# New", path_in_repo="README.md", repo_id=name, revision="feat/x")
+answer = [
+    Path(hf_hub_download(name, "README.md", revision=revision)).read_text() == "# New"
+    for revision in ("feat/x", "refs/heads/feat/x", there.oid, "first", "main")
+]
+"""
+    answer, _ = run_client(server, PUSHED + code, tmp_path, name=TONE, folder=str(folder))
+    assert answer == [True, True, True, False, False]

@@ -1,0 +1,43 @@
+"""What a `.gitignore` leaves out. The expected answers are those of `git check-ignore`."""
+
+from __future__ import annotations
+
+import pytest
+
+from adaptry_api.hub.gitignore import is_ignored, parse_lines
+
+TEXT = """
+# comments and empty lines say nothing
+*.tmp
+!keep.tmp
+/only-here.txt
+logs/
+doc/*.md
+**/deep/x
+a/**/z
+file[0-9].txt
+\\#odd
+"""
+LEFT_OUT = [
+    "x.tmp", "sub/x.tmp", "only-here.txt", "logs/a.txt", "sub/logs/a.txt", "doc/a.md", "deep/x", "p/q/deep/x",
+    "a/z", "a/b/c/z", "file7.txt", "#odd", "logs/keep.tmp",
+]  # fmt: skip
+KEPT = [
+    "keep.tmp", "sub/keep.tmp", "sub/only-here.txt", "logs", "sub/doc/a.md", "doc/sub/a.md", "deep/y", "b/z",
+    "file77.txt", "filex.txt", "README.md",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", LEFT_OUT)
+def test_what_a_line_fits_is_left_out(path: str) -> None:
+    assert is_ignored(path, parse_lines(TEXT))
+
+
+@pytest.mark.parametrize("path", KEPT)
+def test_what_no_line_fits_or_a_later_one_takes_back_is_kept(path: str) -> None:
+    assert not is_ignored(path, parse_lines(TEXT))
+
+
+def test_a_pattern_cannot_take_long() -> None:
+    lines = parse_lines("*a" * 60 + "b\n" + "**/" * 60 + "b")
+    assert not is_ignored("a" * 255, lines)

@@ -1,0 +1,218 @@
+"""Uploads through Git LFS: huggingface_hub's own, in one piece and in parts, and what is refused of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from adaptry.digest import Digest
+from adaptry.manifest import MAX_FILE
+from adaptry.refs import AdapterName
+from adaptry.tokens import hash_of
+from adaptry_api.hub.lfs_bytes import PutGrant
+from adaptry_api.hub.lfs_parts import PartGrant
+from adaptry_api.signed import Signer
+from adaptry_api.testing import Answer, Server
+
+from .uploads import LFS_CLIENT, TONE, create, has, kept, path_of, run_client, waiting
+
+LFS = {"Content-Type": "application/vnd.git-lfs+json"}
+CONTENT = random.Random(7).randbytes(3_500_000)
+OID = hashlib.sha256(CONTENT).hexdigest()
+PART = 1_000_000
+
+
+@pytest.fixture
+def server(start: Callable[..., Server]) -> Server:
+    """Takes parts of a megabyte."""
+    server = start(part_bytes=PART)
+    create(server)
+    return server
+
+
+def batch(server: Server, token: str = "admin", name: str = TONE, **other: Any) -> Answer:
+    asked = {"operation": "upload", "transfers": ["basic"], "objects": [{"oid": OID, "size": len(CONTENT)}]}
+    return server.call(
+        "POST", f"/{name}.git/info/lfs/objects/batch", {**asked, **other}, token=token, headers=LFS
+    )
+
+
+def whole(server: Server, **other: Any) -> str:
+    """Where to put the file in one piece."""
+    return path_of(batch(server, **other).json["objects"][0]["actions"]["upload"]["href"])
+
+
+def parts(server: Server) -> tuple[list[str], str]:
+    """Where to put each part, and where to say that they are sent."""
+    upload = batch(server, transfers=["basic", "multipart"]).json["objects"][0]["actions"]["upload"]
+    header = upload["header"]
+    assert header.pop("chunk_size") == str(PART)
+    return [path_of(header[str(number)]) for number in range(1, len(header) + 1)], path_of(upload["href"])
+
+
+def put(server: Server, path: str, body: bytes) -> Answer:
+    """As clients do: without a token, and without saying what it is."""
+    return server.call("PUT", path, body, token=None)
+
+
+def part(number: int) -> bytes:
+    return CONTENT[(number - 1) * PART : number * PART]
+
+
+def join(server: Server, path: str, numbers: list[int], oid: str = OID) -> Answer:
+    said = {"oid": oid, "parts": [{"partNumber": number, "etag": '"x"'} for number in numbers]}
+    return server.call("POST", path, said, token=None, headers=LFS)
+
+
+@pytest.mark.parametrize(("size", "way"), [(PART, "whole"), (len(CONTENT), "parts")])
+def test_a_file_arrives_and_is_not_asked_for_again(
+    server: Server, tmp_path: Path, size: int, way: str
+) -> None:
+    (tmp_path / "weights").write_bytes(CONTENT[:size])
+    run = run_client(server, LFS_CLIENT, TONE, str(tmp_path / "weights"))
+    assert (run.returncode, run.stdout) == (0, f"{way}\n"), run.stderr
+    assert (has(server, CONTENT[:size]), waiting(server)) == (True, [])
+
+
+def test_a_client_that_knows_no_parts_sends_the_file_whole(server: Server) -> None:
+    address = whole(server)
+    assert put(server, address, CONTENT).status == 200
+    assert put(server, address, CONTENT).status == 200
+    assert has(server, CONTENT)
+
+
+def test_another_adapters_files_are_asked_for_all_the_same(server: Server) -> None:
+    create(server, "acme/other")
+    assert put(server, whole(server), CONTENT).status == 200
+    assert "actions" in batch(server, name="acme/other").json["objects"][0]
+
+
+def test_parts_come_in_any_order_and_again(server: Server) -> None:
+    addresses, end = parts(server)
+    for number in (4, 2, 2, 1, 3):
+        answer = put(server, addresses[number - 1], part(number))
+        assert (answer.status, bool(answer.headers["ETag"])) == (200, True)
+    assert join(server, end, [2, 1, 4, 3]).status == 200
+    assert join(server, end, [1, 2, 3, 4]).status == 200
+    assert (has(server, CONTENT), waiting(server)) == (True, [])
+
+
+def test_a_file_is_not_joined_while_a_part_is_missing(server: Server) -> None:
+    addresses, end = parts(server)
+    for number in (1, 2, 4):
+        put(server, addresses[number - 1], part(number))
+    assert join(server, end, [1, 2, 4]).status == 400
+    assert join(server, end, [1, 2, 3, 3]).status == 400
+    assert join(server, end, [1, 2, 3, 4], oid="0" * 64).status == 400
+    missing = join(server, end, [1, 2, 3, 4])
+    assert (missing.status, "part 3 is not here" in missing.json["error"]) == (409, True)
+    assert kept(server) == []
+    put(server, addresses[2], part(3))
+    assert join(server, end, [1, 2, 3, 4]).status == 200
+    assert has(server, CONTENT)
+
+
+def test_other_bytes_than_were_announced_are_refused_and_not_kept(server: Server) -> None:
+    tampered = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])
+    refused = put(server, whole(server), tampered)
+    assert (refused.status, "changed on the way" in refused.json["error"]) == (409, True)
+    addresses, end = parts(server)
+    for number, address in enumerate(addresses, 1):
+        put(server, address, part(number) if number != 2 else part(2)[::-1])
+    assert join(server, end, [1, 2, 3, 4]).status == 409
+    assert kept(server) == []
+    assert put(server, whole(server), CONTENT).status == 200
+    assert has(server, CONTENT)
+
+
+def test_a_body_of_another_size_than_was_agreed_on_is_not_read(server: Server) -> None:
+    address, (first, *_) = whole(server), parts(server)[0]
+    for path, body in ((address, CONTENT), (first, part(1))):
+        assert put(server, path, body[:-1]).status == 400
+        assert put(server, path, body + b"x").status == 413
+    assert (kept(server), waiting(server)) == ([], [])
+
+
+def test_a_file_whose_connection_was_cut_is_taken_when_it_is_sent_again(server: Server) -> None:
+    where, address = urlsplit(server.url), whole(server)
+    with socket.create_connection((where.hostname, where.port), timeout=10) as connection:
+        head = f"PUT {address} HTTP/1.1\r\nHost: {where.netloc}\r\nContent-Length: {len(CONTENT)}\r\n\r\n"
+        connection.sendall(head.encode() + CONTENT[:2_000_000])
+    assert put(server, address, CONTENT).status == 200
+    assert has(server, CONTENT)
+
+
+def test_an_address_that_is_altered_expired_or_for_something_else_opens_nothing(server: Server) -> None:
+    address = whole(server)
+    signer = Signer(server.data / "upload-secret")
+    about: dict[str, Any] = {"name": AdapterName.parse(TONE), "by": hash_of(server.admin)}
+    file = {"digest": Digest(OID), "size": len(CONTENT)}
+    now = int(time.time())
+    late = signer.sign(PutGrant(**about, **file, until=now - 1))
+    one = signer.sign(PartGrant(**about, until=now + 60, spool="0" * 64, number=1, length=len(CONTENT)))
+    grant = address.partition("grant=")[2]
+    altered = grant.replace(grant[:20], grant[:19] + ("A" if grant[19] != "A" else "B"))
+    for wrong in ("", "x", late, one, altered, grant[:-2], grant + "A", f"{grant}.{grant}", "%00", "é" * 20):
+        answer = put(server, f"/api/lfs/objects?grant={wrong}", CONTENT)
+        assert answer.status == 401, wrong
+    assert put(server, f"/api/lfs/parts?grant={grant}", CONTENT).status == 401
+    assert join(server, f"/api/lfs/parts?grant={grant}", [1]).status == 401
+    assert (kept(server), waiting(server)) == ([], [])
+
+
+def test_an_address_is_worth_nothing_once_the_token_behind_it_is_revoked(server: Server) -> None:
+    token = server.token("leaving", "writer", ("acme",))
+    address = whole(server, token=token)
+    assert server.call("POST", "/api/v1/tokens/revoke", {"token": token}, token=None).status == 202
+    assert put(server, address, CONTENT).status == 401
+    assert kept(server) == []
+
+
+def test_only_who_may_write_is_told_where_to(server: Server) -> None:
+    reader, stranger = server.token("r", "reader", ("acme",)), server.token("s", "writer", ("elsewhere",))
+    assert batch(server, token=reader).status == 403
+    for answer in (batch(server, token=stranger), batch(server, name="acme/nothing")):
+        assert (answer.status, answer.headers["X-Error-Code"]) == (404, "RepoNotFound")
+
+
+def test_a_file_that_is_too_large_is_refused_alone(server: Server) -> None:
+    objects = [{"oid": OID, "size": len(CONTENT)}, {"oid": "0" * 64, "size": MAX_FILE + 1}]
+    fine, large = batch(server, objects=objects).json["objects"]
+    assert "actions" in fine
+    assert (large["error"]["code"], "8 GiB" in large["error"]["message"]) == (422, True)
+
+
+def test_what_is_no_batch_or_not_for_uploading_is_refused(server: Server) -> None:
+    assert batch(server, operation="download").status == 400
+    for wrong in (
+        {"operation": "steal"},
+        {"hash_algo": "md5"},
+        {"objects": [{"oid": "../x", "size": 1}]},
+        {"objects": [{"oid": OID, "size": -1}]},
+        {"objects": [{"oid": OID}] * 2},
+        {"objects": [{"oid": OID, "size": 1}] * 1025},
+    ):
+        assert batch(server, **wrong).status == 400, wrong
+    path = f"/{TONE}.git/info/lfs/objects/batch"
+    assert server.call("POST", path, b"[]", headers=LFS).status == 400
+    text = {"Content-Type": "text/plain"}
+    assert server.call("POST", path, json.dumps({}).encode(), headers=text).status == 400
+
+
+def test_a_file_is_verified_once_it_is_here(server: Server) -> None:
+    def verify() -> int:
+        path = f"/{TONE}.git/info/lfs/objects/verify"
+        return server.call("POST", path, {"oid": OID, "size": len(CONTENT)}).status
+
+    assert verify() == 404
+    assert put(server, whole(server), CONTENT).status == 200
+    assert verify() == 200

@@ -1,0 +1,276 @@
+"""`acme/tone.merged`: an adapter in its base as a whole checkpoint, read as the Hub's clients read it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from adaptry import bases, push
+from adaptry.adapter.view import Adapter, open_dir
+from adaptry.checkpoint import open_checkpoint
+from adaptry.client import HttpRegistry
+from adaptry.digest import Digest
+from adaptry.errors import InvalidRef
+from adaptry.merging.fitting import Weighted
+from adaptry.merging.merge import Source, merge
+from adaptry.merging.recipe import Input, Recipe
+from adaptry.records import AdapterEdit, CommitNote
+from adaptry.refs import AdapterName
+from adaptry.testing.samples import tiny_base, tiny_lora
+from adaptry_api.settings import ServerSettings
+from adaptry_api.testing import Answer, Server, serving
+
+MODEL = "acme/tone.merged"
+NAME = AdapterName.parse("acme/tone")
+WEIGHTS = "model-00001-of-00002.safetensors"
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return tiny_base(tmp_path / "base", shards=2)
+
+
+@pytest.fixture(params=[True, False], ids=["stored", "in a folder"])
+def is_stored(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@pytest.fixture
+def version(server: Server, registry: HttpRegistry, base: Path, tone: Adapter) -> Digest:
+    """The digest of `acme/tone@1`, on a base that is in the folder it was registered from."""
+    bases.register(registry, open_checkpoint(base), ("org/tiny",))
+    return push(registry, tone, NAME).version.digest
+
+
+def merged_on_disk(base: Path, adapter: Adapter, target: Path) -> dict[str, bytes]:
+    recipe = Recipe(base=str(base), inputs=(Input(source="tone"),))
+    merge(recipe, open_checkpoint(base), [Source(Weighted(adapter, 1.0, "tone"))], target)
+    return {path.name: path.read_bytes() for path in target.iterdir() if path.name != "adaptry_merge.json"}
+
+
+def info(server: Server, revision: str = "main", model: str = MODEL) -> Any:
+    answer = server.call("GET", f"/api/models/{model}/revision/{quote(revision, safe='')}")
+    assert answer.status == 200, answer.body
+    return answer.json
+
+
+def read(server: Server, name: str, revision: str = "main", **headers: str) -> Answer:
+    return server.call("GET", f"/{MODEL}/resolve/{revision}/{name}", headers=headers)
+
+
+def listed(server: Server, revision: str = "main") -> dict[str, Any]:
+    return {entry["path"]: entry for entry in server.call("GET", f"/api/models/{MODEL}/tree/{revision}").json}
+
+
+def test_the_files_are_those_of_a_merge_on_disk(
+    server: Server, registry: HttpRegistry, base: Path, tone: Adapter, is_stored: bool, tmp_path: Path
+) -> None:
+    bases.register(registry, open_checkpoint(base), ("org/tiny",), store=is_stored)
+    push(registry, tone, NAME)
+    written = merged_on_disk(base, tone, tmp_path / "merged")
+    if is_stored:
+        base.rename(tmp_path / "gone")
+
+    names = {sibling["rfilename"] for sibling in info(server)["siblings"]}
+
+    assert names == {*written, "adaptry_merge.json"}
+    assert {name: read(server, name).body for name in written} == written
+
+
+def test_a_range_is_that_part_of_the_file(
+    server: Server, version: Digest, base: Path, tone: Adapter, tmp_path: Path
+) -> None:
+    whole = merged_on_disk(base, tone, tmp_path / "merged")[WEIGHTS]
+
+    part, rest = read(server, WEIGHTS, Range="bytes=5000-6000"), read(server, WEIGHTS, Range="bytes=9001-")
+    beyond = read(server, WEIGHTS, Range=f"bytes={len(whole)}-")
+
+    assert (part.status, part.body) == (206, whole[5000:6001])
+    assert (rest.status, rest.body) == (206, whole[9001:])
+    assert rest.headers["Content-Range"] == f"bytes 9001-{len(whole) - 1}/{len(whole)}"
+    assert beyond.status == 416
+
+
+def test_size_and_name_of_the_bytes_are_told_before_any_are_computed(
+    server: Server, version: Digest, base: Path, tone: Adapter, tmp_path: Path
+) -> None:
+    whole = merged_on_disk(base, tone, tmp_path / "merged")[WEIGHTS]
+
+    head = server.call("HEAD", f"/{MODEL}/resolve/main/{WEIGHTS}")
+
+    assert head.status == 200
+    assert int(head.headers["X-Linked-Size"]) == len(whole)
+    assert head.headers["X-Repo-Commit"] == info(server)["sha"]
+    assert len(head.headers["ETag"].strip('"')) == 40
+
+
+def test_a_file_goes_by_its_sha256_once_somebody_has_read_all_of_it(server: Server, version: Digest) -> None:
+    assert "lfs" not in listed(server)[WEIGHTS]
+
+    digest = hashlib.sha256(read(server, WEIGHTS).body).hexdigest()
+
+    assert eventually(lambda: listed(server)[WEIGHTS].get("lfs", {}).get("oid")) == digest
+    assert read(server, WEIGHTS).headers["ETag"] == f'"{digest}"'
+
+
+def eventually(found: Callable[[], Any]) -> Any:
+    """What is found, which the server may come to know an instant after its answer."""
+    for _ in range(1000):
+        if (value := found()) is not None:
+            return value
+    return None
+
+
+def test_every_word_for_a_revision_of_the_adapter_is_one_of_the_merged_model(
+    server: Server, registry: HttpRegistry, version: Digest, base: Path, tmp_path: Path
+) -> None:
+    registry.move_alias(NAME, "prod", version, None)
+    second = push(registry, open_dir(tiny_lora(tmp_path / "second", seed=9)), NAME).version.digest
+
+    first = {info(server, word)["sha"] for word in ("v1", "prod", version.short_id, version.short_id[:9])}
+    newest = {info(server, word)["sha"] for word in ("main", "v2", "refs/heads/main", second.short_id)}
+
+    assert len(first) == len(newest) == 1
+    assert first != newest
+
+
+def test_a_commits_id_means_the_same_bytes_for_ever(
+    server: Server, registry: HttpRegistry, version: Digest, tmp_path: Path
+) -> None:
+    commit = info(server)["sha"]
+    before = read(server, WEIGHTS).body
+    push(registry, open_dir(tiny_lora(tmp_path / "second", seed=9)), NAME)
+
+    assert info(server)["sha"] != commit
+    assert info(server, commit)["sha"] == commit
+    assert read(server, WEIGHTS, commit).body == before
+
+
+def test_a_commit_that_would_have_other_bytes_now_is_absent(server: Server, version: Digest) -> None:
+    commit = info(server)["sha"]
+    other = commit[:24] + "0" * 16
+
+    answer = server.call("GET", f"/api/models/{MODEL}/revision/{other}")
+
+    assert (answer.status, answer.headers["X-Error-Code"]) == (404, "RevisionNotFound")
+    assert "as the revision, such as v1" in answer.json["error"]
+
+
+def test_a_commit_beside_the_weights_is_merged_as_the_version_it_carries(
+    server: Server, registry: HttpRegistry, version: Digest
+) -> None:
+    before = info(server)["sha"]
+    tree = registry.tree(NAME, version)
+    fewer = tree.model_copy(update={"files": tuple(file for file in tree.files if file.path != "README.md")})
+    registry.put_commit(NAME, "main", fewer.to_bytes(), CommitNote(title="no card"))
+
+    assert info(server, model="acme/tone")["sha"] != version.short_id or fewer == tree
+    assert info(server)["sha"] == before
+
+
+def test_what_has_no_adapter_has_nothing_merged(server: Server, registry: HttpRegistry) -> None:
+    registry.create_adapter(NAME, AdapterEdit())
+
+    answer = server.call("GET", f"/api/models/{MODEL}")
+
+    assert (answer.status, answer.headers["X-Error-Code"]) == (404, "RevisionNotFound")
+    assert "holds no whole adapter" in answer.json["error"]
+
+
+def test_a_version_whose_base_is_not_known_says_what_to_do(
+    server: Server, registry: HttpRegistry, tone: Adapter
+) -> None:
+    push(registry, tone, NAME)
+
+    answer = server.call("GET", f"/api/models/{MODEL}")
+
+    assert answer.status == 400
+    assert "acme/tone@1 is not served merged" in answer.json["error"]
+    assert "adaptry base add FOLDER --store" in answer.json["error"]
+
+
+def test_a_version_that_cannot_be_merged_says_why(
+    server: Server, registry: HttpRegistry, base: Path, tmp_path: Path
+) -> None:
+    bases.register(registry, open_checkpoint(base), ("org/tiny",))
+    push(registry, open_dir(tiny_lora(tmp_path / "flat", config={"use_qalora": True})), NAME)
+
+    answer = server.call("GET", f"/api/models/{MODEL}")
+
+    assert answer.status == 400
+    assert answer.json["error"] == "acme/tone@1: QA-LoRA belongs to one quantised base: serve it on that"
+
+
+def test_what_may_not_be_read_is_absent_merged_too(server: Server, version: Digest) -> None:
+    stranger = server.token("eve", "reader", ("other",))
+
+    answers = [
+        server.call("GET", path, token=stranger)
+        for path in (
+            f"/api/models/{MODEL}",
+            "/api/models/acme/none.merged",
+            f"/{MODEL}/resolve/main/config.json",
+        )
+    ]
+
+    assert [(answer.status, answer.headers["X-Error-Code"]) for answer in answers] == [
+        (404, "RepoNotFound")
+    ] * 3
+
+
+def test_it_says_of_what_it_is_made(server: Server, version: Digest) -> None:
+    said = info(server)
+
+    assert {"merged", "base_model:org/tiny", "adapter:acme/tone@1"} <= set(said["tags"])
+    assert (said["id"], said["library_name"], said["cardData"]["base_model"]) == (
+        MODEL,
+        "transformers",
+        "org/tiny",
+    )
+
+
+def test_no_adapter_can_take_such_a_name(server: Server, registry: HttpRegistry, tone: Adapter) -> None:
+    with pytest.raises(InvalidRef, match=r"names that end in \.merged"):
+        push(registry, tone, MODEL)
+    made = server.call("POST", "/api/repos/create", {"name": "tone.Merged", "organization": "acme"})
+    assert made.status == 400
+    assert "names that end in .merged" in made.json["error"]
+
+
+def test_a_reader_does_not_notice_that_the_process_was_killed(
+    server: Server, version: Digest, base: Path, tone: Adapter, tmp_path: Path
+) -> None:
+    whole = merged_on_disk(base, tone, tmp_path / "merged")[WEIGHTS]
+    info(server)
+    for pid in computing_for(os.getpid()):
+        os.kill(pid, signal.SIGKILL)
+
+    assert read(server, WEIGHTS).body == whole
+
+
+def computing_for(pid: int) -> Iterator[int]:
+    """The processes that compute for a server in the process `pid`."""
+    for status in Path("/proc").glob("[0-9]*/status"):
+        command = status.with_name("cmdline").read_bytes()
+        if b"adaptry.merging.streaming" in command and f"\nPPid:\t{pid}\n" in status.read_text():
+            yield int(status.parent.name)
+
+
+def test_finished_files_are_kept_where_the_operator_gives_them_room(
+    base: Path, tone: Adapter, tmp_path: Path
+) -> None:
+    with serving(ServerSettings(data=tmp_path / "data", merged_cache=1 << 30)) as server:
+        bases.register(server.registry(), open_checkpoint(base), ("org/tiny",))
+        push(server.registry(), tone, NAME)
+        first, second = read(server, WEIGHTS).body, read(server, WEIGHTS).body
+
+    assert first == second
+    kept = [path.read_bytes() for path in (tmp_path / "data" / "merged" / "files").iterdir()]
+    assert kept == [first]

@@ -1,0 +1,105 @@
+"""A merged model in the hands of its readers: transformers loads it, and the Hub's own client finds every byte as told."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from adaptry import bases, push
+from adaptry.adapter.view import open_dir
+from adaptry.checkpoint import open_checkpoint
+from adaptry.client import HttpRegistry
+from adaptry.merging.fitting import Weighted
+from adaptry.merging.merge import Source, merge
+from adaptry.merging.recipe import Input, Recipe
+from adaptry.testing.samples import tiny_base, tiny_lora
+from adaptry_api.testing import Server
+
+pytestmark = pytest.mark.heavy
+pytest.importorskip("transformers")
+HF = str(Path(sys.executable).with_name("hf"))
+
+LOGITS = """
+import json, sys, torch, transformers
+model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1], **json.loads(sys.argv[2]))
+with torch.inference_mode():
+    print(json.dumps(model(torch.arange(12)[None]).logits.tolist()))
+"""
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return tiny_base(tmp_path / "base", hidden=64, shards=3)
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    return tiny_lora(tmp_path / "tone", hidden=64, targets=("q_proj", "v_proj", "down_proj"))
+
+
+@pytest.fixture(autouse=True)
+def pushed(registry: HttpRegistry, base: Path, adapter: Path) -> None:
+    bases.register(registry, open_checkpoint(base), ("org/tiny",), store=True)
+    push(registry, open_dir(adapter), "acme/tone")
+
+
+def run(server: Server, tmp_path: Path, *words: str) -> str:
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": server.url,
+        "HF_TOKEN": server.admin,
+        "HF_HOME": str(tmp_path / "hf"),
+        "HF_HUB_OFFLINE": "0",
+        "ADAPTRY_TOKEN": server.admin,
+    }
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_transformers_answers_as_with_the_checkpoint_on_disk(
+    server: Server, base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    merged = tmp_path / "merged"
+    recipe = Recipe(base=str(base), inputs=(Input(source="tone"),))
+    merge(recipe, open_checkpoint(base), [Source(Weighted(open_dir(adapter), 1.0, "tone"))], merged)
+
+    expected = run(server, tmp_path, sys.executable, "-c", LOGITS, str(merged), "{}")
+    found = run(server, tmp_path, sys.executable, "-c", LOGITS, "acme/tone.merged", '{"revision": "v1"}')
+
+    assert json.loads(found) == json.loads(expected)
+
+
+def test_the_hubs_client_verifies_what_it_downloaded(server: Server, tmp_path: Path) -> None:
+    local = str(tmp_path / "local")
+
+    run(server, tmp_path, HF, "download", "acme/tone.merged")
+    run(server, tmp_path, HF, "download", "acme/tone.merged", "--local-dir", local)
+    run(server, tmp_path, HF, "download", "acme/tone.merged", "--local-dir", local)
+
+    run(server, tmp_path, HF, "cache", "verify", "acme/tone.merged", "--fail-on-missing-files")
+    run(
+        server,
+        tmp_path,
+        HF,
+        "cache",
+        "verify",
+        "acme/tone.merged",
+        "--local-dir",
+        local,
+        "--fail-on-missing-files",
+    )
+
+
+def test_what_was_downloaded_proves_what_it_is_made_of(server: Server, tmp_path: Path) -> None:
+    local = str(tmp_path / "local")
+    run(server, tmp_path, HF, "download", "acme/tone.merged", "--local-dir", local)
+
+    run(
+        server, tmp_path, sys.executable, "-m", "adaptry_cli", "verify-merge", local, "--registry", server.url
+    )

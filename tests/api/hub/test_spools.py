@@ -1,0 +1,118 @@
+"""Where the pieces of an upload wait: whole or not at all, and not for ever."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from adaptry.errors import TooLarge
+from adaptry_api.hub import spools
+from adaptry_api.hub.spools import FINISHED_SECONDS, IDLE_SECONDS, MOST_OPEN, Spools
+
+
+@pytest.fixture
+def all_spools(tmp_path: Path) -> Spools:
+    return Spools(tmp_path / "spools")
+
+
+def present(all_spools: Spools, id: str) -> bool:
+    """Whether the piece of a spool that `filled` made is still there."""
+    with all_spools.open("acme", id) as spool:
+        return spool.piece("piece").exists()
+
+
+def filled(all_spools: Spools, id: str, is_finished: bool = False) -> None:
+    with all_spools.open("acme", id) as spool:
+        assert spool.write("piece", [b"one", b"two"]) == 6
+        if is_finished:
+            spool.finish()
+
+
+def test_a_piece_is_there_whole_and_can_be_replaced(all_spools: Spools) -> None:
+    filled(all_spools, "a")
+    with all_spools.open("acme", "a") as spool:
+        spool.write("piece", [b"three"])
+        assert spool.piece("piece").read_bytes() == b"three"
+
+
+def test_a_piece_that_breaks_off_leaves_the_one_before_it(all_spools: Spools, tmp_path: Path) -> None:
+    def breaking() -> Iterator[bytes]:
+        yield b"half"
+        raise ZeroDivisionError("the line")
+
+    filled(all_spools, "a")
+    with all_spools.open("acme", "a") as spool:
+        with pytest.raises(ZeroDivisionError):
+            spool.write("piece", breaking())
+        assert spool.piece("piece").read_bytes() == b"onetwo"
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["piece"]
+
+
+def test_a_spool_that_nobody_comes_back_to_is_swept(all_spools: Spools) -> None:
+    filled(all_spools, "a")
+    filled(all_spools, "b", is_finished=True)
+    assert all_spools.sweep(time.time() + FINISHED_SECONDS - 60) == 0
+    assert all_spools.sweep(time.time() + FINISHED_SECONDS + 60) == 1
+    assert (present(all_spools, "a"), present(all_spools, "b")) == (True, False)
+    assert all_spools.sweep(time.time() + IDLE_SECONDS + 60) == 2
+    assert not present(all_spools, "a")
+
+
+def test_a_spool_in_use_is_never_swept(all_spools: Spools) -> None:
+    with all_spools.open("acme", "a") as spool:
+        spool.write("piece", [b"x"])
+        assert all_spools.sweep(time.time() + 10 * IDLE_SECONDS) == 0
+        assert spool.piece("piece").exists()
+
+
+def test_a_namespace_has_so_many_at_once_and_finished_ones_make_room(all_spools: Spools) -> None:
+    for number in range(MOST_OPEN):
+        filled(all_spools, f"{number:02}", is_finished=number in (7, 9))
+    os.utime(all_spools.folder / "acme" / "09", (1, 1))
+    filled(all_spools, "one-more")
+    assert not (all_spools.folder / "acme" / "09").exists()
+    filled(all_spools, "and-another")
+    with (
+        pytest.raises(TooLarge, match="64 uploads are under way in acme"),
+        all_spools.open("acme", "too-many"),
+    ):
+        pass
+    with all_spools.open("other", "first"):
+        pass
+    assert present(all_spools, "00")
+
+
+def test_a_spool_holds_so_much_and_no_more(all_spools: Spools, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spools, "LARGEST", 10)
+    with all_spools.open("acme", "a") as spool:
+        spool.write("first", [bytes(6)])
+        with pytest.raises(TooLarge):
+            spool.write("second", [bytes(3), bytes(3)])
+        assert spool.write("second", [bytes(4)]) == 4
+
+
+def test_many_threads_may_write_to_one_spool_while_it_is_swept(all_spools: Spools) -> None:
+    failures: list[BaseException] = []
+
+    def write(number: int) -> None:
+        try:
+            for _ in range(50):
+                with all_spools.open("acme", "a") as spool:
+                    spool.write(str(number), [b"x" * 100])
+                    assert spool.piece(str(number)).stat().st_size == 100
+        except BaseException as error:  # noqa: BLE001  the thread that made it would swallow it
+            failures.append(error)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(100):  # and no more: a sweep that finds everything old would outrun them for ever
+        all_spools.sweep(time.time() + 10 * IDLE_SECONDS)
+    for thread in threads:
+        thread.join()
+    assert failures == []

@@ -1,0 +1,119 @@
+"""Another Hub behind the server: a second server of our own stands for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from adaptry import bases
+from adaptry.checkpoint import open_checkpoint
+from adaptry.testing.samples import tiny_base
+from adaptry_api.settings import ServerSettings
+from adaptry_api.testing import Server, serving
+
+from .clients import run_client
+from .pushed import CONFIG, TONE, create, files_of, put
+
+BASE = "org/tiny"
+MODEL = "model.safetensors"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tiny_base(tmp_path / "base")
+
+
+@pytest.fixture
+def hub(server: Server, folder: Path, tmp_path: Path) -> Server:
+    """A Hub with a base and an adapter."""
+    bases.register(server.registry(), open_checkpoint(folder), (BASE,), store=True)
+    create(server)
+    put(server, files_of(tmp_path / "tone"))
+    return server
+
+
+@pytest.fixture
+def front(hub: Server, tmp_path: Path) -> Iterator[Server]:
+    """A server that has nothing itself."""
+    settings = ServerSettings(
+        data=tmp_path / "front", upstream=hub.url, upstream_token=hub.admin, anonymous_read=True
+    )
+    with serving(settings) as started:
+        yield started
+
+
+def test_what_is_not_here_is_read_through_and_then_kept(hub: Server, front: Server, folder: Path) -> None:
+    address = f"/{BASE}/resolve/main/{MODEL}"
+    said = front.call("GET", f"/api/models/{BASE}").json
+    there = hub.call("GET", f"/api/models/{BASE}").json
+    assert (said["sha"], said["siblings"]) == (there["sha"], there["siblings"])
+    head = front.call("HEAD", address)
+    assert head.headers["ETag"] == hub.call("HEAD", address).headers["ETag"]
+    whole = (folder / MODEL).read_bytes()
+    assert front.call("GET", address).body == whole
+    (hub.data / "catalog.sqlite").rename(hub.data / "gone")  # from now on it has nothing to say
+    assert front.call("GET", address).body == whole
+    assert front.call("GET", address, headers={"Range": "bytes=5-9"}).body == whole[5:10]
+
+
+def test_a_part_is_read_through_too(front: Server, folder: Path) -> None:
+    part = front.call("GET", f"/{BASE}/resolve/main/{MODEL}", headers={"Range": "bytes=5-9"})
+    assert (part.status, part.body) == (206, (folder / MODEL).read_bytes()[5:10])
+
+
+def test_bytes_that_are_not_those_named_are_not_passed_on_whole_nor_kept(
+    hub: Server, front: Server, folder: Path
+) -> None:
+    whole = (folder / MODEL).read_bytes()
+    (stored,) = (
+        path for path in (hub.data / "blobs").rglob("*") if path.is_file() and path.read_bytes() == whole
+    )
+    stored.chmod(0o644)
+    stored.write_bytes(whole[:-1] + b"!")
+    answer = front.call("GET", f"/{BASE}/resolve/main/{MODEL}")
+    assert answer.status == 500
+    assert "other bytes than it said" in answer.json["error"]
+    stored.write_bytes(whole)
+    assert front.call("GET", f"/{BASE}/resolve/main/{MODEL}").body == whole
+
+
+def test_a_namespace_that_is_used_here_is_not_looked_for_there(front: Server) -> None:
+    assert front.call("GET", f"/{TONE}/resolve/main/{CONFIG}").status == 200
+    create(front, "acme/other")
+    absent = front.call("GET", f"/{TONE}/resolve/main/{CONFIG}")
+    assert (absent.status, absent.headers["X-Error-Code"]) == (404, "RepoNotFound")
+
+
+def test_each_absence_there_is_one_here(front: Server) -> None:
+    for path, code in (
+        ("/api/models/org/none", "RepoNotFound"),
+        ("/api/models/gpt2", "RepoNotFound"),
+        (f"/api/models/{BASE}/revision/v9", "RevisionNotFound"),
+        (f"/{BASE}/resolve/main/none.json", "EntryNotFound"),
+    ):
+        answer = front.call("GET", path)
+        assert (answer.status, answer.headers["X-Error-Code"]) == (404, code), path
+
+
+def test_a_caller_without_a_namespace_here_reads_nothing_from_there(front: Server) -> None:
+    assert front.call("GET", f"/api/models/{BASE}", token=None).status == 404
+
+
+def test_nothing_is_written_there(front: Server) -> None:
+    body = {"files": [{"path": CONFIG, "size": 1}]}
+    assert front.call("POST", f"/api/models/{TONE}/preupload/main", body).status == 404
+
+
+def test_a_hub_that_does_not_answer_is_said_to_be_the_one(front: Server, tmp_path: Path) -> None:
+    with serving(ServerSettings(data=tmp_path / "lonely", upstream="http://127.0.0.1:9")) as lonely:
+        answer = lonely.call("GET", f"/api/models/{BASE}")
+    assert answer.status == 503
+    assert "http://127.0.0.1:9" in answer.json["error"]
+
+
+def test_a_client_takes_a_whole_base_through(front: Server, folder: Path, tmp_path: Path) -> None:
+    code = "answer = {path.name: path.stat().st_size for path in Path(snapshot_download(name)).iterdir()}"
+    answer, _ = run_client(front, code, tmp_path, name=BASE)
+    assert answer == {path.name: path.stat().st_size for path in folder.iterdir()}

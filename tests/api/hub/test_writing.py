@@ -1,0 +1,355 @@
+"""Uploads as the protocol does them: what is kept, what is left out, what is refused and in which words."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from adaptry.refs import AdapterName, Number, Ref
+from adaptry.testing.samples import tiny_lora
+from adaptry_api.testing import Answer, Server
+
+from .pushed import CARD, CONFIG, README, TONE, WEIGHTS, create, deleted, files_of, lines, put, send
+
+NAME = AdapterName.parse(TONE)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, bytes]:
+    return files_of(tmp_path / "tone") | {README: CARD}
+
+
+@pytest.fixture(autouse=True)
+def adapter(server: Server) -> None:
+    create(server)
+
+
+def preupload(
+    server: Server, *sizes: tuple[str, int], revision: str = "main", token: str = "admin", **more: Any
+) -> Answer:
+    body = {"files": [{"path": path, "size": size, "sample": ""} for path, size in sizes], **more}
+    return server.call("POST", f"/api/models/{TONE}/preupload/{revision}", body, token=token)
+
+
+def test_a_commit_of_an_adapter_is_a_version_with_its_cards_tags_and_metrics(
+    server: Server, files: dict[str, bytes]
+) -> None:
+    index = b"model-index:\n- results:\n  - metrics: [{type: accuracy, value: 0.5}]\n"
+    card = CARD.replace(b"license", index + b"description: Warm.\nlicense", 1)
+    answer = send(server, lines({**files, README: card}))
+    assert answer.json["commitUrl"] == f"{server.url}/{TONE}/commit/{answer.json['commitOid']}"
+    version = server.registry().version(Ref(NAME, Number(1)))
+    assert version.digest.short_id == answer.json["commitOid"]
+    assert version.metrics == {"accuracy": 0.5}
+    info = server.registry().adapter(NAME)
+    assert (info.tags, info.description) == (("warm", "license:mit"), "Warm.")
+    assert "base_unknown" in answer.headers["X-HF-Warning"]
+
+
+def test_a_card_alone_makes_no_version_and_takes_its_old_tags_with_it(
+    server: Server, files: dict[str, bytes]
+) -> None:
+    first = put(server, files)
+    server.call("PATCH", f"/api/v1/adapters/{TONE}", {"tags": ["warm", "license:mit", "ours"]})
+    second = put(server, {README: CARD.replace(b"warm", b"cold")})
+    assert second != first
+    info = server.registry().adapter(NAME)
+    assert (info.versions, info.tags) == (1, ("ours", "cold", "license:mit"))
+
+
+def test_the_same_again_is_the_same_commit(server: Server, files: dict[str, bytes]) -> None:
+    assert put(server, files) == put(server, files)
+    assert len(server.call("GET", f"/api/models/{TONE}/commits/main").json) == 2  # and the empty one
+
+
+def test_config_and_weights_sent_one_by_one_become_a_version_when_both_are_there(
+    server: Server, files: dict[str, bytes]
+) -> None:
+    put(server, {CONFIG: files[CONFIG]})
+    assert server.registry().adapter(NAME).versions == 0
+    put(server, {WEIGHTS: files[WEIGHTS]})
+    assert server.registry().adapter(NAME).versions == 1
+
+
+def test_before_an_upload_it_is_said_how_each_file_comes_and_what_is_there(
+    server: Server, files: dict[str, bytes]
+) -> None:
+    put(server, files)
+    answer = preupload(server, (WEIGHTS, 10), (README, 10), ("vocab.txt", 5 << 20))
+    assert [(file["path"], file["uploadMode"], file["shouldIgnore"]) for file in answer.json["files"]] == [
+        (WEIGHTS, "lfs", False),
+        (README, "regular", False),
+        ("vocab.txt", "lfs", False),
+    ]
+    git = hashlib.sha1(b"blob %d\0" % len(CARD) + CARD, usedforsecurity=False).hexdigest()
+    oids = [file.get("oid") for file in answer.json["files"]]
+    assert oids == [hashlib.sha256(files[WEIGHTS]).hexdigest(), git, None]
+
+
+def test_what_is_no_part_of_an_adapter_is_left_out_with_a_word(server: Server) -> None:
+    unwanted = [
+        "training_args.bin",
+        "optimizer.pt",
+        "runs/a/events",
+        "config.json",
+        ".gitattributes",
+        "x.tmp",
+    ]
+    answer = preupload(server, *((path, 5) for path in unwanted), (README, 5), gitIgnore="*.tmp\n")
+    assert [file["path"] for file in answer.json["files"] if file["shouldIgnore"]] == unwanted
+    warnings = " ".join(answer.headers.getlist("X-HF-Warning"))
+    for path in ("training_args.bin", "optimizer.pt", "runs/a/events", "config.json"):
+        assert path in warnings
+    assert "gitattributes" not in warnings
+    assert "x.tmp" not in warnings
+
+
+def test_names_that_no_header_holds_do_no_harm(server: Server) -> None:
+    answer = preupload(server, ("évil\r\nSet-Cookie: x\x00.bin", 5))
+    assert answer.headers["X-HF-Warning"].count("?") == 2
+    assert "Set-Cookie" not in answer.headers
+    refused = send(server, lines({"a\r\nSet-Cookie: x\x01": b"x"}))
+    assert refused.status == 422
+    assert "Set-Cookie" not in refused.headers
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("model.safetensors", "whole model"),
+        ("model-00001-of-00002.safetensors", "adaptry base add"),
+        ("adapter_model.bin", "convert it once"),
+        ("pytorch_lora_weights.bin", "save_lora_weights"),
+    ],
+)
+def test_what_would_leave_something_else_than_was_meant_is_refused(
+    server: Server, path: str, words: str
+) -> None:
+    answer = preupload(server, (path, 10), (CONFIG, 10))
+    assert answer.status == 400
+    assert words in answer.json["error"]
+
+
+def test_a_pickle_beside_the_same_weights_is_only_left_out(server: Server) -> None:
+    answer = preupload(server, ("adapter_model.bin", 10), (WEIGHTS, 10))
+    assert [file["shouldIgnore"] for file in answer.json["files"]] == [True, False]
+
+
+def test_an_adapter_that_cannot_work_is_refused_with_what_is_wrong(server: Server, tmp_path: Path) -> None:
+    broken = files_of(tmp_path / "x")
+    broken[CONFIG] = broken[CONFIG].replace(b'"r": 4', b'"r": 8')
+    answer = send(server, lines(broken))
+    assert answer.status == 400
+    assert "rank" in answer.json["error"]
+    assert server.registry().adapter(NAME).versions == 0
+    assert server.call("GET", f"/api/models/{TONE}").json["siblings"] == []
+
+
+def test_an_alias_is_a_branch_that_only_moving_it_changes(server: Server, files: dict[str, bytes]) -> None:
+    put(server, files)
+    digest = server.registry().version(Ref(NAME, Number(1))).digest
+    server.registry().move_alias(NAME, "prod", digest, None)
+    for answer in (
+        preupload(server, (README, 1), revision="prod"),
+        send(server, lines({README: b"x"}), "prod"),
+    ):
+        assert answer.status == 403
+        assert "adaptry alias set" in answer.headers["X-Error-Message"]
+
+
+@pytest.mark.parametrize("revision", ["nowhere", "v1", "refs%2Fpr%2F1"])
+def test_commits_go_to_branches(server: Server, files: dict[str, bytes], revision: str) -> None:
+    commit = put(server, files)
+    for word in (revision, commit):
+        answer = send(server, lines({README: b"x"}), word)
+        assert (answer.status, answer.headers["X-Error-Code"]) == (404, "RevisionNotFound")
+
+
+def test_who_may_only_read_changes_nothing(server: Server, files: dict[str, bytes]) -> None:
+    put(server, files)
+    reader = server.token("rita", "reader", ("acme",))
+    at = f"/api/models/{TONE}"
+    for method, path, body in (
+        ("POST", f"{at}/preupload/main", {"files": [{"path": README, "size": 1}]}),
+        ("POST", f"{at}/commit/main", lines({README: b"x"})),
+        ("POST", f"{at}/tag/main", {"tag": "x"}),
+        ("POST", f"{at}/branch/x", {}),
+        ("PUT", f"{at}/settings", {"private": False}),
+        ("POST", f"{at}/super-squash/main", {}),
+        ("GET", f"{at}/auth-check/write", None),
+        ("POST", "/api/repos/create", {"name": "new", "organization": "acme"}),
+        ("POST", "/api/repos/move", {"fromRepo": TONE, "toRepo": "acme/x"}),
+        ("DELETE", "/api/repos/delete", {"name": TONE}),
+    ):
+        answer = server.call(method, path, body, token=reader)
+        assert answer.status == 403, (path, answer.body)
+        assert "X-Error-Code" not in answer.headers
+        stranger = server.token("eve", "writer", ("evil",))
+        if "repos/create" not in path:
+            assert server.call(method, path, body, token=stranger).status == 404, path
+
+
+def test_a_commit_upon_what_is_no_longer_there_is_412(server: Server, files: dict[str, bytes]) -> None:
+    old = put(server, files)
+    new = put(server, {README: b"# New\n"})
+    stale = send(server, lines({README: b"# Mine\n"}, parent=old))
+    assert stale.status == 412
+    assert "refresh and try again" in stale.json["error"]
+    assert send(server, lines({README: b"# Mine\n"}, parent=new[:8])).status == 200
+
+
+def test_a_commit_that_is_sent_again_is_answered_again(server: Server, files: dict[str, bytes]) -> None:
+    old = put(server, {**files, "merges.txt": b"x"})
+    body = lines({README: b"# New\n"}, deleted("merges.txt"), parent=old)
+    first, again = send(server, body), send(server, body)
+    assert (first.status, again.status) == (200, 200)
+    assert first.json["commitOid"] == again.json["commitOid"]
+    other = lines({README: b"# New\n"}, deleted("merges.txt"), deleted(README), parent=old)
+    assert send(server, other).status == 412
+    assert len(server.call("GET", f"/api/models/{TONE}/commits/main").json) == 3
+
+
+@pytest.mark.parametrize(
+    ("config", "base"),
+    [('"org/tiny"', "org/tiny"), ("null", "org/carded"), ('"/home/me/base"', "org/carded")],
+)
+def test_a_base_is_what_the_config_names_or_else_the_card(
+    server: Server, files: dict[str, bytes], config: str, base: str
+) -> None:
+    files[CONFIG] = files[CONFIG].replace(b'"org/tiny"', config.encode())
+    put(server, {README: CARD.replace(b"license", b"base_model: org/carded\nlicense", 1)})
+    put(server, {CONFIG: files[CONFIG], WEIGHTS: files[WEIGHTS]})
+    assert server.registry().version(Ref(NAME, Number(1))).base_name == base
+    assert f"base_model:adapter:{base}" in server.call("GET", f"/api/models/{TONE}").json["tags"]
+
+
+def test_files_and_folders_are_dropped(server: Server, files: dict[str, bytes]) -> None:
+    put(server, {**files, "merges.txt": b"x"})
+    assert send(server, lines({}, deleted("merges.txt"))).status == 200
+    missing = send(server, lines({}, deleted("merges.txt")))
+    assert (missing.status, missing.headers["X-Error-Code"]) == (404, "EntryNotFound")
+    assert missing.json["error"].startswith("A file with this name doesn't exist")
+    server.call("POST", f"/api/models/{TONE}/branch/steps")
+    put(server, {f"one/{CONFIG}": files[CONFIG]}, "steps")
+    assert send(server, lines({}, deleted("one")), "steps").status == 200
+
+
+def large(oid: str, path: str = WEIGHTS, **more: Any) -> dict[str, Any]:
+    return {"key": "lfsFile", "value": {"path": path, "algo": "sha256", "oid": oid, **more}}
+
+
+def test_a_large_file_must_have_been_sent_to_this_adapter(server: Server, files: dict[str, bytes]) -> None:
+    put(server, files)
+    create(server, "acme/other")
+    oid = hashlib.sha256(files[WEIGHTS]).hexdigest()
+    answer = send(server, lines({}, large(oid, size=len(files[WEIGHTS]))), name="acme/other")
+    assert answer.status == 400
+    assert "was not uploaded" in answer.json["error"]
+    wrong = send(server, lines({}, large(oid, size=3)))
+    assert wrong.status == 400
+
+
+def test_a_copy_says_no_size_and_needs_none(server: Server, files: dict[str, bytes]) -> None:
+    put(server, files)
+    server.call("POST", f"/api/models/{TONE}/branch/steps")
+    oid = hashlib.sha256(files[WEIGHTS]).hexdigest()
+    assert send(server, lines({}, large(oid, f"one/{WEIGHTS}")), "steps").status == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{}\n",
+        b"not json\n",
+        b'{"key":"file","value":{"path":"README.md","content":"eA=="}}\n',
+        b'{"key":"header","value":{"summary":"x"}}\n{"key":"file","value":{"path":"README.md","content":"%%"}}\n',
+        b'{"key":"header","value":{"summary":"x"}}\n{"key":"other","value":{}}\n',
+        b'{"key":"header","value":{"summary":"x"}}\n{"key":"lfsFile","value":{"path":"a","oid":"../x"}}\n',
+        b'{"key":"header","value":{"summary":"x","summary":"y"}}\n',
+        b'{"key":"header","value":[]}\n',
+    ],
+)
+def test_a_body_that_is_no_commit_is_refused_and_changes_nothing(server: Server, body: bytes) -> None:
+    answer = send(server, body)
+    assert answer.status == 400
+    assert answer.json["error"]
+    assert len(server.call("GET", f"/api/models/{TONE}/commits/main").json) == 1
+
+
+@pytest.mark.parametrize(
+    "path", ["../x", "a/../README.md", "/etc/passwd", "a\\b", "con", ".git/config", "a" * 300]
+)
+def test_a_path_that_is_none_is_422(server: Server, path: str) -> None:
+    assert send(server, lines({path: b"x"})).status == 422
+
+
+def test_a_program_under_an_honest_name_is_refused(server: Server) -> None:
+    answer = send(server, lines({README: b"\x7fELF\x02\x01\x01"}))
+    assert answer.status == 400
+    assert "a program" in answer.json["error"]
+
+
+def test_a_commit_that_breaks_off_is_none(server: Server, files: dict[str, bytes]) -> None:
+    body = lines(files)
+    cut = body.rindex(b'{"key"')  # after a whole line, so that what came would be a good commit
+    address = urlsplit(server.url)
+    head = (
+        f"POST /api/models/{TONE}/commit/main HTTP/1.1\r\nHost: {address.netloc}\r\n"
+        f"Authorization: Bearer {server.admin}\r\nContent-Type: application/x-ndjson\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    with socket.create_connection((address.hostname or "", address.port or 0), timeout=30) as connection:
+        connection.sendall(head.encode() + body[:cut])
+        connection.shutdown(socket.SHUT_WR)
+        assert b" 200 " not in connection.recv(65536).split(b"\r\n")[0]
+    assert len(server.call("GET", f"/api/models/{TONE}/commits/main").json) == 1
+
+
+def test_a_file_too_large_for_a_line_is_sent_another_way(server: Server) -> None:
+    answer = send(server, lines({README: bytes(5 << 20)}))
+    assert answer.status == 413
+    assert "send it as a large one" in answer.json["error"]
+
+
+def test_pull_requests_are_refused_with_what_to_do_instead(server: Server, files: dict[str, bytes]) -> None:
+    put(server, files)
+    at = f"/api/models/{TONE}"
+    for answer in (
+        server.call("POST", f"{at}/preupload/main?create_pr=1", {"files": []}),
+        server.call("POST", f"{at}/commit/main?create_pr=1", lines({README: b"x"})),
+        server.call("POST", f"{at}/discussions", {"title": "x", "pullRequest": True}),
+    ):
+        assert answer.status == 501
+        assert "commit to a branch" in answer.json["error"]
+    assert server.call("GET", f"{at}/discussions?p=0").json["discussions"] == []
+
+
+def test_a_broken_card_is_refused_before_anything_is_sent(server: Server) -> None:
+    good = server.call("POST", "/api/validate-yaml", {"content": CARD.decode(), "repoType": "model"})
+    assert (good.status, good.json) == (200, {"errors": [], "warnings": []})
+    none = server.call("POST", "/api/validate-yaml", {"content": "# Tone"})
+    assert (none.status, len(none.json["warnings"])) == (200, 1)
+    broken = server.call("POST", "/api/validate-yaml", {"content": "---\na: [1\n---\n"})
+    assert broken.status == 400
+    assert "line" in broken.json["errors"][0]["message"]
+
+
+def test_a_native_push_and_a_commit_go_on_from_each_other(
+    server: Server, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    from adaptry.adapter.view import open_dir
+    from adaptry.transfer import push
+
+    put(server, files)
+    push(server.registry(), open_dir(tiny_lora(tmp_path / "next", seed=7)), TONE)
+    said = server.call("GET", f"/api/models/{TONE}").json
+    assert README not in {found["rfilename"] for found in said["siblings"]}
+    put(server, {README: CARD})
+    assert server.registry().adapter(NAME).versions == 2
+    assert len(server.call("GET", f"/api/models/{TONE}/commits/main").json) == 4

@@ -1,0 +1,278 @@
+"""What is refused of a Xet upload, by whom and how it was made, and that nothing of it is kept."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import lz4.frame
+import pytest
+
+from adaptry.refs import AdapterName
+from adaptry.tokens import hash_of
+from adaptry_api.hub.lfs_bytes import PutGrant
+from adaptry_api.hub.xet_routes import XetGrant
+from adaptry_api.signed import Signer
+from adaptry_api.testing import Server
+
+from .uploads import TONE, XetUpload, create, has, kept, waiting
+from .xet_bodies import XORB, chunk, file_entry, header, shard
+
+FIRST, SECOND = bytes(range(256)) * 100, b"0123456789abcdef" * 1000
+GOOD = chunk(FIRST) + chunk(SECOND, scheme=2)
+BOTH = (XORB, len(FIRST + SECOND), 0, 2)
+BOMB = lz4.frame.compress(bytes(64 << 20), store_size=False)[: 128 << 10]
+
+NO_XORBS = [
+    (b"", "empty"),
+    (GOOD[:-1], "ends inside chunk 1"),
+    (GOOD[: len(FIRST) + 12], "inside the header"),
+    (chunk(FIRST, version=1), "version 1"),
+    (header(4, 3, 4) + b"data", "scheme 3"),
+    (header(4, 0, 5) + b"data", "4 bytes become 5"),
+    (header(0, 1, 5), "0 bytes become 5"),
+    (header(3, 1, 0) + b"abc", "3 bytes become 0"),
+    (header(20, 1, 10) + bytes(20), "20 bytes become 10"),
+    (header(10, 1, (128 << 10) + 1) + bytes(10), "131,073"),
+    (header(0xFFFFFF, 0, 0xFFFFFF), "16,777,215"),
+    (header(19, 1, 4000) + b"not what LZ4 packs.", "not what LZ4 packs"),
+    (header(len(BOMB), 1, 128 << 10) + BOMB, "does not unpack to the 131,072"),
+    (chunk(bytes(50_000), scheme=1, length=49_999), "does not unpack to the 49,999"),
+    (chunk(bytes(50_000), scheme=2, length=50_001), "does not unpack to the 50,001"),
+    (b"PK\3\4" + bytes(2000), "version 80"),
+]
+NO_SHARDS = [
+    (b"", 400, "ends before"),
+    (shard(tag=bytes(32)), 400, "not a shard"),
+    (shard(version=3), 400, "not one of version 2"),
+    (shard(file_entry(FIRST, [BOTH]))[:200], 400, "ends before"),
+    (shard(file_entry(FIRST, [BOTH], flags=0)), 400, "without its SHA-256"),
+    (shard(file_entry(FIRST, [])), 400, "is empty"),
+    (shard(file_entry(FIRST, [], count=65_537)), 413, "65,536"),
+    (shard(*[file_entry(FIRST, [BOTH])] * 257), 413, "256 files"),
+    (shard(file_entry(FIRST, [("cd" * 32, len(FIRST), 0, 1)])), 400, "no such xorb"),
+    (shard(file_entry(FIRST, [(XORB, len(FIRST), 0, 3)])), 400, "2 chunks"),
+    (shard(file_entry(FIRST, [(XORB, len(FIRST), 1, 1)])), 400, "2 chunks"),
+    (shard(file_entry(FIRST, [(XORB, len(FIRST), 0xFFFFFFFF, 1)])), 400, "2 chunks"),
+    (shard(file_entry(FIRST, [(XORB, len(FIRST) - 1, 0, 1)])), 400, f"{len(FIRST):,} are"),
+    (shard(file_entry(FIRST, [(XORB, 0xFFFFFFFF, 0, 1)] * 5)), 413, "16 GiB"),
+    (shard(file_entry(FIRST, [(XORB, 0xFFFFFFFF, 0, 1)] * 3)), 413, "8 GiB"),
+    (shard(file_entry("0" * 64, [BOTH])), 409, "changed on the way"),
+]
+
+
+@pytest.fixture(autouse=True)
+def adapter(server: Server) -> None:
+    create(server)
+
+
+@pytest.fixture
+def upload(server: Server) -> XetUpload:
+    return XetUpload.start(server)
+
+
+@pytest.fixture
+def sent(upload: XetUpload) -> XetUpload:
+    """An upload to which a good xorb was sent."""
+    assert upload.xorb(GOOD, XORB).json == {"was_inserted": True}
+    return upload
+
+
+def said(upload: XetUpload, body: bytes) -> list[dict[str, object]]:
+    """The frames that the second version of the shards' address answers."""
+    answer = upload.post("/v2/shards", body)
+    assert answer.status == 200
+    return [json.loads(line) for line in answer.body.splitlines()]
+
+
+def test_chunks_of_every_kind_are_joined_into_the_files_that_a_shard_describes(
+    server: Server, sent: XetUpload
+) -> None:
+    files = [
+        file_entry(SECOND + FIRST, [(XORB, len(SECOND), 1, 2), (XORB, len(FIRST), 0, 1)]),
+        file_entry(FIRST + SECOND, [BOTH], flags=1 << 30),
+    ]
+    assert sent.shard(shard(*files)).json == {"result": 1}
+    assert sent.post("/shards", shard(file_entry(SECOND, [(XORB, len(SECOND), 1, 2)]))).status == 200
+    assert all(has(server, content) for content in (SECOND + FIRST, FIRST + SECOND, SECOND))
+
+
+def test_the_second_version_tells_how_far_it_is_and_that_it_is_done(server: Server, sent: XetUpload) -> None:
+    frames = said(
+        sent, shard(file_entry(FIRST + SECOND, [BOTH]), file_entry(FIRST, [(XORB, len(FIRST), 0, 1)]))
+    )
+    assert frames == [
+        {"type": "validating", "verified": 1, "total": 2},
+        {"type": "validating", "verified": 2, "total": 2},
+        {"type": "result"},
+    ]
+    assert has(server, FIRST + SECOND)
+
+
+def test_a_footer_and_a_xorb_that_is_sent_twice_are_no_harm(server: Server, sent: XetUpload) -> None:
+    assert sent.xorb(GOOD + b"XETBLOB\1" + bytes(5000), XORB).status == 200
+    assert sent.shard(shard(file_entry(FIRST + SECOND, [BOTH]))).status == 200
+    assert has(server, FIRST + SECOND)
+
+
+def test_a_xorb_that_is_not_one_is_refused_and_not_kept(server: Server, upload: XetUpload) -> None:
+    for body, why in NO_XORBS:
+        answer = upload.xorb(body, XORB)
+        assert (answer.status, why in answer.json["error"]) == (400, True), (why, answer.body)
+    assert waiting(server) == []
+
+
+def test_a_small_body_cannot_become_a_large_xorb(server: Server, upload: XetUpload) -> None:
+    much = chunk(bytes(128 << 10), scheme=1) * 513
+    assert len(much) < 1 << 20
+    assert upload.xorb(much, XORB).status == 413
+    assert upload.xorb(chunk(b"x") * 8193, XORB).status == 413
+    assert upload.xorb(chunk(b"x") * 8192, XORB).status == 200
+    assert waiting(server) == [XORB]
+
+
+def test_a_body_of_no_known_length_or_of_too_great_a_one_is_not_read(
+    server: Server, upload: XetUpload
+) -> None:
+    where = urlsplit(server.url)
+    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=10)
+    headers = {"Authorization": f"Bearer {upload.token}"}
+    path = f"{upload.address}/v1/xorbs/default/{XORB}"
+    try:
+        connection.request("POST", path, iter([GOOD]), headers, encode_chunked=True)
+        assert connection.getresponse().status == 400
+        connection.close()
+        connection.putrequest("POST", path)
+        for name, value in (headers | {"Content-Length": str(70 << 20)}).items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        assert connection.getresponse().status == 413
+    finally:
+        connection.close()
+    assert waiting(server) == []
+
+
+def test_the_name_of_a_xorb_is_a_hash_and_nothing_else(server: Server, upload: XetUpload) -> None:
+    for name in ("finished", "..", "%2e%2e%2fx", "AB" * 32, "ab" * 31, "ab" * 33):
+        assert upload.post(f"/v1/xorbs/default/{name}", GOOD).status in (400, 404)
+    assert waiting(server) == []
+
+
+def test_a_shard_that_does_not_fit_is_refused_with_the_reason_and_nothing_is_kept(
+    server: Server, sent: XetUpload
+) -> None:
+    for body, status, why in NO_SHARDS:
+        answer = sent.shard(body)
+        assert (answer.status, why in answer.json["error"]) == (status, True), (why, answer.body)
+        last = said(sent, body)[-1]
+        assert (last["type"], last["retryable"], why in str(last["message"])) == ("error", False, True), why
+    assert (kept(server), waiting(server)) == ([], [XORB])
+
+
+def test_a_file_that_was_refused_can_be_sent_rightly_after_it(server: Server, sent: XetUpload) -> None:
+    wrong = file_entry(SECOND, [(XORB, len(FIRST), 0, 1)])
+    assert sent.shard(shard(wrong)).status == 409
+    assert sent.shard(shard(file_entry(SECOND, [(XORB, len(SECOND), 1, 2)]))).status == 200
+    assert has(server, SECOND)
+
+
+def test_a_new_token_of_the_same_caller_goes_on_with_an_older_address(
+    server: Server, sent: XetUpload
+) -> None:
+    newer = XetUpload(server, XetUpload.start(server).token, sent.address)
+    assert newer.shard(shard(file_entry(FIRST + SECOND, [BOTH]))).status == 200
+    assert has(server, FIRST + SECOND)
+
+
+def test_any_process_of_a_server_goes_on_with_what_another_received(
+    start: Callable[..., Server], server: Server, sent: XetUpload
+) -> None:
+    beside = XetUpload(start(), sent.token, sent.address)
+    assert beside.shard(shard(file_entry(FIRST + SECOND, [BOTH]))).status == 200
+    assert has(server, FIRST + SECOND)
+
+
+def test_nobody_elses_chunks_can_be_named(server: Server, sent: XetUpload) -> None:
+    again = XetUpload.start(server)
+    assert again.address != sent.address
+    assert "no such xorb" in again.shard(shard(file_entry(FIRST + SECOND, [BOTH]))).json["error"]
+
+
+def test_an_address_is_for_one_adapter_and_one_token(server: Server, sent: XetUpload) -> None:
+    create(server, "acme/other")
+    other = XetUpload.start(server, "acme/other")
+    colleague = XetUpload.start(server, token=server.token("colleague", "writer", ("acme",)))
+    body = shard(file_entry(FIRST + SECOND, [BOTH]))
+    for stranger in (other, colleague):
+        for path in ("/v1/shards", "/v2/shards", f"/v1/xorbs/default/{XORB}"):
+            assert server.call("POST", sent.address + path, body, token=stranger.token).status == 403
+    invented = "/xet/" + "0" * 64
+    assert server.call("POST", f"{invented}/v1/shards", body, token=sent.token).status == 403
+    assert kept(server) == []
+
+
+def test_a_token_that_is_altered_expired_or_for_something_else_opens_nothing(
+    server: Server, sent: XetUpload
+) -> None:
+    signer = Signer(server.data / "upload-secret")
+    about = {"name": AdapterName.parse(TONE), "by": hash_of(server.admin)}
+    late = XetGrant(**about, until=int(time.time()) - 1)
+    other = PutGrant(**about, until=int(time.time()) + 60, digest="sha256:" + "0" * 64, size=1)
+    forged = Signer(server.data.parent / "another-secret").sign(
+        XetGrant(**about, until=int(time.time()) + 60)
+    )
+    swapped = "A" + sent.token[1:]
+    for token in (
+        None,
+        "",
+        server.admin,
+        signer.sign(late),
+        signer.sign(other),
+        forged,
+        swapped,
+        "é",
+        "a" * 9000,
+    ):
+        headers = {"Authorization": f"Bearer {token}".encode().decode("latin-1")} if token else {}
+        answer = server.call("POST", f"{sent.address}/v1/shards", b"", token=None, headers=headers)
+        assert answer.status == 401
+        assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+def test_an_upload_stops_when_the_token_that_it_was_begun_with_is_revoked(server: Server) -> None:
+    token = server.token("leaving", "writer", ("acme",))
+    upload = XetUpload.start(server, token=token)
+    assert upload.xorb(GOOD, XORB).status == 200
+    assert server.call("POST", "/api/v1/tokens/revoke", {"token": token}, token=None).status == 202
+    assert upload.shard(shard(file_entry(FIRST + SECOND, [BOTH]))).status == 401
+
+
+def test_only_who_may_write_gets_a_token(server: Server) -> None:
+    def ask(name: str, token: str | None) -> tuple[int, str | None]:
+        answer = server.call("GET", f"/api/models/{name}/xet-write-token/main", token=token)
+        return answer.status, answer.headers.get("X-Error-Code")
+
+    assert ask(TONE, server.token("reader", "reader", ("acme",))) == (403, None)
+    assert ask(TONE, server.token("stranger", "writer", ("elsewhere",))) == (404, "RepoNotFound")
+    assert ask("acme/nothing", "admin") == (404, "RepoNotFound")
+    assert ask("gpt2/..", "admin") == (404, "RepoNotFound")
+    assert ask(TONE, None)[0] == 401
+
+
+def test_the_token_is_in_the_headers_too_where_older_clients_look(server: Server) -> None:
+    answer = server.call("GET", f"/api/models/{TONE}/xet-write-token/main")
+    assert answer.headers["X-Xet-Access-Token"] == answer.json["accessToken"]
+    assert int(answer.headers["X-Xet-Token-Expiration"]) == answer.json["exp"] > time.time() + 600
+    assert answer.headers["X-Xet-Cas-Url"] == answer.json["casUrl"]
+    assert answer.json["casUrl"].startswith(f"{server.url}/xet/")
+
+
+def test_addresses_without_which_clients_go_on_are_not_there(sent: XetUpload) -> None:
+    assert sent.post(f"/v1/xorb-grants/default/{XORB}", b"").status == 404
+    for kind in ("default", "default-merkledb"):
+        path = f"{sent.address}/v1/chunks/{kind}/{XORB}"
+        assert sent.server.call("GET", path, token=sent.token).status == 404
+    assert sent.server.call("POST", "/v1/telemetry", {}, token=sent.token).status == 404

@@ -1,0 +1,133 @@
+"""The lines of the checklist, and the clients that run them.
+
+A line is one call as the client's documentation has it, and what must come of it; the numbers up to 50 are those of the
+checklist that the protocol was learnt with, later ones are our own. What no client runs says why.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_MADE = Path(__file__).parents[2] / ".venvs"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """`family`: which clients run it. `proxied`: behind the proxy of `flows/wire.py`. `left_out`: why none does."""
+
+    number: int
+    title: str
+    family: str = "hub"
+    proxied: bool = False
+    left_out: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """An environment with real clients in it. One without a name of its own is that of these tests."""
+
+    name: str
+    title: str
+    families: tuple[str, ...]
+    environment: str = ""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    packages: tuple[str, ...] = ("huggingface_hub", "hf_xet")
+
+    @property
+    def python(self) -> str:
+        """Empty where the environment was not made."""
+        if not self.environment:
+            return sys.executable
+        made = _MADE / self.environment
+        there = str(made / "bin" / "python") if (made / "made").exists() else ""
+        return os.environ.get(f"{self.environment.upper().replace('-', '_')}_PYTHON") or there
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether it belongs to the quick tests: the newest client, as everyone has it."""
+        return self.name == "newest"
+
+
+LINES = (
+    Line(1, "`whoami`; a wrong token is 401"),
+    Line(2, "`create_repo`, again (409), and with `exist_ok`"),
+    Line(3, "`create_repo` without a namespace: in one's own"),
+    Line(4, "a private repository is absent for others"),
+    Line(5, "a reader's `create_repo` of what is there; a foreign namespace is 403"),
+    Line(6, "`upload_file` of a few bytes; the commit's id and address"),
+    Line(7, "`upload_file` of a large file by its path; the same bytes come down"),
+    Line(8, "`upload_file` of a large open file"),
+    Line(9, "a large file sent in parts"),
+    Line(10, "`upload_folder`: card, config, weights, an empty file, in one commit"),
+    Line(11, "`upload_folder` again, unchanged: the same commit"),
+    Line(12, "`upload_folder(delete_patterns=…)`"),
+    Line(13, "`create_commit` of additions, deletions and copies"),
+    Line(14, "`delete_file`, `delete_files`, `delete_folder`, `CommitOperationDelete`; missing ones"),
+    Line(15, "`parent_commit`: a stale one is 412; a commit onto a commit is refused"),
+    Line(16, "`.gitignore` is heeded"),
+    Line(17, "a card that is no YAML is refused before anything is sent"),
+    Line(18, "a token that reads writes nothing (403)"),
+    Line(19, "`model_info`, with files, `securityStatus`, `expand`"),
+    Line(20, "`list_repo_files`, `list_repo_tree`"),
+    Line(21, "`get_paths_info` of files, a folder and what is missing"),
+    Line(22, "`list_repo_commits`, formatted, of many commits"),
+    Line(23, "`list_models` by author, search, filter; limit, full, sorted"),
+    Line(24, "`create_tag`, `create_branch`, twice, at a short id"),
+    Line(25, "`list_repo_refs`"),
+    Line(26, "a commit to a branch; a tag still shows the old files"),
+    Line(27, "`hf_hub_download` by branch, tag, version, id, short id; from a subfolder"),
+    Line(28, "a missing repository, revision, file: each its own error"),
+    Line(29, "gated repositories", left_out="nothing is gated here: who may not read an adapter is told that there is none"),
+    Line(30, "disabled repositories", left_out="there are none here"),
+    Line(31, "`file_exists`, `repo_exists`, `revision_exists`"),
+    Line(32, "`get_hf_file_metadata`: SHA-256 of large files, git's id of small ones"),
+    Line(33, "`snapshot_download`, whole, in part, twice into a folder"),
+    Line(34, "redirects to storage on another host", left_out="the server sends the bytes itself"),
+    Line(35, "a download of 30 MB whose connection is cut goes on from there", proxied=True),
+    Line(36, "with the server gone, and offline, the cache answers", proxied=True),
+    Line(37, "`HfFileSystem`: ls, glob, info at a tag, ranged read, write, rm"),
+    Line(38, "`create_commit(create_pr=True)` is refused with what to do instead"),
+    Line(39, "`upload_folder(create_pr=True)` likewise"),
+    Line(40, "`update_repo_settings`, `move_repo`; the old name goes on working"),
+    Line(41, "`super_squash_history`, `delete_tag`, `delete_branch`, `delete_repo`"),
+    Line(42, "PEFT's `push_to_hub`, again, and to a branch", "peft"),
+    Line(43, "`PeftModel.from_pretrained` at `v1`, `prod` and main gives the same logits", "peft"),
+    Line(44, "`AutoModelForCausalLM`, `AutoPeftModelForCausalLM`, `load_adapter`; the base too", "peft"),
+    Line(45, "`Trainer(push_to_hub=True)`", "peft"),
+    Line(46, "a tokenizer beside the adapter", "peft"),
+    Line(47, "what diffusers' `load_lora_weights` reads", "diffusers"),
+    Line(48, "`hf auth whoami`, `upload`, `download`, `repos tag`, `settings`, `move`, `delete` …", "command"),
+    Line(49, "what vLLM calls for `--lora-modules name=acme/tone`"),
+    Line(50, "zeros, float32 noise and three bytes arrive as they were"),
+    Line(51, "two writers at once: one commits, the other is told 412"),
+    Line(52, "an upload that changes on the way is refused, and nothing is committed", proxied=True),
+    Line(53, "pickles, optimizer state and checkpoints are left out; a whole model is refused"),
+    Line(54, "an adapter that cannot work is refused, and the branch stays"),
+    Line(55, "weights make the next version, a card makes none, `prod` moves by promotion alone"),
+    Line(56, "a download that changes on the way is found by `hf cache verify`", "command", proxied=True),
+)  # fmt: skip
+
+_HUB = ("hub", "command")
+CLIENTS = (
+    Client("newest", "as installed", _HUB),
+    Client("no-xet", "`HF_HUB_DISABLE_XET=1`", _HUB, variables={"HF_HUB_DISABLE_XET": "1"}),
+    Client("1.33", "", _HUB, "hub-1-33"),
+    Client("1.20", "", _HUB, "hub-1-20"),
+    Client("1.19", "", _HUB, "hub-1-19"),
+    Client("0.36", "", _HUB, "hub-0-36"),
+    Client("peft", "", ("peft",), packages=("peft", "transformers", "huggingface_hub")),
+    Client("peft-old", "", ("peft",), "peft-old", packages=("peft", "transformers", "huggingface_hub")),
+    Client("diffusers", "", ("diffusers",), "diffusers", packages=("diffusers", "huggingface_hub")),
+)
+
+
+def pairs() -> Iterator[tuple[Client, Line]]:
+    """Every client with every line that it runs."""
+    for client in CLIENTS:
+        for line in LINES:
+            if line.family in client.families and not line.left_out:
+                yield client, line

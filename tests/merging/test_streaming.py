@@ -1,0 +1,324 @@
+"""The process that computes merged models: what it answers, and that nothing is lost when it or a reader dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from adaptry import open_dir
+from adaptry.checkpoint import open_checkpoint
+from adaptry.computing.calling import Computing
+from adaptry.computing.ingredients import Described, Ingredients
+from adaptry.digest import Digest
+from adaptry.errors import Conflict, NotFound, Refused, Unavailable, Unsupported
+from adaptry.fingerprinting import fingerprint
+from adaptry.merging.fitting import Weighted
+from adaptry.merging.merge import Source, merge
+from adaptry.merging.recipe import Input, Recipe
+from adaptry.merging.record import MergeRecord
+from adaptry.testing.samples import tiny_base, tiny_lora
+from adaptry.verifying.recorded import check_inputs, read_record
+
+transformers = pytest.importorskip("transformers")
+Make = Callable[..., Path]
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return tiny_base(tmp_path / "base", hidden=32, shards=2)
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    return tiny_lora(tmp_path / "tone", hidden=32)
+
+
+@pytest.fixture
+def computing(tmp_path: Path) -> Iterator[Computing]:
+    computing = Computing(tmp_path / "work")
+    yield computing
+    computing.close()
+
+
+def ingredients(base: Path, adapter: Path) -> Ingredients:
+    """As a server names them that has the base in a folder."""
+    return Ingredients(
+        adapter="acme/tone@1",
+        revision=Digest.of(b"the manifest of acme/tone@1"),
+        adapter_files={path.name: str(path) for path in adapter.iterdir()},
+        base=fingerprint(open_checkpoint(base)).id,
+        base_name="org/tiny",
+        base_folders=(str(base),),
+    )
+
+
+def large_base(folder: Path) -> Path:
+    """One file of 25 MB: more than lies between a process and its reader."""
+    config = transformers.LlamaConfig(
+        hidden_size=512, intermediate_size=1408, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=4, vocab_size=96, max_position_embeddings=64,
+    )  # fmt: skip
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def whole(computing: Computing, made_of: Ingredients, model: Described, name: str) -> bytes:
+    found = model.file(name)
+    assert found is not None
+    return b"".join(computing.read(made_of, model, name, 0, found.size))
+
+
+def on_disk(base: Path, adapter: Path, target: Path) -> dict[str, bytes]:
+    recipe = Recipe(base=str(base), inputs=(Input(source="tone"),))
+    merge(recipe, open_checkpoint(base), [Source(Weighted(open_dir(adapter), 1.0, "tone"))], target)
+    return {path.name: path.read_bytes() for path in target.iterdir() if path.name != "adaptry_merge.json"}
+
+
+def test_the_files_are_those_of_the_merge_on_disk(
+    computing: Computing, base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    written = on_disk(base, adapter, tmp_path / "merged")
+    made_of = ingredients(base, adapter)
+
+    model = computing.describe(made_of)
+
+    assert {file.name: file.size for file in model.files if file.name != "adaptry_merge.json"} == {
+        name: len(data) for name, data in written.items()
+    }
+    assert {name: whole(computing, made_of, model, name) for name in written} == written
+
+
+def test_a_file_has_its_digest_once_it_was_read_whole(
+    computing: Computing, base: Path, adapter: Path
+) -> None:
+    made_of = ingredients(base, adapter)
+    model = computing.describe(made_of)
+    weights = [file.name for file in model.files if file.sha256 is None]
+    assert weights == ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+
+    data = whole(computing, made_of, model, weights[0])
+
+    first, second = (computing.describe(made_of).file(name) for name in weights)
+    assert first is not None
+    assert second is not None
+    assert (first.sha256, second.sha256) == (Digest.of(data), None)
+
+
+def test_a_digest_comes_also_of_a_reading_that_broke_and_went_on(
+    computing: Computing, base: Path, adapter: Path
+) -> None:
+    made_of = ingredients(base, adapter)
+    model = computing.describe(made_of)
+    name, size = next((file.name, file.size) for file in model.files if file.sha256 is None)
+    middle = size // 2
+
+    first = b"".join(computing.read(made_of, model, name, 0, middle))
+    rest = b"".join(computing.read(made_of, model, name, middle - 1000, size))
+
+    found = computing.describe(made_of).file(name)
+    assert found is not None
+    assert found.sha256 == Digest.of(first[: middle - 1000] + rest)
+
+
+def test_digests_are_remembered_by_the_next_process(
+    computing: Computing, base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    made_of = ingredients(base, adapter)
+    model = computing.describe(made_of)
+    for file in model.files:
+        whole(computing, made_of, model, file.name)
+    computing.close()
+
+    other = Computing(tmp_path / "work")
+    try:
+        again = other.describe(made_of)
+    finally:
+        other.close()
+
+    assert again.identity == model.identity
+    assert all(file.sha256 for file in again.files)
+
+
+def test_a_stream_goes_on_when_the_process_is_killed(
+    computing: Computing, adapter: Path, tmp_path: Path
+) -> None:
+    base = large_base(tmp_path / "large")
+    adapter = tiny_lora(tmp_path / "wide", hidden=512)
+    expected = on_disk(base, adapter, tmp_path / "merged")["model.safetensors"]
+    made_of = ingredients(base, adapter)
+    model = computing.describe(made_of)
+    stream = computing.read(made_of, model, "model.safetensors", 0, len(expected))
+
+    read = bytearray(next(stream))
+    first = computing.pid
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    for piece in stream:
+        read += piece
+
+    assert bytes(read) == expected
+    assert computing.pid != first
+
+
+def test_readers_of_one_model_do_not_disturb_each_other(computing: Computing, tmp_path: Path) -> None:
+    base, adapter = large_base(tmp_path / "large"), tiny_lora(tmp_path / "wide", hidden=512)
+    expected = on_disk(base, adapter, tmp_path / "merged")["model.safetensors"]
+    made_of = ingredients(base, adapter)
+    model = computing.describe(made_of)
+    read: dict[int, bytes] = {}
+
+    def reader(start: int) -> None:
+        pieces = computing.read(made_of, model, "model.safetensors", start, len(expected))
+        read[start] = b"".join(pieces)
+
+    readers = [threading.Thread(target=reader, args=(start,)) for start in (0, 1, 7_000_000)]
+    for thread in readers:
+        thread.start()
+    for thread in readers:
+        thread.join()
+
+    assert read == {start: expected[start:] for start in (0, 1, 7_000_000)}
+
+
+def test_who_stops_reading_makes_room_for_another(tmp_path: Path) -> None:
+    base, adapter = large_base(tmp_path / "large"), tiny_lora(tmp_path / "wide", hidden=512)
+    computing = Computing(tmp_path / "work", streams=1)
+    try:
+        made_of = ingredients(base, adapter)
+        model = computing.describe(made_of)
+        stream = computing.read(made_of, model, "model.safetensors", 0, 20_000_000)
+        next(stream)
+
+        with pytest.raises(Unavailable, match="try again"):
+            next(computing.read(made_of, model, "model.safetensors", 0, 1))
+        stream.close()  # type: ignore[attr-defined]  # a generator
+
+        assert whole(computing, made_of, model, "config.json")
+    finally:
+        computing.close()
+
+
+def test_what_cannot_be_merged_says_why_without_a_place_on_the_server(
+    computing: Computing, base: Path, tmp_path: Path
+) -> None:
+    prompt = tiny_lora(tmp_path / "other", hidden=32, layers=5)
+    with pytest.raises(Refused, match="modules are not in org/tiny") as raised:
+        computing.describe(ingredients(base, prompt))
+    assert str(tmp_path) not in raised.value.message
+
+    bare = tiny_lora(tmp_path / "bare", hidden=32, config={"peft_type": "ADALORA_OF_TOMORROW"})
+    with pytest.raises((Refused, Unsupported)):
+        computing.describe(ingredients(base, bare))
+
+
+def test_a_base_that_is_nowhere_is_said_with_the_way_to_give_it(
+    computing: Computing, base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    made_of = ingredients(base, adapter)
+    base.rename(tmp_path / "elsewhere")
+    with pytest.raises(NotFound, match="adaptry base add FOLDER --name org/tiny --store"):
+        computing.describe(made_of)
+
+
+def test_a_stored_base_is_read_from_the_files_of_the_store(
+    computing: Computing, base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    expected = on_disk(base, adapter, tmp_path / "merged")
+    made_of = ingredients(base, adapter)
+    blobs = {
+        path.name: str(path.rename(tmp_path / Digest.of(path.read_bytes()).hex)) for path in base.iterdir()
+    }
+    made_of = made_of.model_copy(update={"base_files": blobs})
+
+    model = computing.describe(made_of)
+
+    assert {name: whole(computing, made_of, model, name) for name in expected} == expected
+    assert [path.name for path in (tmp_path / "work").iterdir() if path.name.startswith("opening")] == []
+
+
+def test_a_base_written_to_meanwhile_is_another_model(
+    computing: Computing, base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    made_of = ingredients(base, adapter)
+    model = computing.describe(made_of)
+    (base / "tokenizer_config.json").write_text("{}")
+    computing.close()
+    other = Computing(tmp_path / "work")
+    try:
+        with pytest.raises(Conflict, match="ask for it again"):
+            whole(other, made_of, model, "config.json")
+    finally:
+        other.close()
+
+
+def test_the_record_in_it_names_what_went_in(
+    computing: Computing, base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    made_of = ingredients(base, adapter)
+    model = computing.describe(made_of)
+    (tmp_path / "got").mkdir()
+    (tmp_path / "got" / "adaptry_merge.json").write_bytes(
+        whole(computing, made_of, model, "adaptry_merge.json")
+    )
+
+    record: MergeRecord = read_record(tmp_path / "got")
+
+    assert record.base == made_of.base
+    assert record.inputs[0].revision == made_of.revision
+    check_inputs(record, [Weighted(open_dir(adapter), 1.0, "tone")])
+
+
+def test_finished_files_are_kept_within_the_limit(base: Path, adapter: Path, tmp_path: Path) -> None:
+    made_of = ingredients(base, adapter)
+    work = tmp_path / "work"
+    limit = max(path.stat().st_size for path in base.glob("*.safetensors")) + 1000
+    computing = Computing(work, cache=limit)
+    try:
+        model = computing.describe(made_of)
+        weights = [file for file in model.files if file.name.endswith(".safetensors")]
+        assert all(file.size <= limit for file in weights)
+        assert sum(file.size for file in weights) > limit
+
+        first = [whole(computing, made_of, model, file.name) for file in weights]
+        again = [whole(computing, made_of, model, file.name) for file in weights]
+
+        assert first == again
+        kept = list((work / "files").iterdir())
+        assert len(kept) == 1
+        assert kept[0].read_bytes() in first
+    finally:
+        computing.close()
+
+
+def test_kept_files_that_died_half_way_are_swept(base: Path, adapter: Path, tmp_path: Path) -> None:
+    (tmp_path / "work" / "files").mkdir(parents=True)
+    (tmp_path / "work" / "files" / "ab.cd.part").write_bytes(b"half")
+    computing = Computing(tmp_path / "work", cache=1 << 20)
+    try:
+        computing.describe(ingredients(base, adapter))
+    finally:
+        computing.close()
+    assert list((tmp_path / "work" / "files").iterdir()) == []
+
+
+def test_the_process_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    words = [sys.executable, "-m", "adaptry.merging.streaming", "--control", str(theirs.fileno())]
+    with subprocess.Popen([*words, "--folder", str(tmp_path)], pass_fds=[theirs.fileno()]) as process:
+        theirs.close()
+        ours.close()
+        assert process.wait(timeout=60) == 0
+
+
+def test_the_servers_side_imports_nothing_that_computes() -> None:
+    code = "import adaptry.computing.calling, sys; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert {"torch", "numpy", "llvmlite"}.isdisjoint(found.split())

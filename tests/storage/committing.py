@@ -1,0 +1,34 @@
+"""A process that commits adapters to `main`, one after another, and prints the id of each that was acknowledged.
+
+python committing.py REGISTRY NAME FOLDER…
+"""
+
+from __future__ import annotations
+
+import sys
+
+from adaptry.adapter.view import open_dir
+from adaptry.digest import Digest
+from adaptry.manifest import Manifest
+from adaptry.opening import open_local
+from adaptry.records import CommitNote
+from adaptry.refs import AdapterName
+
+
+def main(registry: str, name: str, *folders: str) -> None:
+    opened = open_local(registry)
+    adapter = AdapterName.parse(name)
+    for folder in folders:
+        content = open_dir(folder).content
+        files = {path: (size, Digest.of_chunks(content.chunks(path))) for path, size in content.sizes.items()}
+        for path, (size, digest) in files.items():
+            if not opened.has_file(adapter, digest):
+                session = opened.open_upload(adapter, digest, size)
+                session = opened.append_upload(session, session.offset, content.chunks(path, session.offset))
+                opened.finish_upload(session)
+        tree = Manifest.of(files).to_bytes()
+        print(opened.put_commit(adapter, "main", tree, CommitNote(title="Upload")).commit.id, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
