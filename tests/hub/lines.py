@@ -61,7 +61,7 @@ LINES = (
     Line(6, "`upload_file` of a few bytes; the commit's id and address"),
     Line(7, "`upload_file` of a large file by its path; the same bytes come down"),
     Line(8, "`upload_file` of a large open file"),
-    Line(9, "a large file sent in parts"),
+    Line(9, "a file over 64 MiB, in parts"),
     Line(10, "`upload_folder`: card, config, weights, an empty file, in one commit"),
     Line(11, "`upload_folder` again, unchanged: the same commit"),
     Line(12, "`upload_folder(delete_patterns=…)`"),
@@ -109,6 +109,7 @@ LINES = (
     Line(54, "an adapter that cannot work is refused, and the branch stays"),
     Line(55, "weights make the next version, a card makes none, `prod` moves by promotion alone"),
     Line(56, "a download that changes on the way is found by `hf cache verify`", "command", proxied=True),
+    Line(57, "an upload of 30 MB whose connection is cut is sent again", proxied=True),
 )  # fmt: skip
 
 _HUB = ("hub", "command")

@@ -41,7 +41,7 @@ class AdapterRepository(Repository):
     def snapshot(self, revision: str) -> Snapshot:
         registry, name = self._reader.registry, self._info.name
         commit = registry.commit(name, revision)
-        tree = registry.tree(name, commit.digest)
+        tree = self._tree(commit)
 
         read = self._reading(commit)
         return Snapshot(
@@ -64,12 +64,17 @@ class AdapterRepository(Repository):
     def about(self, revision: str) -> About:
         """As the snapshot's, without a look at the files. Raises `RevisionNotFound`."""
         commit = self._reader.registry.commit(self._info.name, revision)
-        return self._about(commit, self._reader.registry.tree(self._info.name, commit.digest))
+        return self._about(commit, self._tree(commit))
 
     def _about(self, commit: CommitInfo, tree: Manifest) -> About:
         entries = {entry.path: entry for entry in tree.files}
         card = card_of(entries, self._reading(commit), self._reader.memory)
         return about_adapter(self._info, entries, card, self._carried(commit), commit)
+
+    def _tree(self, commit: CommitInfo) -> Manifest:
+        """The tree of a commit that the caller was just shown."""
+        registry, name = self._reader.registry, self._info.name
+        return self._reader.memory.trees.of(commit.digest, lambda: registry.tree(name, commit.digest))
 
     def _reading(self, commit: CommitInfo) -> Read:
         def read(path: str, start: int) -> Iterator[bytes]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from adaptry.digest import Digest
+from adaptry.manifest import Manifest
 from adaptry_api.hub.card import Card
 
 Value = TypeVar("Value")
@@ -30,8 +31,12 @@ class Remembered(Generic[Value]):
 
 
 class Memory:
-    """Of small files: what git calls them, and what the model cards among them say."""
+    """Of small files: what git calls them, and what the model cards among them say; of commits: their trees.
+
+    Whether the caller may see them is asked before.
+    """
 
     def __init__(self) -> None:
         self.blob_ids = Remembered[str](65_536)
         self.cards = Remembered[Card](1024)
+        self.trees = Remembered[Manifest](512)

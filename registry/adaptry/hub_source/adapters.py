@@ -15,16 +15,15 @@ from pathlib import Path
 from adaptry.adapter.formats import Format, format_of
 from adaptry.adapter.refusals import refuse
 from adaptry.adapter.view import open_dir
-from adaptry.errors import DigestMismatch
+from adaptry.errors import DigestMismatch, TooLarge
 from adaptry.hub_source.hub import Hub, HubRevision
 from adaptry.hub_source.naming import HubRef
 from adaptry.hub_source.remote import Files
-from adaptry.manifest import BaseClaim, FileEntry
+from adaptry.manifest import MAX_REVISION, BaseClaim, FileEntry, check_path
 from adaptry.progress import Progress, no_progress
 from adaptry.records import Pushed, PushOptions
 from adaptry.refs import AdapterName
 from adaptry.registry import Registry
-from adaptry.settings import data_folder
 from adaptry.transfer import push
 from adaptry.transfer.downloading import download
 from adaptry.transfer.retrying import PATIENT, Persistence
@@ -33,6 +32,7 @@ REPOSITORY, COMMIT, ENDPOINT = "hub_repository", "hub_commit", "hub_endpoint"
 """What a manifest's provenance says of an adapter that came from a hub."""
 
 _NO_OPTIONS = PushOptions()
+_MOST_SMALL = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +52,20 @@ def push_from_hub(
     *,
     base: BaseClaim | None = None,
     options: PushOptions = _NO_OPTIONS,
-    cache: Path | None = None,
     progress: Progress = no_progress,
     persistence: Persistence = PATIENT,
 ) -> Taken:
     """Makes the adapter that `ref` means now a version of `name`; the same commit again gives that version back.
 
-    Files are in `cache` meanwhile (in the user's data folder, unless given). Raises as `Hub.revision` and `push`,
-    `NotFound` and `Unsupported` where there is no adapter that we read, `DigestMismatch`.
+    Raises as `Hub.revision` and `push`, `NotFound` and `Unsupported` where there is no adapter that we read, `TooLarge`
+    before anything is fetched, `DigestMismatch`.
     """
     revision = hub.revision(ref)
     names = set(revision.files)
     format = format_of(names) or refuse(Path(f"hf:{revision.repository}"), names)
-    kept = sorted(path for path in names if "/" not in path and format.keeps(path))
-    place = cache or data_folder() / "cache"
-    place.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place, prefix="from-hub-") as folder:
+    kept = sorted(check_path(path) for path in names if "/" not in path and format.keeps(path))
+    _check_sizes(revision, kept)
+    with tempfile.TemporaryDirectory(prefix="adaptry-from-hub-") as folder:
         files = Files(hub, revision)
         for path in kept:
             _fetch(files, path, Path(folder) / path, progress, persistence)
@@ -91,6 +89,20 @@ def provenance(hub: Hub, revision: HubRevision) -> Mapping[str, str]:
 def holds_adapter(files: tuple[str, ...]) -> Format | None:
     """The format of the adapter that a repository of these files holds, if it holds one."""
     return format_of(path for path in files if "/" not in path)
+
+
+def _check_sizes(revision: HubRevision, kept: list[str]) -> None:
+    """What no registry would take is not fetched; and a hub keeps no file without a SHA-256 that is large."""
+    total = sum(revision.files[path].size for path in kept)
+    if total > MAX_REVISION:
+        raise TooLarge(
+            f"{revision} is {total:,} bytes, more than the {MAX_REVISION >> 30} GiB of one revision"
+        )
+    for path in kept:
+        if revision.files[path].sha256 is None and revision.files[path].size > _MOST_SMALL:
+            raise TooLarge(
+                f"{path} of {revision} is larger than {_MOST_SMALL >> 20} MiB, and the hub tells no SHA-256 of it"
+            )
 
 
 def _fetch(files: Files, path: str, target: Path, progress: Progress, persistence: Persistence) -> None:

@@ -144,11 +144,13 @@ def _fetch_ahead(checkpoint: _RemoteCheckpoint, progress: Progress) -> None:
         shard = checkpoint.shard_of[name]
         wanted.setdefault(shard, []).extend(runs(checkpoint.tensors[name], plain[name]))
     asked = [(shard, *span) for shard, spans in wanted.items() for span in _joined(sorted(spans))]
+    done, total = 0, sum(end - start for _, start, end in asked)
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         found = pool.map(lambda each: (each[0], *checkpoint.windows[each[0]].fetch(each[1], each[2])), asked)
-        for number, (shard, start, piece) in enumerate(found, 1):
+        for shard, start, piece in found:
             checkpoint.windows[shard].keep(start, piece)
-            progress("reading samples of the weights", number, len(asked))
+            done += len(piece)
+            progress("reading samples of the weights", done, total)
 
 
 def _joined(spans: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:

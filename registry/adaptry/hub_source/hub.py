@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from adaptry.digest import Digest
-from adaptry.errors import Denied, Missing, NotFound, Unavailable
+from adaptry.errors import Denied, Missing, NotFound, Unauthenticated, Unavailable
 from adaptry.hub_source.naming import HubRef
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
+
+_WHO = 401
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,7 @@ def hub_of_environment() -> Hub:
 
 def _file(sibling: Any) -> HubFile:
     """(`Any`: a record of the client's whose fields are the same in all its versions, and its class is not.)"""
-    sha256 = Digest(sibling.lfs["sha256"]) if sibling.lfs else None
+    sha256 = Digest.parse(f"sha256:{sibling.lfs['sha256']}") if sibling.lfs else None
     return HubFile(sibling.rfilename, sibling.size or 0, sha256, sibling.blob_id)
 
 
@@ -129,7 +131,6 @@ def _answering(hub: Hub, what: str) -> Iterator[None]:
     """The client's errors as ours: it has one class a status, and its library for HTTP changed twice."""
     from huggingface_hub import errors
 
-    of_the_network: tuple[type[Exception], ...] = (errors.HfHubHTTPError, *_of_the_network())
     try:
         yield
     except errors.GatedRepoError as error:
@@ -143,7 +144,11 @@ def _answering(hub: Hub, what: str) -> Iterator[None]:
     except errors.RepositoryNotFoundError as error:
         whose = "this token (HF_TOKEN) may not read it" if hub.token else "it needs a token (HF_TOKEN)"
         raise NotFound(f"there is no {what} at {hub.endpoint}, or {whose}") from error
-    except of_the_network as error:
+    except errors.HfHubHTTPError as error:
+        if error.response.status_code == _WHO:
+            raise Unauthenticated(f"{hub.endpoint} does not know this token (HF_TOKEN)") from error
+        raise Unavailable(f"{hub.endpoint} does not answer about {what}: {error}") from error
+    except _of_the_network() as error:
         raise Unavailable(f"{hub.endpoint} does not answer about {what}: {error}") from error
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from adaptry.errors import AdaptryError, Invalid, NotFound, StorageFull, Unauthenticated
 from adaptry.hub_source.adapters import COMMIT, REPOSITORY, Taken, holds_adapter, push_from_hub
@@ -73,7 +72,6 @@ def carry_out(
     registry: Registry,
     hub: Hub,
     plan: Iterator[Candidate],
-    cache: Path | None = None,
     progress: Progress = no_progress,
 ) -> Iterator[Done]:
     """Takes over what the plan says, and tells of each, skipped ones too. An error ends one candidate, not the rest.
@@ -85,9 +83,7 @@ def carry_out(
             yield Done(candidate)
             continue
         try:
-            taken = push_from_hub(
-                registry, hub, candidate.ref, candidate.name, cache=cache, progress=progress
-            )
+            taken = push_from_hub(registry, hub, candidate.ref, candidate.name, progress=progress)
         except (StorageFull, Unauthenticated):
             raise  # the next ones would fare no better
         except AdaptryError as error:

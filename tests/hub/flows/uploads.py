@@ -1,11 +1,13 @@
-"""Files on their way in: lines 6 to 9, 50, and what must not get in (52)."""
+"""Files on their way in: lines 6 to 9, 50, and with a connection that changes or ends (52, 57)."""
 
 from __future__ import annotations
 
 import io
+import json
+import os
 import sys
 
-from world import CARD, HAS_XET, WEIGHTS, World, has_commit_id, line, sha256
+from world import CARD, HAS_XET, WEIGHTS, ClientCannot, World, has_commit_id, line, sha256
 
 
 @line(6)
@@ -39,15 +41,17 @@ def a_large_file_that_is_open(world: World) -> None:
 
 @line(9)
 def a_file_in_parts(world: World) -> None:
-    """The server makes parts of what is over its limit; the client must be one that sends them."""
-    if HAS_XET:  # an open file is sent by Git-LFS all the same
-        upload: object = io.BytesIO(world.bytes("large"))
-    else:
-        upload = world.folders / "large" / WEIGHTS
+    """What is over 64 MiB the server wants in parts; newer clients send only open files so."""
+    file = world.scratch / WEIGHTS
+    size = 70 << 20
+    header = json.dumps({"w": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
+    file.write_bytes(len(header).to_bytes(8, "little") + header + os.urandom(size))
     name = world.name()
     world.api().create_repo(name)
-    world.api().upload_file(path_or_fileobj=upload, path_in_repo=WEIGHTS, repo_id=name)
-    assert sha256(world.down(name)) == sha256(world.bytes("large"))
+    with file.open("rb") as opened:
+        sent = opened if HAS_XET else file
+        world.api().upload_file(path_or_fileobj=sent, path_in_repo=WEIGHTS, repo_id=name)
+    assert sha256(world.down(name)) == sha256(file.read_bytes())
 
 
 @line(50)
@@ -88,3 +92,26 @@ def a_file_that_changes_on_the_way(world: World) -> None:
     assert PROXY.flipped, "nothing was flipped"
     assert world.api().model_info(name).sha == before
     assert not world.api().file_exists(name, WEIGHTS)
+
+
+@line(57)
+def an_upload_that_is_cut(world: World) -> None:
+    from wire import PROXY
+
+    assert PROXY is not None
+    name = world.name()
+    world.api().create_repo(name)
+    PROXY.cut_uploads_after, PROXY.cuts = 5 << 20, 1
+    file = world.folders / "large" / WEIGHTS
+    given_up = False
+    try:
+        world.api().upload_file(path_or_fileobj=file, path_in_repo=WEIGHTS, repo_id=name)
+    except RuntimeError as error:
+        given_up = type(error.__cause__).__name__ == "RemoteProtocolError"
+        if not given_up:
+            raise
+        world.api().upload_file(path_or_fileobj=file, path_in_repo=WEIGHTS, repo_id=name)
+    assert PROXY.cuts == 0, "nothing was cut"
+    assert sha256(world.down(name)) == sha256(file.read_bytes())
+    if given_up:
+        raise ClientCannot("gives up where an upload is cut, which succeeds when it is called again")

@@ -19,7 +19,8 @@ PROXY: Proxy | None = None
 class Proxy:
     """Listens on a free loopback port, and passes on what comes to `endpoint`.
 
-    `cut_downloads_after`: how many bytes of an answer pass before its connection ends, `cuts` times. `flip_in_uploads_over`:
+    `cut_downloads_after`, `cut_uploads_after`: how many bytes pass that way before a connection ends, `cuts` times.
+    `flip_in_uploads_over`:
     after so many bytes of a connection one bit is another. `ranges`: what was asked for with a Range header. `passed_down`:
     bytes of all answers.
     """
@@ -32,6 +33,7 @@ class Proxy:
         self._open: list[socket.socket] = []
         self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
         self.cut_downloads_after: int | None = None
+        self.cut_uploads_after: int | None = None
         self.cuts = 0
         self.flip_in_uploads_over: int | None = None
         self.flip_in_downloads_over: int | None = None
@@ -67,7 +69,7 @@ class Proxy:
             if limit is not None and passed <= limit < passed + len(piece):
                 piece = self._flip(piece, limit - passed)
             passed += len(piece)
-            if not _sent(far, piece):
+            if self._cuts(passed, self.cut_uploads_after) or not _sent(far, piece):
                 break
         _end(near, far)
 
@@ -79,12 +81,15 @@ class Proxy:
                 piece = self._flip(piece, limit - passed)
             passed += len(piece)
             self.passed_down += len(piece)
-            if self.cuts and self.cut_downloads_after is not None and passed > self.cut_downloads_after:
-                self.cuts -= 1
-                break
-            if not _sent(near, piece):
+            if self._cuts(passed, self.cut_downloads_after) or not _sent(near, piece):
                 break
         _end(near, far)
+
+    def _cuts(self, passed: int, limit: int | None) -> bool:
+        if limit is None or passed <= limit or not self.cuts:
+            return False
+        self.cuts -= 1
+        return True
 
     def _flip(self, piece: bytes, at: int) -> bytes:
         self.flipped += 1

@@ -1,0 +1,230 @@
+"""How close do the Hub's own clients come, through our server, to the same bytes from nginx?
+
+    python bench/hub.py [--size-mb 200] [--adapters 200] [--rounds 3] [--folder DIR]
+
+`hf download` of one large adapter, and a process that downloads many small ones, from `adaptry serve` and from an nginx
+that serves the very answers and bytes as files; then `hf upload` of the large one, with Xet and without, beside a plain
+PUT of the file into nginx. Everything is on loopback, each download into a fresh cache; the best of the rounds counts.
+nginx is not installed by this: without it there is nothing to compare with, and that is said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from email.message import Message
+from pathlib import Path
+
+from transfer import best, large_lora
+
+from adaptry.testing.samples import tiny_lora
+
+ADAPTRY = (sys.executable, "-m", "adaptry_cli")
+CLIENT = Path(sys.executable).with_name("hf")
+MANY = """
+import sys
+from huggingface_hub import snapshot_download
+for name in sys.argv[1:]:
+    snapshot_download(name)
+"""
+NGINX = """
+daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log; worker_processes 1;
+events {{ worker_connections 256; }}
+http {{
+  access_log off; sendfile on; tcp_nopush on; etag off; default_type application/octet-stream;
+  client_max_body_size 0; client_body_temp_path {folder}/body; client_body_in_file_only off;
+  server {{
+    listen 127.0.0.1:{port};
+    location /put/ {{ root {folder}; dav_methods PUT; create_full_put_path on; }}
+{locations}
+  }}
+}}
+"""
+LOCATION = "    location = {path} {{ alias {file}; {headers} }}\n"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A server that the Hub's clients are pointed at."""
+
+    url: str
+    token: str
+
+    def run(self, *command: str | Path, **settings: str) -> None:
+        """One client, with a fresh cache."""
+        with tempfile.TemporaryDirectory() as home:
+            env = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+            env |= {"HF_ENDPOINT": self.url, "HF_TOKEN": self.token, "HF_HOME": home, **settings}
+            subprocess.run(command, check=True, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def get(self, path: str) -> tuple[bytes, Message]:
+        request = urllib.request.Request(self.url + path, headers={"Authorization": f"Bearer {self.token}"})
+        with urllib.request.urlopen(request) as answer:
+            return answer.read(), answer.headers
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size-mb", type=int, default=200)
+    parser.add_argument("--adapters", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path)
+    asked = parser.parse_args()
+    if shutil.which("nginx") is None:
+        print("left out: there is no nginx to compare with (apt-get install nginx-light)")
+        return
+    with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
+        Path(folder).chmod(0o755)  # nginx reads as another user
+        measure(Path(folder), asked.size_mb << 20, asked.adapters, asked.rounds)
+
+
+def measure(folder: Path, size: int, adapters: int, rounds: int) -> None:
+    large = large_lora(folder / "large", size)
+    weights = large / "adapter_model.safetensors"
+    size = weights.stat().st_size
+    names = [f"acme/small-{number}" for number in range(adapters)]
+    with adaptry(folder / "data") as ours:
+        ours.run(CLIENT, "upload", "acme/large", large)
+        for number, name in enumerate(names):
+            push(ours, tiny_lora(folder / "small" / str(number), seed=number), name)
+        with nginx(folder / "nginx", ours, ["acme/large", *names]) as theirs:
+            print(f"{size / 1e6:,.0f} MB and {adapters} small adapters, best of {rounds}")
+            compare(
+                "hf download, MB/s",
+                lambda place: best(rounds, lambda _: place.run(CLIENT, "download", "acme/large")),
+                lambda seconds: size / 1e6 / seconds,
+                ours,
+                theirs,
+            )
+            compare(
+                "snapshot_download of many, a second",
+                lambda place: best(rounds, lambda _: place.run(sys.executable, "-c", MANY, *names)),
+                lambda seconds: adapters / seconds,
+                ours,
+                theirs,
+            )
+            put = best(rounds, lambda number: _put(weights, f"{theirs.url}/put/{number}"))
+            show("PUT into nginx, MB/s", size / 1e6 / put)
+            for title, settings in (("Xet", {}), ("Git LFS", {"HF_HUB_DISABLE_XET": "1"})):
+                taken = best(
+                    rounds,
+                    lambda number, title=title, settings=settings: ours.run(
+                        CLIENT, "upload", f"acme/{title.replace(' ', '-')}-{number}", large, **settings
+                    ),
+                )
+                show(f"hf upload by {title}, MB/s", size / 1e6 / taken, f"{put / taken:.2f} of the PUT's")
+
+
+def compare(
+    title: str,
+    measured: Callable[[Place], float],
+    rate: Callable[[float], float],
+    ours: Place,
+    theirs: Place,
+) -> None:
+    """A line of both, and how near ours comes."""
+    from_nginx, from_ours = measured(theirs), measured(ours)
+    show(f"{title}, from nginx", rate(from_nginx))
+    show(f"{title}, from adaptry", rate(from_ours), f"{from_nginx / from_ours:.2f} of nginx's")
+
+
+def show(what: str, value: float, ratio: str = "") -> None:
+    print(f"  {what:<52}{value:8.1f}   {ratio}")
+
+
+@contextmanager
+def adaptry(data: Path) -> Iterator[Place]:
+    """A server process of its own, and a token that writes to `acme`."""
+    command = [*ADAPTRY, "serve", "--data", str(data), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout
+        url = process.stdout.readline().strip()
+        made = [*ADAPTRY, "token", "create", "bench", "--role", "writer", "--namespace", "acme", "--data"]
+        token = subprocess.run([*made, str(data)], check=True, capture_output=True, text=True).stdout.strip()
+        try:
+            yield Place(url, token)
+        finally:
+            process.terminate()
+
+
+def push(place: Place, folder: Path, name: str) -> None:
+    """By our own client in this process, since 200 starts of another take minutes."""
+    from adaptry import open_dir
+    from adaptry import push as push_adapter
+    from adaptry.client import HttpRegistry
+
+    push_adapter(HttpRegistry(place.url, place.token), open_dir(folder), name)
+
+
+@contextmanager
+def nginx(folder: Path, ours: Place, names: list[str]) -> Iterator[Place]:
+    """An nginx with what `ours` answers about these adapters, as files."""
+    port = _free_port()
+    (folder / "body").mkdir(parents=True)
+    (folder / "put").mkdir()
+    (folder / "put").chmod(0o777)
+    text = NGINX.format(folder=folder, port=port, locations="".join(_locations(folder, ours, names)))
+    (folder / "nginx.conf").write_text(text)
+    command = ["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf")]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        place = Place(f"http://127.0.0.1:{port}", ours.token)
+        while True:
+            try:
+                place.get(f"/api/models/{names[0]}")
+                break
+            except urllib.error.URLError:
+                time.sleep(0.05)
+        try:
+            yield place
+        finally:
+            process.terminate()
+
+
+def _locations(folder: Path, ours: Place, names: list[str]) -> Iterator[str]:
+    for name in names:
+        info, _ = ours.get(f"/api/models/{name}")
+        sha = json.loads(info)["sha"]
+        tree, _ = ours.get(f"/api/models/{name}/tree/{sha}?recursive=true&expand=false")
+        answers = {
+            f"/api/models/{name}": info,
+            f"/api/models/{name}/revision/main": info,
+            f"/api/models/{name}/tree/{sha}": tree,
+        }
+        for number, (path, body) in enumerate(answers.items()):
+            file = folder / f"{name.replace('/', '-')}-{number}.json"
+            file.write_bytes(body)
+            yield LOCATION.format(path=path, file=file, headers="default_type application/json;")
+        for entry in json.loads(tree):
+            file = folder / f"{name.replace('/', '-')}-{entry['path']}"
+            body, headers = ours.get(f"/{name}/resolve/{sha}/{entry['path']}")
+            file.write_bytes(body)
+            kept = {"ETag": headers["ETag"].replace('"', '\\"'), "X-Repo-Commit": sha}
+            lines = " ".join(f'add_header {key} "{value}";' for key, value in kept.items())
+            yield LOCATION.format(path=f"/{name}/resolve/{sha}/{entry['path']}", file=file, headers=lines)
+
+
+def _put(file: Path, url: str) -> None:
+    subprocess.run(["curl", "--silent", "--fail", "--upload-file", file, url], check=True)
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+        return port
+
+
+if __name__ == "__main__":
+    main()
