@@ -17,12 +17,14 @@ _MADE = Path(__file__).parents[2] / ".venvs"
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """`family`: which clients run it. `proxied`: behind the proxy of `flows/wire.py`. `left_out`: why none does."""
+    """`family`: which clients run it. `proxied`: behind the proxy of `flows/wire.py`. `slow`: never among the quick tests.
+    `left_out`: why no client runs it."""
 
     number: int
     title: str
     family: str = "hub"
     proxied: bool = False
+    slow: bool = False
     left_out: str = ""
 
 
@@ -61,7 +63,7 @@ LINES = (
     Line(6, "`upload_file` of a few bytes; the commit's id and address"),
     Line(7, "`upload_file` of a large file by its path; the same bytes come down"),
     Line(8, "`upload_file` of a large open file"),
-    Line(9, "a file over 64 MiB, in parts"),
+    Line(9, "a file over 64 MiB, in parts", slow=True),
     Line(10, "`upload_folder`: card, config, weights, an empty file, in one commit"),
     Line(11, "`upload_folder` again, unchanged: the same commit"),
     Line(12, "`upload_folder(delete_patterns=…)`"),
@@ -74,7 +76,7 @@ LINES = (
     Line(19, "`model_info`, with files, `securityStatus`, `expand`"),
     Line(20, "`list_repo_files`, `list_repo_tree`"),
     Line(21, "`get_paths_info` of files, a folder and what is missing"),
-    Line(22, "`list_repo_commits`, formatted, of many commits"),
+    Line(22, "`list_repo_commits`, formatted, of many commits", slow=True),
     Line(23, "`list_models` by author, search, filter; limit, full, sorted"),
     Line(24, "`create_tag`, `create_branch`, twice, at a short id"),
     Line(25, "`list_repo_refs`"),
@@ -100,7 +102,7 @@ LINES = (
     Line(45, "`Trainer(push_to_hub=True)`", "peft"),
     Line(46, "a tokenizer beside the adapter", "peft"),
     Line(47, "what diffusers' `load_lora_weights` reads", "diffusers"),
-    Line(48, "`hf auth whoami`, `upload`, `download`, `repos tag`, `settings`, `move`, `delete` …", "command"),
+    Line(48, "`hf auth whoami`, `upload`, `download`, `repos tag`, `settings`, `move`, `delete` …", "command", slow=True),
     Line(49, "what vLLM calls for `--lora-modules name=acme/tone`"),
     Line(50, "zeros, float32 noise and three bytes arrive as they were"),
     Line(51, "two writers at once: one commits, the other is told 412"),
@@ -108,7 +110,7 @@ LINES = (
     Line(53, "pickles, optimizer state and checkpoints are left out; a whole model is refused"),
     Line(54, "an adapter that cannot work is refused, and the branch stays"),
     Line(55, "weights make the next version, a card makes none, `prod` moves by promotion alone"),
-    Line(56, "a download that changes on the way is found by `hf cache verify`", "command", proxied=True),
+    Line(56, "a download that changes on the way is found by `hf cache verify`", "command", proxied=True, slow=True),
     Line(57, "an upload of 30 MB whose connection is cut is sent again", proxied=True),
 )  # fmt: skip
 

@@ -18,7 +18,7 @@ def cases() -> list[object]:
         missing = f"no environment {client.environment}: `make environments` makes it"
         marks = (
             []
-            if client.is_quick
+            if client.is_quick and not line.slow
             else [pytest.mark.heavy, pytest.mark.skipif(not client.python, reason=missing)]
         )
         found.append(pytest.param(client, line, marks=marks, id=f"{client.name}-{line.number}"))

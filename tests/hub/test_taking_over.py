@@ -18,6 +18,7 @@ from adaptry.fingerprinting import fingerprint
 from adaptry.opening import open_local
 from adaptry.records import AdapterEdit
 from adaptry.refs import AdapterName, Ref
+from adaptry.testing.quantised_samples import quantised_copy
 from adaptry.testing.samples import tiny_base, tiny_lora, write_safetensors
 
 from .flows.wire import Proxy
@@ -96,6 +97,7 @@ def test_an_adapter_becomes_a_version_and_says_where_it_came_from(
     }
 
 
+@pytest.mark.heavy
 def test_the_same_commit_again_is_the_same_version(
     request: pytest.FixtureRequest, hub: HttpRegistry, site: Site, run: Run
 ) -> None:
@@ -172,6 +174,7 @@ def test_all_of_an_author_are_taken_once(
     assert [each["number"] for each in later if each["number"]] == [2]
 
 
+@pytest.mark.heavy
 def test_one_that_fails_does_not_stop_the_others(
     request: pytest.FixtureRequest, hub: HttpRegistry, site: Site, run: Run, tmp_path: Path
 ) -> None:
@@ -185,6 +188,7 @@ def test_one_that_fails_does_not_stop_the_others(
     assert f"hf:acme/{word}-a failed" in told.stderr
 
 
+@pytest.mark.heavy
 def test_one_by_name_and_those_with_a_tag(
     request: pytest.FixtureRequest, hub: HttpRegistry, site: Site, run: Run
 ) -> None:
@@ -207,11 +211,15 @@ def test_a_base_on_a_hub_is_the_base_in_a_folder(run: Run, site: Site, mine: Pat
     registry.close()
 
 
-def test_a_base_in_several_files(run: Run, site: Site, tmp_path: Path) -> None:
-    folder = tiny_base(tmp_path / "sharded", seed=7, shards=3)
-    _store(site, folder, "org/sharded")
-    told = run("base", "add", "hf:org/sharded")
-    assert told.stdout.strip() == str(fingerprint(open_checkpoint(folder)).id)
+@pytest.mark.heavy
+def test_a_base_in_several_files_and_a_quantised_one(run: Run, site: Site, tmp_path: Path) -> None:
+    sharded = tiny_base(tmp_path / "sharded", seed=7, shards=3)
+    packed = quantised_copy(sharded, tmp_path / "packed", nested=True)
+    for folder in (sharded, packed):
+        _store(site, folder, f"org/{folder.name}")
+        told = run("base", "add", f"hf:org/{folder.name}")
+        assert told.stdout.strip() == str(fingerprint(open_checkpoint(folder)).id)
+    assert "quantised" in told.stderr
 
 
 def test_of_a_large_base_little_is_read(run: Run, site: Site, tmp_path: Path, proxy: Proxy) -> None:
