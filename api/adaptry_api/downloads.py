@@ -46,7 +46,7 @@ async def bytes_answer(
     headers = {**headers, "Accept-Ranges": "bytes"}
     if etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
-    asked = request.headers.get("range")
+    asked = request.headers.get("range") if request.method == "GET" else None  # RFC 9110 §14.2
     if request.headers.get("if-range", etag) != etag:
         asked = None
     part = part_of(asked, size)
