@@ -123,6 +123,8 @@ def test_names_that_no_header_holds_do_no_harm(server: Server) -> None:
     [
         ("model.safetensors", "whole model"),
         ("model-00001-of-00002.safetensors", "adaptry base add"),
+        ("pytorch_model.bin", "whole model"),
+        ("pytorch_model-00001-of-00002.bin", "whole model"),
         ("adapter_model.bin", "convert it once"),
         ("pytorch_lora_weights.bin", "save_lora_weights"),
     ],
@@ -135,9 +137,10 @@ def test_what_would_leave_something_else_than_was_meant_is_refused(
     assert words in answer.json["error"]
 
 
-def test_a_pickle_beside_the_same_weights_is_only_left_out(server: Server) -> None:
-    answer = preupload(server, ("adapter_model.bin", 10), (WEIGHTS, 10))
-    assert [file["shouldIgnore"] for file in answer.json["files"]] == [True, False]
+@pytest.mark.parametrize("pickle", ["adapter_model.bin", "pytorch_model.bin"])
+def test_a_pickle_beside_an_adapters_weights_is_only_left_out(server: Server, pickle: str) -> None:
+    answer = preupload(server, (pickle, 10), (WEIGHTS, 10), (CONFIG, 10))
+    assert [file["shouldIgnore"] for file in answer.json["files"]] == [True, False, False]
 
 
 def test_an_adapter_that_cannot_work_is_refused_with_what_is_wrong(server: Server, tmp_path: Path) -> None:
