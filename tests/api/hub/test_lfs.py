@@ -173,8 +173,10 @@ def test_an_address_is_worth_nothing_once_the_token_behind_it_is_revoked(server:
     token = server.token("leaving", "writer", ("acme",))
     address = whole(server, token=token)
     assert server.call("POST", "/api/v1/tokens/revoke", {"token": token}, token=None).status == 202
-    assert put(server, address, CONTENT).status == 401
-    assert kept(server) == []
+    answer = put(server, address, CONTENT)
+    assert (answer.status, kept(server)) == (401, [])
+    assert "revoked" in answer.json["error"]
+    assert "X-Error-Code" not in answer.headers
 
 
 def test_only_who_may_write_is_told_where_to(server: Server) -> None:
