@@ -236,8 +236,9 @@ def _line(row: AdapterRow) -> Line:
 
 
 def is_used(tx: Transaction, namespace: str) -> bool:
-    """Whether any adapter lives or lived there, whoever may see it."""
-    return tx.get(NamespaceRow, namespace) is not None
+    """Whether any adapter lives or lived there, whoever may see it; or in one that differs in capitals alone."""
+    same = func.lower(col(NamespaceRow.name)) == namespace.lower()
+    return tx.exec(select(NamespaceRow.name).where(same)).first() is not None
 
 
 def _note_namespace(tx: Transaction, namespace: str) -> None:
