@@ -8,6 +8,7 @@ import random
 import socket
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -103,6 +104,17 @@ def test_parts_come_in_any_order_and_again(server: Server) -> None:
         assert (answer.status, bool(answer.headers["ETag"])) == (200, True)
     assert join(server, end, [2, 1, 4, 3]).status == 200
     assert join(server, end, [1, 2, 3, 4]).status == 200
+    assert (has(server, CONTENT), waiting(server)) == (True, [])
+
+
+def test_parts_may_be_joined_many_times_at_once(server: Server) -> None:
+    """As by a client that lost an answer and asks again while the first call is still at work."""
+    addresses, end = parts(server)
+    for number in (1, 2, 3, 4):
+        put(server, addresses[number - 1], part(number))
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda _: join(server, end, [1, 2, 3, 4]), range(6)))
+    assert [(answer.status, answer.body) for answer in answers] == [(200, b"{}")] * 6
     assert (has(server, CONTENT), waiting(server)) == (True, [])
 
 
