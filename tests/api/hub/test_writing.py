@@ -62,6 +62,19 @@ def test_a_card_alone_makes_no_version_and_takes_its_old_tags_with_it(
     assert (info.versions, info.tags) == (1, ("ours", "cold", "license:mit"))
 
 
+def test_metrics_that_a_later_card_brings_are_those_of_the_version_that_is_there(
+    server: Server, files: dict[str, bytes]
+) -> None:
+    put(server, files)
+    index = b"model-index:\n- results:\n  - metrics: [{type: accuracy, value: 0.75}]\n"
+    card = CARD.replace(b"license", index + b"license", 1)
+    put(server, {README: card})
+    assert server.registry().version(Ref(NAME, Number(1))).metrics == {"accuracy": 0.75}
+    server.registry().log_metrics(Ref(NAME, Number(1)), {"accuracy": 0.8})
+    put(server, {README: card + b"Once more.\n"})
+    assert server.registry().version(Ref(NAME, Number(1))).metrics == {"accuracy": 0.8}
+
+
 def test_the_same_again_is_the_same_commit(server: Server, files: dict[str, bytes]) -> None:
     assert put(server, files) == put(server, files)
     assert len(server.call("GET", f"/api/models/{TONE}/commits/main").json) == 2  # and the empty one
