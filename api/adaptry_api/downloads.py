@@ -46,7 +46,7 @@ async def bytes_answer(
     headers = {**headers, "Accept-Ranges": "bytes"}
     if etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
-    asked = request.headers.get("range")
+    asked = request.headers.get("range") if request.method == "GET" else None  # RFC 9110 §14.2
     if request.headers.get("if-range", etag) != etag:
         asked = None
     part = part_of(asked, size)
@@ -61,8 +61,7 @@ async def bytes_answer(
         return Response(headers=headers, media_type="application/octet-stream")
     if asked and not part.is_whole:
         headers["Content-Range"] = part.content_range
-    pieces = await to_thread.run_sync(read, part.start)
-    first = await to_thread.run_sync(next, pieces, b"", limiter=limiter)
+    pieces, first = await to_thread.run_sync(_begun, read, part.start, limiter=limiter)
     return StreamingResponse(
         _sent(first, pieces, part.length, limiter),
         206 if "Content-Range" in headers else 200,
@@ -73,6 +72,11 @@ async def bytes_answer(
 
 def _saved_as(path: str) -> str:
     return header_text(path.rpartition("/")[2], 255).replace('"', "'").replace("\\", "_")
+
+
+def _begun(read: Read, start: int) -> tuple[Iterator[bytes], bytes]:
+    pieces = read(start)
+    return pieces, next(pieces, b"")
 
 
 async def _sent(

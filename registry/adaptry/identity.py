@@ -53,10 +53,9 @@ def require_read(identity: Identity, name: AdapterName, visibility: Visibility) 
         raise NotFound(f"no adapter {name}")
 
 
-def require_write(identity: Identity, name: AdapterName, visibility: Visibility | None) -> None:
-    """`visibility` is None for an adapter that does not exist yet. Raises `NotFound` or `Denied`."""
-    if identity.may_write(name):
-        return
-    if visibility is not None:
-        require_read(identity, name, visibility)
-    raise Denied(f"{identity.name} may not change {name}; ask for a token that writes to {name.namespace!r}")
+def require_write(identity: Identity, name: AdapterName) -> None:
+    """Raises `Denied`, whether there is such an adapter or not: whoever may not know that asks `require_read` first."""
+    if not identity.may_write(name):
+        raise Denied(
+            f"{identity.name} may not change {name}; ask for a token that writes to {name.namespace!r}"
+        )

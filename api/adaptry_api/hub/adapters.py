@@ -9,7 +9,7 @@ from itertools import pairwise
 from adaptry.adapter.formats import format_of
 from adaptry.digest import Digest
 from adaptry.errors import InvalidRef, NotFound
-from adaptry.manifest import FileEntry, Manifest
+from adaptry.manifest import FileEntry
 from adaptry.records import AdapterInfo, CommitInfo, VersionInfo
 from adaptry.refs import AdapterName, Number, Ref
 from adaptry.registry import Registry
@@ -41,40 +41,42 @@ class AdapterRepository(Repository):
     def snapshot(self, revision: str) -> Snapshot:
         registry, name = self._reader.registry, self._info.name
         commit = registry.commit(name, revision)
-        tree = self._tree(commit)
-
+        files = self._files(commit)
         read = self._reading(commit)
         return Snapshot(
             self.id,
             commit.id,
-            tuple(hub_file(entry, read, self._reader.memory) for entry in tree.files),
+            tuple(hub_file(entry, read, self._reader.memory) for entry in files),
             read,
-            lambda: self._about(commit, tree),
+            lambda: self._about(commit, files),
             lambda: state_warnings(self._carried(commit)),
             lambda: last_commits(registry, name, revision),
-            lambda path: self._count(path, commit, tree),
+            lambda path: self._count(path, commit, files),
         )
 
-    def _count(self, path: str, commit: CommitInfo, tree: Manifest) -> None:
+    def _files(self, commit: CommitInfo) -> tuple[FileEntry, ...]:
+        """Of a commit that the registry has just answered with."""
+
+        def look_up() -> tuple[FileEntry, ...]:
+            return self._reader.registry.tree(self._info.name, commit.digest).files
+
+        return self._reader.memory.trees.of(commit.digest, look_up)
+
+    def _count(self, path: str, commit: CommitInfo, files: tuple[FileEntry, ...]) -> None:
         """A download of a version is one of its weights, whatever else is taken along."""
-        format, number = format_of(entry.path for entry in tree.files), commit.number or commit.carries
+        format, number = format_of(entry.path for entry in files), commit.number or commit.carries
         if format and number and path == format.weights:
             self._reader.registry.count_download(Ref(self._info.name, Number(number)))
 
     def about(self, revision: str) -> About:
         """As the snapshot's, without a look at the files. Raises `RevisionNotFound`."""
         commit = self._reader.registry.commit(self._info.name, revision)
-        return self._about(commit, self._tree(commit))
+        return self._about(commit, self._files(commit))
 
-    def _about(self, commit: CommitInfo, tree: Manifest) -> About:
-        entries = {entry.path: entry for entry in tree.files}
+    def _about(self, commit: CommitInfo, files: tuple[FileEntry, ...]) -> About:
+        entries = {entry.path: entry for entry in files}
         card = card_of(entries, self._reading(commit), self._reader.memory)
         return about_adapter(self._info, entries, card, self._carried(commit), commit)
-
-    def _tree(self, commit: CommitInfo) -> Manifest:
-        """The tree of a commit that the caller was just shown."""
-        registry, name = self._reader.registry, self._info.name
-        return self._reader.memory.trees.of(commit.digest, lambda: registry.tree(name, commit.digest))
 
     def _reading(self, commit: CommitInfo) -> Read:
         def read(path: str, start: int) -> Iterator[bytes]:

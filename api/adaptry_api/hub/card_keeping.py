@@ -1,6 +1,7 @@
 """What a model card brings into the registry when a commit to `main` changes it: its tags, a description, its metrics.
 
-Tags of the card before that are no longer in it go away with it; what people set otherwise stays.
+Tags of the card before that are no longer in it go away with it; what people set otherwise stays. Metrics are of the version
+whose weights the commit has, which a trainer measures and writes into the card after it sent them.
 """
 
 from __future__ import annotations
@@ -27,11 +28,17 @@ def keep_card(
     old, new = _card(registry, name, before, memory), _card(registry, name, after, memory)
     if before.file(README) != after.file(README):
         _keep_texts(registry, name, old, new)
-    if committed.version:
-        have = committed.version.metrics
-        fresh = {metric: value for metric, value in new.metrics.items() if have.get(metric) != value}
+    number = committed.commit.number or committed.commit.carries
+    known = (
+        {} if committed.version else old.metrics
+    )  # what a card says already is no news of the same version
+    said = {metric: value for metric, value in new.metrics.items() if known.get(metric) != value}
+    if number and said:
+        version = Ref(name, Number(number))
+        have = registry.version(version).metrics
+        fresh = {metric: value for metric, value in said.items() if have.get(metric) != value}
         if fresh:
-            registry.log_metrics(Ref(name, Number(committed.version.number)), fresh)
+            registry.log_metrics(version, fresh)
 
 
 def _keep_texts(registry: Registry, name: AdapterName, old: Card, new: Card) -> None:

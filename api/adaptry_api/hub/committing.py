@@ -60,7 +60,7 @@ def commit(
     """
     header, steps = _taken(registry, name, operations)
     note = CommitNote(
-        title=(header.summary.strip().splitlines() or ["Upload"])[0][:512] or "Upload",
+        title=title_in(header.summary, "Upload"),
         message=header.description[:65_536],
     )
     for _ in range(_TRIES):
@@ -79,6 +79,11 @@ def commit(
             if header.parentCommit:
                 raise Stopped(412, STALE) from error
     raise Conflict(f"{name}@{branch} kept changing while it was committed to; commit again")
+
+
+def title_in(said: str, otherwise: str) -> str:
+    """The first line of what was said; `otherwise` where that is nothing."""
+    return (said.strip().splitlines() or [otherwise])[0][:512]
 
 
 def _done_before(

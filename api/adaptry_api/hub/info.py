@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse
 
 from adaptry_api.hub.addresses import MODELS, ONE_WORD, Revision
 from adaptry_api.hub.entries import moment, sibling
-from adaptry_api.hub.kinds import Found
+from adaptry_api.hub.kinds import Find
 from adaptry_api.hub.refusals import hub_router
 from adaptry_api.hub.repositories import Repository
 from adaptry_api.hub.snapshots import About, Snapshot
@@ -26,24 +26,24 @@ Truth = Annotated[bool, Query()]
 
 
 def latest(
-    repository: Found,
+    find: Find,
     blobs: Truth = False,
     securityStatus: Truth = False,  # noqa: N803  the protocol's spelling
     expand: Expand = [],  # noqa: B006  never changed
     brackets: Brackets = [],  # noqa: B006
 ) -> Response:
-    return _answer(repository, "main", blobs, securityStatus, [*expand, *brackets])
+    return _answer(find(), "main", blobs, securityStatus, [*expand, *brackets])
 
 
 def at_revision(
-    repository: Found,
+    find: Find,
     revision: Revision,
     blobs: Truth = False,
     securityStatus: Truth = False,  # noqa: N803
     expand: Expand = [],  # noqa: B006
     brackets: Brackets = [],  # noqa: B006
 ) -> Response:
-    return _answer(repository, revision, blobs, securityStatus, [*expand, *brackets])
+    return _answer(find(), revision, blobs, securityStatus, [*expand, *brackets])
 
 
 for _at in (MODELS, ONE_WORD):

@@ -6,10 +6,11 @@ would leave the uploader with something else than they meant, a whole model or w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from adaptry.adapter.formats import FORMATS, WHOLE_MODEL, is_kept
+from adaptry.adapter.formats import FORMATS, WHOLE_MODEL, format_of, is_kept
 from adaptry.adapter.listing import why_left_out
 from adaptry.errors import InvalidPath, TooLarge, Unsupported
 from adaptry.manifest import MAX_FILE, check_path
@@ -17,6 +18,8 @@ from adaptry_api.hub.gitignore import Line, is_ignored
 
 _SILENT = frozenset({".gitattributes", ".gitignore"})
 """Left out without a word: they are about git, and nobody misses them."""
+_WHOLE_PICKLE = re.compile(r"pytorch_model\b.*\.bin")
+"""The weights of a whole model as they were before safetensors; beside an adapter's they are only left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,8 @@ def left_out(
 
 def _refuse(file: Announced, coming: Collection[str]) -> None:
     folder, _, name = file.path.rpartition("/")
-    if not folder and WHOLE_MODEL.fullmatch(name):
+    is_whole = WHOLE_MODEL.fullmatch(name) or (_WHOLE_PICKLE.fullmatch(name) and not format_of(coming))
+    if not folder and is_whole:
         raise Unsupported(
             f"{file.path} holds the weights of a whole model, and this registry keeps adapters: push what "
             "save_pretrained of the PEFT model writes, or register a base with `adaptry base add DIR --store`"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
-from anyio import to_thread
 from fastapi import Depends
 
 from adaptry_api.hub.adapters import adapter_repository
@@ -17,9 +18,9 @@ from adaptry_api.hub.repositories import CallersReader, Kind, Repository, find
 KINDS: tuple[Kind, ...] = (adapter_repository, merged_model, stored_base, passed_on)
 
 
-async def _repository(reader: CallersReader, id: RepositoryId) -> Repository:
-    return await to_thread.run_sync(find, reader, id, KINDS)
+async def _find(reader: CallersReader, id: RepositoryId) -> Callable[[], Repository]:
+    return partial(find, reader, id, KINDS)
 
 
-Found = Annotated[Repository, Depends(_repository)]
-"""The repository that an address names. Raises `NotFound`."""
+Find = Annotated[Callable[[], Repository], Depends(_find)]
+"""Looks for the repository that an address names, in the thread that looks into it then. Raises `NotFound`."""

@@ -91,10 +91,15 @@ async def join(
             f"this address is for {grant.digest.brief} in {len(grant.lengths)} parts; name each of them once"
         )
 
+    def is_made() -> bool:
+        return sender.registry.has_file(grant.name, grant.digest)
+
     def make() -> None:
-        if sender.registry.has_file(grant.name, grant.digest):
+        if is_made():
             return
-        with store.spools.open(grant.name.namespace, grant.spool) as spool:
+        with store.spools.open(grant.name.namespace, grant.spool) as spool, spool.alone():
+            if is_made():
+                return  # while this call waited for another
             parts = [_whole(spool, number, length) for number, length in enumerate(grant.lengths, 1)]
             deliver(
                 sender.registry,

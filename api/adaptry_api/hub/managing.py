@@ -14,7 +14,7 @@ from adaptry.records import AdapterEdit
 from adaptry.refs import AdapterName
 from adaptry_api.guard import Caller, CallersRegistry
 from adaptry_api.hub.addresses import MODELS, Name, adapter_name, origin, page_of
-from adaptry_api.hub.kinds import Found
+from adaptry_api.hub.kinds import Find
 from adaptry_api.hub.refusals import hub_router
 from adaptry_api.hub.uploading import require_writer
 from adaptry_api.hub.whoami import own_namespace
@@ -100,8 +100,9 @@ def change(name: Name, body: Settings, registry: CallersRegistry) -> None:
 
 
 @ROUTES.get(f"{MODELS}/auth-check")
-def may_read(repository: Found) -> dict[str, Any]:
+def may_read(find: Find) -> dict[str, Any]:
     """(`Any`: JSON.)"""
+    find()
     return {}
 
 

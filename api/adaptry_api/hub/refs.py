@@ -18,6 +18,7 @@ from adaptry.registry import Registry
 from adaptry.revision_words import parse_word
 from adaptry_api.guard import CallersRegistry
 from adaptry_api.hub.addresses import MODELS, Name, Revision, next_link
+from adaptry_api.hub.committing import title_in
 from adaptry_api.hub.entries import moment
 from adaptry_api.hub.refusals import hub_router
 
@@ -114,8 +115,9 @@ def drop_branch(name: Name, revision: Revision, registry: CallersRegistry) -> No
 
 @ROUTES.post(f"{MODELS}/super-squash/{{revision}}")
 def squash(name: Name, revision: Revision, registry: CallersRegistry, body: Squash | None = None) -> None:
-    said = (body and body.message) or f"Super-squash branch '{revision}'"
-    registry.squash(name, revision, CommitNote(title=said.splitlines()[0][:512]))
+    said = (body and body.message) or ""
+    title = title_in(said, f"Super-squash branch '{revision[:80]}'")
+    registry.squash(name, revision, CommitNote(title=title))
 
 
 def _ref(name: str, kind: str, commit: str) -> dict[str, str]:

@@ -94,6 +94,8 @@ def _refusal(request: Request, error: AdaptryError) -> Response:
     match error:
         case Unauthenticated() if "authorization" in request.headers:
             headers["X-Error-Message"] = BAD_TOKEN
+        case Unauthenticated() if "grant" in request.query_params:
+            pass  # it is about that address, and no other token helps
         case Unauthenticated():
             headers["X-Error-Code"] = "RepoNotFound"
             text = (

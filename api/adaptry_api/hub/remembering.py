@@ -3,40 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import Lock
 from typing import Generic, TypeVar
 
 from adaptry.digest import Digest
-from adaptry.manifest import Manifest
+from adaptry.manifest import FileEntry
 from adaptry_api.hub.card import Card
 
 Value = TypeVar("Value")
 
 
 class Remembered(Generic[Value]):
-    """Values by digest, at most `most` of them; all are dropped when there are more. Safe to use from any thread."""
+    """Values by digest, as many as weigh `most` together; all are dropped when there are more. Safe to use from any thread."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, weigh: Callable[[Value], int] = lambda value: 1) -> None:
         self._most = most
+        self._weigh = weigh
+        self._lock = Lock()
+        self._weight = 0
         self._known: dict[Digest, Value] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
 
     def of(self, digest: Digest, compute: Callable[[], Value]) -> Value:
         """`compute` is called only where the value is not known, and two at once may both be."""
         known = self._known.get(digest)
-        if known is None:
-            known = compute()
-            if len(self._known) >= self._most:
+        return known if known is not None else self._keep(digest, compute())
+
+    def _keep(self, digest: Digest, value: Value) -> Value:
+        weight = self._weigh(value)
+        with self._lock:
+            if digest in self._known:
+                return self._known[digest]
+            if self._weight + weight > self._most:
                 self._known.clear()
-            self._known[digest] = known
-        return known
+                self._weight = 0
+            if weight <= self._most:
+                self._known[digest] = value
+                self._weight += weight
+        return value
 
 
 class Memory:
-    """Of small files: what git calls them, and what the model cards among them say; of commits: their trees.
+    """Of small files: what git calls them, and what the model cards among them say. Of revisions: their files.
 
-    Whether the caller may see them is asked before.
+    Nobody is given anything for its digest alone: who asks for what is here has been told of the digest by the registry,
+    for this request.
     """
 
     def __init__(self) -> None:
         self.blob_ids = Remembered[str](65_536)
         self.cards = Remembered[Card](1024)
-        self.trees = Remembered[Manifest](512)
+        self.trees = Remembered[tuple[FileEntry, ...]](65_536, lambda files: len(files) + 1)

@@ -5,6 +5,7 @@ A client keeps what it got under the `ETag`, and under the commit that the revis
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 
 from anyio import to_thread
@@ -15,7 +16,7 @@ from adaptry.errors import AdaptryError, FileMissing
 from adaptry_api.downloads import bytes_answer
 from adaptry_api.guard import store_of
 from adaptry_api.hub.addresses import Path, Revision
-from adaptry_api.hub.kinds import Found
+from adaptry_api.hub.kinds import Find
 from adaptry_api.hub.refusals import Absent, hub_router
 from adaptry_api.hub.repositories import Repository
 from adaptry_api.hub.snapshots import HubFile, Snapshot
@@ -24,8 +25,8 @@ from adaptry_api.hub.warnings import warn
 ROUTES = hub_router()
 
 
-async def resolve(request: Request, repository: Found, revision: Revision, path: Path) -> Response:
-    snapshot, file, warnings = await to_thread.run_sync(_look_up, repository, revision, path)
+async def resolve(request: Request, find: Find, revision: Revision, path: Path) -> Response:
+    snapshot, file, warnings = await to_thread.run_sync(_look_up, find, revision, path)
     headers = {
         "ETag": f'"{file.etag}"',
         "X-Repo-Commit": snapshot.commit,
@@ -57,8 +58,10 @@ def _count(snapshot: Snapshot, path: str) -> None:
         snapshot.count(path)
 
 
-def _look_up(repository: Repository, revision: str, path: str) -> tuple[Snapshot, HubFile, tuple[str, ...]]:
-    snapshot = repository.snapshot(revision)
+def _look_up(
+    find: Callable[[], Repository], revision: str, path: str
+) -> tuple[Snapshot, HubFile, tuple[str, ...]]:
+    snapshot = find().snapshot(revision)
     try:
         file = snapshot.file(path)
     except FileMissing as error:

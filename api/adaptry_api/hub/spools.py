@@ -37,6 +37,7 @@ LARGEST = MAX_REVISION
 _SWEEP_SECONDS = 300.0
 _BUFFER = 1 << 20
 _FINISHED = "finished"
+_ALONE = ".alone"
 
 
 class Spools:
@@ -120,6 +121,15 @@ class Spool:
     def piece(self, name: str) -> Path:
         """Where the piece of that name is, if it is there."""
         return self.path / name
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Waits for whoever else is in such a block with this spool, in any process. Raises `StorageFull`, `Unavailable`."""
+        with _explained(self.path.parent):
+            file = (self.path / _ALONE).open("w")
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def finish(self) -> None:
         """Says that what the spool is for is done, so that it may go before others."""

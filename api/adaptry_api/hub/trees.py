@@ -14,7 +14,7 @@ from adaptry.errors import Invalid, Unsupported
 from adaptry_api.bodies import whole
 from adaptry_api.hub.addresses import MODELS, ONE_WORD, Path, Revision, next_link
 from adaptry_api.hub.entries import found_at, listed
-from adaptry_api.hub.kinds import Found
+from adaptry_api.hub.kinds import Find
 from adaptry_api.hub.refusals import hub_router
 
 ROUTES = hub_router()
@@ -26,7 +26,7 @@ Cursor = Annotated[int, Query(ge=0, le=1_000_000)]
 
 def tree(
     request: Request,
-    repository: Found,
+    find: Find,
     revision: Revision,
     path: Path,
     recursive: bool = False,
@@ -35,19 +35,19 @@ def tree(
     cursor: Cursor = 0,
 ) -> Response:
     """A page of a folder; `Link` has the next one."""
-    snapshot = repository.snapshot(revision)
+    snapshot = find().snapshot(revision)
     found = listed(snapshot, path, is_recursive=recursive, is_expanded=expand)
     headers = next_link(request, str(cursor + limit)) if len(found) > cursor + limit else {}
     return JSONResponse(found[cursor : cursor + limit], headers=headers)
 
 
-async def paths_info(request: Request, repository: Found, revision: Revision) -> Response:
+async def paths_info(request: Request, find: Find, revision: Revision) -> Response:
     """Of the paths in the body, those that are there."""
     data = await whole(request, wire.JSON_LIMIT)
     paths, is_expanded = _asked(request.headers.get("content-type", ""), data)
 
     def look_up() -> Response:
-        return JSONResponse(found_at(repository.snapshot(revision), paths, is_expanded=is_expanded))
+        return JSONResponse(found_at(find().snapshot(revision), paths, is_expanded=is_expanded))
 
     return await to_thread.run_sync(look_up)
 

@@ -16,7 +16,8 @@ from adaptry.registry import Registry
 
 def require_writer(registry: Registry, identity: Identity, name: AdapterName) -> None:
     """Raises `NotFound` where there is no such adapter for the caller, and `Denied` where they may only read it."""
-    require_write(identity, name, registry.adapter(name).visibility)
+    registry.adapter(name)
+    require_write(identity, name)
 
 
 def token_hash(request: Request) -> str:

@@ -103,6 +103,8 @@ class Upstream:
         """
         if self._is_ours(id.partition("/")[0]):
             return None
+        if revision in (".", ".."):  # would make another address of the one that is asked
+            raise RevisionNotFound(f"{id} has no revision {revision!a}")
         known = self._known.get((id, revision))
         if known and (known[0] > time.monotonic() or (known[1] and known[1].sha == revision)):
             return known[1]

@@ -164,9 +164,10 @@ class Staged(ABC):
         found = self._hasher.hexdigest() if self._hasher else self._rehash()
         self._hasher = None
         if found != digest.hex:
+            received = self.offset
             self.discard()
             raise DigestMismatch(
-                f"the {self.offset:,} bytes received are sha256:{found[:12]}…, not {digest.brief}…: they changed on "
+                f"the {received:,} bytes received are sha256:{found[:12]}…, not {digest.brief}…: they changed on "
                 "the way or while they were read; nothing was kept, send the file again"
             )
         self._publish(digest)

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import delete, func, update
+from sqlalchemy import bindparam, delete, func, update
+from sqlalchemy import select as select_columns
 from sqlmodel import col, select
 
 from adaptry.catalog import cursors, terms
@@ -21,6 +22,7 @@ from adaptry.catalog.rows import (
     UploadRow,
     VersionRow,
 )
+from adaptry.catalog.showing import Columns, selected, table_of
 from adaptry.catalog.sight import Sight
 from adaptry.identity import Visibility
 from adaptry.records import AdapterEdit, AdapterInfo, Page
@@ -28,6 +30,19 @@ from adaptry.refs import AdapterName
 
 TERM_FIELDS = ("name", "namespace", "visibility", "tag", "word")
 """The fields of the search index that say something about the adapter rather than the version."""
+
+# Built once, since every request begins with one of these.
+_ADAPTERS, _VERSIONS = table_of(AdapterRow), table_of(VersionRow)
+_FOUND = select_columns(_ADAPTERS.c.id, _ADAPTERS.c.visibility).where(
+    _ADAPTERS.c.name == bindparam("name"), _ADAPTERS.c.deleted_at.is_(None)
+)
+_NEWEST_ACTIVE = func.max(_VERSIONS.c.number).filter(_VERSIONS.c.state == "active")
+_SHOWN = (
+    select_columns(*_ADAPTERS.c, func.count(_VERSIONS.c.id).label("versions"), _NEWEST_ACTIVE.label("latest"))
+    .outerjoin_from(_ADAPTERS, _VERSIONS, _VERSIONS.c.adapter_id == _ADAPTERS.c.id)
+    .where(_ADAPTERS.c.id == bindparam("key"))
+    .group_by(_ADAPTERS.c.id)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +61,8 @@ def visibility_of(text: str) -> Visibility:
 
 def find(tx: Transaction, name: AdapterName) -> Line | None:
     """The adapter of that name, if there is one now."""
-    row = _row(tx, name)
-    return _line(row) if row and row.deleted_at is None else None
+    found = selected(tx, _FOUND, {"name": str(name)})
+    return Line(found[0].id, name, visibility_of(found[0].visibility)) if found else None
 
 
 def create(tx: Transaction, name: AdapterName, edit: AdapterEdit, at: datetime) -> Line:
@@ -156,7 +171,8 @@ def own_terms(tx: Transaction, line: Line) -> list[tuple[str, str]]:
 
 
 def info(tx: Transaction, line: Line) -> AdapterInfo:
-    return _infos(tx, [_require(tx, line)])[0]
+    row = selected(tx, _SHOWN, {"key": line.key})[0]
+    return _info(row, row.versions, row.latest)
 
 
 def page(
@@ -180,11 +196,10 @@ def page(
 
 def _infos(tx: Transaction, rows: Iterable[AdapterRow]) -> tuple[AdapterInfo, ...]:
     rows = list(rows)
-    newest_active = func.max(VersionRow.number).filter(col(VersionRow.state) == "active")
     counts = {
         key: (count, latest)
         for key, count, latest in tx.exec(
-            select(VersionRow.adapter_id, func.count(), newest_active)
+            select(VersionRow.adapter_id, func.count(), _NEWEST_ACTIVE)
             .where(col(VersionRow.adapter_id).in_([row.id for row in rows]))
             .group_by(col(VersionRow.adapter_id))
         )
@@ -192,7 +207,7 @@ def _infos(tx: Transaction, rows: Iterable[AdapterRow]) -> tuple[AdapterInfo, ..
     return tuple(_info(row, *counts.get(row.id or 0, (0, None))) for row in rows)
 
 
-def _info(row: AdapterRow, versions: int, latest: int | None) -> AdapterInfo:
+def _info(row: AdapterRow | Columns, versions: int, latest: int | None) -> AdapterInfo:
     return AdapterInfo(
         name=AdapterName.parse(row.name),
         description=row.description,
@@ -236,8 +251,9 @@ def _line(row: AdapterRow) -> Line:
 
 
 def is_used(tx: Transaction, namespace: str) -> bool:
-    """Whether any adapter lives or lived there, whoever may see it."""
-    return tx.get(NamespaceRow, namespace) is not None
+    """Whether any adapter lives or lived there, whoever may see it; or in one that differs in capitals alone."""
+    same = func.lower(col(NamespaceRow.name)) == namespace.lower()
+    return tx.exec(select(NamespaceRow.name).where(same)).first() is not None
 
 
 def _note_namespace(tx: Transaction, namespace: str) -> None:

@@ -23,6 +23,7 @@ from adaptry.manifest import EMPTY, Manifest
 from adaptry.records import CommitInfo, CommitNote, Page
 
 _COMMITS, _VERSIONS, _MARKS = table_of(CommitRow), table_of(VersionRow), table_of(MarkRow)
+_REVISIONS = table_of(RevisionRow)
 _BEFORE = _COMMITS.alias("before")
 _FIRST = CommitNote(title="Created")
 
@@ -52,13 +53,19 @@ _BY_MARK = _SHOWN.join(_MARKS, _MARKS.c.commit_id == _COMMITS.c.id).where(
     _MARKS.c.adapter_id == bindparam("adapter"), _MARKS.c.name == bindparam("name")
 )
 _OF_LINE = _COMMITS.c.adapter_id == bindparam("adapter")
-_BY_PREFIX = (
-    select(func.min(_COMMITS.c.id).label("key"))
-    .where(_OF_LINE, _COMMITS.c.digest >= bindparam("prefix"), _COMMITS.c.digest < bindparam("beyond"))
-    .group_by(_COMMITS.c.digest)
-    .limit(2)
+_BY_PREFIX = _SHOWN.where(
+    _COMMITS.c.id.in_(
+        select(func.min(_COMMITS.c.id))
+        .where(_OF_LINE, _COMMITS.c.digest >= bindparam("prefix"), _COMMITS.c.digest < bindparam("beyond"))
+        .group_by(_COMMITS.c.digest)
+        .limit(2)
+        .correlate(None)
+    )
 )
-_HOLDS = select(exists().where(_OF_LINE, _COMMITS.c.digest == bindparam("digest")))
+_TREE = select(_REVISIONS.c.manifest).where(
+    _REVISIONS.c.digest == bindparam("digest"),
+    exists().where(_OF_LINE, _COMMITS.c.digest == bindparam("digest")),
+)
 
 _START = select(_COMMITS.c.id, _COMMITS.c.parent_id, literal(1).label("place")).where(
     _OF_LINE, _COMMITS.c.id == bindparam("key")
@@ -124,15 +131,16 @@ def at_mark(tx: Transaction, line: Line, name: str) -> Step | None:
 def by_digest(tx: Transaction, line: Line, prefix: str) -> Step | None:
     """The oldest commit of the revision that begins so. Raises `Conflict` where several revisions do."""
     asked = {"adapter": line.key, "prefix": prefix, "beyond": prefix + "g"}
-    keys = selected(tx, _BY_PREFIX, asked)
-    if len(keys) > 1:
+    found = selected(tx, _BY_PREFIX, asked)
+    if len(found) > 1:
         raise Conflict(f"{line.name} has several commits that begin with {prefix}; give more digits")
-    return _first(selected(tx, _BY_KEY, {"key": keys[0].key})) if keys else None
+    return _first(found)
 
 
-def holds(tx: Transaction, line: Line, digest: Digest) -> bool:
-    """Whether some commit of the line is that revision."""
-    return bool(selected(tx, _HOLDS, {"adapter": line.key, "digest": digest.hex})[0][0])
+def tree(tx: Transaction, line: Line, digest: Digest) -> Manifest | None:
+    """The tree of a revision that some commit of the line is."""
+    found = selected(tx, _TREE, {"adapter": line.key, "digest": digest.hex})
+    return Manifest.parse(found[0].manifest) if found else None
 
 
 def page(tx: Transaction, line: Line, newest: Step, cursor: str | None, limit: int) -> Page[CommitInfo]:

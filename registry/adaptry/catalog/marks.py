@@ -6,16 +6,25 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, cast
 
-from sqlalchemy import func
+from sqlalchemy import bindparam, func
+from sqlalchemy import select as select_columns
 from sqlmodel import col, select
 
 from adaptry.catalog.adapters import Line
 from adaptry.catalog.commits import Step
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.rows import CommitRow, MarkRow
+from adaptry.catalog.showing import Columns, selected, table_of
 from adaptry.digest import Digest
 
 Kind = Literal["branch", "tag"]
+
+_MARKS, _COMMITS = table_of(MarkRow), table_of(CommitRow)
+_FOUND = (
+    select_columns(_MARKS.c.name, _MARKS.c.kind, _MARKS.c.message, _COMMITS.c.digest)
+    .join_from(_MARKS, _COMMITS, _COMMITS.c.id == _MARKS.c.commit_id)
+    .where(_MARKS.c.adapter_id == bindparam("adapter"), _MARKS.c.name == bindparam("name"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +38,8 @@ class Mark:
 
 
 def find(tx: Transaction, line: Line, name: str) -> Mark | None:
-    query = select(MarkRow, CommitRow.digest).join(CommitRow)
-    found = tx.exec(query.where(MarkRow.adapter_id == line.key, MarkRow.name == name)).first()
-    return _mark(*found) if found else None
+    found = selected(tx, _FOUND, {"adapter": line.key, "name": name})
+    return _mark(found[0], found[0].digest) if found else None
 
 
 def every(tx: Transaction, line: Line) -> tuple[Mark, ...]:
@@ -66,5 +74,5 @@ def drop(tx: Transaction, line: Line, name: str) -> None:
     tx.delete(tx.get_one(MarkRow, (line.key, name)))
 
 
-def _mark(row: MarkRow, digest: str) -> Mark:
+def _mark(row: MarkRow | Columns, digest: str) -> Mark:
     return Mark(row.name, cast(Kind, row.kind), Digest(digest), row.message)

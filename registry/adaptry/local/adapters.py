@@ -21,8 +21,7 @@ class Adapters(Ground):
 
     def create_adapter(self, name: AdapterName, edit: AdapterEdit) -> AdapterInfo:
         with self.catalog.write() as tx:
-            taken = adapters.find(tx, name)
-            require_write(self.identity, name, taken.visibility if taken else None)
+            require_write(self.identity, name)
             return self.once(tx, _INFO, lambda: self._create(tx, name, edit))
 
     def _create(self, tx: Transaction, name: AdapterName, edit: AdapterEdit) -> AdapterInfo:

@@ -96,7 +96,7 @@ class Ground(Registry):
     def writable(self, tx: Transaction, name: AdapterName) -> Line:
         """Raises `NotFound`, or `Denied` to who may only read it."""
         line = self.readable(tx, name)
-        require_write(self.identity, name, line.visibility)
+        require_write(self.identity, name)
         return line
 
     def new_line(self, tx: Transaction, name: AdapterName, edit: AdapterEdit) -> Line:

@@ -117,8 +117,8 @@ class Revisions(Ground):
 
     def _pushable(self, tx: Transaction, name: AdapterName, options: PushOptions) -> Line | None:
         """The adapter, or None for one that the push creates. Raises `NotFound`, `Denied`."""
+        require_write(self.identity, name)
         line = adapters.find(tx, name)
-        require_write(self.identity, name, line.visibility if line else None)
         if line is None and not options.create:
             raise NotFound(f"no adapter {name}; create it first, or push without forbidding that")
         return line

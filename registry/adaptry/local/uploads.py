@@ -131,8 +131,7 @@ class Uploads(Ground):
             self._require_base(tx, owner)
             self.require_base_writing()
             return
-        line = adapters.find(tx, owner)
-        require_write(self.identity, owner, line.visibility if line else None)
+        require_write(self.identity, owner)
 
     def _require_base(self, tx: Transaction, id: Digest) -> None:
         self.require_bases()

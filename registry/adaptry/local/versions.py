@@ -47,9 +47,10 @@ class Versions(Ground):
     def tree(self, name: AdapterName, revision: Digest) -> Manifest:
         with self.catalog.read() as tx:
             line = self.readable(tx, name)
-            if not commits.holds(tx, line, revision):
-                raise RevisionNotFound(f"{name} has no revision {revision.brief}")
-            return versions.manifest(tx, revision)
+            tree = commits.tree(tx, line, revision)
+        if tree is None:
+            raise RevisionNotFound(f"{name} has no revision {revision.brief}")
+        return tree
 
     def read_file(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
         file = self.tree(name, revision).file(path)

@@ -8,6 +8,7 @@ import random
 import socket
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -106,6 +107,17 @@ def test_parts_come_in_any_order_and_again(server: Server) -> None:
     assert (has(server, CONTENT), waiting(server)) == (True, [])
 
 
+def test_parts_may_be_joined_many_times_at_once(server: Server) -> None:
+    """As by a client that lost an answer and asks again while the first call is still at work."""
+    addresses, end = parts(server)
+    for number in (1, 2, 3, 4):
+        put(server, addresses[number - 1], part(number))
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda _: join(server, end, [1, 2, 3, 4]), range(6)))
+    assert [(answer.status, answer.body) for answer in answers] == [(200, b"{}")] * 6
+    assert (has(server, CONTENT), waiting(server)) == (True, [])
+
+
 def test_a_file_is_not_joined_while_a_part_is_missing(server: Server) -> None:
     addresses, end = parts(server)
     for number in (1, 2, 4):
@@ -173,8 +185,10 @@ def test_an_address_is_worth_nothing_once_the_token_behind_it_is_revoked(server:
     token = server.token("leaving", "writer", ("acme",))
     address = whole(server, token=token)
     assert server.call("POST", "/api/v1/tokens/revoke", {"token": token}, token=None).status == 202
-    assert put(server, address, CONTENT).status == 401
-    assert kept(server) == []
+    answer = put(server, address, CONTENT)
+    assert (answer.status, kept(server)) == (401, [])
+    assert "revoked" in answer.json["error"]
+    assert "X-Error-Code" not in answer.headers
 
 
 def test_only_who_may_write_is_told_where_to(server: Server) -> None:

@@ -102,4 +102,7 @@ def test_squashing_leaves_one_commit_and_every_version(server: Server, tmp_path:
     assert server.call("POST", f"/api/models/{TONE}/super-squash/main", {"message": "one"}).status == 200
     said = server.call("GET", f"/api/models/{TONE}/commits/main").json
     assert [commit["title"] for commit in said] == ["one"]
+    for nothing in ("", "\n \n", "\u2028"):
+        answer = server.call("POST", f"/api/models/{TONE}/super-squash/main", {"message": nothing})
+        assert answer.status == 200
     assert server.call("GET", f"/api/models/{TONE}/revision/v1").status == 200

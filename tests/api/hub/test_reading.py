@@ -63,6 +63,15 @@ def test_a_file_is_read_whole_or_in_part(server: Server, commit: str, files: dic
     assert (same.status, same.body) == (304, b"")
 
 
+def test_a_look_at_a_file_tells_of_all_of_it_whatever_range_is_asked_for(
+    server: Server, commit: str, files: dict[str, bytes]
+) -> None:
+    for asked in ("0-0", "-5", "99999999-"):
+        address = f"/{TONE}/resolve/main/{WEIGHTS}"
+        answer = server.call("HEAD", address, headers={"Range": f"bytes={asked}"})
+        assert (answer.status, answer.headers["Content-Length"]) == (200, str(len(files[WEIGHTS])))
+
+
 def test_a_revision_goes_by_many_words(server: Server, commit: str, files: dict[str, bytes]) -> None:
     server.call("POST", f"/api/models/{TONE}/branch/feat%2Fx")
     server.call("POST", f"/api/models/{TONE}/tag/main", {"tag": "first"})

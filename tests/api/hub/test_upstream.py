@@ -86,11 +86,19 @@ def test_a_namespace_that_is_used_here_is_not_looked_for_there(front: Server) ->
     assert (absent.status, absent.headers["X-Error-Code"]) == (404, "RepoNotFound")
 
 
+def test_nor_is_one_that_differs_in_capitals_alone(hub: Server, front: Server) -> None:
+    create(hub, "Acme/tone")
+    assert front.call("GET", "/api/models/Acme/tone").status == 200
+    create(front, "acme/other")
+    assert front.call("GET", "/api/models/Acme/tone").status == 404
+
+
 def test_each_absence_there_is_one_here(front: Server) -> None:
     for path, code in (
         ("/api/models/org/none", "RepoNotFound"),
         ("/api/models/gpt2", "RepoNotFound"),
         (f"/api/models/{BASE}/revision/v9", "RevisionNotFound"),
+        (f"/api/models/{BASE}/revision/%2e%2e", "RevisionNotFound"),
         (f"/{BASE}/resolve/main/none.json", "EntryNotFound"),
     ):
         answer = front.call("GET", path)

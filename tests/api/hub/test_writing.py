@@ -62,6 +62,19 @@ def test_a_card_alone_makes_no_version_and_takes_its_old_tags_with_it(
     assert (info.versions, info.tags) == (1, ("ours", "cold", "license:mit"))
 
 
+def test_metrics_that_a_later_card_brings_are_those_of_the_version_that_is_there(
+    server: Server, files: dict[str, bytes]
+) -> None:
+    put(server, files)
+    index = b"model-index:\n- results:\n  - metrics: [{type: accuracy, value: 0.75}]\n"
+    card = CARD.replace(b"license", index + b"license", 1)
+    put(server, {README: card})
+    assert server.registry().version(Ref(NAME, Number(1))).metrics == {"accuracy": 0.75}
+    server.registry().log_metrics(Ref(NAME, Number(1)), {"accuracy": 0.8})
+    put(server, {README: card + b"Once more.\n"})
+    assert server.registry().version(Ref(NAME, Number(1))).metrics == {"accuracy": 0.8}
+
+
 def test_the_same_again_is_the_same_commit(server: Server, files: dict[str, bytes]) -> None:
     assert put(server, files) == put(server, files)
     assert len(server.call("GET", f"/api/models/{TONE}/commits/main").json) == 2  # and the empty one
@@ -123,6 +136,8 @@ def test_names_that_no_header_holds_do_no_harm(server: Server) -> None:
     [
         ("model.safetensors", "whole model"),
         ("model-00001-of-00002.safetensors", "adaptry base add"),
+        ("pytorch_model.bin", "whole model"),
+        ("pytorch_model-00001-of-00002.bin", "whole model"),
         ("adapter_model.bin", "convert it once"),
         ("pytorch_lora_weights.bin", "save_lora_weights"),
     ],
@@ -135,9 +150,10 @@ def test_what_would_leave_something_else_than_was_meant_is_refused(
     assert words in answer.json["error"]
 
 
-def test_a_pickle_beside_the_same_weights_is_only_left_out(server: Server) -> None:
-    answer = preupload(server, ("adapter_model.bin", 10), (WEIGHTS, 10))
-    assert [file["shouldIgnore"] for file in answer.json["files"]] == [True, False]
+@pytest.mark.parametrize("pickle", ["adapter_model.bin", "pytorch_model.bin"])
+def test_a_pickle_beside_an_adapters_weights_is_only_left_out(server: Server, pickle: str) -> None:
+    answer = preupload(server, (pickle, 10), (WEIGHTS, 10), (CONFIG, 10))
+    assert [file["shouldIgnore"] for file in answer.json["files"]] == [True, False, False]
 
 
 def test_an_adapter_that_cannot_work_is_refused_with_what_is_wrong(server: Server, tmp_path: Path) -> None:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from adaptry.adapter.formats import CONFIG
+from adaptry.adapter.formats import CONFIG, WEIGHTS
 from adaptry.digest import Digest
 from adaptry.errors import AdaptryError, Denied, NotFound
 from adaptry.identity import ANONYMOUS, Identity
+from adaptry.manifest import Manifest
 from adaptry.records import AdapterEdit, PushOptions
 from adaptry.refs import AdapterName, Ref
 from adaptry.registry import Registry
@@ -43,6 +44,15 @@ WRITES: Mapping[str, Ask] = {
 }
 
 
+_MANIFEST = Manifest.of({path: (2, Digest.of(b"{}")) for path in (CONFIG, WEIGHTS)}).to_bytes()
+MAKES: Mapping[str, Ask] = {
+    "create_adapter": lambda registry, name, digest: registry.create_adapter(name, AdapterEdit()),
+    "open_upload": lambda registry, name, digest: registry.open_upload(name, digest, 3),
+    "put_revision": lambda registry, name, digest: registry.put_revision(name, _MANIFEST, PushOptions()),
+}
+"""What makes an adapter where there is none."""
+
+
 class TenantPromises(Ground):
     """Every method that names an adapter, for everyone who is not its owner."""
 
@@ -56,6 +66,19 @@ class TenantPromises(Ground):
         private, absent = (_answer(ask, make_registry(who), name, digest) for name in (TONE, ABSENT))
         assert isinstance(private, NotFound)
         assert isinstance(absent, NotFound)
+        assert private.message.replace("tone", "absent") == absent.message
+
+    @pytest.mark.parametrize("who", [EVE, ANONYMOUS], ids=lambda who: who.name)
+    @pytest.mark.parametrize("method", MAKES)
+    def test_whoever_may_not_make_an_adapter_is_not_told_whether_there_is_one(
+        self, make_registry: MakeRegistry, lora: MakeLora, method: str, who: Identity
+    ) -> None:
+        digest = push(make_registry(ADA), lora(), TONE).version.digest
+        private, absent = (
+            _answer(MAKES[method], make_registry(who), name, digest) for name in (TONE, ABSENT)
+        )
+        assert isinstance(private, Denied)
+        assert isinstance(absent, Denied)
         assert private.message.replace("tone", "absent") == absent.message
 
     @pytest.mark.parametrize("method", READS)

@@ -80,7 +80,7 @@ class UploadPromises(Ground):
     def test_wrong_bytes_are_refused_and_nothing_is_kept(self, registry: Registry) -> None:
         session = registry.open_upload(TONE, DIGEST, len(DATA))
         session = registry.append_upload(session, 0, [bytes(len(DATA))])
-        with pytest.raises(DigestMismatch):
+        with pytest.raises(DigestMismatch, match=f"the {len(DATA):,} bytes received are sha256:"):
             registry.finish_upload(session)
         assert not registry.has_file(TONE, DIGEST)
         assert registry.open_upload(TONE, DIGEST, len(DATA)).offset == 0

@@ -1,0 +1,67 @@
+"""What is kept in memory between requests: within bounds, and never instead of asking who may have it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from adaptry.digest import Digest
+from adaptry_api.hub.remembering import Remembered
+from adaptry_api.testing import Server
+
+from .pushed import CARD, README, TONE, WEIGHTS, create, files_of, put
+
+READS = (f"/api/models/{TONE}", f"/api/models/{TONE}/tree/main", f"/{TONE}/resolve/main/{WEIGHTS}")
+
+
+def digest(number: int) -> Digest:
+    return Digest.of(bytes([number]))
+
+
+@pytest.fixture
+def commit(server: Server, tmp_path: Path) -> str:
+    """The id of acme/tone's only version."""
+    create(server)
+    return put(server, files_of(tmp_path / "tone") | {README: CARD})
+
+
+def test_a_value_is_computed_once_for_its_digest() -> None:
+    known = Remembered[int](2)
+    assert known.of(digest(1), lambda: 10) == known.of(digest(1), lambda: 20) == 10
+
+
+def test_no_more_is_kept_than_the_bound_by_weight() -> None:
+    known = Remembered[str](10, len)
+    for number in range(100):
+        assert known.of(digest(number), lambda: "abcd") == "abcd"
+        assert len(known) <= 2
+
+
+def test_what_weighs_more_than_the_bound_is_answered_and_not_kept() -> None:
+    known = Remembered[str](10, len)
+    assert known.of(digest(1), lambda: "a" * 11) == "a" * 11
+    assert len(known) == 0
+
+
+def test_an_adapter_made_private_is_absent_at_once_for_who_just_read_it(server: Server, commit: str) -> None:
+    stranger = server.token("eve", "reader", ("evil",))
+    reads = (*READS, f"/{TONE}/resolve/{commit}/{WEIGHTS}")
+    for visibility, status in (("public", 200), ("private", 404), ("public", 200)):
+        changed = server.call("PUT", f"/api/models/{TONE}/settings", {"visibility": visibility})
+        assert changed.status == 200, changed.body
+        assert {server.call("GET", path, token=stranger).status for path in reads} == {status}
+
+
+def test_a_deleted_adapter_is_absent_at_once_though_its_files_are_known(server: Server, commit: str) -> None:
+    assert {server.call("GET", path).status for path in READS} == {200}
+    gone = server.call("DELETE", "/api/repos/delete", {"name": TONE, "type": "model"})
+    assert gone.status == 200, gone.body
+    assert {server.call("GET", path).status for path in READS} == {404}
+
+
+def test_a_known_tree_of_one_adapter_is_no_revision_of_another(server: Server, commit: str) -> None:
+    server.call("GET", f"/{TONE}/resolve/{commit}/{WEIGHTS}")
+    server.call("POST", "/api/repos/create", {"name": "other", "organization": "acme", "type": "model"})
+    answer = server.call("GET", f"/acme/other/resolve/{commit}/{WEIGHTS}")
+    assert (answer.status, answer.headers["X-Error-Code"]) == (404, "RevisionNotFound")
