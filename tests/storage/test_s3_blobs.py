@@ -7,8 +7,10 @@ import random
 from dataclasses import replace
 
 import pytest
+import urllib3
 
 from adaptry.blobs.s3 import Place, S3Blobs
+from adaptry.blobs.s3.examining import examine
 from adaptry.blobs.s3.objects import Listed
 from adaptry.blobs.s3.segments import SEGMENT, Segment, chain, new_name, parts
 from adaptry.digest import Digest
@@ -151,3 +153,36 @@ def test_what_is_no_place_for_blobs_is_refused(text: str) -> None:
     with pytest.raises(Invalid) as refused:
         Place.parse(text)
     assert "secret" not in refused.value.message
+
+
+def test_an_upload_in_parts_that_nobody_ends_is_ended_after_a_day(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs = S3Blobs(place)
+    blobs.objects.client.create_multipart_upload(**blobs.objects.at("sha256/ab/abandoned"))
+    assert blobs.tidy() == 0
+    monkeypatch.setattr("adaptry.blobs.s3.store._ABANDONED", -1.0)
+    assert blobs.tidy() == 1
+    assert blobs.tidy() == 0
+
+
+def test_a_server_is_examined_by_trying_it(place: Place) -> None:
+    assert examine(place) == ()
+    assert list(S3Blobs(place).objects.listed("")) == []
+    with pytest.raises(Unavailable, match="there is no bucket"):
+        examine(replace(place, bucket="no-such-bucket"))
+
+
+def test_an_address_gives_one_blob_to_anybody_for_a_while(place: Place) -> None:
+    blobs = S3Blobs(place)
+    digest = Digest.of(b"hello")
+    blobs.put(digest, [b"hello"])
+    address = blobs.address(digest, "adapter_model.safetensors", 60)
+    assert address
+    answer = urllib3.request("GET", address, headers={"Range": "bytes=1-2"})
+    assert (answer.status, answer.data) == (206, b"el")
+    assert "adapter_model.safetensors" in answer.headers["Content-Disposition"]
+    other = Digest.of(b"other")
+    blobs.put(other, [b"other"])
+    assert urllib3.request("GET", address.replace(digest.hex, other.hex)).status == 403
+    assert urllib3.request("DELETE", address).status == 403

@@ -159,6 +159,23 @@ class Objects:
                     key = item["Key"].removeprefix(self.place.prefix)
                     yield Listed(key, int(item["Size"]), _age(item["LastModified"], page))
 
+    def abort_uploads(self, older: float) -> int:
+        """Ends the multipart uploads begun more than so many seconds ago; how many there were."""
+        ended = 0
+        pages = self.client.get_paginator("list_multipart_uploads")
+        with explained(self.place):
+            for page in pages.paginate(Bucket=self.place.bucket, Prefix=self.place.prefix):
+                for item in page.get("Uploads", ()):
+                    if _age(item["Initiated"], page) > older:
+                        upload = {
+                            "Bucket": self.place.bucket,
+                            "Key": item["Key"],
+                            "UploadId": item["UploadId"],
+                        }
+                        self.client.abort_multipart_upload(**upload)
+                        ended += 1
+        return ended
+
     def require(self) -> None:
         """Raises `Unavailable` where the bucket cannot be used."""
         with explained(self.place):

@@ -28,6 +28,8 @@ _RANGE = 4 << 20
 _AHEAD = 3
 """Ranges of a blob that are fetched before they are asked for: at most 16 MiB in memory for one reader."""
 _KEPT_ROWS = 256
+_ABANDONED = 24 * 3600.0
+"""Seconds after which a multipart upload that has not ended never will."""
 
 
 class S3Blobs(BlobStore):
@@ -98,6 +100,9 @@ class S3Blobs(BlobStore):
     def require_room(self, size: int) -> None:
         """A bucket has no size that could be asked for; but it must be there."""
         self.objects.require()
+
+    def tidy(self) -> int:
+        return self.objects.abort_uploads(_ABANDONED)
 
     def address(self, digest: Digest, filename: str, seconds: int) -> str | None:
         disposition = f"attachment; filename*=UTF-8''{quote(filename)}"
