@@ -36,6 +36,11 @@ def is_server(where: str) -> bool:
     return where.startswith(("http://", "https://"))
 
 
+def is_postgres(catalog: str) -> bool:
+    """Whether a catalog's place is a PostgreSQL database."""
+    return catalog.startswith(("postgresql://", "postgres://", "postgresql+psycopg://"))
+
+
 def data_folder(environ: Mapping[str, str] = os.environ) -> Path:
     """ADAPTRY_HOME, or the user's data folder for adaptry."""
     if environ.get("ADAPTRY_HOME"):
