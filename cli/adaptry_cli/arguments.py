@@ -67,9 +67,21 @@ class SourceWord(_Word):
         return Path(value).expanduser() if means_folder(value) else Ref.parse(value)
 
 
+class RuntimeWord(click.ParamType):  # type: ignore[type-arg]  # as above
+    """An engine with its version and limits."""
+
+    name = "runtime"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> object:
+        from adaptry.checks.runtimes import parse_runtime
+
+        return parse_runtime(value) if isinstance(value, str) else value
+
+
 REF = RefWord()
 NAME = NameWord()
 SOURCE = SourceWord()
+RUNTIME = RuntimeWord()
 FOLDER = click.Path(path_type=Path)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,13 +12,16 @@ from adaptry.adapter.view import open_dir
 from adaptry.report import Report
 from adaptry.transfer import open_revision
 from adaptry_cli.abilities import facts_of_use, json_of_use
-from adaptry_cli.arguments import SOURCE, Source
+from adaptry_cli.arguments import RUNTIME, SOURCE, Source
 from adaptry_cli.connection import Connected, connected_option
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.out import json_option, progress, say_json, say_lines, tell
 from adaptry_cli.showing import facts_of_spec, findings_text, json_of_spec
 from adaptry_cli.sources import Known, Opened, base_named, base_of, base_parameters, look_into
 from adaptry_cli.tables import say_facts
+
+if TYPE_CHECKING:
+    from adaptry.checks.runtimes import Runtime, Verdict
 
 _ORDER = ("blocks", "warns", "notes")
 
@@ -27,31 +32,51 @@ _ORDER = ("blocks", "warns", "notes")
 @click.option(
     "--weights", is_flag=True, help="Read the weights too: NaN, infinity, updates that are all zero."
 )
+@click.option(
+    "--runtime",
+    "runtimes",
+    multiple=True,
+    type=RUNTIME,
+    metavar="ENGINE[@VERSION][,OPTION=VALUE…]",
+    help="An engine to serve it with, as in vllm@0.33,max_lora_rank=64; may be repeated.",
+)
 @connected_option
 @json_option
 @click.pass_context
 def check(
-    ctx: click.Context, connected: Connected, source: Source, base: str | None, weights: bool, as_json: bool
+    ctx: click.Context,
+    connected: Connected,
+    source: Source,
+    base: str | None,
+    weights: bool,
+    runtimes: tuple[Runtime, ...],
+    as_json: bool,
 ) -> None:
-    """Check an adapter, alone or against a base.
+    """Check an adapter, alone, against a base, or for an engine.
 
-    Reads headers and configs, so it takes no time. Exit code 1 means that it cannot work as it is; every finding
-    says why and what to do.
+    Reads headers and configs, so it takes no time. Exit code 1 means that it cannot work as it is, or that an engine
+    refuses it or serves something else than was trained; every finding says why and what to do.
     """
     from adaptry.checks import check as check_adapter
+    from adaptry.checks.runtimes import verdict
 
     opened = look_into(connected, source)
     against = _base(connected, opened, base)
     report = check_adapter(opened.adapter, against.record, against.name)
     if weights:
         report = _with_weights(connected, source, report)
+    verdicts = [verdict(opened.adapter, runtime, against.record) for runtime in runtimes]
     if as_json:
-        say_json({"blocked": report.is_blocked, **report.model_dump(mode="json")})
+        told = {"verdicts": [one.model_dump(mode="json") for one in verdicts]} if runtimes else {}
+        say_json({"blocked": report.is_blocked, **report.model_dump(mode="json"), **told})
     else:
         say_lines(findings_text(report.findings).split("\n"))
         where = f"against {against.label}" if against.record else "on its own"
         tell(f"{opened.label} checked {where}: {'cannot work as it is' if report.is_blocked else 'fine'}")
-    ctx.exit(NO if report.is_blocked else 0)
+        for one in verdicts:
+            say_lines(verdict_text(one))
+    is_served = all(one.outcome == "as_trained" for one in verdicts)
+    ctx.exit(NO if report.is_blocked or not is_served else 0)
 
 
 @click.command()
@@ -76,6 +101,15 @@ def inspect(connected: Connected, source: Source, as_json: bool) -> None:
     )
     for left, why in opened.adapter.left_out.items():
         tell(f"not part of it: {left} ({why})")
+
+
+def verdict_text(verdict: Verdict) -> Iterator[str]:
+    """`vllm@0.33: loads and is served as trained`, and what was found, below it."""
+    from adaptry.checks.runtimes.rule import OUTCOMES
+
+    yield f"{verdict.runtime}: {OUTCOMES[verdict.outcome]}"
+    if verdict.findings:
+        yield from (f"  {line}" for line in findings_text(verdict.findings).split("\n"))
 
 
 def _base(connected: Connected, opened: Opened, base: str | None) -> Known:

@@ -44,7 +44,8 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
             "check:inspect",
             "Show what an adapter is, from its files, and what can be done with it.",
         ),
-        "check": ("check:check", "Check an adapter, alone or against a base."),
+        "check": ("check:check", "Check an adapter, alone, against a base, or for an engine."),
+        "runtime": ("runtime:runtime", "Look at engines: what they take, and what a server of them needs."),
     },
     "Bases": {
         "base": ("base:base", "Register base models by content, and recognise them."),
