@@ -1,22 +1,28 @@
-"""`adaptry runtime ls`, `plan`: engines, and what a server needs for some adapters."""
+"""`adaptry runtime ls`, `plan`, `fits`: engines, what a server needs for some adapters, and which ones one serves."""
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
+from adaptry.errors import Invalid, NotFound
+from adaptry.fingerprint import BaseRecord
+from adaptry.refs import AdapterName, Ref
 from adaptry_cli.arguments import RUNTIME, SOURCE, Source
-from adaptry_cli.connection import Connected, connected_option
+from adaptry_cli.connection import Connected, connected_option, settings_for
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.out import json_option, say, say_json, size, tell
+from adaptry_cli.out import counted, gather, json_option, limit_option, say, say_json, say_lines, size, tell
 from adaptry_cli.showing import findings_text
-from adaptry_cli.sources import base_of, look_into
+from adaptry_cli.sources import Opened, base_of, look_into
 from adaptry_cli.tables import say_facts, say_table
 
 if TYPE_CHECKING:
     from adaptry.checks.runtimes import Engine, Plan, Runtime, Subject
+    from adaptry.running import Running
 
 
 @click.group()
@@ -91,6 +97,104 @@ def plan_server(
     else:
         _say_plan(made)
     ctx.exit(NO if made.left_out else 0)
+
+
+@runtime.command()
+@click.argument("url")
+@click.option(
+    "--base", metavar="NAME|ID", help="The base it serves, where its own name for it is not known here."
+)
+@click.option(
+    "--runtime",
+    "said",
+    type=RUNTIME,
+    metavar="ENGINE[@VERSION][,OPTION=VALUE…]",
+    help="What it is, or limits that it does not tell, as in vllm,max_lora_rank=64.",
+)
+@limit_option
+@connected_option
+@json_option
+def fits(
+    connected: Connected, url: str, base: str | None, said: Runtime | None, limit: int, as_json: bool
+) -> None:
+    """Ask a running server what it is, and list the adapters that it serves as trained.
+
+    vLLM, SGLang, llama.cpp and mistral.rs tell; of others say what they are (--runtime). The newest version of every
+    adapter of that base is looked at.
+    """
+    from adaptry.checks.runtimes import verdict
+
+    found = _asked(url, said)
+    name, record = _served_base(connected, found, base)
+    tell(f"{url} is {found.runtime}, serving {name}")
+    verdicts = [
+        (opened.label, verdict(opened.adapter, found.runtime, record))
+        for opened in _newest(connected, name, limit)
+    ]
+    fitting = [label for label, one in verdicts if one.outcome == "as_trained"]
+    if as_json:
+        say_json(
+            {
+                "runtime": str(found.runtime),
+                "base": name,
+                "loaded": list(found.adapters),
+                "fits": fitting,
+                "verdicts": {label: one.model_dump(mode="json") for label, one in verdicts},
+            }
+        )
+        return
+    say_lines(fitting)
+    for label, one in verdicts:
+        if one.outcome != "as_trained":
+            first = one.findings[0]
+            tell(f"left out: {label}: {first.reason} [{first.code}] → {first.remedy}")
+    tell(f"{len(fitting)} of {counted(len(verdicts), 'adapter')} of {name}")
+
+
+def _asked(url: str, said: Runtime | None) -> Running:
+    """What runs there; what was said goes before what is told. Nothing is asked of an engine that cannot tell."""
+    from adaptry.checks.runtimes import Runtime
+    from adaptry.running import Running, running
+
+    try:
+        found = running(url, settings_for(None).ca_bundle)
+    except NotFound:
+        if said is None:
+            raise
+        return Running(said, ())
+    if said is None:
+        return found
+    if said.engine != found.runtime.engine:
+        raise Invalid(f"{url} is {found.runtime}, and not {said.engine}")
+    told = found.runtime
+    options = {**told.options, **said.options}
+    return replace(found, runtime=Runtime(told.engine, said.version or told.version, options))
+
+
+def _served_base(connected: Connected, found: Running, base: str | None) -> tuple[str, BaseRecord]:
+    """The base that is served, by the names the server has for it. Raises `NotFound` where none is known here."""
+    names = [base] if base else list(found.models)
+    for name in names:
+        try:
+            info = connected().base(name)
+        except (Invalid, NotFound):
+            if base:
+                raise
+            continue
+        return (info.names[0] if info.names else str(info.id)), connected().base_record(info.id)
+    told = ", ".join(names[:3]) or "no model"
+    raise NotFound(f"it serves {told}, and no base is known by that name: say which it is (--base NAME)")
+
+
+def _newest(connected: Connected, base: str, limit: int) -> Iterator[Opened]:
+    """The newest version of each adapter of a base."""
+    registry = connected()
+    versions = gather(lambda cursor, many: registry.search(f'base:"{base}"', cursor, many), limit)
+    newest: dict[AdapterName, int] = {}
+    for version in versions:
+        newest[version.name] = max(version.number, newest.get(version.name, 0))
+    for name, number in newest.items():
+        yield look_into(connected, Ref.parse(f"{name}@{number}"))
 
 
 def _subject(connected: Connected, source: Source) -> tuple[str, Subject]:
