@@ -11,7 +11,7 @@ from pathlib import Path
 from adaptry.blobs.local import LocalBlobs
 from adaptry.blobs.store import BlobStore
 from adaptry.blobs.tiered import TieredBlobs
-from adaptry.errors import Conflict
+from adaptry.errors import Conflict, Unavailable
 
 _FILES = "blobs"
 _CACHE = "blob-cache"
@@ -62,11 +62,13 @@ def open_blobs_for_reading(folder: Path) -> BlobStore:
 
 
 def address_in(folder: Path) -> str | None:
-    """Where the registry in `folder` keeps its blobs, if not in files."""
+    """Where the registry in `folder` keeps its blobs, if not in files. Raises `Unavailable`."""
     try:
         return (folder / _ADDRESS).read_text(encoding="utf-8").strip() or None
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except (OSError, ValueError) as error:
+        raise Unavailable(f"cannot read {folder / _ADDRESS}: {error}; mend it, or its permissions") from error
 
 
 def lacking(folder: Path) -> tuple[str, ...] | None:
