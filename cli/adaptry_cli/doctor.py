@@ -19,7 +19,7 @@ import click
 from adaptry import __version__
 from adaptry.errors import AdaptryError
 from adaptry.landing import explained
-from adaptry.opening import folder_named, is_registry, lacking_of_blobs, open_local
+from adaptry.opening import catalog_of, folder_named, is_registry, lacking_of_blobs, open_local
 from adaptry.settings import Settings, data_folder, is_server
 from adaptry_cli.connection import settings_for
 from adaptry_cli.exit_codes import NO
@@ -79,7 +79,7 @@ def _registry(settings: Settings) -> Iterator[Examined]:
         yield _tried("server", lambda: _server(settings))
         return
     folder = folder_named(settings.registry) if settings.registry else data_folder()
-    if settings.catalog is None:
+    if settings.catalog is None and catalog_of(folder) is None:
         yield _sqlite()
     yield _tried("folder", lambda: _folder(folder))
     yield _space(folder)
@@ -169,5 +169,6 @@ def _embedded(folder: Path, catalog: str | None) -> Examined:
         return Examined("registry", "ok", f"there is none in {folder} yet; the first push makes it")
     with contextlib.closing(open_local(folder, catalog=catalog)) as registry:
         page = registry.adapters(None, None, 1)
-    where = f"{folder} with PostgreSQL" if catalog else folder
+        address = catalog_of(folder)
+    where = f"{folder}, its catalog in {address}," if address else folder
     return Examined("registry", "ok", f"{where} opens, {'with' if page.items else 'without'} adapters")

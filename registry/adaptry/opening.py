@@ -85,7 +85,7 @@ def open_local(
     from adaptry.local.uploads import purge
 
     folder = Path(folder).expanduser().absolute()
-    if (folder / _CATALOG).is_file() and not os.access(folder, os.W_OK):
+    if is_registry(folder) and not (folder / _ADDRESS).is_file() and not os.access(folder, os.W_OK):
         from adaptry.reading import open_for_reading
 
         return open_for_reading(folder, folder / _CATALOG, identity)
@@ -99,6 +99,13 @@ def open_local(
     opened = open_catalog(folder, catalog)
     purge(opened, store, datetime.now(UTC))
     return LocalRegistry(opened, store, identity, require_known_base=require_known_base)
+
+
+def catalog_of(folder: Path) -> str | None:
+    """The address of the database that has the registry's rows, without a password; None for a file in the folder."""
+    from adaptry.catalog.choosing import address_in
+
+    return address_in(folder)
 
 
 def lacking_of_blobs(folder: Path) -> tuple[str, ...] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from threading import RLock
@@ -23,6 +23,7 @@ from adaptry.catalog.kinds import Block, Database
 from adaptry.errors import AdaptryError, Corrupt, StorageFull, Unavailable
 
 _WRITES = "adaptry_writes"  # the execution option of connections whose transactions write
+_FORBIDDEN = "adaptry_forbidden"  # how the triggers that refuse changes are told from other errors
 
 
 def database(url: str, busy_timeout: float) -> Database:
@@ -84,6 +85,17 @@ def complaints(connection: Connection) -> Iterator[str]:
         yield f"a row of {table} names something that is not there"
 
 
+def forbid_changes(connection: Connection, tables: Iterable[str], reason: str) -> None:
+    """Whatever would change a row is `Unavailable` from now on, for this `reason`; reading goes on."""
+    quoted = reason.replace("'", "''")
+    for table in tables:
+        for change in ("INSERT", "UPDATE", "DELETE"):
+            connection.exec_driver_sql(
+                f'CREATE TRIGGER "{_FORBIDDEN}_{table}_{change.lower()}" BEFORE {change} ON "{table}" '
+                f"BEGIN SELECT RAISE(ABORT, '{_FORBIDDEN}: {quoted}'); END"
+            )
+
+
 def _check_durable(connection: sqlite3.Connection) -> None:
     found = {
         name: connection.execute(f"PRAGMA {name}").fetchone()[0]
@@ -121,6 +133,8 @@ def _lock_file(path: str) -> int:
 
 
 def _meaning(url: str, error: BaseException) -> AdaptryError | None:
+    if str(error).startswith(f"{_FORBIDDEN}: "):
+        return Unavailable(str(error).removeprefix(f"{_FORBIDDEN}: "))
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     match code:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
