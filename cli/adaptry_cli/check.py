@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,9 +18,10 @@ from adaptry_cli.out import json_option, progress, say_json, say_lines, tell
 from adaptry_cli.showing import facts_of_spec, findings_text, json_of_spec
 from adaptry_cli.sources import Known, Opened, base_named, base_of, base_parameters, look_into
 from adaptry_cli.tables import say_facts
+from adaptry_cli.verdicts import facts_of_verdicts, json_of_verdicts, verdict_text
 
 if TYPE_CHECKING:
-    from adaptry.checks.runtimes import Runtime, Verdict
+    from adaptry.checks.runtimes import Runtime
 
 _ORDER = ("blocks", "warns", "notes")
 
@@ -87,29 +87,26 @@ def inspect(connected: Connected, source: Source, as_json: bool) -> None:
     """Show what an adapter is, from its files, and what can be done with it.
 
     Method, modules with ranks and scales, extra weights, dtypes; its share of the base and the memory it takes when
-    served; whether it can be merged or written as a LoRA. Read from headers and config, never from a form.
+    served; whether it can be merged or written as a LoRA, and which engines serve it as trained. Read from headers and
+    config, never from a form.
     """
+    from adaptry.checks.runtimes import verdicts
+
     opened = look_into(connected, source)
     spec = opened.adapter.spec
     of_base = base_parameters(connected, opened)
+    record = base_of(connected, opened.version).record if opened.version else None
+    served = verdicts(opened.adapter, record)
     if as_json:
-        say_json({**json_of_spec(spec), **json_of_use(opened.adapter, of_base)})
+        of_use = json_of_use(opened.adapter, of_base)
+        say_json({**json_of_spec(spec), **of_use, "runtimes": json_of_verdicts(served)})
         return
-    facts = facts_of_use(opened.adapter, of_base)
+    facts = [*facts_of_use(opened.adapter, of_base), *facts_of_verdicts(served)]
     say_facts(
         [("adapter", opened.label), ("base", spec.base_name or "not named"), *facts_of_spec(spec), *facts]
     )
     for left, why in opened.adapter.left_out.items():
         tell(f"not part of it: {left} ({why})")
-
-
-def verdict_text(verdict: Verdict) -> Iterator[str]:
-    """`vllm@0.33: loads and is served as trained`, and what was found, below it."""
-    from adaptry.checks.runtimes.rule import OUTCOMES
-
-    yield f"{verdict.runtime}: {OUTCOMES[verdict.outcome]}"
-    if verdict.findings:
-        yield from (f"  {line}" for line in findings_text(verdict.findings).split("\n"))
 
 
 def _base(connected: Connected, opened: Opened, base: str | None) -> Known:

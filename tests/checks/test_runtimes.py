@@ -129,6 +129,27 @@ def test_names_that_only_end_alike_would_change_nothing(tmp_path: Path, engine: 
     )
 
 
+def test_a_base_stored_without_a_name_for_the_whole_model_is_the_same(tmp_path: Path) -> None:
+    base = tiny_base(tmp_path / "base")
+    record = fingerprint(open_checkpoint(base))
+    bare = {name.removeprefix("model."): shape for name, shape in record.tensors.items()}
+    adapter = open_dir(tiny_lora(tmp_path / "lora"))
+    vllm = parse_runtime("vllm")
+    assert verdict(adapter, vllm, record.model_copy(update={"tensors": bare})).outcome == "as_trained"
+    deeper = {f"language_model.{name}": shape for name, shape in record.tensors.items()}
+    assert codes(verdict(adapter, vllm, record.model_copy(update={"tensors": deeper}))) == {"names"}
+
+
+def test_the_experts_of_a_layer_are_no_layers(tmp_path: Path) -> None:
+    experts: dict[str, Any] = {}
+    for layer in range(2):
+        key = f"base_model.model.model.layers.{layer}.mlp.experts.0.down_proj"
+        experts[f"{key}.lora_A.weight"] = random_tensor((4, 32), 30)
+        experts[f"{key}.lora_B.weight"] = random_tensor((16, 4), 31)
+    found = judged(tmp_path / "lora", "lorax", tiny_base(tmp_path / "base"), extra=experts)
+    assert "layers_uneven" not in codes(found)
+
+
 def test_modules_that_a_server_was_not_started_for_are_not_served(tmp_path: Path) -> None:
     found = judged(tmp_path, "vllm@0.33,lora_target_modules=k_proj+o_proj")
     assert (found.outcome, codes(found)) == ("not_as_trained", {"targets_left_out"})

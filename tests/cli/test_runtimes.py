@@ -119,3 +119,13 @@ def test_the_engines_are_listed_with_the_version_that_was_read(run, answer) -> N
     assert "prefix cache" in run("runtime", "ls", "vllm").stdout
     (engine,) = answer("runtime", "ls", "vllm")
     assert all(rule["source"] for rule in engine["rules"])
+
+
+def test_inspect_and_show_say_which_engines_serve_it_as_trained(run, answer, tmp_path: Path) -> None:
+    tiny_lora(tmp_path / "rs", config=RSLORA)
+    run("push", "./rs", "acme/rooted")
+    for words in (("inspect", "./rs"), ("show", "acme/rooted")):
+        shown = run(*words).stdout
+        assert "as trained: vllm, tgi" in shown
+        assert "not as trained: sglang (scale)" in shown
+        assert answer(*words)["runtimes"]["sglang"] == {"outcome": "not_as_trained", "findings": ["scale"]}

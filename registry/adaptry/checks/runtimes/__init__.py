@@ -10,6 +10,17 @@ from adaptry.checks.runtimes.rule import Engine, Subject, Verdict
 from adaptry.checks.runtimes.runtime import Runtime
 from adaptry.checks.runtimes.sizing import Plan, plan
 from adaptry.checks.runtimes.table import ENGINES, parse_runtime
-from adaptry.checks.runtimes.verdicts import verdict
+from adaptry.checks.runtimes.verdicts import verdict, verdicts
 
-__all__ = ["ENGINES", "Engine", "Plan", "Runtime", "Subject", "Verdict", "parse_runtime", "plan", "verdict"]
+__all__ = [
+    "ENGINES",
+    "Engine",
+    "Plan",
+    "Runtime",
+    "Subject",
+    "Verdict",
+    "parse_runtime",
+    "plan",
+    "verdict",
+    "verdicts",
+]

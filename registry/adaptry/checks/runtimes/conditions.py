@@ -114,7 +114,7 @@ def targets_beyond(known: frozenset[str]) -> Condition:
     """Modules whose last name is none of these."""
 
     def found(subject: Subject, runtime: Runtime) -> Found | None:
-        paths = [module.path for module in subject.spec.modules if _last(module.path) not in known]
+        paths = [module.path for module in subject.spec.modules if last_name(module.path) not in known]
         return Found(f"it changes {shortened(folded(paths))}", tuple(paths)) if paths else None
 
     return found
@@ -124,24 +124,8 @@ def targets_in(names: frozenset[str]) -> Condition:
     """Modules whose last name is one of these."""
 
     def found(subject: Subject, runtime: Runtime) -> Found | None:
-        paths = [module.path for module in subject.spec.modules if _last(module.path) in names]
+        paths = [module.path for module in subject.spec.modules if last_name(module.path) in names]
         return Found(f"it changes {shortened(folded(paths))}", tuple(paths)) if paths else None
-
-    return found
-
-
-def targets_outside(option: str) -> Condition:
-    """Modules that the server was not started for."""
-
-    def found(subject: Subject, runtime: Runtime) -> Found | None:
-        served = runtime.names(option)
-        if served is None:
-            return None
-        paths = [module.path for module in subject.spec.modules if _last(module.path) not in served]
-        if not paths:
-            return None
-        names = shortened(sorted({_last(path) for path in paths}))
-        return Found(f"the server takes {', '.join(sorted(served))}, and it changes {names}", tuple(paths))
 
     return found
 
@@ -241,53 +225,6 @@ def unclaimed(subject: Subject, runtime: Runtime) -> Found | None:
     return Found(f"{counted(len(names), 'tensor')} would be dropped: {shortened(folded(names))}", names)
 
 
-def rank_above(option: str, default: int) -> Condition:
-    """A rank that the server was not started for; with nothing said, one above the engine's default."""
-
-    def found(subject: Subject, runtime: Runtime) -> Found | None:
-        rank, limit = _largest_rank(subject), runtime.number(option)
-        if rank is None or rank <= (limit or default):
-            return None
-        where = f"the server takes {limit} ({option})" if limit else f"the default of {option} is {default}"
-        return Found(f"its largest rank is {rank}, and {where}")
-
-    return found
-
-
-def only_said(condition: Condition, option: str) -> Condition:
-    """The condition, where the option was given."""
-    return lambda subject, runtime: condition(subject, runtime) if option in runtime.options else None
-
-
-def only_unsaid(condition: Condition, option: str) -> Condition:
-    """The condition, where the option was left open."""
-    return lambda subject, runtime: None if option in runtime.options else condition(subject, runtime)
-
-
-def unless_on(condition: Condition, option: str) -> Condition:
-    """The condition, where the switch is off."""
-    return lambda subject, runtime: None if runtime.is_on(option) else condition(subject, runtime)
-
-
-def only_on(condition: Condition, option: str) -> Condition:
-    """The condition, where the switch is on."""
-    return lambda subject, runtime: condition(subject, runtime) if runtime.is_on(option) else None
-
-
-def rank_beyond(largest: int) -> Condition:
-    """A rank above what the engine can ever take."""
-
-    def found(subject: Subject, runtime: Runtime) -> Found | None:
-        rank = _largest_rank(subject)
-        return (
-            Found(f"its largest rank is {rank}, and {largest} is the most")
-            if rank and rank > largest
-            else None
-        )
-
-    return found
-
-
 def other_scale(scale: Scale) -> Condition:
     """Modules that the engine would multiply by another scale than they were trained with."""
 
@@ -306,54 +243,6 @@ def other_scale(scale: Scale) -> Condition:
         return Found(f"{many} would get another scale, {folded([path])[0]} one that is {told}", tuple(wrong))
 
     return found
-
-
-def uneven_layers(subject: Subject, runtime: Runtime) -> Found | None:
-    """A module that some layers of the model have an update for, and others not."""
-    layers: dict[str, set[int]] = {}
-    for module in subject.spec.modules:
-        if match := _LAYER.fullmatch(module.path):
-            layers.setdefault(f"{match['before']}N.{match['after']}", set()).add(int(match["number"]))
-    known = subject.base.facts.get("layers") if subject.base else None
-    count = known if isinstance(known, int) else max((max(seen) + 1 for seen in layers.values()), default=0)
-    uneven = [name for name, seen in layers.items() if len(seen) < count]
-    if not uneven:
-        return None
-    return Found(f"{shortened(uneven)} is not changed in all of {counted(count, 'layer')}", tuple(uneven))
-
-
-def names_not_on_disk(subject: Subject, runtime: Runtime) -> Found | None:
-    """Modules that the base does not store under the name that the adapter has for them. Only where the base is known."""
-    if subject.base is None:
-        return None
-    names = {name.rpartition(".")[0] for name in subject.base.tensors}
-    paths = [
-        module.path for module in subject.spec.modules if module.kind == "linear" and module.path not in names
-    ]
-    if not paths:
-        return None
-    return Found(f"the base stores nothing under {shortened(folded(paths))}", tuple(paths))
-
-
-def vocabulary_beyond(most: int) -> Condition:
-    """An update of the output head of a vocabulary larger than the engine's kernels take."""
-
-    def found(subject: Subject, runtime: Runtime) -> Found | None:
-        heads = [m for m in subject.spec.modules if _last(m.path) == "lm_head" and m.fan_out > most]
-        if not heads:
-            return None
-        return Found(f"lm_head has {heads[0].fan_out:,} rows, and {most:,} is the most", (heads[0].path,))
-
-    return found
-
-
-def other_vocabulary(subject: Subject, runtime: Runtime) -> Found | None:
-    """An update of an embedding that has another number of rows than the base's. Only where the base is known."""
-    rows = subject.base.facts.get("vocab_size") if subject.base else None
-    wrong = [m for m in subject.spec.modules if m.kind == "embedding" and rows not in (None, m.fan_in)]
-    if not wrong:
-        return None
-    return Found(f"{wrong[0].path} has {wrong[0].fan_in:,} rows, and the base {rows:,}", (wrong[0].path,))
 
 
 def layout(name: str, sentence: str) -> Condition:
@@ -405,10 +294,6 @@ def _peft_version(subject: Subject) -> tuple[int, ...] | None:
     return (int(match[1]), int(match[2])) if match else None
 
 
-def _largest_rank(subject: Subject) -> int | None:
-    return subject.spec.rank
-
-
 def _ratio(served: float, trained: float) -> float | None:
     """How many times too strong; None where it is right."""
     if math.isclose(served, trained, rel_tol=1e-6):
@@ -416,6 +301,6 @@ def _ratio(served: float, trained: float) -> float | None:
     return served / trained if trained else math.inf
 
 
-def _last(path: str) -> str:
+def last_name(path: str) -> str:
     """The name of the module, without PEFT's wrapping and without an expert's number."""
     return path.replace(".base_layer", "").rpartition(".")[2]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from adaptry.checks.runtimes import conditions as when
-from adaptry.checks.runtimes import repairs, scales, shared
+from adaptry.checks.runtimes import limits, on_base, repairs, scales, shared
 from adaptry.checks.runtimes.rule import Engine, Needs, Option, Rule
 
 _MAPPED = "adapters/lora.py · map_weights_for_model"
@@ -14,7 +13,7 @@ UNEVEN = Rule(
     "layers_uneven",
     "changes",
     "a module that not all layers have an update for: it is left out in all",
-    when.uneven_layers,
+    on_base.uneven_layers,
     repairs.MERGE,
     _LAYERS,
 )
@@ -49,7 +48,7 @@ LORAX = Engine(
             "names",
             "changes",
             "module names that the base does not have on disk",
-            when.names_not_on_disk,
+            on_base.names_not_on_disk,
             repairs.RELAYOUT,
             _MAPPED,
         ),
@@ -58,7 +57,7 @@ LORAX = Engine(
             "rank_slow",
             "needs",
             "a rank above 128, for which it has no fast kernels",
-            when.rank_beyond(128),
+            limits.rank_beyond(128),
             "expect it to be slow, or: adaptry resize REF --rank 128 -o NAME",
             "utils/punica.py · MAX_RANK_CUSTOM, BGMV_MAX_RANK",
         ),

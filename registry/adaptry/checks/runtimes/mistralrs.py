@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from adaptry.checks.runtimes import conditions as when
-from adaptry.checks.runtimes import repairs, shared
+from adaptry.checks.runtimes import limits, on_base, repairs, shared
 from adaptry.checks.runtimes.rule import Engine, Needs, Option, Rule
 
 _CONFIG = "mistralrs-quant/src/lora/mod.rs · LoraConfig::validate_dynamic"
@@ -52,7 +52,7 @@ MISTRALRS = Engine(
             "rank",
             "refuses",
             "a rank above `lora_max_rank` (256 if not said)",
-            when.rank_above("lora_max_rank", 256),
+            limits.rank_above("lora_max_rank", 256),
             repairs.RESIZE,
             _CONFIG,
         ),
@@ -60,7 +60,7 @@ MISTRALRS = Engine(
             "names",
             "refuses",
             "module names that the base does not have on disk",
-            when.names_not_on_disk,
+            on_base.names_not_on_disk,
             repairs.RELAYOUT,
             _ALL,
         ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from adaptry.checks.runtimes import conditions as when
-from adaptry.checks.runtimes import repairs, scales, shared
+from adaptry.checks.runtimes import limits, on_base, repairs, scales, shared
 from adaptry.checks.runtimes.rule import Engine, Needs, Option, Rule
 
 _FIELDS = "srt/lora/lora_config.py · LoRAConfig.__init__ reads only target_modules, r, lora_alpha, use_dora"
@@ -91,7 +91,7 @@ SGLANG = Engine(
             "tensors_unmatched",
             "changes",
             "tensors that are no factors",
-            when.unless_on(when.other_tensors, "lora_strict_loading"),
+            limits.unless_on(when.other_tensors, "lora_strict_loading"),
             repairs.SAVE_AGAIN,
             _LOADED,
         ),
@@ -99,7 +99,7 @@ SGLANG = Engine(
             "tensors_unmatched",
             "refuses",
             "the same, with `lora_strict_loading=true`",
-            when.only_on(when.other_tensors, "lora_strict_loading"),
+            limits.only_on(when.other_tensors, "lora_strict_loading"),
             repairs.SAVE_AGAIN,
             _LOADED,
         ),
@@ -117,7 +117,7 @@ SGLANG = Engine(
             "rank",
             "refuses",
             "a rank above `max_lora_rank`",
-            when.only_said(when.rank_above("max_lora_rank", 8), "max_lora_rank"),
+            limits.only_said(limits.rank_above("max_lora_rank", 8), "max_lora_rank"),
             repairs.RESIZE,
             _POOL,
         ),
@@ -141,7 +141,7 @@ SGLANG = Engine(
             "targets_left_out",
             "refuses",
             "modules outside `lora_target_modules`",
-            when.targets_outside("lora_target_modules"),
+            limits.targets_outside("lora_target_modules"),
             "start the server with --lora-target-modules that name them all",
             _POOL,
         ),
@@ -149,7 +149,7 @@ SGLANG = Engine(
             "names",
             "changes",
             "module names that the base does not have on disk",
-            when.names_not_on_disk,
+            on_base.names_not_on_disk,
             repairs.RELAYOUT,
             _LOADED,
         ),

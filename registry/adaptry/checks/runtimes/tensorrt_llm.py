@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from adaptry.checks.runtimes import conditions as when
-from adaptry.checks.runtimes import repairs, scales, shared
+from adaptry.checks.runtimes import limits, repairs, scales, shared
 from adaptry.checks.runtimes.rule import Engine, Needs, Option, Rule
 
 _KEYS = "lora_manager.py · iterate_hf_lora (HF_LORA_PATTERN)"
@@ -75,7 +75,7 @@ TENSORRT_LLM = Engine(
             "rank",
             "refuses",
             "a rank above `max_lora_rank` (64 if not said)",
-            when.rank_above("max_lora_rank", 64),
+            limits.rank_above("max_lora_rank", 64),
             repairs.RESIZE,
             "LoraConfig",
         ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from adaptry.checks.runtimes import conditions as when
-from adaptry.checks.runtimes import repairs, scales, shared
+from adaptry.checks.runtimes import on_base, repairs, scales, shared
 from adaptry.checks.runtimes.lorax import UNEVEN
 from adaptry.checks.runtimes.rule import Engine, Needs, Rule
 
@@ -64,7 +64,7 @@ TGI = Engine(
             "names",
             "changes",
             "module names that the base does not have on disk",
-            when.names_not_on_disk,
+            on_base.names_not_on_disk,
             repairs.RELAYOUT,
             _MAPPED,
         ),

@@ -32,6 +32,11 @@ def verdict(adapter: Adapter, runtime: Runtime, base: BaseRecord | None = None) 
     return Verdict(runtime=str(runtime), outcome=outcome, rules=engine.read, findings=tuple(findings))
 
 
+def verdicts(adapter: Adapter, base: BaseRecord | None = None) -> tuple[Verdict, ...]:
+    """What every engine does with it, at the version whose rules were read and as it starts by default."""
+    return tuple(verdict(adapter, Runtime(name), base) for name in ENGINES)
+
+
 def _found(rules: Iterable[Rule], subject: Subject, runtime: Runtime, engine: Engine) -> Iterator[Finding]:
     version = runtime.version or engine.latest
     for rule in rules:

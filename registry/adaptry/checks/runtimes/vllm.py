@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from adaptry.checks.runtimes import conditions as when
-from adaptry.checks.runtimes import repairs, shared
+from adaptry.checks.runtimes import limits, on_base, repairs, shared
 from adaptry.checks.runtimes.rule import Engine, Needs, Option, Rule
 
 _RANK = Option("max_lora_rank", "--max-lora-rank", default=16, allowed=(1, 8, 16, 32, 64, 128, 256, 320, 512))
@@ -86,7 +86,7 @@ VLLM = Engine(
             "rank",
             "refuses",
             "a rank above `max_lora_rank`",
-            when.only_said(when.rank_above("max_lora_rank", 16), "max_lora_rank"),
+            limits.only_said(limits.rank_above("max_lora_rank", 16), "max_lora_rank"),
             repairs.RESIZE,
             _LIMIT,
         ),
@@ -94,7 +94,7 @@ VLLM = Engine(
             "rank",
             "refuses",
             "a rank above 512",
-            when.only_unsaid(when.rank_beyond(512), "max_lora_rank"),
+            limits.only_unsaid(limits.rank_beyond(512), "max_lora_rank"),
             repairs.RESIZE,
             _LIMIT,
         ),
@@ -102,7 +102,7 @@ VLLM = Engine(
             "rank_needs",
             "needs",
             "a rank above 16, the default, where no `max_lora_rank` is said",
-            when.only_unsaid(when.rank_above("max_lora_rank", 16), "max_lora_rank"),
+            limits.only_unsaid(limits.rank_above("max_lora_rank", 16), "max_lora_rank"),
             "start the server with a larger --max-lora-rank: adaptry runtime plan REF --runtime vllm",
             _LIMIT,
         ),
@@ -110,7 +110,7 @@ VLLM = Engine(
             "targets_left_out",
             "changes",
             "modules outside `lora_target_modules`",
-            when.targets_outside("lora_target_modules"),
+            limits.targets_outside("lora_target_modules"),
             "start the server with --lora-target-modules that name them all, or with none",
             "vllm/lora/model_manager.py · _match_target_modules (vllm-project/vllm #55193)",
         ),
@@ -118,7 +118,7 @@ VLLM = Engine(
             "names",
             "changes",
             "module names that the base does not have on disk",
-            when.names_not_on_disk,
+            on_base.names_not_on_disk,
             repairs.RELAYOUT,
             "vllm/lora/lora_model.py · check_unexpected_modules looks at the last part only (vllm-project/vllm #34186, #41754, #48019)",
         ),
@@ -126,7 +126,7 @@ VLLM = Engine(
             "head_too_large",
             "refuses",
             "an update of `lm_head` with more than 258,048 rows",
-            when.vocabulary_beyond(258_048),
+            on_base.vocabulary_beyond(258_048),
             repairs.MERGE,
             "vllm/lora/layers/logits_processor.py · create_lora_weights",
         ),
@@ -134,7 +134,7 @@ VLLM = Engine(
             "vocabulary",
             "refuses",
             "an update of an embedding of another vocabulary",
-            when.other_vocabulary,
+            on_base.other_vocabulary,
             repairs.MERGE,
             "vllm/lora/lora_model.py · from_lora_tensors",
         ),
