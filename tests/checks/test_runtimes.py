@@ -289,6 +289,19 @@ def test_a_target_pattern_is_not_for_sglang(tmp_path: Path) -> None:
     assert judged(tmp_path, "vllm", config=pattern).outcome == "as_trained"
 
 
+def test_added_tokens_are_refused_by_sglang_where_the_base_lacks_them(tmp_path: Path) -> None:
+    base, folder = tiny_base(tmp_path / "base"), tmp_path / "lora"  # 32 rows
+    folder.mkdir()
+    tokens = folder / "added_tokens.json"
+    tokens.write_text('{"<a>": 31}')
+    assert judged(folder, "sglang", base).findings == ()
+    assert codes(judged(folder, "sglang")) == {"added_tokens_needs"}
+    tokens.write_text('{"<a>": 31, "<b>": 32}')
+    found = judged(folder, "sglang", base)
+    assert (found.outcome, codes(found)) == ("refused", {"added_tokens"})
+    assert "1 token" in found.findings[0].reason
+
+
 def test_a_broken_alpha_is_not_for_ollama(tmp_path: Path) -> None:
     assert codes(judged(tmp_path, "ollama", config={"lora_alpha": 8.5})) == {"alpha_fraction"}
 

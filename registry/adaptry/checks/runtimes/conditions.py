@@ -192,15 +192,6 @@ def fraction_of_alpha(subject: Subject, runtime: Runtime) -> Found | None:
     return None if type(alpha) is int and alpha >= 0 else Found(f"lora_alpha is {alpha}")
 
 
-def has_file(name: str, sentence: str) -> Condition:
-    """A file beside the adapter."""
-
-    def found(subject: Subject, runtime: Runtime) -> Found | None:
-        return Found(sentence) if name in subject.adapter.content.sizes else None
-
-    return found
-
-
 def other_tensors(subject: Subject, runtime: Runtime) -> Found | None:
     """Tensors that are neither factors nor whole weights: unclaimed ones, and a module's further parts."""
     further = [

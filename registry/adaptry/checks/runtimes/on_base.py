@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Set
 
+from adaptry import strictjson
 from adaptry.checks.runtimes.conditions import last_name
 from adaptry.checks.runtimes.rule import Condition, Found, Subject
 from adaptry.checks.runtimes.runtime import Runtime
 from adaptry.checks.wording import counted, folded, shortened
+from adaptry.errors import Invalid
 
+_ADDED = "added_tokens.json"
+_LIMITS = strictjson.Limits(size=1 << 20, depth=2, nodes=10_000)
 _WHOLE_MODEL = re.compile(r"(?:model|transformer)\.(?P<rest>.+)")
 _LAYER = re.compile(r"(?P<before>.*?\.|)(?P<number>\d+)\.(?P<after>.+)")
 
@@ -64,6 +68,45 @@ def other_vocabulary(subject: Subject, runtime: Runtime) -> Found | None:
     if not wrong:
         return None
     return Found(f"{wrong[0].path} has {wrong[0].fan_in:,} rows, and the base {rows:,}", (wrong[0].path,))
+
+
+def added_tokens(subject: Subject, runtime: Runtime) -> Found | None:
+    """Tokens of `added_tokens.json` that the base's vocabulary does not have; any, where the base is not known.
+
+    Tools copy that file from the base's own tokenizer.
+    """
+    size = subject.adapter.content.sizes.get(_ADDED, 0)
+    if not 0 < size <= _LIMITS.size:
+        return None
+    try:
+        tokens = strictjson.loads(subject.adapter.content.whole(_ADDED, _LIMITS.size), _LIMITS, _ADDED)
+    except Invalid:
+        return None
+    rows = subject.base.facts.get("vocab_size") if subject.base else None
+    first = rows if isinstance(rows, int) else 0
+    added = (
+        [name for name, row in tokens.items() if type(row) is int and row >= first]
+        if isinstance(tokens, dict)
+        else []
+    )
+    if not added:
+        return None
+    beyond = (
+        f"that a base of {first:,} rows does not have"
+        if first
+        else "and whether its base has them is not known"
+    )
+    return Found(f"{_ADDED} has {counted(len(added), 'token')} {beyond}")
+
+
+def base_known(condition: Condition) -> Condition:
+    """The condition, where the base's record is there."""
+    return lambda subject, runtime: condition(subject, runtime) if subject.base else None
+
+
+def base_unknown(condition: Condition) -> Condition:
+    """The condition, where there is none."""
+    return lambda subject, runtime: None if subject.base else condition(subject, runtime)
 
 
 def _without_task(path: str, names: Set[str]) -> str:

@@ -108,9 +108,17 @@ SGLANG = Engine(
         Rule(
             "added_tokens",
             "refuses",
-            "an `added_tokens.json` beside it",
-            when.has_file("added_tokens.json", "it comes with added_tokens.json"),
+            "tokens in `added_tokens.json` that its base does not have",
+            on_base.base_known(on_base.added_tokens),
             repairs.MERGE,
+            f"{_NEW}: lora_added_tokens_size > 0",
+        ),
+        Rule(
+            "added_tokens_needs",
+            "needs",
+            "tokens in `added_tokens.json`, and a base that is not known",
+            on_base.base_unknown(on_base.added_tokens),
+            "register the base once: adaptry base add FOLDER --name NAME",
             f"{_NEW}: lora_added_tokens_size > 0",
         ),
         Rule(
