@@ -58,6 +58,11 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
         "alias": ("alias:alias", "Name versions: prod, staging and the like."),
         "promote": ("alias:promote", "Move an alias (prod) to a version."),
         "rollback": ("alias:rollback", "Move an alias back to where it was."),
+        "deprecate": ("states:deprecate", "Advise against a version."),
+        "yank": ("states:yank", "Take a version out of use."),
+        "quarantine": ("states:quarantine", "Hold a version's files back while it is looked into."),
+        "revoke": ("states:revoke", "Recall a version: nobody is given its files any more."),
+        "restore": ("states:restore", "Make a version active again."),
         "metrics": ("metrics:metrics", "Log and show metrics of a version."),
     },
     "Make": {

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import cache
 from itertools import pairwise
 
 from adaptry.adapter.formats import format_of
+from adaptry.cautions import caution, withdrawn
 from adaptry.digest import Digest
 from adaptry.errors import InvalidRef, NotFound
+from adaptry.lifecycle import is_given
 from adaptry.manifest import FileEntry, Manifest
 from adaptry.records import AdapterInfo, CommitInfo, VersionInfo
 from adaptry.refs import AdapterName, Number, Ref
@@ -44,16 +47,22 @@ class AdapterRepository(Repository):
         tree = registry.tree(name, commit.digest)
 
         read = self._reading(commit)
+        carried = cache(lambda: self._carried(commit))
         return Snapshot(
             self.id,
             commit.id,
             tuple(hub_file(entry, read, self._reader.memory) for entry in tree.files),
             read,
             lambda: self._about(commit, tree),
-            lambda: state_warnings(self._carried(commit)),
+            lambda: state_warnings(carried()),
             lambda: last_commits(registry, name, revision),
             lambda path: self._count(path, commit, tree),
+            require_given=lambda: self._require_given(carried()),
         )
+
+    def _require_given(self, version: VersionInfo | None) -> None:
+        if version and not is_given(self._reader.identity, self._info.name, version.state):
+            raise withdrawn(version)
 
     def _count(self, path: str, commit: CommitInfo, tree: Manifest) -> None:
         """A download of a version is one of its weights, whatever else is taken along."""
@@ -124,11 +133,8 @@ def about_adapter(
 
 def state_warnings(version: VersionInfo | None) -> tuple[str, ...]:
     """For whoever takes the files of a version that should not be taken any more."""
-    if version is None or version.state == "active":
-        return ()
-    return (
-        f"{version.name} version {version.number} is {version.state}; see whether a newer one serves you",
-    )
+    said = caution(version) if version else None
+    return (said,) if said else ()
 
 
 def last_commits(registry: Registry, name: AdapterName, revision: str) -> dict[str, CommitInfo]:

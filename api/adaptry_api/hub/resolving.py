@@ -63,6 +63,7 @@ def _count(snapshot: Snapshot, path: str) -> None:
 
 def _look_up(repository: Repository, revision: str, path: str) -> tuple[Snapshot, HubFile, tuple[str, ...]]:
     snapshot = repository.snapshot(revision)
+    snapshot.require_given()
     try:
         file = snapshot.file(path)
     except FileMissing as error:

@@ -23,6 +23,7 @@ from adaptry.catalog.rows import (
 )
 from adaptry.catalog.sight import Sight
 from adaptry.identity import Visibility
+from adaptry.lifecycle import LATEST
 from adaptry.records import AdapterEdit, AdapterInfo, Page
 from adaptry.refs import AdapterName
 
@@ -180,7 +181,7 @@ def page(
 
 def _infos(tx: Transaction, rows: Iterable[AdapterRow]) -> tuple[AdapterInfo, ...]:
     rows = list(rows)
-    newest_active = func.max(VersionRow.number).filter(col(VersionRow.state) == "active")
+    newest_active = func.max(VersionRow.number).filter(col(VersionRow.state).in_(LATEST))
     counts = {
         key: (count, latest)
         for key, count, latest in tx.exec(
