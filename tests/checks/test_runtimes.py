@@ -267,6 +267,30 @@ def test_what_depends_on_the_base_is_refused_or_wrong(tmp_path: Path) -> None:
     }
 
 
+def test_vllm_believes_the_config_of_what_was_saved(tmp_path: Path) -> None:
+    found = judged(tmp_path, "vllm", config={"modules_to_save": ["lm_head"]})
+    assert (found.outcome, codes(found)) == ("refused", {"saved_modules_listed"})
+
+
+@pytest.mark.parametrize(
+    ("start", "vllm", "loaded"),
+    [
+        *(("eva", "as_trained", "as_trained"), ("Gaussian", "as_trained", "as_trained")),
+        *(("pissa", "refused", "as_trained"), ("pissa_niter_4", "refused", "not_as_trained")),
+        *(("corda", "refused", "not_as_trained"), ("lora_ga", "not_as_trained", "not_as_trained")),
+    ],
+)
+def test_a_start_that_is_lost_is_told(tmp_path: Path, start: str, vllm: str, loaded: str) -> None:
+    config = {"init_lora_weights": start}
+    assert [judged(tmp_path, engine, config=config).outcome for engine in ("vllm", "peft")] == [vllm, loaded]
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_the_rank_of_the_config_counts_even_where_no_module_has_it(tmp_path: Path, engine: str) -> None:
+    config = {"r": 64, "rank_pattern": {"q_proj": 4, "v_proj": 4}}
+    assert "rank" in codes(judged(tmp_path, f"{engine},max_lora_rank=16", config=config))
+
+
 @pytest.mark.parametrize(
     ("engine", "outcome"), [("mistral.rs", "refused"), ("lorax", "not_as_trained"), ("vllm", "as_trained")]
 )

@@ -95,6 +95,16 @@ def replaced_but(modules: frozenset[str]) -> Condition:
     return found
 
 
+def saved_beyond(modules: frozenset[str]) -> Condition:
+    """`modules_to_save` in the config lists others than these, whether or not the file has them."""
+
+    def found(subject: Subject, runtime: Runtime) -> Found | None:
+        others = sorted(set(subject.config.names("modules_to_save")) - modules)
+        return Found(f"modules_to_save lists {shortened(others)}") if others else None
+
+    return found
+
+
 def copied(subject: Subject, runtime: Runtime) -> Found | None:
     """Copies of whole embeddings that PEFT keeps beside an update of them."""
     return _extras(subject, lambda extra: _is_table(extra) and _is_copy(extra))
@@ -159,7 +169,7 @@ def initialised_beyond(*words: str) -> Condition:
 
     def found(subject: Subject, runtime: Runtime) -> Found | None:
         value = subject.config.fields.get("init_lora_weights")
-        if not isinstance(value, str) or value in words:
+        if not isinstance(value, str) or value.lower() in words:
             return None
         return Found(f"init_lora_weights is {value[:40]!a}")
 

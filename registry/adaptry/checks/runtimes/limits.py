@@ -8,11 +8,20 @@ from adaptry.checks.runtimes.runtime import Runtime
 from adaptry.checks.wording import shortened
 
 
+def largest_rank(subject: Subject) -> int | None:
+    """The rank that servers hold against their limit: the config's largest, whether or not a module has it."""
+    config = subject.config
+    if config.fields.get("r") is None or subject.spec.method != "lora":
+        return subject.spec.rank
+    patterns = config.pattern_values("rank_pattern").values()
+    return max(config.rank(), *(rank for rank in patterns if type(rank) is int), 1)
+
+
 def rank_above(option: str, default: int) -> Condition:
     """A rank that the server was not started for; with nothing said, one above the engine's default."""
 
     def found(subject: Subject, runtime: Runtime) -> Found | None:
-        rank, limit = subject.spec.rank, runtime.number(option)
+        rank, limit = largest_rank(subject), runtime.number(option)
         if rank is None or rank <= (limit or default):
             return None
         where = f"the server takes {limit} ({option})" if limit else f"the default of {option} is {default}"
@@ -25,7 +34,7 @@ def rank_beyond(largest: int) -> Condition:
     """A rank above what the engine can ever take."""
 
     def found(subject: Subject, runtime: Runtime) -> Found | None:
-        rank = subject.spec.rank
+        rank = largest_rank(subject)
         return (
             Found(f"its largest rank is {rank}, and {largest} is the most")
             if rank and rank > largest

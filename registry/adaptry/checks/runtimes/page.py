@@ -35,8 +35,9 @@ This page is written by `python -m adaptry.checks.runtimes > docs/runtimes.md`, 
 """
 
 _VERSIONS = """Every rule names where in the engine it was read. No engine's rules were read in more than one version: of another
-version the verdict says so, as `rules_of_another_version`. PEFT's are checked by loading adapters with PEFT itself, and
-the scales of SGLang, LMDeploy and llama.cpp against PEFT's outputs; the other engines are not run by the tests."""
+version the verdict says so, as `rules_of_another_version`. PEFT's are checked by loading adapters with PEFT itself, the
+scales of SGLang, LMDeploy and llama.cpp against PEFT's, and vLLM's config rules by its own reader where vLLM is installed; the
+other engines are not run by the tests."""
 
 
 def page() -> str:

@@ -37,6 +37,14 @@ PEFT_ENGINE = Engine(
             f"{_STATE} returns unexpected keys, from_pretrained drops them",
         ),
         Rule(
+            "initialisation",
+            "changes",
+            "an initialisation that PEFT does not do again when it loads (CorDA, LoRA-GA, LoftQ, PiSSA by iteration)",
+            when.initialised("corda", "lora_ga", "loftq", "pissa_niter"),
+            repairs.START_LOST,
+            "peft/tuners/lora/layer.py · update_layer",
+        ),
+        Rule(
             "experts_turned",
             "changes",
             "fused experts that PEFT before 0.19 wrote",

@@ -101,7 +101,7 @@ def variants(effect: Effect, source: str, but: tuple[str, ...] = ()) -> Rule:
 def starts_from_base(effect: Effect, source: str) -> Rule:
     title = "an initialisation that takes part of the base out (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA)"
     return Rule(
-        "initialisation", effect, title, when.initialised(*_STARTS_FROM_BASE), repairs.AS_LORA, source
+        "initialisation", effect, title, when.initialised(*_STARTS_FROM_BASE), repairs.WITHOUT_START, source
     )
 
 

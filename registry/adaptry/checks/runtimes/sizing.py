@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import BaseModel, ConfigDict
 
 from adaptry.adapter.view import Adapter
+from adaptry.checks.runtimes.limits import largest_rank
 from adaptry.checks.runtimes.rule import Engine, Needs, Subject, Verdict
 from adaptry.checks.runtimes.runtime import Runtime
 from adaptry.checks.runtimes.table import ENGINES
@@ -86,7 +87,7 @@ def plan(subjects: Mapping[str, Subject], runtime: Runtime, slots: int | None = 
 def _sized(name: str, subject: Subject, runtime: Runtime) -> Sized:
     return Sized(
         name=name,
-        rank=subject.spec.rank,
+        rank=largest_rank(subject),
         bytes=_own(subject.adapter),
         verdict=verdict(subject.adapter, runtime, subject.base),
     )
@@ -98,7 +99,7 @@ def _own(adapter: Adapter) -> int:
 
 def _rank(served: Sequence[Subject], engine: Engine, runtime: Runtime) -> int:
     """The limit: what was said, else the smallest that the engine takes and all adapters fit in."""
-    largest = max((subject.spec.rank or 1) for subject in served)
+    largest = max((largest_rank(subject) or 1) for subject in served)
     for name in _RANKS:
         option = engine.option(name)
         if option is not None:

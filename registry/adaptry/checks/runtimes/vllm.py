@@ -60,7 +60,7 @@ VLLM = Engine(
             "refuses",
             f"an initialisation other than {', '.join(_INITS)}",
             when.initialised_beyond(*_INITS),
-            repairs.AS_LORA,
+            repairs.WITHOUT_START,
             f"{_HELPER} · _init_is_supported",
         ),
         Rule(
@@ -68,7 +68,7 @@ VLLM = Engine(
             "changes",
             "LoRA-GA, whose start was taken out of the base",
             when.initialised("lora_ga"),
-            repairs.AS_LORA,
+            repairs.WITHOUT_START,
             f"{_HELPER} · _init_is_supported",
         ),
         Rule(
@@ -77,6 +77,14 @@ VLLM = Engine(
             "whole modules other than `classifier` or `score` (`modules_to_save`)",
             when.replaced_but(frozenset(["classifier", "score"])),
             repairs.LEAVE_OUT,
+            _CHECKED,
+        ),
+        Rule(
+            "saved_modules_listed",
+            "refuses",
+            "other names than `classifier` and `score` in `modules_to_save`, even where the file has none of them",
+            when.saved_beyond(frozenset(["classifier", "score"])),
+            repairs.NO_SAVED_LISTED,
             _CHECKED,
         ),
         shared.copied_embeddings(_NAMES),
