@@ -36,9 +36,8 @@ def compose(objects: Objects, key: str, row: Sequence[Segment]) -> None:
             made = list(pool.map(lambda item: _part(objects, upload, *item), enumerate(groups, 1)))
         _complete(objects, key, upload, made, size)
     except BaseException:
-        with suppress(
-            ClientError, BotoCoreError
-        ):  # what is left is no object, and a lifecycle rule can end it
+        # What cannot be ended now is no object, and ended by `tidy` after a day.
+        with suppress(ClientError, BotoCoreError):
             objects.client.abort_multipart_upload(**upload)
         raise
     if objects.size(key) != size:
