@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +21,9 @@ from adaptry.catalog.rows import Row
 from adaptry.errors import Incompatible, Invalid, Unavailable
 from adaptry.integrity import verify
 from adaptry.local import LocalRegistry
+from adaptry.opening import open_local
+from adaptry.records import VersionInfo
+from adaptry.refs import AdapterName
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_lora
 from adaptry.transfer import push
@@ -202,3 +207,32 @@ def test_a_column_that_is_compared_in_some_language_is_found_by_verify(
 def test_the_driver_may_raise_what_is_no_ones_fault_but_ours(catalog: Catalog) -> None:
     with pytest.raises(DBAPIError), catalog.read() as tx:
         tx.connection().exec_driver_sql("SELECT nonsense")
+
+
+def test_what_was_acknowledged_is_there_after_the_server_crashed_amid_pushes(
+    postgres: PostgresServer, folder: Path, tmp_path: Path
+) -> None:
+    registry = open_local(folder, catalog=postgres.database())
+    loras = [open_dir(tiny_lora(tmp_path / f"lora-{seed}", seed=seed)) for seed in range(8)]
+    acknowledged: list[VersionInfo] = []
+    halfway = threading.Event()
+
+    def push_all() -> None:
+        for lora in loras:
+            with contextlib.suppress(Unavailable):
+                acknowledged.append(push(registry, lora, "acme/tone").version)
+            if len(acknowledged) == 2:
+                halfway.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        pushing = pool.submit(push_all)
+        assert halfway.wait(60)
+        postgres.crash()
+        pushing.result()
+
+    assert verify(registry.catalog, registry.blobs) == ()
+    stored = {info.digest: info.number for info in registry.versions(AdapterName.parse("acme/tone")).items}
+    assert {info.digest: info.number for info in acknowledged}.items() <= stored.items()
+    numbers = [push(registry, lora, "acme/tone").version.number for lora in loras]
+    assert sorted(numbers) == list(range(1, 9))
+    registry.close()

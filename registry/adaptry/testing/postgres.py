@@ -12,7 +12,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
@@ -37,12 +37,18 @@ def programs() -> Path | None:
 class PostgresServer:
     """A running server; `database()` gives the URL of a new database, with an empty catalog in it."""
 
-    def __init__(self, socket: Path) -> None:
+    def __init__(self, socket: Path, control: Callable[..., None]) -> None:
         self._socket = socket
+        self._control = control
         self._numbers = itertools.count(1)
 
     def url(self, database: str = "postgres") -> str:
         return f"postgresql://postgres@/{database}?host={quote(str(self._socket), safe='')}"
+
+    def crash(self) -> None:
+        """The server stops without a farewell, and starts again with what it had promised to keep."""
+        self._control("-m", "immediate", "stop")
+        self._control("start")
 
     def execute(self, statement: str, database: str = "postgres") -> list[tuple[object, ...]]:
         """The rows that one statement gives, outside any transaction."""
@@ -88,11 +94,15 @@ def postgres_server() -> Iterator[PostgresServer]:
             user,
         )
         options = f"-c listen_addresses='' -c unix_socket_directories='{home}'"
-        _run([found / "pg_ctl", "-D", data, "-w", "-l", home / "log", "-o", options, "start"], user)
+
+        def control(*words: str) -> None:
+            _run([found / "pg_ctl", "-D", data, "-w", "-l", home / "log", "-o", options, *words], user)
+
+        control("start")
         try:
-            yield PostgresServer(home)
+            yield PostgresServer(home, control)
         finally:
-            _run([found / "pg_ctl", "-D", data, "-w", "-m", "immediate", "stop"], user)
+            control("-m", "immediate", "stop")
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
