@@ -53,7 +53,7 @@ def address_in(folder: Path) -> str | None:
     """Where the registry in `folder` has its catalog, if not in a file."""
     try:
         return (folder / ADDRESS).read_text(encoding="utf-8").strip() or None
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
