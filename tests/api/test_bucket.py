@@ -13,7 +13,10 @@ import urllib3
 
 from adaptry.adapter.view import Adapter, open_dir
 from adaptry.errors import Corrupt, DigestMismatch, Unavailable
-from adaptry.refs import AdapterName
+from adaptry.lifecycle import State
+from adaptry.records import StateChange
+from adaptry.refs import AdapterName, Ref
+from adaptry.standing import change_state
 from adaptry.testing.samples import tiny_lora
 from adaptry.transfer import pull, push
 from adaptry_api.elsewhere import LARGE
@@ -89,6 +92,17 @@ def test_who_may_not_read_a_file_is_given_no_address(presigning: Server, url: st
     stranger = presigning.token("eve", "reader", ("evil",))
     assert_problem(presigning.call("GET", url + WEIGHTS, token=stranger), 404, "not_found")
     assert_problem(presigning.call("GET", url + WEIGHTS, token=None), 401, "unauthenticated")
+
+
+@pytest.mark.parametrize("state", ["quarantined", "revoked"])
+def test_what_is_withdrawn_has_no_address_for_readers(presigning: Server, url: str, state: State) -> None:
+    reader = presigning.token("ron", "reader", ("acme",))
+    assert presigning.call("GET", url + WEIGHTS, token=reader).status == 302
+    change = StateChange(state=state, reason="leaks addresses")
+    change_state(presigning.registry(), Ref.parse("acme/tone@1"), change)
+    for path in (url + WEIGHTS, f"/{NAME}/resolve/v1/{WEIGHTS}"):
+        refused = presigning.call("GET", path, token=reader)
+        assert (refused.status, "Location" in refused.headers) == (403, False)
 
 
 def test_the_client_follows_and_goes_on_from_the_middle(
