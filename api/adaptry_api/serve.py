@@ -40,6 +40,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8750,
     *,
+    catalog: str | None = None,
     anonymous_read: bool = False,
     docs: bool = False,
     hosts: tuple[str, ...] = (),
@@ -48,17 +49,22 @@ def serve(
     upstream: str | None = None,
     upstream_token: str | None = None,
     upstream_cache: int = 64 << 30,
+    blobs: str | None = None,
+    blob_cache: int | None = None,
+    presign_downloads: bool = False,
     workers: int = 1,
     log_level: str = "warning",
     announce: Callable[[Started], None] = lambda started: None,
 ) -> None:
     """Serves `data` until SIGINT or SIGTERM, then lets requests finish for half a minute.
 
+    `catalog` is the PostgreSQL database of its rows, where they are in one.
     `port` 0 takes a free one. `announce` is called once the address is bound: connections made from then on
     are answered. Raises `Unavailable` where the address or the folder cannot be had.
     """
     settings = ServerSettings(
         data=data,
+        catalog=catalog,
         anonymous_read=anonymous_read,
         docs=docs,
         hosts=hosts,
@@ -67,6 +73,9 @@ def serve(
         upstream=upstream,
         upstream_token=upstream_token,
         upstream_cache=upstream_cache,
+        blobs=blobs,
+        blob_cache=blob_cache,
+        presign_downloads=presign_downloads,
     )
     store = Store(settings)
     try:

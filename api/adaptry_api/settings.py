@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """`data` is the folder of the registry served.
+    """`data` is the folder of the registry served, and `catalog` the PostgreSQL database that its rows are in, if any.
 
     `anonymous_read` lets callers without a token read what is public. `docs` shows the OpenAPI description
     to them too. `hosts` are the host names answered to (empty: any), against rebinding of names by web
@@ -16,9 +16,12 @@ class ServerSettings:
     client can. `require_known_base` refuses adapters whose base is not registered. Of merged models that are read, up to
     `merged_cache` bytes of finished files are kept on disk. `upstream` is the address of another Hub, from which names
     that are not here are read through with `upstream_token`, keeping up to `upstream_cache` bytes of its files.
+    `blobs` is the bucket of a registry that keeps its files in one, `blob_cache` how many bytes of them are kept in `data`
+    too; with `presign_downloads`, readers of large files are sent to the bucket.
     """
 
     data: Path
+    catalog: str | None = field(default=None, repr=False)
     anonymous_read: bool = False
     docs: bool = False
     hosts: tuple[str, ...] = ()
@@ -29,3 +32,6 @@ class ServerSettings:
     upstream: str | None = None
     upstream_token: str | None = field(default=None, repr=False)
     upstream_cache: int = 64 << 30
+    blobs: str | None = None
+    blob_cache: int | None = None
+    presign_downloads: bool = False

@@ -6,6 +6,7 @@ import anyio
 
 from adaptry import tokens
 from adaptry.blobs.local import LocalBlobs
+from adaptry.blobs.tiered import TieredBlobs
 from adaptry.catalog.adapters import is_used
 from adaptry.identity import ANONYMOUS, Identity
 from adaptry.local.once import Once
@@ -27,7 +28,14 @@ class Store:
     """The registry in `settings.data`. `registry(identity)` is it, acting for one caller, and perhaps for one request of theirs."""
 
     def __init__(self, settings: ServerSettings) -> None:
-        self._registry = open_local(settings.data, ANONYMOUS, require_known_base=settings.require_known_base)
+        self._registry = open_local(
+            settings.data,
+            ANONYMOUS,
+            require_known_base=settings.require_known_base,
+            catalog=settings.catalog,
+            blobs=settings.blobs,
+            blob_cache=settings.blob_cache,
+        )
         self.catalog = self._registry.catalog
         self.callers = Callers(
             lambda secret: tokens.identify(self.catalog, secret), anonymous_read=settings.anonymous_read
@@ -41,7 +49,9 @@ class Store:
         self.spools = Spools(settings.data / "spools")
         self.part_bytes = settings.part_bytes
         blobs = self._registry.blobs
-        assert isinstance(blobs, LocalBlobs), "what a registry in a folder has"
+        assert isinstance(blobs, LocalBlobs | TieredBlobs), "what a registry in a folder has"
+        self.blobs = blobs
+        self.presigns_downloads = settings.presign_downloads
         places = data_folder() / "cache"  # where the command line on this machine remembers bases
         self.merging = Merging(settings.data / "merged", blobs.path_of, places, settings.merged_cache)
         self.upstream = self._upstream(settings)

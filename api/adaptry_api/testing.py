@@ -42,9 +42,10 @@ class Answer:
 class Server:
     """A running server on the folder `data`, and an admin token for it."""
 
-    def __init__(self, url: str, data: Path) -> None:
+    def __init__(self, url: str, data: Path, catalog: str | None = None) -> None:
         self.url = url
         self.data = data
+        self._catalog = catalog
         self.admin = self.token("root", "admin", ("*",))
         self._pool = urllib3.PoolManager(retries=False, timeout=30)
 
@@ -52,7 +53,7 @@ class Server:
         self, name: str, role: Role, namespaces: tuple[str, ...], expires_at: datetime | None = None
     ) -> str:
         """A token, made beside the server as the command line does."""
-        catalog = open_local(self.data).catalog
+        catalog = open_local(self.data, catalog=self._catalog).catalog
         try:
             return tokens.create_token(catalog, name, role, namespaces, expires_at)
         finally:
@@ -100,7 +101,7 @@ def assert_problem(answer: Answer, status: int, code: str) -> None:
 def serving(settings: ServerSettings) -> Iterator[Server]:
     """A server for `settings`, which stops when the block ends."""
     listening = bind("127.0.0.1", 0)
-    server = Server(url_of("127.0.0.1", listening), settings.data)
+    server = Server(url_of("127.0.0.1", listening), settings.data, settings.catalog)
     uvicorn_server = server_of(settings)
     thread = threading.Thread(target=uvicorn_server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()

@@ -10,6 +10,7 @@ from adaptry.promotion import Move
 from adaptry.refs import AdapterName, ByDigest, Label, Latest, Ref, parse_alias
 from adaptry.registry import Registry
 from adaptry_cli.arguments import NAME, REF, require
+from adaptry_cli.cautioning import tell_caution
 from adaptry_cli.connection import registry_option
 from adaptry_cli.out import json_option, say, say_json, tell
 from adaptry_cli.showing import when
@@ -127,7 +128,7 @@ def rollback(registry: Registry, ref: Ref, as_json: bool) -> None:
 
 def _say_move(registry: Registry, name: AdapterName, move: Move, as_json: bool) -> None:
     found = move.alias
-    _warn_of_force(registry, name, move)
+    _warn(registry, name, move)
     if as_json:
         say_json({**found.model_dump(mode="json"), "was": move.was})
         return
@@ -140,9 +141,10 @@ def _say_move(registry: Registry, name: AdapterName, move: Move, as_json: bool) 
         tell(f"{found.alias} is at version {found.number} already")
 
 
-def _warn_of_force(registry: Registry, name: AdapterName, move: Move) -> None:
-    """What someone pushed past the checks for a reason of their own should not go live unnoticed."""
+def _warn(registry: Registry, name: AdapterName, move: Move) -> None:
+    """What is deprecated, or was pushed past the checks for a reason of someone's own, should not go live unnoticed."""
     detail = registry.detail(Ref(name, ByDigest(move.alias.digest.hex)))
+    tell_caution(detail.version)
     if detail.forced and detail.report.is_blocked:
         tell(
             f"warns: the checks refused version {move.alias.number} and it was forced: {detail.forced} "

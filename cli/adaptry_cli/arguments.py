@@ -25,6 +25,7 @@ _TAKES = {
     "metrics": "the name of a metric (--metric) has 1 to 64 characters: letters, digits, '_', '.', '/' and '-', the "
     "first a letter or digit; at most 64 metrics go along",
     "force_reason": "a reason (--reason) has 3 to 1024 characters: whoever reads it later should understand",
+    "reason": "a reason (--reason) has 3 to 1024 characters: whoever reads it later should understand",
     "inputs": "1 to 64 adapters go in, each with a finite weight",
     "max_shard_size": "a shard (--max-shard-size) holds at least 1 MiB",
 }
@@ -67,9 +68,21 @@ class SourceWord(_Word):
         return Path(value).expanduser() if means_folder(value) else Ref.parse(value)
 
 
+class RuntimeWord(click.ParamType):  # type: ignore[type-arg]  # as above
+    """An engine with its version and limits."""
+
+    name = "runtime"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> object:
+        from adaptry.checks.runtimes import parse_runtime
+
+        return parse_runtime(value) if isinstance(value, str) else value
+
+
 REF = RefWord()
 NAME = NameWord()
 SOURCE = SourceWord()
+RUNTIME = RuntimeWord()
 FOLDER = click.Path(path_type=Path)
 
 

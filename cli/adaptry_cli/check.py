@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,13 +11,17 @@ from adaptry.adapter.view import open_dir
 from adaptry.report import Report
 from adaptry.transfer import open_revision
 from adaptry_cli.abilities import facts_of_use, json_of_use
-from adaptry_cli.arguments import SOURCE, Source
+from adaptry_cli.arguments import RUNTIME, SOURCE, Source
 from adaptry_cli.connection import Connected, connected_option
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.out import json_option, progress, say_json, say_lines, tell
 from adaptry_cli.showing import facts_of_spec, findings_text, json_of_spec
 from adaptry_cli.sources import Known, Opened, base_named, base_of, base_parameters, look_into
 from adaptry_cli.tables import say_facts
+from adaptry_cli.verdicts import facts_of_verdicts, json_of_verdicts, verdict_text
+
+if TYPE_CHECKING:
+    from adaptry.checks.runtimes import Runtime
 
 _ORDER = ("blocks", "warns", "notes")
 
@@ -27,31 +32,51 @@ _ORDER = ("blocks", "warns", "notes")
 @click.option(
     "--weights", is_flag=True, help="Read the weights too: NaN, infinity, updates that are all zero."
 )
+@click.option(
+    "--runtime",
+    "runtimes",
+    multiple=True,
+    type=RUNTIME,
+    metavar="ENGINE[@VERSION][,OPTION=VALUE…]",
+    help="An engine to serve it with, as in vllm@0.33,max_lora_rank=64; may be repeated.",
+)
 @connected_option
 @json_option
 @click.pass_context
 def check(
-    ctx: click.Context, connected: Connected, source: Source, base: str | None, weights: bool, as_json: bool
+    ctx: click.Context,
+    connected: Connected,
+    source: Source,
+    base: str | None,
+    weights: bool,
+    runtimes: tuple[Runtime, ...],
+    as_json: bool,
 ) -> None:
-    """Check an adapter, alone or against a base.
+    """Check an adapter, alone, against a base, or for an engine.
 
-    Reads headers and configs, so it takes no time. Exit code 1 means that it cannot work as it is; every finding
-    says why and what to do.
+    Reads headers and configs, so it takes no time. Exit code 1 means that it cannot work as it is, or that an engine
+    refuses it or serves something else than was trained; every finding says why and what to do.
     """
     from adaptry.checks import check as check_adapter
+    from adaptry.checks.runtimes import verdict
 
     opened = look_into(connected, source)
     against = _base(connected, opened, base)
     report = check_adapter(opened.adapter, against.record, against.name)
     if weights:
         report = _with_weights(connected, source, report)
+    verdicts = [verdict(opened.adapter, runtime, against.record) for runtime in runtimes]
     if as_json:
-        say_json({"blocked": report.is_blocked, **report.model_dump(mode="json")})
+        told = {"verdicts": [one.model_dump(mode="json") for one in verdicts]} if runtimes else {}
+        say_json({"blocked": report.is_blocked, **report.model_dump(mode="json"), **told})
     else:
         say_lines(findings_text(report.findings).split("\n"))
         where = f"against {against.label}" if against.record else "on its own"
         tell(f"{opened.label} checked {where}: {'cannot work as it is' if report.is_blocked else 'fine'}")
-    ctx.exit(NO if report.is_blocked else 0)
+        for one in verdicts:
+            say_lines(verdict_text(one))
+    is_served = all(one.outcome == "as_trained" for one in verdicts)
+    ctx.exit(NO if report.is_blocked or not is_served else 0)
 
 
 @click.command()
@@ -62,15 +87,21 @@ def inspect(connected: Connected, source: Source, as_json: bool) -> None:
     """Show what an adapter is, from its files, and what can be done with it.
 
     Method, modules with ranks and scales, extra weights, dtypes; its share of the base and the memory it takes when
-    served; whether it can be merged or written as a LoRA. Read from headers and config, never from a form.
+    served; whether it can be merged or written as a LoRA, and which engines serve it as trained. Read from headers and
+    config, never from a form.
     """
+    from adaptry.checks.runtimes import verdicts
+
     opened = look_into(connected, source)
     spec = opened.adapter.spec
     of_base = base_parameters(connected, opened)
+    record = base_of(connected, opened.version).record if opened.version else None
+    served = verdicts(opened.adapter, record)
     if as_json:
-        say_json({**json_of_spec(spec), **json_of_use(opened.adapter, of_base)})
+        of_use = json_of_use(opened.adapter, of_base)
+        say_json({**json_of_spec(spec), **of_use, "runtimes": json_of_verdicts(served)})
         return
-    facts = facts_of_use(opened.adapter, of_base)
+    facts = [*facts_of_use(opened.adapter, of_base), *facts_of_verdicts(served)]
     say_facts(
         [("adapter", opened.label), ("base", spec.base_name or "not named"), *facts_of_spec(spec), *facts]
     )

@@ -19,7 +19,7 @@ import click
 from adaptry import __version__
 from adaptry.errors import AdaptryError
 from adaptry.landing import explained
-from adaptry.opening import folder_named, is_registry, open_local
+from adaptry.opening import catalog_of, folder_named, is_registry, lacking_of_blobs, open_local
 from adaptry.settings import Settings, data_folder, is_server
 from adaptry_cli.connection import settings_for
 from adaptry_cli.exit_codes import NO
@@ -79,10 +79,12 @@ def _registry(settings: Settings) -> Iterator[Examined]:
         yield _tried("server", lambda: _server(settings))
         return
     folder = folder_named(settings.registry) if settings.registry else data_folder()
-    yield _sqlite()
+    if settings.catalog is None and catalog_of(folder) is None:
+        yield _sqlite()
     yield _tried("folder", lambda: _folder(folder))
     yield _space(folder)
-    yield _tried("registry", lambda: _embedded(folder))
+    yield from _bucket(folder)
+    yield _tried("registry", lambda: _embedded(folder, settings.catalog))
 
 
 def _tried(what: str, look: Callable[[], Examined]) -> Examined:
@@ -147,10 +149,26 @@ def _space(folder: Path) -> Examined:
     return Examined("space", "ok", f"{size(free)} free")
 
 
-def _embedded(folder: Path) -> Examined:
-    """Opening it checks the database's own settings (WAL, synchronous, foreign keys) and brings it up to date."""
+def _bucket(folder: Path) -> Iterator[Examined]:
+    """Where the registry's files are in one: whether it can be used, and what its server lacks."""
+    try:
+        missing = lacking_of_blobs(folder)
+    except AdaptryError as error:
+        yield Examined("bucket", "fails", error.message)
+        return
+    if missing is not None:
+        verdict: Literal["ok", "warns"] = "warns" if missing else "ok"
+        yield Examined(
+            "bucket", verdict, "; ".join(missing) or "it reads, writes, and has conditional writes"
+        )
+
+
+def _embedded(folder: Path, catalog: str | None) -> Examined:
+    """Opening it checks the database's own settings (such as synchronous commits) and brings it up to date."""
     if not is_registry(folder):
         return Examined("registry", "ok", f"there is none in {folder} yet; the first push makes it")
-    with contextlib.closing(open_local(folder)) as registry:
+    with contextlib.closing(open_local(folder, catalog=catalog)) as registry:
         page = registry.adapters(None, None, 1)
-    return Examined("registry", "ok", f"{folder} opens, {'with' if page.items else 'without'} adapters")
+        address = catalog_of(folder)
+    where = f"{folder}, its catalog in {address}," if address else folder
+    return Examined("registry", "ok", f"{where} opens, {'with' if page.items else 'without'} adapters")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
+from adaptry.errors import Corrupt, Denied, NotFound
 from adaptry.query import GRAMMAR
-from adaptry.records import AdapterInfo, VersionInfo
+from adaptry.records import AdapterInfo, VersionDetail, VersionInfo
 from adaptry.refs import AdapterName, Latest, Ref
 from adaptry.registry import Registry
 from adaptry_cli.arguments import NAME, REF, SOURCE, Source
@@ -20,8 +22,10 @@ from adaptry_cli.out import gather, json_option, limit_option, number, progress,
 from adaptry_cli.showing import base_text, detail_text, facts_of_adapter, facts_of_version, when
 from adaptry_cli.sources import look_into, no_version_yet
 from adaptry_cli.tables import say_facts, say_table
+from adaptry_cli.verdicts import facts_of_verdicts, json_of_verdicts
 
 if TYPE_CHECKING:
+    from adaptry.checks.runtimes import Verdict
     from adaptry.comparing.figures import Distance
 
 _EXCLUDING = re.compile(r"-[^\W\d].|-\"")  # options of one letter have nothing behind it
@@ -94,17 +98,34 @@ def search(registry: Registry, query: tuple[str, ...], limit: int, as_json: bool
 def show(registry: Registry, ref: Ref, as_json: bool) -> None:
     """Show everything about a version.
 
-    What it is, its base, metrics, aliases, what the checks found, its files and where it comes from.
+    What it is, its base, metrics, aliases, what the checks found, which engines serve it as trained, its files and where
+    it comes from.
     """
     info = registry.adapter(ref.name)
     if info.versions == 0 and isinstance(ref.selector, Latest):
         _say_empty(info, as_json)
         return
     detail = registry.detail(ref)
+    served = _verdicts(registry, detail)
     if as_json:
-        say_json({"adapter": info.model_dump(mode="json"), **detail.model_dump(mode="json", by_alias=True)})
+        told = {"adapter": info.model_dump(mode="json"), **detail.model_dump(mode="json", by_alias=True)}
+        say_json({**told, "runtimes": json_of_verdicts(served)})
         return
-    say_facts(facts_of_version(detail, info))
+    say_facts([*facts_of_version(detail, info), *(facts_of_verdicts(served) if served else ())])
+
+
+def _verdicts(registry: Registry, detail: VersionDetail) -> Sequence[Verdict]:
+    """Every engine's; none where the files of a version are not given out, or are damaged."""
+    from adaptry.adapter.view import open_content
+    from adaptry.checks.runtimes import verdicts
+    from adaptry.transfer.remote import RevisionContent
+
+    try:
+        adapter = open_content(RevisionContent(registry, detail.version, detail.manifest))
+    except (Corrupt, Denied, NotFound):
+        return ()
+    base = registry.base_record(detail.version.base_id) if detail.version.base_id else None
+    return verdicts(adapter, base)
 
 
 @click.command()

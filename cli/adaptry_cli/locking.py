@@ -14,6 +14,7 @@ from adaptry.lock import Lock, moved, pin
 from adaptry.refs import Ref
 from adaptry.registry import Registry
 from adaptry_cli.arguments import FOLDER, REF, require
+from adaptry_cli.cautioning import tell_caution
 from adaptry_cli.connection import registry_option
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.out import json_option, progress, say, say_json, say_lines, tell
@@ -84,6 +85,7 @@ def pull_locked(registry: Registry, file: Path, folder: Path, force: bool, as_js
         for entry in read_lock(file).pins:
             target = folder / entry.folder
             version = transfer.pull(registry, entry.exact, target, force=force, progress=told)
+            tell_caution(version)
             pulled.append({"folder": str(target), "version": version.model_dump(mode="json")})
             if not as_json:
                 say(f"{target} {version.digest}")

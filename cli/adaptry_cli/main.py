@@ -44,7 +44,8 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
             "check:inspect",
             "Show what an adapter is, from its files, and what can be done with it.",
         ),
-        "check": ("check:check", "Check an adapter, alone or against a base."),
+        "check": ("check:check", "Check an adapter, alone, against a base, or for an engine."),
+        "runtime": ("runtime:runtime", "Look at engines: what they take, and what a server of them needs."),
     },
     "Bases": {
         "base": ("base:base", "Register base models by content, and recognise them."),
@@ -57,6 +58,11 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
         "alias": ("alias:alias", "Name versions: prod, staging and the like."),
         "promote": ("alias:promote", "Move an alias (prod) to a version."),
         "rollback": ("alias:rollback", "Move an alias back to where it was."),
+        "deprecate": ("states:deprecate", "Advise against a version."),
+        "yank": ("states:yank", "Take a version out of use."),
+        "quarantine": ("states:quarantine", "Hold a version's files back while it is looked into."),
+        "revoke": ("states:revoke", "Recall a version: nobody is given its files any more."),
+        "restore": ("states:restore", "Make a version active again."),
         "metrics": ("metrics:metrics", "Log and show metrics of a version."),
     },
     "Make": {
@@ -75,6 +81,7 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
     "Run": {
         "demo": ("demo.story:demo", "Show the whole job on a real model."),
         "serve": ("serve:serve", "Serve the registry over HTTP."),
+        "migrate": ("migrate:migrate", "Move a registry's catalog from SQLite to PostgreSQL."),
         "token": ("token:token", "Create, list and revoke a server's tokens."),
         "login": ("login:login", "Keep a token for a server."),
         "logout": ("login:logout", "Forget the token for a server."),

@@ -16,6 +16,7 @@ import click
 from adaptry.errors import Invalid
 from adaptry.refs import AdapterName, ByDigest, Ref, parse_alias
 from adaptry_cli.arguments import Source, made, means_folder, parse_metrics, require
+from adaptry_cli.cautioning import tell_caution
 from adaptry_cli.connection import Connected, connect_to
 from adaptry_cli.out import number, progress, say, say_json, tell
 
@@ -105,6 +106,7 @@ def parent_of(connected: Connected, source: Source, told: Progress) -> Parent:
         return Parent(open_dir(source), str(source))
     registry = connected()
     version = registry.version(source)
+    tell_caution(version)
     adapter = open_revision(registry, Ref(version.name, ByDigest(version.digest.hex)), progress=told)
     is_known = version.base_id is not None and version.base_status == "verified"
     base = registry.base_record(version.base_id) if is_known and version.base_id else None

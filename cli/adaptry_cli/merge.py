@@ -13,6 +13,7 @@ from adaptry.errors import Invalid
 from adaptry.refs import ByDigest, is_folder
 from adaptry.registry import Registry
 from adaptry_cli.arguments import made, means_folder, parse_parameters
+from adaptry_cli.cautioning import tell_caution
 from adaptry_cli.connection import connect_to
 from adaptry_cli.out import counted, json_option, progress, say, say_json, size, tell
 from adaptry_cli.tables import say_table
@@ -153,6 +154,7 @@ def _opened(connected: Callable[[], Registry], text: str, weight: float, told: P
         return Source(Weighted(open_dir(text), weight, text))
     registry = connected()
     version = registry.version(Ref.parse(text))
+    tell_caution(version)
     exact = Ref(version.name, ByDigest(version.digest.hex))
     adapter = open_revision(registry, exact, progress=told)
     base = (

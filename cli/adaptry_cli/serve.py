@@ -13,6 +13,7 @@ import click
 from adaptry.errors import Missing
 from adaptry_cli.arguments import FOLDER
 from adaptry_cli.out import say, tell
+from adaptry_cli.places import catalog_option
 
 if TYPE_CHECKING:
     from adaptry_api.serve import Started
@@ -25,6 +26,7 @@ _ONLY_HERE = ("127.0.0.1", "::1", "localhost")
 @click.option(
     "--data", metavar="DIR", type=FOLDER, help="The registry's folder; else the embedded registry's."
 )
+@catalog_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8750, show_default=True, help="0 takes a free one."
@@ -52,9 +54,20 @@ _ONLY_HERE = ("127.0.0.1", "::1", "localhost")
     show_default=True,
     help="Keep as much of its files on disk.",
 )
+@click.option(
+    "--blobs",
+    envvar="ADAPTRY_BLOBS",
+    metavar="URL",
+    help="Keep a new registry's files in a bucket, s3://bucket/prefix; also ADAPTRY_BLOBS.",
+)
+@click.option(
+    "--blob-cache", default="10GB", metavar="SIZE", show_default=True, help="Keep as much of them here too."
+)
+@click.option("--presign-downloads", is_flag=True, help="Send readers of large files to the bucket itself.")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Server processes.")
 def serve(
     data: Path | None,
+    catalog: str | None,
     host: str,
     port: int,
     anonymous_read: bool,
@@ -62,6 +75,9 @@ def serve(
     merged_cache: str | None,
     upstream: str | None,
     upstream_cache: str,
+    blobs: str | None,
+    blob_cache: str,
+    presign_downloads: bool,
     workers: int,
 ) -> None:
     """Serve the registry over HTTP.
@@ -80,12 +96,16 @@ def serve(
         data or data_folder(),
         host,
         port,
+        catalog=catalog,
         anonymous_read=anonymous_read,
         hosts=hosts,
         merged_cache=parse_bytes(merged_cache) if merged_cache else 0,
         upstream=upstream,
         upstream_token=os.environ.get("ADAPTRY_HUB_UPSTREAM_TOKEN"),
         upstream_cache=parse_bytes(upstream_cache),
+        blobs=blobs,
+        blob_cache=parse_bytes(blob_cache),
+        presign_downloads=presign_downloads,
         workers=workers,
         announce=_announce,
     )

@@ -11,7 +11,7 @@ from datetime import datetime
 from adaptry.adapter.spec import ModuleSpec, Spec
 from adaptry.chains import COMMIT_MADE
 from adaptry.promotion import MOVED
-from adaptry.records import AdapterInfo, Event, VersionDetail, VersionInfo
+from adaptry.records import AdapterInfo, Event, Standing, VersionDetail, VersionInfo
 from adaptry.report import Finding
 from adaptry_cli.abilities import title
 from adaptry_cli.out import counted, number, size
@@ -24,6 +24,8 @@ def facts_of_version(detail: VersionDetail, info: AdapterInfo) -> Facts:
     """Everything about a version and its adapter."""
     version = detail.version
     yield "version", f"{version.name}@{version.number}   {version.state}"
+    if version.standing:
+        yield "state", _standing_text(version.state, version.standing)
     yield "digest", str(version.digest)
     if version.aliases:
         yield "aliases", ", ".join(version.aliases)
@@ -51,6 +53,11 @@ def facts_of_version(detail: VersionDetail, info: AdapterInfo) -> Facts:
     if manifest.provenance:
         yield "provenance", _lines(f"{key} {value}" for key, value in sorted(manifest.provenance.items()))
     yield from facts_of_adapter(info)
+
+
+def _standing_text(state: str, standing: Standing) -> str:
+    successor = f"; take {standing.successor} instead" if standing.successor else ""
+    return f"{state} since {when(standing.at)} by {standing.by}: {standing.reason}{successor}"
 
 
 def facts_of_adapter(info: AdapterInfo) -> Facts:

@@ -18,18 +18,20 @@ from adaptry.settings import data_folder, is_server
 from adaptry_cli.arguments import FOLDER, require
 from adaptry_cli.connection import settings_for
 from adaptry_cli.out import json_option, say, say_json, tell
+from adaptry_cli.places import catalog_option
 from adaptry_cli.showing import when
 from adaptry_cli.tables import say_table
 
 
 def _data_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """(`Any`: the arguments are each command's own.)"""
-    return click.option(
+    folder = click.option(
         "--data",
         metavar="DIR",
         type=FOLDER,
         help="The served registry's folder; else the embedded registry's.",
-    )(command)
+    )
+    return folder(catalog_option(command))
 
 
 @click.group()
@@ -54,7 +56,13 @@ def token() -> None:
 @_data_option
 @json_option
 def create(
-    name: str, role: Role, namespaces: tuple[str, ...], days: int, data: Path | None, as_json: bool
+    name: str,
+    role: Role,
+    namespaces: tuple[str, ...],
+    days: int,
+    data: Path | None,
+    catalog: str | None,
+    as_json: bool,
 ) -> None:
     """Create a token, and print it: this once.
 
@@ -62,7 +70,7 @@ def create(
     """
     require(bool(namespaces), "give --namespace GLOB (acme, team-*, or * for all): where the token holds")
     expires = datetime.now(UTC) + timedelta(days=days)
-    secret = tokens.create_token(_opened(data).catalog, name, role, namespaces, expires)
+    secret = tokens.create_token(_opened(data, catalog).catalog, name, role, namespaces, expires)
     if as_json:
         say_json({"token": secret, "name": name, "role": role, "expires_at": expires.isoformat()})
         return
@@ -73,9 +81,9 @@ def create(
 @token.command()
 @_data_option
 @json_option
-def ls(data: Path | None, as_json: bool) -> None:
+def ls(data: Path | None, catalog: str | None, as_json: bool) -> None:
     """List tokens, without their secrets."""
-    found = tokens.list_tokens(_opened(data).catalog)
+    found = tokens.list_tokens(_opened(data, catalog).catalog)
     if as_json:
         say_json(found)
         return
@@ -101,13 +109,13 @@ def ls(data: Path | None, as_json: bool) -> None:
 @token.command()
 @click.argument("id", type=int)
 @_data_option
-def revoke(id: int, data: Path | None) -> None:
+def revoke(id: int, data: Path | None, catalog: str | None) -> None:
     """End a token, by the id that `token ls` shows."""
-    tokens.revoke_token(_opened(data).catalog, id)
+    tokens.revoke_token(_opened(data, catalog).catalog, id)
     tell(f"token {id} opens nothing from now on")
 
 
-def _opened(data: Path | None) -> LocalRegistry:
+def _opened(data: Path | None, catalog: str | None) -> LocalRegistry:
     where = None if data else settings_for(None).registry
     require(
         where is None or not is_server(where),
@@ -116,6 +124,6 @@ def _opened(data: Path | None) -> LocalRegistry:
     folder = data or (folder_named(where) if where else data_folder())
     if not is_registry(folder):
         raise NotFound(f"no registry in {folder}; `adaptry serve --data {folder}` makes one and serves it")
-    registry = open_local(folder)
+    registry = open_local(folder, catalog=catalog)
     click.get_current_context().call_on_close(registry.close)
     return registry

@@ -13,6 +13,7 @@ from adaptry.records import AdapterEdit, Pushed, PushOptions
 from adaptry.refs import AdapterName, Ref, parse_alias
 from adaptry.registry import Registry
 from adaptry_cli.arguments import FOLDER, NAME, REF, made, parse_metrics, require
+from adaptry_cli.cautioning import tell_caution
 from adaptry_cli.claims import base_claim, claim_of_config
 from adaptry_cli.connection import connect_to, filled_registry_option, registry_option
 from adaptry_cli.locking import pull_locked
@@ -75,26 +76,38 @@ def push(
 )
 @click.option("--force", is_flag=True, help="Replace another adapter that is there.")
 @click.option(
+    "--even-withdrawn", is_flag=True, help="Also what is quarantined or revoked, if you may have it at all."
+)
+@click.option(
     "--locked", metavar="FILE", type=FOLDER, help="Pull exactly what a lock file pins, each under DIR."
 )
 @registry_option
 @json_option
 def pull(
-    registry: Registry, ref: Ref | None, folder: Path | None, force: bool, locked: Path | None, as_json: bool
+    registry: Registry,
+    ref: Ref | None,
+    folder: Path | None,
+    force: bool,
+    even_withdrawn: bool,
+    locked: Path | None,
+    as_json: bool,
 ) -> None:
     """Get an adapter out of the registry.
 
     The folder then holds the adapter's files and nothing else, each verified, and appears whole or not at all.
+    A version that is deprecated or yanked comes with a warning; one that is quarantined or revoked does not come.
     With --locked, every adapter of the lock file goes to DIR/namespace/name@….
     """
     require((ref is None) != (locked is None), "give a REF, or --locked FILE")
+    require(locked is None or not even_withdrawn, "--even-withdrawn goes with a REF")
     if locked is not None:
         pull_locked(registry, locked, folder or Path(), force, as_json)
         return
     assert ref is not None
     target = folder or Path(ref.name.name)
     with emptiness_explained(registry, ref), progress() as told:
-        version = verbs.pull(registry, ref, target, force=force, progress=told)
+        version = verbs.pull(registry, ref, target, force=force, even_withdrawn=even_withdrawn, progress=told)
+    tell_caution(version)
     tell(f"{version.name}@{version.number} {version.digest}")
     answer({"folder": str(target), "version": version.model_dump(mode="json")}, str(target), as_json)
 
@@ -122,6 +135,7 @@ def copy(
     destination = connect_to(to_registry, making=True) if to_registry else registry
     options = made(PushOptions, alias=parse_alias(alias) if alias else None)
     with emptiness_explained(registry, ref), progress() as told:
+        tell_caution(registry.version(ref))
         pushed = verbs.copy(registry, ref, destination, name or ref.name, options=options, progress=told)
     _say_pushed(pushed, as_json)
 

@@ -136,6 +136,12 @@ class Denied(AdaptryError):
     code = "denied"
 
 
+class Withdrawn(Denied):
+    """The version is quarantined or revoked, so its files are held back; the message says why, and what to take."""
+
+    code = "withdrawn"
+
+
 class Unavailable(AdaptryError):
     """Not now: the server is gone, the database is busy, the network failed. Retrying may help."""
 

@@ -37,6 +37,10 @@ class Identity:
     def may_write(self, name: AdapterName) -> bool:
         return self.role in ("writer", "admin") and self.holds(name.namespace)
 
+    def governs(self, name: AdapterName) -> bool:
+        """Takes back what protects others, such as a recall."""
+        return self.role == "admin" and self.holds(name.namespace)
+
     @property
     def may_administer(self) -> bool:
         """Tokens, and what belongs to no namespace."""

@@ -1,20 +1,70 @@
-"""The life of a version: its states, and the rules of what may happen in each. Pure functions of values."""
+"""The life of a version: its states, and what each allows. Pure functions of values.
+
+The table is what every part of a registry decides by; `docs/states.md` shows it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
-from adaptry.errors import Conflict
+from adaptry.errors import Conflict, Denied
+from adaptry.identity import Identity
+from adaptry.refs import AdapterName
 
 State = Literal["active", "deprecated", "yanked", "quarantined", "revoked"]
+Readers = Literal["everyone", "writers", "administrators"]
 
-ADMITTED: frozenset[State] = frozenset({"active", "deprecated"})
-"""States in which a version may be pointed at by an alias."""
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a state allows. `readers` are given the files, of those who may read the adapter at all."""
+
+    is_latest: bool
+    is_found: bool
+    takes_aliases: bool
+    readers: Readers
+
+
+RULES: Mapping[State, Rule] = {
+    "active": Rule(is_latest=True, is_found=True, takes_aliases=True, readers="everyone"),
+    "deprecated": Rule(is_latest=False, is_found=True, takes_aliases=True, readers="everyone"),
+    "yanked": Rule(is_latest=False, is_found=False, takes_aliases=False, readers="everyone"),
+    "quarantined": Rule(is_latest=False, is_found=False, takes_aliases=False, readers="writers"),
+    "revoked": Rule(is_latest=False, is_found=False, takes_aliases=False, readers="administrators"),
+}
+
+LATEST = tuple(state for state, rule in RULES.items() if rule.is_latest)
+FOUND = tuple(state for state, rule in RULES.items() if rule.is_found)
+WITHDRAWN = tuple(state for state, rule in RULES.items() if rule.readers != "everyone")
+"""States in which files are held back: nothing is made, merged or copied from them."""
 
 
 def may_point(alias: str, state: State, number: int) -> None:
     """Raises `Conflict` where an alias may not be moved to a version in this state."""
-    if state not in ADMITTED:
+    if not RULES[state].takes_aliases:
         raise Conflict(
             f"version {number} is {state}; {alias} can only point at an active or deprecated version"
+        )
+
+
+def is_given(identity: Identity, name: AdapterName, state: State) -> bool:
+    """Whether someone who may read the adapter is given the files of a version in this state."""
+    match RULES[state].readers:
+        case "everyone":
+            return True
+        case "writers":
+            return identity.may_write(name)
+        case "administrators":
+            return identity.governs(name)
+
+
+def may_change(identity: Identity, name: AdapterName, number: int, was: State, to: State) -> None:
+    """Raises `Denied` where someone who may write to the adapter may not make this change: whoever writes may
+    recall a version, and only an administrator takes a recall back."""
+    if was == "revoked" and to != "revoked" and not identity.governs(name):
+        raise Denied(
+            f"{name}@{number} is revoked, and {identity.name} may not take that back; "
+            f"ask for an admin token of {name.namespace!r}"
         )

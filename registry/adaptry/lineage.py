@@ -51,7 +51,7 @@ def progeny(registry: Registry, ref: Ref | str, most: int = MOST) -> Relative:
     """The version that `ref` means now, what was made from it, and from that, oldest first. Raises `NotFound`."""
 
     def children(detail: VersionDetail) -> Iterable[Digest]:
-        found = _versions(registry, f"parent:{detail.version.digest}", most + 1)
+        found = _versions(registry, f"parent:{detail.version.digest} state:*", most + 1)
         return dict.fromkeys(version.digest for version in reversed(found))
 
     return _tree(registry, ref, most, children)
@@ -75,7 +75,7 @@ class _Walk:
     seen: set[Digest] = field(default_factory=set)
 
     def relative(self, digest: Digest) -> Relative:
-        versions = _versions(self.registry, f"digest:{digest}", _PAGE)
+        versions = _versions(self.registry, f"digest:{digest} state:*", _PAGE)
         detail = self._detail(versions)
         if detail is None:
             return Relative(digest=digest)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from adaptry.local import LocalRegistry
 
 _CATALOG = "catalog.sqlite"
+_ADDRESS = "catalog.url"  # as `catalog.choosing` has them, which is not loaded to look for a file
 
 
 def connect(where: str | None = None, settings: Settings | None = None, *, making: bool = True) -> Registry:
@@ -28,7 +29,7 @@ def connect(where: str | None = None, settings: Settings | None = None, *, makin
     settings = settings or Settings.from_env()
     where = where or settings.registry
     if where is None:
-        return open_local(data_folder())
+        return open_local(data_folder(), catalog=settings.catalog, blobs=settings.blobs)
     if is_server(where):
         from adaptry.client import HttpRegistry
 
@@ -39,7 +40,7 @@ def connect(where: str | None = None, settings: Settings | None = None, *, makin
             f"no registry in {folder}; the first push to it makes one, or name another place "
             "(--registry URL|DIR, or ADAPTRY_URL)"
         )
-    return open_local(folder)
+    return open_local(folder, catalog=settings.catalog, blobs=settings.blobs)
 
 
 def folder_named(where: str) -> Path:
@@ -59,34 +60,56 @@ def folder_named(where: str) -> Path:
 
 def is_registry(folder: Path) -> bool:
     """Whether someone has made a registry there."""
-    return (folder / _CATALOG).is_file()
+    return (folder / _CATALOG).is_file() or (folder / _ADDRESS).is_file()
 
 
 def open_local(
-    folder: Path | str, identity: Identity = LOCAL, *, require_known_base: bool = False
+    folder: Path | str,
+    identity: Identity = LOCAL,
+    *,
+    require_known_base: bool = False,
+    catalog: str | None = None,
+    blobs: str | None = None,
+    blob_cache: int | None = None,
 ) -> LocalRegistry:
     """The embedded registry in `folder`, made if it is missing; what died half-way there is cleaned up.
 
-    Where the folder may only be read, so may the registry. Raises `Unavailable` (no such place, not durable),
-    `Incompatible` (made by a newer adaptry).
+    `catalog` is the PostgreSQL database that a new registry has its rows in, which the folder remembers; else it is SQLite.
+    `blobs` (`s3://bucket/prefix`) is where a new one keeps its files, `blob_cache` bytes of which are kept here too; the
+    folder remembers it. Where the folder may only be read, so may the registry. Raises `Unavailable` (no such place, not durable),
+    `Incompatible` (made by a newer adaptry), `Invalid` (no database), `Conflict` (it has another catalog).
     """
-    from adaptry.blobs.local import LocalBlobs
-    from adaptry.catalog.database import Catalog
+    from adaptry.blobs.choosing import CACHE, open_blobs
+    from adaptry.catalog.choosing import open_catalog
     from adaptry.local import LocalRegistry
     from adaptry.local.uploads import purge
 
     folder = Path(folder).expanduser().absolute()
-    if is_registry(folder) and not os.access(folder, os.W_OK):
+    if is_registry(folder) and not (folder / _ADDRESS).is_file() and not os.access(folder, os.W_OK):
         from adaptry.reading import open_for_reading
 
         return open_for_reading(folder, folder / _CATALOG, identity)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        blobs = LocalBlobs(folder / "blobs")
+        store = open_blobs(folder, blobs, CACHE if blob_cache is None else blob_cache)
     except OSError as error:
         raise Unavailable(
             f"cannot keep a registry in {folder}: {error.strerror}; choose another folder"
         ) from error
-    catalog = Catalog.at(folder / _CATALOG)
-    purge(catalog, blobs, datetime.now(UTC))
-    return LocalRegistry(catalog, blobs, identity, require_known_base=require_known_base)
+    opened = open_catalog(folder, catalog)
+    purge(opened, store, datetime.now(UTC))
+    return LocalRegistry(opened, store, identity, require_known_base=require_known_base)
+
+
+def catalog_of(folder: Path) -> str | None:
+    """The address of the database that has the registry's rows, without a password; None for a file in the folder."""
+    from adaptry.catalog.choosing import address_in
+
+    return address_in(folder)
+
+
+def lacking_of_blobs(folder: Path) -> tuple[str, ...] | None:
+    """What the server of the registry's blobs lacks, a sentence each; None for files. Raises `Unavailable`."""
+    from adaptry.blobs.choosing import lacking
+
+    return lacking(folder)

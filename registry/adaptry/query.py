@@ -24,7 +24,7 @@ NUMBER_FIELDS = ("rank", "size", "parameters", "version", "downloads")
 GRAMMAR = (
     "words to find in names and descriptions; "
     + ", ".join(f"{field}:TEXT" for field in TEXT_FIELDS)
-    + " (text may end in *); "
+    + " (text may end in *; without a state: those that are active or deprecated, with state:* all); "
     + " and ".join(f"{field}:DIGEST" for field in DIGEST_FIELDS)
     + " (a revision's, or that of one it was made from: sha256:…, or its beginning and *); "
     + ", ".join(NUMBER_FIELDS)
@@ -120,7 +120,7 @@ def _term(token: str) -> Term:
             return _digest(field, text, negated)
         if field not in TEXT_FIELDS:
             raise InvalidQuery(f"unknown field {field!r} in {token[:80]!r}: {GRAMMAR}")
-        if not text.strip("*"):
+        if not text.strip("*") and token != "state:*":
             raise InvalidQuery(f"{field}: needs a text, as in {field}:something")
         return TextTerm(field, text.rstrip("*"), text.endswith("*"), negated)
     if re.search(r"[<>=]", body):

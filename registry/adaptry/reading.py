@@ -17,7 +17,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from adaptry.blobs.local import LocalBlobs
+from adaptry.blobs.choosing import open_blobs_for_reading
 from adaptry.catalog.database import Catalog, Transaction
 from adaptry.errors import Unavailable
 from adaptry.identity import Identity
@@ -31,7 +31,7 @@ def open_for_reading(folder: Path, catalog: Path, identity: Identity) -> LocalRe
     copy = Path(tempfile.mkdtemp(prefix="adaptry-catalog-"))
     try:
         _copy(catalog, copy / catalog.name)
-        return _Reading(_ReadCatalog(folder, copy / catalog.name), LocalBlobs(folder / "blobs"), identity)
+        return _Reading(_ReadCatalog(folder, copy / catalog.name), open_blobs_for_reading(folder), identity)
     except OSError as error:
         raise explained(error, copy) from error
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Generic, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, computed_field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, computed_field, model_validator
 
 from adaptry.adapter.spec import Spec
 from adaptry.digest import Digest
+from adaptry.errors import InvalidRef
 from adaptry.fingerprint import Match, Roots
 from adaptry.identity import Visibility
 from adaptry.lifecycle import State
 from adaptry.manifest import FileEntry, Manifest
-from adaptry.refs import AdapterName
+from adaptry.refs import AdapterName, Ref
 from adaptry.report import Report
 
 BaseStatus = Literal["verified", "declared", "unknown"]
@@ -59,13 +60,45 @@ class AdapterInfo(Value):
     downloads: int = 0
 
 
+def _ref(text: str) -> str:
+    try:
+        return str(Ref.parse(text))
+    except InvalidRef as error:
+        raise ValueError(error.message) from None
+
+
+class StateChange(Value):
+    """A state that a version is to have, why, and what to take instead of it (a ref, kept as it is written)."""
+
+    state: State
+    reason: str = Field(min_length=3, max_length=1024)
+    successor: Annotated[str, Field(max_length=256), AfterValidator(_ref)] | None = None
+
+    @model_validator(mode="after")
+    def _succeeds_something(self) -> Self:
+        if self.state == "active" and self.successor is not None:
+            raise ValueError("an active version has no successor")
+        return self
+
+
+class Standing(Value):
+    """How a version came to its state: the last change of it. `generation` grows with each; pass it as `was`."""
+
+    generation: int
+    reason: str
+    successor: str | None = None
+    at: datetime
+    by: str
+
+
 class VersionInfo(Value):
-    """A version in one line: what listings and searches show."""
+    """A version in one line: what listings and searches show. Without a `standing` its state never changed."""
 
     name: AdapterName
     number: int
     digest: Digest
     state: State = "active"
+    standing: Standing | None = None
     created_at: datetime
     created_by: str
     method: str
@@ -82,6 +115,11 @@ class VersionInfo(Value):
     metrics: dict[str, float] = {}
     findings: int = 0
     downloads: int = 0
+
+    @property
+    def state_generation(self) -> int:
+        """What `set_state` takes as `was`, to change the state from here."""
+        return self.standing.generation if self.standing else 0
 
 
 class VersionDetail(Value):

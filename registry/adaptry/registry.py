@@ -24,6 +24,7 @@ from adaptry.records import (
     Page,
     Pushed,
     PushOptions,
+    StateChange,
     Upload,
     VersionDetail,
     VersionInfo,
@@ -98,7 +99,10 @@ class Registry(Chains, ABC):
 
     @abstractmethod
     def read_file(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
-        """The file's bytes from `start` on, in pieces of at most 1 MiB, not verified. Raises `NotFound`."""
+        """The file's bytes from `start` on, in pieces of at most 1 MiB, not verified.
+
+        Raises `NotFound`, and `Withdrawn` where they are those of a version that is held back from the caller.
+        """
 
     # Revisions and versions
 
@@ -124,11 +128,24 @@ class Registry(Chains, ABC):
 
     @abstractmethod
     def search(self, query: str, cursor: str | None = None, limit: int = 50) -> Page[VersionInfo]:
-        """Versions that match (`query.GRAMMAR`), newest first. Raises `InvalidQuery`."""
+        """Versions that match (`query.GRAMMAR`), newest first. Raises `InvalidQuery`.
+
+        Without a `state:` term, those that are active or deprecated.
+        """
 
     @abstractmethod
     def count_download(self, ref: Ref) -> None:
         """One pull, however many files."""
+
+    # States
+
+    @abstractmethod
+    def set_state(self, name: AdapterName, revision: Digest, change: StateChange, was: int) -> VersionInfo:
+        """Compare-and-swap: changes only if the generation of the version's `standing` is `was` (0: it has none).
+
+        A version that stands so already stays as it is, whatever `was` says; the answer names the aliases that are
+        on it. Raises `Conflict` with the state found or for a successor that is none, `NotFound`, `Denied`.
+        """
 
     # Aliases and history
 

@@ -1,4 +1,4 @@
-"""The blob stores' contract, kept in memory and in a folder."""
+"""The blob stores' contract, kept in memory, in a folder, in a bucket of a real S3 server, and behind a cache."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pytest
 from adaptry.blobs import BlobStore
 from adaptry.blobs.local import LocalBlobs
 from adaptry.blobs.memory import MemoryBlobs
+from adaptry.blobs.s3 import Place, S3Blobs
+from adaptry.blobs.tiered import TieredBlobs
 from adaptry.testing.blob_contract import BlobContract
 
 
@@ -22,3 +24,29 @@ class TestInFiles(BlobContract):
     @pytest.fixture
     def blobs(self, tmp_path: Path) -> BlobStore:
         return LocalBlobs(tmp_path / "blobs")
+
+
+class TestInABucket(BlobContract):
+    @pytest.fixture
+    def blobs(self, s3_place: str) -> BlobStore:
+        return S3Blobs(Place.parse(s3_place))
+
+
+class TestInABucketWithoutConditions(BlobContract):
+    @pytest.fixture
+    def blobs(self, s3_place: str) -> BlobStore:
+        store = S3Blobs(Place.parse(s3_place))
+        store.objects.has_conditions = False
+        return store
+
+
+class TestBehindACache(BlobContract):
+    @pytest.fixture
+    def blobs(self, tmp_path: Path) -> BlobStore:
+        return TieredBlobs(MemoryBlobs(), tmp_path / "cache", 1 << 30)
+
+
+class TestInABucketBehindACache(BlobContract):
+    @pytest.fixture
+    def blobs(self, s3_place: str, tmp_path: Path) -> BlobStore:
+        return TieredBlobs(S3Blobs(Place.parse(s3_place)), tmp_path / "cache", 1 << 30)

@@ -10,6 +10,7 @@ import pytest
 from adaptry.client import HttpRegistry
 from adaptry.identity import Identity
 from adaptry.registry import Registry
+from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.promises.ground import MakeRegistry
 from adaptry.testing.registry_contract import RegistryContract
 from adaptry_api.settings import ServerSettings
@@ -20,8 +21,14 @@ class TestHttpRegistry(RegistryContract):
     """Each identity is a token of its own; who is nobody has none."""
 
     @pytest.fixture
-    def make_registry(self, tmp_path: Path) -> Iterator[MakeRegistry]:
-        with serving(ServerSettings(data=tmp_path / "data", anonymous_read=True)) as server:
+    def catalog(self) -> str | None:
+        """Where the server's catalog is, if not in its folder."""
+        return None
+
+    @pytest.fixture
+    def make_registry(self, tmp_path: Path, catalog: str | None) -> Iterator[MakeRegistry]:
+        settings = ServerSettings(data=tmp_path / "data", catalog=catalog, anonymous_read=True)
+        with serving(settings) as server:
 
             def make(identity: Identity) -> Registry:
                 if not identity.namespaces:
@@ -29,3 +36,10 @@ class TestHttpRegistry(RegistryContract):
                 return server.registry(server.token(identity.name, identity.role, identity.namespaces))
 
             yield make
+
+
+@pytest.mark.heavy
+class TestHttpRegistryOnPostgres(TestHttpRegistry):
+    @pytest.fixture
+    def catalog(self, postgres: PostgresServer) -> str:
+        return postgres.url(postgres.migrated())

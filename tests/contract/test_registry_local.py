@@ -1,7 +1,8 @@
-"""The registry's contract, kept by the local one: in memory, and in a folder."""
+"""The registry's contract, kept by the local one: in memory, in a folder, and over PostgreSQL."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from adaptry.blobs.memory import MemoryBlobs
 from adaptry.catalog.database import Catalog
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
+from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.promises.ground import MakeRegistry
 from adaptry.testing.registry_contract import RegistryContract
 
@@ -24,3 +26,13 @@ class TestInFiles(RegistryContract):
     @pytest.fixture
     def make_registry(self, tmp_path: Path) -> MakeRegistry:
         return open_local(tmp_path / "registry").on_behalf_of
+
+
+class TestOnPostgres(RegistryContract):
+    """The catalog in a database of a real server, the blobs in memory."""
+
+    @pytest.fixture
+    def make_registry(self, postgres: PostgresServer) -> Iterator[MakeRegistry]:
+        registry = LocalRegistry(Catalog(postgres.database()), MemoryBlobs())
+        yield registry.on_behalf_of
+        registry.close()

@@ -25,6 +25,15 @@ TONE = AdapterName.parse("acme/tone")
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.heavy)])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The registry's folder, with its rows in the folder or in PostgreSQL."""
+    folder = tmp_path / "registry"
+    if request.param == "postgres":
+        open_local(folder, catalog=request.getfixturevalue("postgres").database()).close()
+    return folder
+
+
 @pytest.mark.parametrize("place", NAMES)
 def test_a_push_killed_anywhere_is_there_whole_or_not_at_all_and_can_be_repeated(
     place: str, folder: Path, loras: Callable[[int], list[Path]], start: Start, tmp_path: Path

@@ -56,6 +56,9 @@ def _as_before(path: Path) -> None:
     """The catalog as the schema before this one had it."""
     database = sqlite3.connect(path)
     with database:
+        database.execute("DROP INDEX ix_versions_withdrawn")
+        for column in ("generation", "reason", "successor", "at", "by"):
+            database.execute(f"ALTER TABLE versions DROP COLUMN state_{column}")
         database.execute("DROP TABLE marks")
         database.execute("DROP TABLE commits")
         database.execute("DROP INDEX ix_adapters_moved_to")

@@ -33,6 +33,9 @@ def _as_before(path: Path) -> None:
         parents = "SELECT id FROM terms WHERE field = 'parent'"
         database.execute(f"DELETE FROM postings WHERE term_id IN ({parents})")
         database.execute("DELETE FROM terms WHERE field = 'parent'")
+        database.execute("DROP INDEX ix_versions_withdrawn")
+        for column in ("generation", "reason", "successor", "at", "by"):
+            database.execute(f"ALTER TABLE versions DROP COLUMN state_{column}")
         database.execute("DROP TABLE marks")
         database.execute("DROP TABLE commits")
         database.execute("DROP INDEX ix_adapters_moved_to")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import cache
 from itertools import pairwise
 
 from adaptry.adapter.formats import format_of
+from adaptry.cautions import caution, withdrawn
 from adaptry.digest import Digest
 from adaptry.errors import InvalidRef, NotFound
+from adaptry.lifecycle import is_given
 from adaptry.manifest import FileEntry
 from adaptry.records import AdapterInfo, CommitInfo, VersionInfo
 from adaptry.refs import AdapterName, Number, Ref
@@ -43,16 +46,22 @@ class AdapterRepository(Repository):
         commit = registry.commit(name, revision)
         files = self._files(commit)
         read = self._reading(commit)
+        carried = cache(lambda: self._carried(commit))
         return Snapshot(
             self.id,
             commit.id,
             tuple(hub_file(entry, read, self._reader.memory) for entry in files),
             read,
             lambda: self._about(commit, files),
-            lambda: state_warnings(self._carried(commit)),
+            lambda: state_warnings(carried()),
             lambda: last_commits(registry, name, revision),
             lambda path: self._count(path, commit, files),
+            require_given=lambda: self._require_given(carried()),
         )
+
+    def _require_given(self, version: VersionInfo | None) -> None:
+        if version and not is_given(self._reader.identity, self._info.name, version.state):
+            raise withdrawn(version)
 
     def _files(self, commit: CommitInfo) -> tuple[FileEntry, ...]:
         """Of a commit that the registry has just answered with."""
@@ -131,11 +140,8 @@ def about_adapter(
 
 def state_warnings(version: VersionInfo | None) -> tuple[str, ...]:
     """For whoever takes the files of a version that should not be taken any more."""
-    if version is None or version.state == "active":
-        return ()
-    return (
-        f"{version.name} version {version.number} is {version.state}; see whether a newer one serves you",
-    )
+    said = caution(version) if version else None
+    return (said,) if said else ()
 
 
 def last_commits(registry: Registry, name: AdapterName, revision: str) -> dict[str, CommitInfo]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from adaptry.digest import Digest
-from adaptry.errors import Conflict, Denied, FileMissing, Invalid, RevisionNotFound
+from adaptry.errors import Conflict, Denied, FileMissing, Invalid, RevisionNotFound, Withdrawn
 from adaptry.manifest import Manifest
 from adaptry.records import CommitInfo, CommitNote, Committed
 from adaptry.refs import AdapterName
@@ -116,7 +116,12 @@ def _after(registry: Registry, name: AdapterName, before: Manifest, steps: Seque
             return b""
         held = (step.data for step in steps if isinstance(step, Stored) and step.path == path)
         data = next(filter(None, held), None)
-        return data if data is not None else b"".join(registry.read_file(name, before.digest, path))
+        if data is not None:
+            return data
+        try:
+            return b"".join(registry.read_file(name, before.digest, path))
+        except Withdrawn:  # what takes the place of a recalled version does not go by what that one said
+            return b""
 
     claim = claimed_base(read)
     return Manifest.of(tree, base=claim) if claim else after

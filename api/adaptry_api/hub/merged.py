@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+from adaptry.cautions import require_usable
 from adaptry.computing.ingredients import Described, Ingredients, MergedFile
 from adaptry.digest import Digest
 from adaptry.errors import InvalidRef, NotFound, RevisionNotFound
@@ -34,7 +35,7 @@ class MergedModel(Repository):
         self._info = info
 
     def snapshot(self, revision: str) -> Snapshot:
-        """Raises `RevisionNotFound`, and `Refused` where that version cannot be merged."""
+        """Raises `RevisionNotFound`, `Refused` where that version cannot be merged, and `Withdrawn` where it may not."""
         commit = self._commit(revision)
         number = commit.number or commit.carries
         if number is None:
@@ -42,6 +43,7 @@ class MergedModel(Repository):
                 f"{self._info.name} holds no whole adapter at {revision[:80]!a}, so nothing is merged"
             )
         version = self._reader.registry.version(Ref(self._info.name, Number(number)))
+        require_usable(version)
         merging = self._reader.merging
         ingredients = merging.ingredients(self._reader.registry, version)
         merged = _Merged(version, ingredients, merging.describe(ingredients))

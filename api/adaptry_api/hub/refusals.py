@@ -15,7 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from adaptry.errors import AdaptryError, FileMissing, NotFound, RevisionNotFound, Unauthenticated
+from adaptry.errors import AdaptryError, FileMissing, NotFound, RevisionNotFound, Unauthenticated, Withdrawn
 from adaptry.refs import AdapterName
 from adaptry_api import errors
 from adaptry_api.guard import GuardedRoute, store_of
@@ -101,6 +101,9 @@ def _refusal(request: Request, error: AdaptryError) -> Response:
             text = (
                 "a token is needed: set HF_TOKEN to one of this registry's (`adaptry token create` makes one)"
             )
+        case Withdrawn():
+            # Of any other 403 a client says that its connection failed, and shows no text of ours.
+            headers["X-Error-Code"] = "GatedRepo"
         case RevisionNotFound():
             headers["X-Error-Code"] = "RevisionNotFound"
         case FileMissing():

@@ -5,15 +5,17 @@ A client keeps what it got under the `ETag`, and under the commit that the revis
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from anyio import to_thread
 from fastapi import Request, Response
 from starlette.background import BackgroundTask
 
+from adaptry.digest import Digest
 from adaptry.errors import AdaptryError, FileMissing
 from adaptry_api.downloads import bytes_answer
+from adaptry_api.elsewhere import sent_elsewhere
 from adaptry_api.guard import store_of
 from adaptry_api.hub.addresses import Path, Revision
 from adaptry_api.hub.kinds import Find
@@ -35,16 +37,17 @@ async def resolve(request: Request, find: Find, revision: Revision, path: Path) 
         "Cache-Control": "private, no-cache",
     }
     store = store_of(request)
-    response = await bytes_answer(
-        request,
-        file.path,
-        file.size,
-        lambda start: snapshot.read(file.path, start),
-        store.awaited if snapshot.is_awaited else store.downloads,
-        headers,
-    )
+
+    def read_on(start: int) -> Iterator[bytes]:
+        return snapshot.read(file.path, start)
+
+    digest = Digest(file.sha256) if file.sha256 else None
+    response = await sent_elsewhere(request, digest, file.path, file.size, read_on)
+    if response is None:
+        limiter = store.awaited if snapshot.is_awaited else store.downloads
+        response = await bytes_answer(request, file.path, file.size, read_on, limiter, headers)
     warn(response, "state", warnings)
-    if request.method == "GET" and response.status_code == 200:
+    if request.method == "GET" and response.status_code in (200, 302):
         response.background = BackgroundTask(_count, snapshot, file.path)
     return response
 
@@ -62,6 +65,7 @@ def _look_up(
     find: Callable[[], Repository], revision: str, path: str
 ) -> tuple[Snapshot, HubFile, tuple[str, ...]]:
     snapshot = find().snapshot(revision)
+    snapshot.require_given()
     try:
         file = snapshot.file(path)
     except FileMissing as error:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from adaptry.errors import FileMissing, Invalid
+from adaptry.errors import FileMissing, Invalid, Withdrawn
 from adaptry.manifest import FileEntry
 from adaptry.records import CommitInfo
 from adaptry_api.hub import gitids
@@ -52,6 +52,7 @@ class About:
 class Snapshot:
     """`commit` names these files for ever. `about`, `warnings` and `touched` cost a look-up or more, so they are called.
 
+    `require_given` raises `Withdrawn` where the reader is shown which files there are and is given none of them.
     `warnings` are what whoever takes a file should know; `touched` gives, by path, the last commit that changed a file;
     `count` is told of each file that was taken. `is_awaited`: its bytes are not on a disk here, so they may take long.
     """
@@ -65,6 +66,7 @@ class Snapshot:
     touched: Callable[[], Mapping[str, CommitInfo]] = dict
     count: Callable[[str], None] = lambda path: None
     is_awaited: bool = False
+    require_given: Callable[[], None] = lambda: None
 
     def file(self, path: str) -> HubFile:
         """Raises `FileMissing`."""
@@ -75,16 +77,19 @@ class Snapshot:
 
 
 def hub_file(entry: FileEntry, read: Read, memory: Memory) -> HubFile:
-    """A stored file; of a small one, the bytes are read the first time."""
+    """A stored file; of a small one, the bytes are read the first time, and where they are held back it has a name of ours."""
     if gitids.is_large(entry.path, entry.size):
         oid = gitids.blob_id(gitids.pointer(entry.sha256, entry.size))
         return HubFile(entry.path, entry.size, oid, entry.sha256.hex)
-    oid = memory.blob_ids.of(entry.sha256, lambda: gitids.blob_id_of(read(entry.path, 0), entry.size))
+    try:
+        oid = memory.blob_ids.of(entry.sha256, lambda: gitids.blob_id_of(read(entry.path, 0), entry.size))
+    except Withdrawn:
+        oid = entry.sha256.short_id
     return HubFile(entry.path, entry.size, oid)
 
 
 def card_of(entries: Mapping[str, FileEntry], read: Read, memory: Memory) -> Card:
-    """The card among some files; one that cannot be read says nothing."""
+    """The card among some files; one that cannot be read, or is held back, says nothing."""
     entry = entries.get(README)
     if entry is None or entry.size > gitids.SMALL:
         return Card()
@@ -95,4 +100,7 @@ def card_of(entries: Mapping[str, FileEntry], read: Read, memory: Memory) -> Car
         except Invalid:
             return Card()
 
-    return memory.cards.of(entry.sha256, parse)
+    try:
+        return memory.cards.of(entry.sha256, parse)
+    except Withdrawn:
+        return Card()

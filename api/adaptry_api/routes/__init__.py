@@ -18,6 +18,7 @@ from adaptry_api.routes import (
     search,
     tokens,
     uploads,
+    verdicts,
     versions,
 )
 
@@ -28,6 +29,7 @@ def all_routes(docs: bool) -> list[APIRouter]:
     routers += [
         adapters.ROUTES,
         versions.ROUTES,
+        verdicts.ROUTES,
         revisions.ROUTES,
         files.ROUTES,
         commits.ROUTES,

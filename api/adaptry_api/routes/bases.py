@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated
 
 from anyio import to_thread
@@ -16,6 +17,7 @@ from adaptry.records import BaseInfo, Page
 from adaptry_api.bodies import whole
 from adaptry_api.changing import fresh
 from adaptry_api.downloads import file_answer
+from adaptry_api.elsewhere import sent_elsewhere
 from adaptry_api.guard import CallersRegistry, guarded, store_of
 from adaptry_api.routes.parameters import BaseId, Blob, Cursor, Limit
 
@@ -98,9 +100,9 @@ async def read(request: Request, base: BaseId, path: str, registry: CallersRegis
                 return entry
         raise NotFound(f"the base {base.brief} has no stored file of that name")
 
-    return await file_answer(
-        request,
-        await to_thread.run_sync(find_file),
-        lambda start: registry.read_base_file(base, path, start),
-        store_of(request).downloads,
-    )
+    def read_on(start: int) -> Iterator[bytes]:
+        return registry.read_base_file(base, path, start)
+
+    entry = await to_thread.run_sync(find_file)
+    elsewhere = await sent_elsewhere(request, entry.sha256, path, entry.size, read_on)
+    return elsewhere or await file_answer(request, entry, read_on, store_of(request).downloads)

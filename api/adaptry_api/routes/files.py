@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from anyio import to_thread
 from fastapi import Request, Response
 
@@ -9,6 +11,7 @@ from adaptry import wire
 from adaptry.errors import FileMissing
 from adaptry.manifest import FileEntry
 from adaptry_api.downloads import file_answer
+from adaptry_api.elsewhere import sent_elsewhere
 from adaptry_api.guard import CallersRegistry, guarded, store_of
 from adaptry_api.routes.parameters import Name, Revision
 
@@ -27,9 +30,9 @@ async def read(
             raise FileMissing(f"{name}@{revision.brief} has no file of that name")
         return entry
 
-    return await file_answer(
-        request,
-        await to_thread.run_sync(find),
-        lambda start: registry.read_file(name, revision, path, start),
-        store_of(request).downloads,
-    )
+    def read_on(start: int) -> Iterator[bytes]:
+        return registry.read_file(name, revision, path, start)
+
+    entry = await to_thread.run_sync(find)
+    elsewhere = await sent_elsewhere(request, entry.sha256, path, entry.size, read_on)
+    return elsewhere or await file_answer(request, entry, read_on, store_of(request).downloads)

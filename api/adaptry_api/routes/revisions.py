@@ -1,15 +1,18 @@
-"""Revisions: pushed as the exact bytes of a manifest, since their digest is the revision."""
+"""Revisions: pushed as the exact bytes of a manifest, since their digest is the revision; and the states of those
+that are versions."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Response
+from fastapi import Request, Response
 from pydantic import Base64Bytes, BaseModel, Field
 
 from adaptry import wire
-from adaptry.records import Pushed, PushOptions
+from adaptry.records import Pushed, PushOptions, StateChange, VersionInfo
+from adaptry_api.changing import seen_generation
 from adaptry_api.downloads import FOREVER
+from adaptry_api.errors import Stopped
 from adaptry_api.guard import CallersRegistry, guarded
 from adaptry_api.repeating import OnceRegistry
 from adaptry_api.routes.parameters import Name, Revision
@@ -22,6 +25,10 @@ class Push(BaseModel, extra="forbid"):
 
     manifest: Annotated[Base64Bytes, Field(max_length=wire.JSON_LIMIT)]
     options: PushOptions = PushOptions()
+
+
+class NewState(StateChange, extra="forbid"):
+    """A state, why, and what to take instead."""
 
 
 @ROUTES.post("")
@@ -38,3 +45,24 @@ def manifest(name: Name, revision: Revision, registry: CallersRegistry) -> Respo
     tree = registry.tree(name, revision)
     headers = {"ETag": f'"{revision.hex}"', "Cache-Control": FOREVER}
     return Response(tree.to_bytes(), headers=headers, media_type="application/json")
+
+
+@ROUTES.put("/{revision}/state")
+def set_state(
+    request: Request,
+    response: Response,
+    name: Name,
+    revision: Revision,
+    body: NewState,
+    registry: CallersRegistry,
+) -> VersionInfo:
+    """Needs `If-Match: "<generation>"`, that of the version's `standing`, or `"0"` where it has none."""
+    was = seen_generation(request)
+    if was is None:
+        raise Stopped(
+            428, 'say what you saw: If-Match: "<generation>", or "0" for a state that never changed'
+        )
+    change = StateChange(state=body.state, reason=body.reason, successor=body.successor)
+    version = registry.set_state(name, revision, change, was)
+    response.headers["ETag"] = f'"{version.state_generation}"'
+    return version

@@ -97,6 +97,14 @@ class BlobStore(ABC):
     def require_room(self, size: int) -> None:
         """Raises `StorageFull` if `size` more bytes surely do not fit, before any is sent."""
 
+    def tidy(self) -> int:
+        """Drops what processes that died long ago left behind and no staging names; how much of it there was."""
+        return 0
+
+    def address(self, digest: Digest, filename: str, seconds: int) -> str | None:
+        """A URL under which anybody may read the blob for so long, to be saved as `filename`; None where there is none."""
+        return None
+
     def _pieces(self, digest: Digest, start: int, size: int) -> Iterator[bytes]:
         while start < size:
             piece = self.read(digest, start, min(CHUNK, size - start))

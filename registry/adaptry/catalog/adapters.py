@@ -25,6 +25,7 @@ from adaptry.catalog.rows import (
 from adaptry.catalog.showing import Columns, selected, table_of
 from adaptry.catalog.sight import Sight
 from adaptry.identity import Visibility
+from adaptry.lifecycle import LATEST
 from adaptry.records import AdapterEdit, AdapterInfo, Page
 from adaptry.refs import AdapterName
 
@@ -36,7 +37,7 @@ _ADAPTERS, _VERSIONS = table_of(AdapterRow), table_of(VersionRow)
 _FOUND = select_columns(_ADAPTERS.c.id, _ADAPTERS.c.visibility).where(
     _ADAPTERS.c.name == bindparam("name"), _ADAPTERS.c.deleted_at.is_(None)
 )
-_NEWEST_ACTIVE = func.max(_VERSIONS.c.number).filter(_VERSIONS.c.state == "active")
+_NEWEST_ACTIVE = func.max(_VERSIONS.c.number).filter(_VERSIONS.c.state.in_(LATEST))
 _SHOWN = (
     select_columns(*_ADAPTERS.c, func.count(_VERSIONS.c.id).label("versions"), _NEWEST_ACTIVE.label("latest"))
     .outerjoin_from(_ADAPTERS, _VERSIONS, _VERSIONS.c.adapter_id == _ADAPTERS.c.id)

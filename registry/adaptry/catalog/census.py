@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from sqlalchemy import exists, func
 from sqlmodel import col, select
 
-from adaptry.catalog import sqlite
+from adaptry.catalog import postgres, sqlite
 from adaptry.catalog.database import Catalog
 from adaptry.catalog.rows import (
     AdapterRow,
@@ -30,7 +30,9 @@ _AT_ONCE = 200
 def broken_rows(catalog: Catalog) -> Iterator[str]:
     """What the database itself and our own invariants have to complain about, in sentences."""
     with catalog.read() as tx:
-        yield from sqlite.complaints(tx.connection())
+        connection = tx.connection()
+        kind = postgres if connection.dialect.name == "postgresql" else sqlite
+        yield from kind.complaints(connection)
         too_high = select(AdapterRow.name).join(VersionRow).where(VersionRow.number >= AdapterRow.next_number)
         for name in tx.exec(too_high.distinct()):
             yield f"{name} has a version beyond its numbering"

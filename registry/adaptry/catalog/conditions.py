@@ -26,6 +26,7 @@ from adaptry.catalog.rows import (
     VersionRow,
 )
 from adaptry.catalog.sight import Sight
+from adaptry.lifecycle import FOUND
 from adaptry.query import MetricTerm, NumberTerm, Operator, Term, TextTerm, Word
 
 Keys = Select[Any]
@@ -67,6 +68,13 @@ def of_terms(tx: Transaction, parsed: Sequence[Term]) -> list[Condition]:
     return [condition for term in parsed for condition in _of_term(tx, term)]
 
 
+def of_states(parsed: Sequence[Term]) -> list[Condition]:
+    """That a version is in a state that is found unasked; no condition where a query says which states it wants."""
+    if any(isinstance(term, TextTerm) and term.field == "state" and not term.negated for term in parsed):
+        return []
+    return [Condition(col(VersionRow.state).in_(FOUND))]
+
+
 def of_sight(tx: Transaction, sight: Sight) -> list[Condition]:
     """That a version's adapter is seen; no condition for who sees everything."""
     if sight.namespaces is None:
@@ -84,6 +92,8 @@ def _of_term(tx: Transaction, term: Term) -> list[Condition]:
     match term:
         case Word():
             found = _words(tx, term)
+        case TextTerm(field="state", text=""):
+            return []  # whatever state
         case TextTerm(field="digest"):
             found = [_revision(term)]
         case TextTerm():

@@ -11,44 +11,33 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
-from threading import RLock
-from typing import Any
 
-from sqlalchemy import Engine, create_engine
-from sqlalchemy.pool import StaticPool
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlmodel import Session
 
 from adaptry.catalog import sqlite
+from adaptry.catalog.kinds import Database
 from adaptry.catalog.migrate import migrate
+from adaptry.errors import Unavailable
+from adaptry.settings import is_postgres
 
 Transaction = Session
 """What the functions of this package work in; opaque to everyone else."""
 
 
 class Catalog:
-    """The database at `url`: `sqlite:///path`, or `sqlite://` for one in memory that lives as long as this."""
+    """The database at `url`: `sqlite:///path`, `postgresql://…`, or `sqlite://` for one in memory that lives as long as this."""
 
     def __init__(self, url: str, busy_timeout: float = 30.0) -> None:
         """Raises `Incompatible` (a newer schema), `Unavailable` (cannot be opened, or would not be durable)."""
-        self.url = url
-        in_memory = url in ("sqlite://", "sqlite:///:memory:")
-        # Keywords of create_engine. A server has more threads than a pool has places: none of them waits for one.
-        options: dict[str, Any] = {"poolclass": StaticPool} if in_memory else {"max_overflow": -1}
-        engine = create_engine(
-            url,
-            connect_args={"timeout": busy_timeout, "check_same_thread": False, "cached_statements": 512},
-            **options,
-        )
-        sqlite.prepare(engine, is_durable=not in_memory)
-        # One connection is the whole database in memory, so its users take turns.
-        self._turn: AbstractContextManager[Any] = RLock() if in_memory else nullcontext()
-        self._readers = engine
-        weakref.finalize(self, engine.dispose)  # whoever forgets a catalog need not close it
-        self._writers = engine.execution_options(**{sqlite.WRITES: True})
-        with sqlite.opening(url), sqlite.errors_translated(url):
-            migrate(self._readers, self._writers)
+        self._database = _opened(url, busy_timeout)
+        weakref.finalize(self, self._database.readers.dispose)  # whoever forgets a catalog need not close it
+        with self._database.opening(), self._errors_translated():
+            migrate(self._database)
 
     @classmethod
     def at(cls, path: Path, busy_timeout: float = 30.0) -> Catalog:
@@ -58,7 +47,8 @@ class Catalog:
     @contextmanager
     def read(self) -> Iterator[Transaction]:
         """A transaction that sees one moment and changes nothing."""
-        with self._turn, sqlite.errors_translated(self.url), _session(self._readers) as session:
+        database = self._database
+        with database.reading(), self._errors_translated(), _session(database.readers) as session:
             yield session
 
     @contextmanager
@@ -67,14 +57,36 @@ class Catalog:
 
         It holds the write lock from its beginning, so what it reads stays true until it commits.
         """
-        with self._turn, sqlite.errors_translated(self.url), _session(self._writers) as session:
+        database = self._database
+        with database.writing(), self._errors_translated(), _session(database.writers) as session:
             session.connection()  # begins now, not at the first statement
             yield session
             session.commit()
 
     def close(self) -> None:
-        """Gives the database's files back to the system."""
-        self._readers.dispose()
+        """Gives the database's files and connections back to the system."""
+        self._database.readers.dispose()
+
+    @contextmanager
+    def _errors_translated(self) -> Iterator[None]:
+        """Turns the driver's errors into ours; programming errors pass as they are."""
+        try:
+            yield
+        except NoConnection as error:
+            raise Unavailable("the registry's database has too much to do; try again in a moment") from error
+        except DBAPIError as error:
+            translated = self._database.meaning(error.orig) if error.orig else None
+            if translated:
+                raise translated from error
+            raise
+
+
+def _opened(url: str, busy_timeout: float) -> Database:
+    if is_postgres(url):
+        from adaptry.catalog import postgres
+
+        return postgres.database(url, busy_timeout)
+    return sqlite.database(url, busy_timeout)
 
 
 def _session(engine: Engine) -> Session:

@@ -6,22 +6,24 @@ this program knows is refused, because writing to it would break what the newer 
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy import Connection, inspect, text
 
+from adaptry.catalog.kinds import Database
 from adaptry.errors import Incompatible
 
-KNOWN = ("0001", "0002", "0003", "0004")
+KNOWN = ("0001", "0002", "0003", "0004", "0005")
 """Every schema there ever was, oldest first. Written here so that an up-to-date database opens without Alembic."""
 
 
-def migrate(readers: Engine, writers: Engine) -> None:
+def migrate(database: Database) -> None:
     """Raises `Incompatible` for a schema from the future."""
-    with readers.connect() as connection:
+    with database.readers.connect() as connection:
         if _schema(connection) == KNOWN[-1]:
             return
-    with writers.begin() as connection:
+    with database.writers.begin() as connection:
         if _schema(connection) != KNOWN[-1]:
             _upgrade(connection)
+            database.settle(connection)
 
 
 def _schema(connection: Connection) -> str | None:

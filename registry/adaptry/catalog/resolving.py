@@ -13,6 +13,7 @@ from adaptry.catalog.rows import AdapterRow, AliasRow, VersionRow
 from adaptry.catalog.showing import SHOWN, Columns, selected, table_of
 from adaptry.catalog.versions import Stored, stored_of
 from adaptry.errors import Conflict
+from adaptry.lifecycle import LATEST
 from adaptry.refs import ByDigest, Label, Latest, Number, Ref, Selector
 
 _ADAPTERS, _VERSIONS, _ALIASES = table_of(AdapterRow), table_of(VersionRow), table_of(AliasRow)
@@ -46,7 +47,7 @@ def _statement(found: FromClause, is_meant: ColumnElement[bool]) -> Select[Any]:
 
 _OF_LINE = _VERSIONS.c.adapter_id == _ADAPTERS.c.id
 _LATEST = (
-    _statement(_ADAPTERS, and_(_OF_LINE, _VERSIONS.c.state == "active"))
+    _statement(_ADAPTERS, and_(_OF_LINE, _VERSIONS.c.state.in_(LATEST)))
     .order_by(_VERSIONS.c.number.desc())
     .limit(1)
 )

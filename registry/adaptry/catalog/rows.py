@@ -18,6 +18,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
@@ -33,8 +34,13 @@ class Moment(TypeDecorator[datetime]):
         return value.astimezone(UTC) if value else None
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
+        if value is None:
+            return None
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
+
+WITHDRAWN = text("state IN ('quarantined', 'revoked')")
+"""Written out, since a database uses an index of some rows only where a statement says which in the same words."""
 
 # A later migration can only change what has a name.
 _NAMES = {
@@ -94,6 +100,7 @@ class VersionRow(Row, table=True):
         UniqueConstraint("adapter_id", "digest"),
         Index("ix_versions_base", "base_id", "adapter_id"),
         Index("ix_versions_declared", "base_name", "base_status"),
+        Index("ix_versions_withdrawn", "weights", sqlite_where=WITHDRAWN, postgresql_where=WITHDRAWN),
         {"sqlite_autoincrement": True},
     )
     id: int | None = Field(default=None, primary_key=True)
@@ -101,6 +108,11 @@ class VersionRow(Row, table=True):
     number: int = Field(index=True)
     digest: str = Field(foreign_key="revisions.digest", index=True)
     state: str = "active"
+    state_generation: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    state_reason: str | None = None
+    state_successor: str | None = None
+    state_at: datetime | None = Field(default=None, sa_type=Moment)
+    state_by: str | None = None
     created_at: datetime = Field(sa_type=Moment)
     created_by: str
     method: str

@@ -33,7 +33,8 @@ def search(tx: Transaction, sight: Sight, text: str, cursor: str | None, limit: 
         before = cursors.decode_number(cursor, about)
     except Invalid as error:
         raise InvalidQuery(error.message) from None
-    wanted = conditions.of_terms(tx, query.parse(text)) + conditions.of_sight(tx, sight)
+    terms = query.parse(text)
+    wanted = conditions.of_terms(tx, terms) + conditions.of_states(terms) + conditions.of_sight(tx, sight)
     statement = _walk(tx, wanted)
     if before is not None:
         statement = statement.where(col(VersionRow.id) < before)

@@ -30,7 +30,7 @@ from adaptry.catalog.rows import AdapterRow, AliasRow, MetricSummaryRow, Version
 from adaptry.catalog.rows import Row as Entity
 from adaptry.digest import Digest
 from adaptry.lifecycle import State
-from adaptry.records import BaseStatus, VersionInfo
+from adaptry.records import BaseStatus, Standing, VersionInfo
 from adaptry.refs import AdapterName
 
 Columns = Row[Any]
@@ -94,6 +94,7 @@ def _info(row: Columns, beside: Iterable[Row[Any]]) -> VersionInfo:
         number=row.number,
         digest=Digest(row.digest),
         state=cast(State, row.state),
+        standing=_standing(row),
         created_at=row.created_at,
         created_by=row.created_by,
         method=row.method,
@@ -110,4 +111,16 @@ def _info(row: Columns, beside: Iterable[Row[Any]]) -> VersionInfo:
         metrics={text: value for text, value in texts if value is not None},
         findings=row.findings,
         downloads=row.downloads,
+    )
+
+
+def _standing(row: Columns) -> Standing | None:
+    if row.state_generation == 0:
+        return None
+    return Standing(
+        generation=row.state_generation,
+        reason=row.state_reason,
+        successor=row.state_successor,
+        at=row.state_at,
+        by=row.state_by,
     )

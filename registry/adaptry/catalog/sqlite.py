@@ -9,20 +9,49 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from threading import RLock
+from typing import Any
 
-from sqlalchemy import Connection, Engine, event, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
+from adaptry.catalog.kinds import Block, Database
 from adaptry.errors import AdaptryError, Corrupt, StorageFull, Unavailable
 
-WRITES = "adaptry_writes"
-"""The execution option of connections whose transactions write."""
+_WRITES = "adaptry_writes"  # the execution option of connections whose transactions write
+_FORBIDDEN = "adaptry_forbidden"  # how the triggers that refuse changes are told from other errors
 
 
-def prepare(engine: Engine, *, is_durable: bool) -> None:
+def database(url: str, busy_timeout: float) -> Database:
+    """The file that a URL names, or a database in memory."""
+    in_memory = url in ("sqlite://", "sqlite:///:memory:")
+    # Keywords of create_engine. A server has more threads than a pool has places: none of them waits for one.
+    options: dict[str, Any] = {"poolclass": StaticPool} if in_memory else {"max_overflow": -1}
+    engine = create_engine(
+        url,
+        connect_args={"timeout": busy_timeout, "check_same_thread": False, "cached_statements": 512},
+        **options,
+    )
+    _prepare(engine, is_durable=not in_memory)
+    # One connection is the whole database in memory, so its users take turns.
+    lock = RLock()
+    turn: Block = (lambda: lock) if in_memory else nullcontext
+    return Database(
+        readers=engine,
+        writers=engine.execution_options(**{_WRITES: True}),
+        reading=turn,
+        writing=turn,
+        opening=partial(_opening, url),
+        settle=lambda connection: None,
+        meaning=partial(_meaning, url),
+    )
+
+
+def _prepare(engine: Engine, *, is_durable: bool) -> None:
     """Sets up every connection the engine makes; `is_durable` requires a file that survives a power cut."""
 
     @event.listens_for(engine, "connect")
@@ -36,7 +65,7 @@ def prepare(engine: Engine, *, is_durable: bool) -> None:
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         # A reader that becomes a writer half-way fails at once when another wrote meanwhile; so writers say so first.
-        writes = connection.get_execution_options().get(WRITES)
+        writes = connection.get_execution_options().get(_WRITES)
         driver = connection.connection.dbapi_connection
         assert isinstance(driver, sqlite3.Connection)
         try:
@@ -56,6 +85,17 @@ def complaints(connection: Connection) -> Iterator[str]:
         yield f"a row of {table} names something that is not there"
 
 
+def forbid_changes(connection: Connection, tables: Iterable[str], reason: str) -> None:
+    """Whatever would change a row is `Unavailable` from now on, for this `reason`; reading goes on."""
+    quoted = reason.replace("'", "''")
+    for table in tables:
+        for change in ("INSERT", "UPDATE", "DELETE"):
+            connection.exec_driver_sql(
+                f'CREATE TRIGGER "{_FORBIDDEN}_{table}_{change.lower()}" BEFORE {change} ON "{table}" '
+                f"BEGIN SELECT RAISE(ABORT, '{_FORBIDDEN}: {quoted}'); END"
+            )
+
+
 def _check_durable(connection: sqlite3.Connection) -> None:
     found = {
         name: connection.execute(f"PRAGMA {name}").fetchone()[0]
@@ -69,7 +109,7 @@ def _check_durable(connection: sqlite3.Connection) -> None:
 
 
 @contextmanager
-def opening(url: str) -> Iterator[None]:
+def _opening(url: str) -> Iterator[None]:
     """One process at a time creates a database: turning WAL on does not wait for others, it fails."""
     path = make_url(url).database
     if not path or path == ":memory:":
@@ -92,20 +132,9 @@ def _lock_file(path: str) -> int:
         ) from error
 
 
-@contextmanager
-def errors_translated(url: str) -> Iterator[None]:
-    """Turns the driver's errors into ours; programming errors pass as they are."""
-    try:
-        yield
-    except DBAPIError as error:
-        if isinstance(error.orig, sqlite3.Error):
-            translated = _translated(error.orig, url)
-            if translated:
-                raise translated from error
-        raise
-
-
-def _translated(error: sqlite3.Error, url: str) -> AdaptryError | None:
+def _meaning(url: str, error: BaseException) -> AdaptryError | None:
+    if str(error).startswith(f"{_FORBIDDEN}: "):
+        return Unavailable(str(error).removeprefix(f"{_FORBIDDEN}: "))
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     match code:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 import urllib3
 from pydantic import TypeAdapter
@@ -29,6 +29,8 @@ VERIFY_SECONDS = 900.0
 """How long a server may be silent while it verifies or admits what was uploaded."""
 _SENT_AT_ONCE = 128 << 10
 """urllib3 copies a piece to frame it; one of this size stays in the processor's cache, four times as fast as 1 MiB."""
+
+_ELSEWHERE = 302
 
 _REPEATED = urllib3.Retry(
     total=4,
@@ -113,6 +115,8 @@ class Connection:
             raise Invalid(f"a file cannot be read from {start}")
         headers = {"Range": f"bytes={start}-"} if start else {}
         response = self._request("GET", path, None, headers, again=True, patience=READ_SECONDS, may_end=True)
+        if response.status == _ELSEWHERE:
+            response = self._elsewhere(response, headers)
         if response.status == 416:
             body = self._whole(response)
             if response.headers.get("Content-Range") == f"bytes */{start}":
@@ -122,6 +126,37 @@ class Connection:
             response.close()
             raise Unavailable(f"{self.url} does not go on from the middle of a file; is a proxy in between?")
         return self._pieces(response)
+
+    def _elsewhere(
+        self, response: urllib3.BaseHTTPResponse, headers: Mapping[str, str]
+    ) -> urllib3.BaseHTTPResponse:
+        """What the bucket answers that a server sends its readers to. It is told no token: the address is enough."""
+        address = urljoin(self.url, response.headers.get("Location", ""))
+        self._whole(response)
+        if not address.startswith(("https://", "http://") if self.url.startswith("http://") else "https://"):
+            raise Unavailable(
+                f"{self.url} sends its readers to an address without encryption; it is not followed"
+            )
+        where = urlsplit(address).netloc
+        try:
+            found = self.pool.request(
+                "GET",
+                address,
+                headers={"Accept-Encoding": "identity", **headers},
+                retries=_REPEATED,
+                timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
+                redirect=False,
+                preload_content=False,
+                decode_content=False,
+            )
+        except (HTTPError, OSError) as error:
+            raise Unavailable(
+                f"cannot reach {where}, to which {self.url} sends its readers: {_plain(getattr(error, 'reason', None) or error)}"
+            ) from error
+        if found.status not in (200, 206):
+            found.close()
+            raise Unavailable(f"{where}, to which {self.url} sends its readers, answered {found.status}")
+        return found
 
     def _pieces(self, response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         try:
@@ -173,7 +208,7 @@ class Connection:
             )
         except (HTTPError, OSError) as error:
             raise self._unreachable(error) from error
-        if response.status < 300 or (response.status == 416 and may_end):
+        if response.status < 300 or (may_end and response.status in (_ELSEWHERE, 416)):
             wire.check_server(response.headers, self.url)
             return response
         raise answers.error_of(response.status, response.headers, self._whole(response), self.url)

@@ -27,6 +27,7 @@ from adaptry.records import (
     Page,
     Pushed,
     PushOptions,
+    StateChange,
     Upload,
     VersionDetail,
     VersionInfo,
@@ -179,6 +180,13 @@ class HttpRegistry(RemoteChains, Registry):
 
     def count_download(self, ref: Ref) -> None:
         self._server.tell("POST", _version_path(ref, "downloads"))
+
+    # States
+
+    def set_state(self, name: AdapterName, revision: Digest, change: StateChange, was: int) -> VersionInfo:
+        path = path_to(name, "revisions", str(revision), "state")
+        body, seen = change.model_dump(mode="json"), {"If-Match": f'"{was}"'}
+        return self._server.ask(_VERSION, "PUT", path, body=body, headers=seen, again=True)
 
     # Aliases and history
 

@@ -14,13 +14,14 @@ from adaptry.local.bases import Bases
 from adaptry.local.commits import Commits
 from adaptry.local.metrics import Metrics
 from adaptry.local.once import Once
+from adaptry.local.states import States
 from adaptry.local.uploads import Uploads
 from adaptry.local.versions import Versions
 
 __all__ = ["LocalRegistry"]
 
 
-class LocalRegistry(Adapters, Uploads, Commits, Versions, Aliases, Metrics, Bases):
+class LocalRegistry(Adapters, Uploads, Commits, Versions, States, Aliases, Metrics, Bases):
     """`LocalRegistry(catalog, blobs, identity)`; each parent is the part of the interface it is named for (`Commits` goes on from `Revisions` and `Branches`)."""
 
     def on_behalf_of(self, identity: Identity, once: Once | None = None) -> LocalRegistry:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from pydantic import TypeAdapter
 
 from adaptry.adapter.formats import format_of
-from adaptry.catalog import adapters, aliases, bases, commits, events, files, marks, metrics, versions
+from adaptry.catalog import adapters, aliases, bases, commits, events, files, marks, metrics, states, versions
 from adaptry.catalog.adapters import Line
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.resolving import find
 from adaptry.catalog.versions import Admission, Stored
+from adaptry.cautions import caution
 from adaptry.chains import MAIN
 from adaptry.digest import Digest
 from adaptry.errors import Conflict, InvalidManifest, NotFound, Refused
@@ -128,6 +129,11 @@ class Revisions(Ground):
     ) -> Stored:
         """The version, and the commit of `main` that it is; `note` is what a commit to `main` said."""
         require_files(tx, line.name, admission.manifest)
+        if held := states.withdrawn_as(tx, line.name.namespace, admission.weights):
+            raise Refused(
+                f"these are the weights of {held.name}@{held.number}, and {caution(held)}; `adaptry restore "
+                f"{held.name}@{held.number}` comes before they are pushed again"
+            )
         now, by = self.clock(), self.identity.name
         stored = versions.insert(tx, line, admission, now, by)
         format = format_of(entry.path for entry in admission.manifest.files)

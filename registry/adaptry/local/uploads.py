@@ -159,6 +159,7 @@ def purge(catalog: Catalog, blobs: BlobStore, now: datetime) -> int:
                 dropped += 1
         except Conflict:
             continue
+    blobs.tidy()
     return dropped
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adaptry.catalog import adapters, commits, cursors, versions
+from adaptry.catalog import adapters, commits, cursors, states, versions
 from adaptry.catalog.search import search
 from adaptry.catalog.showing import info
 from adaptry.catalog.sight import sight_of
 from adaptry.catalog.versions import stored_of
+from adaptry.cautions import withdrawn
 from adaptry.digest import Digest
 from adaptry.errors import FileMissing, Invalid, RevisionNotFound
+from adaptry.lifecycle import is_given
 from adaptry.local.ground import Ground
 from adaptry.manifest import Manifest
 from adaptry.records import Page, VersionDetail, VersionInfo
@@ -56,8 +58,15 @@ class Versions(Ground):
         file = self.tree(name, revision).file(path)
         if file is None:
             raise FileMissing(f"no file {path[:80]!a} in {name}@{revision.brief}")
+        self._require_given(name, revision)
         check_start(start, file.size, path)
         return self.blobs.chunks(file.sha256, start)
+
+    def _require_given(self, name: AdapterName, revision: Digest) -> None:
+        with self.catalog.read() as tx:
+            held = states.withdrawn_in(tx, self.readable(tx, name), revision)
+        if held and not is_given(self.identity, name, held.state):
+            raise withdrawn(held)
 
 
 def check_start(start: int, size: int, path: str) -> None:

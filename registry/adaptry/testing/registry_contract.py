@@ -13,6 +13,7 @@ from adaptry.testing.promises.branches import BranchPromises
 from adaptry.testing.promises.commits import CommitPromises
 from adaptry.testing.promises.revisions import RevisionPromises
 from adaptry.testing.promises.search import SearchPromises
+from adaptry.testing.promises.states import StatePromises
 from adaptry.testing.promises.tenants import TenantPromises
 from adaptry.testing.promises.uploads import UploadPromises
 
@@ -24,6 +25,7 @@ class RegistryContract(
     UploadPromises,
     RevisionPromises,
     AliasPromises,
+    StatePromises,
     CommitPromises,
     BranchPromises,
     SearchPromises,

@@ -15,6 +15,7 @@ from typing import Any
 from adaptry.adapter.content import Content, FolderContent
 from adaptry.adapter.view import Adapter, open_dir
 from adaptry.beside import Beside
+from adaptry.cautions import require_usable
 from adaptry.checks import check_weights
 from adaptry.digest import Digest
 from adaptry.errors import Conflict, NotFound, Refused
@@ -81,15 +82,19 @@ def pull(
     folder: Path | str,
     *,
     force: bool = False,
+    even_withdrawn: bool = False,
     progress: Progress = no_progress,
     persistence: Persistence = PATIENT,
 ) -> VersionInfo:
     """Writes the adapter that `ref` means now into `folder`, which then holds its files and nothing else.
 
     A folder that holds these very files already is left as it is. Raises `Conflict` where something else is
-    there (`force` replaces another adapter, never other files), `DigestMismatch`, `NotFound`, `StorageFull`.
+    there (`force` replaces another adapter, never other files), `DigestMismatch`, `NotFound`, `StorageFull`, and
+    `Withdrawn` for a version that is quarantined or revoked; `even_withdrawn` asks for one all the same.
     """
     detail = registry.detail(Ref.parse(ref) if isinstance(ref, str) else ref)
+    if not even_withdrawn:
+        require_usable(detail.version)
     target = Path(folder).expanduser()
     if _holds(target, detail.manifest, progress):
         return detail.version
@@ -110,9 +115,10 @@ def copy(
 ) -> Pushed:
     """Makes a revision of one registry a version of `name` in another: the same manifest, so the same digest.
 
-    Bytes stream from one to the other. Raises what reading the one and pushing to the other raise.
+    Bytes stream from one to the other. Raises what reading the one and pushing to the other raise, and `Withdrawn`.
     """
     detail = source.detail(Ref.parse(ref) if isinstance(ref, str) else ref)
+    require_usable(detail.version)
     name = AdapterName.parse(name) if isinstance(name, str) else name
     content = RevisionContent(source, detail.version, detail.manifest)
     _upload_missing(destination, name, content, detail.manifest, progress, persistence)
@@ -132,6 +138,7 @@ def open_revision(
     Unless `cache` is given it is in the user's data folder. Raises as `pull`.
     """
     detail = registry.detail(Ref.parse(ref) if isinstance(ref, str) else ref)
+    require_usable(detail.version)
     folder = (cache or data_folder() / "cache" / "adapters") / detail.version.digest.hex
     if not folder.is_dir():
         try:

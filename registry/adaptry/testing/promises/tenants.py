@@ -11,7 +11,7 @@ from adaptry.digest import Digest
 from adaptry.errors import AdaptryError, Denied, NotFound
 from adaptry.identity import ANONYMOUS, Identity
 from adaptry.manifest import Manifest
-from adaptry.records import AdapterEdit, PushOptions
+from adaptry.records import AdapterEdit, PushOptions, StateChange
 from adaptry.refs import AdapterName, Ref
 from adaptry.registry import Registry
 from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
@@ -38,6 +38,9 @@ WRITES: Mapping[str, Ask] = {
         name, AdapterName.parse("evil/taken")
     ),
     "delete_adapter": lambda registry, name, digest: registry.delete_adapter(name),
+    "set_state": lambda registry, name, digest: registry.set_state(
+        name, digest, StateChange(state="yanked", reason="for a test"), was=0
+    ),
     "move_alias": lambda registry, name, digest: registry.move_alias(name, "prod", digest, was=None),
     "remove_alias": lambda registry, name, digest: registry.remove_alias(name, "prod", was=1),
     "log_metrics": lambda registry, name, digest: registry.log_metrics(Ref(name), {"accuracy": 1.0}),

@@ -55,13 +55,13 @@ def _commits_of_versions() -> None:
     """Each adapter's first commit is empty; then come its versions."""
     connection = op.get_bind()
     empty = sa.text(
-        "INSERT INTO revisions (digest, manifest) SELECT :digest, :manifest WHERE EXISTS (SELECT 1 FROM adapters)"
-        " AND NOT EXISTS (SELECT 1 FROM revisions WHERE digest = :digest)"
+        "INSERT INTO revisions (digest, manifest) SELECT CAST(:digest AS VARCHAR), :manifest WHERE EXISTS (SELECT 1 FROM adapters)"
+        " AND NOT EXISTS (SELECT 1 FROM revisions WHERE digest = CAST(:digest AS VARCHAR))"
     )
     connection.execute(empty, {"digest": _EMPTY_DIGEST, "manifest": _EMPTY})
     firsts = sa.text(
         "INSERT INTO commits (adapter_id, digest, branch, title, message, author, at)"
-        " SELECT id, :digest, 'main', 'Created', '', coalesce((SELECT events.by FROM events"
+        " SELECT id, CAST(:digest AS VARCHAR), 'main', 'Created', '', coalesce((SELECT events.by FROM events"
         " WHERE events.adapter_id = adapters.id AND events.kind = 'adapter.created'"
         " ORDER BY events.seq DESC LIMIT 1), 'adaptry'), created_at FROM adapters"
         " WHERE deleted_at IS NULL ORDER BY id"

@@ -1,0 +1,47 @@
+"""Large files straight from the bucket: whoever may read one is sent to an address for it that lapses in minutes.
+
+Only where the operator wants it and the files are in a bucket; the bytes then never pass this server. Everything that is asked
+before a file is given is asked here too.
+"""
+
+from __future__ import annotations
+
+from anyio import to_thread
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from adaptry.digest import Digest
+from adaptry_api.downloads import Read
+from adaptry_api.guard import store_of
+from adaptry_api.header_text import header_text
+from adaptry_api.ranges import part_of
+
+SECONDS = 300
+LARGE = 1 << 20
+"""Smaller ones come sooner from here."""
+
+
+async def sent_elsewhere(
+    request: Request, digest: Digest | None, path: str, size: int, read: Read
+) -> Response | None:
+    """The answer that says where; None where the file is to be given from here. Raises as reading it does."""
+    store = store_of(request)
+    if digest is None or not store.presigns_downloads or size < LARGE:
+        return None
+    if request.method != "GET" or "if-none-match" in request.headers:
+        return None
+    asked = request.headers.get("range")
+    if asked and part_of(asked, size) is None:
+        return None  # refused here, in our words
+
+    def find() -> str | None:
+        if not store.blobs.has(digest):
+            return None  # computed, or another Hub's
+        for _ in read(size):  # nothing is there: but who may not read it is told so
+            pass
+        return store.blobs.address(digest, header_text(path.rpartition("/")[2], 255), SECONDS)
+
+    address = await to_thread.run_sync(find)
+    if address is None:
+        return None
+    return RedirectResponse(address, 302, {"Cache-Control": "no-store"})

@@ -1,0 +1,42 @@
+"""What runtimes make of a version: computed from its headers and config when asked."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Query, Request, Response
+from pydantic import BaseModel
+
+from adaptry import wire
+from adaptry.adapter.view import open_content
+from adaptry.checks.runtimes import Verdict, parse_runtime, verdict, verdicts
+from adaptry.transfer.remote import RevisionContent
+from adaptry_api.changing import fresh
+from adaptry_api.guard import CallersRegistry, guarded
+from adaptry_api.routes.parameters import PathRef
+
+ROUTES = guarded(f"{wire.PREFIX}/adapters/{{namespace}}/{{name}}/versions/{{selector}}/verdicts", "versions")
+
+Runtimes = Annotated[
+    list[str] | None,
+    Query(
+        max_length=32,
+        description="As in vllm@0.33,max_lora_rank=64; without any, every engine at the version that was read.",
+    ),
+]
+
+
+class Verdicts(BaseModel):
+    """One verdict for each runtime that was asked about, in that order."""
+
+    verdicts: tuple[Verdict, ...]
+
+
+@ROUTES.get("", response_model=Verdicts)
+def show(request: Request, ref: PathRef, registry: CallersRegistry, runtime: Runtimes = None) -> Response:
+    asked = [parse_runtime(text) for text in runtime or ()]
+    detail = registry.detail(ref)
+    adapter = open_content(RevisionContent(registry, detail.version, detail.manifest))
+    base = registry.base_record(detail.version.base_id) if detail.version.base_id else None
+    found = [verdict(adapter, one, base) for one in asked] if asked else verdicts(adapter, base)
+    return fresh(request, Verdicts(verdicts=tuple(found)))

@@ -1,0 +1,13 @@
+"""Telling whoever takes a version that is not active, and why it is not."""
+
+from __future__ import annotations
+
+from adaptry.cautions import caution
+from adaptry.records import VersionInfo
+from adaptry_cli.out import tell
+
+
+def tell_caution(version: VersionInfo) -> None:
+    said = caution(version)
+    if said:
+        tell(f"warns: {said}")

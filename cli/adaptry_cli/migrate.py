@@ -1,0 +1,62 @@
+"""`adaptry migrate`: a registry's rows out of its folder into PostgreSQL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from adaptry.errors import Invalid
+from adaptry_cli.exit_codes import NO
+from adaptry_cli.out import counted, json_option, progress, say, say_json, tell
+
+_SQLITE = "sqlite:"
+
+
+class _Folder(click.ParamType):  # type: ignore[type-arg]  # subscriptable since click 8.5
+    """`sqlite:DIR`. (`Any`: click's own.)"""
+
+    name = "sqlite:dir"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if isinstance(value, Path):
+            return value
+        if not value.startswith(_SQLITE) or value == _SQLITE:
+            raise Invalid(f"--from takes a registry's folder as sqlite:DIR, not {value[:200]!r}")
+        return Path(value.removeprefix(_SQLITE)).expanduser()
+
+
+@click.command()
+@click.option("--from", "folder", metavar="sqlite:DIR", type=_Folder(), required=True, help="The registry.")
+@click.option(
+    "--to",
+    "url",
+    metavar="URL",
+    required=True,
+    help="An empty database: postgresql://USER@HOST/DATABASE.",
+)
+@json_option
+@click.pass_context
+def migrate(ctx: click.Context, folder: Path, url: str, as_json: bool) -> None:
+    """Move a registry's catalog from SQLite to PostgreSQL.
+
+    Every row is read back and compared, and every file that a row names is looked for; files stay where they are.
+    From then on the folder remembers the database, and the old catalog can only be read. Stop its server first:
+    until it starts again, it can change nothing.
+    """
+    from adaptry.relocation import move_catalog
+
+    with progress() as told:
+        moved = move_catalog(folder, url, told)
+    problems = [{"where": problem.where, "reason": problem.reason} for problem in moved.problems]
+    if as_json:
+        say_json({"rows": dict(moved.rows), "problems": problems})
+    else:
+        for problem in moved.problems:
+            tell(f"warns: {problem.where}: {problem.reason}")
+        rows = sum(moved.rows.values())
+        adapters, versions = moved.rows["adapters"], moved.rows["versions"]
+        say(f"moved {counted(rows, 'row')}: {counted(adapters, 'name')}, {counted(versions, 'version')}")
+    if problems:
+        ctx.exit(NO)

@@ -1,0 +1,245 @@
+"""`adaptry runtime ls`, `plan`, `fits`: engines, what a server needs for some adapters, and which ones one serves."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import click
+
+from adaptry.errors import Invalid, NotFound
+from adaptry.fingerprint import BaseRecord
+from adaptry.refs import AdapterName, Ref
+from adaptry_cli.arguments import RUNTIME, SOURCE, Source
+from adaptry_cli.connection import Connected, connected_option, settings_for
+from adaptry_cli.exit_codes import NO
+from adaptry_cli.out import counted, gather, json_option, limit_option, say, say_json, say_lines, size, tell
+from adaptry_cli.showing import findings_text
+from adaptry_cli.sources import Opened, base_of, look_into
+from adaptry_cli.tables import say_facts, say_table
+
+if TYPE_CHECKING:
+    from adaptry.checks.runtimes import Engine, Plan, Runtime, Subject
+    from adaptry.running import Running
+
+
+@click.group()
+def runtime() -> None:
+    """Look at engines: what they take, and what a server of them needs.
+
+    `adaptry check REF --runtime ENGINE` says what one makes of an adapter.
+    """
+
+
+@runtime.command("ls")
+@click.argument("name", metavar="[ENGINE]", required=False)
+@json_option
+def list_engines(name: str | None, as_json: bool) -> None:
+    """List the engines there are rules for; of one of them its options, and what to beware of."""
+    from adaptry.checks.runtimes import ENGINES, parse_runtime
+
+    engines = [ENGINES[parse_runtime(name).engine]] if name else list(ENGINES.values())
+    if as_json:
+        say_json([_json_of(engine) for engine in engines])
+    elif name:
+        say_facts(_facts_of(engines[0]))
+    else:
+        say_table(
+            ("engine", "rules read in", "rules", "options"),
+            (
+                (
+                    engine.name,
+                    engine.read,
+                    str(len(engine.gates) + len(engine.rules)),
+                    ", ".join(option.name for option in engine.options),
+                )
+                for engine in engines
+            ),
+            right=("rules",),
+        )
+
+
+@runtime.command("plan")
+@click.argument("sources", metavar="REF|DIR...", type=SOURCE, nargs=-1, required=True)
+@click.option(
+    "--runtime",
+    "wanted",
+    type=RUNTIME,
+    default="vllm",
+    show_default=True,
+    metavar="ENGINE[@VERSION][,OPTION=VALUE…]",
+    help="The engine, and limits that are fixed already.",
+)
+@click.option("--slots", type=click.IntRange(1), help="How many are in use at once; else all of them.")
+@connected_option
+@json_option
+@click.pass_context
+def plan_server(
+    ctx: click.Context,
+    connected: Connected,
+    sources: tuple[Source, ...],
+    wanted: Runtime,
+    slots: int | None,
+    as_json: bool,
+) -> None:
+    """Say which flags a server needs for these adapters, and the memory they cost.
+
+    Only adapters that it would serve as trained count; of the others it is said why, and the exit code is 1.
+    """
+    from adaptry.checks.runtimes import plan
+
+    subjects = dict(_subject(connected, source) for source in sources)
+    made = plan(subjects, wanted, slots)
+    if as_json:
+        say_json(made)
+    else:
+        _say_plan(made)
+    ctx.exit(NO if made.left_out else 0)
+
+
+@runtime.command()
+@click.argument("url")
+@click.option(
+    "--base", metavar="NAME|ID", help="The base it serves, where its own name for it is not known here."
+)
+@click.option(
+    "--runtime",
+    "said",
+    type=RUNTIME,
+    metavar="ENGINE[@VERSION][,OPTION=VALUE…]",
+    help="What it is, or limits that it does not tell, as in vllm,max_lora_rank=64.",
+)
+@limit_option
+@connected_option
+@json_option
+def fits(
+    connected: Connected, url: str, base: str | None, said: Runtime | None, limit: int, as_json: bool
+) -> None:
+    """Ask a running server what it is, and list the adapters that it serves as trained.
+
+    vLLM, SGLang, llama.cpp and mistral.rs tell; of others say what they are (--runtime). The newest version of every
+    adapter of that base is looked at.
+    """
+    from adaptry.checks.runtimes import verdict
+
+    found = _asked(url, said)
+    name, record = _served_base(connected, found, base)
+    tell(f"{url} is {found.runtime}, serving {name}")
+    verdicts = [
+        (opened.label, verdict(opened.adapter, found.runtime, record))
+        for opened in _newest(connected, name, limit)
+    ]
+    fitting = [label for label, one in verdicts if one.outcome == "as_trained"]
+    if as_json:
+        say_json(
+            {
+                "runtime": str(found.runtime),
+                "base": name,
+                "loaded": list(found.adapters),
+                "fits": fitting,
+                "verdicts": {label: one.model_dump(mode="json") for label, one in verdicts},
+            }
+        )
+        return
+    say_lines(fitting)
+    for label, one in verdicts:
+        if one.outcome != "as_trained":
+            first = one.findings[0]
+            tell(f"left out: {label}: {first.reason} [{first.code}] → {first.remedy}")
+    tell(f"{len(fitting)} of {counted(len(verdicts), 'adapter')} of {name}")
+
+
+def _asked(url: str, said: Runtime | None) -> Running:
+    """What runs there; what was said goes before what is told. Nothing is asked of an engine that cannot tell."""
+    from adaptry.checks.runtimes import Runtime
+    from adaptry.running import Running, running
+
+    try:
+        found = running(url, settings_for(None).ca_bundle)
+    except NotFound:
+        if said is None:
+            raise
+        return Running(said, ())
+    if said is None:
+        return found
+    if said.engine != found.runtime.engine:
+        raise Invalid(f"{url} is {found.runtime}, and not {said.engine}")
+    told = found.runtime
+    options = {**told.options, **said.options}
+    return replace(found, runtime=Runtime(told.engine, said.version or told.version, options))
+
+
+def _served_base(connected: Connected, found: Running, base: str | None) -> tuple[str, BaseRecord]:
+    """The base that is served, by the names the server has for it. Raises `NotFound` where none is known here."""
+    names = [base] if base else list(found.models)
+    for name in names:
+        try:
+            info = connected().base(name)
+        except (Invalid, NotFound):
+            if base:
+                raise
+            continue
+        return (info.names[0] if info.names else str(info.id)), connected().base_record(info.id)
+    told = ", ".join(names[:3]) or "no model"
+    raise NotFound(f"it serves {told}, and no base is known by that name: say which it is (--base NAME)")
+
+
+def _newest(connected: Connected, base: str, limit: int) -> Iterator[Opened]:
+    """The newest version of each adapter of a base."""
+    registry = connected()
+    versions = gather(lambda cursor, many: registry.search(f'base:"{base}"', cursor, many), limit)
+    newest: dict[AdapterName, int] = {}
+    for version in versions:
+        newest[version.name] = max(version.number, newest.get(version.name, 0))
+    for name, number in newest.items():
+        yield look_into(connected, Ref.parse(f"{name}@{number}"))
+
+
+def _subject(connected: Connected, source: Source) -> tuple[str, Subject]:
+    from adaptry.checks.runtimes import Subject
+
+    opened = look_into(connected, source)
+    base = base_of(connected, opened.version).record if opened.version else None
+    return opened.label, Subject(opened.adapter, base)
+
+
+def _say_plan(made: Plan) -> None:
+    say(shlex.join(made.flags) if made.flags else "no flag is needed")
+    for one in made.left_out:
+        tell(f"left out: {one.name}")
+        for line in findings_text(one.verdict.findings).split("\n"):
+            tell(f"  {line}")
+    taken = len(made.adapters) - len(made.left_out)
+    tell(
+        f"{taken} of {len(made.adapters)} adapters, largest rank {made.rank}, {made.slots} in use at once: "
+        f"{size(made.slot_bytes)} each, {size(made.total_bytes)} together; as a runtime: {made.runtime}"
+    )
+
+
+def _json_of(engine: Engine) -> dict[str, object]:
+    return {
+        "engine": engine.name,
+        "title": engine.title,
+        "read": engine.read,
+        "rules": [
+            {
+                "code": rule.code,
+                "effect": rule.effect,
+                "title": rule.title,
+                "repair": rule.repair,
+                "source": rule.source,
+            }
+            for rule in (*engine.gates, *engine.rules)
+        ],
+        "options": {option.name: option.default for option in engine.options},
+        "cautions": list(engine.cautions),
+    }
+
+
+def _facts_of(engine: Engine) -> list[tuple[str, str]]:
+    facts = [("engine", engine.title), ("rules read in", engine.read)]
+    facts += [("option", f"{option.name} ({option.flag})") for option in engine.options]
+    facts += [(rule.effect, rule.title) for rule in (*engine.gates, *engine.rules)]
+    return [*facts, *(("beware", caution) for caution in engine.cautions)]

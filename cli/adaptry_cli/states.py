@@ -1,0 +1,101 @@
+"""`adaptry deprecate`, `yank`, `quarantine`, `revoke` and `restore`: the state of a version, with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from adaptry.lifecycle import RULES, State
+from adaptry.records import StateChange
+from adaptry.refs import Ref
+from adaptry.registry import Registry
+from adaptry.standing import change_state
+from adaptry_cli.arguments import REF, made
+from adaptry_cli.connection import registry_option
+from adaptry_cli.out import answer, json_option, tell
+
+_ref = click.argument("ref", metavar="NAME@VERSION", type=REF)
+_reason = click.option(
+    "--reason", required=True, metavar="TEXT", help="Why; kept, and shown to whoever takes it."
+)
+_successor = click.option("--successor", metavar="REF", help="What to take instead.")
+
+
+def _options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """(`Any`: a command's own arguments.)"""
+    return _ref(_reason(_successor(registry_option(json_option(command)))))
+
+
+@click.command()
+@_options
+def deprecate(registry: Registry, ref: Ref, reason: str, successor: str | None, as_json: bool) -> None:
+    """Advise against a version.
+
+    It is given and found as before, with a warning; a bare name no longer means it.
+    """
+    _change(registry, ref, "deprecated", reason, successor, as_json)
+
+
+@click.command()
+@_options
+def yank(registry: Registry, ref: Ref, reason: str, successor: str | None, as_json: bool) -> None:
+    """Take a version out of use.
+
+    Whoever names it or has it locked still gets it, with a warning; searches leave it out, and no alias moves to it.
+    """
+    _change(registry, ref, "yanked", reason, successor, as_json)
+
+
+@click.command()
+@_options
+def quarantine(registry: Registry, ref: Ref, reason: str, successor: str | None, as_json: bool) -> None:
+    """Hold a version's files back while it is looked into.
+
+    Who may write to the adapter still gets them, on request (`adaptry pull --even-withdrawn`).
+    """
+    _change(registry, ref, "quarantined", reason, successor, as_json)
+
+
+@click.command()
+@_options
+def revoke(registry: Registry, ref: Ref, reason: str, successor: str | None, as_json: bool) -> None:
+    """Recall a version: nobody is given its files any more.
+
+    Nor are its weights taken again under another name of its namespace. Administrators alone can look into it, and
+    restore it.
+    """
+    _change(registry, ref, "revoked", reason, successor, as_json)
+
+
+@click.command()
+@_ref
+@_reason
+@registry_option
+@json_option
+def restore(registry: Registry, ref: Ref, reason: str, as_json: bool) -> None:
+    """Make a version active again.
+
+    What was revoked takes an administrator.
+    """
+    _change(registry, ref, "active", reason, None, as_json)
+
+
+def _change(
+    registry: Registry, ref: Ref, state: State, reason: str, successor: str | None, as_json: bool
+) -> None:
+    changed = change_state(registry, ref, made(StateChange, state=state, reason=reason, successor=successor))
+    version = changed.version
+    label = f"{version.name}@{version.number}"
+    if not changed.is_change:
+        tell(f"{label} is {state} already")
+    elif changed.was != state:
+        tell(f"{label} was {changed.was}")
+    if not RULES[state].takes_aliases:
+        for alias in version.aliases:
+            tell(
+                f"warns: {alias} is still at this version; `adaptry rollback {version.name}@{alias}` or "
+                f"`adaptry alias set {version.name}@VERSION {alias}` moves it"
+            )
+    answer(version, f"{label} {state}", as_json)

@@ -1,0 +1,46 @@
+"""Verdicts of runtimes as people read them: one at length, or all engines in three lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from adaptry_cli.showing import findings_text
+
+if TYPE_CHECKING:
+    from adaptry.checks.runtimes import Verdict
+
+
+def verdict_text(verdict: Verdict) -> Iterator[str]:
+    """`vllm@0.33: loads and is served as trained`, and what was found, below it."""
+    from adaptry.checks.runtimes.rule import OUTCOMES
+
+    yield f"{verdict.runtime}: {OUTCOMES[verdict.outcome]}"
+    if verdict.findings:
+        yield from (f"  {line}" for line in findings_text(verdict.findings).split("\n"))
+
+
+def facts_of_verdicts(verdicts: Iterable[Verdict]) -> Iterator[tuple[str, str]]:
+    """`served  as trained: vllm, tgi` and, below, who refuses it or changes it, with the codes."""
+    from adaptry.checks.runtimes.rule import OUTCOMES
+
+    found = list(verdicts)
+    lines = []
+    for outcome in OUTCOMES:
+        names = [_with_codes(one) for one in found if one.outcome == outcome]
+        if names:
+            lines.append(f"{outcome.replace('_', ' ')}: {', '.join(names)}")
+    yield "served", "\n".join(lines)
+
+
+def json_of_verdicts(verdicts: Iterable[Verdict]) -> Mapping[str, object]:
+    """The same for programs, by engine."""
+    return {
+        one.runtime: {"outcome": one.outcome, "findings": [found.code for found in one.findings]}
+        for one in verdicts
+    }
+
+
+def _with_codes(verdict: Verdict) -> str:
+    codes = dict.fromkeys(found.code for found in verdict.findings if found.severity != "notes")
+    return f"{verdict.runtime} ({', '.join(codes)})" if codes else verdict.runtime

@@ -1,0 +1,56 @@
+"""What an S3 server's refusals mean to us: one function, so that no botocore error leaves this package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+
+from adaptry.errors import AdaptryError, NotFound, StorageFull, Unavailable
+
+if TYPE_CHECKING:
+    from adaptry.blobs.s3.place import Place
+
+_FULL = ("QuotaExceeded", "XMinioStorageFull", "InsufficientStorage")
+
+
+def status_of(error: ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def code_of(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+@contextmanager
+def explained(place: Place) -> Iterator[None]:
+    """Raises `NotFound` (no such object), `StorageFull`, or `Unavailable` with what to do."""
+    try:
+        yield
+    except ClientError as error:
+        raise _meaning(error, place) from error
+    except (NoCredentialsError, PartialCredentialsError) as error:
+        raise Unavailable(
+            f"no credentials for {place}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what else boto3 reads"
+        ) from error
+    except BotoCoreError as error:
+        raise Unavailable(f"{place} does not answer ({error}); try again in a moment") from error
+
+
+def _meaning(error: ClientError, place: Place) -> AdaptryError:
+    status, code = status_of(error), code_of(error)
+    if code == "NoSuchBucket":
+        return Unavailable(f"there is no bucket {place.bucket}; make it, or name another place for blobs")
+    if status == 404:
+        return NotFound(f"no such object in {place}")
+    if status == 507 or code in _FULL:
+        return StorageFull(
+            f"no space left in {place}; free some and push again, what was stored is untouched"
+        )
+    if status in (401, 403):
+        return Unavailable(
+            f"{place} refuses these credentials ({code}); they need to get, put, list and delete objects there"
+        )
+    return Unavailable(f"{place} answered {status} {code}; try again in a moment")

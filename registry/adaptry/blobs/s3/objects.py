@@ -1,0 +1,212 @@
+"""The objects of a bucket under one prefix: the few requests that blobs are made of.
+
+Keys are those below the prefix. Conditions on writes are used where the server has them (`has_conditions` says what was
+learnt so far); an object made without one may be written twice, with bytes that its key already promises.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from adaptry.blobs.s3.place import Place
+from adaptry.errors import Missing, NotFound, Unavailable
+
+try:
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import ClientError, IncompleteReadError, ResponseStreamingError
+except ModuleNotFoundError as error:
+    raise Missing(f"blobs in a bucket need {error.name}: pip install 'adaptry[s3]'") from error
+
+from adaptry.blobs.s3.errors import code_of, explained, status_of
+
+CONNECTIONS = 32
+_TRIES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An object as a listing shows it; `age` in seconds, by the server's own clock."""
+
+    key: str
+    size: int
+    age: float
+
+
+class Objects:
+    """Safe to use from many threads. Raises `Unavailable` where the server or the bucket cannot be used."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.has_conditions = True
+        with explained(place):
+            # Any: boto3 makes its clients' methods at run time.
+            self.client: Any = boto3.session.Session().client(
+                "s3",
+                endpoint_url=place.endpoint,
+                region_name=place.region,
+                config=Config(
+                    signature_version="s3v4",
+                    s3={"addressing_style": place.addressing},
+                    retries={"mode": "standard", "max_attempts": _TRIES},
+                    connect_timeout=10,
+                    read_timeout=60,
+                    max_pool_connections=CONNECTIONS,
+                    # Servers differ in which checksums they know, and one that claims to check may not.
+                    request_checksum_calculation="when_required",
+                    response_checksum_validation="when_required",
+                ),
+            )
+
+    def at(self, key: str) -> dict[str, str]:
+        """How a request names an object."""
+        return {"Bucket": self.place.bucket, "Key": self.place.prefix + key}
+
+    def size(self, key: str) -> int | None:
+        """In bytes; None if there is no such object."""
+        with explained(self.place):
+            try:
+                return int(self.client.head_object(**self.at(key))["ContentLength"])
+            except ClientError as error:
+                if status_of(error) == 404 and code_of(error) != "NoSuchBucket":
+                    return None
+                raise
+
+    def age(self, key: str) -> float | None:
+        """Seconds since it was written, by the server's clock; None if there is no such object."""
+        with explained(self.place):
+            try:
+                found = self.client.head_object(**self.at(key))
+            except ClientError as error:
+                if status_of(error) == 404:
+                    return None
+                raise
+        return _age(found["LastModified"], found)
+
+    def read(self, key: str, start: int, length: int) -> tuple[bytes, int]:
+        """The bytes there, fewer only at the end, and the size of the whole. Raises `NotFound`."""
+        if length <= 0:
+            return b"", self._known_size(key)
+        asked = f"bytes={start}-{start + length - 1}"
+        for left in reversed(range(_TRIES)):
+            with explained(self.place):
+                try:
+                    answer = self.client.get_object(**self.at(key), Range=asked)
+                    data = bytes(answer["Body"].read())
+                except (ResponseStreamingError, IncompleteReadError):
+                    if not left:
+                        raise
+                    continue
+                except ClientError as error:
+                    if status_of(error) == 416:
+                        return b"", self._known_size(key)
+                    raise
+            return _checked(data, answer, start, length)
+        raise AssertionError("the last try returned or raised")
+
+    def put(self, key: str, data: bytes) -> None:
+        """Writes the object, over what is there."""
+        with explained(self.place):
+            self.client.put_object(**self.at(key), Body=data, **self.place.encryption)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Writes the object if there is none; whether it did."""
+        for left in reversed(range(_TRIES)):
+            if not self.has_conditions:
+                break
+            with explained(self.place):
+                try:
+                    self.client.put_object(
+                        **self.at(key), Body=data, IfNoneMatch="*", **self.place.encryption
+                    )
+                    return True
+                except ClientError as error:
+                    if not self.is_settled(error) and left:
+                        time.sleep(0.05 * (_TRIES - left))
+                        continue
+                    if status_of(error) == 412:
+                        return False
+                    if self.has_conditions:
+                        raise
+        if self.size(key) is not None:
+            return False
+        self.put(key, data)
+        return True
+
+    def is_settled(self, error: ClientError) -> bool:
+        """What a refused condition says: False for a race that is to be tried again; learns that there are none."""
+        if status_of(error) == 501:
+            self.has_conditions = False
+        return status_of(error) != 409
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """No error for those that are absent."""
+        with explained(self.place):
+            for key in keys:
+                self.client.delete_object(**self.at(key))
+
+    def listed(self, prefix: str) -> Iterator[Listed]:
+        """Every object whose key begins so, in the order of keys."""
+        pages = self.client.get_paginator("list_objects_v2")
+        with explained(self.place):
+            for page in pages.paginate(Bucket=self.place.bucket, Prefix=self.place.prefix + prefix):
+                for item in page.get("Contents", ()):
+                    key = item["Key"].removeprefix(self.place.prefix)
+                    yield Listed(key, int(item["Size"]), _age(item["LastModified"], page))
+
+    def abort_uploads(self, older: float) -> int:
+        """Ends the multipart uploads begun more than so many seconds ago; how many there were."""
+        ended = 0
+        pages = self.client.get_paginator("list_multipart_uploads")
+        with explained(self.place):
+            for page in pages.paginate(Bucket=self.place.bucket, Prefix=self.place.prefix):
+                for item in page.get("Uploads", ()):
+                    if _age(item["Initiated"], page) > older:
+                        upload = {
+                            "Bucket": self.place.bucket,
+                            "Key": item["Key"],
+                            "UploadId": item["UploadId"],
+                        }
+                        self.client.abort_multipart_upload(**upload)
+                        ended += 1
+        return ended
+
+    def require(self) -> None:
+        """Raises `Unavailable` where the bucket cannot be used."""
+        with explained(self.place):
+            self.client.list_objects_v2(Bucket=self.place.bucket, Prefix=self.place.prefix, MaxKeys=1)
+
+    def address(self, key: str, seconds: int, disposition: str) -> str:
+        """A URL under which anybody may read this one object, for so long."""
+        asked = self.at(key) | {
+            "ResponseContentDisposition": disposition,
+            "ResponseContentType": "application/octet-stream",
+        }
+        with explained(self.place):
+            return str(self.client.generate_presigned_url("get_object", Params=asked, ExpiresIn=seconds))
+
+    def _known_size(self, key: str) -> int:
+        size = self.size(key)
+        if size is None:
+            raise NotFound(f"no such object in {self.place}")
+        return size
+
+
+def _checked(data: bytes, answer: Any, start: int, length: int) -> tuple[bytes, int]:
+    """A range as it was asked for, and the whole's size. A server that answers something else is not believed."""
+    whole = str(answer.get("ContentRange", "")).rpartition("/")[2]
+    if not whole.isdigit() or len(data) != min(length, int(whole) - start):
+        raise Unavailable(
+            "the blob server answered another range than was asked for; it cannot be used for blobs"
+        )
+    return data, int(whole)
+
+
+def _age(written: datetime, answer: Any) -> float:
+    now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+    return (now - written).total_seconds()

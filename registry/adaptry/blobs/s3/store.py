@@ -1,0 +1,149 @@
+"""`S3Blobs`: blobs as `sha256/ab/<hex>` in a bucket, and stagings under `tmp/`.
+
+Keys are those of a folder of blobs, so that any tool that copies a folder to a bucket moves a store. A blob is hashed while its
+bytes come, and appears whole. Reads are ranges, several at once, so that a slow reader holds no connection.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from threading import Lock
+from urllib.parse import quote
+
+from adaptry.blobs.s3 import lease, segments
+from adaptry.blobs.s3.objects import Objects
+from adaptry.blobs.s3.place import Place
+from adaptry.blobs.s3.segments import Segment
+from adaptry.blobs.s3.staging import StagedObjects
+from adaptry.blobs.store import CHUNK, BlobStore, Staged
+from adaptry.digest import Digest
+from adaptry.errors import Conflict, NotFound
+
+_BLOB = re.compile(r"sha256/[0-9a-f]{2}/([0-9a-f]{64})")
+_RANGE = 4 << 20
+_AHEAD = 3
+"""Ranges of a blob that are fetched before they are asked for: at most 16 MiB in memory for one reader."""
+_KEPT_ROWS = 256
+_ABANDONED = 24 * 3600.0
+"""Seconds after which a multipart upload that has not ended never will."""
+
+
+class S3Blobs(BlobStore):
+    """A `BlobStore` in a bucket, which must be there. Raises `Unavailable` where it cannot be used."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__()
+        self.place = place
+        self.objects = Objects(place)
+        self._held: set[str] = set()
+        self._rows: dict[str, tuple[Segment, ...]] = {}
+        self._lock = Lock()
+        self._pool = ThreadPoolExecutor(16, "s3-read")
+
+    def has(self, digest: Digest) -> bool:
+        return self.objects.size(_key(digest)) is not None
+
+    def size(self, digest: Digest) -> int:
+        size = self.objects.size(_key(digest))
+        if size is None:
+            raise NotFound(f"no stored bytes {digest.brief}")
+        return size
+
+    def read(self, digest: Digest, start: int, length: int) -> bytes:
+        return self._ranged(digest, start, length)[0]
+
+    def chunks(self, digest: Digest, start: int = 0) -> Iterator[bytes]:
+        first, size = self._ranged(digest, start, CHUNK)
+        return self._stream(digest, first, start, size)
+
+    def delete(self, digest: Digest) -> None:
+        self.objects.delete([_key(digest)])
+
+    def digests(self) -> Iterator[Digest]:
+        for item in self.objects.listed("sha256/"):
+            if match := _BLOB.fullmatch(item.key):
+                yield Digest(match[1])
+
+    def staging(self, key: str) -> AbstractContextManager[Staged]:
+        folder = segments.folder(key)
+        with self._lock:
+            if key in self._held:
+                raise _held()
+            self._held.add(key)
+        try:
+            taken = lease.take(self.objects, f"{folder}lease")
+            if taken is None:
+                raise _held()
+            row = segments.chain(self.objects.listed(folder))
+        except BaseException:
+            self._held.discard(key)
+            raise
+        if self._rows.pop(key, ()) != row:
+            self._hashers.pop(key, None)  # someone else went on: what we hashed is not what is there
+        return StagedObjects(key, row, self._hashers, self.objects, taken, _key, self._released)
+
+    def staged(self, key: str) -> int:
+        row = segments.chain(self.objects.listed(segments.folder(key)))
+        return row[-1].end if row else 0
+
+    def is_held(self, key: str) -> bool:
+        return key in self._held or lease.is_taken(self.objects, f"{segments.folder(key)}lease")
+
+    def stagings(self) -> Iterator[str]:
+        keys = (segments.key_of(item.key) for item in self.objects.listed("tmp/"))
+        yield from dict.fromkeys(key for key in keys if key)
+
+    def require_room(self, size: int) -> None:
+        """A bucket has no size that could be asked for; but it must be there."""
+        self.objects.require()
+
+    def tidy(self) -> int:
+        return self.objects.abort_uploads(_ABANDONED)
+
+    def address(self, digest: Digest, filename: str, seconds: int) -> str | None:
+        disposition = f"attachment; filename*=UTF-8''{quote(filename)}"
+        return self.objects.address(_key(digest), seconds, disposition)
+
+    def _released(self, key: str, row: tuple[Segment, ...]) -> None:
+        if row:
+            self._rows[key] = row
+            while len(self._rows) > _KEPT_ROWS:
+                self._rows.pop(next(iter(self._rows)), None)
+        self._held.discard(key)
+
+    def _ranged(self, digest: Digest, start: int, length: int) -> tuple[bytes, int]:
+        try:
+            return self.objects.read(_key(digest), start, length)
+        except NotFound:
+            raise NotFound(f"no stored bytes {digest.brief}") from None
+
+    def _stream(self, digest: Digest, first: bytes, start: int, size: int) -> Iterator[bytes]:
+        """The first piece, then ranges that were asked for while those before them were read."""
+        if first:
+            yield first
+        starts = iter(range(start + len(first), size, _RANGE))
+        coming: deque[Future[tuple[bytes, int]]] = deque()
+        try:
+            while True:
+                while len(coming) < _AHEAD and (at := next(starts, None)) is not None:
+                    coming.append(self._pool.submit(self._ranged, digest, at, min(_RANGE, size - at)))
+                if not coming:
+                    return
+                data, _ = coming.popleft().result()
+                for at in range(0, len(data), CHUNK):
+                    yield data[at : at + CHUNK]
+        finally:
+            for future in coming:
+                future.cancel()
+
+
+def _key(digest: Digest) -> str:
+    return f"sha256/{digest.hex[:2]}/{digest.hex}"
+
+
+def _held() -> Conflict:
+    return Conflict("someone else is sending this file just now; wait a moment and go on")

@@ -1,0 +1,92 @@
+"""A whole catalog into another database: every row of every table, in one transaction, read back and compared.
+
+The rows go as they are, keys and all, so that cursors, generations and the order of events go on. Nobody can write
+to either catalog meanwhile.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Table, func, insert, select, text
+
+from adaptry.catalog import sqlite
+from adaptry.catalog.database import Transaction
+from adaptry.catalog.rows import Row
+from adaptry.errors import Conflict, Corrupt
+
+_AT_ONCE = 1000
+
+
+def copy(source: Transaction, target: Transaction) -> Mapping[str, int]:
+    """How many rows of each table were copied from SQLite to PostgreSQL, which has none yet.
+
+    Raises `Conflict` where the target has rows, `Corrupt` where a row came out other than it went in.
+    """
+    here, there = source.connection(), target.connection()
+    tables = Row.metadata.sorted_tables  # what a row refers to comes before it
+    _require_empty(there, tables)
+    copied: dict[str, int] = {}
+    for table in tables:
+        seen = hashlib.sha256()
+        copied[table.name] = 0
+        for rows in _batches(here, table):
+            _hash(seen, rows)
+            there.execute(insert(table), [dict(row._mapping) for row in rows])
+            copied[table.name] += len(rows)
+        _compare(there, table, seen.digest())
+        _go_on_numbering(here, there, table)
+    return copied
+
+
+def retire(source: Transaction, where: str) -> None:
+    """From the commit on, nobody can write to the catalog that was moved away, also who has it open already."""
+    names = [table.name for table in Row.metadata.sorted_tables]
+    sqlite.forbid_changes(source.connection(), names, f"this registry's catalog has moved to {where}")
+
+
+def _require_empty(connection: Connection, tables: Sequence[Table]) -> None:
+    full = [table.name for table in tables if connection.execute(select(table).limit(1)).first()]
+    if full:
+        raise Conflict(
+            f"that database has a catalog already (rows in {', '.join(full)}); give an empty database"
+        )
+
+
+def _batches(connection: Connection, table: Table) -> Iterator[Sequence[Any]]:
+    """The rows in the order of their keys. (`Any`: rows are typed by all their columns.)"""
+    query = select(table).order_by(*table.primary_key.columns).execution_options(stream_results=True)
+    with connection.execute(query) as result:
+        yield from result.partitions(_AT_ONCE)
+
+
+def _hash(seen: Any, rows: Sequence[Any]) -> None:
+    """(`Any`: hashlib names no type of its hashes.)"""
+    for row in rows:
+        seen.update(repr(tuple(row)).encode("utf-8", "surrogatepass"))
+
+
+def _compare(connection: Connection, table: Table, expected: bytes) -> None:
+    found = hashlib.sha256()
+    for rows in _batches(connection, table):
+        _hash(found, rows)
+    if found.digest() != expected:
+        raise Corrupt(f"the rows of {table.name} came out other than they went in; nothing was moved")
+
+
+def _go_on_numbering(here: Connection, there: Connection, table: Table) -> None:
+    """Keys are never given twice, also those of rows that are gone."""
+    key = table.autoincrement_column
+    if key is None:
+        return
+    asked = text("SELECT seq FROM sqlite_sequence WHERE name = :table")
+    given = here.execute(asked, {"table": table.name}).scalar()
+    highest = here.execute(select(func.max(key))).scalar()
+    last = max(given or 0, highest or 0)
+    if last:
+        there.execute(
+            text("SELECT setval(pg_get_serial_sequence(:table, :key), :last)"),
+            {"table": table.name, "key": key.name, "last": last},
+        )

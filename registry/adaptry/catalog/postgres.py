@@ -1,0 +1,173 @@
+"""Everything that is true only of PostgreSQL: how a connection is set up, how a writer begins, what its errors mean.
+
+Writers take turns here too, by one advisory lock of the database, taken before anything else is read. So what a
+writer reads stays true until it commits, as in SQLite; nothing is ever to be retried because two writers met; and
+keys and events, which are numbered as they are written, become visible in the order of their numbers. Readers see
+one moment (`REPEATABLE READ`, read only) and wait for nobody.
+
+Text is compared byte by byte (`COLLATE "C"`), whatever the database's own language is, because searches for
+beginnings and the order of names mean that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from threading import Lock
+from typing import Any
+
+from sqlalchemy import URL, Connection, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from adaptry.catalog.kinds import Database
+from adaptry.errors import AdaptryError, Corrupt, Invalid, Missing, StorageFull, Unavailable
+
+_WRITES = "adaptry_writes"  # the execution option of connections whose transactions write
+_LOCK = int.from_bytes(b"adaptry", "big")
+_READERS = 20  # connections of one process, besides its one writer's; more readers wait for one of them
+_LONGEST_PAUSE = 60  # seconds that a writer may be silent before it is taken for dead and its lock given on
+_GONE = {  # of libpq: a server that vanished without a word is noticed within a minute
+    "keepalives_idle": 20,
+    "keepalives_interval": 10,
+    "keepalives_count": 4,
+}
+_BEGIN = text(
+    "SELECT set_config('lock_timeout', :patience, true), "
+    "set_config('idle_in_transaction_session_timeout', :pause, true), pg_advisory_xact_lock(:key)"
+)
+_NEEDED = {
+    "synchronous_commit": "on",  # or any other word but `off`
+    "fsync": "on",
+    "full_page_writes": "on",
+    "server_encoding": "UTF8",
+}
+
+
+def database(url: str, busy_timeout: float) -> Database:
+    """The database that a URL names; it must exist, and may be empty. Raises `Invalid`, `Missing`."""
+    address = _address(url)
+    try:
+        engine = create_engine(
+            address,
+            connect_args={"connect_timeout": max(2, int(busy_timeout)), **_GONE},
+            pool_size=_READERS,
+            max_overflow=1,
+            pool_timeout=busy_timeout,
+            pool_pre_ping=True,  # a server that was restarted meanwhile costs a reconnection, not an error
+        )
+    except ModuleNotFoundError as error:
+        raise Missing(f"PostgreSQL needs {error.name}: pip install 'adaptry[postgres]'") from error
+    event.listen(engine, "connect", _check)
+    event.listen(engine, "begin", partial(_begin, busy_timeout))
+    return Database(
+        readers=engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True),
+        # Each statement sees what is committed, and while the lock is held nobody else commits.
+        writers=engine.execution_options(isolation_level="READ COMMITTED", **{_WRITES: True}),
+        reading=nullcontext,
+        writing=_in_turn(Lock(), busy_timeout),
+        opening=nullcontext,
+        settle=_compare_bytes,
+        meaning=partial(_meaning, address.render_as_string(hide_password=True)),
+    )
+
+
+def complaints(connection: Connection) -> Iterator[str]:
+    """What is not as this module promises; PostgreSQL itself checks references between rows."""
+    for table, column, _ in _with_other_order(connection):
+        yield f'{table}.{column} is not compared byte by byte (COLLATE "C")'
+
+
+def _address(url: str) -> URL:
+    try:
+        return make_url(url).set(drivername="postgresql+psycopg")
+    except ArgumentError as error:
+        raise Invalid("not a database: expected postgresql://user@host:port/database") from error
+
+
+def _check(connection: Any, record: ConnectionPoolEntry) -> None:
+    """Refuses a database that forgets what it acknowledged. (`Any`: a connection of the driver, which may be missing.)"""
+    settings = ", ".join(f"current_setting('{name}')" for name in _NEEDED)
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {settings}")
+        found = dict(zip(_NEEDED, cursor.fetchone(), strict=True))
+    connection.rollback()
+    if found["synchronous_commit"] != "off":
+        found["synchronous_commit"] = "on"
+    wrong = [f"{name} is {value}" for name, value in found.items() if value != _NEEDED[name]]
+    if wrong:
+        raise Unavailable(
+            f"this PostgreSQL database would lose or garble what it acknowledged: {', '.join(wrong)}; "
+            f"needed are {', '.join(f'{name}={value}' for name, value in _NEEDED.items())}"
+        )
+
+
+def _begin(busy_timeout: float, connection: Connection) -> None:
+    if not connection.get_execution_options().get(_WRITES):
+        return
+    asked = {"patience": f"{int(busy_timeout * 1000)}ms", "pause": f"{_LONGEST_PAUSE}s", "key": _LOCK}
+    connection.execute(_BEGIN, asked)
+
+
+def _in_turn(lock: Lock, patience: float) -> Callable[[], Any]:
+    """The writers of one process wait here, so that no more than one of them holds a connection while it waits."""
+
+    @contextmanager
+    def turn() -> Iterator[None]:
+        if not lock.acquire(timeout=patience):
+            raise _busy()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    return turn
+
+
+def _with_other_order(connection: Connection) -> list[tuple[str, str, str]]:
+    """Tables, columns and types of text that is compared in the database's own language."""
+    query = text(
+        "SELECT table_name, column_name, data_type FROM information_schema.columns WHERE table_schema = current_schema()"
+        " AND data_type IN ('character varying', 'text') AND collation_name IS DISTINCT FROM 'C'"
+        " ORDER BY table_name, ordinal_position"
+    )
+    return [(table, column, kind) for table, column, kind in connection.execute(query)]
+
+
+def _compare_bytes(connection: Connection) -> None:
+    """After a migration: whatever text it brought is compared byte by byte."""
+    for table, column, kind in _with_other_order(connection):
+        connection.exec_driver_sql(f'ALTER TABLE "{table}" ALTER COLUMN "{column}" TYPE {kind} COLLATE "C"')
+
+
+def _busy() -> Unavailable:
+    return Unavailable("the registry's database is busy with another writer; try again in a moment")
+
+
+def _meaning(where: str, error: BaseException) -> AdaptryError | None:
+    """By the SQLSTATE (PostgreSQL's documentation, appendix A); without one, the server was not reached."""
+    state = getattr(error, "sqlstate", None)
+    if state is None and "NUL" in str(error):  # said by the driver, before the server could
+        state = "22021"
+    if state is None:
+        is_lost = type(error).__name__ in ("OperationalError", "ConnectionTimeout")
+        return Unavailable(f"cannot reach the database {where}: {_line(error)}") if is_lost else None
+    match state[:2], state:
+        case _, "55P03" | "40001" | "40P01" | "25P03":
+            return _busy()
+        case _, "22021":
+            return Invalid("a text cannot hold the character U+0000")
+        case "53", "53100":
+            return StorageFull("no space left for the registry's database; free some and try again")
+        case "XX", "XX001" | "XX002":
+            return Corrupt(f"the database {where} is damaged: {_line(error)}; restore a backup")
+        case (("08" | "28" | "3D" | "53" | "57" | "58"), _):
+            return Unavailable(f"cannot use the database {where}: {_line(error)}")
+        case _, "25006" | "42501":
+            return Unavailable(f"the database {where} may not be written to: {_line(error)}")
+    return None
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

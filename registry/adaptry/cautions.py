@@ -1,0 +1,31 @@
+"""What is said of a version that is not active: to whoever takes it, and to whom it is not given."""
+
+from __future__ import annotations
+
+from adaptry.errors import Withdrawn
+from adaptry.lifecycle import RULES, WITHDRAWN
+from adaptry.records import VersionInfo
+
+
+def caution(version: VersionInfo) -> str | None:
+    """`acme/tone@3 is deprecated: it stutters; take acme/tone@4 instead`; None for a version that is active."""
+    if version.state == "active":
+        return None
+    standing = version.standing
+    why = f": {standing.reason}" if standing else ""
+    instead = f"; take {standing.successor} instead" if standing and standing.successor else ""
+    return f"{version.name}@{version.number} is {version.state}{why}{instead}"
+
+
+def withdrawn(version: VersionInfo) -> Withdrawn:
+    """For whom a version's files are held back from."""
+    readers = RULES[version.state].readers
+    return Withdrawn(
+        f"{caution(version)} (its files are held back from all but {readers} of {version.name.namespace})"
+    )
+
+
+def require_usable(version: VersionInfo) -> None:
+    """Raises `Withdrawn` for a version that nothing should be made from, whoever asks."""
+    if version.state in WITHDRAWN:
+        raise withdrawn(version)

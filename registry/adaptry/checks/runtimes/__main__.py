@@ -1,0 +1,9 @@
+"""Writes the page of all rules: `python -m adaptry.checks.runtimes > docs/runtimes.md`."""
+
+from __future__ import annotations
+
+import sys
+
+from adaptry.checks.runtimes.page import page
+
+sys.stdout.write(page())

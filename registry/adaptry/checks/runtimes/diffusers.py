@@ -1,0 +1,96 @@
+"""What diffusers takes: LoRA and LoKr of a pipeline's parts, in its own layout, kohya's, and others it converts."""
+
+from __future__ import annotations
+
+from adaptry.checks.runtimes import conditions as when
+from adaptry.checks.runtimes import repairs
+from adaptry.checks.runtimes.rule import Condition, Engine, Found, Rule, Subject
+from adaptry.checks.runtimes.runtime import Runtime
+from adaptry.checks.tool_rules import RULES
+
+_LOAD = "loaders/peft.py · load_lora_adapter"
+
+
+def _told(code: str, formats: tuple[str, ...] = ("diffusers", "kohya")) -> Condition:
+    """A finding that the checks of diffusers' and kohya's own files have under this code."""
+
+    def found(subject: Subject, runtime: Runtime) -> Found | None:
+        format = subject.adapter.format
+        if format.name not in formats:
+            return None
+        for finding in RULES[format.name](subject.adapter, format):
+            if finding.code == code:
+                return Found(finding.reason, finding.modules)
+        return None
+
+    return found
+
+
+def _of_text(subject: Subject, runtime: Runtime) -> Found | None:
+    """An adapter in PEFT's layout of a task of language."""
+    task = subject.spec.task
+    return Found(f"its task is {task}") if task and subject.adapter.format.name == "peft" else None
+
+
+DIFFUSERS_ENGINE = Engine(
+    name="diffusers",
+    title="diffusers",
+    read="0.42.1",
+    latest=(0, 42),
+    gates=(
+        Rule(
+            "files_of_another_tool",
+            "refuses",
+            "files that are not diffusers', kohya's or PEFT's",
+            when.other_files("diffusers", "kohya", "peft"),
+            "save it again with pipeline.save_lora_weights(DIR)",
+            _LOAD,
+        ),
+        Rule(
+            "method_unknown",
+            "refuses",
+            "a method other than LoRA and LoKr",
+            when.method_beyond("lora", "lokr"),
+            repairs.AS_LORA,
+            _LOAD,
+        ),
+        Rule(
+            "not_a_pipeline",
+            "refuses",
+            "an adapter of a language model",
+            _of_text,
+            "serve it with PEFT or an engine for text",
+            _LOAD,
+        ),
+    ),
+    rules=(
+        Rule(
+            "loader_refuses",
+            "refuses",
+            "alphas twice, or tensors that are no LoRA",
+            _told("loader_refuses"),
+            "save it again with pipeline.save_lora_weights(DIR)",
+            _LOAD,
+        ),
+        Rule(
+            "alpha_unknown",
+            "changes",
+            "no alpha in the file: it takes the rank",
+            _told("alpha_unknown"),
+            "save it again with a newer version of the tool that trained it",
+            _LOAD,
+        ),
+        Rule(
+            "magnitudes_dropped",
+            "changes",
+            "DoRA magnitudes of text encoders, or kohya's",
+            _told("magnitudes_dropped"),
+            "load it with the tool that trained it",
+            _LOAD,
+        ),
+    ),
+    cautions=(
+        "What a file has for parts that the pipeline lacks is left with a warning.",
+        "Hot swapping is not for text encoders, and not for LoKr.",
+    ),
+)

@@ -1,0 +1,47 @@
+"""What llama.cpp takes: what its converter makes a GGUF of, and what its loader finds in the base, name by name."""
+
+from __future__ import annotations
+
+from adaptry.checks.runtimes import repairs, scales, shared
+from adaptry.checks.runtimes.rule import Engine, Needs
+
+_TENSORS = "convert_lora_to_gguf.py · get_tensors"
+_ALPHA = "convert_lora_to_gguf.py · set_gguf_parameters; llama-adapter.h · get_scale"
+_INIT = "llama-adapter.cpp · llama_adapter_lora_init_impl"
+_CONFIG = "convert_lora_to_gguf.py reads lora_alpha, and no other field"
+
+
+def _start(needs: Needs) -> tuple[str, ...]:
+    return ("--lora", "FILE.gguf") * needs.count
+
+
+LLAMACPP = Engine(
+    name="llama.cpp",
+    title="llama.cpp",
+    read="0b03adaa",
+    gates=(shared.peft_files(_TENSORS), shared.only_lora(_TENSORS)),
+    rules=(
+        shared.scale(
+            scales.of_tensor,
+            "rsLoRA or `alpha_pattern`: the scale is the one `lora_alpha` over the rank of the tensors",
+            _ALPHA,
+            repairs.FOLD_UNIFORM,
+        ),
+        shared.dora("refuses", f"{_TENSORS} exits on a key it does not know"),
+        shared.saved_modules("refuses", f"{_TENSORS} exits on a key it does not know"),
+        shared.copied_embeddings(f"{_TENSORS} passes over .base_layer.weight"),
+        shared.token_rows("refuses", f"{_TENSORS} exits on a key it does not know"),
+        shared.biases("refuses", f"{_TENSORS} exits on a key it does not know"),
+        shared.unmatched("refuses", f"{_TENSORS} exits on a key it does not know"),
+        shared.variants("changes", _CONFIG, but=("alora",)),
+        shared.starts_from_base("changes", _CONFIG),
+        shared.odd_layers("refuses", _INIT),
+        shared.fused_experts("needs", "convert_lora_to_gguf.py: through the base's own converter"),
+        shared.transposed("changes", _CONFIG),
+    ),
+    cautions=(
+        "Adapters are named when it starts; while it runs, only their scales change.",
+        "The base is compared by architecture, and every tensor by name and shape.",
+    ),
+    start=_start,
+)

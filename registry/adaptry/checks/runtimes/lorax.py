@@ -1,0 +1,72 @@
+"""What LoRAX takes. It looks up the names it knows, and leaves what it does not find with a warning at most."""
+
+from __future__ import annotations
+
+from adaptry.checks.runtimes import limits, on_base, repairs, scales, shared
+from adaptry.checks.runtimes.rule import Engine, Needs, Option, Rule
+
+_MAPPED = "adapters/lora.py · map_weights_for_model"
+_LAYERS = "adapters/lora.py · LoraWeights.load returns nothing for a layer type that one layer lacks"
+_PINNED = "adapters/lora.py, with a hasattr guard; pyproject pins peft 0.4.0, which has no use_rslora"
+
+UNEVEN = Rule(
+    "layers_uneven",
+    "changes",
+    "a module that not all layers have an update for: it is left out in all",
+    on_base.uneven_layers,
+    repairs.MERGE,
+    _LAYERS,
+)
+
+
+def _start(needs: Needs) -> tuple[str, ...]:
+    return ("--max-active-adapters", str(needs.count)) if needs.count > 1024 else ()
+
+
+LORAX = Engine(
+    name="lorax",
+    title="LoRAX",
+    read="a7394ba",
+    gates=(
+        shared.peft_files("utils/adapter.py · download_adapter"),
+        shared.only_lora("adapters/ has LoRA and Medusa only"),
+    ),
+    rules=(
+        shared.dora("changes", _MAPPED),
+        shared.scale(scales.of_config, "rsLoRA or patterns: the scale is `lora_alpha / r` for all", _PINNED),
+        shared.saved_modules("changes", _MAPPED),
+        shared.copied_embeddings(_MAPPED),
+        shared.token_rows("changes", _MAPPED),
+        shared.biases("changes", _MAPPED),
+        shared.unmatched("changes", _MAPPED),
+        shared.variants("changes", _MAPPED),
+        shared.starts_from_base("changes", _MAPPED),
+        shared.embeddings("changes", _MAPPED),
+        shared.fused_experts("changes", _MAPPED),
+        shared.odd_layers("changes", _MAPPED),
+        Rule(
+            "names",
+            "changes",
+            "module names that the base does not have on disk",
+            on_base.names_not_on_disk,
+            repairs.RELAYOUT,
+            _MAPPED,
+        ),
+        UNEVEN,
+        Rule(
+            "rank_slow",
+            "needs",
+            "a rank above 128, for which it has no fast kernels",
+            limits.rank_beyond(128),
+            "expect it to be slow, or: adaptry resize REF --rank 128 -o NAME",
+            "utils/punica.py · MAX_RANK_CUSTOM, BGMV_MAX_RANK",
+        ),
+    ),
+    options=(Option("max_active_adapters", "--max-active-adapters", default=1024),),
+    cautions=(
+        "A folder of an adapter that was downloaded once is never looked at again: a new version needs a new name.",
+        "The base is compared by architecture at most; where its config cannot be read, it is assumed to be right.",
+        "Merging adapters in a request takes no account of rsLoRA, and does not rescale DARE.",
+    ),
+    start=_start,
+)

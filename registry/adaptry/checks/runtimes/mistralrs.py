@@ -1,0 +1,74 @@
+"""What mistral.rs takes. It checks every field of the config and wants every tensor used: it refuses, and never pretends."""
+
+from __future__ import annotations
+
+from adaptry.checks.runtimes import conditions as when
+from adaptry.checks.runtimes import limits, on_base, repairs, shared
+from adaptry.checks.runtimes.rule import Engine, Needs, Option, Rule
+
+_CONFIG = "mistralrs-quant/src/lora/mod.rs · LoraConfig::validate_dynamic"
+_SITES = "lora/dynamic/loader.rs · site_load_spec"
+_ALL = "lora/dynamic/loader.rs · validate_consumption"
+
+
+def _start(needs: Needs) -> tuple[str, ...]:
+    rank = ("--lora-max-rank", str(needs.rank)) if needs.rank > 256 else ()
+    return ("--lora-max-adapters", str(needs.count), *rank)
+
+
+MISTRALRS = Engine(
+    name="mistral.rs",
+    title="mistral.rs",
+    read="9e92262 (0.9.2)",
+    latest=(0, 9),
+    gates=(shared.peft_files(_CONFIG), shared.only_lora(_CONFIG)),
+    rules=(
+        shared.dora("refuses", _CONFIG),
+        shared.biases("refuses", _CONFIG),
+        shared.saved_modules("refuses", _CONFIG),
+        Rule("copied_embeddings", "refuses", "a copy of an embedding", when.copied, repairs.LEAVE_OUT, _ALL),
+        shared.token_rows("refuses", _CONFIG),
+        shared.variants("refuses", _CONFIG),
+        Rule(
+            "field_refused",
+            "refuses",
+            "weight tying, MonteCLoRA",
+            when.field_set("ensure_weight_tying", "monteclora_config"),
+            repairs.MERGE,
+            _CONFIG,
+        ),
+        shared.starts_from_base("refuses", _CONFIG),
+        shared.unmatched("refuses", _ALL),
+        Rule(
+            "embeddings",
+            "refuses",
+            "updates of embeddings or of `lm_head`",
+            when.targets_in(frozenset(["lm_head", "embed_tokens"])),
+            repairs.MERGE,
+            _SITES,
+        ),
+        shared.odd_layers("refuses", _SITES),
+        Rule(
+            "rank",
+            "refuses",
+            "a rank above `lora_max_rank` (256 if not said)",
+            limits.rank_above("lora_max_rank", 256),
+            repairs.RESIZE,
+            _CONFIG,
+        ),
+        Rule(
+            "names",
+            "refuses",
+            "module names that the base does not have on disk",
+            on_base.names_not_on_disk,
+            repairs.RELAYOUT,
+            _ALL,
+        ),
+    ),
+    options=(
+        Option("lora_max_rank", "--lora-max-rank", default=256),
+        Option("lora_max_adapters", "--lora-max-adapters", default=16),
+    ),
+    cautions=("No adapter is loaded at run time where the model is split over GPUs (tensor parallelism).",),
+    start=_start,
+)

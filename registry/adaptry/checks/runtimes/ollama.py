@@ -1,0 +1,78 @@
+"""What Ollama takes: an adapter that its own converter makes a GGUF of, one in each model."""
+
+from __future__ import annotations
+
+from adaptry.checks.runtimes import conditions as when
+from adaptry.checks.runtimes import repairs, scales, shared
+from adaptry.checks.runtimes.rule import Condition, Engine, Found, Needs, Rule, Subject
+from adaptry.checks.runtimes.runtime import Runtime
+
+_CONVERT = "convert/convert.go · ConvertAdapter"
+_NAMES = f"{_CONVERT}: its names are those of attention and MLP"
+_CONFIG = "convert/convert_adapter reads lora_alpha, and no other field"
+_MODULES = frozenset(["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"])
+_FAMILIES = frozenset(["llama", "mistral", "gemma2"])
+
+
+def _other_family(families: frozenset[str]) -> Condition:
+    """A base of another architecture. Only where the base is known."""
+
+    def found(subject: Subject, runtime: Runtime) -> Found | None:
+        family = subject.base.facts.get("model_type") if subject.base else None
+        return Found(f"its base is a {family}") if family and family not in families else None
+
+    return found
+
+
+def _start(needs: Needs) -> tuple[str, ...]:
+    return ("FROM base", "ADAPTER DIR")
+
+
+OLLAMA = Engine(
+    name="ollama",
+    title="Ollama",
+    read="fb30760 (0.33.0-rc2)",
+    latest=(0, 33),
+    gates=(shared.peft_files(_CONVERT), shared.only_lora(_CONVERT)),
+    rules=(
+        Rule(
+            "base_family",
+            "refuses",
+            "a base that is no llama, mistral or gemma2",
+            _other_family(_FAMILIES),
+            repairs.MERGE,
+            _CONVERT,
+        ),
+        Rule(
+            "alpha_fraction",
+            "refuses",
+            "a `lora_alpha` that is no whole number",
+            when.fraction_of_alpha,
+            repairs.FOLD_UNIFORM,
+            "convert: lora_alpha is a uint32",
+        ),
+        shared.scale(
+            scales.of_tensor,
+            "rsLoRA or `alpha_pattern`: the scale is the one `lora_alpha` over the rank of the tensors",
+            "llama-adapter.h · get_scale, with one alpha in the file",
+            repairs.FOLD_UNIFORM,
+        ),
+        shared.dora("refuses", _NAMES),
+        shared.saved_modules("refuses", _NAMES),
+        shared.token_rows("refuses", _NAMES),
+        shared.biases("refuses", _NAMES),
+        shared.unmatched("refuses", _NAMES),
+        Rule(
+            "targets_unknown",
+            "refuses",
+            "modules beyond attention and MLP",
+            when.targets_beyond(_MODULES),
+            repairs.MERGE,
+            _NAMES,
+        ),
+        shared.variants("changes", _CONFIG),
+        shared.starts_from_base("changes", _CONFIG),
+    ),
+    cautions=("A model has one adapter. On another base than its own it is erratic, and nothing says so.",),
+    start=_start,
+)

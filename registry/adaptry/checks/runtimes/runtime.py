@@ -1,0 +1,77 @@
+"""A runtime as people name it: an engine, its version, and the limits it was started with.
+
+`vllm@0.33,max_lora_rank=64`: the version may be left out (the one whose rules were read), names are separated by `+`
+(`lora_target_modules=q_proj+v_proj`). What an option may be is the engine's to say; here is only the grammar.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Self
+
+from adaptry.errors import Invalid
+
+GRAMMAR = "write ENGINE[@VERSION][,option=value…], as in vllm@0.33,max_lora_rank=64"
+
+_HEAD = re.compile(r"(?P<engine>[a-z][a-z0-9_.-]*)(?:@v?(?P<version>\d{1,9}(?:\.\d{1,9}){0,3}))?")
+_OPTION = re.compile(r"--?(?=[a-z])|")
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_LONGEST = 1024
+
+Version = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """An engine with the version and options it was said to have; `version` is None where nobody said."""
+
+    engine: str
+    version: Version | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises `Invalid` with the grammar."""
+        head, *rest = text[: _LONGEST + 1].strip().split(",")
+        found = _HEAD.fullmatch(head.strip().lower())
+        if found is None or len(text) > _LONGEST:
+            raise Invalid(f"not a runtime: {text[:80]!r} ({GRAMMAR})")
+        options: dict[str, str] = {}
+        for part in rest:
+            name, equals, value = part.strip().partition("=")
+            name = _OPTION.sub("", name, count=1).replace("-", "_")
+            if not equals or not _NAME.fullmatch(name) or not value:
+                raise Invalid(f"not an option of a runtime: {part[:80]!r} ({GRAMMAR})")
+            if name in options:
+                raise Invalid(f"the option {name} is given twice")
+            options[name] = value
+        version = found["version"]
+        return cls(found["engine"], parse_version(version) if version else None, options)
+
+    def number(self, option: str) -> int | None:
+        """A limit that it was started with, None where nobody said."""
+        value = self.options.get(option)
+        return None if value is None else int(value)
+
+    def names(self, option: str) -> frozenset[str] | None:
+        """Names that it was started with, None where nobody said."""
+        value = self.options.get(option)
+        return None if value is None else frozenset(value.split("+"))
+
+    def is_on(self, option: str) -> bool:
+        return self.options.get(option) == "true"
+
+    def __str__(self) -> str:
+        version = f"@{written(self.version)}" if self.version else ""
+        return ",".join((self.engine + version, *(f"{name}={value}" for name, value in self.options.items())))
+
+
+def parse_version(text: str) -> Version:
+    """`0.33` as numbers that compare."""
+    return tuple(int(part) for part in text.split("."))
+
+
+def written(version: Version) -> str:
+    return ".".join(map(str, version))

@@ -1,0 +1,179 @@
+"""What SGLang takes. It reads four fields of the config, and drops what it does not know with a warning in its log."""
+
+from __future__ import annotations
+
+from adaptry.checks.runtimes import conditions as when
+from adaptry.checks.runtimes import limits, on_base, repairs, scales, shared
+from adaptry.checks.runtimes.rule import Engine, Needs, Option, Rule
+
+_FIELDS = "srt/lora/lora_config.py · LoRAConfig.__init__ reads only target_modules, r, lora_alpha, use_dora"
+_NEW = "srt/lora/lora_manager.py · validate_new_adapter"
+_POOL = "srt/lora/mem_pool.py · can_support"
+_LOADED = "srt/lora/mem_pool.py · unmatched weights are a warning without --lora-strict-loading"
+_MODULES = frozenset(
+    [
+        *(
+            "q_proj",
+            "k_proj",
+            "v_proj",
+            "o_proj",
+            "q_a_proj",
+            "kv_a_proj_with_mqa",
+            "q_b_proj",
+            "kv_b_proj",
+            "wq_b",
+        ),
+        *(
+            "wk",
+            "weights_proj",
+            "gate_proj",
+            "up_proj",
+            "down_proj",
+            "qkv_proj",
+            "gate_up_proj",
+            "embed_tokens",
+        ),
+        *("lm_head", "qkvr", "wo_ud", "word_embeddings", "output", "unembed_tokens"),
+    ]
+)
+
+
+def _start(needs: Needs) -> tuple[str, ...]:
+    return (
+        "--enable-lora",
+        "--max-lora-rank",
+        str(needs.rank),
+        "--max-loras-per-batch",
+        str(needs.count + 1),  # the base counts
+        "--lora-target-modules",
+        *needs.targets,
+        "--lora-strict-loading",
+    )
+
+
+SGLANG = Engine(
+    name="sglang",
+    title="SGLang",
+    read="0.5.23",
+    latest=(0, 5),
+    gates=(
+        shared.peft_files(_FIELDS),
+        shared.only_lora("srt/lora/lora.py · LoRAAdapter.__init__ asserts it"),
+    ),
+    rules=(
+        Rule(
+            "config_incomplete",
+            "refuses",
+            "no `r`, `lora_alpha` or `target_modules` in the config",
+            when.field_missing("r", "lora_alpha", "target_modules"),
+            repairs.SAVE_AGAIN,
+            _FIELDS,
+        ),
+        shared.dora("refuses", _NEW),
+        shared.scale(
+            scales.of_config,
+            "rsLoRA, or `alpha_pattern`, or `rank_pattern`: the scale is `lora_alpha / r` for all",
+            "srt/lora/lora.py · LoRAAdapter.__init__ (sgl-project/sglang #40835)",
+        ),
+        Rule(
+            "rank_pattern",
+            "needs",
+            "`rank_pattern`, of which only `r` is looked at",
+            when.trait("rank_pattern", "it has several ranks"),
+            "bring it to one rank: adaptry resize REF --uniform -o NAME",
+            _POOL,
+        ),
+        shared.saved_modules("changes", "srt/lora/lora.py · _process_weight drops them with a debug line"),
+        shared.copied_embeddings("srt/lora/lora.py · _process_weight"),
+        shared.token_rows("changes", _LOADED),
+        shared.biases("changes", _FIELDS),
+        Rule(
+            "tensors_unmatched",
+            "changes",
+            "tensors that are no factors",
+            limits.unless_on(when.other_tensors, "lora_strict_loading"),
+            repairs.SAVE_AGAIN,
+            _LOADED,
+        ),
+        Rule(
+            "tensors_unmatched",
+            "refuses",
+            "the same, with `lora_strict_loading=true`",
+            limits.only_on(when.other_tensors, "lora_strict_loading"),
+            repairs.SAVE_AGAIN,
+            _LOADED,
+        ),
+        shared.variants("changes", _FIELDS),
+        shared.starts_from_base("changes", _FIELDS),
+        Rule(
+            "added_tokens",
+            "refuses",
+            "tokens in `added_tokens.json` that its base does not have",
+            on_base.base_known(on_base.added_tokens),
+            repairs.MERGE,
+            f"{_NEW}: lora_added_tokens_size > 0",
+        ),
+        Rule(
+            "added_tokens_needs",
+            "needs",
+            "tokens in `added_tokens.json`, and a base that is not known",
+            on_base.base_unknown(on_base.added_tokens),
+            "register the base once: adaptry base add FOLDER --name NAME",
+            f"{_NEW}: lora_added_tokens_size > 0",
+        ),
+        Rule(
+            "rank",
+            "refuses",
+            "a rank above `max_lora_rank`",
+            limits.only_said(limits.rank_above("max_lora_rank", 8), "max_lora_rank"),
+            repairs.RESIZE,
+            _POOL,
+        ),
+        Rule(
+            "targets_text",
+            "refuses",
+            "`target_modules` as a pattern",
+            when.target_text("all", "all-linear"),
+            "write the module names as a list in adapter_config.json",
+            "srt/lora/utils.py · get_normalized_target_modules",
+        ),
+        Rule(
+            "targets_unknown",
+            "refuses",
+            "modules beyond its fixed list",
+            when.targets_beyond(_MODULES),
+            repairs.MERGE,
+            "srt/utils/common.py · SUPPORTED_LORA_TARGET_MODULES",
+        ),
+        Rule(
+            "targets_left_out",
+            "refuses",
+            "modules outside `lora_target_modules`",
+            limits.targets_outside("lora_target_modules"),
+            "start the server with --lora-target-modules that name them all",
+            _POOL,
+        ),
+        Rule(
+            "names",
+            "changes",
+            "module names that the base does not have on disk",
+            on_base.names_not_on_disk,
+            repairs.RELAYOUT,
+            _LOADED,
+        ),
+        shared.transposed("needs", _FIELDS),
+    ),
+    options=(
+        Option("max_lora_rank", "--max-lora-rank"),
+        Option("max_loras_per_batch", "--max-loras-per-batch", default=8),
+        Option("lora_target_modules", "--lora-target-modules", "names"),
+        Option("lora_strict_loading", "--lora-strict-loading", "switch"),
+    ),
+    cautions=(
+        "Unloading revokes nothing: the next request that names the adapter loads it again from the path it remembers.",
+        "Unmatched weights are a warning in its log, unless it is started with --lora-strict-loading.",
+        "Nothing compares the base.",
+    ),
+    start=_start,
+    reserves_slots=True,
+)

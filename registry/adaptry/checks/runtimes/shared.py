@@ -1,0 +1,135 @@
+"""Rules that several engines have in common: the same condition, each time with the engine's own effect and source."""
+
+from __future__ import annotations
+
+from adaptry.checks.runtimes import conditions as when
+from adaptry.checks.runtimes import repairs
+from adaptry.checks.runtimes.rule import Effect, Rule
+
+_STARTS_FROM_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+_VARIANTS = {
+    "alora": "it is an aLoRA, which acts only after its invocation tokens",
+    "qalora": "it is a QA-LoRA, which belongs to one quantised base",
+    "bdlora": "it is a BD-LoRA, whose factors are in blocks",
+    "arrow": "it is an Arrow router",
+    "layer_replication": "it is for a model whose layers are repeated (layer_replication)",
+}
+
+
+def peft_files(source: str) -> Rule:
+    return Rule(
+        "files_of_another_tool",
+        "refuses",
+        "files that are not PEFT's",
+        when.other_files("peft"),
+        repairs.TO_PEFT,
+        source,
+    )
+
+
+def only_lora(source: str) -> Rule:
+    return Rule(
+        "method_unknown",
+        "refuses",
+        "a method other than LoRA",
+        when.method_beyond("lora"),
+        repairs.AS_LORA,
+        source,
+    )
+
+
+def dora(effect: Effect, source: str) -> Rule:
+    found = when.trait("dora", "it is a DoRA, whose magnitudes scale the base's own weights")
+    return Rule("dora", effect, "DoRA", found, repairs.AS_LORA, source)
+
+
+def biases(effect: Effect, source: str) -> Rule:
+    found = when.traits(
+        {"lora_bias": "lora_B has biases (lora_bias)", "bias": "it changes biases of the base (bias)"}
+    )
+    return Rule("biases", effect, "biases", found, repairs.LEAVE_OUT_BIAS, source)
+
+
+def saved_modules(effect: Effect, source: str) -> Rule:
+    return Rule(
+        "saved_modules",
+        effect,
+        "whole modules (`modules_to_save`) or embeddings",
+        when.replaced,
+        repairs.LEAVE_OUT,
+        source,
+    )
+
+
+def copied_embeddings(source: str) -> Rule:
+    repair = (
+        "nothing, where no token was added to the base; else merge it: adaptry merge --base BASE REF -o DIR"
+    )
+    return Rule(
+        "copied_embeddings", "needs", "a copy of an embedding beside its update", when.copied, repair, source
+    )
+
+
+def token_rows(effect: Effect, source: str) -> Rule:
+    return Rule(
+        "token_rows",
+        effect,
+        "rows of an embedding (`trainable_token_indices`)",
+        when.extras("token_rows"),
+        repairs.MERGE,
+        source,
+    )
+
+
+def unmatched(effect: Effect, source: str) -> Rule:
+    return Rule(
+        "tensors_unmatched",
+        effect,
+        "tensors that are no factors",
+        when.other_tensors,
+        repairs.SAVE_AGAIN,
+        source,
+    )
+
+
+def variants(effect: Effect, source: str, but: tuple[str, ...] = ()) -> Rule:
+    sentences = {name: text for name, text in _VARIANTS.items() if name not in but}
+    title = "aLoRA, QA-LoRA, BD-LoRA, Arrow, `layer_replication`"
+    return Rule("variant", effect, title, when.traits(sentences), repairs.ONE_RUNTIME, source)
+
+
+def starts_from_base(effect: Effect, source: str) -> Rule:
+    title = "an initialisation that takes part of the base out (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA)"
+    return Rule(
+        "initialisation", effect, title, when.initialised(*_STARTS_FROM_BASE), repairs.WITHOUT_START, source
+    )
+
+
+def embeddings(effect: Effect, source: str) -> Rule:
+    return Rule(
+        "embeddings", effect, "an update of an embedding", when.kinds("embedding"), repairs.MERGE, source
+    )
+
+
+def odd_layers(effect: Effect, source: str) -> Rule:
+    title = "updates of convolutions, of fused attention or of norms"
+    return Rule(
+        "module_kind", effect, title, when.kinds("conv", "attention", "norm", "flat"), repairs.MERGE, source
+    )
+
+
+def fused_experts(effect: Effect, source: str) -> Rule:
+    title = "updates of parameters (`target_parameters`)"
+    return Rule("experts", effect, title, when.kinds("parameter"), repairs.MERGE, source)
+
+
+def scale(found: when.Scale, title: str, source: str, repair: str = repairs.FOLD) -> Rule:
+    return Rule("scale", "changes", title, when.other_scale(found), repair, source)
+
+
+def transposed(effect: Effect, source: str) -> Rule:
+    found = when.trait(
+        "fan_in_fan_out", "fan_in_fan_out is set: the base has its weights the other way round (GPT-2)"
+    )
+    repair = f"compare an answer with PEFT's before it is served; else {repairs.MERGE}"
+    return Rule("fan_in_fan_out", effect, "`fan_in_fan_out`", found, repair, source)

@@ -1,0 +1,120 @@
+"""What a server must be started with for several adapters: the flags, and the memory that they cost.
+
+Only adapters that would be served as trained count. An engine that reserves slots takes, for each one, the largest rank in
+every module, whatever the adapter in it has: rank · (in + out) numbers of two bytes a module, on each GPU that holds
+the whole model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pydantic import BaseModel, ConfigDict
+
+from adaptry.adapter.view import Adapter
+from adaptry.checks.runtimes.limits import largest_rank
+from adaptry.checks.runtimes.rule import Engine, Needs, Subject, Verdict
+from adaptry.checks.runtimes.runtime import Runtime
+from adaptry.checks.runtimes.table import ENGINES
+from adaptry.checks.runtimes.verdicts import verdict
+from adaptry.errors import Invalid
+
+_NUMBER = 2  # bytes: engines keep adapters in the model's 16 bits
+_RANKS = ("max_lora_rank", "lora_max_rank")
+
+
+class Sized(BaseModel):
+    """One adapter in a plan: the memory of its own numbers, and whether it is served as trained."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    rank: int | None
+    bytes: int
+    verdict: Verdict
+
+
+class Plan(BaseModel):
+    """How to start a server. `slot_bytes` is what one slot takes, `total_bytes` what all of them do; where the engine
+    reserves none, the largest adapter and the sum of all. `targets` are the modules' last names."""
+
+    model_config = ConfigDict(frozen=True)
+
+    runtime: str
+    flags: tuple[str, ...]
+    rank: int
+    slots: int
+    targets: tuple[str, ...]
+    slot_bytes: int
+    total_bytes: int
+    adapters: tuple[Sized, ...]
+
+    @property
+    def left_out(self) -> tuple[Sized, ...]:
+        return tuple(one for one in self.adapters if one.verdict.outcome != "as_trained")
+
+
+def plan(subjects: Mapping[str, Subject], runtime: Runtime, slots: int | None = None) -> Plan:
+    """The plan for adapters by name. `slots`: how many are in use at once, all if it is not said.
+
+    Raises `Invalid` where no one of them would be served as trained.
+    """
+    engine = ENGINES[runtime.engine]
+    sized = tuple(_sized(name, subject, runtime) for name, subject in subjects.items())
+    served = [subjects[one.name] for one in sized if one.verdict.outcome == "as_trained"]
+    if not served:
+        first = next((finding for one in sized for finding in one.verdict.findings), None)
+        why = f": {first.reason} → {first.remedy}" if first else ""
+        raise Invalid(f"{engine.title} would serve none of them as trained{why}")
+    count = min(slots or len(served), len(served))
+    targets = sorted({target for subject in served for target in subject.spec.targets})
+    needs = Needs(_rank(served, engine, runtime), count, tuple(targets))
+    slot = (
+        _slot_bytes(served, needs.rank) if engine.reserves_slots else max(_own(one.adapter) for one in served)
+    )
+    return Plan(
+        runtime=str(_started(engine, runtime, needs)),
+        flags=tuple(engine.start(needs)),
+        rank=needs.rank,
+        slots=count,
+        targets=needs.targets,
+        slot_bytes=slot,
+        total_bytes=slot * count if engine.reserves_slots else sum(_own(one.adapter) for one in served),
+        adapters=sized,
+    )
+
+
+def _sized(name: str, subject: Subject, runtime: Runtime) -> Sized:
+    return Sized(
+        name=name,
+        rank=largest_rank(subject),
+        bytes=_own(subject.adapter),
+        verdict=verdict(subject.adapter, runtime, subject.base),
+    )
+
+
+def _own(adapter: Adapter) -> int:
+    return adapter.spec.parameters * _NUMBER
+
+
+def _rank(served: Sequence[Subject], engine: Engine, runtime: Runtime) -> int:
+    """The limit: what was said, else the smallest that the engine takes and all adapters fit in."""
+    largest = max((largest_rank(subject) or 1) for subject in served)
+    for name in _RANKS:
+        option = engine.option(name)
+        if option is not None:
+            return runtime.number(name) or option.at_least(largest) or largest
+    return largest
+
+
+def _started(engine: Engine, runtime: Runtime, needs: Needs) -> Runtime:
+    ranks = {name: str(needs.rank) for name in _RANKS if engine.option(name)}
+    return Runtime(runtime.engine, runtime.version, {**runtime.options, **ranks})
+
+
+def _slot_bytes(served: Sequence[Subject], rank: int) -> int:
+    """A slot holds every module that any of the adapters changes."""
+    widths = {
+        module.path: module.fan_in + module.fan_out for subject in served for module in subject.spec.modules
+    }
+    return sum(widths.values()) * rank * _NUMBER

@@ -1,0 +1,51 @@
+"""Every engine there are rules for. Another one is one file and one entry here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from adaptry.checks.runtimes.diffusers import DIFFUSERS_ENGINE
+from adaptry.checks.runtimes.llamacpp import LLAMACPP
+from adaptry.checks.runtimes.lmdeploy import LMDEPLOY
+from adaptry.checks.runtimes.lorax import LORAX
+from adaptry.checks.runtimes.mistralrs import MISTRALRS
+from adaptry.checks.runtimes.ollama import OLLAMA
+from adaptry.checks.runtimes.peft import PEFT_ENGINE
+from adaptry.checks.runtimes.rule import Engine
+from adaptry.checks.runtimes.runtime import Runtime
+from adaptry.checks.runtimes.sglang import SGLANG
+from adaptry.checks.runtimes.tensorrt_llm import TENSORRT_LLM
+from adaptry.checks.runtimes.tgi import TGI
+from adaptry.checks.runtimes.vllm import VLLM
+from adaptry.errors import Invalid
+
+ENGINES: Mapping[str, Engine] = {
+    engine.name: engine
+    for engine in (
+        *(VLLM, SGLANG, LORAX, TGI, TENSORRT_LLM, LLAMACPP, OLLAMA, MISTRALRS, LMDEPLOY, PEFT_ENGINE),
+        DIFFUSERS_ENGINE,
+    )
+}
+
+_ALSO = {
+    "llamacpp": "llama.cpp",
+    "mistralrs": "mistral.rs",
+    "trtllm": "tensorrt-llm",
+    "tensorrt_llm": "tensorrt-llm",
+}
+
+
+def parse_runtime(text: str) -> Runtime:
+    """A runtime of an engine there are rules for, with options it has. Raises `Invalid` with what there is."""
+    said = Runtime.parse(text)
+    runtime = Runtime(_ALSO.get(said.engine, said.engine), said.version, said.options)
+    engine = ENGINES.get(runtime.engine)
+    if engine is None:
+        raise Invalid(f"no rules for an engine {said.engine[:40]!r}: there are {', '.join(ENGINES)}")
+    for name, value in runtime.options.items():
+        option = engine.option(name)
+        if option is None:
+            known = ", ".join(one.name for one in engine.options) or "none"
+            raise Invalid(f"{engine.name} has no option {name[:40]!r} here (there is: {known})")
+        option.check(value)
+    return runtime

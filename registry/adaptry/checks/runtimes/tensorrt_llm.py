@@ -1,0 +1,91 @@
+"""What TensorRT-LLM takes, read in its `lora_manager.py`. NIM's images from 2.0 on are vLLM inside."""
+
+from __future__ import annotations
+
+from adaptry.checks.runtimes import conditions as when
+from adaptry.checks.runtimes import limits, repairs, scales, shared
+from adaptry.checks.runtimes.rule import Engine, Needs, Option, Rule
+
+_KEYS = "lora_manager.py · iterate_hf_lora (HF_LORA_PATTERN)"
+_MAP = "lora_manager.py · get_default_trtllm_modules_to_hf_modules"
+_LOAD = "lora_manager.py · load_from_hf"
+_BUILD = "lora_manager.py · load_hf_lora"
+_MODULES = frozenset(
+    [
+        *("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "down_proj", "up_proj", "gate_up_proj"),
+        *("w1", "w2", "w3", "gate", "lm_head", "embed_tokens"),
+    ]
+)
+
+
+def _start(needs: Needs) -> tuple[str, ...]:
+    return (f"LoraConfig(max_lora_rank={needs.rank}, max_loras={needs.count}, max_cpu_loras={needs.count})",)
+
+
+TENSORRT_LLM = Engine(
+    name="tensorrt-llm",
+    title="TensorRT-LLM",
+    read="007e181b",
+    gates=(shared.peft_files(_LOAD), shared.only_lora(_KEYS)),
+    rules=(
+        shared.scale(
+            scales.of_tensor_rooted,
+            "`alpha_pattern`: the scale is the one `lora_alpha` over the rank of the tensors",
+            _LOAD,
+            repairs.FOLD_UNIFORM,
+        ),
+        Rule(
+            "dora_experts",
+            "refuses",
+            "DoRA of experts",
+            lambda subject, runtime: (
+                when.targets_in(frozenset(["w1", "w2", "w3"]))(subject, runtime)
+                if "dora" in subject.spec.traits
+                else None
+            ),
+            repairs.AS_LORA,
+            f"{_LOAD} means to; whether its guard ever fires is in doubt",
+        ),
+        shared.saved_modules(
+            "changes", f"{_BUILD}: read when an engine is built, from the first adapter only"
+        ),
+        shared.copied_embeddings(_BUILD),
+        shared.token_rows("changes", f"{_KEYS}: names with embed_tokens are passed over"),
+        Rule(
+            "embeddings",
+            "changes",
+            "updates of embeddings or of `lm_head`",
+            when.targets_in(frozenset(["lm_head", "embed_tokens"])),
+            repairs.MERGE,
+            f"{_KEYS}: passed over without an error",
+        ),
+        shared.biases("changes", _LOAD),
+        shared.unmatched("refuses", f"{_KEYS}: KeyError"),
+        shared.variants("changes", _LOAD),
+        shared.starts_from_base("changes", _LOAD),
+        Rule(
+            "targets_unknown",
+            "refuses",
+            "modules beyond its map",
+            when.targets_beyond(_MODULES),
+            repairs.MERGE,
+            _MAP,
+        ),
+        Rule(
+            "rank",
+            "refuses",
+            "a rank above `max_lora_rank` (64 if not said)",
+            limits.rank_above("max_lora_rank", 64),
+            repairs.RESIZE,
+            "LoraConfig",
+        ),
+    ),
+    options=(
+        Option("max_lora_rank", "max_lora_rank", default=64),
+        Option("max_loras", "max_loras", default=4),
+        Option("max_cpu_loras", "max_cpu_loras", default=4),
+    ),
+    cautions=("Nothing compares the base.",),
+    start=_start,
+    reserves_slots=True,
+)

@@ -1,0 +1,76 @@
+"""The verdict of one runtime on one adapter: its engine's rules, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from adaptry.adapter.view import Adapter
+from adaptry.checks.runtimes.rule import Effect, Engine, Outcome, Rule, Subject, Verdict
+from adaptry.checks.runtimes.runtime import Runtime, written
+from adaptry.checks.runtimes.table import ENGINES
+from adaptry.fingerprint import BaseRecord
+from adaptry.report import Finding, Severity
+
+_SHOWN = 20
+_SEVERITY: dict[Effect, Severity] = {"refuses": "blocks", "changes": "warns", "needs": "notes"}
+_ORDER = ("blocks", "warns", "notes")
+
+
+def verdict(adapter: Adapter, runtime: Runtime, base: BaseRecord | None = None) -> Verdict:
+    """What `runtime` does with `adapter`; with its base's record, names and vocabulary are looked at too.
+
+    Raises `InvalidConfig` only where the config contradicts itself so that no spec can be derived.
+    """
+    engine = ENGINES[runtime.engine]
+    subject = Subject(adapter, base)
+    findings = list(_found(engine.gates, subject, runtime, engine))
+    if not findings:
+        findings = list(_found(engine.rules, subject, runtime, engine))
+    outcome = _outcome(findings)
+    findings.extend(_unread(engine, runtime))
+    findings.sort(key=lambda found: _ORDER.index(found.severity))
+    return Verdict(runtime=str(runtime), outcome=outcome, rules=engine.read, findings=tuple(findings))
+
+
+def verdicts(adapter: Adapter, base: BaseRecord | None = None) -> tuple[Verdict, ...]:
+    """What every engine does with it, at the version whose rules were read and as it starts by default."""
+    return tuple(verdict(adapter, Runtime(name), base) for name in ENGINES)
+
+
+def _found(rules: Iterable[Rule], subject: Subject, runtime: Runtime, engine: Engine) -> Iterator[Finding]:
+    version = runtime.version or engine.latest
+    for rule in rules:
+        if rule.holds_in(version) and (found := rule.when(subject, runtime)):
+            yield Finding(
+                code=rule.code,
+                severity=_SEVERITY[rule.effect],
+                reason=f"{engine.title} {_VERBS[rule.effect]}: {found.reason} ({rule.source})",
+                remedy=rule.repair,
+                modules=found.modules[:_SHOWN],
+            )
+
+
+_VERBS: dict[Effect, str] = {
+    "refuses": "refuses it",
+    "changes": "serves something else than was trained",
+    "needs": "wants attention",
+}
+
+
+def _outcome(findings: Iterable[Finding]) -> Outcome:
+    severities = {finding.severity for finding in findings}
+    if "blocks" in severities:
+        return "refused"
+    return "not_as_trained" if "warns" in severities else "as_trained"
+
+
+def _unread(engine: Engine, runtime: Runtime) -> Iterator[Finding]:
+    """That the rules are of another version than was asked about."""
+    said, read = runtime.version, engine.latest
+    if said and (not read or said[: len(read)] != read[: len(said)]):
+        yield Finding(
+            code="rules_of_another_version",
+            severity="notes",
+            reason=f"the rules are those of {engine.title} {engine.read}, and {written(said)} was asked about",
+            remedy="compare an answer with PEFT's before it is served",
+        )

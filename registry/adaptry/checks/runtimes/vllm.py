@@ -1,0 +1,181 @@
+"""What vLLM takes. It checks a good deal, by name: what passes under a wrong prefix changes nothing, without a word."""
+
+from __future__ import annotations
+
+from adaptry.checks.runtimes import conditions as when
+from adaptry.checks.runtimes import limits, on_base, repairs, shared
+from adaptry.checks.runtimes.rule import Engine, Needs, Option, Rule
+
+_RANK = Option("max_lora_rank", "--max-lora-rank", default=16, allowed=(1, 8, 16, 32, 64, 128, 256, 320, 512))
+_HELPER = "vllm/lora/peft_helper.py"
+_CHECKED = f"{_HELPER} · PEFTHelper._validate_features"
+_LIMIT = f"{_HELPER} · PEFTHelper.validate_legal; vllm/config/lora.py · MaxLoRARanks"
+_NAMES = "vllm/lora/utils.py · parse_fine_tuned_lora_name"
+_INITS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
+
+
+def _start(needs: Needs) -> tuple[str, ...]:
+    targets = ("--lora-target-modules", *needs.targets) if needs.targets else ()
+    return (
+        "--enable-lora",
+        "--max-lora-rank",
+        str(_RANK.at_least(needs.rank)),
+        "--max-loras",
+        str(needs.count),
+        *targets,
+    )
+
+
+VLLM = Engine(
+    name="vllm",
+    title="vLLM",
+    read="0.33.0",
+    latest=(0, 33),
+    gates=(
+        shared.peft_files(f"{_HELPER} · PEFTHelper.from_local_dir"),
+        shared.only_lora(f"{_HELPER} · PEFTHelper.from_dict"),
+    ),
+    rules=(
+        Rule(
+            "config_incomplete",
+            "refuses",
+            "no `r`, `lora_alpha` or `target_modules` in the config",
+            when.field_missing("r", "lora_alpha", "target_modules"),
+            repairs.SAVE_AGAIN,
+            f"{_HELPER} · PEFTHelper.from_dict",
+        ),
+        shared.dora("refuses", _CHECKED),
+        shared.biases("refuses", _CHECKED),
+        shared.variants("refuses", _CHECKED, but=("arrow",)),
+        Rule(
+            "arrow",
+            "changes",
+            "Arrow, whose router is a field it drops",
+            when.trait("arrow", "it is an Arrow router"),
+            repairs.ONE_RUNTIME,
+            f"{_HELPER} · PEFTHelper.from_dict drops unknown fields",
+        ),
+        Rule(
+            "initialisation",
+            "refuses",
+            f"an initialisation other than {', '.join(_INITS)}",
+            when.initialised_beyond(*_INITS),
+            repairs.WITHOUT_START,
+            f"{_HELPER} · _init_is_supported",
+        ),
+        Rule(
+            "initialisation_kept",
+            "changes",
+            "LoRA-GA, whose start was taken out of the base",
+            when.initialised("lora_ga"),
+            repairs.WITHOUT_START,
+            f"{_HELPER} · _init_is_supported",
+        ),
+        Rule(
+            "saved_modules",
+            "refuses",
+            "whole modules other than `classifier` or `score` (`modules_to_save`)",
+            when.replaced_but(frozenset(["classifier", "score"])),
+            repairs.LEAVE_OUT,
+            _CHECKED,
+        ),
+        Rule(
+            "saved_modules_listed",
+            "refuses",
+            "other names than `classifier` and `score` in `modules_to_save`, even where the file has none of them",
+            when.saved_beyond(frozenset(["classifier", "score"])),
+            repairs.NO_SAVED_LISTED,
+            _CHECKED,
+        ),
+        shared.copied_embeddings(_NAMES),
+        shared.token_rows("refuses", _NAMES),
+        shared.unmatched("refuses", _NAMES),
+        Rule(
+            "rank",
+            "refuses",
+            "a rank above `max_lora_rank`",
+            limits.only_said(limits.rank_above("max_lora_rank", 16), "max_lora_rank"),
+            repairs.RESIZE,
+            _LIMIT,
+        ),
+        Rule(
+            "rank",
+            "refuses",
+            "a rank above 512",
+            limits.only_unsaid(limits.rank_beyond(512), "max_lora_rank"),
+            repairs.RESIZE,
+            _LIMIT,
+        ),
+        Rule(
+            "rank_needs",
+            "needs",
+            "a rank above 16, the default, where no `max_lora_rank` is said",
+            limits.only_unsaid(limits.rank_above("max_lora_rank", 16), "max_lora_rank"),
+            "start the server with a larger --max-lora-rank: adaptry runtime plan REF --runtime vllm",
+            _LIMIT,
+        ),
+        Rule(
+            "targets_left_out",
+            "changes",
+            "modules outside `lora_target_modules`",
+            limits.targets_outside("lora_target_modules"),
+            "start the server with --lora-target-modules that name them all, or with none",
+            "vllm/lora/model_manager.py · _match_target_modules (vllm-project/vllm #55193)",
+        ),
+        Rule(
+            "names",
+            "changes",
+            "module names that the base does not have on disk",
+            on_base.names_not_on_disk,
+            repairs.RELAYOUT,
+            "vllm/lora/lora_model.py · check_unexpected_modules looks at the last part only (vllm-project/vllm #34186, #41754, #48019)",
+        ),
+        Rule(
+            "head_too_large",
+            "refuses",
+            "an update of `lm_head` with more than 258,048 rows",
+            on_base.vocabulary_beyond(258_048),
+            repairs.MERGE,
+            "vllm/lora/layers/logits_processor.py · create_lora_weights",
+        ),
+        Rule(
+            "vocabulary",
+            "refuses",
+            "an update of an embedding of another vocabulary",
+            on_base.other_vocabulary,
+            repairs.MERGE,
+            "vllm/lora/lora_model.py · from_lora_tensors",
+        ),
+        Rule(
+            "embeddings",
+            "needs",
+            "an update of an embedding",
+            when.kinds("embedding"),
+            "look whether the model's class in vLLM lists embedding_modules; if not, merge it: adaptry merge --base BASE REF -o DIR",
+            "vllm/lora/lora_model.py · check_unexpected_modules",
+        ),
+        Rule(
+            "experts",
+            "needs",
+            "updates of parameters (`target_parameters`)",
+            when.kinds("parameter"),
+            "load it with is_3d_lora_weight, or start the server with --enable-mixed-moe-lora-format",
+            "vllm/lora/model_manager.py · _validate_moe_lora_format",
+        ),
+        shared.odd_layers("refuses", "vllm/lora/lora_model.py · check_unexpected_modules"),
+        shared.transposed("needs", f"{_HELPER} · PEFTHelper has no such field"),
+    ),
+    options=(
+        _RANK,
+        Option("max_loras", "--max-loras", default=1),
+        Option("max_cpu_loras", "--max-cpu-loras"),
+        Option("lora_target_modules", "--lora-target-modules", "names"),
+    ),
+    cautions=(
+        "load_inplace under the same path goes on answering from the prefix cache of the old weights (#42125): a new version needs a new path.",
+        "Unloading only forgets the name; the engine keeps the weights until they are pushed out (#54839).",
+        "Nothing compares the base: the resolver compares two strings, loading by path not even those.",
+    ),
+    start=_start,
+    reserves_slots=True,
+)

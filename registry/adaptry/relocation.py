@@ -1,0 +1,51 @@
+"""A registry's rows out of its folder into PostgreSQL, when one machine is too small; its files stay where they are.
+
+Until the last step the folder's own catalog is the registry, and nothing of it is changed; the last step is one
+small file, the new address. The old catalog stays in the folder, for reading only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from adaptry.blobs.choosing import open_blobs
+from adaptry.catalog import choosing, moving
+from adaptry.catalog.database import Catalog
+from adaptry.errors import Conflict, NotFound
+from adaptry.integrity import Problem, verify
+from adaptry.progress import Progress, no_progress
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """How many rows of each table there are, and what `verify` finds wrong with them and with the files they name."""
+
+    rows: Mapping[str, int]
+    problems: tuple[Problem, ...]
+
+
+def move_catalog(folder: Path, url: str, progress: Progress = no_progress) -> Moved:
+    """Moves the catalog of the registry in `folder` to the empty PostgreSQL database at `url`.
+
+    Every row is read back and compared before anything counts, and every file that a row names is looked for. Raises
+    `NotFound` (no registry there), `Conflict` (moved before; the database has a catalog), `Invalid`, `Unavailable`.
+    """
+    place = choosing.place_of(url)
+    known = choosing.address_in(folder)
+    if known is not None:
+        raise Conflict(f"the registry in {folder} has its catalog in {known} already")
+    if not (folder / choosing.FILE).is_file():
+        raise NotFound(
+            f"no registry in {folder}; a new one begins in PostgreSQL with `adaptry serve --catalog`"
+        )
+    with closing(Catalog.at(folder / choosing.FILE)) as source, closing(Catalog(url)) as target:
+        with source.write() as leaving:
+            with target.write() as arriving:
+                rows = moving.copy(leaving, arriving)
+            choosing.keep_address(folder, url)
+            moving.retire(leaving, place)
+        problems = verify(target, open_blobs(folder), read_bytes=False, progress=progress)
+    return Moved(rows, problems)

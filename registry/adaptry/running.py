@@ -1,0 +1,156 @@
+"""What runs at an address: the engine, its version and limits, and the model it serves, as far as it tells.
+
+Asked by four addresses that one engine each answers; nothing is sent but `GET`, and no redirect is followed. What a
+server does not tell (vLLM keeps its `max_lora_rank` to itself) stays open.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import urllib3
+from urllib3.exceptions import HTTPError
+
+from adaptry import strictjson
+from adaptry.checks.runtimes.runtime import Runtime, Version, parse_version
+from adaptry.client.pool import check_url, open_pool
+from adaptry.errors import Invalid, NotFound, Unavailable
+
+_LIMITS = strictjson.Limits(size=1 << 20, depth=16, nodes=100_000)
+_SECONDS = urllib3.Timeout(connect=5, read=10)
+_VERSION = re.compile(r"v?(\d{1,9}(?:\.\d{1,9}){0,2})")
+_SLOTS = re.compile(r'^vllm:lora_requests_info\{[^}]*max_lora="(\d{1,6})"', re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What a server says it is. `models` are the names and places of what it serves, `adapters` those it has loaded."""
+
+    runtime: Runtime
+    models: tuple[str, ...]
+    adapters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    url: str
+    pool: urllib3.PoolManager
+
+    def text(self, path: str) -> str | None:
+        """The answer to `GET path`; None where it is no answer. Raises `Unavailable` where nobody listens."""
+        try:
+            answer = self.pool.request(
+                "GET",
+                f"{self.url}{path}",
+                timeout=_SECONDS,
+                retries=False,
+                redirect=False,
+                preload_content=False,
+            )
+            try:
+                data = answer.read(_LIMITS.size + 1) if answer.status == 200 else b""
+            finally:
+                answer.release_conn()
+        except (HTTPError, OSError) as error:
+            raise Unavailable(f"nothing answers at {self.url} ({error})") from error
+        return data.decode("utf-8", "replace") if 0 < len(data) <= _LIMITS.size else None
+
+    def json(self, path: str) -> Mapping[str, Any]:
+        """The object that `GET path` answers, else an empty one. (`Any`: JSON.)"""
+        text = self.text(path)
+        try:
+            found = strictjson.loads(text.encode(), _LIMITS, path) if text else {}
+        except Invalid:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+
+def running(url: str, ca_bundle: str | None = None) -> Running:
+    """What runs at `url`. Raises `Invalid` (no address), `Unavailable` (nobody listens), `NotFound` (no engine we know)."""
+    address = check_url(url)
+    server = _Server(address, open_pool(address, ca_bundle, None))
+    for look in _LOOKS:
+        if found := look(server):
+            return found
+    raise NotFound(
+        f"no engine known here answers at {address}: vLLM, SGLang, llama.cpp and mistral.rs can be asked; of others name the "
+        "engine: --runtime ENGINE --base NAME"
+    )
+
+
+def _sglang(server: _Server) -> Running | None:
+    info = server.json("/get_server_info") or server.json("/server_info")
+    if "max_loras_per_batch" not in info:
+        return None
+    options = {
+        name: str(info[name])
+        for name in ("max_lora_rank", "max_loras_per_batch")
+        if _is_number(info.get(name))
+    }
+    if info.get("lora_strict_loading") is True:
+        options["lora_strict_loading"] = "true"
+    targets = info.get("lora_target_modules")
+    if isinstance(targets, list) and targets and "all" not in targets and all(map(_is_name, targets)):
+        options["lora_target_modules"] = "+".join(sorted(targets))
+    models = _texts(info.get("served_model_name"), info.get("model_path"))
+    return Running(Runtime("sglang", _version(info.get("version")), options), models)
+
+
+def _llamacpp(server: _Server) -> Running | None:
+    info = server.json("/props")
+    if "default_generation_settings" not in info:
+        return None
+    return Running(Runtime("llama.cpp"), _texts(info.get("model_alias"), info.get("model_path")))
+
+
+def _mistralrs(server: _Server) -> Running | None:
+    info = server.json("/v1/lora_adapters")
+    if not _is_number(info.get("max_rank")):
+        return None
+    options = {"lora_max_rank": str(info["max_rank"])}
+    if _is_number(info.get("max_adapters")):
+        options["lora_max_adapters"] = str(info["max_adapters"])
+    bases, adapters = _models(server)
+    return Running(Runtime("mistral.rs", None, options), bases, adapters)
+
+
+def _vllm(server: _Server) -> Running | None:
+    version = _version(server.json("/version").get("version"))
+    if version is None:
+        return None
+    slots = _SLOTS.search(server.text("/metrics") or "")
+    bases, adapters = _models(server)
+    options = {"max_loras": slots[1]} if slots and int(slots[1]) else {}
+    return Running(Runtime("vllm", version, options), bases, adapters)
+
+
+_LOOKS: tuple[Callable[[_Server], Running | None], ...] = (_sglang, _llamacpp, _mistralrs, _vllm)
+
+
+def _models(server: _Server) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Bases and adapters of an OpenAI listing: an adapter has its base as `parent`."""
+    listed = server.json("/v1/models").get("data")
+    models = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    bases = [one for one in models if not one.get("parent")]
+    names = _texts(*(one.get(key) for one in bases for key in ("root", "id")))
+    return names, _texts(*(one.get("id") for one in models if one.get("parent")))
+
+
+def _version(value: object) -> Version | None:
+    match = _VERSION.match(value) if isinstance(value, str) else None
+    return parse_version(match[1]) if match else None
+
+
+def _texts(*values: object) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(value for value in values if isinstance(value, str) and value))
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is int and value > 0
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_]{1,64}", value) is not None

@@ -1,0 +1,38 @@
+"""Changing the state of a version: look, decide, compare and swap.
+
+A verb over the waist. Between the look and the change someone else may change it; then this is a `Conflict` and
+nothing happened.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adaptry.errors import Invalid
+from adaptry.lifecycle import State
+from adaptry.records import StateChange, VersionInfo
+from adaptry.refs import Latest, Ref
+from adaptry.registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """The version as it stands now, and the state it was in; `is_change` is False where it stood so already."""
+
+    version: VersionInfo
+    was: State
+    is_change: bool
+
+
+def change_state(registry: Registry, ref: Ref, change: StateChange) -> Changed:
+    """Gives the version that `ref` means now a state.
+
+    Raises `Invalid` for a bare name, whose meaning the change itself may move, and as `Registry.set_state`.
+    """
+    if isinstance(ref.selector, Latest):
+        raise Invalid(
+            f"{ref.name} means another version once this one is gone; say which: {ref.name}@NUMBER, an alias, or a digest"
+        )
+    seen = registry.version(ref)
+    version = registry.set_state(ref.name, seen.digest, change, seen.state_generation)
+    return Changed(version, seen.state, version.standing != seen.standing)

@@ -1,0 +1,130 @@
+"""A real PostgreSQL server for tests: started for them in a folder of its own, and gone with them.
+
+It listens on a socket in that folder only, so that nothing can collide with it. Its databases compare text as people
+in the United States do, since a catalog must not depend on that. Needs the server's programs and psycopg.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from adaptry.catalog.database import Catalog
+from adaptry.errors import Missing, Unavailable
+
+REMEDY = "no PostgreSQL server here (initdb, pg_ctl): apt-get install postgresql"
+_EVERY_LANGUAGE_BUT_C = "LOCALE_PROVIDER icu ICU_LOCALE 'en-US'"
+_PLACES = "/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql*/bin"
+
+
+def programs() -> Path | None:
+    """The folder of the server's programs, the newest where there are several."""
+    on_path = shutil.which("initdb")
+    if on_path:
+        return Path(on_path).resolve().parent
+    found = [path for place in _PLACES for path in Path("/").glob(place[1:]) if (path / "initdb").exists()]
+    return max(found, key=lambda path: path.parent.name, default=None)
+
+
+class PostgresServer:
+    """A running server; `database()` gives the URL of a new database, with an empty catalog in it."""
+
+    def __init__(self, socket: Path, control: Callable[..., None]) -> None:
+        self._socket = socket
+        self._control = control
+        self._numbers = itertools.count(1)
+
+    def url(self, database: str = "postgres") -> str:
+        return f"postgresql://postgres@/{database}?host={quote(str(self._socket), safe='')}"
+
+    def crash(self) -> None:
+        """The server stops without a farewell, and starts again with what it had promised to keep."""
+        self._control("-m", "immediate", "stop")
+        self._control("start")
+
+    def execute(self, statement: str, database: str = "postgres") -> list[tuple[object, ...]]:
+        """The rows that one statement gives, outside any transaction."""
+        import psycopg
+
+        with psycopg.connect(self.url(database), autocommit=True) as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def empty(self, options: str = _EVERY_LANGUAGE_BUT_C) -> str:
+        """The name of a new database without anything in it."""
+        name = f"empty_{next(self._numbers)}"
+        self.execute(f"CREATE DATABASE {name} TEMPLATE template0 {options}")
+        return name
+
+    def migrated(self) -> str:
+        """The name of a new database with an empty catalog; quick, since the first one made is copied."""
+        if not self.execute("SELECT 1 FROM pg_database WHERE datname = 'model'"):
+            self.execute(f"CREATE DATABASE model TEMPLATE template0 {_EVERY_LANGUAGE_BUT_C}")
+            Catalog(self.url("model")).close()
+        name = f"registry_{next(self._numbers)}"
+        self.execute(f"CREATE DATABASE {name} TEMPLATE model")
+        return name
+
+    def database(self) -> str:
+        return self.url(self.migrated())
+
+
+@contextmanager
+def postgres_server() -> Iterator[PostgresServer]:
+    """A server, until the block ends. Raises `Missing` where there are no programs, `Unavailable` where they fail."""
+    found = programs()
+    if found is None:
+        raise Missing(REMEDY)
+    home = Path(tempfile.mkdtemp(prefix="adaptry-postgres-"))
+    user = _user()
+    try:
+        if user:
+            shutil.chown(home, user)
+        data = home / "data"
+        _run(
+            [found / "initdb", "-D", data, "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "-N"],
+            user,
+        )
+        options = f"-c listen_addresses='' -c unix_socket_directories='{home}'"
+
+        def control(*words: str) -> None:
+            _run([found / "pg_ctl", "-D", data, "-w", "-l", home / "log", "-o", options, *words], user)
+
+        control("start")
+        try:
+            yield PostgresServer(home, control)
+        finally:
+            control("-m", "immediate", "stop")
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _user() -> str | None:
+    """PostgreSQL refuses to run as root: whose process it is then."""
+    if os.geteuid() != 0:
+        return None
+    known = {entry.pw_name for entry in pwd.getpwall()}
+    return "postgres" if "postgres" in known else "nobody"
+
+
+def _run(command: list[str | Path], user: str | None) -> None:
+    done = subprocess.run(
+        command,
+        user=user,
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        timeout=120,
+        check=False,
+    )
+    if done.returncode:
+        raise Unavailable(f"{command[0]} failed with {done.returncode}; see the log of PostgreSQL")

@@ -1,0 +1,264 @@
+"""Promises about states: changed only from where they were seen, kept with a reason, and meaning the same everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from adaptry.adapter.formats import CONFIG
+from adaptry.errors import Conflict, Denied, NotFound, Refused, Withdrawn
+from adaptry.identity import LOCAL, Identity
+from adaptry.lifecycle import RULES, WITHDRAWN, State
+from adaptry.records import CommitNote, PushOptions, StateChange, VersionInfo
+from adaptry.refs import AdapterName, Ref
+from adaptry.registry import Registry
+from adaptry.standing import change_state
+from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
+from adaptry.transfer import copy, open_revision, pull, push
+
+FIRST = Ref.parse("acme/tone@1")
+ANN = Identity("ann", "admin", ("acme",))
+BOB = Identity("bob", "admin", ("other",))
+GIVEN: dict[State, set[str]] = {
+    "active": {"ada", "ann", "ron", "local"},
+    "deprecated": {"ada", "ann", "ron", "local"},
+    "yanked": {"ada", "ann", "ron", "local"},
+    "quarantined": {"ada", "ann", "local"},
+    "revoked": {"ann", "local"},
+}
+"""Who of a namespace's writer, administrator and reader is given the files."""
+
+
+class StatePromises(Ground):
+    """`set_state`, and what a state means to the other methods."""
+
+    def test_a_state_is_kept_with_who_why_and_what_instead(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        registry = make_registry(ADA)
+        first, _ = pushed(registry, lora)
+        registry.move_alias(TONE, "prod", first.digest, was=None)
+        change = StateChange(state="deprecated", reason="it stutters", successor="acme/tone@2")
+        version = registry.set_state(TONE, first.digest, change, was=0)
+        assert (version.state, version.number, version.aliases) == ("deprecated", 1, ("prod",))
+        standing = version.standing
+        assert standing is not None
+        assert (standing.generation, standing.reason) == (1, "it stutters")
+        assert (standing.successor, standing.by) == ("acme/tone@2", "ada")
+        assert registry.version(FIRST) == version
+        event = registry.history(TONE).items[0]
+        assert (event.kind, event.by, event.number) == ("version.deprecated", "ada", 1)
+        assert event.detail == {
+            "was": "active",
+            "reason": "it stutters",
+            "successor": "acme/tone@2",
+            "aliases": "prod",
+            "generation": "1",
+        }
+
+    def test_a_state_changes_only_from_where_you_saw_it(self, registry: Registry, lora: MakeLora) -> None:
+        first, _ = pushed(registry, lora)
+        registry.set_state(TONE, first.digest, StateChange(state="yanked", reason="wrong data"), was=0)
+        with pytest.raises(Conflict, match=r"acme/tone@1 is yanked .*look again"):
+            registry.set_state(TONE, first.digest, StateChange(state="revoked", reason="leaked"), was=0)
+        revoked = registry.set_state(TONE, first.digest, StateChange(state="revoked", reason="leaked"), was=1)
+        assert (revoked.state, revoked.state_generation) == ("revoked", 2)
+
+    def test_the_same_change_again_changes_nothing(self, registry: Registry, lora: MakeLora) -> None:
+        first, _ = pushed(registry, lora)
+        change = StateChange(state="yanked", reason="wrong data")
+        once = registry.set_state(TONE, first.digest, change, was=0)
+        seen = registry.history(TONE)
+        assert registry.set_state(TONE, first.digest, change, was=0) == once
+        assert registry.history(TONE) == seen
+        active = registry.set_state(
+            TONE, registry.version(Ref(TONE)).digest, StateChange(state="active", reason="fine"), was=0
+        )
+        assert active.standing is None
+
+    def test_another_reason_is_another_generation(self, registry: Registry, lora: MakeLora) -> None:
+        first, _ = pushed(registry, lora)
+        registry.set_state(TONE, first.digest, StateChange(state="yanked", reason="wrong data"), was=0)
+        again = registry.set_state(TONE, first.digest, StateChange(state="yanked", reason="and rude"), was=1)
+        assert again.standing is not None
+        assert (again.standing.generation, again.standing.reason) == (2, "and rude")
+
+    def test_a_restored_version_is_as_it_was(self, registry: Registry, lora: MakeLora) -> None:
+        _, second = pushed(registry, lora)
+        put(registry, "revoked", number=2)
+        assert registry.version(Ref(TONE)).number == 1
+        restored = put(registry, "active", number=2)
+        assert (restored.state, restored.state_generation) == ("active", 2)
+        assert registry.version(Ref(TONE)).digest == second.digest
+        assert registry.history(TONE).items[0].kind == "version.restored"
+        registry.move_alias(TONE, "prod", second.digest, was=None)
+        assert b"".join(registry.read_file(TONE, second.digest, CONFIG))
+
+    @pytest.mark.parametrize("state", [state for state in RULES if state != "active"])
+    def test_a_bare_name_means_the_newest_active_version(
+        self, registry: Registry, lora: MakeLora, state: State
+    ) -> None:
+        pushed(registry, lora)
+        put(registry, state, number=2)
+        assert registry.version(Ref(TONE)).number == registry.adapter(TONE).latest == 1
+        put(registry, state, number=1)
+        assert registry.adapter(TONE).latest is None
+        with pytest.raises(NotFound, match="no active version"):
+            registry.version(Ref(TONE))
+
+    @pytest.mark.parametrize("state", RULES)
+    def test_every_other_ref_means_what_it_did_whatever_the_state(
+        self, registry: Registry, lora: MakeLora, state: State
+    ) -> None:
+        first, _ = pushed(registry, lora)
+        registry.move_alias(TONE, "prod", first.digest, was=None)
+        put(registry, state)
+        for text in ("@1", "@prod", f"@{first.digest}"):
+            found = registry.version(Ref.parse(f"acme/tone{text}"))
+            assert (found.number, found.state) == (1, state)
+        assert [(one.number, one.state) for one in registry.versions(TONE).items][1] == (1, state)
+
+    @pytest.mark.parametrize("state", RULES)
+    def test_an_alias_moves_only_to_what_may_be_used(
+        self, registry: Registry, lora: MakeLora, state: State
+    ) -> None:
+        first, _ = pushed(registry, lora)
+        put(registry, state)
+        if RULES[state].takes_aliases:
+            assert registry.move_alias(TONE, "prod", first.digest, was=None).number == 1
+            return
+        with pytest.raises(Conflict, match=f"version 1 is {state}"):
+            registry.move_alias(TONE, "prod", first.digest, was=None)
+        with pytest.raises(Conflict, match=f"version 1 is {state}"):
+            push(registry, lora(1), TONE, options=PushOptions(alias="prod"))
+
+    def test_a_search_that_asks_for_no_state_finds_what_may_be_used(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        for seed, state in enumerate(RULES, start=1):
+            push(registry, lora(seed), TONE)
+            put(registry, state, number=seed)
+
+        def found(query: str) -> list[State]:
+            return [one.state for one in registry.search(query).items]
+
+        assert found("") == found("method:lora") == ["deprecated", "active"]
+        assert found("-state:deprecated") == ["active"]
+        assert found("state:*") == [*reversed(tuple(RULES))]
+        assert {state: found(f"state:{state}") for state in RULES} == {state: [state] for state in RULES}
+
+    @pytest.mark.parametrize("state", RULES)
+    def test_files_are_given_to_whom_the_state_says(
+        self, make_registry: MakeRegistry, lora: MakeLora, state: State
+    ) -> None:
+        first, _ = pushed(make_registry(LOCAL), lora)
+        put(make_registry(LOCAL), state)
+        given = set()
+        for who in (ADA, ANN, RON, LOCAL):
+            try:
+                if b"".join(make_registry(who).read_file(TONE, first.digest, CONFIG)):
+                    given.add(who.name)
+            except Withdrawn as error:
+                assert f"acme/tone@1 is {state}: for a test" in error.message
+            assert make_registry(who).detail(FIRST).version.state == state
+        assert given == GIVEN[state]
+
+    @pytest.mark.parametrize("state", WITHDRAWN)
+    def test_a_commit_beside_which_only_other_files_changed_is_held_back_too(
+        self, make_registry: MakeRegistry, lora: MakeLora, state: State
+    ) -> None:
+        registry = make_registry(ADA)
+        first, _ = pushed(registry, lora)
+        registry.make_branch(TONE, "dev", str(first.digest.short_id))
+        tree = registry.tree(TONE, first.digest)
+        fewer = tree.model_copy(update={"parents": (), "provenance": {"note": "another tree"}})
+        made = registry.put_commit(TONE, "dev", fewer.to_bytes(), CommitNote(title="Beside")).commit
+        assert made.carries == 1
+        put(registry, state)
+        with pytest.raises(Withdrawn):
+            b"".join(make_registry(RON).read_file(TONE, made.digest, CONFIG))
+
+    @pytest.mark.parametrize("state", WITHDRAWN)
+    def test_nothing_is_made_from_what_is_withdrawn(
+        self, registry: Registry, lora: MakeLora, state: State, tmp_path: Path
+    ) -> None:
+        pushed(registry, lora)
+        open_revision(registry, FIRST, tmp_path / "cache")
+        put(registry, state)
+        for take in (
+            lambda: pull(registry, FIRST, tmp_path / "pulled"),
+            lambda: open_revision(registry, FIRST, tmp_path / "cache"),
+            lambda: copy(registry, FIRST, registry, AdapterName.parse("acme/copy")),
+        ):
+            with pytest.raises(Withdrawn, match=f"acme/tone@1 is {state}: for a test"):
+                take()
+        pulled = pull(registry, FIRST, tmp_path / "pulled", even_withdrawn=True)
+        assert (pulled.state, (tmp_path / "pulled" / CONFIG).is_file()) == (state, True)
+
+    def test_weights_that_are_withdrawn_are_not_taken_again_in_their_namespace(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        pushed(registry, lora)
+        put(registry, "revoked")
+        same = lora(1, base_name="org/other")
+        for name in ("acme/tone", "acme/other"):
+            with pytest.raises(Refused, match="the weights of acme/tone@1, and acme/tone@1 is revoked"):
+                push(registry, same, AdapterName.parse(name), options=PushOptions(force_reason="again"))
+        assert push(registry, same, AdapterName.parse("elsewhere/other")).is_new
+        again = push(registry, lora(1), TONE)
+        assert (again.is_new, again.version.state) == (False, "revoked")
+        put(registry, "active")
+        assert push(registry, same, AdapterName.parse("acme/other")).is_new
+
+    def test_whoever_writes_may_recall_and_only_an_administrator_takes_it_back(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        pushed(make_registry(ADA), lora)
+        put(make_registry(ADA), "revoked")
+        for state in ("active", "quarantined"):
+            with pytest.raises(Denied, match="admin token"):
+                put(make_registry(ADA), state)
+        with pytest.raises(NotFound):
+            put(make_registry(BOB), "active")
+        assert put(make_registry(ANN), "active").state == "active"
+
+    def test_only_who_may_write_changes_a_state(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
+        first, _ = pushed(make_registry(ADA), lora)
+        change = StateChange(state="yanked", reason="for a test")
+        with pytest.raises(Denied):
+            make_registry(RON).set_state(TONE, first.digest, change, was=0)
+        with pytest.raises(NotFound):
+            make_registry(EVE).set_state(TONE, first.digest, change, was=0)
+
+    def test_a_successor_is_a_version_that_may_be_taken(self, registry: Registry, lora: MakeLora) -> None:
+        first, _ = pushed(registry, lora)
+
+        def name(successor: str) -> VersionInfo:
+            change = StateChange(state="deprecated", reason="for a test", successor=successor)
+            return registry.set_state(TONE, first.digest, change, was=0)
+
+        with pytest.raises(Conflict, match="itself"):
+            name("acme/tone@1")
+        with pytest.raises(NotFound):
+            name("acme/tone@7")
+        put(registry, "yanked", number=2)
+        with pytest.raises(Conflict, match="acme/tone@2 is yanked"):
+            name("acme/tone@2")
+        assert registry.version(FIRST).standing is None
+
+    def test_a_revision_that_is_no_version_has_no_state(self, registry: Registry, lora: MakeLora) -> None:
+        pushed(registry, lora)
+        empty = registry.commits(TONE).items[-1].digest
+        with pytest.raises(NotFound):
+            registry.set_state(TONE, empty, StateChange(state="yanked", reason="for a test"), was=0)
+
+
+def pushed(registry: Registry, lora: MakeLora) -> list[VersionInfo]:
+    """Two versions of one adapter."""
+    return [push(registry, lora(seed), TONE).version for seed in (1, 2)]
+
+
+def put(registry: Registry, state: State, number: int = 1) -> VersionInfo:
+    ref = Ref.parse(f"acme/tone@{number}")
+    return change_state(registry, ref, StateChange(state=state, reason="for a test")).version

@@ -1,0 +1,161 @@
+"""A server whose files are in a bucket of a real S3 server, and readers who are sent there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import urllib3
+
+from adaptry.adapter.view import Adapter, open_dir
+from adaptry.errors import Corrupt, DigestMismatch, Unavailable
+from adaptry.lifecycle import State
+from adaptry.records import StateChange
+from adaptry.refs import AdapterName, Ref
+from adaptry.standing import change_state
+from adaptry.testing.samples import tiny_lora
+from adaptry.transfer import pull, push
+from adaptry_api.elsewhere import LARGE
+from adaptry_api.testing import Server, assert_problem
+
+NAME = AdapterName.parse("acme/tone")
+WEIGHTS = "adapter_model.safetensors"
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Adapter:
+    folder = tiny_lora(tmp_path / "large", hidden=512, layers=8, rank=32)
+    assert (folder / WEIGHTS).stat().st_size > 2 * LARGE
+    return open_dir(folder)
+
+
+@pytest.fixture
+def weights(large: Adapter) -> bytes:
+    return b"".join(large.content.chunks(WEIGHTS))
+
+
+@pytest.fixture
+def presigning(start: Callable[..., Server], s3_place: str) -> Server:
+    return start(blobs=s3_place, presign_downloads=True)
+
+
+@pytest.fixture
+def url(presigning: Server, large: Adapter) -> str:
+    digest = push(presigning.registry(), large, NAME).version.digest
+    return f"/api/v1/adapters/{NAME}/revisions/{digest}/files/"
+
+
+def test_what_was_pushed_is_pulled_and_no_file_of_it_stays_in_the_folder(
+    start: Callable[..., Server], s3_place: str, large: Adapter, weights: bytes, tmp_path: Path
+) -> None:
+    server = start(blobs=s3_place, blob_cache=0)
+    push(server.registry(), large, NAME)
+    pull(server.registry(), "acme/tone", tmp_path / "pulled")
+    assert (tmp_path / "pulled" / WEIGHTS).read_bytes() == weights
+    assert not [
+        path for path in server.data.rglob("*") if path.is_file() and path.stat().st_size == len(weights)
+    ]
+
+
+def test_a_server_that_is_not_told_the_bucket_again_finds_it(
+    start: Callable[..., Server], s3_place: str, large: Adapter, weights: bytes, tmp_path: Path
+) -> None:
+    push(start(blobs=s3_place).registry(), large, NAME)
+    pull(start().registry(), "acme/tone", tmp_path / "pulled")
+    assert (tmp_path / "pulled" / WEIGHTS).read_bytes() == weights
+
+
+def test_a_large_file_is_read_from_the_bucket_without_a_token(
+    presigning: Server, url: str, weights: bytes
+) -> None:
+    answer = presigning.call("GET", url + WEIGHTS)
+    assert (answer.status, answer.body) == (302, b"")
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert urllib3.request("GET", answer.headers["Location"]).data == weights
+
+
+def test_small_files_and_questions_about_large_ones_are_answered_here(presigning: Server, url: str) -> None:
+    assert presigning.call("GET", url + "adapter_config.json").status == 200
+    entry = presigning.registry().tree(NAME, presigning.registry().commit(NAME, "main").digest).file(WEIGHTS)
+    assert entry
+    kept = presigning.call("GET", url + WEIGHTS, headers={"If-None-Match": f'"{entry.sha256.hex}"'})
+    assert kept.status == 304
+    too_far = presigning.call("GET", url + WEIGHTS, headers={"Range": "bytes=999999999-"})
+    assert too_far.status == 416
+
+
+def test_who_may_not_read_a_file_is_given_no_address(presigning: Server, url: str) -> None:
+    stranger = presigning.token("eve", "reader", ("evil",))
+    assert_problem(presigning.call("GET", url + WEIGHTS, token=stranger), 404, "not_found")
+    assert_problem(presigning.call("GET", url + WEIGHTS, token=None), 401, "unauthenticated")
+
+
+@pytest.mark.parametrize("state", ["quarantined", "revoked"])
+def test_what_is_withdrawn_has_no_address_for_readers(presigning: Server, url: str, state: State) -> None:
+    reader = presigning.token("ron", "reader", ("acme",))
+    assert presigning.call("GET", url + WEIGHTS, token=reader).status == 302
+    change = StateChange(state=state, reason="leaks addresses")
+    change_state(presigning.registry(), Ref.parse("acme/tone@1"), change)
+    for path in (url + WEIGHTS, f"/{NAME}/resolve/v1/{WEIGHTS}"):
+        refused = presigning.call("GET", path, token=reader)
+        assert (refused.status, "Location" in refused.headers) == (403, False)
+
+
+def test_the_client_follows_and_goes_on_from_the_middle(
+    presigning: Server, url: str, weights: bytes, tmp_path: Path
+) -> None:
+    registry = presigning.registry()
+    pull(registry, "acme/tone", tmp_path / "pulled")
+    assert (tmp_path / "pulled" / WEIGHTS).read_bytes() == weights
+    digest = registry.commit(NAME, "main").digest
+    assert b"".join(registry.read_file(NAME, digest, WEIGHTS, 1_000_001)) == weights[1_000_001:]
+    assert list(registry.read_file(NAME, digest, WEIGHTS, len(weights))) == []
+
+
+def test_bytes_that_changed_in_the_bucket_are_noticed_by_who_pulls(
+    presigning: Server, url: str, large: Adapter, weights: bytes, tmp_path: Path
+) -> None:
+    from adaptry.blobs.choosing import open_blobs
+    from adaptry.blobs.tiered import TieredBlobs
+
+    blobs = open_blobs(presigning.data)
+    assert isinstance(blobs, TieredBlobs)
+    entry = presigning.registry().tree(NAME, presigning.registry().commit(NAME, "main").digest).file(WEIGHTS)
+    assert entry
+    blobs.store.objects.put(  # type: ignore[attr-defined]  # the bucket's owner can do anything
+        f"sha256/{entry.sha256.hex[:2]}/{entry.sha256.hex}", weights[:-1] + bytes([weights[-1] ^ 1])
+    )
+    with pytest.raises((DigestMismatch, Corrupt, Unavailable)):
+        pull(presigning.registry(), "acme/tone", tmp_path / "pulled")
+    assert not (tmp_path / "pulled").exists()
+
+
+def test_clients_of_the_hub_are_sent_to_the_bucket(
+    presigning: Server, url: str, weights: bytes, tmp_path: Path
+) -> None:
+    head = presigning.call("HEAD", f"/{NAME}/resolve/main/{WEIGHTS}")
+    assert (head.status, head.headers["X-Linked-Size"]) == (200, str(len(weights)))
+    code = f"from huggingface_hub import hf_hub_download as get; print(get('{NAME}', '{WEIGHTS}'))"
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": presigning.url,
+        "HF_TOKEN": presigning.admin,
+        "HF_HOME": str(tmp_path / "hf"),
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert Path(run.stdout.strip()).read_bytes() == weights
+    assert presigning.registry().adapter(NAME).downloads == 1

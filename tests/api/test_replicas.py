@@ -1,0 +1,76 @@
+"""Two servers over one PostgreSQL catalog and the same files are one registry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from adaptry.adapter.view import open_dir
+from adaptry.client import HttpRegistry
+from adaptry.digest import Digest
+from adaptry.errors import Conflict
+from adaptry.refs import AdapterName, Ref
+from adaptry.testing.postgres import PostgresServer
+from adaptry.testing.samples import tiny_lora
+from adaptry.transfer import pull, push
+from adaptry_api.settings import ServerSettings
+from adaptry_api.testing import Server, serving
+
+TONE = AdapterName.parse("acme/tone")
+Pair = tuple[Server, Server]
+
+
+@pytest.fixture
+def servers(postgres: PostgresServer, tmp_path: Path) -> Iterator[Pair]:
+    settings = ServerSettings(data=tmp_path / "data", catalog=postgres.database())
+    with serving(settings) as one, serving(settings) as other:
+        yield one, other
+
+
+def clients(servers: Pair) -> tuple[HttpRegistry, HttpRegistry]:
+    """One token is good at both."""
+    return servers[0].registry(), servers[1].registry(servers[0].admin)
+
+
+def test_what_one_took_the_other_gives(servers: Pair, tmp_path: Path) -> None:
+    one, other = clients(servers)
+    pushed = push(one, open_dir(tiny_lora(tmp_path / "lora")), TONE)
+    assert other.version(Ref.parse("acme/tone")).digest == pushed.version.digest
+    pull(other, str(TONE), tmp_path / "pulled")
+    assert open_dir(tmp_path / "pulled").spec.rank == pushed.version.rank
+
+
+def test_pushes_to_both_at_once_are_numbered_once(servers: Pair, tmp_path: Path) -> None:
+    at = clients(servers)
+    loras = [open_dir(tiny_lora(tmp_path / f"lora-{seed}", seed=seed)) for seed in range(6)]
+    with ThreadPoolExecutor(2) as pool:
+        pushed = list(pool.map(lambda seed: push(at[seed % 2], loras[seed], TONE), range(6)))
+    assert sorted(one.version.number for one in pushed) == [1, 2, 3, 4, 5, 6]
+    happened = [event.seq for event in at[0].history(TONE).items]
+    assert happened == sorted(happened, reverse=True)
+
+
+def test_an_alias_that_the_other_moved_is_moved_from_where_it_is(servers: Pair, tmp_path: Path) -> None:
+    one, other = clients(servers)
+    first, second = (
+        push(one, open_dir(tiny_lora(tmp_path / f"lora-{seed}", seed=seed)), TONE).version.digest
+        for seed in (1, 2)
+    )
+    seen = one.move_alias(TONE, "prod", first, None)
+    other.move_alias(TONE, "prod", second, seen.generation)
+    with pytest.raises(Conflict, match="look again"):
+        one.move_alias(TONE, "prod", first, seen.generation)
+
+
+def test_an_upload_begun_at_one_goes_on_at_the_other(servers: Pair, tmp_path: Path) -> None:
+    one, other = clients(servers)
+    lora = open_dir(tiny_lora(tmp_path / "lora"))
+    data = b"".join(lora.content.chunks("adapter_model.safetensors"))
+    session = one.open_upload(TONE, Digest.of(data), len(data))
+    session = one.append_upload(session, 0, [data[:1000]])
+    session = other.append_upload(session, 1000, [data[1000:]])
+    one.finish_upload(session)
+    assert other.has_file(TONE, Digest.of(data))

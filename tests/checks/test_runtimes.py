@@ -1,0 +1,388 @@
+"""What runtimes make of an adapter: above all, where they would load it and serve something else."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adaptry.adapter.view import open_dir
+from adaptry.checkpoint import open_checkpoint
+from adaptry.checks.runtimes import ENGINES, Verdict, parse_runtime, verdict
+from adaptry.checks.runtimes.page import page
+from adaptry.errors import Invalid
+from adaptry.fingerprinting.identify import fingerprint
+from adaptry.testing.samples import Tensors, random_tensor, tiny_base, tiny_lora
+from adaptry_cli.main import COMMANDS
+
+ROOT = Path(__file__).parents[2]
+LAYER = "base_model.model.model.layers.0"
+HEAD: Tensors = {"base_model.model.lm_head.weight": random_tensor((32, 16), 7)}
+ROWS: Tensors = {
+    "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta": random_tensor((2, 16), 8)
+}
+MAGNITUDES: Tensors = {f"{LAYER}.self_attn.q_proj.lora_magnitude_vector": random_tensor((16,), 9)}
+ONE_OF_DOWN: Tensors = {
+    f"{LAYER}.mlp.down_proj.lora_A.weight": random_tensor((4, 32), 10),
+    f"{LAYER}.mlp.down_proj.lora_B.weight": random_tensor((16, 4), 11),
+}
+EMBEDDING: Tensors = {
+    "base_model.model.model.embed_tokens.lora_embedding_A": random_tensor((4, 32), 12),
+    "base_model.model.model.embed_tokens.lora_embedding_B": random_tensor((16, 4), 13),
+}
+STRANGE: Tensors = {
+    "base_model.model.model.layers.0.self_attn.q_proj.lora_C.weight": random_tensor((4, 4), 14)
+}
+
+
+def judged(folder: Path, runtime: str, base: Path | None = None, **options: Any) -> Verdict:
+    """A verdict on a LoRA of `tiny_lora`'s options."""
+    record = fingerprint(open_checkpoint(base)) if base else None
+    return verdict(open_dir(tiny_lora(folder, **options)), parse_runtime(runtime), record)
+
+
+def codes(found: Verdict) -> set[str]:
+    return {finding.code for finding in found.findings}
+
+
+@pytest.mark.parametrize("engine", [name for name in ENGINES if name != "diffusers"])
+def test_a_plain_lora_is_served_as_trained_everywhere(tmp_path: Path, engine: str) -> None:
+    found = judged(tmp_path / "lora", engine, tiny_base(tmp_path / "base"))
+    assert (found.outcome, found.findings) == ("as_trained", ())
+
+
+def test_diffusers_is_no_engine_for_a_language_model(tmp_path: Path) -> None:
+    assert codes(judged(tmp_path, "diffusers")) == {"not_a_pipeline"}
+
+
+@pytest.mark.parametrize("engine", ["sglang", "lorax", "llama.cpp", "ollama", "lmdeploy"])
+def test_a_scale_of_rslora_that_is_ignored_is_told_with_its_factor(tmp_path: Path, engine: str) -> None:
+    found = judged(tmp_path, engine, rank=16, config={"use_rslora": True})
+    (finding,) = found.findings
+    assert (found.outcome, finding.code) == ("not_as_trained", "scale")
+    assert "4 times too weak" in finding.reason  # √16
+    assert "adaptry convert" in finding.remedy
+
+
+@pytest.mark.parametrize("engine", ["vllm", "tgi", "tensorrt-llm", "mistral.rs", "peft"])
+def test_rslora_is_right_where_it_is_read(tmp_path: Path, engine: str) -> None:
+    assert judged(tmp_path, engine, rank=16, config={"use_rslora": True}).outcome == "as_trained"
+
+
+def test_rslora_of_rank_1_is_no_other_scale(tmp_path: Path) -> None:
+    assert judged(tmp_path, "sglang", rank=1, config={"use_rslora": True}).outcome == "as_trained"
+
+
+@pytest.mark.parametrize(
+    "engine", ["sglang", "lorax", "tgi", "tensorrt-llm", "llama.cpp", "ollama", "lmdeploy"]
+)
+def test_an_alpha_of_its_own_that_is_ignored_is_told(tmp_path: Path, engine: str) -> None:
+    found = judged(tmp_path, engine, config={"alpha_pattern": {"q_proj": 24}})
+    assert found.outcome == "not_as_trained"
+    (finding,) = [one for one in found.findings if one.code == "scale"]
+    assert "3 times too weak" in finding.reason and "2 modules" in finding.reason
+
+
+def test_a_pattern_that_changes_nothing_is_no_finding(tmp_path: Path) -> None:
+    assert judged(tmp_path, "llama.cpp", config={"alpha_pattern": {"q_proj": 8}}).outcome == "as_trained"
+
+
+@pytest.mark.parametrize(
+    ("engine", "outcome"),
+    [
+        *(("sglang", "not_as_trained"), ("lorax", "not_as_trained"), ("tgi", "not_as_trained")),
+        *(("tensorrt-llm", "not_as_trained"), ("vllm", "refused"), ("llama.cpp", "refused")),
+        *(("mistral.rs", "refused"), ("lmdeploy", "refused"), ("peft", "as_trained")),
+    ],
+)
+def test_a_head_that_was_saved_whole_is_dropped_or_refused(tmp_path: Path, engine: str, outcome: str) -> None:
+    found = judged(tmp_path, engine, extra=HEAD, config={"modules_to_save": ["lm_head"]})
+    assert found.outcome == outcome
+    assert outcome == "as_trained" or "saved_modules" in codes(found)
+
+
+def test_vllm_takes_the_head_of_a_classifier(tmp_path: Path) -> None:
+    head: Tensors = {"base_model.model.score.weight": random_tensor((2, 16), 7)}
+    found = judged(
+        tmp_path, "vllm", extra=head, config={"modules_to_save": ["score"], "task_type": "SEQ_CLS"}
+    )
+    assert found.outcome == "as_trained"
+
+
+@pytest.mark.parametrize(
+    ("engine", "outcome"), [("vllm", "refused"), ("sglang", "not_as_trained"), ("peft", "as_trained")]
+)
+def test_trained_token_rows_are_dropped_or_refused(tmp_path: Path, engine: str, outcome: str) -> None:
+    assert judged(tmp_path, engine, extra=ROWS, config={"trainable_token_indices": [3, 4]}).outcome == outcome
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "lorax"])
+def test_names_that_only_end_alike_would_change_nothing(tmp_path: Path, engine: str) -> None:
+    """vLLM compares the last part of a name, so a wrong prefix passes its check."""
+    base = tiny_base(tmp_path / "base", layers=1)  # the adapter has a second layer
+    found = judged(tmp_path / "lora", engine, base)
+    assert found.outcome == "not_as_trained"
+    assert (
+        "model.layers.N.self_attn.q_proj" in next(one for one in found.findings if one.code == "names").reason
+    )
+
+
+def test_a_base_stored_without_a_name_for_the_whole_model_is_the_same(tmp_path: Path) -> None:
+    base = tiny_base(tmp_path / "base")
+    record = fingerprint(open_checkpoint(base))
+    bare = {name.removeprefix("model."): shape for name, shape in record.tensors.items()}
+    adapter = open_dir(tiny_lora(tmp_path / "lora"))
+    vllm = parse_runtime("vllm")
+    assert verdict(adapter, vllm, record.model_copy(update={"tensors": bare})).outcome == "as_trained"
+    deeper = {f"language_model.{name}": shape for name, shape in record.tensors.items()}
+    assert codes(verdict(adapter, vllm, record.model_copy(update={"tensors": deeper}))) == {"names"}
+
+
+def test_the_experts_of_a_layer_are_no_layers(tmp_path: Path) -> None:
+    experts: dict[str, Any] = {}
+    for layer in range(2):
+        key = f"base_model.model.model.layers.{layer}.mlp.experts.0.down_proj"
+        experts[f"{key}.lora_A.weight"] = random_tensor((4, 32), 30)
+        experts[f"{key}.lora_B.weight"] = random_tensor((16, 4), 31)
+    found = judged(tmp_path / "lora", "lorax", tiny_base(tmp_path / "base"), extra=experts)
+    assert "layers_uneven" not in codes(found)
+
+
+def test_modules_that_a_server_was_not_started_for_are_not_served(tmp_path: Path) -> None:
+    found = judged(tmp_path, "vllm@0.33,lora_target_modules=k_proj+o_proj")
+    assert (found.outcome, codes(found)) == ("not_as_trained", {"targets_left_out"})
+    assert judged(tmp_path, "vllm,lora_target_modules=q_proj+v_proj").outcome == "as_trained"
+    assert judged(tmp_path, "sglang,lora_target_modules=q_proj").outcome == "refused"
+
+
+@pytest.mark.parametrize(
+    ("runtime", "outcome"),
+    [
+        *(("sglang", "not_as_trained"), ("sglang,lora_strict_loading=true", "refused")),
+        *(("sglang,lora_strict_loading=false", "not_as_trained"), ("peft", "not_as_trained")),
+        *(("vllm", "refused"), ("mistral.rs", "refused"), ("llama.cpp", "refused")),
+    ],
+)
+def test_tensors_that_match_nothing_are_dropped_or_refused(
+    tmp_path: Path, runtime: str, outcome: str
+) -> None:
+    found = judged(tmp_path, runtime, extra=STRANGE)
+    assert found.outcome == outcome
+    assert "tensors_unmatched" in codes(found)
+
+
+@pytest.mark.parametrize("engine", ["lorax", "tgi"])
+def test_a_layer_that_lacks_a_module_turns_it_off_in_all_layers(tmp_path: Path, engine: str) -> None:
+    found = judged(tmp_path, engine, extra=ONE_OF_DOWN)
+    assert (found.outcome, codes(found)) == ("not_as_trained", {"layers_uneven"})
+    assert "model.layers.N.mlp.down_proj" in found.findings[0].reason
+
+
+@pytest.mark.parametrize(
+    ("engine", "outcome"),
+    [
+        *(("lorax", "not_as_trained"), ("tgi", "not_as_trained"), ("vllm", "refused"), ("sglang", "refused")),
+        *(
+            ("llama.cpp", "refused"),
+            ("mistral.rs", "refused"),
+            ("peft", "as_trained"),
+            ("tensorrt-llm", "as_trained"),
+        ),
+    ],
+)
+def test_a_dora_is_refused_or_served_as_a_plain_lora(tmp_path: Path, engine: str, outcome: str) -> None:
+    assert judged(tmp_path, engine, extra=MAGNITUDES, config={"use_dora": True}).outcome == outcome
+
+
+def test_weights_the_other_way_round_are_told(tmp_path: Path) -> None:
+    found = {
+        engine: judged(tmp_path, engine, config={"fan_in_fan_out": True})
+        for engine in ("vllm", "sglang", "llama.cpp")
+    }
+    assert all("fan_in_fan_out" in codes(one) for one in found.values())
+    assert found["llama.cpp"].outcome == "not_as_trained"
+
+
+@pytest.mark.parametrize(
+    ("written", "runtime"), [("0.18.1", "peft@0.19"), ("0.18.1", "peft"), ("0.21.2", "peft@0.18")]
+)
+def test_fused_experts_of_the_other_side_of_peft_0_19_are_turned_round(
+    tmp_path: Path, written: str, runtime: str
+) -> None:
+    experts: Tensors = {
+        f"{LAYER}.mlp.experts.lora_A.weight": random_tensor((8, 16), 20),
+        f"{LAYER}.mlp.experts.lora_B.weight": random_tensor((16, 8), 21),
+    }
+    config = {"peft_version": written, "target_parameters": ["mlp.experts.down_proj"]}
+    found = judged(tmp_path, runtime, extra=experts, config=config)
+    assert (found.outcome, "experts_turned" in codes(found)) == ("not_as_trained", True)
+    same = judged(tmp_path, f"peft@{written}", extra=experts, config=config)
+    assert "experts_turned" not in codes(same)
+
+
+@pytest.mark.parametrize(
+    ("engine", "words"),
+    [
+        ("vllm", "prefix cache"),
+        ("vllm", "Unloading"),
+        ("sglang", "Unloading"),
+        ("tgi", "answered by the base"),
+    ],
+)
+def test_wrong_answers_that_come_of_how_a_server_is_run_are_cautions(engine: str, words: str) -> None:
+    assert any(words in caution for caution in ENGINES[engine].cautions)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "outcome", "code"),
+    [
+        ("vllm@0.33,max_lora_rank=16", "refused", "rank"),
+        ("vllm@0.33,max_lora_rank=32", "as_trained", None),
+        ("vllm", "as_trained", "rank_needs"),
+        ("sglang,max_lora_rank=20", "refused", "rank"),
+        ("sglang", "as_trained", None),
+        ("tensorrt-llm,max_lora_rank=16", "refused", "rank"),
+    ],
+)
+def test_a_rank_is_held_against_the_servers_limit(
+    tmp_path: Path, runtime: str, outcome: str, code: str | None
+) -> None:
+    found = judged(tmp_path, runtime, rank=24)
+    assert (found.outcome, codes(found)) == (outcome, {code} if code else set())
+
+
+def test_what_depends_on_the_base_is_refused_or_wrong(tmp_path: Path) -> None:
+    outcomes = {
+        engine: judged(tmp_path, engine, config={"init_lora_weights": "pissa"}).outcome
+        for engine in ("vllm", "mistral.rs", "sglang", "llama.cpp", "peft")
+    }
+    assert outcomes == {
+        "vllm": "refused",
+        "mistral.rs": "refused",
+        "sglang": "not_as_trained",
+        "llama.cpp": "not_as_trained",
+        "peft": "as_trained",
+    }
+
+
+def test_vllm_believes_the_config_of_what_was_saved(tmp_path: Path) -> None:
+    found = judged(tmp_path, "vllm", config={"modules_to_save": ["lm_head"]})
+    assert (found.outcome, codes(found)) == ("refused", {"saved_modules_listed"})
+
+
+@pytest.mark.parametrize(
+    ("start", "vllm", "loaded"),
+    [
+        *(("eva", "as_trained", "as_trained"), ("Gaussian", "as_trained", "as_trained")),
+        *(("pissa", "refused", "as_trained"), ("pissa_niter_4", "refused", "not_as_trained")),
+        *(("corda", "refused", "not_as_trained"), ("lora_ga", "not_as_trained", "not_as_trained")),
+    ],
+)
+def test_a_start_that_is_lost_is_told(tmp_path: Path, start: str, vllm: str, loaded: str) -> None:
+    config = {"init_lora_weights": start}
+    assert [judged(tmp_path, engine, config=config).outcome for engine in ("vllm", "peft")] == [vllm, loaded]
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_the_rank_of_the_config_counts_even_where_no_module_has_it(tmp_path: Path, engine: str) -> None:
+    config = {"r": 64, "rank_pattern": {"q_proj": 4, "v_proj": 4}}
+    assert "rank" in codes(judged(tmp_path, f"{engine},max_lora_rank=16", config=config))
+
+
+@pytest.mark.parametrize(
+    ("engine", "outcome"), [("mistral.rs", "refused"), ("lorax", "not_as_trained"), ("vllm", "as_trained")]
+)
+def test_an_update_of_an_embedding_is_not_for_every_engine(tmp_path: Path, engine: str, outcome: str) -> None:
+    config = {"target_modules": ["q_proj", "v_proj", "embed_tokens"]}
+    assert judged(tmp_path, engine, extra=EMBEDDING, config=config).outcome == outcome
+
+
+@pytest.mark.parametrize("engine", [name for name in ENGINES if name not in ("peft", "diffusers")])
+def test_other_methods_are_refused_once_and_converted(tmp_path: Path, engine: str) -> None:
+    found = judged(tmp_path, engine, config={"peft_type": "IA3", "feedforward_modules": []})
+    (finding,) = found.findings
+    assert (found.outcome, finding.code) == ("refused", "method_unknown")
+    assert "adaptry convert" in finding.remedy
+
+
+def test_a_target_pattern_is_not_for_sglang(tmp_path: Path) -> None:
+    pattern = {"target_modules": ".*(q|v)_proj"}
+    assert codes(judged(tmp_path, "sglang", config=pattern)) == {"targets_text"}
+    assert judged(tmp_path, "vllm", config=pattern).outcome == "as_trained"
+
+
+def test_added_tokens_are_refused_by_sglang_where_the_base_lacks_them(tmp_path: Path) -> None:
+    base, folder = tiny_base(tmp_path / "base"), tmp_path / "lora"  # 32 rows
+    folder.mkdir()
+    tokens = folder / "added_tokens.json"
+    tokens.write_text('{"<a>": 31}')
+    assert judged(folder, "sglang", base).findings == ()
+    assert codes(judged(folder, "sglang")) == {"added_tokens_needs"}
+    tokens.write_text('{"<a>": 31, "<b>": 32}')
+    found = judged(folder, "sglang", base)
+    assert (found.outcome, codes(found)) == ("refused", {"added_tokens"})
+    assert "1 token" in found.findings[0].reason
+
+
+def test_a_broken_alpha_is_not_for_ollama(tmp_path: Path) -> None:
+    assert codes(judged(tmp_path, "ollama", config={"lora_alpha": 8.5})) == {"alpha_fraction"}
+
+
+def test_ollama_takes_few_kinds_of_base(tmp_path: Path) -> None:
+    base = tiny_base(tmp_path / "base")
+    config = base / "config.json"
+    config.write_text(config.read_text().replace('"llama"', '"qwen2"'))
+    assert codes(judged(tmp_path / "lora", "ollama", base)) == {"base_family"}
+
+
+@pytest.mark.parametrize("runtime", ["vllm@0.20", "vllm@1.0", "lmdeploy@0.1"])
+def test_rules_of_another_version_say_so(tmp_path: Path, runtime: str) -> None:
+    found = judged(tmp_path, runtime)
+    assert (found.outcome, codes(found)) == ("as_trained", {"rules_of_another_version"})
+
+
+def test_the_version_that_was_read_needs_no_remark(tmp_path: Path) -> None:
+    assert judged(tmp_path, "vllm@0.33.0").findings == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "as in vllm@0.33"),
+        ("vllm@new", "as in vllm@0.33"),
+        ("vllm@0.33,max_lora_rank", "not an option"),
+        ("vllm,max_lora_rank=16,max_lora_rank=32", "twice"),
+        ("vllm,max_lora_rank=60", "one of 1, 8, 16"),
+        ("vllm,max_loras=-1", "whole number"),
+        ("vllm,rank=16", "max_lora_rank"),
+        ("sglang,lora_strict_loading=yes", "true or false"),
+        ("triton", "vllm, sglang"),
+        ("vllm," + "x" * 2000, "not a runtime"),
+    ],
+)
+def test_what_is_no_runtime_is_refused_with_the_right_form(text: str, words: str) -> None:
+    with pytest.raises(Invalid, match=re.escape(words)):
+        parse_runtime(text)
+
+
+def test_a_runtime_is_written_as_it_is_read() -> None:
+    text = "vllm@0.33,max_lora_rank=64,lora_target_modules=q_proj+v_proj"
+    assert str(parse_runtime(text)) == text
+    assert str(parse_runtime("llamacpp")) == "llama.cpp"
+    assert parse_runtime("vllm,--max-lora-rank=64") == parse_runtime("vllm,max_lora_rank=64")
+
+
+def test_every_rule_names_its_source_and_commands_that_exist() -> None:
+    known = {name for section in COMMANDS.values() for name in section}
+    for engine in ENGINES.values():
+        for rule in (*engine.gates, *engine.rules):
+            assert rule.source and rule.title, (engine.name, rule.code)
+            assert set(re.findall(r"adaptry (\w+)", rule.repair)) <= known, rule.repair
+
+
+def test_the_page_of_runtimes_is_current() -> None:
+    assert (ROOT / "docs" / "runtimes.md").read_text() == page(), (
+        "run `python -m adaptry.checks.runtimes > docs/runtimes.md`"
+    )

@@ -1,0 +1,157 @@
+"""A registry moved from SQLite to PostgreSQL is the same registry; until it has moved, nothing has changed."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from adaptry import bases
+from adaptry.adapter.view import open_dir
+from adaptry.checkpoint import open_checkpoint
+from adaptry.errors import Conflict, NotFound, Unavailable
+from adaptry.integrity import verify
+from adaptry.local import LocalRegistry
+from adaptry.opening import open_local
+from adaptry.records import AdapterEdit, PushOptions
+from adaptry.refs import AdapterName, Ref
+from adaptry.relocation import move_catalog
+from adaptry.testing.postgres import PostgresServer
+from adaptry.testing.samples import tiny_base, tiny_lora
+from adaptry.tokens import create_token, identify
+from adaptry.transfer import push
+
+TONE, VOICE = AdapterName.parse("acme/tone"), AdapterName.parse("acme/voice")
+
+
+@pytest.fixture
+def secret(folder: Path, tmp_path: Path) -> str:
+    """Fills the registry in `folder` with some of everything; a token of it."""
+    registry = open_local(folder)
+    bases.register(registry, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny",))
+    for seed in (1, 2, 3):
+        lora = open_dir(tiny_lora(tmp_path / f"lora-{seed}", seed=seed))
+        push(registry, lora, TONE, options=PushOptions(metrics={"accuracy": seed / 7}))
+    registry.create_adapter(VOICE, AdapterEdit(description="Ünïcode, 'quotes' and 日本", tags=("a", "b")))
+    first = registry.version(Ref.parse("acme/tone@1")).digest
+    registry.move_alias(TONE, "prod", first, None)
+    registry.make_branch(TONE, "next")
+    registry.delete_adapter(VOICE)
+    secret = create_token(registry.catalog, "ada", "writer", ("acme",))
+    registry.close()
+    return secret
+
+
+def shown(registry: LocalRegistry) -> list[object]:
+    """What people see of it."""
+    return [
+        registry.adapters(None, None, 10),
+        registry.versions(TONE),
+        registry.aliases(TONE),
+        registry.references(TONE),
+        registry.commits(TONE),
+        registry.history(TONE),
+        registry.bases(),
+        registry.search("base:org/tiny metric.accuracy>0.2", None, 10),
+        [registry.detail(Ref.parse(f"acme/tone@{number}")) for number in (1, 2, 3)],
+    ]
+
+
+def test_everything_is_as_it_was_and_goes_on(
+    postgres: PostgresServer, folder: Path, secret: str, tmp_path: Path
+) -> None:
+    before = open_local(folder)
+    seen = shown(before)
+    before.close()
+
+    moved = move_catalog(folder, postgres.url(postgres.empty()))
+
+    assert moved.problems == ()
+    assert moved.rows["versions"] == 3
+    registry = open_local(folder)
+    assert shown(registry) == seen
+    assert verify(registry.catalog, registry.blobs) == ()
+    assert identify(registry.catalog, secret).name == "ada"
+    pushed = push(registry, open_dir(tiny_lora(tmp_path / "next", seed=9)), TONE)
+    assert pushed.version.number == 4
+    events = registry.history(TONE).items
+    assert events[0].seq > events[1].seq
+    registry.close()
+
+
+def test_keys_of_rows_that_are_gone_are_not_given_again(
+    postgres: PostgresServer, folder: Path, secret: str
+) -> None:
+    with sqlite3.connect(folder / "catalog.sqlite") as database:
+        database.execute("UPDATE sqlite_sequence SET seq = 4321 WHERE name = 'events'")
+    database.close()
+    move_catalog(folder, postgres.url(postgres.empty()))
+    registry = open_local(folder)
+    registry.make_tag(TONE, "t1")
+    assert registry.history(TONE).items[0].seq == 4322
+    registry.close()
+
+
+def test_who_has_the_old_catalog_open_can_change_nothing_any_more(
+    postgres: PostgresServer, folder: Path, secret: str
+) -> None:
+    late = open_local(folder)
+    move_catalog(folder, postgres.url(postgres.empty()))
+    with pytest.raises(Unavailable, match="has moved to postgresql://"):
+        late.make_tag(TONE, "t1")
+    assert late.versions(TONE).items
+    late.close()
+
+
+def test_a_database_with_a_catalog_is_left_as_it_is_and_so_is_the_registry(
+    postgres: PostgresServer, folder: Path, secret: str, tmp_path: Path
+) -> None:
+    url = postgres.database()
+    other = open_local(tmp_path / "other", catalog=url)
+    other.create_adapter(VOICE, AdapterEdit())
+    other.close()
+    with pytest.raises(Conflict, match="give an empty database"):
+        move_catalog(folder, url)
+    registry = open_local(folder)
+    registry.make_tag(TONE, "t1")
+    assert not (folder / "catalog.url").exists()
+    registry.close()
+
+
+def test_a_move_that_is_cut_short_changes_nothing(
+    postgres: PostgresServer, folder: Path, secret: str
+) -> None:
+    name = postgres.migrated()
+    postgres.execute("ALTER TABLE tokens ADD CONSTRAINT never CHECK (name <> 'ada')", name)
+    with pytest.raises(Exception, match="never"):
+        move_catalog(folder, postgres.url(name))
+    assert postgres.execute("SELECT count(*) FROM versions", name) == [(0,)]
+    registry = open_local(folder)
+    registry.make_tag(TONE, "t1")
+    registry.close()
+
+
+def test_files_that_are_gone_are_told(postgres: PostgresServer, folder: Path, secret: str) -> None:
+    registry = open_local(folder)
+    weights = next(
+        entry.sha256
+        for entry in registry.detail(Ref.parse("acme/tone@1")).manifest.files
+        if entry.path.endswith(".safetensors")
+    )
+    registry.blobs.delete(weights)
+    registry.close()
+    problems = move_catalog(folder, postgres.url(postgres.empty())).problems
+    assert [problem.reason for problem in problems] == [
+        "its bytes are gone; push it again or restore them from a copy"
+    ]
+
+
+def test_a_folder_without_a_registry_and_one_that_was_moved_are_refused(
+    postgres: PostgresServer, folder: Path, secret: str, tmp_path: Path
+) -> None:
+    with pytest.raises(NotFound, match="no registry in"):
+        move_catalog(tmp_path / "nowhere", postgres.url(postgres.empty()))
+    move_catalog(folder, postgres.url(postgres.empty()))
+    with pytest.raises(Conflict, match="already"):
+        move_catalog(folder, postgres.url(postgres.empty()))

@@ -1,0 +1,188 @@
+"""Blobs in a bucket of a real S3 server: what a bucket has to do otherwise than a folder."""
+
+from __future__ import annotations
+
+import os
+import random
+from dataclasses import replace
+
+import pytest
+import urllib3
+
+from adaptry.blobs.s3 import Place, S3Blobs
+from adaptry.blobs.s3.examining import examine
+from adaptry.blobs.s3.objects import Listed
+from adaptry.blobs.s3.segments import SEGMENT, Segment, chain, new_name, parts
+from adaptry.digest import Digest
+from adaptry.errors import Conflict, Invalid, NotFound, Unavailable
+
+KEY = "0123456789abcdef" * 2
+
+
+@pytest.fixture
+def place(s3_place: str) -> Place:
+    return Place.parse(s3_place)
+
+
+def test_a_blob_of_many_segments_is_put_together_as_it_was_sent(place: Place) -> None:
+    blobs = S3Blobs(place)
+    data = random.Random(1).randbytes(2 * SEGMENT + 12345)
+    sizes = (100, 3 << 20, SEGMENT + 1, 7)  # sittings that end in small segments, whole ones, and a rest
+    at = 0
+    for size in (*sizes, len(data) - sum(sizes)):
+        with blobs.staging(KEY) as staged:
+            staged.append(at, [data[at : at + size]])
+        at += size
+        assert blobs.staged(KEY) == at
+    with blobs.staging(KEY) as staged:
+        staged.publish(Digest.of(data))
+    assert b"".join(blobs.chunks(Digest.of(data))) == data
+    assert b"".join(blobs.chunks(Digest.of(data), SEGMENT - 5)) == data[SEGMENT - 5 :]
+    assert list(blobs.objects.listed("tmp/")) == []
+
+
+def test_another_process_goes_on_where_one_died_and_hashes_what_is_there(place: Place) -> None:
+    data = os.urandom(SEGMENT + 1000)
+    with S3Blobs(place).staging(KEY) as staged:
+        staged.append(0, [data[: SEGMENT + 10]])
+    other = S3Blobs(place)
+    assert other.staged(KEY) == SEGMENT + 10
+    with other.staging(KEY) as staged:
+        staged.append(SEGMENT + 10, [data[SEGMENT + 10 :]])
+        staged.publish(Digest.of(data))
+    assert b"".join(other.chunks(Digest.of(data))) == data
+
+
+def test_a_staging_has_one_writer_among_all_processes(place: Place) -> None:
+    first, second = S3Blobs(place), S3Blobs(place)
+    with first.staging(KEY):
+        assert second.is_held(KEY)
+        with pytest.raises(Conflict, match="someone else"):
+            second.staging(KEY)
+    assert not second.is_held(KEY)
+
+
+def test_two_writers_whose_lease_failed_them_never_mix_their_bytes(place: Place) -> None:
+    first, second = S3Blobs(place), S3Blobs(place)
+    with first.staging(KEY) as mine:
+        first.objects.delete([f"tmp/{KEY}.lease"])
+        with second.staging(KEY) as theirs:
+            theirs.append(0, [b"other bytes"])
+        mine.append(0, [b"my bytes"])
+        mine.publish(Digest.of(b"my bytes"))
+    assert b"".join(second.chunks(Digest.of(b"my bytes"))) == b"my bytes"
+
+
+def test_what_was_hashed_counts_only_for_the_segments_it_was_hashed_from(place: Place) -> None:
+    first, second = S3Blobs(place), S3Blobs(place)
+    with first.staging(KEY) as mine:
+        mine.append(0, [b"my bytes"])
+    with second.staging(KEY) as theirs:
+        theirs.discard()
+    with second.staging(KEY) as theirs:
+        theirs.append(0, [b"XX bytes"])
+    with first.staging(KEY) as mine:
+        mine.append(8, [b"!"])
+        with pytest.raises(Conflict, match="nothing was kept"):
+            mine.publish(Digest.of(b"my bytes!"))
+    assert not first.has(Digest.of(b"my bytes!"))
+
+
+def test_a_lease_that_was_left_behind_is_anyones_after_a_while(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead, living = S3Blobs(place), S3Blobs(place)
+    dead.staging(KEY)  # and never put down
+    monkeypatch.setattr("adaptry.blobs.s3.lease.LAPSES", -1.0)
+    with living.staging(KEY) as staged:
+        staged.append(0, [b"mine"])
+        staged.publish(Digest.of(b"mine"))
+    assert living.has(Digest.of(b"mine"))
+
+
+def test_a_bucket_that_is_not_there_is_said_to_be(place: Place) -> None:
+    blobs = S3Blobs(replace(place, bucket="no-such-bucket"))
+    with pytest.raises(Unavailable, match="there is no bucket no-such-bucket; make it"):
+        blobs.require_room(1)
+
+
+def test_credentials_that_are_refused_are_said_to_be(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(Unavailable, match="refuses these credentials"):
+        S3Blobs(place).require_room(1)
+
+
+def test_a_server_that_is_not_there_is_said_to_be(place: Place) -> None:
+    with pytest.raises(Unavailable, match="does not answer"):
+        S3Blobs(replace(place, endpoint="http://127.0.0.1:9")).has(Digest.of(b""))
+
+
+def test_a_key_that_is_none_opens_nothing(place: Place) -> None:
+    with pytest.raises(NotFound, match="no such upload"):
+        S3Blobs(place).staging("../sha256")
+
+
+def test_segments_of_one_staging_make_one_run_from_the_start() -> None:
+    found = [
+        Listed(new_name(KEY, start), size, 0.0) for start, size in ((0, 5), (0, 8), (8, 2), (9, 4), (20, 1))
+    ]
+    assert [(one.start, one.size) for one in chain(found)] == [(0, 8), (8, 2)]
+
+
+def test_parts_are_large_enough_but_for_the_last() -> None:
+    row = [Segment("", 0, size) for size in (3, 8, 8, 2, 2, 8, 1)]
+    assert [[one.size for one in group] for group in parts(row, 5)] == [[3, 8], [8], [2, 2, 8], [1]]
+
+
+def test_a_place_is_what_its_address_says() -> None:
+    assert Place.parse("s3://adapters") == Place("adapters")
+    place = Place.parse(
+        "s3://adapters/a/b/?endpoint=http://h:1&region=r&addressing=path&sse=aws:kms&kms-key=k"
+    )
+    assert place == Place("adapters", "a/b/", "http://h:1", "r", "path", "aws:kms", "k")
+    assert place.encryption == {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": "k"}
+    assert str(place) == "s3://adapters/a/b"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["adapters", "s3://", "s3://Upper", "s3://bucket/../x", "s3://bucket?typo=1", "s3://bucket?addressing=x",
+     "s3://bucket?sse=rot13", "https://bucket/x", "s3://user:secret@bucket/x", "s3://bucket//a//b"],
+)  # fmt: skip
+def test_what_is_no_place_for_blobs_is_refused(text: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        Place.parse(text)
+    assert "secret" not in refused.value.message
+
+
+def test_an_upload_in_parts_that_nobody_ends_is_ended_after_a_day(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs = S3Blobs(place)
+    blobs.objects.client.create_multipart_upload(**blobs.objects.at("sha256/ab/abandoned"))
+    assert blobs.tidy() == 0
+    monkeypatch.setattr("adaptry.blobs.s3.store._ABANDONED", -1.0)
+    assert blobs.tidy() == 1
+    assert blobs.tidy() == 0
+
+
+def test_a_server_is_examined_by_trying_it(place: Place) -> None:
+    assert examine(place) == ()
+    assert list(S3Blobs(place).objects.listed("")) == []
+    with pytest.raises(Unavailable, match="there is no bucket"):
+        examine(replace(place, bucket="no-such-bucket"))
+
+
+def test_an_address_gives_one_blob_to_anybody_for_a_while(place: Place) -> None:
+    blobs = S3Blobs(place)
+    digest = Digest.of(b"hello")
+    blobs.put(digest, [b"hello"])
+    address = blobs.address(digest, "adapter_model.safetensors", 60)
+    assert address
+    answer = urllib3.request("GET", address, headers={"Range": "bytes=1-2"})
+    assert (answer.status, answer.data) == (206, b"el")
+    assert "adapter_model.safetensors" in answer.headers["Content-Disposition"]
+    other = Digest.of(b"other")
+    blobs.put(other, [b"other"])
+    assert urllib3.request("GET", address.replace(digest.hex, other.hex)).status == 403
+    assert urllib3.request("DELETE", address).status == 403

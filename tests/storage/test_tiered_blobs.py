@@ -1,0 +1,110 @@
+"""A cache of files before a store: what it keeps, what it gives up, and that it is never the truth."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from adaptry.blobs.memory import MemoryBlobs
+from adaptry.blobs.tiered import TieredBlobs
+from adaptry.digest import Digest
+from adaptry.errors import Corrupt, NotFound
+
+
+class Watched(MemoryBlobs):
+    """A store that counts what is read of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = 0
+
+    def read(self, digest: Digest, start: int, length: int) -> bytes:
+        self.reads += 1
+        return super().read(digest, start, length)
+
+
+@pytest.fixture
+def store() -> Watched:
+    return Watched()
+
+
+def put(store: MemoryBlobs, data: bytes) -> Digest:
+    digest = Digest.of(data)
+    store.put(digest, [data])
+    return digest
+
+
+def age(cache: Path, digest: Digest, seconds: float) -> None:
+    """As if it had been read so long before now."""
+    path = cache / "sha256" / digest.hex[:2] / digest.hex
+    at = path.stat().st_mtime - seconds
+    os.utime(path, (at, at))
+
+
+def test_what_was_read_to_its_end_is_read_from_the_disk_the_next_time(store: Watched, tmp_path: Path) -> None:
+    digest = put(store, b"hello")
+    blobs = TieredBlobs(store, tmp_path, 1 << 20)
+    assert b"".join(blobs.chunks(digest)) == b"hello"
+    seen = store.reads
+    assert b"".join(TieredBlobs(store, tmp_path, 1 << 20).chunks(digest)) == b"hello"
+    assert blobs.read(digest, 1, 2) == b"el"
+    assert store.reads == seen
+
+
+def test_a_reader_that_stops_leaves_nothing_in_the_cache(store: Watched, tmp_path: Path) -> None:
+    digest = put(store, os.urandom(3 << 20))
+    chunks = TieredBlobs(store, tmp_path, 1 << 30).chunks(digest)
+    next(chunks)
+    chunks.close()  # type: ignore[attr-defined]  # a generator
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_full_cache_gives_up_what_was_not_read_for_longest(store: Watched, tmp_path: Path) -> None:
+    first, second, third = (put(store, bytes([number]) * 100) for number in range(3))
+    blobs = TieredBlobs(store, tmp_path, 250)
+    for number, digest in enumerate((first, second)):
+        list(blobs.chunks(digest))
+        age(tmp_path, digest, 3600 - number)
+    blobs.read(first, 0, 1)  # used again: now the second is the oldest
+    age(tmp_path, first, 1000)
+    list(blobs.chunks(third))
+    kept = {path.name for path in (tmp_path / "sha256").rglob("*") if path.is_file()}
+    assert kept == {first.hex, third.hex}
+
+
+def test_what_was_just_read_stays_even_in_a_full_cache(store: Watched, tmp_path: Path) -> None:
+    first, second = (put(store, bytes([number]) * 100) for number in range(2))
+    blobs = TieredBlobs(store, tmp_path, 150)
+    place = blobs.path_of(first)
+    blobs.path_of(second)
+    assert place.read_bytes() == b"\x00" * 100
+
+
+def test_what_is_larger_than_the_cache_passes_by(store: Watched, tmp_path: Path) -> None:
+    digest = put(store, b"x" * 1000)
+    assert b"".join(TieredBlobs(store, tmp_path, 100).chunks(digest)) == b"x" * 1000
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_changed_bytes_never_enter_the_cache(store: Watched, tmp_path: Path) -> None:
+    digest = put(store, b"hello")
+    store._blobs[digest] = b"hullo"  # the disk's doing
+    blobs = TieredBlobs(store, tmp_path, 1 << 20)
+    assert b"".join(blobs.chunks(digest)) == b"hullo"  # who reads verifies
+    with pytest.raises(Corrupt, match="no longer what was stored"):
+        blobs.path_of(digest)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_what_the_store_has_not_has_no_path(store: Watched, tmp_path: Path) -> None:
+    with pytest.raises(NotFound):
+        TieredBlobs(store, tmp_path, 1 << 20).path_of(Digest.of(b"absent"))
+
+
+def test_what_a_dead_process_left_in_the_cache_goes_when_it_is_opened(store: Watched, tmp_path: Path) -> None:
+    TieredBlobs(store, tmp_path, 1 << 20)
+    (tmp_path / "tmp" / ("ab" * 16)).write_bytes(b"half of something")
+    TieredBlobs(store, tmp_path, 1 << 20)
+    assert list((tmp_path / "tmp").iterdir()) == []
