@@ -47,6 +47,7 @@ class Catalog:
         self._readers = engine
         weakref.finalize(self, engine.dispose)  # whoever forgets a catalog need not close it
         self._writers = engine.execution_options(**{sqlite.WRITES: True})
+        self._noters = engine.execution_options(**{sqlite.WRITES: sqlite.NOTES})
         with sqlite.opening(url), sqlite.errors_translated(url):
             migrate(self._readers, self._writers)
 
@@ -67,14 +68,26 @@ class Catalog:
 
         It holds the write lock from its beginning, so what it reads stays true until it commits.
         """
-        with self._turn, sqlite.errors_translated(self.url), _session(self._writers) as session:
-            session.connection()  # begins now, not at the first statement
+        with self._turn, sqlite.errors_translated(self.url), _writing(self._writers) as session:
             yield session
-            session.commit()
+
+    @contextmanager
+    def note(self) -> Iterator[Transaction]:
+        """As `write`, for what is worth no wait for the disk: a power cut may undo it, whole, and nothing before it."""
+        with self._turn, sqlite.errors_translated(self.url), _writing(self._noters) as session:
+            yield session
 
     def close(self) -> None:
         """Gives the database's files back to the system."""
         self._readers.dispose()
+
+
+@contextmanager
+def _writing(engine: Engine) -> Iterator[Session]:
+    with _session(engine) as session:
+        session.connection()  # begins now, not at the first statement
+        yield session
+        session.commit()
 
 
 def _session(engine: Engine) -> Session:
