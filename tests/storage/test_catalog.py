@@ -75,6 +75,30 @@ def test_commits_survive_a_power_cut(path: Path) -> None:
     assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
 
 
+def test_a_note_waits_for_no_disk_and_the_write_after_it_does(path: Path) -> None:
+    catalog = Catalog.at(path)
+    found = []
+    for begin in (catalog.write, catalog.note, catalog.write):
+        with begin() as tx:
+            found.append(tx.connection().exec_driver_sql("PRAGMA synchronous").scalar())
+    catalog.close()
+    assert found == [2, 1, 2]
+
+
+def test_a_note_that_raises_leaves_nothing_and_one_that_ends_is_there(path: Path) -> None:
+    catalog = Catalog.at(path)
+    with pytest.raises(ValueError, match="no"), catalog.note() as tx:
+        tx.connection().exec_driver_sql("INSERT INTO namespaces (name) VALUES ('lost')")
+        raise ValueError("no")
+    with catalog.note() as tx:
+        tx.connection().exec_driver_sql("INSERT INTO namespaces (name) VALUES ('acme')")
+    catalog.close()
+    again = Catalog.at(path)
+    with again.read() as tx:
+        assert tx.connection().exec_driver_sql("SELECT name FROM namespaces").all() == [("acme",)]
+    again.close()
+
+
 def test_a_writer_waits_for_another_and_then_gives_up_in_words(path: Path) -> None:
     patient, other = Catalog.at(path, busy_timeout=0.05), Catalog.at(path)
     with other.write(), pytest.raises(Unavailable, match="busy with another writer"), patient.write():

@@ -5,7 +5,7 @@ A commit made upon no commit in particular goes on from wherever the branch is, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from adaptry.digest import Digest
@@ -38,16 +38,24 @@ _NOT_HERE = "A file with this name doesn't exist"
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A file that the adapter has, and where it goes. `size` is None where only the digest is known, `data` where the
-    bytes are not at hand."""
+    """A file that the adapter has, and where it goes. `size` is None where only the digest is known."""
 
     path: str
     digest: Digest
     size: int | None
-    data: bytes | None = None
 
 
 Step = Stored | DeletedFile | DeletedFolder
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """What a commit's lines came to. `held` are the bytes of those small files that a base is looked for in, by digest: the
+    last of each path, however often a path is written."""
+
+    header: Header
+    steps: Sequence[Step]
+    held: Mapping[Digest, bytes]
 
 
 def commit(
@@ -58,7 +66,8 @@ def commit(
     Raises as `put_commit`, `Stopped` (412) where the branch is elsewhere than the commit was made upon, `FileMissing`,
     `Invalid`.
     """
-    header, steps = _taken(registry, name, operations)
+    taken = _taken(registry, name, operations)
+    header = taken.header
     note = CommitNote(
         title=title_in(header.summary, "Upload"),
         message=header.description[:65_536],
@@ -69,10 +78,10 @@ def commit(
         try:
             if header.parentCommit and not head.id.startswith(header.parentCommit):
                 raise Conflict(STALE)
-            after = _after(registry, name, before, steps)
+            after = _after(registry, name, before, taken)
             return registry.put_commit(name, branch, after.to_bytes(), note, head.id), before
         except (Conflict, FileMissing) as error:
-            if done := _done_before(registry, name, head, steps):
+            if done := _done_before(registry, name, head, taken):
                 return done
             if isinstance(error, FileMissing):
                 raise
@@ -87,25 +96,25 @@ def title_in(said: str, otherwise: str) -> str:
 
 
 def _done_before(
-    registry: Registry, name: AdapterName, head: CommitInfo, steps: Sequence[Step]
+    registry: Registry, name: AdapterName, head: CommitInfo, taken: _Taken
 ) -> tuple[Committed, Manifest] | None:
     """The head, where it is what the steps make of the commit before it. Only uploads are sent again by themselves:
     whoever deletes twice is told that there is nothing any more."""
-    if head.parent is None or not any(isinstance(step, Stored) for step in steps):
+    if head.parent is None or not any(isinstance(step, Stored) for step in taken.steps):
         return None
     before = registry.tree(name, registry.commit(name, head.parent).digest)
     try:
-        if _after(registry, name, before, steps).digest != head.digest:
+        if _after(registry, name, before, taken).digest != head.digest:
             return None
     except FileMissing:
         return None
     return Committed(commit=head, is_new=False), before
 
 
-def _after(registry: Registry, name: AdapterName, before: Manifest, steps: Sequence[Step]) -> Manifest:
+def _after(registry: Registry, name: AdapterName, before: Manifest, taken: _Taken) -> Manifest:
     """The tree that the steps make of one. Of another adapter than before, the base is the one that its card names,
     unless its config names one that others can know it by. Raises `FileMissing`."""
-    tree = _changed(registry, name, before, steps)
+    tree = _changed(registry, name, before, taken.steps)
     after = successor(before, tree)
     if is_same_adapter(before, after) or not adapter_files(after):
         return after
@@ -114,8 +123,7 @@ def _after(registry: Registry, name: AdapterName, before: Manifest, steps: Seque
         entry = after.file(path)
         if entry is None or entry.size > SMALL:
             return b""
-        held = (step.data for step in steps if isinstance(step, Stored) and step.path == path)
-        data = next(filter(None, held), None)
+        data = taken.held.get(entry.sha256)
         if data is not None:
             return data
         try:
@@ -142,11 +150,10 @@ def require_branch(registry: Registry, name: AdapterName, revision: str) -> str:
     raise RevisionNotFound(f"{name} has no branch {branch[:80]!a}, and commits go to branches; make it first")
 
 
-def _taken(
-    registry: Registry, name: AdapterName, operations: Iterable[Operation]
-) -> tuple[Header, Sequence[Step]]:
-    """The header, and the other operations with every small file stored."""
+def _taken(registry: Registry, name: AdapterName, operations: Iterable[Operation]) -> _Taken:
+    """The operations, with every small file stored."""
     header: Header | None = None
+    held: dict[str, tuple[Digest, bytes]] = {}
     steps: list[Step] = []
     for operation in operations:
         match operation:
@@ -156,7 +163,9 @@ def _taken(
                 data = operation.data
                 digest = Digest.of(data)
                 deliver(registry, name, digest, len(data), _reader(data))
-                steps.append(Stored(stored_path(path), digest, len(data), data if path in CLAIMING else None))
+                steps.append(Stored(stored_path(path), digest, len(data)))
+                if path in CLAIMING:
+                    held[path] = digest, data
             case LargeFile(path=path, size=size):
                 if not registry.has_file(name, operation.digest):
                     raise Invalid(
@@ -167,7 +176,7 @@ def _taken(
                 steps.append(operation)
     if header is None:
         raise Invalid("a commit says what it is about in a line with the key `header`")
-    return header, steps
+    return _Taken(header, steps, dict(held.values()))
 
 
 def _reader(data: bytes) -> Callable[[int], Iterator[bytes]]:

@@ -57,15 +57,26 @@ class Catalog:
 
         It holds the write lock from its beginning, so what it reads stays true until it commits.
         """
-        database = self._database
-        with database.writing(), self._errors_translated(), _session(database.writers) as session:
-            session.connection()  # begins now, not at the first statement
+        with self._transaction(self._database.writers) as session:
             yield session
-            session.commit()
+
+    @contextmanager
+    def note(self) -> Iterator[Transaction]:
+        """As `write`, for what is worth no wait for the disk: a power cut may undo it, whole, and nothing before it."""
+        with self._transaction(self._database.noters) as session:
+            yield session
 
     def close(self) -> None:
         """Gives the database's files and connections back to the system."""
         self._database.readers.dispose()
+
+    @contextmanager
+    def _transaction(self, writers: Engine) -> Iterator[Transaction]:
+        database = self._database
+        with database.writing(), self._errors_translated(), _session(writers) as session:
+            session.connection()  # begins now, not at the first statement
+            yield session
+            session.commit()
 
     @contextmanager
     def _errors_translated(self) -> Iterator[None]:

@@ -23,13 +23,14 @@ Block = Callable[[], AbstractContextManager[object]]
 class Database:
     """An opened database.
 
-    `readers` and `writers` give connections whose transactions are what they say; `reading` and `writing` surround
-    them, `opening` surrounds the check of the schema and its migration, after which `settle` looks at the new one.
+    `readers` and `writers` give connections whose transactions are what they say, `noters` those that write what a power
+    cut may undo; `reading` and `writing` surround them, `opening` surrounds the check of the schema and its migration, after which `settle` looks at the new one.
     `meaning` tells what a driver's error means, and is None for a mistake of ours.
     """
 
     readers: Engine
     writers: Engine
+    noters: Engine
     reading: Block
     writing: Block
     opening: Block

@@ -24,7 +24,8 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from adaptry.catalog.kinds import Database
 from adaptry.errors import AdaptryError, Corrupt, Invalid, Missing, StorageFull, Unavailable
 
-_WRITES = "adaptry_writes"  # the execution option of connections whose transactions write
+_WRITES = "adaptry_writes"  # the execution option of connections whose transactions write: True, or _NOTES
+_NOTES = "notes"  # those that a power cut may undo
 _LOCK = int.from_bytes(b"adaptry", "big")
 _READERS = 20  # connections of one process, besides its one writer's; more readers wait for one of them
 _LONGEST_PAUSE = 60  # seconds that a writer may be silent before it is taken for dead and its lock given on
@@ -37,6 +38,7 @@ _BEGIN = text(
     "SELECT set_config('lock_timeout', :patience, true), "
     "set_config('idle_in_transaction_session_timeout', :pause, true), pg_advisory_xact_lock(:key)"
 )
+_NOT_FLUSHED = text("SET LOCAL synchronous_commit TO off")
 _NEEDED = {
     "synchronous_commit": "on",  # or any other word but `off`
     "fsync": "on",
@@ -61,10 +63,12 @@ def database(url: str, busy_timeout: float) -> Database:
         raise Missing(f"PostgreSQL needs {error.name}: pip install 'adaptry[postgres]'") from error
     event.listen(engine, "connect", _check)
     event.listen(engine, "begin", partial(_begin, busy_timeout))
+    # Each statement sees what is committed, and while the lock is held nobody else commits.
+    writers = engine.execution_options(isolation_level="READ COMMITTED", **{_WRITES: True})
     return Database(
         readers=engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True),
-        # Each statement sees what is committed, and while the lock is held nobody else commits.
-        writers=engine.execution_options(isolation_level="READ COMMITTED", **{_WRITES: True}),
+        writers=writers,
+        noters=writers.execution_options(**{_WRITES: _NOTES}),
         reading=nullcontext,
         writing=_in_turn(Lock(), busy_timeout),
         opening=nullcontext,
@@ -104,10 +108,13 @@ def _check(connection: Any, record: ConnectionPoolEntry) -> None:
 
 
 def _begin(busy_timeout: float, connection: Connection) -> None:
-    if not connection.get_execution_options().get(_WRITES):
+    writes = connection.get_execution_options().get(_WRITES)
+    if not writes:
         return
     asked = {"patience": f"{int(busy_timeout * 1000)}ms", "pause": f"{_LONGEST_PAUSE}s", "key": _LOCK}
     connection.execute(_BEGIN, asked)
+    if writes == _NOTES:
+        connection.execute(_NOT_FLUSHED)
 
 
 def _in_turn(lock: Lock, patience: float) -> Callable[[], Any]:

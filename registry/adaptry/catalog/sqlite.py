@@ -22,7 +22,8 @@ from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 from adaptry.catalog.kinds import Block, Database
 from adaptry.errors import AdaptryError, Corrupt, StorageFull, Unavailable
 
-_WRITES = "adaptry_writes"  # the execution option of connections whose transactions write
+_WRITES = "adaptry_writes"  # the execution option of connections whose transactions write: True, or _NOTES
+_NOTES = "notes"  # those that a power cut may undo
 _FORBIDDEN = "adaptry_forbidden"  # how the triggers that refuse changes are told from other errors
 
 
@@ -43,6 +44,7 @@ def database(url: str, busy_timeout: float) -> Database:
     return Database(
         readers=engine,
         writers=engine.execution_options(**{_WRITES: True}),
+        noters=engine.execution_options(**{_WRITES: _NOTES}),
         reading=turn,
         writing=turn,
         opening=partial(_opening, url),
@@ -69,6 +71,9 @@ def _prepare(engine: Engine, *, is_durable: bool) -> None:
         driver = connection.connection.dbapi_connection
         assert isinstance(driver, sqlite3.Connection)
         try:
+            if writes:
+                # Said each time, since connections are used for both; in WAL mode the next that is FULL syncs both.
+                driver.execute(f"PRAGMA synchronous={'NORMAL' if writes == _NOTES else 'FULL'}")
             driver.execute(
                 "BEGIN IMMEDIATE" if writes else "BEGIN"
             )  # as SQLAlchemy would, at a tenth of its cost

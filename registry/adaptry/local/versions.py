@@ -41,7 +41,7 @@ class Versions(Ground):
             return search(tx, sight_of(tx, self.identity), query, cursor, limit)
 
     def count_download(self, ref: Ref) -> None:
-        with self.catalog.write() as tx:
+        with self.catalog.note() as tx:
             line = self.readable(tx, ref.name)
             versions.count_download(tx, stored_of(self.meant(tx, ref)))
             adapters.count_download(tx, line)

@@ -41,3 +41,11 @@ def test_what_no_line_fits_or_a_later_one_takes_back_is_kept(path: str) -> None:
 def test_a_pattern_cannot_take_long() -> None:
     lines = parse_lines("*a" * 60 + "b\n" + "**/" * 60 + "b")
     assert not is_ignored("a" * 255, lines)
+    many = parse_lines("\n".join("**/" * 60 + "[a-z]*" * 10 + "*a" * (i % 7) + "b" for i in range(300)))
+    assert not any(is_ignored(f"{number:03}{'a' * 252}", many) for number in range(256))
+
+
+@pytest.mark.parametrize("path", ["a/a/x", "(x)", "^", "a-b", "\\", "é"])
+def test_what_means_something_in_other_languages_is_a_letter_here(path: str) -> None:
+    assert is_ignored(path, parse_lines("a/a/x\n(x)\n[^]\na[-]b\n[\\]\n[à-ê]\n[z-a]\n[!\n"))
+    assert not is_ignored("a/x", parse_lines("a/a/x\n(x)\n[z-a]\n"))

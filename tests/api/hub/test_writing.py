@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import socket
 from pathlib import Path
 from typing import Any
@@ -242,6 +243,17 @@ def test_a_base_is_what_the_config_names_or_else_the_card(
     put(server, {CONFIG: files[CONFIG], WEIGHTS: files[WEIGHTS]})
     assert server.registry().version(Ref(NAME, Number(1))).base_name == base
     assert f"base_model:adapter:{base}" in server.call("GET", f"/api/models/{TONE}").json["tags"]
+
+
+def test_of_a_file_that_a_commit_has_twice_the_last_counts(server: Server, files: dict[str, bytes]) -> None:
+    unnamed = files[CONFIG].replace(b'"org/tiny"', b"null")
+    cards = [
+        CARD.replace(b"license", b"base_model: org/" + word + b"\nlicense", 1) for word in (b"one", b"two")
+    ]
+    _, later = (json.loads(line) for line in lines({README: cards[1]}).splitlines())
+    answer = send(server, lines({README: cards[0], CONFIG: unnamed, WEIGHTS: files[WEIGHTS]}, later))
+    assert answer.status == 200, answer.body
+    assert server.registry().version(Ref(NAME, Number(1))).base_name == "org/two"
 
 
 def test_files_and_folders_are_dropped(server: Server, files: dict[str, bytes]) -> None:
