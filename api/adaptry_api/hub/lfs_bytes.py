@@ -13,7 +13,7 @@ from adaptry.errors import Invalid
 from adaptry_api.bodies import pour
 from adaptry_api.guard import Acting, GrantHolder, store_of
 from adaptry_api.hub.refusals import hub_router
-from adaptry_api.hub.uploading import after, announced, deliver, entire
+from adaptry_api.hub.uploading import ONCE, after, announced, deliver, entire
 from adaptry_api.signed import Grant
 
 ROUTES = hub_router()
@@ -46,7 +46,7 @@ async def put(
 
     def take(pieces: Iterator[bytes]) -> None:
         body = entire(pieces, grant.size)
-        deliver(sender.registry, grant.name, grant.digest, grant.size, lambda start: after(body, start))
+        deliver(sender.registry, grant.name, grant.digest, grant.size, lambda start: after(body, start), ONCE)
         for _ in body:
             pass  # it was here already, and a client that is sending hears no answer
 

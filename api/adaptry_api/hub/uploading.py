@@ -8,10 +8,11 @@ from fastapi import Request
 
 from adaptry import tokens
 from adaptry.digest import Digest
-from adaptry.errors import Invalid, TooLarge, Unauthenticated
+from adaptry.errors import Conflict, DigestMismatch, Invalid, TooLarge, Unauthenticated
 from adaptry.identity import Identity, require_write
 from adaptry.refs import AdapterName
 from adaptry.registry import Registry
+from adaptry.transfer.retrying import Persistence
 
 
 def require_writer(registry: Registry, identity: Identity, name: AdapterName) -> None:
@@ -59,16 +60,37 @@ def after(pieces: Iterable[bytes], start: int) -> Iterator[bytes]:
             yield piece[passed:]
 
 
-def deliver(
-    registry: Registry, name: AdapterName, digest: Digest, size: int, read: Callable[[int], Iterator[bytes]]
-) -> None:
-    """Gives the adapter a file, going on from what an earlier try left; `read` gives its bytes from a position on.
+ONCE = Persistence(tries=1)
+SHARED = Persistence(tries=6, first_wait=0.05, longest_wait=0.5)
+"""Another request that sends the same bytes has come through, or given up, in about a second."""
 
-    Raises `DigestMismatch`, and then keeps nothing, where they are other bytes; `TooLarge`, `Denied`, `StorageFull`.
+
+def deliver(
+    registry: Registry,
+    name: AdapterName,
+    digest: Digest,
+    size: int,
+    read: Callable[[int], Iterator[bytes]],
+    persistence: Persistence = SHARED,
+) -> None:
+    """Gives the adapter a file, going on from what an earlier try left; `read` gives its bytes from a position on, more
+    than once unless `persistence` is `ONCE`.
+
+    Raises `DigestMismatch`, and then keeps nothing, where they are other bytes; `TooLarge`, `Denied`, `StorageFull`;
+    `Conflict` where another request kept sending the same.
     """
-    if registry.has_file(name, digest):
-        return
-    session = registry.open_upload(name, digest, size)
-    if session.offset < size:
-        session = registry.append_upload(session, session.offset, read(session.offset))
-    registry.finish_upload(session)
+    failures = 0
+    while not registry.has_file(name, digest):
+        try:
+            session = registry.open_upload(name, digest, size)
+            if session.offset < size:
+                session = registry.append_upload(session, session.offset, read(session.offset))
+            registry.finish_upload(session)
+            return
+        except DigestMismatch:
+            raise
+        except Conflict:
+            failures += 1
+            if persistence.gives_up(failures):
+                raise
+        persistence.wait(failures)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -381,3 +382,13 @@ def test_a_native_push_and_a_commit_go_on_from_each_other(
     put(server, {README: CARD})
     assert server.registry().adapter(NAME).versions == 2
     assert len(server.call("GET", f"/api/models/{TONE}/commits/main").json) == 4
+
+
+def test_commits_at_once_may_bring_the_same_new_file(server: Server) -> None:
+    """As processes of one training do, each to a branch of its own."""
+    for number in range(8):
+        server.call("POST", f"/api/models/{TONE}/branch/run-{number}", {})
+    body = lines({README: CARD * 2_000})
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda number: send(server, body, f"run-{number}"), range(8)))
+    assert [answer.status for answer in answers] == [200] * 8, [answer.body for answer in answers]
