@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from adaptry.errors import Corrupt, Denied, NotFound
+from adaptry.known_base import base_of
 from adaptry.query import GRAMMAR
 from adaptry.records import AdapterInfo, VersionDetail, VersionInfo
 from adaptry.refs import AdapterName, Latest, Ref
@@ -124,8 +125,7 @@ def _verdicts(registry: Registry, detail: VersionDetail) -> Sequence[Verdict]:
         adapter = open_content(RevisionContent(registry, detail.version, detail.manifest))
     except (Corrupt, Denied, NotFound):
         return ()
-    base = registry.base_record(detail.version.base_id) if detail.version.base_id else None
-    return verdicts(adapter, base)
+    return verdicts(adapter, base_of(registry, detail.version))
 
 
 @click.command()

@@ -13,6 +13,7 @@ from pathlib import Path
 from adaptry.adapter.view import Adapter, open_content, open_dir
 from adaptry.errors import Conflict, Invalid, NotFound, Unavailable
 from adaptry.fingerprint import BaseRecord
+from adaptry.known_base import base_of as record_of_base
 from adaptry.records import VersionInfo
 from adaptry.refs import AdapterName, Latest, Ref
 from adaptry.registry import Registry
@@ -77,12 +78,7 @@ def base_parameters(connected: Connected, opened: Opened) -> int | None:
 def base_of(connected: Connected, version: VersionInfo) -> Known:
     """The base a version is for, as the registry found out when it was pushed or its base registered."""
     label = version.base_name or (version.base_id.brief if version.base_id else "no base")
-    if version.base_id is None:
-        return Known(label, None, version.base_name)
-    try:
-        return Known(label, connected().base_record(version.base_id), version.base_name)
-    except NotFound:
-        return Known(label, None, version.base_name)  # declared, and not registered yet
+    return Known(label, record_of_base(connected(), version), version.base_name)
 
 
 def fingerprint_of(folder: Path) -> BaseRecord:

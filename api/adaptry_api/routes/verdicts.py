@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from adaptry import wire
 from adaptry.adapter.view import open_content
 from adaptry.checks.runtimes import Verdict, parse_runtime, verdict, verdicts
+from adaptry.known_base import base_of
 from adaptry.transfer.remote import RevisionContent
 from adaptry_api.changing import fresh
 from adaptry_api.guard import CallersRegistry, guarded
@@ -37,6 +38,6 @@ def show(request: Request, ref: PathRef, registry: CallersRegistry, runtime: Run
     asked = [parse_runtime(text) for text in runtime or ()]
     detail = registry.detail(ref)
     adapter = open_content(RevisionContent(registry, detail.version, detail.manifest))
-    base = registry.base_record(detail.version.base_id) if detail.version.base_id else None
+    base = base_of(registry, detail.version)
     found = [verdict(adapter, one, base) for one in asked] if asked else verdicts(adapter, base)
     return fresh(request, Verdicts(verdicts=tuple(found)))

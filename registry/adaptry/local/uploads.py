@@ -7,6 +7,7 @@ point, what arrived is kept until the session has been idle for a day.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 from adaptry.beside import Beside
@@ -15,7 +16,7 @@ from adaptry.catalog import adapters, bases, files
 from adaptry.catalog.database import Catalog, Transaction
 from adaptry.catalog.files import Session
 from adaptry.digest import Digest
-from adaptry.errors import Conflict, DigestMismatch, NotFound, TooLarge
+from adaptry.errors import Conflict, Denied, DigestMismatch, NotFound, TooLarge
 from adaptry.failpoints import reach
 from adaptry.identity import require_read, require_write
 from adaptry.local.ground import Ground
@@ -104,13 +105,17 @@ class Uploads(Ground):
                 files.finish_session(tx, session.id, self.clock())
 
     def _session(self, upload: Upload) -> Session:
-        """The session, if it is there and the caller may write to its owner. Raises `NotFound`, `Denied`."""
+        """The session, if it is there and the caller may write to its owner. Raises `NotFound`.
+
+        Whoever may not is not told whose it is, nor that it is.
+        """
         with self.catalog.read() as tx:
             session = files.session(tx, upload.id)
-            if session is None:
-                raise NotFound("no such upload, or it was idle for too long; open it again")
-            self._require_writing(tx, session.owner)
-            return session
+            if session is not None:
+                with suppress(Denied, NotFound):
+                    self._require_writing(tx, session.owner)
+                    return session
+        raise NotFound("no such upload, or it was idle for too long; open it again")
 
     def _upload(self, session: Session) -> Upload:
         offset = session.size if session.is_finished else self.blobs.staged(session.id)

@@ -1,0 +1,18 @@
+"""The base of a version, where the registry has it: a version may name one by content that was never registered."""
+
+from __future__ import annotations
+
+from adaptry.errors import NotFound
+from adaptry.fingerprint import BaseRecord
+from adaptry.records import VersionInfo
+from adaptry.registry import Registry
+
+
+def base_of(registry: Registry, version: VersionInfo) -> BaseRecord | None:
+    """None where the version names no base, or one that is not registered here or not to be seen."""
+    if version.base_id is None:
+        return None
+    try:
+        return registry.base_record(version.base_id)
+    except NotFound:
+        return None
