@@ -6,7 +6,8 @@
 its own: PEFT; our mode that replays it, whose factors must be the same bit for bit; and our own method of that name, where
 updates are what is combined, with its distance from PEFT's result. Times are from the adapters' files to the result's;
 `call` is PEFT's one call on adapters it has loaded, so it stands beside more than itself.
-*svd*: the same for modules of 4096×4096, where PEFT decomposes densely and our own method works on the factors.
+*svd*: the same for modules of 4096×4096, where PEFT decomposes densely and our own method works on the factors; and our own
+for as many modules as a model has, since two are over before a process has begun.
 *files*: stack, resize and extract beside the copying of the bytes that they read and write.
 Memory is a process's VmHWM.
 """
@@ -25,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from combined import METHODS, OWN, make_adapters, sameness
+from combined import METHODS, OWN, make_adapters, make_many, sameness
 from generated import generated
 
 COUNTS = (2, 4, 8)
@@ -58,6 +59,7 @@ def main() -> None:
             )
         if "svd" in parts:
             beside_peft(Path(scratch) / "svd", 4096, 1, ["svd"], COUNTS, 1)
+            many_modules(Path(scratch) / "many", 4096, 32, asked.rounds)
         if "files" in parts:
             beside_files(asked.folder, Path(scratch), 2 if asked.small else 24, asked.rounds)
     print(f"load after {os.getloadavg()[0]:.1f}")
@@ -79,6 +81,15 @@ def beside_peft(
                 for who in ("peft", "replay", *(["own"] if method in OWN else []))
             }
             print(line_of(method, count, runs, made, folder), flush=True)
+
+
+def many_modules(folder: Path, width: int, layers: int, rounds: int) -> None:
+    """Our own svd of a whole model's modules, where what a process costs once no longer counts."""
+    made = make_many(folder, width, layers, max(COUNTS))
+    print(f"\n{width} wide, {made} modules, rank 16, our own svd alone; ms a module")
+    for count in COUNTS:
+        took = median(run_worker("own", "svd", count, folder).seconds for _ in range(rounds))
+        print(f"{'svd':<20}{count:>4}{took / made * 1e3:>9.2f}", flush=True)
 
 
 def line_of(method: str, count: int, runs: dict[str, list[Run]], modules: int, folder: Path) -> str:

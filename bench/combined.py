@@ -68,6 +68,28 @@ def make_adapters(folder: Path, width: int, layers: int, count: int) -> int:
     return modules
 
 
+def make_many(folder: Path, width: int, layers: int, count: int) -> int:
+    """As `make_adapters`, without a model: so many layers as no machine has room for with PEFT's dense updates."""
+    import torch
+    from safetensors.torch import save_file
+
+    targets = ["q_proj", "o_proj"]
+    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": RANK, "lora_alpha": 2 * RANK}
+    for number in range(count):
+        torch.manual_seed(number)
+        tensors = {}
+        for layer in range(layers):
+            for target in targets:
+                at = f"base_model.model.model.layers.{layer}.self_attn.{target}"
+                tensors[f"{at}.lora_A.weight"] = torch.randn(RANK, width) * 0.02
+                tensors[f"{at}.lora_B.weight"] = torch.randn(width, RANK) * 0.02
+        (folder / str(number)).mkdir(parents=True)
+        save_file(tensors, folder / str(number) / "adapter_model.safetensors")
+        text = json.dumps({**config, "target_modules": targets})
+        (folder / str(number) / "adapter_config.json").write_text(text)
+    return layers * len(targets)
+
+
 def sameness(folder: Path, method: str, count: int, who: str) -> str:
     """How near `who` came to PEFT: in bits, else ‖Δ − Δ_PEFT‖ / ‖Δ_PEFT‖ of the worst module; empty for other draws."""
     import torch
