@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from adaptry.merging.merge import Source
     from adaptry.merging.planning import Plan
     from adaptry.merging.recipe import Copy
+    from adaptry.merging.record import MergeRecord
     from adaptry.progress import Progress
 
 
@@ -98,7 +99,6 @@ def merge(
     from adaptry.merging.merge import How, decide
     from adaptry.merging.merge import merge as carry_out
     from adaptry.merging.recipe import Input, Recipe, parse_dtype, parse_size
-    from adaptry.merging.record import NAME as RECORD
     from adaptry.quantised import fold
     from adaptry.refs import split_weight
 
@@ -133,13 +133,7 @@ def merge(
     if dry_run:
         _say_plan(plan, as_json)
         return
-    for note in record.notes:
-        tell(f"note: {note}")
-    tell(f"{counted(record.baked, 'weight')} changed; what went in is in {output / RECORD}")
-    if as_json:
-        say_json({"output": str(output), **record.model_dump(mode="json")})
-    else:
-        say(str(output))
+    _say_record(record, output, as_json)
 
 
 def _opened(connected: Callable[[], Registry], text: str, weight: float, told: Progress) -> Source:
@@ -163,6 +157,19 @@ def _opened(connected: Callable[[], Registry], text: str, weight: float, told: P
         else None
     )
     return Source(Weighted(adapter, weight, f"{version.name}@{version.number}", base), version.digest)
+
+
+def _say_record(record: MergeRecord, output: Path, as_json: bool) -> None:
+    """The answer: the folder; the story: notes, and how many weights changed."""
+    from adaptry.merging.record import NAME
+
+    for note in record.notes:
+        tell(f"note: {note}")
+    tell(f"{counted(record.baked, 'weight')} changed; what went in is in {output / NAME}")
+    if as_json:
+        say_json({"output": str(output), **record.model_dump(mode="json")})
+    else:
+        say(str(output))
 
 
 def _say_plan(plan: Plan, as_json: bool) -> None:

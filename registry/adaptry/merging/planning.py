@@ -119,11 +119,7 @@ def plan(
         wanted.add_combined(placements, combined(way, placements, other_base))
         notes.append(f"combined by {way.method}, weight by weight, and not brought to a rank")
     packed = {(weight.codes.shard, weight.codes.info.start): weight for weight in folded.packed.values()}
-    drafts: list[Piece] = []
-    for name in _in_file_order(checkpoint):
-        drafts.append(_draft(name, name, checkpoint, dtype, wanted.of(name), rows.get(name), packed))
-        for new, changes in wanted.beside(name):
-            drafts.append(_draft(new, name, checkpoint, dtype, changes, rows.get(name), packed))
+    drafts = list(_drafts(checkpoint, dtype, wanted, rows, packed))
     files = lay_out(checkpoint.shards, drafts, max_shard_size)
     if wanted.is_untied:
         notes.insert(0, _UNTIED)
@@ -131,6 +127,16 @@ def plan(
     return Plan(
         checkpoint, base.id, tuple(inputs), files, dtype, wanted.is_untied, vocabulary, tuple(notes), chosen
     )
+
+
+def _drafts(
+    checkpoint: Checkpoint, dtype: Dtype | None, wanted: Wanted, rows: Mapping[str, int], packed: PackedAt
+) -> Iterator[Piece]:
+    """Every tensor of the result, and what comes beside it, in the order of the base's files."""
+    for name in _in_file_order(checkpoint):
+        yield _draft(name, name, checkpoint, dtype, wanted.of(name), rows.get(name), packed)
+        for new, changes in wanted.beside(name):
+            yield _draft(new, name, checkpoint, dtype, changes, rows.get(name), packed)
 
 
 def _not_plain(checkpoint: Checkpoint) -> str | None:
