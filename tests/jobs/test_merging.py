@@ -17,7 +17,9 @@ from adaptry.testing.running import MERGE, Runner, over, registry_with_work, run
 TORCH = JobOrder(kind="merge", task={**MERGE.task, "dtype": "BF16", "max_shard_size": 1 << 20})
 
 
-@pytest.mark.parametrize("order", [MERGE, TORCH], ids=["as it is", "cast into one file"])
+@pytest.mark.parametrize(
+    "order", [MERGE, pytest.param(TORCH, marks=pytest.mark.heavy)], ids=["as it is", "cast into one file"]
+)
 def test_the_stored_base_is_what_the_command_writes(
     busy: LocalRegistry, data: Path, tmp_path: Path, order: JobOrder
 ) -> None:
@@ -40,7 +42,7 @@ def test_the_stored_base_is_what_the_command_writes(
 def test_two_runners_share_the_parts_on_postgresql(
     postgres: PostgresServer, data: Path, tmp_path: Path
 ) -> None:
-    registry = registry_with_work(data, tmp_path / "scraps", catalog=postgres.database(), shards=4)
+    registry = registry_with_work(data, tmp_path / "scraps", catalog=postgres.database())
     job = registry.submit_job(MERGE)
 
     with runner(data), runner(data):

@@ -43,7 +43,7 @@ class Runner:
         command = [sys.executable, "-m", "adaptry_cli", "work", "--data", str(data)]
         environ = {**os.environ, VARIABLE: armed} if armed else dict(os.environ)
         self.process = subprocess.Popen(
-            [*command, "--poll", "0.1", "--lease", str(lease), *options],
+            [*command, "--poll", "0.2", "--lease", str(lease), *options],
             env=environ,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
