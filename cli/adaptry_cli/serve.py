@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from pathlib import Path
@@ -14,6 +15,7 @@ from adaptry.errors import Missing
 from adaptry_cli.arguments import FOLDER
 from adaptry_cli.out import say, tell
 from adaptry_cli.places import catalog_option
+from adaptry_cli.work import beside
 
 if TYPE_CHECKING:
     from adaptry_api.serve import Started
@@ -64,6 +66,7 @@ _ONLY_HERE = ("127.0.0.1", "::1", "localhost")
     "--blob-cache", default="10GB", metavar="SIZE", show_default=True, help="Keep as much of them here too."
 )
 @click.option("--presign-downloads", is_flag=True, help="Send readers of large files to the bucket itself.")
+@click.option("--work", "is_working", is_flag=True, help="Also run jobs, in a process beside the server.")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Server processes.")
 def serve(
     data: Path | None,
@@ -78,6 +81,7 @@ def serve(
     blobs: str | None,
     blob_cache: str,
     presign_downloads: bool,
+    is_working: bool,
     workers: int,
 ) -> None:
     """Serve the registry over HTTP.
@@ -92,23 +96,25 @@ def serve(
     from adaptry.merging.recipe import parse_bytes
     from adaptry.settings import data_folder
 
-    server.serve(
-        data or data_folder(),
-        host,
-        port,
-        catalog=catalog,
-        anonymous_read=anonymous_read,
-        hosts=hosts,
-        merged_cache=parse_bytes(merged_cache) if merged_cache else 0,
-        upstream=upstream,
-        upstream_token=os.environ.get("ADAPTRY_HUB_UPSTREAM_TOKEN"),
-        upstream_cache=parse_bytes(upstream_cache),
-        blobs=blobs,
-        blob_cache=parse_bytes(blob_cache),
-        presign_downloads=presign_downloads,
-        workers=workers,
-        announce=_announce,
-    )
+    folder = data or data_folder()
+    with beside(folder, catalog, blobs) if is_working else contextlib.nullcontext():
+        server.serve(
+            folder,
+            host,
+            port,
+            catalog=catalog,
+            anonymous_read=anonymous_read,
+            hosts=hosts,
+            merged_cache=parse_bytes(merged_cache) if merged_cache else 0,
+            upstream=upstream,
+            upstream_token=os.environ.get("ADAPTRY_HUB_UPSTREAM_TOKEN"),
+            upstream_cache=parse_bytes(upstream_cache),
+            blobs=blobs,
+            blob_cache=parse_bytes(blob_cache),
+            presign_downloads=presign_downloads,
+            workers=workers,
+            announce=_announce,
+        )
 
 
 def _announce(started: Started) -> None:
