@@ -52,6 +52,7 @@ def serve(
     blobs: str | None = None,
     blob_cache: int | None = None,
     presign_downloads: bool = False,
+    presign_uploads: bool = False,
     workers: int = 1,
     log_level: str = "warning",
     announce: Callable[[Started], None] = lambda started: None,
@@ -76,6 +77,7 @@ def serve(
         blobs=blobs,
         blob_cache=blob_cache,
         presign_downloads=presign_downloads,
+        presign_uploads=presign_uploads,
     )
     store = Store(settings)
     try:

@@ -64,6 +64,7 @@ _ONLY_HERE = ("127.0.0.1", "::1", "localhost")
     "--blob-cache", default="10GB", metavar="SIZE", show_default=True, help="Keep as much of them here too."
 )
 @click.option("--presign-downloads", is_flag=True, help="Send readers of large files to the bucket itself.")
+@click.option("--presign-uploads", is_flag=True, help="Have large files sent to the bucket itself.")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Server processes.")
 def serve(
     data: Path | None,
@@ -78,6 +79,7 @@ def serve(
     blobs: str | None,
     blob_cache: str,
     presign_downloads: bool,
+    presign_uploads: bool,
     workers: int,
 ) -> None:
     """Serve the registry over HTTP.
@@ -106,6 +108,7 @@ def serve(
         blobs=blobs,
         blob_cache=parse_bytes(blob_cache),
         presign_downloads=presign_downloads,
+        presign_uploads=presign_uploads,
         workers=workers,
         announce=_announce,
     )
