@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+from botocore.parsers import ResponseParserError
 
 from adaptry.errors import AdaptryError, NotFound, StorageFull, Unavailable
 
@@ -35,7 +36,7 @@ def explained(place: Place) -> Iterator[None]:
         raise Unavailable(
             f"no credentials for {place}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what else boto3 reads"
         ) from error
-    except BotoCoreError as error:
+    except (BotoCoreError, ResponseParserError) as error:
         raise Unavailable(f"{place} does not answer ({error}); try again in a moment") from error
 
 

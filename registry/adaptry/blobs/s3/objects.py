@@ -27,6 +27,8 @@ from adaptry.blobs.s3.errors import code_of, explained, status_of
 
 CONNECTIONS = 32
 _TRIES = 4
+_CONNECT_SECONDS = 10.0
+_READ_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,8 @@ class Objects:
                     signature_version="s3v4",
                     s3={"addressing_style": place.addressing},
                     retries={"mode": "standard", "max_attempts": _TRIES},
-                    connect_timeout=10,
-                    read_timeout=60,
+                    connect_timeout=_CONNECT_SECONDS,
+                    read_timeout=_READ_SECONDS,
                     max_pool_connections=CONNECTIONS,
                     # Servers differ in which checksums they know, and one that claims to check may not.
                     request_checksum_calculation="when_required",
@@ -71,7 +73,7 @@ class Objects:
         """In bytes; None if there is no such object."""
         with explained(self.place):
             try:
-                return int(self.client.head_object(**self.at(key))["ContentLength"])
+                return int(self._of_object(self.client.head_object(**self.at(key)))["ContentLength"])
             except ClientError as error:
                 if status_of(error) == 404 and code_of(error) != "NoSuchBucket":
                     return None
@@ -81,7 +83,7 @@ class Objects:
         """Seconds since it was written, by the server's clock; None if there is no such object."""
         with explained(self.place):
             try:
-                found = self.client.head_object(**self.at(key))
+                found = self._of_object(self.client.head_object(**self.at(key)))
             except ClientError as error:
                 if status_of(error) == 404:
                     return None
@@ -112,7 +114,7 @@ class Objects:
     def put(self, key: str, data: bytes | bytearray) -> None:
         """Writes the object, over what is there."""
         with explained(self.place):
-            self.client.put_object(**self.at(key), Body=data, **self.place.encryption)
+            self._of_object(self.client.put_object(**self.at(key), Body=data, **self.place.encryption))
 
     def create(self, key: str, data: bytes) -> bool:
         """Writes the object if there is none; whether it did."""
@@ -121,9 +123,8 @@ class Objects:
                 break
             with explained(self.place):
                 try:
-                    self.client.put_object(
-                        **self.at(key), Body=data, IfNoneMatch="*", **self.place.encryption
-                    )
+                    asked = self.at(key) | self.place.encryption
+                    self._of_object(self.client.put_object(**asked, Body=data, IfNoneMatch="*"))
                     return True
                 except ClientError as error:
                     if not self.is_settled(error) and left:
@@ -195,6 +196,14 @@ class Objects:
         asked = self.at(key) | self.place.encryption | {"ContentLength": size}
         with explained(self.place):
             return str(self.client.generate_presigned_url("put_object", Params=asked, ExpiresIn=seconds))
+
+    def _of_object(self, answer: Any) -> Any:
+        """The answer, if an S3 server gave it: a balancer's page that says 200 has stored nothing and knows of nothing."""
+        if not answer.get("ETag"):
+            raise Unavailable(
+                f"{self.place} did not answer as an S3 server does; is something in between answering for it?"
+            )
+        return answer
 
     def _known_size(self, key: str) -> int:
         size = self.size(key)
