@@ -42,7 +42,8 @@ class Case:
     def fill(self, healthy: S3Blobs) -> None:
         for data in (SMALL, LARGE):
             digest = Digest.of(data)
-            healthy.objects.put(f"sha256/{digest.hex[:2]}/{digest.hex}", data)
+            if not healthy.has(digest):  # as most cases before it have left them
+                healthy.objects.put(f"sha256/{digest.hex[:2]}/{digest.hex}", data)
             self.acknowledged[digest] = data
         with healthy.staging(OURS) as staged:
             staged.append(0, [STAGED[:30_000]])

@@ -53,7 +53,7 @@ def running(weed: Path, folder: Path) -> Iterator[Seaweed]:
     command = [
         str(weed), "-logtostderr=true", "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
         "-filer", "-s3", f"-s3.config={config}", "-master.telemetry=false", "-master.volumeSizeLimitMB=128",
-        "-volume.max=30", "-volume.preStopSeconds=0", "-s3.port.iceberg=0", "-s3.port.lance=0",
+        "-volume.max=60", "-volume.preStopSeconds=0", "-s3.port.iceberg=0", "-s3.port.lance=0",
         "-filer.localSocket=filer.sock", "-s3.localSocket=s3.sock", *options,
     ]  # fmt: skip
     with (folder / "log").open("wb") as log:

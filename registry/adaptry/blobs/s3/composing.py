@@ -14,8 +14,8 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from adaptry.blobs.s3.errors import code_of, explained, status_of
-from adaptry.blobs.s3.objects import Objects
+from adaptry.blobs.s3.errors import code_of, expected, explained, status_of
+from adaptry.blobs.s3.objects import Objects, md5
 from adaptry.blobs.s3.segments import LEAST_PART, Segment, parts
 from adaptry.errors import Unavailable
 
@@ -32,7 +32,7 @@ def compose(objects: Objects, key: str, row: Sequence[Segment]) -> None:
         return
     with explained(objects.place):
         begun = objects.client.create_multipart_upload(**objects.at(key), **objects.place.encryption)
-    upload = objects.at(key) | {"UploadId": begun["UploadId"]}
+    upload = objects.at(key) | {"UploadId": expected(begun, "UploadId", objects.place)["UploadId"]}
     try:
         with ThreadPoolExecutor(_AT_ONCE, "compose") as pool:
             sources = tuple(source for group in parts(row) for source in _sources(group))
@@ -88,15 +88,16 @@ def _part(objects: Objects, upload: dict[str, str], number: int, source: _Source
                     CopySource=objects.at(source.group[0].name),
                     **source.copying,
                 )
-                return {"PartNumber": number, "ETag": copied["CopyPartResult"]["ETag"]}
+                made = expected(copied, "CopyPartResult", objects.place)["CopyPartResult"]
+                return {"PartNumber": number, "ETag": made["ETag"]}
             except ClientError as error:
                 if status_of(error) != 501:
                     raise
             data = objects.read(source.group[0].name, source.start, source.size)[0]
         else:
             data = b"".join(objects.read(segment.name, 0, segment.size)[0] for segment in source.group)
-        sent = objects.client.upload_part(**upload, PartNumber=number, Body=data)
-        return {"PartNumber": number, "ETag": sent["ETag"]}
+        sent = objects.client.upload_part(**upload, PartNumber=number, Body=data, ContentMD5=md5(data))
+        return {"PartNumber": number, "ETag": expected(sent, "ETag", objects.place)["ETag"]}
 
 
 def _complete(
