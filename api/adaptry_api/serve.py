@@ -53,6 +53,7 @@ def serve(
     blob_cache: int | None = None,
     presign_downloads: bool = False,
     notice: float = 0.0,
+    presign_uploads: bool = False,
     workers: int = 1,
     log_level: str = "warning",
     announce: Callable[[Started], None] = lambda started: None,
@@ -78,6 +79,7 @@ def serve(
         blob_cache=blob_cache,
         presign_downloads=presign_downloads,
         notice=notice,
+        presign_uploads=presign_uploads,
     )
     store = Store(settings)
     try:

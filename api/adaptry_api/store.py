@@ -37,6 +37,7 @@ class Store:
             catalog=settings.catalog,
             blobs=settings.blobs,
             blob_cache=settings.blob_cache,
+            presign_uploads=settings.presign_uploads,
         )
         self.catalog = self._registry.catalog
         self.callers = Callers(

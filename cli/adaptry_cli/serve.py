@@ -72,6 +72,7 @@ _ONLY_HERE = ("127.0.0.1", "::1", "localhost")
     metavar="SECONDS",
     help="Told to stop, go on for so long while /readyz says no, so that a balancer looks elsewhere.",
 )
+@click.option("--presign-uploads", is_flag=True, help="Have large files sent to the bucket itself.")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Server processes.")
 def serve(
     data: Path | None,
@@ -87,6 +88,7 @@ def serve(
     blob_cache: str,
     presign_downloads: bool,
     notice: float,
+    presign_uploads: bool,
     workers: int,
 ) -> None:
     """Serve the registry over HTTP.
@@ -116,6 +118,7 @@ def serve(
         blob_cache=parse_bytes(blob_cache),
         presign_downloads=presign_downloads,
         notice=notice,
+        presign_uploads=presign_uploads,
         workers=workers,
         announce=_announce,
     )

@@ -210,12 +210,24 @@ class Committed(Value):
     report: Report | None = None
 
 
+class DirectPart(Value):
+    """`size` bytes of a file, from `start` on, which may be PUT to `address` for an hour, without a token."""
+
+    start: int
+    size: int
+    address: str
+
+
 class Upload(Value):
-    """An upload session: bytes up to `offset` are kept; go on from there. `size` is the whole file's."""
+    """An upload session: bytes up to `offset` are kept; go on from there. `size` is the whole file's.
+
+    `direct` are addresses, where there are any, that lead past the registry for all that is still to come; bytes need not take them.
+    """
 
     id: str
     offset: int
     size: int
+    direct: tuple[DirectPart, ...] = ()
 
 
 class AliasInfo(Value):

@@ -35,4 +35,5 @@ class LocalRegistry(Adapters, Uploads, Commits, Versions, States, Aliases, Metri
             clock=self.clock,
             weighing=self.weighing,
             once=once,
+            presign_uploads=self.presign_uploads,
         )
