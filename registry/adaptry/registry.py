@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from adaptry.chains import Chains
 from adaptry.digest import Digest
+from adaptry.feed import Feed
 from adaptry.fingerprint import BaseRecord
 from adaptry.manifest import FileEntry
 from adaptry.records import (
@@ -35,8 +36,8 @@ Owner = AdapterName | Digest
 """Whom bytes belong to: an adapter by name, or a base by id."""
 
 
-class Registry(Chains, ABC):
-    """Versioned adapters and the bases they fit; their commits and branches are in `Chains`.
+class Registry(Chains, Feed, ABC):
+    """Versioned adapters and the bases they fit; their commits and branches are in `Chains`, what happens in `Feed`.
 
     Pages hold at most `limit` (1 to 200) items.
     """
