@@ -82,7 +82,18 @@ def installed(python: str, folder: Path) -> Path:
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = folder.glob("*.whl")
     target = folder / "site"
-    install = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(target), str(wheel)]
+    install = [
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        str(target),
+        str(wheel),
+    ]
     subprocess.run(install, check=True, capture_output=True)
     return target
 
@@ -111,8 +122,26 @@ def serving(
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [
-        *(python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--served-model-name", NAME),
-        *("--host", "127.0.0.1", "--port", str(port), "--enable-lora", "--max-loras", "2", "--max-cpu-loras", "2"),
+        *(
+            python,
+            "-m",
+            "vllm.entrypoints.openai.api_server",
+            "--model",
+            str(model),
+            "--served-model-name",
+            NAME,
+        ),
+        *(
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--enable-lora",
+            "--max-loras",
+            "2",
+            "--max-cpu-loras",
+            "2",
+        ),
         *("--max-lora-rank", "16", "--max-model-len", "64", "--max-num-seqs", "4", "--enforce-eager"),
         *("--dtype", "float32", *options),
     ]  # float32: with bfloat16 it takes AMX kernels, which not every machine that says it has them can run

@@ -26,7 +26,7 @@ def base_served(
         return registry.base_record(registry.base(said).id)
     try:
         return fingerprint(open_checkpoint(_folder(model, revision)))
-    except (AdaptryError, OSError) as error:
+    except (AdaptryError, OSError, ValueError) as error:
         raise Refused(
             f"the base that this engine serves cannot be told from {model}: {error}. Say which one it is, by its name in "
             "the registry: ADAPTRY_BASE=NAME"

@@ -32,6 +32,9 @@ class Refusals:
             raise type(why)(why.message)
         self._known.pop(name, None)
 
+    def clear(self) -> None:
+        self._known.clear()
+
 
 @dataclass(slots=True)
 class Pace:

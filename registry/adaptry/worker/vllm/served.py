@@ -1,6 +1,7 @@
 """What this vLLM serves out of the registry: resolved once, looked after from then on.
 
-Every name that was resolved is asked about again and again, since vLLM itself never does. Where it means another version
+Every name that was resolved is asked about again whenever something happens in the registry, and now and then, since vLLM
+itself never does. Where it means another version
 by now, that one is loaded and takes the name in one step; where it means none that may be served, the name goes, and who
 asks for it is told why. All of it runs on vLLM's event loop; whatever waits does so on threads.
 """
@@ -31,6 +32,7 @@ from adaptry.refs import ByDigest, Ref
 from adaptry.registry import Registry
 from adaptry.worker.cache import Cache, Kept
 from adaptry.worker.engine_base import base_served
+from adaptry.worker.hearing import Ear
 from adaptry.worker.known_names import Pace, Refusals
 from adaptry.worker.serving import Serving, require_base, require_served_as_trained
 from adaptry.worker.vllm.engine import Vllm
@@ -42,6 +44,9 @@ log = logging.getLogger("vllm.adaptry")
 Request = Callable[[str, int, str], Any]
 """Makes vLLM's `LoRARequest` of a name, a number and a path. (`Any`: vLLM's own, wherever it is said here.)"""
 
+_AT_LATEST = 5.0
+"""Seconds without any news after which what the names mean is looked at all the same."""
+
 _CANNOT_KNOW = (Unavailable, Unauthenticated, Incompatible)
 """Answers that say nothing about the adapter: what is loaded stays."""
 
@@ -49,7 +54,8 @@ _CANNOT_KNOW = (Unavailable, Unauthenticated, Incompatible)
 @dataclass(frozen=True, slots=True)
 class Means:
     """What a resolver works with: a registry, a cache, vLLM's version and its kind of request; what is said of its base
-    (`base_served`), and how many seconds pass between two looks at what the names mean."""
+    (`base_served`), and seconds: how many pass at least between two looks at what the names mean, how many what lost its name stays,
+    and for how many a refusal holds."""
 
     registry: Registry
     cache: Cache
@@ -58,6 +64,7 @@ class Means:
     base: str | None = None
     every: float = 1.0
     linger: float = 10.0
+    refused_for: float = 5.0
 
 
 class Served:
@@ -65,7 +72,7 @@ class Served:
 
     def __init__(self, means: Means) -> None:
         self._means = means
-        self._refusals = Refusals(seconds=5)
+        self._refusals = Refusals(means.refused_for)
         self._pace = Pace(per_second=50)
         self._names: dict[str, Loaded] = {}
         self._holds = Holds(means.cache)
@@ -73,6 +80,7 @@ class Served:
         self._times: Counter[tuple[str, Digest]] = Counter()
         self._serving: Serving | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._ear = Ear(means.registry)
 
     async def resolve(self, vllm: Vllm, name: str) -> Any:
         """What vLLM is to load for a name it does not know; None for a name that is no ref, or unknown to the registry.
@@ -210,6 +218,8 @@ class Served:
     async def _look_again_and_again(self, vllm: Vllm) -> None:
         while True:
             await asyncio.sleep(self._means.every)
+            if await self._ear.wait(_AT_LATEST):
+                self._refusals.clear()  # what was refused may be served by now
             try:
                 await self.look_after(vllm)
             except Exception:
