@@ -80,6 +80,7 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
         "resize": ("convert:resize", "Bring a LoRA to another rank."),
     },
     "Serve with engines": {
+        "probe": ("probe:probe", "Show whether a running engine answers as an adapter was trained to."),
         "cache": ("cache:cache", "Look after the adapters that engines on this machine are given."),
     },
     "Run": {
