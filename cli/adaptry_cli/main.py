@@ -79,6 +79,10 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
         "convert": ("convert:convert", "Make a plain LoRA of an adapter of any method."),
         "resize": ("convert:resize", "Bring a LoRA to another rank."),
     },
+    "Serve with engines": {
+        "probe": ("probe:probe", "Show whether a running engine answers as an adapter was trained to."),
+        "cache": ("cache:cache", "Look after the adapters that engines on this machine are given."),
+    },
     "Run": {
         "demo": ("demo.story:demo", "Show the whole job on a real model."),
         "serve": ("serve:serve", "Serve the registry over HTTP."),
