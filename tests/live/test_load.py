@@ -84,7 +84,9 @@ def test_what_was_loaded_outlives_its_cache(registry: Registry, make: MakeAdapte
     assert all(torch.equal(tensors[name], stored[name]) for name in stored)
 
 
-@pytest.mark.filterwarnings("ignore:`past_key_values` is deprecated:FutureWarning")  # PEFT's prefixes in transformers 5
+@pytest.mark.filterwarnings(
+    "ignore:`past_key_values` is deprecated:FutureWarning"
+)  # PEFT's prefixes in transformers 5
 @pytest.mark.parametrize(
     "config",
     [
@@ -136,7 +138,9 @@ def test_modules_that_the_model_lacks_are_refused_and_leave_it_alone(
 ) -> None:
     folder = make()
     before, names = answers(model), [name for name, _ in model.named_modules()]
-    other = transformers.GPT2LMHeadModel(transformers.GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=64))
+    other = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=64)
+    )
     with pytest.raises(Refused, match="no such module"):
         adaptry.load(folder, into=other)
     wider = make(2, model=tiny_llama(hidden=64))

@@ -49,7 +49,9 @@ def _require_plain(obtained: Obtained) -> None:
     adapter = obtained.adapter
     spec = adapter.spec
     if adapter.format is not PEFT or spec.method != "lora":
-        raise Unsupported(f"{obtained} is {spec.method} ({adapter.format.name}); PEFT swaps LoRAs of its own format")
+        raise Unsupported(
+            f"{obtained} is {spec.method} ({adapter.format.name}); PEFT swaps LoRAs of its own format"
+        )
     if spec.extras or spec.unclaimed:
         others = [extra.target for extra in spec.extras] or list(spec.unclaimed)
         raise Unsupported(
@@ -74,7 +76,9 @@ def _require_sides(model: Any, obtained: Obtained, name: str) -> None:
     layers = {path: layer for path, layer in model.named_modules() if name in getattr(layer, "lora_A", ())}
     for module in obtained.adapter.spec.modules:
         if module.kind != "linear":
-            raise Unsupported(f"{obtained} changes {module.path} ({module.kind}); PEFT swaps linear layers in place")
+            raise Unsupported(
+                f"{obtained} changes {module.path} ({module.kind}); PEFT swaps linear layers in place"
+            )
         layer = next((layers[path] for path in layers if f".{path}".endswith(f".{module.path}")), None)
         if layer is None:
             raise Refused(f"{obtained} changes {module.path}, which the adapter {name!r} does not")
@@ -93,7 +97,9 @@ def _device(model: Any) -> str:
 def _as_it_is(model: Any, name: str, config: Any) -> Any:
     """The new config, its rank that of the tensors: they stay as large as they were where the new adapter's are smaller."""
     held = [
-        layer.lora_A[name].weight.shape[0] for layer in model.modules() if name in getattr(layer, "lora_A", ())
+        layer.lora_A[name].weight.shape[0]
+        for layer in model.modules()
+        if name in getattr(layer, "lora_A", ())
     ]
     rank = max(held, default=config.r)
     if rank == config.r or config.rank_pattern or config.alpha_pattern:

@@ -40,7 +40,9 @@ def place(model: Module, obtained: Obtained, name: str, trainable: bool) -> Peft
     if not isinstance(model, PeftModel):
         return _wrapped(model, obtained, name, trainable)
     if name in model.peft_config:
-        raise Conflict(f"the model has an adapter {name!r}; choose another name, or pass hotswap=True to replace it")
+        raise Conflict(
+            f"the model has an adapter {name!r}; choose another name, or pass hotswap=True to replace it"
+        )
     with _undone(model, obtained, lambda: _dropped(model, name)):
         _loaded(model, obtained, name, trainable)
     return model
