@@ -54,8 +54,7 @@ def _wrapped(model: Module, obtained: Obtained, name: str, trainable: bool) -> P
     with _undone(model, obtained, lambda: _unwrap(model)):
         config = PeftConfig.from_pretrained(str(obtained.folder))
         config.inference_mode = not trainable
-        # PEFT types the model as transformers' own class, and takes any.
-        placed: PeftModel = get_peft_model(model, config, adapter_name=name, **_options(config))  # type: ignore[arg-type]
+        placed: PeftModel = get_peft_model(model, config, adapter_name=name, **_options(config))
         _loaded(placed, obtained, name, trainable)
         return placed
 
