@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
+from sqlalchemy import func
 from sqlmodel import col, select
 
 from adaptry.catalog import cursors
@@ -40,6 +41,11 @@ def record(
             detail=mapped(texts),
         )
     )
+
+
+def newest(tx: Transaction) -> int:
+    """The number of the newest event of all, 0 where there is none."""
+    return tx.exec(select(func.max(EventRow.seq))).one() or 0
 
 
 def page(tx: Transaction, line: Line, cursor: str | None, limit: int) -> Page[Event]:
