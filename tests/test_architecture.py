@@ -63,6 +63,7 @@ def test_every_import_keeps_to_the_layers() -> None:
         "adaptry.methods",
         "adaptry.checks",
         "adaptry.transfer",
+        "adaptry.worker",
     ],
 )
 def test_importing_the_light_side_loads_nothing_heavy(module: str) -> None:

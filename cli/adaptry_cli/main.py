@@ -78,6 +78,9 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
         "convert": ("convert:convert", "Make a plain LoRA of an adapter of any method."),
         "resize": ("convert:resize", "Bring a LoRA to another rank."),
     },
+    "Serve with engines": {
+        "cache": ("cache:cache", "Look after the adapters that engines on this machine are given."),
+    },
     "Run": {
         "demo": ("demo.story:demo", "Show the whole job on a real model."),
         "serve": ("serve:serve", "Serve the registry over HTTP."),

@@ -89,7 +89,7 @@ def serve(
         from adaptry_api import serve as server
     except ModuleNotFoundError as error:
         raise Missing(f"the server needs {error.name}: pip install 'adaptry[server]'") from error
-    from adaptry.merging.recipe import parse_bytes
+    from adaptry.byte_sizes import parse_bytes
     from adaptry.settings import data_folder
 
     server.serve(
