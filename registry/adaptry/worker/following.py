@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from adaptry.digest import Digest
-from adaptry.errors import AdaptryError, Denied, Unauthenticated, Unavailable
+from adaptry.errors import AdaptryError, Unauthenticated, Unavailable
 from adaptry.lifecycle import WITHDRAWN
 from adaptry.records import VersionInfo
 from adaptry.refs import AdapterName, ByDigest, Ref
@@ -31,20 +31,21 @@ from adaptry.worker.recalling import Recalling
 from adaptry.worker.reporting import Ledger, Settings, about, report_of, residents_of
 
 _RECKONINGS = 4  # plans made within a turn, because the registry said something new about the one before
-_AWAY = (Unavailable, Unauthenticated, Denied)
+_AWAY = (Unavailable, Unauthenticated)
 """What a registry raises where it cannot be asked: a token that ended is no reason to unload."""
 
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """What a follower works with. `look` asks the engine what it is, each time it comes back; `tell` is told the story, a
-    line at a time."""
+    """What a follower works with. `look` asks the engine what it is, each time it comes back, and `judge` the registry what
+    that means for versions; `tell` is told the story, a line at a time."""
 
     registry: Registry
     engine: Engine
     cache: Cache
     memory: Memory
-    look: Callable[[], tuple[Running, Fitness]]
+    look: Callable[[], Running]
+    judge: Callable[[Running], Fitness]
     tell: Callable[[str], None]
 
 
@@ -83,7 +84,7 @@ class Follower:
             after = around.engine.loaded()
         except _AWAY as error:
             around.tell(error.message)
-            self._fitness = None
+            self._running = self._fitness = None
             self._report(None)
             return False
         self._count_errors(after)
@@ -112,9 +113,11 @@ class Follower:
         self.is_alone = True
 
     def _look(self) -> None:
-        """What the engine is, anew after it was away. Without a registry, which knows its base, nothing new is loaded."""
+        """What the engine is, anew after it was away."""
+        running = self._running = self._running or self._around.look()
         if self._fitness is None and not self.is_alone:
-            self._running, self._fitness = self._around.look()
+            self._fitness = self._around.judge(running)
+            self._around.memory.now.served = running.models
 
     # Deciding
 
@@ -134,8 +137,9 @@ class Follower:
                 self._told.withdrawn,
             ):
                 return made
-        made = self._to_do(loaded)
-        return _only(made, set(self._around.memory.now.confirmed))
+        memory = self._around.memory.now
+        is_same = self._running is not None and self._running.models == memory.served
+        return _only(self._to_do(loaded), set(memory.confirmed) if is_same else set())
 
     def _to_do(self, loaded: Sequence[Loaded]) -> Plan:
         meant = self._around.memory.now.meant
@@ -263,13 +267,13 @@ class Follower:
             self._settings,
             self._running,
             self._fitness.base_name if self._fitness else None,
-            seen=self._watch.seq,
+            seen=None if coming else self._watch.seq,
             names=memory.meant,
             residents=residents,
             dropped=dropped,
             troubles=self._troubles(left_out),
         )
-        said = report.model_dump(exclude={"seen"})
+        said = report.model_dump()
         is_fresh = time.monotonic() - self._reported_at < self._settings.lease / 3
         if said == self._last and is_fresh and not self._told.withdrawn:
             return
@@ -280,9 +284,7 @@ class Follower:
             return
         self._last, self._reported_at = said, time.monotonic()
         if residents is not None:
-            memory.confirmed = [
-                (one.served_as, one.digest) for one in residents if one.condition != "failed"
-            ]
+            memory.confirmed = [(one.served_as, one.digest) for one in residents if one.condition != "failed"]
             around.memory.save()
 
     def _asked(self) -> list[tuple[str, VersionInfo]]:

@@ -17,17 +17,20 @@ from pydantic import BaseModel, ValidationError
 from adaptry.digest import Digest
 from adaptry.landing import explained, flush_folder
 from adaptry.records import VersionInfo
+from adaptry.refs import AdapterName
 
 
 class Remembered(BaseModel):
     """`meant` is what each watched ref meant when it was last heard of; `ours` what was loaded under each name, `names`
-    from where; `confirmed` are the names and digests that the registry knows this worker to have."""
+    from where; `confirmed` are the names and digests that the registry knows this worker to have; `recalled` whose the
+    versions are that were dropped here; `served` is what the engine called its base."""
 
     meant: dict[str, VersionInfo] = {}
     ours: dict[str, VersionInfo] = {}
     names: dict[str, str] = {}
     confirmed: list[tuple[str, Digest]] = []
-    recalled: dict[str, str] = {}
+    recalled: dict[Digest, AdapterName] = {}
+    served: tuple[str, ...] = ()
 
 
 class Memory:

@@ -23,14 +23,18 @@ from adaptry.worker.memory import Memory
 
 @dataclass(slots=True)
 class Recalling:
-    """The withdrawn versions that this worker has or had. `withdrawn` is which they are, and whose."""
+    """The withdrawn versions that this worker has or had; which they are is remembered across restarts."""
 
     engine: Engine
     cache: Cache
     memory: Memory
     tell: Callable[[str], None]
-    withdrawn: dict[Digest, AdapterName] = field(default_factory=dict)
     _names: dict[Digest, set[str]] = field(default_factory=dict)
+
+    @property
+    def withdrawn(self) -> Mapping[Digest, AdapterName]:
+        """Whose each is."""
+        return self.memory.now.recalled
 
     def note(
         self, meant: Mapping[str, VersionInfo], told: Iterable[Withdrawal], loaded: Sequence[Loaded]
@@ -45,11 +49,10 @@ class Recalling:
         for digest, (name, reason) in reasons.items():
             if digest not in self.withdrawn:
                 self.tell(f"{reason}: it is dropped here")
-            self.withdrawn[digest] = name
-            self._names.setdefault(digest, set()).update(one.name for one in loaded if one.digest == digest)
-            if digest.hex not in self.memory.now.recalled or self.cache.recalled(digest) is None:
+            if self.cache.recalled(digest) is None:
                 self.cache.forget(digest, reason)
-                self.memory.now.recalled[digest.hex] = reason
+            self.memory.now.recalled[digest] = name
+            self._names.setdefault(digest, set()).update(one.name for one in loaded if one.digest == digest)
         self.memory.save()
 
     def dropped(self, told: Iterable[Withdrawal], loaded: Sequence[Loaded]) -> tuple[Dropped, ...]:
@@ -70,7 +73,6 @@ class Recalling:
 
     def _take_back(self, digest: Digest) -> None:
         """A recall of ours that is none any more; what an operator recalled on this machine stays so."""
-        self.withdrawn.pop(digest, None)
         self._names.pop(digest, None)
-        if self.memory.now.recalled.pop(digest.hex, None):
+        if self.memory.now.recalled.pop(digest, None):
             self.cache.readmit(digest)

@@ -101,7 +101,9 @@ def models(speaking: Speaking) -> tuple[Loaded, ...]:
     reply = speaking.get("/v1/models")
     require_done(reply, "list its models")
     found = [
-        Loaded(str(one.get("id")), str(one.get("root") or "")) for one in reply.listed("data") if one.get("parent")
+        Loaded(str(one.get("id")), str(one.get("root") or ""))
+        for one in reply.listed("data")
+        if one.get("parent")
     ]
     return tuple(sorted(found, key=lambda one: one.name))
 

@@ -18,7 +18,9 @@ class MistralRs(Engine):
     swaps = True
 
     def loaded(self) -> tuple[Loaded, ...]:
-        found = [Loaded(str(one.get("id")), str(one.get("source") or "")) for one in self._listing().listed("data")]
+        found = [
+            Loaded(str(one.get("id")), str(one.get("source") or "")) for one in self._listing().listed("data")
+        ]
         return tuple(sorted(found, key=lambda one: one.name))
 
     def load(self, name: str, path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from adaptry.worker.engines.engine import Engine, Loaded, Tally, models, require_done, sum_of
 from adaptry.worker.engines.speaking import Reply
 
-_INFO = re.compile(r'^vllm:lora_requests_info\{([^}]*)\} (\S+)$', re.MULTILINE)
+_INFO = re.compile(r"^vllm:lora_requests_info\{([^}]*)\} (\S+)$", re.MULTILINE)
 _NAMES = re.compile(r'(?:running|waiting)_lora_adapters="([^"]*)"')
 
 
