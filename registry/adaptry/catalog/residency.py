@@ -71,7 +71,7 @@ def put(tx: Transaction, row: WorkerRow | None, report: WorkerReport, owner: str
     return row
 
 
-def known(tx: Transaction, named: Iterable[Named], identity: Identity) -> Mapping[Named, Known]:
+def versions_of(tx: Transaction, named: Iterable[Named], identity: Identity) -> Mapping[Named, Known]:
     """The versions that are there and may be read."""
     wanted = set(named)
     digests = {digest.hex for _, digest in wanted}
@@ -157,9 +157,9 @@ def drop(
     now: datetime,
 ) -> None:
     """Notes what the worker has dropped: of what it says it still has, nothing."""
-    versions = {version.version for one in dropped if (version := found.get((one.name, one.digest)))}
-    for (version, _), row in _rows(tx, worker).items():
-        if version in versions and row.condition in GONE:
+    versions = {known.version for one in dropped if (known := found.get((one.name, one.digest)))}
+    for (key, _), row in _rows(tx, worker).items():
+        if key in versions and row.condition in GONE:
             row.dropped_at = row.dropped_at or now
     tx.flush()
 

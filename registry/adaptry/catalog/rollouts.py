@@ -125,7 +125,7 @@ def serving(tx: Transaction, rollout: RolloutInfo, now: datetime) -> Mapping[str
     return found
 
 
-def _query() -> Select[tuple[RolloutRow, VersionRow]]:
+def _query() -> Select[RolloutRow, VersionRow]:
     return select(RolloutRow, VersionRow).join(VersionRow, col(RolloutRow.version_id) == col(VersionRow.id))
 
 

@@ -39,8 +39,9 @@ class Residency(Rollouts):
             )
         row = residency.put(tx, row, report, self.identity.name, now)
         residents = report.residents or ()
-        named = [(one.name, one.digest) for one in (*residents, *report.dropped)]
-        found = residency.known(tx, named, self.identity)
+        named = [(one.name, one.digest) for one in residents]
+        named += [(one.name, one.digest) for one in report.dropped]
+        found = residency.versions_of(tx, named, self.identity)
         if report.residents is not None:
             residency.replace(tx, row, residents, found, now)
         residency.drop(tx, row, report.dropped, found, now)

@@ -73,7 +73,7 @@ class Rollouts(Ground):
             )
         by = self.identity.name
         info = rollouts.begin(tx, line, alias, target, was, plan, self.clock(), by)
-        self._record(tx, line, info, "rollout.started", by)
+        self._note_rollout(tx, line, info, "rollout.started", by)
         return self._advance(tx, line, info, by, step=0) if info.percent == 100 else info
 
     def rollouts(self, name: AdapterName) -> tuple[RolloutInfo, ...]:
@@ -161,10 +161,10 @@ class Rollouts(Ground):
     def _become(self, tx: Transaction, line: Line, info: RolloutInfo, move: _Move) -> RolloutInfo:
         rollouts.change(tx, info, step=move.step, stage=move.stage, reason=move.reason, at=self.clock())
         changed = rollouts.get(tx, line, info.id)
-        self._record(tx, line, changed, _EVENTS[move.stage], move.by)
+        self._note_rollout(tx, line, changed, _EVENTS[move.stage], move.by)
         return changed
 
-    def _record(self, tx: Transaction, line: Line, info: RolloutInfo, kind: str, by: str) -> None:
+    def _note_rollout(self, tx: Transaction, line: Line, info: RolloutInfo, kind: str, by: str) -> None:
         detail = {
             "alias": info.alias,
             "percent": info.percent,

@@ -290,9 +290,11 @@ class Follower:
     def _asked(self) -> list[tuple[str, VersionInfo]]:
         """Every version that some name should stand for."""
         found = list(self._around.memory.now.meant.items())
-        for turn in self._told.turns:
-            if version := self._turned.get(turn.digest):
-                found.append((f"{turn.name}@{turn.alias}", version))
+        found += [
+            (f"{turn.name}@{turn.alias}", version)
+            for turn in self._told.turns
+            if (version := self._turned.get(turn.digest))
+        ]
         return found
 
     def _troubles(self, left_out: Sequence[Wanted]) -> dict[str, str]:

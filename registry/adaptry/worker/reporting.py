@@ -48,8 +48,7 @@ def residents_of(
 ) -> tuple[Resident, ...]:
     """What the engine has, of which it is known whose it is."""
     now = datetime.now(UTC)
-    for name in busy:
-        ledger.used[name] = now
+    ledger.used |= dict.fromkeys(busy, now)
     found: list[Resident] = []
     for one in loaded:
         name = names.get(one.name) or _named(one.name)
