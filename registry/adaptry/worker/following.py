@@ -89,7 +89,8 @@ class Follower:
             return False
         self._count_errors(after)
         self._settle(after, made)
-        is_news = bool(self._to_do(after).steps)
+        is_recalling = bool(self._told.withdrawn) and around.engine.forgets
+        is_news = is_recalling or bool(self._to_do(after).steps)
         return is_done and not is_news and not self.is_alone
 
     # Looking
@@ -227,10 +228,15 @@ class Follower:
         for entry in self._around.cache.entries():
             if entry.digest not in digests:
                 self._around.cache.release(entry.digest)
-        dropped = self._recalling.dropped(self._told.withdrawn, loaded)
-        self._report(loaded, dropped=dropped, left_out=made.left_out)
-        if dropped:  # what was told before is settled now
-            self._around.tell(f"dropped {', '.join(f'{one.name}@{one.digest.brief}' for one in dropped)}")
+        self._report(loaded, left_out=made.left_out)
+        if not self._told.withdrawn:
+            return
+        self._recalling.note(self._around.memory.now.meant, self._told.withdrawn, loaded)
+        if dropped := self._recalling.dropped(self._told.withdrawn, loaded):
+            self._report(loaded, dropped=dropped, left_out=made.left_out)
+            self._around.tell(
+                f"dropped {', '.join(f'{one.name} {one.digest.brief}' for one in dropped)}: it is refused here now"
+            )
 
     # Saying
 
