@@ -52,11 +52,12 @@ def serve(
     blobs: str | None = None,
     blob_cache: int | None = None,
     presign_downloads: bool = False,
+    notice: float = 0.0,
     workers: int = 1,
     log_level: str = "warning",
     announce: Callable[[Started], None] = lambda started: None,
 ) -> None:
-    """Serves `data` until SIGINT or SIGTERM, then lets requests finish for half a minute.
+    """Serves `data` until SIGINT or SIGTERM, then lets requests finish for half a minute (`draining`).
 
     `catalog` is the PostgreSQL database of its rows, where they are in one.
     `port` 0 takes a free one. `announce` is called once the address is bound: connections made from then on
@@ -76,6 +77,7 @@ def serve(
         blobs=blobs,
         blob_cache=blob_cache,
         presign_downloads=presign_downloads,
+        notice=notice,
     )
     store = Store(settings)
     try:

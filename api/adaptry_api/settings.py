@@ -17,7 +17,8 @@ class ServerSettings:
     `merged_cache` bytes of finished files are kept on disk. `upstream` is the address of another Hub, from which names
     that are not here are read through with `upstream_token`, keeping up to `upstream_cache` bytes of its files.
     `blobs` is the bucket of a registry that keeps its files in one, `blob_cache` how many bytes of them are kept in `data`
-    too; with `presign_downloads`, readers of large files are sent to the bucket.
+    too; with `presign_downloads`, readers of large files are sent to the bucket. Streams of events say every `heartbeat`
+    seconds that they are alive; told to stop, the server goes on for `notice` seconds while `/readyz` says no.
     """
 
     data: Path
@@ -35,3 +36,5 @@ class ServerSettings:
     blobs: str | None = None
     blob_cache: int | None = None
     presign_downloads: bool = False
+    heartbeat: float = 10.0
+    notice: float = 0.0

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
+import socket
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from threading import RLock
 from typing import Any
@@ -24,6 +26,7 @@ from adaptry.errors import AdaptryError, Corrupt, StorageFull, Unavailable
 
 _WRITES = "adaptry_writes"  # the execution option of connections whose transactions write: True, or _NOTES
 _NOTES = "notes"  # those that a power cut may undo
+_LOOKS = 0.05  # seconds between two looks at whether another process has committed
 _FORBIDDEN = "adaptry_forbidden"  # how the triggers that refuse changes are told from other errors
 
 
@@ -50,7 +53,31 @@ def database(url: str, busy_timeout: float) -> Database:
         opening=partial(_opening, url),
         settle=lambda connection: None,
         meaning=partial(_meaning, url),
+        announce=lambda connection: None,  # who listens looks at the file
+        hear=_hear_nothing if in_memory else partial(_hear, make_url(url).database or ""),
     )
+
+
+def _hear(path: str, stop: socket.socket) -> Iterator[bool]:
+    """SQLite tells nobody; but a number that every commit changes costs microseconds to look at (`data_version`)."""
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as connection:
+        version: int | None = None
+        newest: int | None = None
+        while True:
+            (now,) = connection.execute("PRAGMA data_version").fetchone()
+            last = newest
+            if now != version:
+                version = now
+                (newest,) = connection.execute("SELECT max(seq) FROM events").fetchone()
+            yield newest != last
+            select.select([stop], [], [], _LOOKS)
+
+
+def _hear_nothing(stop: socket.socket) -> Iterator[bool]:
+    """No other process has a database in memory."""
+    while True:
+        select.select([stop], [], [], 1.0)
+        yield False
 
 
 def _prepare(engine: Engine, *, is_durable: bool) -> None:
