@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from adaptry.training.callback import AdaptryCallback
-    from adaptry.training.runs import Checkpoint, checkpoints
     from adaptry.training.resuming import resume
+    from adaptry.training.runs import Checkpoint, checkpoints
 
 __all__ = ["AdaptryCallback", "Checkpoint", "checkpoints", "resume"]
 

@@ -24,11 +24,11 @@ from adaptry.opening import connect
 from adaptry.records import PushOptions
 from adaptry.refs import AdapterName, parse_alias
 from adaptry.registry import Registry
-from adaptry.training.runs import Checkpoint, checkpoints, new_run, parse_run, push_checkpoint
 from adaptry.training.keeping import Best, Keeping, best_of, to_drop
 from adaptry.training.metrics import measured_at
 from adaptry.training.outbox import Outbox
 from adaptry.training.resuming import Resumed
+from adaptry.training.runs import Checkpoint, checkpoints, new_run, parse_run, push_checkpoint
 from adaptry.transfer import push
 
 Release = Literal["last", "best"]

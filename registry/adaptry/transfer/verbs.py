@@ -19,7 +19,7 @@ from adaptry.digest import Digest
 from adaptry.errors import Conflict, Refused
 from adaptry.manifest import BaseClaim, Manifest
 from adaptry.progress import Progress, no_progress
-from adaptry.records import Pushed, PushOptions, VersionDetail, VersionInfo
+from adaptry.records import Pushed, PushOptions, VersionInfo
 from adaptry.refs import AdapterName, ByDigest, Ref
 from adaptry.registry import Registry
 from adaptry.report import Report
