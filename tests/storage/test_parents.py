@@ -33,6 +33,8 @@ def _as_before(path: Path) -> None:
         parents = "SELECT id FROM terms WHERE field = 'parent'"
         database.execute(f"DELETE FROM postings WHERE term_id IN ({parents})")
         database.execute("DELETE FROM terms WHERE field = 'parent'")
+        for table in ("rollouts", "residents", "workers"):
+            database.execute(f"DROP TABLE {table}")
         database.execute("DROP INDEX ix_versions_withdrawn")
         for column in ("generation", "reason", "successor", "at", "by"):
             database.execute(f"ALTER TABLE versions DROP COLUMN state_{column}")

@@ -16,11 +16,13 @@ from adaptry_api.routes import (
     health,
     metrics,
     revisions,
+    rollouts,
     search,
     tokens,
     uploads,
     verdicts,
     versions,
+    workers,
 )
 
 
@@ -36,5 +38,7 @@ def all_routes(docs: bool) -> list[APIRouter]:
         commits.ROUTES,
         aliases.ROUTES,
         metrics.ROUTES,
+        rollouts.ROUTES,
+        workers.ROUTES,
     ]
     return [*routers, health.ROUTES, *hub_routes()]

@@ -15,6 +15,7 @@ from adaptry.client.feed import RemoteFeed
 from adaptry.client.direct import DirectWriting
 from adaptry.client.paths import once_key, path_to
 from adaptry.client.pool import check_url, open_pool
+from adaptry.client.residency import RemoteResidency
 from adaptry.digest import Digest
 from adaptry.errors import Incompatible, Invalid
 from adaptry.fingerprint import BaseRecord
@@ -72,7 +73,7 @@ _VERSION = TypeAdapter(VersionInfo)
 _VERSIONS = TypeAdapter(Page[VersionInfo])
 
 
-class HttpRegistry(RemoteChains, RemoteFeed, Registry):
+class HttpRegistry(RemoteChains, RemoteFeed, RemoteResidency, Registry):
     """The registry of the server at `url`. One may be used by many threads.
 
     `ca_bundle` is a file or folder of certificates to trust besides the system's; `proxy` an address, else
