@@ -83,6 +83,11 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
         "probe": ("probe:probe", "Show whether a running engine answers as an adapter was trained to."),
         "cache": ("cache:cache", "Look after the adapters that engines on this machine are given."),
     },
+    "Jobs": {
+        "jobs": ("jobs:jobs", "Ask for long work, and see how it goes."),
+        "work": ("work:work", "Run jobs."),
+        "runners": ("work:runners", "List who runs jobs."),
+    },
     "Run": {
         "demo": ("demo.story:demo", "Show the whole job on a real model."),
         "serve": ("serve:serve", "Serve the registry over HTTP."),
