@@ -81,6 +81,7 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
     "Run": {
         "demo": ("demo.story:demo", "Show the whole job on a real model."),
         "serve": ("serve:serve", "Serve the registry over HTTP."),
+        "gc": ("gc:gc", "Delete files that no version needs any more."),
         "migrate": ("migrate:migrate", "Move a registry's catalog from SQLite to PostgreSQL."),
         "token": ("token:token", "Create, list and revoke a server's tokens."),
         "login": ("login:login", "Keep a token for a server."),

@@ -56,6 +56,8 @@ def _as_before(path: Path) -> None:
     """The catalog as the schema before this one had it."""
     database = sqlite3.connect(path)
     with database:
+        database.execute("DROP TABLE leaving")
+        database.execute("ALTER TABLE files DROP COLUMN unneeded_since")
         database.execute("DROP INDEX ix_versions_withdrawn")
         for column in ("generation", "reason", "successor", "at", "by"):
             database.execute(f"ALTER TABLE versions DROP COLUMN state_{column}")

@@ -33,6 +33,8 @@ def _as_before(path: Path) -> None:
         parents = "SELECT id FROM terms WHERE field = 'parent'"
         database.execute(f"DELETE FROM postings WHERE term_id IN ({parents})")
         database.execute("DELETE FROM terms WHERE field = 'parent'")
+        database.execute("DROP TABLE leaving")
+        database.execute("ALTER TABLE files DROP COLUMN unneeded_since")
         database.execute("DROP INDEX ix_versions_withdrawn")
         for column in ("generation", "reason", "successor", "at", "by"):
             database.execute(f"ALTER TABLE versions DROP COLUMN state_{column}")

@@ -125,6 +125,8 @@ def rename(tx: Transaction, line: Line, to: AdapterName, at: datetime) -> Line:
     held = select(FileRow.digest).where(FileRow.owner == str(to))
     tx.execute(delete(FileRow).where(col(FileRow.owner) == old, col(FileRow.digest).in_(held)))
     tx.execute(update(FileRow).where(col(FileRow.owner) == old).values(owner=str(to)))
+    # Under the new name they may be needed, whatever a sweep found before.
+    tx.execute(update(FileRow).where(col(FileRow.owner) == str(to)).values(unneeded_since=None))
     tx.execute(
         update(UploadRow).where(col(UploadRow.owner) == old).values(owner=str(to), tenant=to.namespace)
     )

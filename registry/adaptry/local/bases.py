@@ -89,6 +89,7 @@ class Bases(Ground):
             missing = [entry.path for entry in files_ if have.get(entry.sha256) != entry.size]
             if missing:
                 raise NotFound(f"the base has no bytes yet for {', '.join(missing)}; upload them first")
+            files.need(tx, id, [entry.sha256 for entry in files_])
             bases.store(tx, id, files_)
             events.record(
                 tx,
