@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import bindparam, delete, func, update
+from sqlalchemy import bindparam, delete, exists, func, or_, update
 from sqlalchemy import select as select_columns
 from sqlmodel import col, select
 
@@ -152,12 +152,21 @@ def moved(tx: Transaction, name: AdapterName) -> Line | None:
     return _line(row) if row and row.deleted_at is None else None
 
 
-def take_number(tx: Transaction, line: Line, at: datetime) -> int:
-    """The next version's number; given once, whatever becomes of it."""
+def take_number(tx: Transaction, line: Line, at: datetime, wished: int | None = None) -> int:
+    """The number that is wished for, if it was never given; else the next one. Given once, whatever becomes of it."""
     row = _require(tx, line)
     number = row.next_number
-    row.next_number, row.updated_at = number + 1, at
+    if wished is not None and (wished > number or not _was_given(tx, line, wished)):
+        number = wished
+    row.next_number, row.updated_at = max(row.next_number, number + 1), at
     return number
+
+
+def _was_given(tx: Transaction, line: Line, number: int) -> bool:
+    """Whether a version has or had that number: events stay when versions go."""
+    was = exists().where(col(EventRow.adapter_id) == line.key, col(EventRow.number) == number)
+    has = exists().where(col(VersionRow.adapter_id) == line.key, col(VersionRow.number) == number)
+    return bool(tx.exec(select(or_(was, has))).one())
 
 
 def count_download(tx: Transaction, line: Line) -> None:

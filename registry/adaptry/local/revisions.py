@@ -77,7 +77,7 @@ class Revisions(Ground):
             raise Refused(verdict.report.sentence())
         forced = options.force_reason if verdict.report.is_blocked else None
         weights = weights_digest(self.catalog, declared, adapter)
-        return Admission(declared, adapter.spec, weights, verdict, forced), base
+        return Admission(declared, adapter.spec, weights, verdict, forced, options.number), base
 
     def _commit(
         self,
