@@ -172,7 +172,7 @@ def foreseen(decided: Plan) -> Swept:
         bytes=sum(alone.values()),
         revisions=len(decided.revisions),
         waiting=len(decided.mark) + len(waiting),
-        waiting_bytes=sum(item.size for item in (*decided.mark, *waiting)),
+        waiting_bytes=sum(had.size for had in decided.mark) + sum(one.size for one in waiting),
         is_dry=True,
     )
 

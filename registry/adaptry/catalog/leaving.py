@@ -94,7 +94,8 @@ def stay(tx: Transaction, digests: Collection[Digest], began: datetime) -> None:
 
 def _now(tx: Transaction) -> datetime:
     """By the database's clock, the only one that all servers share."""
-    return tx.execute(select_columns(func.current_timestamp(type_=Moment()))).scalar_one()
+    now: datetime = tx.execute(select_columns(func.current_timestamp(type_=Moment()))).scalar_one()
+    return now
 
 
 def _mine(digests: Collection[Digest], began: datetime) -> tuple[ColumnElement[bool], ...]:
