@@ -10,8 +10,9 @@ from pathlib import Path
 import click
 
 from adaptry.errors import Invalid, Unavailable
-from adaptry.mirroring.following import Followed, follow
+from adaptry.mirroring.following import follow
 from adaptry.mirroring.planning import Choice, Plan, plan
+from adaptry.mirroring.steps import Followed
 from adaptry.registry import Registry
 from adaptry_cli.arguments import FOLDER, require
 from adaptry_cli.connection import connect_to, filled_registry_option, settings_for
@@ -98,11 +99,12 @@ def _round(there: Registry, here: Registry, choice: Choice, as_json: bool, *, fo
             raise
         tell(f"not now: {error.message}")
         return True
-    _say_followed(followed, as_json)
+    say_followed(followed, as_json)
     return bool(followed.failures)
 
 
-def _say_followed(followed: Followed, as_json: bool) -> None:
+def say_followed(followed: Followed, as_json: bool) -> None:
+    """What a round did, a line each."""
     if as_json:
         say_json(followed)
         return

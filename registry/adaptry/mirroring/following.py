@@ -7,46 +7,21 @@ A step that is refused is told and passed over; a registry that cannot be reache
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from adaptry.adapter.content import Content
 from adaptry.digest import Digest
-from adaptry.errors import AdaptryError, Denied, Refused, Unavailable
+from adaptry.errors import Denied, Refused
 from adaptry.mirroring.delivering import deliver, deliver_base, point_aliases
 from adaptry.mirroring.parcels import Parcel, gather
 from adaptry.mirroring.planning import Choice, Plan, made_here, plan
+from adaptry.mirroring.steps import Failure, Followed, Steps
 from adaptry.progress import Progress, no_progress
-from adaptry.records import BaseInfo, Value, VersionInfo
+from adaptry.records import BaseInfo, VersionInfo
 from adaptry.refs import AdapterName
 from adaptry.registry import Registry
 from adaptry.transfer.remote import RevisionContent
 from adaptry.transfer.retrying import PATIENT, Persistence
-
-
-class Failure(Value):
-    """A step that was refused, and why."""
-
-    what: str
-    reason: str
-
-
-class Followed(Value):
-    """What a round did: refs of versions `copied`, `updated` (states and metrics) and `pointed` (aliases), bases, adapters `deleted`;
-    `gone` are those that would be, `withheld` versions whose files nobody is given, `failures` what was refused."""
-
-    copied: tuple[str, ...] = ()
-    updated: tuple[str, ...] = ()
-    pointed: tuple[str, ...] = ()
-    bases: tuple[Digest, ...] = ()
-    deleted: tuple[str, ...] = ()
-    gone: tuple[str, ...] = ()
-    withheld: tuple[str, ...] = ()
-    failures: tuple[Failure, ...] = ()
-
-    @property
-    def is_change(self) -> bool:
-        return bool(self.copied or self.updated or self.pointed or self.bases or self.deleted)
 
 
 def follow(
@@ -71,69 +46,38 @@ def carry_out(
     persistence: Persistence = PATIENT,
 ) -> Followed:
     """Does what was planned, in an order in which what is needed comes first: bases, versions, aliases, ends."""
-    round_ = _Round(source, destination, choice, progress, persistence)
+    steps = Steps()
+    bringing = _Bringing(source, destination, choice, steps, progress, persistence)
     for version in decided.copy:
-        with round_.step(_line(version), round_.copied) as done:
-            done.is_change = round_.bring(version)
+        with steps.take(_line(version), steps.copied) as step:
+            step.is_change = bringing.bring(version)
     for version in decided.update:
-        with round_.step(_line(version), round_.updated) as done:
-            done.is_change = round_.bring(version)
+        with steps.take(_line(version), steps.updated) as step:
+            step.is_change = bringing.bring(version)
     for name, alias in decided.point:
-        with round_.step(f"{name}@{alias.alias}", round_.pointed) as done:
+        with steps.take(f"{name}@{alias.alias}", steps.pointed) as step:
             parcel = Parcel(name=name, number=alias.number, digest=alias.digest, aliases=(alias.alias,))
-            done.is_change = bool(point_aliases(destination, parcel))
+            step.is_change = bool(point_aliases(destination, parcel))
+    gone = tuple(map(str, decided.delete))
     if choice.delete:
         _require_some_left(destination, decided)
         for name in decided.delete:
-            with round_.step(str(name), round_.deleted) as done:
-                done.is_change = _delete(destination, name)
-    return Followed(
-        copied=tuple(round_.copied),
-        updated=tuple(round_.updated),
-        pointed=tuple(round_.pointed),
-        bases=tuple(round_.bases),
-        deleted=tuple(round_.deleted),
-        gone=() if choice.delete else tuple(map(str, decided.delete)),
-        withheld=tuple(map(_line, decided.withheld)),
-        failures=tuple(round_.failures),
-    )
+            with steps.take(str(name), steps.deleted):
+                _delete(destination, name)
+    return steps.followed(gone=() if choice.delete else gone, withheld=tuple(map(_line, decided.withheld)))
 
 
 @dataclass
-class _Step:
-    is_change: bool = True
-
-
-@dataclass
-class _Round:
-    """One round, and what came of it so far."""
+class _Bringing:
+    """Versions brought in one round, and the bases that were looked at for them."""
 
     source: Registry
     destination: Registry
     choice: Choice
+    steps: Steps
     progress: Progress
     persistence: Persistence
-    copied: list[str] = field(default_factory=list)
-    updated: list[str] = field(default_factory=list)
-    pointed: list[str] = field(default_factory=list)
-    deleted: list[str] = field(default_factory=list)
-    bases: list[Digest] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
     seen_bases: set[Digest] = field(default_factory=set)
-
-    @contextmanager
-    def step(self, what: str, told: list[str]) -> Iterator[_Step]:
-        """Notes `what` where the block says that something changed, or why it was refused."""
-        done = _Step()
-        try:
-            yield done
-        except Unavailable:
-            raise
-        except AdaptryError as error:
-            self.failures.append(Failure(what=what, reason=error.message))
-        else:
-            if done.is_change:
-                told.append(what)
 
     def bring(self, version: VersionInfo) -> bool:
         """Whether anything is other here than before."""
@@ -158,10 +102,10 @@ class _Round:
                 self.destination, self.source.base_record(id), info.names, stored, content
             )
         except Denied as error:
-            self.failures.append(Failure(what=f"base {id.brief}", reason=error.message))
+            self.steps.failures.append(Failure(what=f"base {id.brief}", reason=error.message))
         else:
             if is_change:
-                self.bases.append(id)
+                self.steps.bases.append(id)
 
 
 class BaseContent(Content):
@@ -195,11 +139,10 @@ def _require_some_left(destination: Registry, decided: Plan) -> None:
         )
 
 
-def _delete(destination: Registry, name: AdapterName) -> bool:
+def _delete(destination: Registry, name: AdapterName) -> None:
     for alias in destination.aliases(name):
         destination.remove_alias(name, alias.alias, alias.generation)
     destination.delete_adapter(name)
-    return True
 
 
 def _line(version: VersionInfo) -> str:

@@ -6,7 +6,7 @@ states, its metrics and its end.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from adaptry.digest import Digest
@@ -63,7 +63,7 @@ def plan(source: Registry, destination: Registry, choice: Choice) -> Plan:
     withheld: list[VersionInfo] = []
     for name in sorted(wanted.keys() | ours):
         try:
-            there = {version.digest: version for version in _versions(source, name)}
+            there = {version.digest: version for version in versions_in(source, name)}
         except NotFound:
             gone.append(name)
             continue
@@ -96,22 +96,42 @@ def versions_of(registry: Registry, query: str) -> Iterator[VersionInfo]:
             return
 
 
+def ancestors(registry: Registry, versions: Iterable[VersionInfo]) -> Iterator[VersionInfo]:
+    """The versions that these were made from, and those before them, under every name that may be read."""
+    pending = list(versions)
+    seen = {version.digest for version in pending}
+    while pending:
+        version = pending.pop()
+        for parent in registry.tree(version.name, version.digest).parents:
+            if parent not in seen:
+                seen.add(parent)
+                found = list(versions_of(registry, f"digest:{parent} state:*"))
+                yield from found
+                pending += found
+
+
+def versions_in(registry: Registry, name: AdapterName) -> Iterator[VersionInfo]:
+    """All versions of an adapter, newest first. Raises `NotFound`."""
+    cursor: str | None = None
+    while True:
+        page = registry.versions(name, cursor, _PAGE)
+        yield from page.items
+        cursor = page.next
+        if cursor is None:
+            return
+
+
 def _wanted(source: Registry, choice: Choice) -> dict[AdapterName, set[Digest]]:
     found: dict[AdapterName, set[Digest]] = {}
     for name in choice.names:
-        found[name] = {version.digest for version in _versions(source, name)}
+        found[name] = {version.digest for version in versions_in(source, name)}
     if choice.names:
         return found
-    pending = list(versions_of(source, choice.query))
-    seen: set[Digest] = set()
-    while pending:
-        version = pending.pop()
+    chosen = list(versions_of(source, choice.query))
+    if choice.parents:
+        chosen += ancestors(source, chosen)
+    for version in chosen:
         found.setdefault(version.name, set()).add(version.digest)
-        if choice.parents and version.digest not in seen:
-            seen.add(version.digest)
-            for parent in source.tree(version.name, version.digest).parents:
-                if parent not in seen:
-                    pending += versions_of(source, f"digest:{parent} state:*")
     return found
 
 
@@ -141,18 +161,8 @@ def _differs(there: VersionInfo, here: VersionInfo) -> bool:
     return any(here.metrics.get(metric) != value for metric, value in there.metrics.items())
 
 
-def _versions(registry: Registry, name: AdapterName) -> Iterator[VersionInfo]:
-    cursor: str | None = None
-    while True:
-        page = registry.versions(name, cursor, _PAGE)
-        yield from page.items
-        cursor = page.next
-        if cursor is None:
-            return
-
-
 def _versions_if_any(registry: Registry, name: AdapterName) -> list[VersionInfo]:
     try:
-        return list(_versions(registry, name))
+        return list(versions_in(registry, name))
     except NotFound:
         return []

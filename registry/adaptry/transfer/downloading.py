@@ -33,7 +33,7 @@ def download(
         FlushBehind(file.fileno()) as flushing,
         Beside(hasher.update) as beside,
     ):
-        for chunk in _resumed(read, entry, progress, persistence):
+        for chunk in resumed(read, entry, progress, persistence):
             piece = memoryview(chunk)
             beside.update(piece)
             while piece:
@@ -47,9 +47,10 @@ def download(
         )
 
 
-def _resumed(
+def resumed(
     read: ReadFrom, entry: FileEntry, progress: Progress, persistence: Persistence
 ) -> Iterator[bytes]:
+    """The bytes of a file, of the right number, going on where a connection broke; whoever takes them verifies them."""
     position, failures = 0, 0
     while position < entry.size:
         began = position
