@@ -52,6 +52,9 @@ def serve(
     blobs: str | None = None,
     blob_cache: int | None = None,
     presign_downloads: bool = False,
+    mirror_of: str | None = None,
+    mirror_token: str | None = None,
+    mirror_age: float = 60.0,
     workers: int = 1,
     log_level: str = "warning",
     announce: Callable[[Started], None] = lambda started: None,
@@ -76,6 +79,9 @@ def serve(
         blobs=blobs,
         blob_cache=blob_cache,
         presign_downloads=presign_downloads,
+        mirror_of=mirror_of,
+        mirror_token=mirror_token,
+        mirror_age=mirror_age,
     )
     store = Store(settings)
     try:

@@ -17,7 +17,8 @@ class ServerSettings:
     `merged_cache` bytes of finished files are kept on disk. `upstream` is the address of another Hub, from which names
     that are not here are read through with `upstream_token`, keeping up to `upstream_cache` bytes of its files.
     `blobs` is the bucket of a registry that keeps its files in one, `blob_cache` how many bytes of them are kept in `data`
-    too; with `presign_downloads`, readers of large files are sent to the bucket.
+    too; with `presign_downloads`, readers of large files are sent to the bucket. `mirror_of` is the address of a registry from which
+    what is asked for and not here is fetched with `mirror_token`; what a ref means there is asked again after `mirror_age` seconds.
     """
 
     data: Path
@@ -35,3 +36,6 @@ class ServerSettings:
     blobs: str | None = None
     blob_cache: int | None = None
     presign_downloads: bool = False
+    mirror_of: str | None = None
+    mirror_token: str | None = field(default=None, repr=False)
+    mirror_age: float = 60.0

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import click
 
-from adaptry.errors import Invalid, Unavailable
+from adaptry.errors import Unavailable
 from adaptry.mirroring.following import follow
 from adaptry.mirroring.planning import Choice, Plan, plan
 from adaptry.mirroring.steps import Followed
 from adaptry.registry import Registry
 from adaptry_cli.arguments import FOLDER, require
 from adaptry_cli.connection import connect_to, filled_registry_option, settings_for
+from adaptry_cli.credentials import token_in
 from adaptry_cli.durations import DURATION
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.out import counted, json_option, progress, say, say_json, tell
@@ -80,11 +81,8 @@ def source_registry(where: str, token_file: Path | None) -> Registry:
         return connect_to(where)
     from adaptry.opening import connect
 
-    try:
-        token = token_file.read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as error:
-        raise Invalid(f"cannot read a token from {token_file}: {error}") from error
-    registry = connect(where, replace(settings_for(where), token=token), making=False)
+    settings = replace(settings_for(where), token=token_in(token_file))
+    registry = connect(where, settings, making=False)
     click.get_current_context().call_on_close(registry.close)
     return registry
 

@@ -268,6 +268,12 @@ def is_used(tx: Transaction, namespace: str) -> bool:
     return tx.exec(select(NamespaceRow.name).where(same)).first() is not None
 
 
+def is_own(tx: Transaction, name: AdapterName, unless_tagged: str) -> bool:
+    """Whether an adapter of that name is here without the tag, or was and was deleted or renamed."""
+    row = _row(tx, name)
+    return row is not None and (row.deleted_at is not None or unless_tagged not in unlisted(row.tags))
+
+
 def _note_namespace(tx: Transaction, namespace: str) -> None:
     if tx.get(NamespaceRow, namespace) is None:
         tx.add(NamespaceRow(name=namespace))
