@@ -47,10 +47,10 @@ OF_A_PUSH = (
     "revisions.before_rows",
 )
 EVERY = [
-    pytest.param(pushing, sweeping, marks=[] if number % 7 == 0 else pytest.mark.heavy)
+    pytest.param(pushing, sweeping, marks=[] if number % 21 == 0 else pytest.mark.heavy)
     for number, (pushing, sweeping) in enumerate(itertools.product(OF_A_PUSH, OF_A_SWEEP))
 ]
-"""All 36; the quick run has the six in which both are equally far."""
+"""All 36; the quick run has two of them."""
 
 
 class Standing:
@@ -132,7 +132,13 @@ def test_a_push_that_goes_by_a_sweep_loses_nothing_to_it(
     assert_whole(folder)
 
 
-@pytest.mark.parametrize("place", OF_A_SWEEP)
+KILLED = [
+    pytest.param(place, marks=[] if place in ("gc.after_rows", "gc.after_bytes") else pytest.mark.heavy)
+    for place in OF_A_SWEEP
+]
+
+
+@pytest.mark.parametrize("place", KILLED)
 def test_a_sweep_killed_anywhere_is_finished_by_the_next(place: str, folder: Path, tmp_path: Path) -> None:
     script = Path(__file__).with_name("sweeping.py")
     killed = subprocess.run(
@@ -161,15 +167,22 @@ def _let_lapse(registry: LocalRegistry) -> None:
             row.going_since = row.going_since - LAPSES
 
 
-STORM = [pytest.param(8), pytest.param(600, marks=pytest.mark.heavy)]
-"""Seconds: a short one in the quick run, ten minutes in the long one."""
+STORM = [
+    pytest.param("files", 5),
+    pytest.param("files", 600, marks=pytest.mark.heavy),
+    pytest.param("postgres and a bucket", 60, marks=pytest.mark.heavy),
+]
+"""Where, and for how many seconds: a short one in the quick run, ten minutes in the long one."""
 
 
-@pytest.mark.parametrize("seconds", STORM)
+@pytest.mark.parametrize(("where", "seconds"), STORM)
 def test_in_a_storm_of_pushes_copies_and_deletions_no_version_loses_a_byte(
-    seconds: float, tmp_path: Path
+    where: str, seconds: float, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     folder = tmp_path / "registry"
+    if where != "files":
+        catalog = request.getfixturevalue("postgres").database()
+        open_local(folder, catalog=catalog, blobs=request.getfixturevalue("s3_place")).close()
     outs = [open_dir(tiny_lora(tmp_path / f"out-{seed}", seed=seed, hidden=8, layers=1)) for seed in range(4)]
     over = threading.Event()
     pushes = itertools.count()

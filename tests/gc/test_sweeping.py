@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,8 +22,10 @@ from adaptry.identity import Identity
 from adaptry.integrity import verify
 from adaptry.local import LocalRegistry
 from adaptry.manifest import Manifest
+from adaptry.opening import open_local
 from adaptry.records import AdapterEdit, PushOptions
 from adaptry.refs import AdapterName
+from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_base
 from adaptry.transfer import push, upload
 
@@ -229,6 +232,23 @@ def test_a_manifest_that_cannot_be_read_stops_a_sweep(registry: LocalRegistry, l
     with pytest.raises(InvalidManifest):
         collect(registry, grace=NOW)
     assert blobs(registry) == before
+
+
+def test_a_registry_in_postgresql_and_a_bucket_is_swept_alike(
+    postgres: PostgresServer, s3_place: str, lora: MakeLora, tmp_path: Path
+) -> None:
+    with closing(open_local(tmp_path / "far", catalog=postgres.database(), blobs=s3_place)) as registry:
+        push(registry, lora(1), TONE)
+        push(registry, lora(2), VOICE)
+        send(registry, VOICE, lora(3))
+        registry.delete_adapter(TONE)
+        assert (collect(registry).deleted, collect(registry).deleted) == (0, 0)
+
+        swept = collect(later(registry, DAY))
+
+        assert (swept.taken, swept.deleted) == (1, 2)
+        assert len(blobs(registry)) == 2
+        assert verify(registry.catalog, registry.blobs) == ()
 
 
 class TestThePlan:

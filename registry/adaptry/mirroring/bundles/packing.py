@@ -109,15 +109,16 @@ def _gather(registry: Registry, versions: Iterable[VersionInfo], with_bases: boo
         parcel, manifest = gather(registry, version)
         packed.parcels[str(parcel.name), parcel.number] = parcel
         packed.documents[parcel.digest] = manifest.to_bytes()
-        packed.add_files(
-            manifest.files,
-            lambda path, version=version: partial(registry.read_file, version.name, version.digest, path),
-        )
+        packed.add_files(manifest.files, partial(_file_of, registry, version))
         if parcel.base_id is not None and parcel.base_id not in packed.bases:
             _add_base(registry, parcel.base_id, packed, with_bases)
     if not packed.parcels:
         raise NotFound("nothing to bundle: no version was found")
     return packed
+
+
+def _file_of(registry: Registry, version: VersionInfo, path: str) -> ReadFrom:
+    return partial(registry.read_file, version.name, version.digest, path)
 
 
 def _add_base(registry: Registry, id: Digest, packed: _Packed, with_weights: bool) -> None:
