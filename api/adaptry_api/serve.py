@@ -54,6 +54,9 @@ def serve(
     presign_downloads: bool = False,
     notice: float = 0.0,
     presign_uploads: bool = False,
+    mirror_of: str | None = None,
+    mirror_token: str | None = None,
+    mirror_age: float = 60.0,
     workers: int = 1,
     log_level: str = "warning",
     announce: Callable[[Started], None] = lambda started: None,
@@ -80,6 +83,9 @@ def serve(
         presign_downloads=presign_downloads,
         notice=notice,
         presign_uploads=presign_uploads,
+        mirror_of=mirror_of,
+        mirror_token=mirror_token,
+        mirror_age=mirror_age,
     )
     store = Store(settings)
     try:

@@ -19,7 +19,8 @@ class ServerSettings:
     `blobs` is the bucket of a registry that keeps its files in one, `blob_cache` how many bytes of them are kept in `data`
     too; with `presign_downloads`, readers of large files are sent to the bucket, and with `presign_uploads` their senders.
     Streams of events say every `heartbeat` seconds that they are alive; told to stop, the server goes on for `notice`
-    seconds while `/readyz` says no.
+    seconds while `/readyz` says no. `mirror_of` is the address of a registry from which what is asked for and not here is
+    fetched with `mirror_token`; what a ref means there is asked again after `mirror_age` seconds.
     """
 
     data: Path
@@ -40,3 +41,6 @@ class ServerSettings:
     heartbeat: float = 10.0
     notice: float = 0.0
     presign_uploads: bool = False
+    mirror_of: str | None = None
+    mirror_token: str | None = field(default=None, repr=False)
+    mirror_age: float = 60.0

@@ -30,6 +30,8 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
         "pull": ("transfer:pull", "Get an adapter out of the registry."),
         "import": ("importing:import_", "Take adapters over from a hub."),
         "copy": ("transfer:copy", "Copy a version to another name or registry."),
+        "mirror": ("mirror:mirror", "Make one registry follow another."),
+        "bundle": ("bundle:bundle", "Carry versions in a file to where no network goes."),
         "lock": ("locking:lock", "Pin refs to digests in a file."),
     },
     "Find and look": {
@@ -91,6 +93,7 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
     "Run": {
         "demo": ("demo.story:demo", "Show the whole job on a real model."),
         "serve": ("serve:serve", "Serve the registry over HTTP."),
+        "gc": ("gc:gc", "Delete files that no version needs any more."),
         "migrate": ("migrate:migrate", "Move a registry's catalog from SQLite to PostgreSQL."),
         "token": ("token:token", "Create, list and revoke a server's tokens."),
         "login": ("login:login", "Keep a token for a server."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -12,6 +13,8 @@ import click
 
 from adaptry.errors import Missing
 from adaptry_cli.arguments import FOLDER
+from adaptry_cli.credentials import token_in
+from adaptry_cli.durations import DURATION
 from adaptry_cli.out import say, tell
 from adaptry_cli.places import catalog_option
 
@@ -73,6 +76,27 @@ _ONLY_HERE = ("127.0.0.1", "::1", "localhost")
     help="Told to stop, go on for so long while /readyz says no, so that a balancer looks elsewhere.",
 )
 @click.option("--presign-uploads", is_flag=True, help="Have large files sent to the bucket itself.")
+@click.option(
+    "--mirror-of",
+    envvar="ADAPTRY_MIRROR_OF",
+    metavar="URL",
+    help="Fetch what is asked for and not here from another registry, and keep it; also ADAPTRY_MIRROR_OF.",
+)
+@click.option(
+    "--mirror-token-file",
+    envvar="ADAPTRY_MIRROR_TOKEN_FILE",
+    metavar="FILE",
+    type=FOLDER,
+    help="The token to ask it with; also ADAPTRY_MIRROR_TOKEN_FILE.",
+)
+@click.option(
+    "--mirror-age",
+    type=DURATION,
+    default="60s",
+    show_default=True,
+    metavar="SPAN",
+    help="Ask it again what a name means after so long.",
+)
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Server processes.")
 def serve(
     data: Path | None,
@@ -89,6 +113,9 @@ def serve(
     presign_downloads: bool,
     notice: float,
     presign_uploads: bool,
+    mirror_of: str | None,
+    mirror_token_file: Path | None,
+    mirror_age: timedelta,
     workers: int,
 ) -> None:
     """Serve the registry over HTTP.
@@ -119,6 +146,9 @@ def serve(
         presign_downloads=presign_downloads,
         notice=notice,
         presign_uploads=presign_uploads,
+        mirror_of=mirror_of,
+        mirror_token=token_in(mirror_token_file) if mirror_token_file else None,
+        mirror_age=mirror_age.total_seconds(),
         workers=workers,
         announce=_announce,
     )

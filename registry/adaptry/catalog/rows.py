@@ -257,12 +257,25 @@ class AnswerRow(Row, table=True):
 
 
 class FileRow(Row, table=True):
-    """Bytes that an owner (an adapter's name, or a base's id) has. Nobody is told of another owner's."""
+    """Bytes that an owner (an adapter's name, or a base's id) has. Nobody is told of another owner's.
+
+    `unneeded_since` is when a sweep found that no commit and no base of the owner names them.
+    """
 
     __tablename__ = "files"
     owner: str = Field(primary_key=True)
     digest: str = Field(primary_key=True, index=True)
     size: int = Field(sa_type=BigInteger)
+    unneeded_since: datetime | None = Field(default=None, sa_type=Moment)
+
+
+class LeavingRow(Row, table=True):
+    """Bytes that nobody has any more, since when; with `going_since` they are being deleted at this moment."""
+
+    __tablename__ = "leaving"
+    digest: str = Field(primary_key=True)
+    since: datetime = Field(sa_type=Moment, index=True)
+    going_since: datetime | None = Field(default=None, sa_type=Moment)
 
 
 class WeightsRow(Row, table=True):
