@@ -2,7 +2,8 @@
 
 Where a registry has no referrers API (it does not answer a manifest that has a subject with `OCI-Subject`), the subject's
 referrers are kept as an index under the tag `sha256-<hex>`, as the specification asks of clients. Two clients may write that
-at once and neither can lock it, so it is read again, and written again where the other one won.
+at once and neither can lock it, so it is read again, and written again where the other one won; what is lost after that last
+look is listed by pushing again.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from urllib.parse import urljoin
 
 import urllib3
 
+from adaptry.digest import Digest
 from adaptry.errors import Conflict, Denied, Invalid, NotFound, StorageFull, Unauthenticated, Unavailable
 from adaptry.oci.artifact import INDEX, MANIFEST, Artifact, Blob, Descriptor
 from adaptry.oci.credentials import authorisation, kept_login
@@ -63,8 +65,6 @@ class Remote:
     def descriptor_of(self, name: str) -> Descriptor:
         """The manifest of a tag or digest. Raises `NotFound`."""
         answer = self._ask("GET", f"/manifests/{name}", headers={"Accept": f"{MANIFEST}, {INDEX}"})
-        from adaptry.digest import Digest
-
         return Descriptor(
             answer.headers.get("Content-Type", MANIFEST), Digest.of(answer.data), len(answer.data)
         )
