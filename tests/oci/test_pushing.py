@@ -188,14 +188,16 @@ def test_a_login_that_is_kept_is_used_and_one_that_is_not_is_asked_for(tmp_path:
         place = Reference.parse(f"oci://{address}/acme/tone:v1")
         with pytest.raises(Unauthenticated, match=f"docker login {address}"):
             Remote(place).push(artifact(tmp_path))
-        kept = tmp_path / "config.json"
-        for password in (b"wrong", b"U*U"):
-            login = base64.b64encode(b"ann:" + password).decode()
-            kept.write_text(json.dumps({"auths": {address: {"auth": login}}}))
-            if password == b"wrong":
-                with pytest.raises(Unauthenticated):
-                    Remote(place, kept).push(artifact(tmp_path))
-        assert Remote(place, kept).push(artifact(tmp_path)).is_listed_by_tag
+        with pytest.raises(Unauthenticated):
+            Remote(place, kept_login(tmp_path, address, b"wrong")).push(artifact(tmp_path))
+        assert Remote(place, kept_login(tmp_path, address, b"U*U")).push(artifact(tmp_path)).is_listed_by_tag
+
+
+def kept_login(folder: Path, address: str, password: bytes) -> Path:
+    """A Docker config as `docker login` leaves it."""
+    login = base64.b64encode(b"ann:" + password).decode()
+    (folder / "config.json").write_text(json.dumps({"auths": {address: {"auth": login}}}))
+    return folder / "config.json"
 
 
 def test_who_does_not_answer_is_named(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """mlx-lm's LoRA in PEFT's layout: the factors turned round, its one scale as `lora_alpha` over `r`.
 
-The numbers stay as they are, bit for bit. Experts of a layer and DoRA are told to be merged by mlx-lm itself.
+The numbers stay as they are, bit for bit. Experts of a layer and DoRA are told to be merged by mlx-lm itself, and so is an
+update of an embedding that is the output head too: mlx-lm changes both, PEFT the input only.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ def pefts_layout(parent: Parent, runtime: Runtime, setting: Setting) -> Draft:
     if "dora" in adapter.spec.traits or odd:
         what = "a DoRA" if not odd else f"of experts ({odd[0]})"
         raise Unsupported(f"{label} is {what}, which is not brought into PEFT's layout: {MLX.instead}")
+    if any(module.kind == "embedding" for module in adapter.spec.modules):
+        _refuse_tied(label, setting)
     modules = {
         Site(module.path, module.kind, module.fan_out, module.fan_in): module
         for module in adapter.spec.modules
@@ -54,6 +57,15 @@ def pefts_layout(parent: Parent, runtime: Runtime, setting: Setting) -> Draft:
     return with_fields(
         draft, scale, {"task_type": "CAUSAL_LM", "target_modules": _targets(adapter.spec.modules)}
     )
+
+
+def _refuse_tied(label: str, setting: Setting) -> None:
+    facts = setting.shapes(f"bringing the embedding's update of {label} into PEFT's layout").facts
+    if facts.get("tie_word_embeddings"):
+        raise Unsupported(
+            f"{label} updates an embedding that is the output head too, which mlx-lm changes in both places and PEFT in one: "
+            f"{MLX.instead}"
+        )
 
 
 def _factors(parent: Parent, module: ModuleSpec) -> Factors:

@@ -1,6 +1,7 @@
 """What diffusers and kohya's sd-scripts call the modules of a pipeline, and one in the words of the other.
 
-kohya writes `_` for every `.`, so its names are told back only by the names that the base has.
+kohya writes `_` for every `.`, so its names are told back only by the names that the base has; and it always writes CLIP's
+`text_model`, which newer versions of transformers leave out.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def kohyas(path: str, parts: Iterable[str]) -> str:
         )
     has_two = "text_encoder_2" in parts
     prefix = _KOHYA[part][-1] if has_two else _KOHYA[part][0]
-    return f"{prefix}_{inside.replace('.', '_')}"
+    return _flat(prefix, part, inside)
 
 
 def diffusers_names(names: Iterable[str], base: Iterable[str], label: str) -> Mapping[str, str]:
@@ -33,7 +34,7 @@ def diffusers_names(names: Iterable[str], base: Iterable[str], label: str) -> Ma
     for tensor in base:
         part, _, inside = tensor.rpartition(".")[0].partition(".")
         for prefix in _KOHYA.get(part, ()):
-            known[f"{prefix}_{inside.replace('.', '_')}"] = f"{part}.{inside}"
+            known[_flat(prefix, part, inside)] = f"{part}.{inside}"
     found = {}
     for name in names:
         if name not in known:
@@ -43,3 +44,9 @@ def diffusers_names(names: Iterable[str], base: Iterable[str], label: str) -> Ma
             )
         found[name] = known[name]
     return found
+
+
+def _flat(prefix: str, part: str, inside: str) -> str:
+    if part != "unet":
+        inside = f"text_model.{inside.removeprefix('text_model.')}"
+    return f"{prefix}_{inside.replace('.', '_')}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from adaptry.adapter.header import TensorInfo
 from adaptry.adapter.spec import ModuleSpec
 from adaptry.checks.runtimes import Runtime
 from adaptry.deriving.draft import Draft, Parent
@@ -59,16 +58,23 @@ def names_on_disk(parent: Parent, runtime: Runtime, setting: Setting) -> Draft:
     base = setting.shapes(f"renaming the modules of {parent.label}")
     spec = parent.adapter.spec
     placement = place(spec, base.tensors, base.facts)
-    if not placement.missing:
+    if placement.missing:
+        known = {name.rpartition(".")[0] for name in base.tensors if name.endswith(".weight")}
+        paths = {module.path: _found(parent.label, module, known) for module in spec.modules}
+    elif any(placed.expert or len(placed.weight.parts) > 1 for placed in placement.placed):
         return migrate(parent, base, _ON_DISK)
-    known = {name.rpartition(".")[0] for name in base.tensors if name.endswith(".weight")}
-    paths = {module.path: _found(parent.label, module, known) for module in spec.modules}
-    return rewritten(
-        parent,
-        {"operation": "rename"},
-        _targets(paths),
-        lambda name: _moved(name, paths, parent.adapter.tensors),
-    )
+    else:
+        paths = {placed.module.path: placed.tensor.removesuffix(".weight") for placed in placement.placed}
+    if len(set(paths.values())) < len(paths):
+        raise Refused(
+            f"{parent.label}: two of its modules would be one of the base's; is this the base it was trained on?"
+        )
+    names = {
+        tensor: tensor.replace(f"{PREFIX}{module.path}.", f"{PREFIX}{paths[module.path]}.", 1)
+        for module in spec.modules
+        for tensor in module.tensors.values()
+    }
+    return rewritten(parent, {"operation": "rename"}, _targets(paths), lambda name: names.get(name, name))
 
 
 def _found(label: str, module: ModuleSpec, known: set[str]) -> str:
@@ -81,13 +87,6 @@ def _found(label: str, module: ModuleSpec, known: set[str]) -> str:
         why = "nothing of that name" if not best else f"{len(best)} weights of that name"
         raise Refused(f"{label}: the base has {why} for {module.path}; is this the base it was trained on?")
     return best[0]
-
-
-def _moved(name: str, paths: Mapping[str, str], tensors: Mapping[str, TensorInfo]) -> str:
-    for old, new in paths.items():
-        if name.startswith(f"{PREFIX}{old}."):
-            return f"{PREFIX}{new}.{name.removeprefix(f'{PREFIX}{old}.')}"
-    return name
 
 
 def _targets(paths: Mapping[str, str]) -> dict[str, object]:
