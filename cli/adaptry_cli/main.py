@@ -80,6 +80,7 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
         "relayout": ("relayout:relayout", "Rewrite an adapter's file in the layout of another version."),
         "convert": ("convert:convert", "Make a plain LoRA of an adapter of any method."),
         "resize": ("convert:resize", "Bring a LoRA to another rank."),
+        "export": ("export:export", "Write an adapter as an engine needs it."),
     },
     "Serve with engines": {
         "probe": ("probe:probe", "Show whether a running engine answers as an adapter was trained to."),
