@@ -18,7 +18,7 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from adaptry.errors import Unavailable
-from adaptry_api.admin_token import ensure_admin_token
+from adaptry_api.admin_token import admit_admin_token, ensure_admin_token
 from adaptry_api.app import create_app
 from adaptry_api.settings import ServerSettings
 from adaptry_api.store import Store
@@ -52,6 +52,9 @@ def serve(
     blobs: str | None = None,
     blob_cache: int | None = None,
     presign_downloads: bool = False,
+    admin_token: Path | None = None,
+    signing_secret: Path | None = None,
+    spools: Path | None = None,
     workers: int = 1,
     log_level: str = "warning",
     announce: Callable[[Started], None] = lambda started: None,
@@ -76,10 +79,15 @@ def serve(
         blobs=blobs,
         blob_cache=blob_cache,
         presign_downloads=presign_downloads,
+        admin_token=admin_token,
+        signing_secret=signing_secret,
+        spools=spools,
     )
     store = Store(settings)
     try:
-        token_file = ensure_admin_token(data, store.catalog)
+        token_file = admin_token or ensure_admin_token(data, store.catalog)
+        if admin_token:
+            admit_admin_token(admin_token, store.catalog)
     finally:
         store.close()
     listening = bind(host, port)

@@ -18,6 +18,10 @@ class ServerSettings:
     that are not here are read through with `upstream_token`, keeping up to `upstream_cache` bytes of its files.
     `blobs` is the bucket of a registry that keeps its files in one, `blob_cache` how many bytes of them are kept in `data`
     too; with `presign_downloads`, readers of large files are sent to the bucket.
+
+    Servers of one registry that do not share `data` are one server if they are told the same `admin_token` and
+    `signing_secret`, files with the first administrator's token and with what grants are signed with, and share the
+    folder `spools`, in which pieces of Hub clients' uploads wait. What is not given is in `data`.
     """
 
     data: Path
@@ -35,3 +39,6 @@ class ServerSettings:
     blobs: str | None = None
     blob_cache: int | None = None
     presign_downloads: bool = False
+    admin_token: Path | None = None
+    signing_secret: Path | None = None
+    spools: Path | None = None
