@@ -36,7 +36,7 @@ class _Folder(click.ParamType):  # type: ignore[type-arg]  # subscriptable since
 @json_option
 @click.pass_context
 def migrate(ctx: click.Context, folder: Path | None, url: str | None, as_json: bool) -> None:
-    """Bring the registry's catalog to this version's schema, or move it from SQLite to PostgreSQL.
+    """Bring a registry's catalog to this version's schema, or into PostgreSQL.
 
     Without --from and --to the registry of ADAPTRY_CATALOG (or of the folder) is made if it is missing, and brought up
     to date: what a deployment does once, before it starts its servers.

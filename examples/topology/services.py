@@ -47,7 +47,9 @@ class Service:
     health: Health | None
 
 
-def read(compose: Path, folder: Path, variables: Mapping[str, str], profiles: frozenset[str]) -> list[Service]:
+def read(
+    compose: Path, folder: Path, variables: Mapping[str, str], profiles: frozenset[str]
+) -> list[Service]:
     """The services to start, with their places in `folder`. (`Any`, below: YAML.)"""
     text = re.sub(
         r"\$\{(\w+):-([^}]*)\}", lambda found: variables.get(found[1]) or found[2], compose.read_text()
@@ -77,7 +79,7 @@ def _service(
     environment = {key: here(value) for key, value in one.get("environment", {}).items()}
     depends = one.get("depends_on", {})
     if isinstance(depends, list):
-        depends = dict.fromkeys(depends, {"condition": "service_started"})
+        depends = {other: {"condition": "service_started"} for other in depends}
     return Service(
         name=name,
         image=one["image"],
