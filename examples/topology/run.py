@@ -1,7 +1,7 @@
 """Starts the services of compose.yaml as processes, for machines without a container engine: `python3 run.py FOLDER`.
 
 Everything is read from compose.yaml: commands, environment, secrets, health checks, the order, what is started again when
-it ends. Linux only. It needs the programs (PostgreSQL, SeaweedFS, HAProxy, adaptry) and the secrets that make_secrets.py makes.
+it ends. Linux only. It needs the programs (PostgreSQL, SeaweedFS, Caddy, adaptry) and the secrets that make_secrets.py makes.
 
 Prints the balancer's address when all is well, and stops everything at SIGINT or SIGTERM. What runs is in
 FOLDER/state.json: processes, addresses, health. Data, logs and caches are in FOLDER too.

@@ -133,7 +133,7 @@ def _places(
         path.parent.mkdir(parents=True, exist_ok=True)
         # A configuration names services by name and port, and listens on every address.
         text = _with_addresses(source.read_text(), addresses[name], addresses)
-        path.write_text(re.sub(r"(?m)^(\s*bind )(?=:\d)", rf"\g<1>{addresses[name]}", text))
+        path.write_text(re.sub(r"(?m)^:\d+ \{$", rf"\g<0>\n\tbind {addresses[name]}", text))
         found[config["target"]] = path
     return found
 
