@@ -220,10 +220,20 @@ def main() -> int:
     arguments.add_argument(
         "--profile", action="append", default=[], help="services that are optional; repeat"
     )
+    arguments.add_argument(
+        "--env",
+        action="append",
+        default=[],
+        metavar="SERVICE:NAME=VALUE",
+        help="as a file of overrides would; repeat",
+    )
     options = arguments.parse_args()
     folder = options.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     services = read(options.compose.absolute(), folder, os.environ, frozenset(options.profile))
+    for service in services:
+        told = [one.partition(":")[2] for one in options.env if one.startswith(f"{service.name}:")]
+        service.environment.update(one.split("=", 1) for one in told)
     if lacking := programs.missing(services):
         print("not here: " + "; ".join(lacking), file=sys.stderr)
         return 1

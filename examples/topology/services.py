@@ -179,7 +179,7 @@ def _seconds(text: str) -> float:
 
 def environment_of(service: Service, path: str) -> dict[str, str]:
     """What a process of it sees: what the file says, and from here only what finds programs and certificates."""
-    passed = ("HOME", "LANG", "LC_ALL", "SSL_CERT_FILE", "OMP_NUM_THREADS", "ADAPTRY_FAILPOINT")
+    passed = ("HOME", "LANG", "LC_ALL", "SSL_CERT_FILE", "OMP_NUM_THREADS")
     kept = {name: os.environ[name] for name in passed if name in os.environ}
     temporary = {"TMPDIR": str(service.places["/tmp"])} if "/tmp" in service.places else {}
     return {**kept, **temporary, "PATH": path, **service.environment}
