@@ -78,6 +78,11 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
         "convert": ("convert:convert", "Make a plain LoRA of an adapter of any method."),
         "resize": ("convert:resize", "Bring a LoRA to another rank."),
     },
+    "Jobs": {
+        "jobs": ("jobs:jobs", "Ask for long work, and see how it goes."),
+        "work": ("work:work", "Run jobs."),
+        "runners": ("work:runners", "List who runs jobs."),
+    },
     "Run": {
         "demo": ("demo.story:demo", "Show the whole job on a real model."),
         "serve": ("serve:serve", "Serve the registry over HTTP."),

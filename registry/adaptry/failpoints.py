@@ -1,7 +1,7 @@
 """Named places where a test lets the process die, to see what a power cut would leave behind.
 
 `ADAPTRY_FAILPOINT=blobs.before_rename` kills the process with SIGKILL when it gets there. Unarmed, reaching
-a place is one look into the environment, a few times a push.
+a place is one look into the environment, a few times a push. `parent:` before the name takes the process that started this one along.
 """
 
 from __future__ import annotations
@@ -20,10 +20,25 @@ NAMES = (
     "revisions.before_rows",
     "revisions.before_commit",
     "revisions.after_commit",
+    "runner.after_hello",
+    "runner.after_feed",
+    "runner.before_begin",
+    "runner.after_begin",
+    "child.opened",
+    "merge.planned",
+    "merge.stored",
+    "merge.before_adoption",
+    "merge.adopted",
+    "runner.concluded",
+    "runner.before_finish",
+    "runner.after_finish",
 )
 
 
 def reach(name: str, environ: Mapping[str, str] = os.environ) -> None:
     """Does not come back if `name` is the armed place."""
-    if environ.get(VARIABLE) == name:
+    armed = environ.get(VARIABLE)
+    if armed == f"parent:{name}":
+        os.kill(os.getppid(), signal.SIGKILL)
+    if armed in (name, f"parent:{name}"):
         os.kill(os.getpid(), signal.SIGKILL)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from adaptry.chains import Chains
 from adaptry.digest import Digest
 from adaptry.fingerprint import BaseRecord
+from adaptry.jobs.board import JobBoard
 from adaptry.manifest import FileEntry
 from adaptry.records import (
     AdapterEdit,
@@ -35,8 +36,8 @@ Owner = AdapterName | Digest
 """Whom bytes belong to: an adapter by name, or a base by id."""
 
 
-class Registry(Chains, ABC):
-    """Versioned adapters and the bases they fit; their commits and branches are in `Chains`.
+class Registry(Chains, JobBoard, ABC):
+    """Versioned adapters and the bases they fit; their commits and branches are in `Chains`, jobs in `JobBoard`.
 
     Pages hold at most `limit` (1 to 200) items.
     """

@@ -13,6 +13,7 @@ from adaptry_api.routes import (
     commits,
     files,
     health,
+    jobs,
     metrics,
     revisions,
     search,
@@ -35,5 +36,6 @@ def all_routes(docs: bool) -> list[APIRouter]:
         commits.ROUTES,
         aliases.ROUTES,
         metrics.ROUTES,
+        jobs.ROUTES,
     ]
     return [*routers, health.ROUTES, *hub_routes()]
