@@ -109,7 +109,7 @@ class Objects:
             return _checked(data, answer, start, length)
         raise AssertionError("the last try returned or raised")
 
-    def put(self, key: str, data: bytes) -> None:
+    def put(self, key: str, data: bytes | bytearray) -> None:
         """Writes the object, over what is there."""
         with explained(self.place):
             self.client.put_object(**self.at(key), Body=data, **self.place.encryption)
@@ -189,6 +189,12 @@ class Objects:
         }
         with explained(self.place):
             return str(self.client.generate_presigned_url("get_object", Params=asked, ExpiresIn=seconds))
+
+    def writing_address(self, key: str, size: int, seconds: int) -> str:
+        """A URL under which anybody may write this one object, of exactly so many bytes, for so long."""
+        asked = self.at(key) | self.place.encryption | {"ContentLength": size}
+        with explained(self.place):
+            return str(self.client.generate_presigned_url("put_object", Params=asked, ExpiresIn=seconds))
 
     def _known_size(self, key: str) -> int:
         size = self.size(key)
