@@ -116,11 +116,9 @@ def _places(
 ) -> dict[str, Path]:
     """Where each place of a container is on this machine: shared volumes, folders of its own, secrets, configurations."""
     found: dict[str, Path] = {}
-    for volume in one.get("volumes", ()):
-        source, target = volume.split(":")[:2]
-        found[target] = folder / "volumes" / source
-    for target in one.get("tmpfs", ()):
-        found[target.split(":")[0]] = folder / "own" / name / target.split(":")[0].strip("/")
+    for place in [*one.get("volumes", ()), *one.get("tmpfs", ())]:
+        source, _, target = place.rpartition(":")
+        found[target] = folder / "volumes" / source if source else folder / "own" / name / target.strip("/")
     for path in found.values():
         path.mkdir(parents=True, exist_ok=True)
     for secret in one.get("secrets", ()):
