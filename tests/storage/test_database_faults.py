@@ -108,7 +108,7 @@ def move(registry: HttpRegistry, number: int) -> None:
     """The alias to that version, looking again where it is unknown whether it moved."""
     to = registry.version(Ref.parse(f"{TONE}@{number}")).digest
     seen = patiently(lambda: registry.aliases(TONE))
-    was = next((alias.generation for alias in seen if alias.name == "prod"), None)
+    was = next((alias.generation for alias in seen if alias.alias == "prod"), None)
     try:
         registry.move_alias(TONE, "prod", to, was)
     except (Unavailable, Conflict):
@@ -117,15 +117,20 @@ def move(registry: HttpRegistry, number: int) -> None:
             move(registry, number)
 
 
-def campaign(ground: Ground, folder: Path, rounds: int, chance: random.Random) -> None:
-    """Rounds of a push, a value logged and an alias moved, with a COMMIT cut somewhere among them."""
-    for number in range(1, rounds + 1):
-        when: When = chance.choice(get_args(When))
-        ground.proxy.cut_commit(when, chance.randrange(8))
-        adapter = open_dir(tiny_lora(folder / f"lora-{number}", seed=number))
-        assert patiently(lambda: push(ground.registry, adapter, TONE)).version.number == number  # noqa: B023
-        log_once(ground, number)
-        patiently(lambda: move(ground.registry, number))  # noqa: B023  called at once
+def one_round(ground: Ground, folder: Path, number: int) -> None:
+    """A push, a value logged and an alias moved, by a client that tries again."""
+    adapter = open_dir(tiny_lora(folder / f"lora-{number}", seed=number))
+    assert patiently(lambda: push(ground.registry, adapter, TONE)).version.number == number
+    log_once(ground, number)
+    patiently(lambda: move(ground.registry, number))
+    shutil.rmtree(folder / f"lora-{number}")
+
+
+def cut_round(ground: Ground, folder: Path, number: int, chance: random.Random) -> None:
+    """As `one_round`, with a COMMIT cut somewhere in it."""
+    when: When = chance.choice(get_args(When))
+    ground.proxy.cut_commit(when, chance.randrange(6))
+    one_round(ground, folder, number)
 
 
 def assert_once(ground: Ground, rounds: int) -> None:
@@ -135,7 +140,7 @@ def assert_once(ground: Ground, rounds: int) -> None:
     while True:
         page = registry.versions(TONE, cursor=cursor)
         versions += page.items
-        if (cursor := page.cursor) is None:
+        if (cursor := page.next) is None:
             break
     assert sorted(version.number for version in versions) == list(range(1, rounds + 1))
     for number in range(1, rounds + 1):
@@ -153,24 +158,20 @@ def assert_once(ground: Ground, rounds: int) -> None:
 
 
 def test_a_commit_that_is_cut_takes_effect_once(ground: Ground, tmp_path: Path) -> None:
-    campaign(ground, tmp_path, 12, random.Random(5))
+    chance = random.Random(5)
+    for number in range(1, 13):
+        cut_round(ground, tmp_path, number, chance)
     assert ground.proxy.cuts >= 8
     assert_once(ground, 12)
 
 
 @pytest.mark.heavy
 def test_three_hundred_commits_that_are_cut_take_effect_once_each(ground: Ground, tmp_path: Path) -> None:
-    rounds, chance = 0, random.Random(7)
+    number, chance = 0, random.Random(7)
     while ground.proxy.cuts < 300:
-        rounds += 1
-        when: When = chance.choice(get_args(When))
-        ground.proxy.cut_commit(when, chance.randrange(5))
-        adapter = open_dir(tiny_lora(tmp_path / f"lora-{rounds}", seed=rounds))
-        assert patiently(lambda: push(ground.registry, adapter, TONE)).version.number == rounds  # noqa: B023
-        log_once(ground, rounds)
-        patiently(lambda: move(ground.registry, rounds))  # noqa: B023
-        shutil.rmtree(tmp_path / f"lora-{rounds}")
-    assert_once(ground, rounds)
+        number += 1
+        cut_round(ground, tmp_path, number, chance)
+    assert_once(ground, number)
 
 
 def test_a_writer_that_the_database_asks_to_try_again_does(ground: Ground, tmp_path: Path) -> None:
@@ -191,14 +192,10 @@ def test_a_writer_that_the_database_asks_to_try_again_does(ground: Ground, tmp_p
 def test_a_server_that_falls_over_amid_the_campaign_keeps_what_it_acknowledged(
     ground: Ground, tmp_path: Path
 ) -> None:
-    campaign(ground, tmp_path, 5, random.Random(1))
-    ground.postgres.crash()
-    move(ground.registry, 5)
-    for number in range(6, 11):
-        adapter = open_dir(tiny_lora(tmp_path / f"lora-{number}", seed=number))
-        assert patiently(lambda: push(ground.registry, adapter, TONE)).version.number == number  # noqa: B023
-        log_once(ground, number)
-        patiently(lambda: move(ground.registry, number))  # noqa: B023
+    for number in range(1, 11):
+        if number in (4, 8):
+            ground.postgres.crash()
+        one_round(ground, tmp_path, number)
     assert_once(ground, 10)
 
 
@@ -219,16 +216,15 @@ def test_a_standby_that_takes_over_has_all_that_was_acknowledged(
         while primary.execute("SELECT sync_state FROM pg_stat_replication") != [("sync",)]:
             assert time.monotonic() < end
             time.sleep(0.05)
-        campaign(ground, tmp_path, 6, random.Random(3))
+        chance = random.Random(3)
+        for number in range(1, 7):
+            cut_round(ground, tmp_path, number, chance)
         primary.end()
         standby.promote()
         ground.proxy.upstream = ("127.0.0.1", other)
         ground.postgres = standby
         for number in range(7, 13):
-            adapter = open_dir(tiny_lora(tmp_path / f"lora-{number}", seed=number))
-            assert patiently(lambda: push(ground.registry, adapter, TONE)).version.number == number  # noqa: B023
-            log_once(ground, number)
-            patiently(lambda: move(ground.registry, number))  # noqa: B023
+            one_round(ground, tmp_path, number)
         assert_once(ground, 12)
 
 

@@ -48,6 +48,7 @@ class Proxy:
         self._left: int | None = None
         self._lock = Lock()
         self._open: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._ending = asyncio.Event()
 
@@ -81,19 +82,25 @@ class Proxy:
         is_ready.set()
         await self._ending.wait()
         server.close()
-        self._reset_all(Event())
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self._open.add(writer)
+        task = asyncio.current_task()
+        assert task
+        self._tasks.add(task)
         try:
             if self._striking("refuse"):
                 reset(writer)
             else:
                 await self._talk(reader, writer)
-        except (OSError, asyncio.IncompleteReadError):
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             reset(writer)
         finally:
+            self._tasks.discard(task)
             self._open.discard(writer)
             writer.close()
 
