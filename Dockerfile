@@ -1,9 +1,10 @@
 # Two images of one tree:
 #
-#   docker build --target api -t adaptry-api .          the server: no torch, it parses headers and hashes bytes
+#   docker build --target api -t adaptry-api .          the server: no torch, it parses headers and hashes bytes (one that
+#                                                       serves merged models has: --build-arg EXTRAS=server,torch,postgres,s3,jobs)
 #   docker build --target runner -t adaptry-runner .    runners, which compute, and so bring torch
 #
-# Torch comes as a plain range: PIP_INDEX_URL or pip's other settings, given as build arguments, decide between CPU and GPU wheels.
+# Torch comes as a plain range, so how pip is set up decides between CPU and GPU wheels.
 FROM python:3.12-slim AS wheel
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
@@ -27,8 +28,9 @@ CMD ["adaptry", "work"]
 
 # The last one is what a build without --target makes: one server with its registry in a volume.
 FROM ground AS api
+ARG EXTRAS=server,postgres,s3,jobs
 RUN --mount=from=wheel,source=/wheels,target=/wheels \
-    pip install --no-cache-dir "$(echo /wheels/*.whl)[server,postgres,s3,jobs]"
+    pip install --no-cache-dir "$(echo /wheels/*.whl)[${EXTRAS}]"
 USER 10001:10001
 EXPOSE 8750
 CMD ["adaptry", "serve", "--host", "0.0.0.0", "--port", "8750"]

@@ -6,6 +6,7 @@ import random
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -261,21 +262,18 @@ def pgbouncer(port: int, folder: Path) -> Iterator[int]:
         process.wait()
 
 
+@pytest.fixture(scope="session")
+def pool(listening: tuple[PostgresServer, int]) -> Iterator[int]:
+    with (
+        tempfile.TemporaryDirectory(prefix="adaptry-pgbouncer-") as folder,
+        pgbouncer(listening[1], Path(folder)) as port,
+    ):
+        yield port
+
+
 @pytest.mark.heavy
 class TestThroughAPool(RegistryContract):
     """pgbouncer in the mode in which nothing of a session lasts longer than a transaction."""
-
-    @pytest.fixture(scope="class")
-    def pool(
-        self, listening: tuple[PostgresServer, int], tmp_path_factory: pytest.TempPathFactory
-    ) -> Iterator[int]:
-        import tempfile
-
-        with (
-            tempfile.TemporaryDirectory(prefix="adaptry-pgbouncer-") as folder,
-            pgbouncer(listening[1], Path(folder)) as at,
-        ):
-            yield at
 
     @pytest.fixture
     def make_registry(
