@@ -93,7 +93,7 @@ def work(
 
     settings = RunnerSettings(
         place=Place(folder=str((data or data_folder()).absolute()), catalog=catalog, blobs=blobs),
-        devices=("cpu", *devices),
+        devices=devices,
         tags=tags,
         concurrency=concurrency,
         memory=parse_bytes(memory) if memory else 0,
@@ -117,7 +117,9 @@ def work(
 
 def _announce(runner: RunnerInfo) -> None:
     say(runner.id)
-    tell(f"runs up to {runner.concurrency} at once in {size(runner.memory)}, on {', '.join(runner.devices)}")
+    tell(
+        f"runs up to {runner.concurrency} at once in {size(runner.memory)}, on {', '.join(('the processor', *runner.devices))}"
+    )
     tell("Ctrl-C stops it; others go on with what it was at")
 
 

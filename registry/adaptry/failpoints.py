@@ -1,7 +1,8 @@
 """Named places where a test lets the process die, to see what a power cut would leave behind.
 
 `ADAPTRY_FAILPOINT=blobs.before_rename` kills the process with SIGKILL when it gets there. Unarmed, reaching
-a place is one look into the environment, a few times a push. `parent:` before the name takes the process that started this one along.
+a place is one look into the environment, a few times a push. Before the name, `parent:` takes the
+process that started this one along, and `stop:` stops this one there instead, until somebody lets it go on.
 """
 
 from __future__ import annotations
@@ -20,24 +21,33 @@ NAMES = (
     "revisions.before_rows",
     "revisions.before_commit",
     "revisions.after_commit",
+)
+"""On the way of a push."""
+RUNNER = (
     "runner.after_hello",
     "runner.after_feed",
     "runner.before_begin",
     "runner.after_begin",
+    "runner.concluded",
+    "runner.before_finish",
+    "runner.after_finish",
+)
+"""On the way of a job, in who runs it."""
+STEPS = (
     "child.opened",
     "merge.planned",
     "merge.stored",
     "merge.before_adoption",
     "merge.adopted",
-    "runner.concluded",
-    "runner.before_finish",
-    "runner.after_finish",
 )
+"""And in the process of a step."""
 
 
 def reach(name: str, environ: Mapping[str, str] = os.environ) -> None:
     """Does not come back if `name` is the armed place."""
     armed = environ.get(VARIABLE)
+    if armed == f"stop:{name}":
+        os.kill(os.getpid(), signal.SIGSTOP)
     if armed == f"parent:{name}":
         os.kill(os.getppid(), signal.SIGKILL)
     if armed in (name, f"parent:{name}"):

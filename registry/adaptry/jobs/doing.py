@@ -1,50 +1,36 @@
-"""How each kind of job is done: a table, beside that of what can be asked.
+"""Where each kind of job is done: a table, beside that of what can be asked.
 
-A kind is one step, `start`; or three: `start` cuts the job into pieces, each is done by whoever is free, and `end` puts what
-they came to together.
+A kind is one function of its task and the desk; or a module with three: `start` cuts the job into pieces, `piece` does one of
+them, wherever there is room, and `end` puts what they came to together. Only the one that is needed is loaded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+import importlib
+from collections.abc import Mapping
 
-from adaptry.jobs import keeping, making, merging
 from adaptry.jobs.desk import Desk
 from adaptry.jobs.paper import Outcome
 from adaptry.jobs.tasks import Task
 
-# (`Any`: each takes its own kind of task, which `do` has just parsed.)
-One = Callable[[Any, Desk], Outcome]
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """The steps of a kind."""
-
-    start: One
-    piece: Callable[[Any, Desk, str], Outcome] | None = None
-    end: One | None = None
-
-
-WAYS: Mapping[str, Way] = {
-    "merge": Way(merging.start, merging.piece, merging.end),
-    "combine": Way(making.combine),
-    "convert": Way(making.convert),
-    "fingerprint": Way(keeping.fingerprint),
-    "verify": Way(keeping.verify),
-    "replicate": Way(keeping.replicate),
+WAYS: Mapping[str, str] = {
+    "merge": "merging",
+    "combine": "making:combine",
+    "convert": "making:convert",
+    "fingerprint": "keeping:fingerprint",
+    "verify": "keeping:verify",
+    "replicate": "keeping:replicate",
 }
+"""`module` of this package for three steps, `module:function` for one."""
 
 
 def do(kind: str, task: Task, step: str, desk: Desk) -> Outcome:
     """Does one step of a job, and says what it came to."""
-    way = WAYS[kind]
-    if step == "start":
-        return way.start(task, desk)
-    if step == "end":
-        assert way.end is not None
-        return way.end(task, desk)
-    assert way.piece is not None
-    return way.piece(task, desk, step)
+    place, _, only = WAYS[kind].partition(":")
+    module = importlib.import_module(f"adaptry.jobs.{place}")
+    if only or step in ("start", "end"):
+        came_to = getattr(module, only or step)(task, desk)
+    else:
+        came_to = module.piece(task, desk, step)
+    assert isinstance(came_to, Outcome)
+    return came_to

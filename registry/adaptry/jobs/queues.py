@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from adaptry.jobs.records import GIB, Needs
 
-_SIZES = (4, 16, 64, 256, 1024, 1 << 20)  # GiB
+_SIZES = (8, 64, 512, 1 << 20)  # GiB
 OVERSEERS = "jobs"
 """Where jobs themselves wait: whoever oversees one computes nothing, so every runner takes any number."""
 
@@ -21,7 +21,8 @@ def queue_of(needs: Needs) -> str:
 
 
 def queues_for(devices: Iterable[str], tags: Iterable[str], memory: int) -> tuple[str, ...]:
-    """The smallest size is everybody's: a small machine does small steps one at a time."""
+    """The smallest size is everybody's: a small machine does small steps one at a time. `devices` are those beside the
+    processor, which every machine has."""
     sizes = [size for size in _SIZES if size == _SIZES[0] or size * GIB <= memory]
     return tuple(
         _name(device, tag, size) for device in (None, *devices) for tag in (None, *tags) for size in sizes
@@ -29,4 +30,4 @@ def queues_for(devices: Iterable[str], tags: Iterable[str], memory: int) -> tupl
 
 
 def _name(device: str | None, tag: str | None, size: int) -> str:
-    return f"{device or 'any'}:{tag or ''}:{size}"
+    return f"{device if device and device != 'cpu' else 'any'}:{tag or ''}:{size}"

@@ -38,7 +38,7 @@ class RunnerSettings:
     before they take its work over, `poll` how often it looks for work. With `once` it ends when no job is open."""
 
     place: Place
-    devices: tuple[str, ...] = ("cpu",)
+    devices: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     concurrency: int = 1
     memory: int = 0

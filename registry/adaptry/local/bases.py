@@ -127,6 +127,10 @@ class Bases(Ground):
         return merged
 
     def _store(self, tx: Transaction, id: Digest, files_: tuple[FileEntry, ...]) -> None:
+        """Where they are its files already, nothing has happened."""
+        known = bases.info(tx, sight_of(tx, self.identity), id).stored
+        if set(known) == set(files_):
+            return
         bases.store(tx, id, files_)
         told = {"id": id, "bytes": sum(entry.size for entry in files_)}
         events.record(tx, "base.stored", at=self.clock(), by=self.identity.name, detail=told)
