@@ -18,7 +18,7 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from adaptry.errors import Unavailable
-from adaptry_api.admin_token import ensure_admin_token
+from adaptry_api.admin_token import admit_admin_token, ensure_admin_token
 from adaptry_api.app import create_app
 from adaptry_api.settings import ServerSettings
 from adaptry_api.store import Store
@@ -57,6 +57,9 @@ def serve(
     mirror_of: str | None = None,
     mirror_token: str | None = None,
     mirror_age: float = 60.0,
+    admin_token: Path | None = None,
+    signing_secret: Path | None = None,
+    spools: Path | None = None,
     workers: int = 1,
     log_level: str = "warning",
     announce: Callable[[Started], None] = lambda started: None,
@@ -86,10 +89,15 @@ def serve(
         mirror_of=mirror_of,
         mirror_token=mirror_token,
         mirror_age=mirror_age,
+        admin_token=admin_token,
+        signing_secret=signing_secret,
+        spools=spools,
     )
     store = Store(settings)
     try:
-        token_file = ensure_admin_token(data, store.catalog)
+        token_file = admin_token or ensure_admin_token(data, store.catalog)
+        if admin_token:
+            admit_admin_token(admin_token, store.catalog)
     finally:
         store.close()
     listening = bind(host, port)

@@ -21,6 +21,10 @@ class ServerSettings:
     Streams of events say every `heartbeat` seconds that they are alive; told to stop, the server goes on for `notice`
     seconds while `/readyz` says no. `mirror_of` is the address of a registry from which what is asked for and not here is
     fetched with `mirror_token`; what a ref means there is asked again after `mirror_age` seconds.
+
+    Servers of one registry that do not share `data` are one server if they are told the same `admin_token` and
+    `signing_secret`, files with the first administrator's token and with what grants are signed with, and share the
+    folder `spools`, in which pieces of Hub clients' uploads wait. What is not given is in `data`.
     """
 
     data: Path
@@ -44,3 +48,6 @@ class ServerSettings:
     mirror_of: str | None = None
     mirror_token: str | None = field(default=None, repr=False)
     mirror_age: float = 60.0
+    admin_token: Path | None = None
+    signing_secret: Path | None = None
+    spools: Path | None = None

@@ -25,7 +25,7 @@ from adaptry_api.hub.spools import Spools
 from adaptry_api.hub.upstream import Upstream
 from adaptry_api.listening import Listening
 from adaptry_api.settings import ServerSettings
-from adaptry_api.signed import Signer
+from adaptry_api.signed import Signer, given_secret
 
 _MIRROR = Identity("mirror", "admin", ("*",))
 """Who it is that brings what is behind this registry."""
@@ -61,8 +61,9 @@ class Store:
         self.uploads = anyio.CapacityLimiter(settings.uploads)
         self.downloads = anyio.CapacityLimiter(_READERS)
         self.awaited = anyio.CapacityLimiter(_AWAITED)  # bytes that are not on a disk here
-        self.signer = Signer(settings.data / "upload-secret")
-        self.spools = Spools(settings.data / "spools")
+        given = given_secret(settings.signing_secret) if settings.signing_secret else None
+        self.signer = Signer(settings.data / "upload-secret", given)
+        self.spools = Spools(settings.spools or settings.data / "spools")
         self.part_bytes = settings.part_bytes
         blobs = self._registry.blobs
         assert isinstance(blobs, LocalBlobs | TieredBlobs), "what a registry in a folder has"

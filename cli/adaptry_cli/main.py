@@ -95,7 +95,10 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
         "demo": ("demo.story:demo", "Show the whole job on a real model."),
         "serve": ("serve:serve", "Serve the registry over HTTP."),
         "gc": ("gc:gc", "Delete files that no version needs any more."),
-        "migrate": ("migrate:migrate", "Move a registry's catalog from SQLite to PostgreSQL."),
+        "migrate": (
+            "migrate:migrate",
+            "Bring a registry's catalog to this version's schema, or into PostgreSQL.",
+        ),
         "token": ("token:token", "Create, list and revoke a server's tokens."),
         "login": ("login:login", "Keep a token for a server."),
         "logout": ("login:logout", "Forget the token for a server."),

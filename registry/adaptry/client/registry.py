@@ -11,8 +11,8 @@ from pydantic import BaseModel, TypeAdapter
 from adaptry import wire
 from adaptry.client.chains import RemoteChains
 from adaptry.client.connection import VERIFY_SECONDS, Connection, path_of
-from adaptry.client.feed import RemoteFeed
 from adaptry.client.direct import DirectWriting
+from adaptry.client.feed import RemoteFeed
 from adaptry.client.jobs import RemoteJobs
 from adaptry.client.paths import once_key, path_to
 from adaptry.client.pool import check_url, open_pool
