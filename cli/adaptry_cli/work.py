@@ -88,7 +88,7 @@ def work(
     """
     from adaptry.jobs.paper import Place
     from adaptry.jobs.runner import RunnerSettings, run
-    from adaptry.merging.recipe import parse_bytes
+    from adaptry.byte_sizes import parse_bytes
     from adaptry.settings import data_folder
 
     settings = RunnerSettings(
