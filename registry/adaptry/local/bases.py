@@ -131,6 +131,7 @@ class Bases(Ground):
         known = bases.info(tx, sight_of(tx, self.identity), id).stored
         if set(known) == set(files_):
             return
+        files.need(tx, id, [entry.sha256 for entry in files_])
         bases.store(tx, id, files_)
         told = {"id": id, "bytes": sum(entry.size for entry in files_)}
         events.record(tx, "base.stored", at=self.clock(), by=self.identity.name, detail=told)
