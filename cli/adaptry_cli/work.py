@@ -136,7 +136,7 @@ def beside(data: Path, catalog: str | None, blobs: str | None) -> Iterator[None]
     if importlib.util.find_spec("dbos") is None:
         raise Missing("running jobs needs dbos: pip install 'adaptry[jobs]'")
     words = [sys.executable, "-m", "adaptry_cli", "work", "--data", str(data), "--until-eof"]
-    environ = {**os.environ}
+    environ = {name: value for name, value in os.environ.items() if name != "ADAPTRY_CATALOG_FILE"}
     # Not among the words, which everybody on the machine can read.
     environ |= {"ADAPTRY_CATALOG": catalog} if catalog else {}
     environ |= {"ADAPTRY_BLOBS": blobs} if blobs else {}
