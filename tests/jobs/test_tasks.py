@@ -21,11 +21,18 @@ def test_every_kind_is_done_by_one_runner_with_the_rights_of_who_asked(
     busy: LocalRegistry, data: Path, tmp_path: Path
 ) -> None:
     push(busy, open_dir(tiny_lora(tmp_path / "voice", seed=5)), "acme/voice")
+    scaled = tiny_lora(tmp_path / "scaled", seed=6, rank=32)
+    push(busy, open_dir(scaled), "acme/scaled")
     mirror = tmp_path / "mirror"
     asked = {
         "convert": (ADA, {"source": "acme/tone@1", "to": "acme/plain", "rank": 2}),
         "combine": (ADA, {"inputs": ["acme/tone", "acme/voice=0.5"], "to": "acme/both", "method": "ties"}),
         "fingerprint": (EVERYWHERE, {"base": "org/tiny"}),
+        "export": (
+            ADA,
+            {"source": "acme/scaled", "runtime": "vllm@0.33,max_lora_rank=16", "to": "acme/served"},
+        ),
+        "gc": (EVERYWHERE, {"grace_hours": 1}),
         "verify": (EVERYWHERE, {}),
         "replicate": (EVERYWHERE, {"ref": "acme/tone@1", "remote": "mirror", "to": "acme/tone"}),
         "stolen": (EVE, {"source": "acme/tone@1", "to": "evil/tone"}),
@@ -46,13 +53,14 @@ def test_every_kind_is_done_by_one_runner_with_the_rights_of_who_asked(
     jobs = {name: busy.job(id) for name, id in ids.items()}
     states = {name: job.state for name, job in jobs.items()}
     assert states == {
-        **dict.fromkeys(["convert", "combine", "fingerprint", "verify", "replicate"], "done"),
+        **dict.fromkeys(["convert", "combine", "export", "fingerprint", "verify", "gc", "replicate"], "done"),
         **dict.fromkeys(["stolen", "elsewhere", "senseless"], "failed"),
     }, {name: job.fault for name, job in jobs.items()}
     assert result(jobs["convert"])["version"] == "acme/plain@1"
     assert [module.rank for module in busy.detail(Ref.parse("acme/plain")).spec.modules] == [2] * 4
     assert len(busy.detail(Ref.parse("acme/both")).manifest.parents) == 2
     assert busy.base("org/tiny").roots is not None
+    assert result(jobs["gc"])["deleted"] == 0
     assert result(jobs["verify"]) == {"problems": 0}
     there = open_local(mirror)
     assert there.version(Ref.parse("acme/tone")).digest == busy.version(Ref.parse("acme/tone@1")).digest

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from adaptry.bases import open_base, register
 from adaptry.errors import NotFound
+from adaptry.gc import collect
 from adaptry.integrity import verify as looked_at
 from adaptry.jobs.desk import Desk
 from adaptry.jobs.paper import Outcome
-from adaptry.jobs.tasks import FingerprintBase, Replicate, Verify
+from adaptry.jobs.tasks import Collect, FingerprintBase, Replicate, Verify
 from adaptry.transfer import copy
 
 _TOLD = 100
@@ -25,6 +28,11 @@ def verify(task: Verify, desk: Desk) -> Outcome:
     for problem in problems[:_TOLD]:
         desk.say(f"{problem.where}: {problem.reason}")
     return Outcome(result={"problems": len(problems)})
+
+
+def gc(task: Collect, desk: Desk) -> Outcome:
+    swept = collect(desk.registry, grace=timedelta(hours=task.grace_hours), progress=desk.progress)
+    return Outcome(result=swept.model_dump(mode="json"))
 
 
 def replicate(task: Replicate, desk: Desk) -> Outcome:

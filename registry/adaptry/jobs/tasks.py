@@ -125,6 +125,21 @@ class Convert(Task):
         return self.to.namespace
 
 
+class Export(Task):
+    """`adaptry export --for`: an adapter repaired for an engine, as a version of `to`."""
+
+    about: ClassVar[str] = "Make of an adapter a version that an engine serves as it was trained."
+    source: RefText
+    runtime: str = Field(min_length=1, max_length=512)
+    to: AdapterName
+    rank: int | None = Field(default=None, ge=1, le=1 << 16)
+    exact: bool = False
+
+    @property
+    def namespace(self) -> str:
+        return self.to.namespace
+
+
 class FingerprintBase(Task):
     """`adaptry base add --full`, of a base that is known: digests over every weight, as evidence."""
 
@@ -137,6 +152,13 @@ class Verify(Task):
 
     about: ClassVar[str] = "Look for rows and files that are not as they were stored."
     read_bytes: bool = True
+
+
+class Collect(Task):
+    """`adaptry gc`."""
+
+    about: ClassVar[str] = "Delete files that no version needs any more."
+    grace_hours: float = Field(default=24.0, ge=0, le=24 * 365)
 
 
 class Replicate(Task):
@@ -152,8 +174,10 @@ TASKS: Mapping[str, type[Task]] = {
     "merge": Merge,
     "combine": Combine,
     "convert": Convert,
+    "export": Export,
     "fingerprint": FingerprintBase,
     "verify": Verify,
+    "gc": Collect,
     "replicate": Replicate,
 }
 
