@@ -70,6 +70,15 @@ class Place:
         asked = {"ServerSideEncryption": self.sse, "SSEKMSKeyId": self.kms_key}
         return {name: value for name, value in asked.items() if value}
 
+    @property
+    def encryption_headers(self) -> dict[str, str]:
+        """The same for who writes without our client: the headers that its signature covers."""
+        asked = {
+            "x-amz-server-side-encryption": self.sse,
+            "x-amz-server-side-encryption-aws-kms-key-id": self.kms_key,
+        }
+        return {name: value for name, value in asked.items() if value}
+
     def __str__(self) -> str:
         return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
 
