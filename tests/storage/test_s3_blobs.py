@@ -20,6 +20,7 @@ from adaptry.digest import Digest
 from adaptry.errors import Conflict, Invalid, NotFound, Unavailable
 from adaptry.local.blob_content import BlobContent
 from adaptry.manifest import FileEntry, Manifest
+from adaptry.testing.faults import Proxy, between
 from adaptry.testing.samples import tiny_lora
 
 KEY = "0123456789abcdef" * 2
@@ -142,6 +143,7 @@ def test_parts_are_large_enough_but_for_the_last() -> None:
 
 def test_a_place_is_what_its_address_says() -> None:
     assert Place.parse("s3://adapters") == Place("adapters")
+    assert Place.parse("s3://adapters?public=https://f").public == "https://f"
     place = Place.parse(
         "s3://adapters/a/b/?endpoint=http://h:1&region=r&addressing=path&sse=aws:kms&kms-key=k"
     )
@@ -153,7 +155,7 @@ def test_a_place_is_what_its_address_says() -> None:
 @pytest.mark.parametrize(
     "text",
     ["adapters", "s3://", "s3://Upper", "s3://bucket/../x", "s3://bucket?typo=1", "s3://bucket?addressing=x",
-     "s3://bucket?sse=rot13", "https://bucket/x", "s3://user:secret@bucket/x", "s3://bucket//a//b"],
+     "s3://bucket?sse=rot13", "s3://bucket?endpoint=host:8333", "s3://bucket?public=http://user:secret@h", "https://bucket/x", "s3://user:secret@bucket/x", "s3://bucket//a//b"],
 )  # fmt: skip
 def test_what_is_no_place_for_blobs_is_refused(text: str) -> None:
     with pytest.raises(Invalid) as refused:
@@ -290,3 +292,14 @@ def test_a_header_is_read_without_the_weights(
     content = BlobContent(blobs, Manifest(files=tuple(files)))
     assert open_content(content).spec == adapter.spec
     assert sum(fetched) < 200_000 < max(entry.size for entry in files)
+
+
+def test_addresses_name_the_endpoint_that_clients_reach(place: Place) -> None:
+    where = urlsplit(place.endpoint or "")
+    with between(Proxy(where.hostname or "", where.port or 0)) as outside:
+        blobs = S3Blobs(replace(place, public=f"http://127.0.0.1:{outside.port}"))
+        blobs.put(Digest.of(b"hello"), [b"hello"])
+        assert outside.connections == 0
+        assert urllib3.request("GET", blobs.address(Digest.of(b"hello"), "x", 60)).data == b"hello"
+        assert urllib3.request("PUT", blobs.writing_address(KEY, 0, 5, 60).url, body=b"hello").status == 200
+        assert outside.connections
