@@ -21,6 +21,7 @@ from adaptry.errors import Conflict, Invalid, NotFound, Unavailable
 from adaptry.local.blob_content import BlobContent
 from adaptry.manifest import FileEntry, Manifest
 from adaptry.testing.faults import Proxy, between
+from adaptry.testing.http_faults import HttpProxy
 from adaptry.testing.samples import tiny_lora
 
 KEY = "0123456789abcdef" * 2
@@ -184,6 +185,15 @@ def test_a_server_is_examined_by_trying_it(place: Place) -> None:
 
 def test_a_server_that_has_all_is_said_to_lack_nothing(s3_place: str) -> None:
     assert examine(Place.parse(s3_place)) == ()
+
+
+def test_a_server_without_conditions_is_said_to_have_none(place: Place) -> None:
+    where = urlsplit(place.endpoint or "")
+    with between(HttpProxy(where.hostname or "", where.port or 0)) as proxy:
+        proxy.spoil("not_implemented", times=None, matches=lambda request: b"If-None-Match" in request.head)
+        assert examine(replace(place, endpoint=f"http://127.0.0.1:{proxy.port}")) == (
+            "it has no conditional writes (501): every upload costs a request more",
+        )
 
 
 @pytest.mark.heavy

@@ -56,7 +56,7 @@ class Place:
             raise Invalid(f"{_shown(url)!r} has an unknown option {min(unknown)!r} ({_FORM})")
         for name in ("endpoint", "public"):
             if name in options and not _SERVER.fullmatch(options[name]):
-                raise Invalid(f"{name}={options[name][:80]!r} is no server's address (http://host:8333)")
+                raise Invalid(f"{name}={_shown(options[name])!r} is no server's address (http://host:8333)")
         addressing, sse = options.get("addressing", "auto"), options.get("sse")
         if addressing not in _ADDRESSING:
             raise Invalid(f"addressing={addressing[:40]!r} is none of {', '.join(_ADDRESSING)}")
