@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from datetime import UTC, datetime
+
 import anyio
 
 from adaptry import tokens
@@ -10,6 +13,7 @@ from adaptry.blobs.tiered import TieredBlobs
 from adaptry.catalog.adapters import is_used
 from adaptry.identity import ANONYMOUS, Identity
 from adaptry.local.once import Once
+from adaptry.local.uploads import purge
 from adaptry.opening import open_local
 from adaptry.registry import Registry
 from adaptry.settings import data_folder
@@ -74,6 +78,13 @@ class Store:
 
         folder = settings.data / "upstream"
         return Upstream(settings.upstream, settings.upstream_token, folder, settings.upstream_cache, is_ours)
+
+    def sweep_spools(self) -> None:
+        self.spools.sweep(time.time())
+
+    def sweep_uploads(self) -> None:
+        """Drops what was idle for a day, in the registry's folder or its bucket."""
+        purge(self.catalog, self._registry.blobs, datetime.now(UTC))
 
     def check(self) -> None:
         """Raises `Unavailable` where the catalog or the blobs do not answer."""
