@@ -98,12 +98,11 @@ def measured(database: str, sizes: Sequence[int], times: int, loras: Sequence[Ad
                     operation(registry, size, number)
                     if number >= 0:
                         spent[size][what].append(time.perf_counter() - began)
-        for size, registry in registries.items():
-            spent[size]["push a version"] = []
-            for lora in loras:
+        for lora in loras:
+            for size, registry in registries.items():
                 began = time.perf_counter()
                 push(registry, lora, PUSHED)
-                spent[size]["push a version"].append(time.perf_counter() - began)
+                spent[size].setdefault("push a version", []).append(time.perf_counter() - began)
         return spent
 
 
