@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from adaptry.adapter.content import Content
+from adaptry.adapter.content import StreamedContent
 from adaptry.digest import Digest
 from adaptry.errors import Denied, Refused
 from adaptry.mirroring.delivering import deliver, deliver_base, point_aliases
@@ -108,7 +108,7 @@ class _Bringing:
                 self.steps.bases.append(id)
 
 
-class BaseContent(Content):
+class BaseContent(StreamedContent):
     """The stored files of a base where they are."""
 
     def __init__(self, registry: Registry, info: BaseInfo) -> None:
@@ -118,14 +118,6 @@ class BaseContent(Content):
     @property
     def sizes(self) -> Mapping[str, int]:
         return {entry.path: entry.size for entry in self._info.stored}
-
-    def read(self, path: str, offset: int, length: int) -> bytes:
-        found = bytearray()
-        for chunk in self.chunks(path, offset):
-            found += chunk
-            if len(found) >= length:
-                break
-        return bytes(found[:length])
 
     def chunks(self, path: str, start: int = 0) -> Iterator[bytes]:
         return self._registry.read_base_file(self._info.id, path, start)
