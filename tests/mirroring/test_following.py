@@ -45,8 +45,8 @@ def change(
     change_state(registry, Ref.parse(ref), StateChange(state=to, reason=reason, successor=successor))
 
 
-def test_versions_come_with_all_that_is_said_of_them(pair: Pair, lora: MakeLora, tmp_path: Path) -> None:
-    there, here = pair
+def test_versions_come_with_all_that_is_said_of_them(served: Pair, lora: MakeLora, tmp_path: Path) -> None:
+    there, here = served
     register(there, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny",))
     for seed in (1, 2, 3):
         push(there, lora(seed), TONE, options=PushOptions(metrics={"accuracy": seed / 10}))
@@ -64,7 +64,7 @@ def test_versions_come_with_all_that_is_said_of_them(pair: Pair, lora: MakeLora,
         assert version.version.base_status == "verified"
         logged = [
             [(one.metric, one.value) for one in each.metrics(Ref.parse(f"acme/tone@{number}"))]
-            for each in pair
+            for each in served
         ]
         assert sorted(logged[0], key=itemgetter(0)) == sorted(logged[1], key=itemgetter(0))
     assert state(here, "acme/tone@2") == ("deprecated", "mirrored: it leaks")
