@@ -19,11 +19,13 @@ from adaptry.refs import AdapterName
 from adaptry.registry import Registry
 from adaptry.settings import data_folder
 from adaptry_api.auth import Callers
+from adaptry_api.draining import Draining
 from adaptry_api.hub.merging import Merging
 from adaptry_api.hub.spools import Spools
 from adaptry_api.hub.upstream import Upstream
+from adaptry_api.listening import Listening
 from adaptry_api.settings import ServerSettings
-from adaptry_api.signed import Signer
+from adaptry_api.signed import Signer, given_secret
 
 _MIRROR = Identity("mirror", "admin", ("*",))
 """Who it is that brings what is behind this registry."""
@@ -42,6 +44,7 @@ class Store:
             catalog=settings.catalog,
             blobs=settings.blobs,
             blob_cache=settings.blob_cache,
+            presign_uploads=settings.presign_uploads,
         )
         self.catalog = self._registry.catalog
         if settings.mirror_of is not None:
@@ -49,13 +52,18 @@ class Store:
         self.callers = Callers(
             lambda secret: tokens.identify(self.catalog, secret), anonymous_read=settings.anonymous_read
         )
+        self.draining = Draining()
+        self.listening = Listening(self.catalog, self.draining)
+        self.draining.at_begin(self.listening.wake)
+        self.heartbeat = settings.heartbeat
         # Bytes move in threads of their own, so that slow transfers keep no other request waiting. An upload
         # holds one from its first byte to its last, a download for a piece at a time.
         self.uploads = anyio.CapacityLimiter(settings.uploads)
         self.downloads = anyio.CapacityLimiter(_READERS)
         self.awaited = anyio.CapacityLimiter(_AWAITED)  # bytes that are not on a disk here
-        self.signer = Signer(settings.data / "upload-secret")
-        self.spools = Spools(settings.data / "spools")
+        given = given_secret(settings.signing_secret) if settings.signing_secret else None
+        self.signer = Signer(settings.data / "upload-secret", given)
+        self.spools = Spools(settings.spools or settings.data / "spools")
         self.part_bytes = settings.part_bytes
         blobs = self._registry.blobs
         assert isinstance(blobs, LocalBlobs | TieredBlobs), "what a registry in a folder has"

@@ -214,12 +214,24 @@ class Committed(Value):
     report: Report | None = None
 
 
+class DirectPart(Value):
+    """`size` bytes of a file, from `start` on, which may be PUT to `address` for an hour, without a token."""
+
+    start: int
+    size: int
+    address: str
+
+
 class Upload(Value):
-    """An upload session: bytes up to `offset` are kept; go on from there. `size` is the whole file's."""
+    """An upload session: bytes up to `offset` are kept; go on from there. `size` is the whole file's.
+
+    `direct` are addresses, where there are any, that lead past the registry for all that is still to come; bytes need not take them.
+    """
 
     id: str
     offset: int
     size: int
+    direct: tuple[DirectPart, ...] = ()
 
 
 class AliasInfo(Value):
@@ -253,6 +265,17 @@ class Event(Value):
     name: AdapterName | None = None
     number: int | None = None
     detail: dict[str, str] = {}
+
+
+class News(Value):
+    """Events, oldest first, and how far the look went: pass `seq` as `after` to go on.
+
+    A `seq` below the `after` that was asked with means that the registry was set back (a backup was restored): look at
+    everything anew.
+    """
+
+    items: tuple[Event, ...] = ()
+    seq: int
 
 
 class BaseInfo(Value):

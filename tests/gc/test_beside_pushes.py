@@ -27,7 +27,7 @@ from adaptry.catalog.leaving import LAPSES
 from adaptry.catalog.rows import LeavingRow
 from adaptry.digest import Digest
 from adaptry.errors import Conflict, NotFound
-from adaptry.failpoints import OF_A_SWEEP, SIGNAL, VARIABLE
+from adaptry.failpoints import OF_A_SWEEP, VARIABLE
 from adaptry.gc import collect
 from adaptry.integrity import verify
 from adaptry.local import LocalRegistry
@@ -62,7 +62,7 @@ class Standing:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, VARIABLE: place, SIGNAL: "SIGSTOP"},
+            env={**os.environ, VARIABLE: f"stop:{place}"},
         )
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
