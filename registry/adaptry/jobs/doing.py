@@ -19,6 +19,7 @@ WAYS: Mapping[str, str] = {
     "convert": "making:convert",
     "fingerprint": "keeping:fingerprint",
     "verify": "keeping:verify",
+    "gc": "keeping:collect",
     "replicate": "keeping:replicate",
 }
 """`module` of this package for three steps, `module:function` for one."""
