@@ -60,9 +60,12 @@ def plan(
     if choice.query and choice.names:
         raise InvalidQuery("give a query or names of adapters, not both")
     wanted = _wanted(source, choice, only)
-    ours = set() if choice.names else made_here(destination)
-    if only is not None:
-        ours &= set(only)
+    if choice.names:
+        ours: set[AdapterName] = set()
+    elif only is not None:
+        ours = {name for name in only if _is_made_here(destination, name)}
+    else:
+        ours = made_here(destination)
     copy: list[VersionInfo] = []
     update: list[VersionInfo] = []
     point: list[tuple[AdapterName, AliasInfo]] = []
@@ -160,6 +163,13 @@ def made_here(destination: Registry) -> set[AdapterName]:
 def _order(version: VersionInfo) -> tuple[bool, int]:
     """By number, but what is to be taken instead of a version comes before it."""
     return bool(version.standing and version.standing.successor), version.number
+
+
+def _is_made_here(destination: Registry, name: AdapterName) -> bool:
+    try:
+        return MIRRORED in destination.adapter(name).tags
+    except NotFound:
+        return False
 
 
 def _differs(there: VersionInfo, here: VersionInfo) -> bool:
