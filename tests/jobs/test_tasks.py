@@ -32,8 +32,8 @@ def test_every_kind_is_done_by_one_runner_with_the_rights_of_who_asked(
             ADA,
             {"source": "acme/scaled", "runtime": "vllm@0.33,max_lora_rank=16", "to": "acme/served"},
         ),
-        "gc": (EVERYWHERE, {"grace_hours": 1}),
         "verify": (EVERYWHERE, {}),
+        "gc": (EVERYWHERE, {"grace_hours": 24}),
         "replicate": (EVERYWHERE, {"ref": "acme/tone@1", "remote": "mirror", "to": "acme/tone"}),
         "stolen": (EVE, {"source": "acme/tone@1", "to": "evil/tone"}),
         "elsewhere": (EVERYWHERE, {"ref": "acme/tone@1", "remote": "unheard-of", "to": "acme/tone"}),
@@ -60,8 +60,8 @@ def test_every_kind_is_done_by_one_runner_with_the_rights_of_who_asked(
     assert [module.rank for module in busy.detail(Ref.parse("acme/plain")).spec.modules] == [2] * 4
     assert len(busy.detail(Ref.parse("acme/both")).manifest.parents) == 2
     assert busy.base("org/tiny").roots is not None
-    assert result(jobs["gc"])["deleted"] == 0
     assert result(jobs["verify"]) == {"problems": 0}
+    assert result(jobs["gc"])["deleted"] == 0
     there = open_local(mirror)
     assert there.version(Ref.parse("acme/tone")).digest == busy.version(Ref.parse("acme/tone@1")).digest
     there.close()

@@ -155,10 +155,11 @@ class Verify(Task):
 
 
 class Collect(Task):
-    """`adaptry gc`."""
+    """`adaptry gc`: what nobody needs is marked, and goes when it was marked `grace_hours` ago."""
 
     about: ClassVar[str] = "Delete files that no version needs any more."
-    grace_hours: float = Field(default=24.0, ge=0, le=24 * 365)
+    grace_hours: float = Field(default=24, ge=0, le=24 * 3650)
+    dry_run: bool = False
 
 
 class Replicate(Task):
