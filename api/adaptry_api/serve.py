@@ -55,11 +55,12 @@ def serve(
     admin_token: Path | None = None,
     signing_secret: Path | None = None,
     spools: Path | None = None,
+    notice: float = 0.0,
     workers: int = 1,
     log_level: str = "warning",
     announce: Callable[[Started], None] = lambda started: None,
 ) -> None:
-    """Serves `data` until SIGINT or SIGTERM, then lets requests finish for half a minute.
+    """Serves `data` until SIGINT or SIGTERM, then lets requests finish for half a minute (`draining`).
 
     `catalog` is the PostgreSQL database of its rows, where they are in one.
     `port` 0 takes a free one. `announce` is called once the address is bound: connections made from then on
@@ -82,6 +83,7 @@ def serve(
         admin_token=admin_token,
         signing_secret=signing_secret,
         spools=spools,
+        notice=notice,
     )
     store = Store(settings)
     try:

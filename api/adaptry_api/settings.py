@@ -17,7 +17,8 @@ class ServerSettings:
     `merged_cache` bytes of finished files are kept on disk. `upstream` is the address of another Hub, from which names
     that are not here are read through with `upstream_token`, keeping up to `upstream_cache` bytes of its files.
     `blobs` is the bucket of a registry that keeps its files in one, `blob_cache` how many bytes of them are kept in `data`
-    too; with `presign_downloads`, readers of large files are sent to the bucket.
+    too; with `presign_downloads`, readers of large files are sent to the bucket. Streams of events say every `heartbeat`
+    seconds that they are alive; told to stop, the server goes on for `notice` seconds while `/readyz` says no.
 
     Servers of one registry that do not share `data` are one server if they are told the same `admin_token` and
     `signing_secret`, files with the first administrator's token and with what grants are signed with, and share the
@@ -42,3 +43,5 @@ class ServerSettings:
     admin_token: Path | None = None
     signing_secret: Path | None = None
     spools: Path | None = None
+    heartbeat: float = 10.0
+    notice: float = 0.0

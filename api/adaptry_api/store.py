@@ -14,9 +14,11 @@ from adaptry.opening import open_local
 from adaptry.registry import Registry
 from adaptry.settings import data_folder
 from adaptry_api.auth import Callers
+from adaptry_api.draining import Draining
 from adaptry_api.hub.merging import Merging
 from adaptry_api.hub.spools import Spools
 from adaptry_api.hub.upstream import Upstream
+from adaptry_api.listening import Listening
 from adaptry_api.settings import ServerSettings
 from adaptry_api.signed import Signer, given_secret
 
@@ -40,6 +42,10 @@ class Store:
         self.callers = Callers(
             lambda secret: tokens.identify(self.catalog, secret), anonymous_read=settings.anonymous_read
         )
+        self.draining = Draining()
+        self.listening = Listening(self.catalog, self.draining)
+        self.draining.at_begin(self.listening.wake)
+        self.heartbeat = settings.heartbeat
         # Bytes move in threads of their own, so that slow transfers keep no other request waiting. An upload
         # holds one from its first byte to its last, a download for a piece at a time.
         self.uploads = anyio.CapacityLimiter(settings.uploads)

@@ -38,6 +38,7 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
         "show": ("find:show", "Show everything about a version."),
         "diff": ("find:diff", "Show what differs between two adapters."),
         "history": ("find:history", "Show what happened to an adapter."),
+        "events": ("events:events", "Show what happens in the registry, as it happens."),
         "lineage": ("lineage:lineage", "Show what a version was made from, and how."),
         "similar": ("similar:similar", "Find adapters that are nearly the same."),
         "inspect": (

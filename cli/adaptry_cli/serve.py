@@ -84,6 +84,14 @@ _ONLY_HERE = ("127.0.0.1", "::1", "localhost")
     type=FOLDER,
     help="Where pieces of Hub clients' uploads wait, else in the folder; the same for all servers of a registry.",
 )
+@click.option(
+    "--notice",
+    type=click.FloatRange(0, 600),
+    default=0.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Told to stop, go on for so long while /readyz says no, so that a balancer looks elsewhere.",
+)
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Server processes.")
 def serve(
     data: Path | None,
@@ -101,6 +109,7 @@ def serve(
     admin_token_file: Path | None,
     signing_secret_file: Path | None,
     spools: Path | None,
+    notice: float,
     workers: int,
 ) -> None:
     """Serve the registry over HTTP.
@@ -132,6 +141,7 @@ def serve(
         admin_token=admin_token_file,
         signing_secret=signing_secret_file,
         spools=spools,
+        notice=notice,
         workers=workers,
         announce=_announce,
     )

@@ -251,6 +251,17 @@ class Event(Value):
     detail: dict[str, str] = {}
 
 
+class News(Value):
+    """Events, oldest first, and how far the look went: pass `seq` as `after` to go on.
+
+    A `seq` below the `after` that was asked with means that the registry was set back (a backup was restored): look at
+    everything anew.
+    """
+
+    items: tuple[Event, ...] = ()
+    seq: int
+
+
 class BaseInfo(Value):
     """A base as listed: its id, the names it goes by, its shape in numbers, and what evidence there is."""
 

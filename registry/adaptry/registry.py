@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from adaptry.chains import Chains
 from adaptry.digest import Digest
+from adaptry.feed import Feed
 from adaptry.fingerprint import BaseRecord
 from adaptry.jobs.board import JobBoard
 from adaptry.manifest import FileEntry
@@ -36,8 +37,9 @@ Owner = AdapterName | Digest
 """Whom bytes belong to: an adapter by name, or a base by id."""
 
 
-class Registry(Chains, JobBoard, ABC):
-    """Versioned adapters and the bases they fit; their commits and branches are in `Chains`, jobs in `JobBoard`.
+class Registry(Chains, Feed, JobBoard, ABC):
+    """Versioned adapters and the bases they fit; their commits and branches are in `Chains`, what happens in `Feed`, jobs
+    in `JobBoard`.
 
     Pages hold at most `limit` (1 to 200) items.
     """

@@ -11,6 +11,7 @@ from adaptry_api.routes import (
     aliases,
     bases,
     commits,
+    events,
     files,
     health,
     jobs,
@@ -26,7 +27,7 @@ from adaptry_api.routes import (
 
 def all_routes(docs: bool) -> list[APIRouter]:
     """Everything under the API's prefix, then what stands at the root of the host."""
-    routers = [about.router(docs), search.ROUTES, tokens.ROUTES, uploads.ROUTES, bases.ROUTES]
+    routers = [about.router(docs), search.ROUTES, tokens.ROUTES, uploads.ROUTES, bases.ROUTES, events.ROUTES]
     routers += [
         adapters.ROUTES,
         versions.ROUTES,

@@ -11,6 +11,7 @@ from pydantic import BaseModel, TypeAdapter
 from adaptry import wire
 from adaptry.client.chains import RemoteChains
 from adaptry.client.connection import VERIFY_SECONDS, Connection, path_of
+from adaptry.client.feed import RemoteFeed
 from adaptry.client.jobs import RemoteJobs
 from adaptry.client.paths import once_key, path_to
 from adaptry.client.pool import check_url, open_pool
@@ -71,7 +72,7 @@ _VERSION = TypeAdapter(VersionInfo)
 _VERSIONS = TypeAdapter(Page[VersionInfo])
 
 
-class HttpRegistry(RemoteChains, RemoteJobs, Registry):
+class HttpRegistry(RemoteChains, RemoteFeed, RemoteJobs, Registry):
     """The registry of the server at `url`. One may be used by many threads.
 
     `ca_bundle` is a file or folder of certificates to trust besides the system's; `proxy` an address, else

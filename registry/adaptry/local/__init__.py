@@ -12,6 +12,7 @@ from adaptry.local.adapters import Adapters
 from adaptry.local.aliases import Aliases
 from adaptry.local.bases import Bases
 from adaptry.local.commits import Commits
+from adaptry.local.feed import LocalFeed
 from adaptry.local.jobs import Jobs
 from adaptry.local.metrics import Metrics
 from adaptry.local.once import Once
@@ -22,7 +23,7 @@ from adaptry.local.versions import Versions
 __all__ = ["LocalRegistry"]
 
 
-class LocalRegistry(Adapters, Uploads, Commits, Versions, States, Aliases, Metrics, Bases, Jobs):
+class LocalRegistry(Adapters, Uploads, Commits, Versions, States, Aliases, Metrics, Bases, LocalFeed, Jobs):
     """`LocalRegistry(catalog, blobs, identity)`; each parent is the part of the interface it is named for (`Commits` goes on from `Revisions` and `Branches`)."""
 
     def on_behalf_of(self, identity: Identity, once: Once | None = None) -> LocalRegistry:

@@ -11,6 +11,7 @@ from adaptry.testing.promises.aliases import AliasPromises
 from adaptry.testing.promises.bases import BasePromises
 from adaptry.testing.promises.branches import BranchPromises
 from adaptry.testing.promises.commits import CommitPromises
+from adaptry.testing.promises.feed import FeedPromises
 from adaptry.testing.promises.jobs import JobPromises
 from adaptry.testing.promises.revisions import RevisionPromises
 from adaptry.testing.promises.search import SearchPromises
@@ -31,6 +32,7 @@ class RegistryContract(
     BranchPromises,
     SearchPromises,
     BasePromises,
+    FeedPromises,
     JobPromises,
     TenantPromises,
 ):
