@@ -95,6 +95,7 @@ class Fenced(Catalog):
 
     def __init__(self, catalog: Catalog, look: Callable[[Transaction], None]) -> None:
         self._database = catalog._database
+        self.hearing = catalog.hearing
         self._look = look
 
     @contextmanager
