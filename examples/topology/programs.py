@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from services import Service, environment_of
+from compose import Service, environment_of
 
 _POSTGRES = ("/usr/lib/postgresql/*/bin", "/usr/local/bin", "/usr/pgsql-*/bin")
 

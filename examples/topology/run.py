@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 import programs
-from services import Health, Service, environment_of, read
+from compose import Health, Service, environment_of, read
 
 _ROOT = Path(__file__).resolve().parents[2]
 _SHORTEST, _LONGEST = 0.1, 60.0  # seconds between two starts, as Docker waits: doubled each time
