@@ -13,6 +13,7 @@ import argparse
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -230,7 +231,16 @@ def main() -> int:
     options = arguments.parse_args()
     folder = options.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    services = read(options.compose.absolute(), folder, os.environ, frozenset(options.profile))
+    # What is a container's own is new each time; so must this be, since addresses are, and some would be remembered there.
+    shutil.rmtree(folder / "own", ignore_errors=True)
+    try:
+        services = read(options.compose.absolute(), folder, os.environ, frozenset(options.profile))
+    except OSError as error:
+        print(
+            f"cannot read {error.filename}: {error.strerror} (make_secrets.py makes the secrets)",
+            file=sys.stderr,
+        )
+        return 1
     for service in services:
         told = [one.partition(":")[2] for one in options.env if one.startswith(f"{service.name}:")]
         service.environment.update(one.split("=", 1) for one in told)
