@@ -14,13 +14,16 @@ from adaptry_api.routes import (
     events,
     files,
     health,
+    jobs,
     metrics,
     revisions,
+    rollouts,
     search,
     tokens,
     uploads,
     verdicts,
     versions,
+    workers,
 )
 
 
@@ -36,5 +39,8 @@ def all_routes(docs: bool) -> list[APIRouter]:
         commits.ROUTES,
         aliases.ROUTES,
         metrics.ROUTES,
+        rollouts.ROUTES,
+        workers.ROUTES,
+        jobs.ROUTES,
     ]
     return [*routers, health.ROUTES, *hub_routes()]
