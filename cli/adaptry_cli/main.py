@@ -82,6 +82,15 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
     "Serve with engines": {
         "cache": ("cache:cache", "Look after the adapters that engines on this machine are given."),
     },
+    "Serve": {
+        "follow": ("follow:follow", "Keep an engine's adapters in step with the registry."),
+        "workers": ("workers:workers", "See which engines there are, and what each has loaded."),
+        "recall": ("recall:recall", "See how far the recall of a version has come."),
+        "rollout": (
+            "rollout:rollout",
+            "Let a version take over an alias on some workers first, then on more.",
+        ),
+    },
     "Run": {
         "demo": ("demo.story:demo", "Show the whole job on a real model."),
         "serve": ("serve:serve", "Serve the registry over HTTP."),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from threading import Event
 
 from adaptry.digest import Digest
 from adaptry.errors import AdaptryError, Unauthenticated, Unavailable
@@ -31,6 +32,8 @@ from adaptry.worker.recalling import Recalling
 from adaptry.worker.reporting import Ledger, Settings, about, report_of, residents_of
 
 _RECKONINGS = 4  # plans made within a turn, because the registry said something new about the one before
+_EVERY = 5.0  # seconds
+_PAUSE = 1.0
 _AWAY = (Unavailable, Unauthenticated)
 """What a registry raises where it cannot be asked: a token that ended is no reason to unload."""
 
@@ -281,7 +284,7 @@ class Follower:
         )
         said = report.model_dump()
         is_fresh = time.monotonic() - self._reported_at < self._settings.lease / 3
-        if said == self._last and is_fresh and not self._told.withdrawn:
+        if said == self._last and is_fresh and not (self._told.withdrawn or self._told.turns):
             return
         try:
             self._told = around.registry.report(report)
@@ -335,3 +338,16 @@ def _only(made: Plan, confirmed: set[Place]) -> Plan:
         if isinstance(step, Unload) or (step.wanted.served_as, step.wanted.digest) in confirmed
     ]
     return Plan(tuple(steps), made.left_out)
+
+
+def keep_up(follower: Follower, stop: Event, *, once: bool = False, every: float = _EVERY) -> None:
+    """Turn after turn until `stop`, or with `once` until all is as it should be. Waits for news at most `every` seconds,
+    so that an engine that was started anew is not empty for longer."""
+    wait = 0.0
+    while not stop.is_set():
+        is_settled = follower.turn(wait)
+        if is_settled and once:
+            return
+        wait = every if is_settled else 0.0
+        if not is_settled:
+            stop.wait(_PAUSE)
