@@ -122,10 +122,14 @@ def _run(follower: Follower, once: bool) -> None:
     from adaptry.worker.following import keep_up
 
     stop = threading.Event()
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stop.set())
-    keep_up(follower, stop, once=once)
+    is_main = threading.current_thread() is threading.main_thread()
+    signals = (signal.SIGINT, signal.SIGTERM) if is_main else ()
+    before = [signal.signal(number, lambda *_: stop.set()) for number in signals]
+    try:
+        keep_up(follower, stop, once=once)
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
     tell("stopped; the engine keeps what it has")
 
 

@@ -133,7 +133,7 @@ class FakeEngine:
         if weights in self.fails:
             self.errors += 1
             raise Broken(500, "EngineCore encountered an issue")
-        self.answers.append((time.monotonic(), name, weights))
+        self.answers.append((time.time(), name, weights))
         return 200, {"choices": [{"text": weights}], "text": weights}
 
     def note_most(self) -> None:
