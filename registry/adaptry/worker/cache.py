@@ -94,19 +94,24 @@ class Cache:
         """Ends all leases."""
         self._leases.end_all()
 
-    def forget(self, digest: Digest, reason: str) -> bool:
-        """A recall: removes the files, leased or not, and refuses the digest until `readmit`, in every process and after
-        a restart. Whether there were any files."""
+    def remove(self, digest: Digest) -> bool:
+        """Removes the files, leased or not; who asks again has them fetched again. Whether there were any."""
         self._prepare()
-        recalls.recall(self._shelf, digest, reason)
         place, part = self._shelf.place(digest), self._shelf.part(digest)
         was_here = place.is_dir() or part.is_dir()
         self._shelf.discard(place)
         if idle := FileLock.at_once(self._shelf.fill(digest)):
-            with idle:  # else whoever fills it finds the recall, and removes it
+            with idle:  # else someone fills it: what they fill is not what was here
                 self._shelf.discard(part)
         self.release(digest)
         return was_here
+
+    def forget(self, digest: Digest, reason: str) -> bool:
+        """A recall: as `remove`, and the digest is refused until `readmit`, in every process and after a restart; whoever
+        fetches it now stops. Whether there were any files."""
+        self._prepare()
+        recalls.recall(self._shelf, digest, reason)
+        return self.remove(digest)
 
     def readmit(self, digest: Digest) -> None:
         """Takes a recall back: it may be fetched again. What was not recalled is none the worse."""
