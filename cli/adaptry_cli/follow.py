@@ -21,7 +21,6 @@ from adaptry_cli.out import tell
 if TYPE_CHECKING:
     from adaptry.checks.runtimes import Runtime
     from adaptry.running import Running
-    from adaptry.worker.fitness import Fitness
     from adaptry.worker.following import Follower
 
 _ENGINES = ("vllm", "sglang", "lorax", "mistralrs")
@@ -54,9 +53,6 @@ _KEY = "ADAPTRY_ENGINE_KEY"
     help="Limits that it does not tell, as in vllm,max_lora_rank=64.",
 )
 @click.option(
-    "--even-unlike", is_flag=True, help="Serve also what this engine serves otherwise than it was trained."
-)
-@click.option(
     "--lease", type=click.IntRange(5, 3600), default=60, show_default=True, help="Seconds a report holds."
 )
 @click.option(
@@ -74,7 +70,6 @@ def follow(
     name: str | None,
     base: str | None,
     said: Runtime | None,
-    even_unlike: bool,
     lease: int,
     folder: Path | None,
     once: bool,
@@ -87,8 +82,8 @@ def follow(
     """
     from adaptry.worker.cache import Cache
     from adaptry.worker.engines import ENGINES, Speaking
-    from adaptry.worker.fitness import fitness_of
     from adaptry.worker.following import Around, Follower
+    from adaptry.worker.judging import serving_of
     from adaptry.worker.memory import Memory
     from adaptry.worker.opening import cache_of
     from adaptry.worker.reporting import Settings
@@ -98,16 +93,13 @@ def follow(
     name = name or _name(url)
     engine = ENGINES[kind](Speaking(url, os.environ.get(_KEY), settings.ca_bundle))
 
-    def judge(found: Running) -> Fitness:
-        return fitness_of(registry, found, said, base, even_unlike=even_unlike)
-
     around = Around(
         registry=registry,
         engine=engine,
         cache=cache,
         memory=Memory(cache.root / f"follow-{_plain(name)}.json"),
         look=lambda: _look(url, said, kind, settings.ca_bundle),
-        judge=judge,
+        judge=lambda found: serving_of(registry, found, said, base),
         tell=tell,
     )
     told = Settings(name=name, engine=kind, watch=watch, preload=preload, slots=slots, lease=lease, url=url)

@@ -23,8 +23,8 @@ from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry.transfer import push
 from adaptry.worker.cache import Cache
 from adaptry.worker.engines import ENGINES, Speaking
-from adaptry.worker.fitness import fitness_of
 from adaptry.worker.following import Around, Follower
+from adaptry.worker.judging import serving_of
 from adaptry.worker.memory import Memory
 from adaptry.worker.reporting import Settings
 from adaptry_api.settings import ServerSettings
@@ -86,7 +86,7 @@ class Scene:
             cache=Cache(self.folder / "workers" / name / "cache", persistence=AT_ONCE),
             memory=Memory(self.folder / "workers" / name / "state.json"),
             look=lambda: running(engine.url),
-            judge=lambda found: fitness_of(registry, found, None, None),
+            judge=lambda found: serving_of(registry, found),
             tell=self.story.append,
         )
         self._stack.callback(around.cache.close)

@@ -36,8 +36,8 @@ from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry.transfer import push
 from adaptry.worker.cache import Cache
 from adaptry.worker.engines import ENGINES, Reply, Speaking
-from adaptry.worker.fitness import fitness_of
 from adaptry.worker.following import Around, Follower
+from adaptry.worker.judging import serving_of
 from adaptry.worker.memory import Memory
 from adaptry.worker.reporting import Settings
 
@@ -146,7 +146,7 @@ class Worker(threading.Thread):
             cache=cache,
             memory=Memory(self._folder / "state.json"),
             look=lambda: running(self.engine.url),
-            judge=lambda found: fitness_of(registry, found, None, None),
+            judge=lambda found: serving_of(registry, found),
             tell=lambda line: None,
         )
         watch = tuple(f"acme/*@{alias}" for alias in ALIASES)

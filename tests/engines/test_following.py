@@ -154,7 +154,7 @@ def test_a_version_for_another_base_is_never_loaded(scene: Scene) -> None:
     worker = scene.worker(engine)
     worker.turn(0.0)
     assert engine.names() == {}
-    assert "not registered" in scene.registry.worker("gpu-1").troubles[0].reason
+    assert "not known by content" in scene.registry.worker("gpu-1").troubles[0].reason
 
 
 def test_more_than_the_slots_is_never_loaded(scene: Scene, kind: str) -> None:

@@ -25,11 +25,11 @@ from adaptry.worker.acting import Acting, label_of
 from adaptry.worker.cache import Cache
 from adaptry.worker.engines import Engine, Loaded
 from adaptry.worker.failing import Failures, Place
-from adaptry.worker.fitness import Fitness
 from adaptry.worker.memory import Memory
 from adaptry.worker.planning import Had, Load, Plan, Swap, Unload, Wanted, plan
 from adaptry.worker.recalling import Recalling
 from adaptry.worker.reporting import Ledger, Settings, about, report_of, residents_of
+from adaptry.worker.serving import Serving
 
 _RECKONINGS = 4  # plans made within a turn, because the registry said something new about the one before
 _EVERY = 5.0  # seconds
@@ -48,7 +48,7 @@ class Around:
     cache: Cache
     memory: Memory
     look: Callable[[], Running]
-    judge: Callable[[Running], Fitness]
+    judge: Callable[[Running], Serving]
     tell: Callable[[str], None]
 
 
@@ -69,7 +69,7 @@ class Follower:
         self._told = Told(seq=0)
         self._turned: dict[Digest, VersionInfo] = {}
         self._running: Running | None = None
-        self._fitness: Fitness | None = None
+        self._serving: Serving | None = None
         self._reported_at = 0.0
         self._last: object = None
         self.is_alone = False
@@ -87,7 +87,7 @@ class Follower:
             after = around.engine.loaded()
         except _AWAY as error:
             around.tell(error.message)
-            self._running = self._fitness = None
+            self._running = self._serving = None
             self._report(None)
             return False
         self._count_errors(after)
@@ -119,8 +119,8 @@ class Follower:
     def _look(self) -> None:
         """What the engine is, anew after it was away."""
         running = self._running = self._running or self._around.look()
-        if self._fitness is None and not self.is_alone:
-            self._fitness = self._around.judge(running)
+        if self._serving is None and not self.is_alone:
+            self._serving = self._around.judge(running)
             self._around.memory.now.served = running.models
 
     # Deciding
@@ -195,7 +195,7 @@ class Follower:
             around.engine,
             around.cache,
             around.memory,
-            None if self.is_alone else self._fitness,
+            None if self.is_alone else self._serving,
             around.tell,
         )
         slots, is_done = self._settings.slots, True
@@ -275,7 +275,7 @@ class Follower:
         report = report_of(
             self._settings,
             self._running,
-            self._fitness.base_name if self._fitness else None,
+            self._running.models[-1] if self._running and self._running.models else None,
             seen=None if coming else self._watch.seq,
             names=memory.meant,
             residents=residents,
