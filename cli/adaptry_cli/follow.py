@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from adaptry.running import Running
     from adaptry.worker.following import Follower
 
-_ENGINES = ("vllm", "sglang", "lorax", "mistralrs")
+_ENGINES = ("vllm", "sglang", "lorax", "mistralrs", "llamacpp")
 _KEY = "ADAPTRY_ENGINE_KEY"
 
 
@@ -53,6 +53,16 @@ _KEY = "ADAPTRY_ENGINE_KEY"
     help="Limits that it does not tell, as in vllm,max_lora_rank=64.",
 )
 @click.option(
+    "--restart",
+    metavar="COMMAND",
+    help="What starts the engine anew, where that is the only way to change or drop adapters (LoRAX, llama.cpp).",
+)
+@click.option(
+    "--prepare",
+    metavar="COMMAND",
+    help="What makes the GGUF {file} of the adapter in {folder}, for llama.cpp.",
+)
+@click.option(
     "--lease", type=click.IntRange(5, 3600), default=60, show_default=True, help="Seconds a report holds."
 )
 @click.option(
@@ -70,6 +80,8 @@ def follow(
     name: str | None,
     base: str | None,
     said: Runtime | None,
+    restart: str | None,
+    prepare: str | None,
     lease: int,
     folder: Path | None,
     once: bool,
@@ -81,7 +93,8 @@ def follow(
     the role `worker`. ADAPTRY_ENGINE_KEY is the engine's API key, if it has one.
     """
     from adaptry.worker.cache import Cache
-    from adaptry.worker.engines import ENGINES, Speaking
+    from adaptry.worker.engines import ENGINES, Outside, Speaking
+    from adaptry.worker.engines.outside import parse_command
     from adaptry.worker.following import Around, Follower
     from adaptry.worker.judging import serving_of
     from adaptry.worker.memory import Memory
@@ -91,13 +104,19 @@ def follow(
     settings = settings_for(None)
     cache: Cache = cache_of(settings, folder)
     name = name or _name(url)
-    engine = ENGINES[kind](Speaking(url, os.environ.get(_KEY), settings.ca_bundle))
+    memory = Memory(cache.root / f"follow-{_plain(name)}.json")
+    outside = Outside(
+        cache.root / f"follow-{_plain(name)}.list",
+        parse_command(restart),
+        parse_command(prepare),
+    )
+    engine = ENGINES[kind](Speaking(url, os.environ.get(_KEY), settings.ca_bundle), outside, memory.now.names)
 
     around = Around(
         registry=registry,
         engine=engine,
         cache=cache,
-        memory=Memory(cache.root / f"follow-{_plain(name)}.json"),
+        memory=memory,
         look=lambda: _look(url, said, kind, settings.ca_bundle),
         judge=lambda found: serving_of(registry, found, said, base),
         tell=tell,

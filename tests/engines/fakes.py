@@ -359,4 +359,82 @@ class FakeMistralRs(FakeEngine):
             raise Broken(409, "generation mismatch")
 
 
+class FakeLorax(FakeEngine):
+    """LoRAX: a folder's path is the name, read once and never again; there is no way to list or to unload."""
+
+    kind = "lorax"
+
+    def clear(self) -> None:
+        self._adapters: dict[str, str] = {}
+
+    def names(self) -> dict[str, str]:
+        return {path: path for path in self._adapters}
+
+    def get(self, path: str) -> Answer:
+        if path == "/health":
+            return 200, ""
+        raise Broken(404, "Not Found")
+
+    def post(self, path: str, body: dict[str, Any]) -> Answer:
+        match path:
+            case "/generate":
+                name = body["parameters"]["adapter_id"]
+                if name not in self._adapters:
+                    self._adapters[name] = self.read(name)
+                return self.answer(name, self._adapters[name])
+            case "/_restart":
+                self.clear()
+                return 200, {}
+            case _:
+                raise Broken(404, "Not Found")
+
+
+class FakeLlamaCpp(FakeEngine):
+    """llama.cpp's server: the files it was started with, by number, each at a scale that a request can say otherwise."""
+
+    kind = "llamacpp"
+    listed: Path | None = None
+
+    def clear(self) -> None:
+        self._files: list[str] = []
+        self._held: list[str] = []
+        self._scales: list[float] = []
+
+    def names(self) -> dict[str, str]:
+        return {file: file for file in self._files}
+
+    def get(self, path: str) -> Answer:
+        match path:
+            case "/health":
+                return 200, {"status": "ok"}
+            case "/props":
+                return 200, {"default_generation_settings": {}, "model_alias": self.models[0]}
+            case "/lora-adapters":
+                rows = enumerate(zip(self._files, self._scales, strict=True))
+                return 200, [{"id": number, "path": file, "scale": scale} for number, (file, scale) in rows]
+            case _:
+                raise Broken(404, "Not Found")
+
+    def post(self, path: str, body: Any) -> Answer:
+        match path:
+            case "/lora-adapters":
+                for one in body:
+                    self._scales[one["id"]] = one["scale"]
+                return 200, {"success": True}
+            case "/completion":
+                chosen = [one["id"] for one in body.get("lora", []) if one["scale"]]
+                assert len(chosen) == 1
+                return self.answer(self._files[chosen[0]], self._held[chosen[0]])
+            case "/_restart":
+                self.clear()
+                self._files = Path(body["listed"]).read_text().split()
+                self._held = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in self._files]
+                self._scales = [1.0] * len(self._files)  # as it does without --lora-init-without-apply
+                return 200, {}
+            case _:
+                raise Broken(404, "Not Found")
+
+
 FAKES: dict[str, type[FakeEngine]] = {fake.kind: fake for fake in (FakeVllm, FakeSglang, FakeMistralRs)}
+FIXED: dict[str, type[FakeEngine]] = {fake.kind: fake for fake in (FakeLorax, FakeLlamaCpp)}
+"""Those that forget nothing until they are started anew."""

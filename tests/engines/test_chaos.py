@@ -35,7 +35,7 @@ from adaptry.testing.breaking import AT_ONCE
 from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry.transfer import push
 from adaptry.worker.cache import Cache
-from adaptry.worker.engines import ENGINES, Reply, Speaking
+from adaptry.worker.engines import ENGINES, Outside, Reply, Speaking
 from adaptry.worker.following import Around, Follower
 from adaptry.worker.judging import serving_of
 from adaptry.worker.memory import Memory
@@ -142,7 +142,7 @@ class Worker(threading.Thread):
         registry = HttpRegistry(self._url, self._token)
         around = Around(
             registry=registry,
-            engine=ENGINES[self.engine.kind](self._speaking),
+            engine=ENGINES[self.engine.kind](self._speaking, Outside(Path()), {}),
             cache=cache,
             memory=Memory(self._folder / "state.json"),
             look=lambda: running(self.engine.url),
@@ -229,7 +229,9 @@ class Chaos:
         worker = self.chance.choice(self.fleet)
         with suppress(Unavailable):
             speaking = Speaking(worker.engine.url)
-            ENGINES[worker.engine.kind](speaking).ask(f"{TONE}@{self.chance.choice(ALIASES)}")
+            ENGINES[worker.engine.kind](speaking, Outside(Path()), {}).ask(
+                f"{TONE}@{self.chance.choice(ALIASES)}"
+            )
 
     def settled(self) -> bool:
         """Whether every engine serves what the aliases say, and every recall is acknowledged."""

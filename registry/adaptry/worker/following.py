@@ -92,7 +92,7 @@ class Follower:
             return False
         self._count_errors(after)
         self._settle(after, made)
-        is_recalling = bool(self._told.withdrawn) and around.engine.forgets
+        is_recalling = bool(self._told.withdrawn)
         is_news = is_recalling or bool(self._to_do(after).steps)
         return is_done and not is_news and not self.is_alone
 
