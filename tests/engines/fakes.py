@@ -7,9 +7,11 @@ was unloaded, from the path that it remembers; mistral.rs swaps by compare-and-s
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
+import socket
 import threading
 import time
 from collections import OrderedDict
@@ -48,6 +50,7 @@ class FakeEngine:
         self._port = 0
         self._lock = threading.RLock()
         self._server: ThreadingHTTPServer | None = None
+        self._connections: set[socket.socket] = set()
         self.start()
 
     @property
@@ -65,6 +68,15 @@ class FakeEngine:
 
         class Requests(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def setup(self) -> None:
+                super().setup()
+                engine._connections.add(self.connection)
+
+            def finish(self) -> None:
+                engine._connections.discard(self.connection)
+                super().finish()
 
             def do_GET(self) -> None:
                 self._answer(engine.get, self.path)
@@ -83,7 +95,6 @@ class FakeEngine:
                 data = text.encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(data)))
-                self.send_header("Connection", "close")
                 self.end_headers()
                 self.wfile.write(data)
 
@@ -101,6 +112,9 @@ class FakeEngine:
             server, self._server = self._server, None
             server.shutdown()
             server.server_close()
+            for connection in tuple(self._connections):
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
             self.clear()
 
     def clear(self) -> None:
