@@ -7,10 +7,15 @@ import anyio
 from adaptry import tokens
 from adaptry.blobs.local import LocalBlobs
 from adaptry.blobs.tiered import TieredBlobs
-from adaptry.catalog.adapters import is_used
+from adaptry.catalog.adapters import is_own, is_used
+from adaptry.client import HttpRegistry
 from adaptry.identity import ANONYMOUS, Identity
 from adaptry.local.once import Once
+from adaptry.mirroring.delivering import MIRRORED
+from adaptry.mirroring.origin import Origin
+from adaptry.mirroring.through import through
 from adaptry.opening import open_local
+from adaptry.refs import AdapterName
 from adaptry.registry import Registry
 from adaptry.settings import data_folder
 from adaptry_api.auth import Callers
@@ -20,8 +25,10 @@ from adaptry_api.hub.spools import Spools
 from adaptry_api.hub.upstream import Upstream
 from adaptry_api.listening import Listening
 from adaptry_api.settings import ServerSettings
-from adaptry_api.signed import Signer
+from adaptry_api.signed import Signer, given_secret
 
+_MIRROR = Identity("mirror", "admin", ("*",))
+"""Who it is that brings what is behind this registry."""
 _READERS = 16
 _AWAITED = 64
 
@@ -37,8 +44,11 @@ class Store:
             catalog=settings.catalog,
             blobs=settings.blobs,
             blob_cache=settings.blob_cache,
+            presign_uploads=settings.presign_uploads,
         )
         self.catalog = self._registry.catalog
+        if settings.mirror_of is not None:
+            self._registry = through(self._registry, self._origin(settings, settings.mirror_of))
         self.callers = Callers(
             lambda secret: tokens.identify(self.catalog, secret), anonymous_read=settings.anonymous_read
         )
@@ -51,8 +61,9 @@ class Store:
         self.uploads = anyio.CapacityLimiter(settings.uploads)
         self.downloads = anyio.CapacityLimiter(_READERS)
         self.awaited = anyio.CapacityLimiter(_AWAITED)  # bytes that are not on a disk here
-        self.signer = Signer(settings.data / "upload-secret")
-        self.spools = Spools(settings.data / "spools")
+        given = given_secret(settings.signing_secret) if settings.signing_secret else None
+        self.signer = Signer(settings.data / "upload-secret", given)
+        self.spools = Spools(settings.spools or settings.data / "spools")
         self.part_bytes = settings.part_bytes
         blobs = self._registry.blobs
         assert isinstance(blobs, LocalBlobs | TieredBlobs), "what a registry in a folder has"
@@ -80,6 +91,14 @@ class Store:
         folder = settings.data / "upstream"
         return Upstream(settings.upstream, settings.upstream_token, folder, settings.upstream_cache, is_ours)
 
+    def _origin(self, settings: ServerSettings, url: str) -> Origin:
+        def is_ours(name: AdapterName) -> bool:
+            with self.catalog.read() as tx:
+                return is_own(tx, name, MIRRORED)
+
+        here = self._registry.on_behalf_of(_MIRROR)
+        return Origin(HttpRegistry(url, settings.mirror_token), here, is_ours, settings.mirror_age)
+
     def check(self) -> None:
         """Raises `Unavailable` where the catalog or the blobs do not answer."""
         with self.catalog.read():
@@ -90,4 +109,4 @@ class Store:
         self.merging.close()
         if self.upstream:
             self.upstream.close()
-        self.catalog.close()
+        self._registry.close()

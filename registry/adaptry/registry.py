@@ -14,6 +14,7 @@ from adaptry.chains import Chains
 from adaptry.digest import Digest
 from adaptry.feed import Feed
 from adaptry.fingerprint import BaseRecord
+from adaptry.jobs.board import JobBoard
 from adaptry.manifest import FileEntry
 from adaptry.records import (
     AdapterEdit,
@@ -38,9 +39,9 @@ Owner = AdapterName | Digest
 """Whom bytes belong to: an adapter by name, or a base by id."""
 
 
-class Registry(Chains, Feed, Residency, Rollouts, ABC):
+class Registry(Chains, Feed, Residency, Rollouts, JobBoard, ABC):
     """Versioned adapters and the bases they fit; commits and branches are in `Chains`, what happens in `Feed`, workers
-    in `Residency`, and how a version takes over from another in `Rollouts`.
+    in `Residency`, how a version takes over from another in `Rollouts`, and jobs in `JobBoard`.
 
     Pages hold at most `limit` (1 to 200) items.
     """

@@ -1,4 +1,4 @@
-"""The blob stores' contract, kept in memory, in a folder, in a bucket of a real S3 server, and behind a cache."""
+"""The blob stores' contract, kept in memory, in a folder, in buckets of two real S3 servers, and behind a cache."""
 
 from __future__ import annotations
 
@@ -38,6 +38,13 @@ class TestInABucketWithoutConditions(BlobContract):
         store = S3Blobs(Place.parse(s3_place))
         store.objects.has_conditions = False
         return store
+
+
+@pytest.mark.heavy
+class TestInABucketOfCeph(BlobContract):
+    @pytest.fixture
+    def blobs(self, ceph_place: str) -> BlobStore:
+        return S3Blobs(Place.parse(ceph_place))
 
 
 class TestBehindACache(BlobContract):

@@ -164,6 +164,8 @@ class FakeVllm(FakeEngine):
 
     kind = "vllm"
     max_cpu_loras = 4
+    running: tuple[str, ...] = ()
+    """What its metrics say that requests are under way for."""
 
     def clear(self) -> None:
         self._names: dict[str, tuple[str, int]] = {}
@@ -182,7 +184,8 @@ class FakeVllm(FakeEngine):
                 return 200, {"version": self.version}
             case "/metrics":
                 return 200, (
-                    f'vllm:lora_requests_info{{max_lora="4",running_lora_adapters="",waiting_lora_adapters=""}} {time.time()}\n'
+                    f'vllm:lora_requests_info{{max_lora="4",running_lora_adapters="{",".join(self.running)}",'
+                    f'waiting_lora_adapters=""}} {time.time()}\n'
                     f'vllm:request_success_total{{finished_reason="length"}} {self.requests - self.errors}\n'
                     f'http_requests_total{{handler="/v1/completions",status="5xx"}} {self.errors}\n'
                 )

@@ -19,9 +19,9 @@ from adaptry.errors import Conflict, Invalid, NotFound, Unavailable
 KEY = "0123456789abcdef" * 2
 
 
-@pytest.fixture
-def place(s3_place: str) -> Place:
-    return Place.parse(s3_place)
+@pytest.fixture(params=["s3_place", pytest.param("ceph_place", marks=pytest.mark.heavy)])
+def place(request: pytest.FixtureRequest) -> Place:
+    return Place.parse(request.getfixturevalue(request.param))
 
 
 def test_a_blob_of_many_segments_is_put_together_as_it_was_sent(place: Place) -> None:
@@ -167,7 +167,7 @@ def test_an_upload_in_parts_that_nobody_ends_is_ended_after_a_day(
 
 
 def test_a_server_is_examined_by_trying_it(place: Place) -> None:
-    assert examine(place) == ()
+    assert examine(place) == ()  # both have all that is asked for
     assert list(S3Blobs(place).objects.listed("")) == []
     with pytest.raises(Unavailable, match="there is no bucket"):
         examine(replace(place, bucket="no-such-bucket"))
@@ -186,3 +186,45 @@ def test_an_address_gives_one_blob_to_anybody_for_a_while(place: Place) -> None:
     blobs.put(other, [b"other"])
     assert urllib3.request("GET", address.replace(digest.hex, other.hex)).status == 403
     assert urllib3.request("DELETE", address).status == 403
+
+
+def test_an_address_to_write_to_takes_so_many_bytes_and_what_comes_is_staged(place: Place) -> None:
+    blobs = S3Blobs(place)
+    data = os.urandom(100_000)
+    first, second = blobs.writing_address(KEY, 0, 60_000, 60), blobs.writing_address(KEY, 60_000, 40_000, 60)
+    assert first and second
+    assert urllib3.request("PUT", first, body=data[:59_999]).status == 403
+    assert urllib3.request("PUT", first, body=data[:60_001]).status == 403
+    assert urllib3.request("GET", first).status == 403
+    assert blobs.staged(KEY) == 0
+    assert urllib3.request("PUT", second, body=data[60_000:]).status == 200
+    assert blobs.staged(KEY) == 0
+    assert urllib3.request("PUT", first, body=data[:60_000]).status == 200
+    assert blobs.staged(KEY) == len(data)
+    with blobs.staging(KEY) as staged:
+        staged.publish(Digest.of(data))
+    assert b"".join(blobs.chunks(Digest.of(data))) == data
+    assert list(blobs.objects.listed("tmp/")) == []
+
+
+def test_what_was_written_to_an_address_is_hashed_where_nobody_else_can_write(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has the address writes other bytes there as soon as the first are read."""
+    blobs = S3Blobs(place)
+    data = os.urandom(SEGMENT)
+    address = blobs.writing_address(KEY, 0, len(data), 60)
+    assert address
+    urllib3.request("PUT", address, body=data)
+    read = blobs.objects.read
+
+    def read_and_be_betrayed(key: str, start: int, length: int) -> tuple[bytes, int]:
+        found = read(key, start, length)
+        assert urllib3.request("PUT", address, body=bytes(len(data))).status == 200
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(blobs.objects, "read", read_and_be_betrayed)
+        with blobs.staging(KEY) as staged:
+            staged.publish(Digest.of(data))
+    assert b"".join(S3Blobs(place).chunks(Digest.of(data))) == data

@@ -7,22 +7,27 @@ are where someone installed it.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import urllib3
 
+from ..formats.elsewhere import Elsewhere
+
+PYTHON = Elsewhere("vllm", "vllm_library.py")
+"""`make environments` makes it."""
 ROOT = Path(__file__).parents[2]
 NAME = "tiny"
-START_SECONDS = 240
+START_SECONDS = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +67,8 @@ class Vllm:
 
     def complete(self, model: str, prompt: str, tokens: int = 12) -> Answer:
         """Greedy, with the logprobs of what was chosen."""
-        asked = {"model": model, "prompt": prompt, "max_tokens": tokens, "temperature": 0, "logprobs": 1}
-        return self.ask("POST", "/v1/completions", asked)
+        asked = {"model": model, "prompt": prompt, "max_tokens": tokens, "ignore_eos": True}
+        return self.ask("POST", "/v1/completions", {**asked, "temperature": 0, "logprobs": 1})
 
     def ask(self, method: str, path: str, body: object = None) -> Answer:
         answer = urllib3.request(method, self.url + path, json=body, timeout=120, retries=False)
@@ -168,3 +173,15 @@ def _wait_for(server: Vllm) -> None:
                 return
         time.sleep(0.2)
     raise AssertionError(server.log.read_text()[-3000:])
+
+
+def offline(
+    env: Mapping[str, str], model: Path, prompt: str, adapters: Sequence[Path], **options: object
+) -> list[list[float] | str]:
+    """What an engine without a server says for the model and with each adapter: logprobs, or why it refused."""
+    script = Path(__file__).with_name("vllm_library.py")
+    command = [PYTHON.python, str(script), str(model), json.dumps(options), prompt, *map(str, adapters)]
+    run = subprocess.run(command, env=dict(env), capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-3000:]
+    found: list[list[float] | str] = json.loads(run.stdout.splitlines()[-1])
+    return found

@@ -14,6 +14,7 @@ from adaptry_api.routes import (
     events,
     files,
     health,
+    jobs,
     metrics,
     revisions,
     rollouts,
@@ -40,5 +41,6 @@ def all_routes(docs: bool) -> list[APIRouter]:
         metrics.ROUTES,
         rollouts.ROUTES,
         workers.ROUTES,
+        jobs.ROUTES,
     ]
     return [*routers, health.ROUTES, *hub_routes()]

@@ -149,6 +149,9 @@ class _StagedFile(Staged):
                 piece, position = piece[written:], position + written
             self._flushing.wrote(position - self.offset)
 
+    def _settle(self) -> None:
+        """A write has ended when it returns."""
+
     def _truncate(self, offset: int) -> None:
         os.ftruncate(self._descriptor, offset)
 

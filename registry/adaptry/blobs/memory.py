@@ -84,6 +84,9 @@ class _StagedBytes(Staged):
     def _write(self, piece: memoryview) -> None:
         self._data += piece
 
+    def _settle(self) -> None:
+        """Nothing is ever under way."""
+
     def _truncate(self, offset: int) -> None:
         del self._data[offset:]
 

@@ -11,7 +11,7 @@ import secrets
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -61,6 +61,18 @@ class BlobStore(ABC):
                 staged.discard()
                 raise
 
+    def ingest(self, chunks: Iterable[bytes | memoryview]) -> tuple[Digest, int]:
+        """Stores bytes whose digest nobody knows yet: what it is, and how many they are. If `chunks` raise, no trace is left."""
+        with self.staging(self.new_key()) as staged:
+            try:
+                staged.append(0, chunks)
+            except BaseException:
+                staged.discard()
+                raise
+            digest, size = staged.digest(), staged.offset
+            staged.publish(digest)
+            return digest, size
+
     @abstractmethod
     def delete(self, digest: Digest) -> None:
         """No error if it is absent."""
@@ -103,6 +115,13 @@ class BlobStore(ABC):
 
     def address(self, digest: Digest, filename: str, seconds: int) -> str | None:
         """A URL under which anybody may read the blob for so long, to be saved as `filename`; None where there is none."""
+        return None
+
+    def writing_address(self, key: str, start: int, size: int, seconds: int) -> str | None:
+        """A URL under which anybody may write these bytes of a staging, for so long; None where there is none.
+
+        They count as staged once they are written. Publishing reads them again, and believes nothing else.
+        """
         return None
 
     def _pieces(self, digest: Digest, start: int, size: int) -> Iterator[bytes]:
@@ -148,24 +167,34 @@ class Staged(ABC):
                 f"{self.offset:,} bytes have arrived, so go on at {self.offset}, not at {offset}", self.offset
             )
         with Beside(self._hasher.update if self._hasher else None) as beside:
-            for chunk in chunks:
-                whole = memoryview(chunk).cast("B")
-                for at in range(0, len(whole), CHUNK):
-                    piece = whole[at : at + CHUNK]
-                    beside.update(piece)
-                    self._add(piece, offset)
-                if not isinstance(chunk, bytes):
-                    beside.settle()  # its owner may fill it anew
+            try:
+                for chunk in chunks:
+                    whole = memoryview(chunk).cast("B")
+                    for at in range(0, len(whole), CHUNK):
+                        piece = whole[at : at + CHUNK]
+                        beside.update(piece)
+                        with self._undoing(offset):
+                            self._write(piece)
+                        self.offset += len(piece)
+                    if not isinstance(chunk, bytes):
+                        beside.settle()  # its owner may fill it anew
+            finally:
+                with self._undoing(offset):
+                    self._settle()
 
-    def _add(self, piece: memoryview, start: int) -> None:
-        """Writes a piece; if that fails, the staging is again as it was at `start`."""
+    @contextmanager
+    def _undoing(self, start: int) -> Iterator[None]:
+        """If writing fails, the staging is again as it was at `start`."""
         try:
-            self._write(piece)
+            yield
         except BaseException:
             self._truncate(start)
             self.offset, self._hasher = start, None if start else hashlib.sha256()
             raise
-        self.offset += len(piece)
+
+    def digest(self) -> Digest:
+        """Of the bytes that have arrived."""
+        return Digest(self._hasher.hexdigest() if self._hasher else self._rehash())
 
     def publish(self, digest: Digest) -> None:
         """Makes the staged bytes the blob `digest`, durably; or raises `DigestMismatch` and keeps nothing."""
@@ -197,6 +226,10 @@ class Staged(ABC):
     @abstractmethod
     def _write(self, piece: memoryview) -> None:
         """Adds one piece at the end, all of it or raise."""
+
+    @abstractmethod
+    def _settle(self) -> None:
+        """Waits until what was written is where it belongs, or raises."""
 
     @abstractmethod
     def _truncate(self, offset: int) -> None: ...

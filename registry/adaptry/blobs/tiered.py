@@ -90,6 +90,9 @@ class TieredBlobs(BlobStore):
     def address(self, digest: Digest, filename: str, seconds: int) -> str | None:
         return self.store.address(digest, filename, seconds)
 
+    def writing_address(self, key: str, start: int, size: int, seconds: int) -> str | None:
+        return self.store.writing_address(key, start, size, seconds)
+
     def _nearest(self, digest: Digest) -> BlobStore:
         return self._cache if self._is_near(digest) else self.store
 

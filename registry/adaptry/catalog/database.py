@@ -22,7 +22,7 @@ from sqlmodel import Session
 from adaptry.catalog import sqlite
 from adaptry.catalog.hearing import Hearing
 from adaptry.catalog.kinds import HAPPENED, Database
-from adaptry.catalog.migrate import migrate
+from adaptry.catalog.migrate import migrate, schema_of
 from adaptry.errors import Unavailable
 from adaptry.settings import is_postgres
 
@@ -68,6 +68,11 @@ class Catalog:
         """As `write`, for what is worth no wait for the disk: a power cut may undo it, whole, and nothing before it."""
         with self._transaction(self._database.noters) as session:
             yield session
+
+    def schema(self) -> str:
+        """The number of the schema that it has, as `migrate` counts them."""
+        with self._errors_translated(), self._database.readers.connect() as connection:
+            return str(schema_of(connection))
 
     def close(self) -> None:
         """Gives the database's files and connections back to the system."""

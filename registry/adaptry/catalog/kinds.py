@@ -7,6 +7,7 @@ one moment and waits for nobody.
 
 from __future__ import annotations
 
+import selectors
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -23,6 +24,14 @@ Block = Callable[[], AbstractContextManager[object]]
 Hear = Callable[[socket.socket], Iterator[bool]]
 """Listens for events that other processes commit: each step takes about a second at most and says whether there were
 any. It waits on a socket beside whatever else it waits for, and its next step comes at once when that can be read."""
+
+
+def pause(seconds: float, *files: int) -> None:
+    """Waits so long, or until one of the files can be read. (`select.select` takes no file beyond the 1024th.)"""
+    with selectors.DefaultSelector() as selector:
+        for file in files:
+            selector.register(file, selectors.EVENT_READ)
+        selector.select(seconds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ beginnings and the order of names mean that.
 
 from __future__ import annotations
 
-import select
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
@@ -23,7 +22,7 @@ from sqlalchemy import URL, Connection, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from adaptry.catalog.kinds import Database
+from adaptry.catalog.kinds import Database, pause
 from adaptry.errors import AdaptryError, Corrupt, Invalid, Missing, StorageFull, Unavailable
 
 _WRITES = "adaptry_writes"  # the execution option of connections whose transactions write: True, or _NOTES
@@ -142,7 +141,7 @@ def _hear(address: str, stop: socket.socket) -> Iterator[bool]:
             newest = row[0] if row else None
             yield newest != last
             if not list(connection.notifies(timeout=0)):
-                select.select([connection.fileno(), stop], [], [], _LOOKS)
+                pause(_LOOKS, connection.fileno(), stop.fileno())
                 list(connection.notifies(timeout=0))
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import select
 import socket
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -21,7 +20,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
-from adaptry.catalog.kinds import Block, Database
+from adaptry.catalog.kinds import Block, Database, pause
 from adaptry.errors import AdaptryError, Corrupt, StorageFull, Unavailable
 
 _WRITES = "adaptry_writes"  # the execution option of connections whose transactions write: True, or _NOTES
@@ -70,13 +69,13 @@ def _hear(path: str, stop: socket.socket) -> Iterator[bool]:
                 version = now
                 (newest,) = connection.execute("SELECT max(seq) FROM events").fetchone()
             yield newest != last
-            select.select([stop], [], [], _LOOKS)
+            pause(_LOOKS, stop.fileno())
 
 
 def _hear_nothing(stop: socket.socket) -> Iterator[bool]:
     """No other process has a database in memory."""
     while True:
-        select.select([stop], [], [], 1.0)
+        pause(1.0, stop.fileno())
         yield False
 
 

@@ -12,6 +12,7 @@ from adaptry.testing.promises.bases import BasePromises
 from adaptry.testing.promises.branches import BranchPromises
 from adaptry.testing.promises.commits import CommitPromises
 from adaptry.testing.promises.feed import FeedPromises
+from adaptry.testing.promises.jobs import JobPromises
 from adaptry.testing.promises.residency import ResidencyPromises, RolloutPromises
 from adaptry.testing.promises.revisions import RevisionPromises
 from adaptry.testing.promises.search import SearchPromises
@@ -35,6 +36,7 @@ class RegistryContract(
     SearchPromises,
     BasePromises,
     FeedPromises,
+    JobPromises,
     TenantPromises,
 ):
     """All promises of `Registry`, one test each."""

@@ -41,7 +41,7 @@ def download(
         Beside(hasher.update) as beside,
     ):
         start = _hash_left(file, hasher)
-        for chunk in _resumed(read, entry, start, progress, persistence):
+        for chunk in resumed(read, entry, progress, persistence, start):
             piece = memoryview(chunk)
             beside.update(piece)
             while piece:
@@ -63,9 +63,10 @@ def _hash_left(file: FileIO, hasher: Hash) -> int:
     return file.tell()
 
 
-def _resumed(
-    read: ReadFrom, entry: FileEntry, start: int, progress: Progress, persistence: Persistence
+def resumed(
+    read: ReadFrom, entry: FileEntry, progress: Progress, persistence: Persistence, start: int = 0
 ) -> Iterator[bytes]:
+    """The bytes of a file from `start` on, going on where a connection broke; whoever takes them verifies them."""
     position, failures = start, 0
     while position < entry.size:
         began = position

@@ -6,20 +6,23 @@ The object appears whole, when the upload completes, or not at all.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from adaptry.blobs.s3.errors import code_of, explained, status_of
-from adaptry.blobs.s3.objects import Objects
-from adaptry.blobs.s3.segments import Segment, parts
+from adaptry.blobs.s3.errors import code_of, expected, explained, status_of
+from adaptry.blobs.s3.objects import Objects, md5
+from adaptry.blobs.s3.segments import LEAST_PART, Segment, parts
 from adaptry.errors import Unavailable
 
-_AT_ONCE = 4
+_AT_ONCE = 8
 _TRIES = 4
+_COPIED_AT_ONCE = 64 << 20
+"""Of a segment that is larger, each part is a range: S3 copies no more than 5 GiB in one."""
 
 
 def compose(objects: Objects, key: str, row: Sequence[Segment]) -> None:
@@ -29,11 +32,11 @@ def compose(objects: Objects, key: str, row: Sequence[Segment]) -> None:
         return
     with explained(objects.place):
         begun = objects.client.create_multipart_upload(**objects.at(key), **objects.place.encryption)
-    upload = objects.at(key) | {"UploadId": begun["UploadId"]}
+    upload = objects.at(key) | {"UploadId": expected(begun, "UploadId", objects.place)["UploadId"]}
     try:
         with ThreadPoolExecutor(_AT_ONCE, "compose") as pool:
-            groups = tuple(parts(row))
-            made = list(pool.map(lambda item: _part(objects, upload, *item), enumerate(groups, 1)))
+            sources = tuple(source for group in parts(row) for source in _sources(group))
+            made = list(pool.map(lambda item: _part(objects, upload, *item), enumerate(sources, 1)))
         _complete(objects, key, upload, made, size)
     except BaseException:
         # What cannot be ended now is no object, and ended by `tidy` after a day.
@@ -46,20 +49,55 @@ def compose(objects: Objects, key: str, row: Sequence[Segment]) -> None:
         )
 
 
-def _part(objects: Objects, upload: dict[str, str], number: int, group: Sequence[Segment]) -> dict[str, Any]:
-    """One part: a segment copied by the server, or, too small for one, several sent again."""
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What one part is made of: segments, or of a large one the range from `start` on."""
+
+    group: Sequence[Segment]
+    start: int
+    size: int
+
+    @property
+    def copying(self) -> dict[str, str]:
+        """What a copy of it is asked with; S3 wants no range where that is the whole."""
+        if self.size == self.group[0].size:
+            return {}
+        return {"CopySourceRange": f"bytes={self.start}-{self.start + self.size - 1}"}
+
+
+def _sources(group: Sequence[Segment]) -> Iterator[_Source]:
+    size = sum(segment.size for segment in group)
+    if len(group) > 1:
+        yield _Source(group, 0, size)
+        return
+    start = 0
+    while size - start > _COPIED_AT_ONCE + LEAST_PART:
+        yield _Source(group, start, _COPIED_AT_ONCE)
+        start += _COPIED_AT_ONCE
+    yield _Source(group, start, size - start)
+
+
+def _part(objects: Objects, upload: dict[str, str], number: int, source: _Source) -> dict[str, Any]:
+    """One part: copied by the server, or, where segments are too small for one, several sent again."""
     with explained(objects.place):
-        if len(group) == 1:
+        if len(source.group) == 1:
             try:
-                source = objects.at(group[0].name)
-                copied = objects.client.upload_part_copy(**upload, PartNumber=number, CopySource=source)
-                return {"PartNumber": number, "ETag": copied["CopyPartResult"]["ETag"]}
+                copied = objects.client.upload_part_copy(
+                    **upload,
+                    PartNumber=number,
+                    CopySource=objects.at(source.group[0].name),
+                    **source.copying,
+                )
+                made = expected(copied, "CopyPartResult", objects.place)["CopyPartResult"]
+                return {"PartNumber": number, "ETag": made["ETag"]}
             except ClientError as error:
                 if status_of(error) != 501:
                     raise
-        data = b"".join(objects.read(segment.name, 0, segment.size)[0] for segment in group)
-        sent = objects.client.upload_part(**upload, PartNumber=number, Body=data)
-        return {"PartNumber": number, "ETag": sent["ETag"]}
+            data = objects.read(source.group[0].name, source.start, source.size)[0]
+        else:
+            data = b"".join(objects.read(segment.name, 0, segment.size)[0] for segment in source.group)
+        sent = objects.client.upload_part(**upload, PartNumber=number, Body=data, ContentMD5=md5(data))
+        return {"PartNumber": number, "ETag": expected(sent, "ETag", objects.place)["ETag"]}
 
 
 def _complete(

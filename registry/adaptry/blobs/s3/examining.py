@@ -1,10 +1,11 @@
-"""What a server of a bucket lacks, found by trying. Leaves nothing behind."""
+"""What a server of a bucket lacks, found by trying. Leaves nothing behind; what it cannot delete is swept like an upload."""
 
 from __future__ import annotations
 
 import secrets
 from contextlib import suppress
 
+from adaptry.blobs.s3 import segments
 from adaptry.blobs.s3.composing import compose
 from adaptry.blobs.s3.objects import Objects
 from adaptry.blobs.s3.place import Place
@@ -21,8 +22,8 @@ def examine(place: Place) -> tuple[str, ...]:
     """
     objects = Objects(place)
     objects.require()
-    name = f"doctor/{secrets.token_hex(8)}"
-    names = [name, f"{name}-whole"]
+    key = secrets.token_hex(16)
+    name, whole = (segments.new_name(key, 0) for _ in range(2))
     data = secrets.token_bytes(_SIZE)
     try:
         objects.put(name, data)
@@ -35,10 +36,10 @@ def examine(place: Place) -> tuple[str, ...]:
             )
         elif not objects.has_conditions:
             missing.append("it has no conditional writes (501): every upload costs a request more")
-        compose(objects, names[1], [Segment(name, 0, _SIZE)])
-        if objects.read(names[1], 0, _SIZE)[0] != data:
+        compose(objects, whole, [Segment(name, 0, _SIZE)])
+        if objects.read(whole, 0, _SIZE)[0] != data:
             raise Unavailable(f"{place} puts parts together wrongly; use another server")
         return tuple(missing)
     finally:
         with suppress(AdaptryError):
-            objects.delete(names)
+            objects.delete([name, whole])

@@ -2,6 +2,8 @@
 
 A name is used once, so a segment never changes, and whoever publishes names exactly those whose bytes it has hashed.
 Two writers of one staging, which a lease keeps apart where it can, may therefore waste work but never mix bytes.
+
+A name that ends in `.open` is one that someone was given an address for: what is there may change until the address lapses.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ LEAST_PART = 5 << 20
 """S3 takes no smaller part, but the last."""
 
 _KEY = re.compile(r"[0-9a-f]{32}")
-_NAME = re.compile(r"tmp/([0-9a-f]{32})\.([0-9a-f]{12})\.[0-9a-f]{16}")
+_NAME = re.compile(r"tmp/([0-9a-f]{32})\.([0-9a-f]{12})\.[0-9a-f]{16}(\.open)?")
 _ANY = re.compile(r"tmp/([0-9a-f]{32})\..*")
 
 
@@ -30,6 +32,7 @@ class Segment:
     name: str
     start: int
     size: int
+    is_open: bool = False
 
     @property
     def end(self) -> int:
@@ -47,6 +50,10 @@ def new_name(key: str, start: int) -> str:
     return f"{folder(key)}{start:012x}.{secrets.token_hex(8)}"
 
 
+def new_open_name(key: str, start: int) -> str:
+    return f"{new_name(key, start)}.open"
+
+
 def key_of(name: str) -> str | None:
     """Whose staging an object belongs to."""
     match = _ANY.fullmatch(name)
@@ -59,7 +66,7 @@ def chain(found: Iterable[Listed]) -> tuple[Segment, ...]:
     for item in found:
         match = _NAME.fullmatch(item.key)
         if match and item.size:
-            segment = Segment(item.key, int(match[2], 16), item.size)
+            segment = Segment(item.key, int(match[2], 16), item.size, is_open=bool(match[3]))
             rival = longest.get(segment.start)
             if rival is None or segment.size > rival.size:
                 longest[segment.start] = segment

@@ -1,15 +1,14 @@
 """`S3Blobs`: blobs as `sha256/ab/<hex>` in a bucket, and stagings under `tmp/`.
 
 Keys are those of a folder of blobs, so that any tool that copies a folder to a bucket moves a store. A blob is hashed while its
-bytes come, and appears whole. Reads are ranges, several at once, so that a slow reader holds no connection.
+bytes come, and appears whole. Reads are ranges, several at once; so are the segments of an upload.
 """
 
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from threading import Lock
 from urllib.parse import quote
@@ -17,16 +16,15 @@ from urllib.parse import quote
 from adaptry.blobs.s3 import lease, segments
 from adaptry.blobs.s3.objects import Objects
 from adaptry.blobs.s3.place import Place
+from adaptry.blobs.s3.ranges import read_on
 from adaptry.blobs.s3.segments import Segment
+from adaptry.blobs.s3.sending import Sending
 from adaptry.blobs.s3.staging import StagedObjects
 from adaptry.blobs.store import CHUNK, BlobStore, Staged
 from adaptry.digest import Digest
 from adaptry.errors import Conflict, NotFound
 
 _BLOB = re.compile(r"sha256/[0-9a-f]{2}/([0-9a-f]{64})")
-_RANGE = 4 << 20
-_AHEAD = 3
-"""Ranges of a blob that are fetched before they are asked for: at most 16 MiB in memory for one reader."""
 _KEPT_ROWS = 256
 _ABANDONED = 24 * 3600.0
 """Seconds after which a multipart upload that has not ended never will."""
@@ -42,7 +40,8 @@ class S3Blobs(BlobStore):
         self._held: set[str] = set()
         self._rows: dict[str, tuple[Segment, ...]] = {}
         self._lock = Lock()
-        self._pool = ThreadPoolExecutor(16, "s3-read")
+        self._reading = ThreadPoolExecutor(16, "s3-read")
+        self._writing = ThreadPoolExecutor(16, "s3-write")
 
     def has(self, digest: Digest) -> bool:
         return self.objects.size(_key(digest)) is not None
@@ -84,7 +83,17 @@ class S3Blobs(BlobStore):
             raise
         if self._rows.pop(key, ()) != row:
             self._hashers.pop(key, None)  # someone else went on: what we hashed is not what is there
-        return StagedObjects(key, row, self._hashers, self.objects, taken, _key, self._released)
+        return StagedObjects(
+            key,
+            row,
+            self._hashers,
+            self.objects,
+            Sending(self.objects, self._writing),
+            taken,
+            _key,
+            self._whole,
+            self._released,
+        )
 
     def staged(self, key: str) -> int:
         row = segments.chain(self.objects.listed(segments.folder(key)))
@@ -108,6 +117,9 @@ class S3Blobs(BlobStore):
         disposition = f"attachment; filename*=UTF-8''{quote(filename)}"
         return self.objects.address(_key(digest), seconds, disposition)
 
+    def writing_address(self, key: str, start: int, size: int, seconds: int) -> str | None:
+        return self.objects.writing_address(segments.new_open_name(key, start), size, seconds)
+
     def _released(self, key: str, row: tuple[Segment, ...]) -> None:
         if row:
             self._rows[key] = row
@@ -122,23 +134,15 @@ class S3Blobs(BlobStore):
             raise NotFound(f"no stored bytes {digest.brief}") from None
 
     def _stream(self, digest: Digest, first: bytes, start: int, size: int) -> Iterator[bytes]:
-        """The first piece, then ranges that were asked for while those before them were read."""
+        """The first piece, then what was asked for while those before it were read."""
         if first:
             yield first
-        starts = iter(range(start + len(first), size, _RANGE))
-        coming: deque[Future[tuple[bytes, int]]] = deque()
-        try:
-            while True:
-                while len(coming) < _AHEAD and (at := next(starts, None)) is not None:
-                    coming.append(self._pool.submit(self._ranged, digest, at, min(_RANGE, size - at)))
-                if not coming:
-                    return
-                data, _ = coming.popleft().result()
-                for at in range(0, len(data), CHUNK):
-                    yield data[at : at + CHUNK]
-        finally:
-            for future in coming:
-                future.cancel()
+        for data in read_on(self.objects, self._reading, _key(digest), start + len(first), size):
+            for at in range(0, len(data), CHUNK):
+                yield data[at : at + CHUNK]
+
+    def _whole(self, segment: Segment) -> Iterator[bytes]:
+        return read_on(self.objects, self._reading, segment.name, 0, segment.size)
 
 
 def _key(digest: Digest) -> str:

@@ -1,7 +1,8 @@
 """Names in vLLM: what may be asked for, and under what name an engine has it.
 
-vLLM tells two loaded adapters apart by their names only, and mixes up two under one name. So what it is given has the
-digest in its name (`acme/tone@prod@sha256:0123456789ab`), which is also what its answers say as their `model`.
+Two that are loaded under one name make vLLM's engine die as soon as requests for both are in one batch (0.32: it tells
+them apart by name in one place, and by number in another). So what it is given has the digest in its name
+(`acme/tone@prod@sha256:0123456789ab`) and no name is used twice. It is also what answers say as their `model`.
 """
 
 from __future__ import annotations
@@ -25,8 +26,12 @@ def asked_for(model: str) -> Ref | None:
         return None
 
 
-def loaded_as(model: str, digest: Digest, time: int) -> str:
-    """The name for what `model` means now, loaded for the `time`th time (from 1)."""
+def loaded_as(model: str, digest: Digest) -> str:
+    """The name for what `model` means now; whoever loads it again under that name numbers it (`numbered`)."""
     exact = isinstance(ref.selector, ByDigest) if (ref := asked_for(model)) else False
-    name = model if exact else f"{model}@{digest.brief}"
-    return name if time == 1 else f"{name.partition('~')[0]}~{time}"
+    return model.partition("~")[0] if exact else f"{model}@{digest.brief}"
+
+
+def numbered(name: str, time: int) -> str:
+    """The name for what is loaded under it for the `time`th time (from 1): what was loaded before may be in use yet."""
+    return name if time == 1 else f"{name}~{time}"

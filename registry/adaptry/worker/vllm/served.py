@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from adaptry.cautions import require_usable
-from adaptry.digest import Digest
 from adaptry.errors import (
     AdaptryError,
     Incompatible,
@@ -37,7 +36,7 @@ from adaptry.worker.known_names import Pace, Refusals
 from adaptry.worker.serving import Serving, require_base, require_served_as_trained
 from adaptry.worker.vllm.engine import Vllm
 from adaptry.worker.vllm.leaving import Holds, Leaving, Loaded
-from adaptry.worker.vllm.names import asked_for, loaded_as
+from adaptry.worker.vllm.names import asked_for, loaded_as, numbered
 
 log = logging.getLogger("vllm.adaptry")
 
@@ -77,7 +76,7 @@ class Served:
         self._names: dict[str, Loaded] = {}
         self._holds = Holds(means.cache)
         self._leaving = Leaving(self._holds, means.linger)
-        self._times: Counter[tuple[str, Digest]] = Counter()
+        self._times: Counter[str] = Counter()
         self._serving: Serving | None = None
         self._watching: asyncio.Task[None] | None = None
         self._ear = Ear(means.registry)
@@ -169,9 +168,9 @@ class Served:
         except BaseException:
             self._holds.drop(version.digest)
             raise
-        self._times[name, kept.digest] += 1
-        label = loaded_as(name, kept.digest, self._times[name, kept.digest])
-        request = self._means.request(label, vllm.new_id(), str(kept.path))
+        label = loaded_as(name, kept.digest)
+        self._times[label] += 1
+        request = self._means.request(numbered(label, self._times[label]), vllm.new_id(), str(kept.path))
         return Loaded(ref, kept, request, used_at=time.monotonic())
 
     async def _fetched(self, vllm: Vllm, version: VersionInfo) -> Kept:

@@ -1,0 +1,364 @@
+"""The fault proxy for HTTP: it knows requests from answers, so that a server can seem to do what real ones have done.
+
+A kind of fault is one function and an entry in `HTTP_FAULTS`: it has the request, may ask the server, and sends, cuts or keeps
+the answer. Requests and answers are held whole, so this is no proxy for endless ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from adaptry.testing.faults import Proxy, reset
+
+_LIMIT = 1 << 16
+_ERROR = b"<?xml version='1.0' encoding='UTF-8'?><Error><Code>%b</Code><Message>on purpose</Message></Error>"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A request or an answer: its head as it was sent, up to and with the empty line, and its body."""
+
+    head: bytes
+    body: bytes
+
+    @property
+    def method(self) -> str:
+        return self.head.split(b" ", 1)[0].decode()
+
+    @property
+    def target(self) -> str:
+        return self.head.split(b" ", 2)[1].decode()
+
+    @property
+    def whole(self) -> bytes:
+        return self.head + self.body
+
+
+Matches = Callable[[Message], bool]
+
+
+def _any(request: Message) -> bool:
+    return True
+
+
+class HttpProxy(Proxy):
+    """A `Proxy` whose faults are those of `HTTP_FAULTS`, armed by name. The plain ones work too."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(host, port)
+        self.requests = 0
+        self._kind: str | None = None
+        self._matches: Matches = _any
+        self._times: int | None = None
+
+    def spoil(self, kind: str, times: int | None = 1, matches: Matches = _any) -> None:
+        """From now on this happens to requests that match, so many times, or until `heal`."""
+        with self._lock:
+            self._kind, self._times, self._matches = kind, times, matches
+
+    def heal(self) -> None:
+        super().heal()
+        self._kind = None
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while request := await _request(reader, writer):
+            self.requests += 1
+            exchange = Exchange(request, self.upstream, reader, writer)
+            kind = self._spoiling(request)
+            if kind is None:
+                await exchange.answer(await exchange.ask())
+            else:
+                await HTTP_FAULTS[kind](exchange)
+            if exchange.is_over:
+                return
+
+    def _spoiling(self, request: Message) -> str | None:
+        with self._lock:
+            kind = self._kind
+            if kind is None or not self._matches(request):
+                return None
+            self.struck += 1
+            if self._times is not None:
+                self._times -= 1
+                if not self._times:
+                    self._kind = None
+            return kind
+
+
+class Exchange:
+    """One request and what becomes of it. `is_over`: the client's connection has ended."""
+
+    def __init__(
+        self,
+        request: Message,
+        upstream: tuple[str, int],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        self.request = request
+        self.is_over = False
+        self._upstream = upstream
+        self._reader = reader
+        self._writer = writer
+
+    async def ask(self, request: Message | None = None) -> Message:
+        """The server's answer, to another request than the one that came if one is given."""
+        asked = request or self.request
+        reader, writer = await asyncio.open_connection(*self._upstream, limit=_LIMIT)
+        try:
+            writer.write(asked.whole)
+            return await _answer(reader, asked.method)
+        finally:
+            writer.close()
+
+    async def ask_half(self) -> None:
+        """Half of the request's bytes reach the server, then that connection breaks."""
+        _, writer = await asyncio.open_connection(*self._upstream)
+        writer.write(self.request.whole[: len(self.request.whole) // 2])
+        await writer.drain()
+        reset(writer)
+
+    async def answer(self, message: Message) -> None:
+        await self.send(message.head if self.request.method == "HEAD" else message.whole)
+        if b"connection: close" in message.head.lower():
+            self.close()
+
+    async def send(self, data: bytes) -> None:
+        self._writer.write(data)
+        await self._writer.drain()
+
+    def reset(self) -> None:
+        self.is_over = True
+        reset(self._writer)
+
+    def close(self) -> None:
+        self.is_over = True
+        self._writer.close()
+
+    async def swallow(self) -> None:
+        """Says nothing until the client has had enough of it."""
+        while await self._reader.read(_LIMIT):
+            pass
+        self.close()
+
+
+Happens = Callable[[Exchange], Awaitable[None]]
+
+
+async def cut_at_once(exchange: Exchange) -> None:
+    """The connection breaks before the server hears of anything."""
+    exchange.reset()
+
+
+async def cut_in_request(exchange: Exchange) -> None:
+    """It breaks when the server has half of the request."""
+    await exchange.ask_half()
+    exchange.reset()
+
+
+async def cut_before_answer(exchange: Exchange) -> None:
+    """The server did it, and the answer is lost."""
+    await exchange.ask()
+    exchange.reset()
+
+
+async def closed_before_answer(exchange: Exchange) -> None:
+    """The server did it, and the connection is closed without a word."""
+    await exchange.ask()
+    exchange.close()
+
+
+async def cut_in_head(exchange: Exchange) -> None:
+    answer = await exchange.ask()
+    await exchange.send(answer.head[: len(answer.head) // 2])
+    exchange.reset()
+
+
+async def cut_in_body(exchange: Exchange) -> None:
+    answer = await exchange.ask()
+    await exchange.send(answer.head + answer.body[: len(answer.body) // 2])
+    exchange.reset()
+
+
+async def truncated(exchange: Exchange) -> None:
+    """The body ends half-way, as if that were its end; its announced length says otherwise."""
+    answer = await exchange.ask()
+    await exchange.send(answer.head + answer.body[: len(answer.body) // 2])
+    exchange.close()
+
+
+async def shortened(exchange: Exchange) -> None:
+    """The body is half as long, and so is the length that is announced."""
+    answer = await exchange.ask()
+    body = answer.body[: len(answer.body) // 2]
+    await exchange.answer(Message(_with_length(answer.head, len(body)), body))
+
+
+async def corrupted(exchange: Exchange) -> None:
+    """One bit of the answer's body is another."""
+    answer = await exchange.ask()
+    await exchange.answer(Message(answer.head, _flipped(answer.body)))
+
+
+async def corrupted_request(exchange: Exchange) -> None:
+    """One bit of the request's body is another when it reaches the server."""
+    await exchange.answer(await exchange.ask(Message(exchange.request.head, _flipped(exchange.request.body))))
+
+
+async def failed(exchange: Exchange) -> None:
+    await exchange.answer(_refusal(b"500 Internal Server Error", b"InternalError"))
+
+
+async def failed_after(exchange: Exchange) -> None:
+    """The server did it, and says that it failed."""
+    await exchange.ask()
+    await failed(exchange)
+
+
+async def slow_down(exchange: Exchange) -> None:
+    await exchange.answer(_refusal(b"503 Service Unavailable", b"SlowDown"))
+
+
+async def gateway_down(exchange: Exchange) -> None:
+    """A balancer answers for the server, with a page."""
+    await exchange.answer(_made(b"502 Bad Gateway", b"text/html", b"<html>bad gateway</html>"))
+
+
+async def done_with_error(exchange: Exchange) -> None:
+    """200, and an error for a body: S3 does so where it has begun to answer before it was done."""
+    await exchange.answer(_refusal(b"200 OK", b"InternalError"))
+
+
+async def someone_elses_page(exchange: Exchange) -> None:
+    """200, and a page that has nothing to do with what was asked."""
+    await exchange.answer(_made(b"200 OK", b"text/html", b"<html>please log in</html>"))
+
+
+async def twice(exchange: Exchange) -> None:
+    """The request reaches the server two times, and the second answer comes back."""
+    await exchange.ask()
+    await exchange.answer(await exchange.ask())
+
+
+async def late(exchange: Exchange) -> None:
+    answer = await exchange.ask()
+    await asyncio.sleep(0.2)
+    await exchange.answer(answer)
+
+
+async def trickled(exchange: Exchange) -> None:
+    """The answer comes in a hundred pieces."""
+    answer = (await exchange.ask()).whole
+    step = len(answer) // 100 + 1
+    for at in range(0, len(answer), step):
+        await exchange.send(answer[at : at + step])
+        await asyncio.sleep(0.002)
+
+
+async def swallowed(exchange: Exchange) -> None:
+    """The server never hears of it, and nothing is answered."""
+    await exchange.swallow()
+
+
+async def swallowed_in_body(exchange: Exchange) -> None:
+    answer = await exchange.ask()
+    await exchange.send(answer.head + answer.body[: len(answer.body) // 2])
+    await exchange.swallow()
+
+
+async def garbage(exchange: Exchange) -> None:
+    """What comes back is no HTTP."""
+    await exchange.send(b"\x15\x03\x01\x00\x02\x02\x50\r\n\r\n")
+    exchange.close()
+
+
+HTTP_FAULTS: dict[str, Happens] = {
+    happens.__name__: happens
+    for happens in (
+        cut_at_once,
+        cut_in_request,
+        cut_before_answer,
+        closed_before_answer,
+        cut_in_head,
+        cut_in_body,
+        truncated,
+        shortened,
+        corrupted,
+        corrupted_request,
+        failed,
+        failed_after,
+        slow_down,
+        gateway_down,
+        done_with_error,
+        someone_elses_page,
+        twice,
+        late,
+        trickled,
+        swallowed,
+        swallowed_in_body,
+        garbage,
+    )
+}
+
+
+async def _request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Message | None:
+    """The next one of a connection; None at its end."""
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+    except asyncio.IncompleteReadError:
+        return None
+    if b"100-continue" in head.lower():
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        head = b"".join(line for line in head.splitlines(True) if not line.lower().startswith(b"expect:"))
+    return Message(head, await _body(reader, head, is_answer=False))
+
+
+async def _answer(reader: asyncio.StreamReader, method: str) -> Message:
+    head = await reader.readuntil(b"\r\n\r\n")
+    while head.split(b" ", 2)[1].startswith(b"1"):
+        head = await reader.readuntil(b"\r\n\r\n")
+    if method == "HEAD" or head.split(b" ", 2)[1] in (b"204", b"304"):
+        return Message(head, b"")
+    return Message(head, await _body(reader, head, is_answer=True))
+
+
+async def _body(reader: asyncio.StreamReader, head: bytes, is_answer: bool) -> bytes:
+    """As it was sent, chunk sizes and all."""
+    fields = _fields(head)
+    if b"content-length" in fields:
+        return await reader.readexactly(int(fields[b"content-length"]))
+    if b"chunked" in fields.get(b"transfer-encoding", b"").lower():
+        whole = b""
+        while True:
+            line = await reader.readuntil(b"\r\n")
+            size = int(line.split(b";")[0], 16)
+            whole += line + await reader.readexactly(size + 2)
+            if not size:
+                return whole
+    return await reader.read() if is_answer else b""
+
+
+def _fields(head: bytes) -> dict[bytes, bytes]:
+    lines = (line.partition(b":") for line in head.splitlines()[1:] if b":" in line)
+    return {name.strip().lower(): value.strip() for name, _, value in lines}
+
+
+def _with_length(head: bytes, length: int) -> bytes:
+    kept = (line for line in head.splitlines(True)[:-1] if not line.lower().startswith(b"content-length:"))
+    return b"".join(kept) + b"Content-Length: %d\r\n\r\n" % length
+
+
+def _flipped(body: bytes) -> bytes:
+    middle = len(body) // 2
+    return body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :] if body else body
+
+
+def _refusal(status: bytes, code: bytes) -> Message:
+    return _made(status, b"application/xml", _ERROR % code)
+
+
+def _made(status: bytes, kind: bytes, body: bytes) -> Message:
+    head = b"HTTP/1.1 %b\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\nContent-Type: %b\r\n\r\n" % (status, kind)
+    return Message(_with_length(head, len(body)), body)

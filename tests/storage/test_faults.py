@@ -1,0 +1,118 @@
+"""The fault proxy, between a client and a server that says back what it is told: it does what it says, and no more."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from socketserver import StreamRequestHandler, ThreadingTCPServer
+from threading import Thread
+
+import pytest
+
+from adaptry.testing.faults import Fault, Proxy, between
+
+
+class _Echo(StreamRequestHandler):
+    def handle(self) -> None:
+        try:
+            while data := self.request.recv(1 << 16):
+                self.request.sendall(data)
+        except OSError:
+            pass
+
+
+@pytest.fixture
+def proxy() -> Iterator[Proxy]:
+    with ThreadingTCPServer(("127.0.0.1", 0), _Echo) as server:
+        server.daemon_threads = True
+        thread = Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        with between(Proxy("127.0.0.1", server.server_address[1])) as proxy:
+            yield proxy
+        server.shutdown()
+        thread.join()
+
+
+def connect(proxy: Proxy) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", proxy.port), 10)
+
+
+def said_back(client: socket.socket, data: bytes) -> bytes:
+    """What comes back until all of it is there or the other side ends."""
+    client.sendall(data)
+    found = b""
+    while len(found) < len(data) and (piece := client.recv(1 << 16)):
+        found += piece
+    return found
+
+
+def test_unarmed_it_passes_everything_on(proxy: Proxy) -> None:
+    data = bytes(range(256)) * 4000
+    with closing(connect(proxy)) as client:
+        client.settimeout(10)
+        for at in range(0, len(data), 1 << 15):
+            assert said_back(client, data[at : at + (1 << 15)]) == data[at : at + (1 << 15)]
+    assert (proxy.connections, proxy.struck) == (1, 0)
+
+
+@pytest.mark.parametrize("fault", [Fault("reset", "up", after=3), Fault("reset", "down", after=3)])
+def test_a_reset_strikes_after_so_many_bytes_and_once(proxy: Proxy, fault: Fault) -> None:
+    with closing(connect(proxy)) as client:
+        assert said_back(client, b"before") == b"before"
+        proxy.arm(fault)
+        with pytest.raises(ConnectionResetError):
+            assert said_back(client, b"hello") in (b"", b"hel")
+            client.recv(1)
+    with closing(connect(proxy)) as client:
+        assert said_back(client, b"again") == b"again"
+    assert proxy.struck == 1
+
+
+def test_a_close_gives_what_came_before_it_and_no_more(proxy: Proxy) -> None:
+    proxy.arm(Fault("close", after=3))
+    with closing(connect(proxy)) as client:
+        assert said_back(client, b"hello") == b"hel"
+
+
+def test_a_black_hole_keeps_the_connection_and_says_nothing(proxy: Proxy) -> None:
+    proxy.arm(Fault("blackhole"))
+    with closing(connect(proxy)) as client:
+        client.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            said_back(client, b"hello")
+        proxy.cut()
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+
+
+def test_connections_are_refused_until_it_is_healed(proxy: Proxy) -> None:
+    proxy.arm(Fault("refuse"), times=None)
+    for _ in range(3):
+        with pytest.raises(ConnectionError), closing(connect(proxy)) as client:
+            client.sendall(b"hello")
+            client.recv(1)
+    assert proxy.struck == 3
+    proxy.heal()
+    with closing(connect(proxy)) as client:
+        assert said_back(client, b"hello") == b"hello"
+
+
+@pytest.mark.parametrize("fault", [Fault("delay", seconds=0.01), Fault("slow", after=2, rate=1000)])
+def test_what_is_late_is_whole(proxy: Proxy, fault: Fault) -> None:
+    proxy.arm(fault, times=None)
+    with closing(connect(proxy)) as client:
+        assert said_back(client, b"hello") == b"hello"
+    assert proxy.struck
+
+
+def test_new_connections_may_go_to_another_server(proxy: Proxy) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as other, closing(connect(proxy)) as before:
+        assert said_back(before, b"hello") == b"hello"
+        proxy.upstream = ("127.0.0.1", other.getsockname()[1])
+        with closing(connect(proxy)) as client:
+            accepted, _ = other.accept()
+            with closing(accepted):
+                client.sendall(b"hello")
+                assert accepted.recv(5) == b"hello"
+        assert said_back(before, b"still here") == b"still here"
