@@ -252,3 +252,15 @@ def test_without_a_way_to_start_it_anew_nobody_says_that_it_has_dropped_anything
     assert any("--restart" in line for line in scene.story)
     (resident,) = scene.registry.residents(Ref.parse("acme/tone@1"))
     assert resident.dropped_at is None
+
+
+def test_a_name_whose_version_was_recalled_before_it_was_loaded_stands_for_nothing(scene: Scene) -> None:
+    first, second = scene.publish(1), scene.publish(2)
+    scene.alias(first)
+    engine = scene.engine()
+    worker = scene.worker(engine)
+    settle(worker)
+    scene.alias(second)
+    scene.stand(second)
+    settle(worker)
+    assert scene.serves(engine) is None

@@ -158,7 +158,9 @@ class Follower:
         wanted: list[Wanted] = []
         asked: set[Place] = set()
         for ref, version in meant.items():
-            choices = [version, self._around.memory.now.ours.get(ref)]
+            # What is withdrawn is followed by nothing: what was there before it is no longer meant by anyone.
+            before = self._around.memory.now.ours.get(ref) if self._is_usable(version) else None
+            choices = [version, before]
             if turn := turns.get(ref):
                 choices.insert(0, self._version(turn.name, turn.digest))
             usable = [one for one in choices if one and self._is_usable(one)]
