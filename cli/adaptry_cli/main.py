@@ -86,6 +86,15 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
         "probe": ("probe:probe", "Show whether a running engine answers as an adapter was trained to."),
         "cache": ("cache:cache", "Look after the adapters that engines on this machine are given."),
     },
+    "Serve": {
+        "follow": ("follow:follow", "Keep an engine's adapters in step with the registry."),
+        "workers": ("workers:workers", "See which engines there are, and what each has loaded."),
+        "recall": ("recall:recall", "See how far the recall of a version has come."),
+        "rollout": (
+            "rollout:rollout",
+            "Let a version take over an alias on some workers first, then on more.",
+        ),
+    },
     "Jobs": {
         "jobs": ("jobs:jobs", "Ask for long work, and see how it goes."),
         "work": ("work:work", "Run jobs."),
