@@ -125,6 +125,20 @@ def test_a_second_adapter_joins_the_first(base: Path, model: Any, make: MakeAdap
         adaptry.load(first, into=placed.model, name="second")
 
 
+@pytest.mark.parametrize("name", ["default", "second"])
+def test_a_model_that_is_wrapped_is_not_wrapped_again(
+    base: Path, model: Any, make: MakeAdapter, name: str
+) -> None:
+    first, second = make(1), make(2)
+    placed = adaptry.load(first, into=model)
+    with pytest.raises(Conflict, match="around it"):
+        adaptry.load(second, into=model, name=name)
+    assert torch.equal(answers(placed.model), loaded_by_peft(base, first))
+
+    again = adaptry.load(second, into=placed.model.unload(), name=name)
+    assert torch.equal(answers(again.model), loaded_by_peft(base, second))
+
+
 @pytest.mark.parametrize("trainable", [True, False])
 def test_only_a_trainable_adapter_asks_for_gradients(model: Any, make: MakeAdapter, trainable: bool) -> None:
     placed = adaptry.load(make(), into=model, trainable=trainable)

@@ -51,6 +51,7 @@ def place(model: Module, obtained: Obtained, name: str, trainable: bool) -> Peft
 def _wrapped(model: Module, obtained: Obtained, name: str, trainable: bool) -> PeftModel:
     from peft import PeftConfig, get_peft_model
 
+    _require_untouched(model)
     with _undone(model, obtained, lambda: _unwrap(model)):
         config = PeftConfig.from_pretrained(str(obtained.folder))
         config.inference_mode = not trainable
@@ -95,6 +96,18 @@ def _require_modules(model: Module, adapter: Adapter, obtained: Obtained) -> Non
         raise Refused(
             f"{obtained} changes {shortened(folded(paths))}, and {type(model).__name__} has no such module; "
             "is it the base that the adapter was trained on?"
+        )
+
+
+def _require_untouched(model: Module) -> None:
+    """PEFT changes the model that it wraps, and two wrappers would answer with one another's adapters."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import ModulesToSaveWrapper
+
+    if any(isinstance(module, BaseTunerLayer | ModulesToSaveWrapper) for module in model.modules()):
+        raise Conflict(
+            f"an adapter is in this {type(model).__name__} already; load into the PEFT model around it "
+            "(placed.model) under another name, or take it out first (placed.model.unload())"
         )
 
 
