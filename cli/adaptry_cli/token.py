@@ -50,7 +50,7 @@ def token() -> None:
     "--namespace", "namespaces", multiple=True, metavar="GLOB", help="Where it holds; may be repeated."
 )
 @click.option(
-    "--days", type=click.IntRange(1), default=90, show_default=True, help="How long it is good for."
+    "--days", type=click.IntRange(1, 3650), default=90, show_default=True, help="How long it is good for."
 )
 @_data_option
 @json_option

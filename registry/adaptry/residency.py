@@ -9,10 +9,10 @@ report, which of the versions it ever had are withdrawn, until it has said that 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from adaptry.digest import Digest
 from adaptry.lifecycle import State
@@ -30,6 +30,17 @@ Short = Annotated[str, Field(max_length=256)]
 Sentence = Annotated[str, Field(max_length=2048)]
 
 
+def _in_utc(moment: datetime) -> datetime:
+    """A worker's clock and zone are its own; at the ends of the calendar a moment has no other zone."""
+    try:
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("in UTC that is outside the years 1 to 9999") from error
+
+
+Moment = Annotated[datetime, AfterValidator(_in_utc)]
+
+
 class Resident(Value):
     """A version that a worker has, and the name under which clients ask for it."""
 
@@ -37,8 +48,8 @@ class Resident(Value):
     digest: Digest
     served_as: str = Field(min_length=1, max_length=256)
     condition: Condition
-    since: datetime
-    last_used: datetime | None = None
+    since: Moment
+    last_used: Moment | None = None
     reason: Sentence | None = None
 
 

@@ -193,3 +193,20 @@ def test_errors_reach_the_client_as_the_class_they_were(registry: HttpRegistry) 
     with pytest.raises(AdaptryError) as caught:
         registry.search("colour:red")
     assert caught.value.code == "invalid_query"
+
+
+@pytest.mark.parametrize("since", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_moment_that_no_clock_in_utc_shows_is_invalid(server: Server, since: str) -> None:
+    resident = {
+        "name": "acme/tone",
+        "digest": "sha256:" + "0" * 64,
+        "served_as": "acme/tone@1",
+        "condition": "serving",
+        "since": since,
+    }
+    report = {"worker": "gpu-1", "engine": "vllm", "names": [], "residents": [resident]}
+
+    answer = server.call("POST", "/api/v1/workers", report)
+
+    assert_problem(answer, 422, "invalid")
+    assert "outside the years" in answer.json["detail"]

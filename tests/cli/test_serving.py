@@ -131,6 +131,11 @@ def test_what_is_done_in_a_folder_is_done_in_the_one_that_is_named(run, monkeypa
             process.kill()
 
 
+def test_a_token_is_good_for_ten_years_at_most(run) -> None:
+    run("push", "./out", "acme/tone")
+    assert "3650" in run("token", "create", "ci", "--namespace", "acme", "--days", "9999999", code=2).stderr
+
+
 @pytest.mark.parametrize("words", [("serve", "--port", "0"), ("work",), ("token", "ls")], ids=" ".join)
 def test_what_is_done_in_a_folder_is_refused_for_an_address(run, words: tuple[str, ...]) -> None:
     told = run("--registry", "http://127.0.0.1:9", *words, code=2).stderr
