@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from adaptry.catalog import jobs, runners
+from adaptry.catalog import jobs, runners, schedules
 from adaptry.catalog.database import Catalog
 from adaptry.errors import Unavailable
 from adaptry.failpoints import reach
@@ -144,6 +144,8 @@ class _Rounds:
             return
         self._beaten = time.monotonic()
         _greet(self._bench.catalog, self._me)
+        with self._bench.catalog.write() as tx:
+            schedules.submit_due(tx, datetime.now(UTC))
         self._take_over()
 
     def _feed(self) -> None:
