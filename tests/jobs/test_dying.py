@@ -105,6 +105,17 @@ def test_a_process_that_dies_again_and_again_fails_its_job_and_no_other(
     assert "killed by SIGKILL" in failed.fault.message
 
 
+def test_a_step_that_takes_more_memory_than_there_is_fails_its_job(busy: LocalRegistry, data: Path) -> None:
+    job = busy.submit_job(MERGE)
+
+    assert Runner(data, "--once", "--memory", "1MB").ended() == 0
+
+    failed = busy.job(job.id)
+    assert failed.state == "failed"
+    assert failed.fault is not None
+    assert "more than the 0.0 GB that this runner has" in failed.fault.message
+
+
 def ended_once(registry: LocalRegistry, id: str) -> tuple[object, ...]:
     """What there is to see of a job that was done: one base, stored once, and rows and bytes that are sound."""
     job = registry.job(id)

@@ -140,6 +140,7 @@ class _Rounds:
     def _round(self) -> None:
         self._feed()
         self._bench.end_the_unwanted()
+        self._bench.end_the_greedy()
         if time.monotonic() - self._beaten < self._settings.lease / 4:
             return
         self._beaten = time.monotonic()
