@@ -11,6 +11,7 @@ from adaptry.errors import NotFound
 from adaptry.failpoints import RUNNER, STEPS
 from adaptry.integrity import verify
 from adaptry.local import LocalRegistry
+from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.running import MERGE, Runner, is_stopped, over, registry_with_work, runner, wait_until
 
 PLACES = (*RUNNER, *(f"parent:{name}" for name in STEPS))
@@ -72,6 +73,20 @@ def test_a_step_that_was_taken_over_changes_nothing_when_it_wakes_up(busy: Local
         wait_until(lambda: not has_children(sleeper.process.pid), "its step to end")
 
     assert ended_once(busy, job.id) == before
+
+
+@pytest.mark.heavy
+def test_a_database_that_falls_and_comes_back_ends_no_job(
+    postgres: PostgresServer, data: Path, tmp_path: Path
+) -> None:
+    registry = registry_with_work(data, tmp_path / "scraps", catalog=postgres.database())
+    job = registry.submit_job(MERGE)
+    with runner(data, lease=5.0):
+        wait_until(lambda: registry.job(job.id).pieces > 0, "the job to be cut")
+        postgres.crash()
+        assert over(registry, job.id).state == "done"
+    ended_once(registry, job.id)
+    registry.close()
 
 
 def test_a_cancelled_job_is_stopped_and_leaves_nothing(busy: LocalRegistry, data: Path) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 from adaptry.catalog import jobs, runners, schedules
 from adaptry.catalog.database import Catalog
-from adaptry.errors import Unavailable
+from adaptry.errors import AdaptryError, Unavailable
 from adaptry.failpoints import reach
 from adaptry.jobs.engine import Engine, Work, database_of
 from adaptry.jobs.paper import Place
@@ -165,3 +165,7 @@ class _Rounds:
             with self._bench.catalog.write() as tx:
                 runners.forget(tx, dead)
         self._engine.take_over(beats.keys() - dead)
+        for job in unfinished(self._bench.catalog):
+            if self._engine.broken(job):
+                said = "the engine gave this job up; its runners' own output may say why"
+                ended(self._bench.catalog, job.id, None, Fault(code=AdaptryError.code, message=said))
