@@ -1,4 +1,5 @@
-"""Jobs that keep a registry in order: a base's full digests, everything looked at again, a version copied elsewhere."""
+"""Jobs that keep a registry in order: a base's full digests, everything looked at again, what nobody needs deleted, a version
+copied elsewhere."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from datetime import timedelta
 
 from adaptry.bases import open_base, register
 from adaptry.errors import NotFound
-from adaptry.gc import collect
+from adaptry.gc import collect as swept_out
 from adaptry.integrity import verify as looked_at
 from adaptry.jobs.desk import Desk
 from adaptry.jobs.paper import Outcome
@@ -30,8 +31,9 @@ def verify(task: Verify, desk: Desk) -> Outcome:
     return Outcome(result={"problems": len(problems)})
 
 
-def gc(task: Collect, desk: Desk) -> Outcome:
-    swept = collect(desk.registry, grace=timedelta(hours=task.grace_hours), progress=desk.progress)
+def collect(task: Collect, desk: Desk) -> Outcome:
+    grace = timedelta(hours=task.grace_hours)
+    swept = swept_out(desk.registry, grace=grace, dry_run=task.dry_run, progress=desk.progress)
     return Outcome(result=swept.model_dump(mode="json"))
 
 

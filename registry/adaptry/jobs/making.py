@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from adaptry.derivation import Derived, derive
 from adaptry.deriving.draft import Draft, Parent
 from adaptry.jobs.desk import Desk
@@ -46,16 +48,13 @@ def export(task: Export, desk: Desk) -> Outcome:
     from adaptry.checks.runtimes import parse_runtime
     from adaptry.exports import export_version
 
-    derived = export_version(
-        desk.registry,
-        Ref.parse(task.source),
-        parse_runtime(task.runtime),
-        task.to,
-        rank=task.rank,
-        exact=task.exact,
-        progress=desk.progress,
-    )
-    return _outcome(derived)
+    parent, runtime = _parent(desk, task.source), parse_runtime(task.runtime)
+    asked = task.model_dump(include={"rank", "energy", "exact"})
+    derived, made = export_version(desk.registry, parent, runtime, task.to, progress=desk.progress, **asked)
+    for note in made.notes:
+        desk.say(f"note: {note}")
+    told = _told(derived)
+    return Outcome(result={**told, "repairs": list(made.repairs), "relative_error": made.equality.error})
 
 
 def _parent(desk: Desk, text: str) -> Parent:
@@ -66,10 +65,11 @@ def _parent(desk: Desk, text: str) -> Parent:
 def _derived(desk: Desk, draft: Draft, to: AdapterName) -> Outcome:
     for note in draft.notes:
         desk.say(f"note: {note}")
-    return _outcome(derive(desk.registry, draft, to, progress=desk.progress))
+    return Outcome(result=_told(derive(desk.registry, draft, to, progress=desk.progress)))
 
 
-def _outcome(derived: Derived) -> Outcome:
+def _told(derived: Derived) -> dict[str, Any]:
+    """(`Any`: JSON.)"""
     version = derived.pushed.version
     made = {"version": f"{version.name}@{version.number}", "digest": str(version.digest)}
-    return Outcome(result={**made, "is_new": derived.pushed.is_new, "kept_energy": derived.outcome.kept})
+    return {**made, "is_new": derived.pushed.is_new, "kept_energy": derived.outcome.kept}

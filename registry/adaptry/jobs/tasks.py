@@ -52,9 +52,19 @@ def _base_name(text: str) -> str:
     return text
 
 
+def _runtime(text: str) -> str:
+    from adaptry.checks.runtimes import parse_runtime
+
+    try:
+        return str(parse_runtime(text))
+    except Invalid as error:
+        raise ValueError(error.message) from None
+
+
 RefText = Annotated[str, Field(max_length=512), AfterValidator(_ref)]
 Weighted = Annotated[str, Field(max_length=512), AfterValidator(_weighted)]
 BaseKey = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_key)]
+RuntimeText = Annotated[str, Field(max_length=1024), AfterValidator(_runtime)]
 BaseName = Annotated[str, Field(max_length=512), AfterValidator(_base_name)]
 
 
@@ -128,11 +138,14 @@ class Convert(Task):
 class Export(Task):
     """`adaptry export --for`: an adapter repaired for an engine, as a version of `to`."""
 
-    about: ClassVar[str] = "Make of an adapter a version that an engine serves as it was trained."
+    about: ClassVar[str] = (
+        "Repair an adapter for an engine that would serve it otherwise than it was trained."
+    )
     source: RefText
-    runtime: str = Field(min_length=1, max_length=512)
+    runtime: RuntimeText
     to: AdapterName
     rank: int | None = Field(default=None, ge=1, le=1 << 16)
+    energy: float | None = Field(default=None, gt=0, le=1)
     exact: bool = False
 
     @property
@@ -155,10 +168,11 @@ class Verify(Task):
 
 
 class Collect(Task):
-    """`adaptry gc`."""
+    """`adaptry gc`: what nobody needs is marked, and goes when it was marked `grace_hours` ago."""
 
     about: ClassVar[str] = "Delete files that no version needs any more."
-    grace_hours: float = Field(default=24.0, ge=0, le=24 * 365)
+    grace_hours: float = Field(default=24, ge=0, le=24 * 3650)
+    dry_run: bool = False
 
 
 class Replicate(Task):
