@@ -72,6 +72,9 @@ class Engine:
         self._concurrency = concurrency
         self._poll = poll
         self._work = work
+        self._runner = runner
+        self._here: set[str] = set()
+        self._missed: set[str] = set()
         DBOS(
             config={
                 "name": "adaptry",
@@ -116,13 +119,20 @@ class Engine:
         return status is not None and status.status in _GIVEN_UP
 
     def take_over(self, living: Iterable[str]) -> int:
-        """Gives out again what was under way at runners that are none of the `living`; how much that was."""
-        known = set(living)
+        """Gives out again what was under way at runners that are none of the `living`; how much that was.
+
+        And what was given to this one and is not at work: its thread may have died with a connection to the database.
+        """
+        others = set(living) - {self._runner}
         with _reached():
+            pending = DBOS.list_workflows(status="PENDING", load_input=False, load_output=False)
+            mine = {each.workflow_id for each in pending if each.executor_id == self._runner}
+            idle = mine - self._here
+            stuck, self._missed = idle & self._missed, idle  # one that has only just been given is not
             lost = [
                 each
-                for each in DBOS.list_workflows(status="PENDING", load_input=False, load_output=False)
-                if each.executor_id not in known
+                for each in pending
+                if each.workflow_id in stuck or each.executor_id not in {*others, self._runner}
             ]
             for each in lost:
                 DBOS.resume_workflow(each.workflow_id, queue_name=each.queue_name or OVERSEERS)
@@ -152,6 +162,16 @@ class Engine:
             fault, result = last.get("fault"), last
         self._ending(id, None if fault else result, fault)
 
+    @contextmanager
+    def _at_it(self) -> Iterator[None]:
+        """Around what a workflow does here, so that one that was given to this process and is not at work is noticed."""
+        here = str(DBOS.workflow_id)
+        self._here.add(here)
+        try:
+            yield
+        finally:
+            self._here.discard(here)
+
     def _register(self) -> None:
         """Makes them known to DBOS, which takes functions and no methods."""
         work = self._work
@@ -171,11 +191,13 @@ class Engine:
 
         @DBOS.workflow(name="step")
         def step(id: str, step: str, memory: int) -> Json:
-            return do(id, step, memory)
+            with self._at_it():
+                return do(id, step, memory)
 
         @DBOS.workflow(name="job")
         def job(id: str, tries: int) -> None:
-            self._job(id, tries)
+            with self._at_it():
+                self._job(id, tries)
 
         self._is_open, self._ending = is_open, end
 
