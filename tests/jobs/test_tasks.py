@@ -29,6 +29,7 @@ def test_every_kind_is_done_by_one_runner_with_the_rights_of_who_asked(
         "combine": (ADA, {"inputs": ["acme/tone", "acme/voice=0.5"], "to": "acme/both", "method": "ties"}),
         "fingerprint": (EVERYWHERE, {"base": "org/tiny"}),
         "verify": (EVERYWHERE, {}),
+        "gc": (EVERYWHERE, {"grace_hours": 24}),
         "replicate": (EVERYWHERE, {"ref": "acme/tone@1", "remote": "mirror", "to": "acme/tone"}),
         "stolen": (EVE, {"source": "acme/tone@1", "to": "evil/tone"}),
         "elsewhere": (EVERYWHERE, {"ref": "acme/tone@1", "remote": "unheard-of", "to": "acme/tone"}),
@@ -48,7 +49,7 @@ def test_every_kind_is_done_by_one_runner_with_the_rights_of_who_asked(
     jobs = {name: busy.job(id) for name, id in ids.items()}
     states = {name: job.state for name, job in jobs.items()}
     assert states == {
-        **dict.fromkeys(["convert", "export", "combine", "fingerprint", "verify", "replicate"], "done"),
+        **dict.fromkeys(["convert", "combine", "export", "fingerprint", "verify", "gc", "replicate"], "done"),
         **dict.fromkeys(["stolen", "elsewhere", "senseless"], "failed"),
     }, {name: job.fault for name, job in jobs.items()}
     assert result(jobs["convert"])["version"] == "acme/plain@1"
@@ -58,6 +59,7 @@ def test_every_kind_is_done_by_one_runner_with_the_rights_of_who_asked(
     assert len(busy.detail(Ref.parse("acme/both")).manifest.parents) == 2
     assert busy.base("org/tiny").roots is not None
     assert result(jobs["verify"]) == {"problems": 0}
+    assert result(jobs["gc"])["deleted"] == 0
     there = open_local(mirror)
     assert there.version(Ref.parse("acme/tone")).digest == busy.version(Ref.parse("acme/tone@1")).digest
     there.close()

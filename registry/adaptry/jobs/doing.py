@@ -20,6 +20,7 @@ WAYS: Mapping[str, str] = {
     "export": "making:export",
     "fingerprint": "keeping:fingerprint",
     "verify": "keeping:verify",
+    "gc": "keeping:collect",
     "replicate": "keeping:replicate",
 }
 """`module` of this package for three steps, `module:function` for one."""

@@ -167,6 +167,14 @@ class Verify(Task):
     read_bytes: bool = True
 
 
+class Collect(Task):
+    """`adaptry gc`: what nobody needs is marked, and goes when it was marked `grace_hours` ago."""
+
+    about: ClassVar[str] = "Delete files that no version needs any more."
+    grace_hours: float = Field(default=24, ge=0, le=24 * 3650)
+    dry_run: bool = False
+
+
 class Replicate(Task):
     """`adaptry copy` of a version to another registry, at one of the addresses that the runner was told of."""
 
@@ -183,6 +191,7 @@ TASKS: Mapping[str, type[Task]] = {
     "export": Export,
     "fingerprint": FingerprintBase,
     "verify": Verify,
+    "gc": Collect,
     "replicate": Replicate,
 }
 
