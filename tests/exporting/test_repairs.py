@@ -16,6 +16,7 @@ from adaptry.checks.runtimes import ENGINES, Verdict, parse_runtime, verdict
 from adaptry.deriving.draft import Parent
 from adaptry.errors import Invalid, InvalidWeights, Refused
 from adaptry.exporting.export import Exported, export
+from adaptry.exporting.formats import FORMATS
 from adaptry.exporting.planning import Plan, plan
 from adaptry.exporting.repairs import BY_REMEDY, FOR_PEOPLE, MERGED, REPAIRS
 from adaptry.exporting.setting import Setting
@@ -60,7 +61,8 @@ def numbers(adapter: Adapter) -> dict[str, bytes]:
 
 def test_every_remedy_is_a_repair_or_a_merge_or_for_people() -> None:
     said = {rule.repair for engine in ENGINES.values() for rule in (*engine.gates, *engine.rules)}
-    known = {*BY_REMEDY, *MERGED, *FOR_PEOPLE}
+    written = {remedy for format in FORMATS.values() for remedy in format.mends}
+    known = {*BY_REMEDY, *MERGED, *FOR_PEOPLE, *written}
     left = said - known
     words = ("start the server", "load it with", "look whether", "register the base", "expect it", "save it again", "serve it",
              "merge it with the PEFT")  # fmt: skip

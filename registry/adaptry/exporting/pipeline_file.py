@@ -1,8 +1,8 @@
 """LoRA files of diffusion pipelines: diffusers' and kohya's, each out of the other's, or out of PEFT's folder of one part.
 
 Factors are copied as they are. What a loader multiplies by is written where it looks: for diffusers in the metadata, for
-kohya in an `alpha` beside each module. There it is the same for a whole part, since diffusers 0.42 takes the commonest of a
-UNet's for all; what a module had otherwise goes into its `lora_up`.
+kohya in an `alpha` beside each module. There it is the same for a whole part, since diffusers 0.42 gives attention the
+commonest of a part; what a module had otherwise goes into its `lora_up`.
 """
 
 from __future__ import annotations
