@@ -288,3 +288,31 @@ def test_an_adapter_makes_room_for_its_repaired_self_when_asked(tmp_path: Path, 
     lora = tiny_lora(tmp_path / "lora", config={"use_rslora": True})
     exported(lora, "sglang", lora, base, is_replacing=True)
     assert judged(lora, "sglang", base).outcome == "as_trained"
+
+
+def test_a_copy_of_the_bases_embedding_is_left_out_and_a_trained_one_is_not(
+    tmp_path: Path, base: Path
+) -> None:
+    key = "base_model.model.model.embed_tokens"
+    checkpoint = open_checkpoint(base)
+    info = checkpoint.tensors["model.embed_tokens.weight"]
+    own = checkpoint.path_of("model.embed_tokens.weight").read_bytes()[info.start : info.end]
+    factors = {
+        f"{key}.lora_embedding_A": random_tensor((4, 32), 12),
+        f"{key}.lora_embedding_B": random_tensor((16, 4), 13),
+    }
+    copied = tiny_lora(
+        tmp_path / "copied",
+        extra={**factors, f"{key}.base_layer.weight": (info.dtype, info.shape, own)},
+        config={"target_modules": ["q_proj", "v_proj", "embed_tokens"]},
+    )
+    assert exported(copied, "llama.cpp", tmp_path / "out", base).repairs == ("copies",)
+    trained = {f"{key}.base_layer.weight": random_tensor((32, 16), 14)}
+    other = tiny_lora(
+        tmp_path / "other",
+        extra={**factors, **trained},
+        config={"target_modules": ["q_proj", "v_proj", "embed_tokens"]},
+    )
+    with pytest.raises(Refused, match=r"embed_tokens.weight, and it is not the base's"):
+        exported(other, "llama.cpp", tmp_path / "no", base)
+    assert not (tmp_path / "no").exists()
