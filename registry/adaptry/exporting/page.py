@@ -78,8 +78,8 @@ that keep passwords elsewhere are not run. `--format oci -o ./DIR` writes an ima
 - **diffusers 0.42**: one step of a pipeline with the original and with the exported file, of kohya's names and its own. Where
   a part's modules have several alphas in kohya's file its attention gets the commonest (`alphas_mixed`): in its own format each
   module keeps its scale, and the kohya file that is written has one alpha for each part.
-- **Docker's registry 2.8 and skopeo**: pushed, listed, pulled, and copied from the layout. No registry that keeps referrers was
-  to be had: its answer was put before Docker's registry.
+- **Docker's registry 2.8 and skopeo**: pushed, listed, pulled, and copied from the layout; with a password. No registry that
+  keeps referrers and no token server was to be had: what they answer was put before Docker's registry.
 - **Ollama, SGLang, LoRAX, TGI, TensorRT-LLM, LMDeploy and mistral.rs** were not run: the verdicts on what is made for them are by
   the rules read in their sources ([which](runtimes.md)).
 """
