@@ -89,6 +89,5 @@ def check_possible(parent: Parent, plan: Plan) -> None:
 
 
 def _is_free(repair: Repair, setting: Setting) -> bool:
-    return (
-        repair.is_exact and repair.unasked and (not repair.needs_weights or setting.open_weights is not None)
-    )
+    at_hand = {"": True, "shapes": setting.record is not None, "weights": setting.open_weights is not None}
+    return repair.is_exact and at_hand[repair.needs]
