@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
     ColumnElement,
     Select,
     and_,
@@ -46,6 +45,7 @@ Keys = Select[Any]
 """Selects one column of keys. (`Any`: SQLAlchemy 2.0 and 2.1 spell its type differently.)"""
 
 _MOST_TERMS = 20
+_LONG = ("size", "parameters")
 _LARGEST, _LARGEST_LONG = 2**31 - 1, 2**62
 _COMPARE: dict[Operator, Callable[[Any, Any], Any]] = {  # columns in, SQL out: typed by SQLAlchemy as Any
     "=": operator.eq,
@@ -200,7 +200,7 @@ def _whole(term: NumberTerm) -> int | None:
     PostgreSQL uses an index only for numbers of the column's own kind.
     """
     value, operator = term.value, term.operator
-    largest = _LARGEST_LONG if isinstance(_NUMBERS[term.field].type, BigInteger) else _LARGEST
+    largest = _LARGEST_LONG if term.field in _LONG else _LARGEST
     if operator in ("=", "!=") and not (value.is_integer() and abs(value) <= largest):
         return None
     rounded = math.ceil(value) if operator in ("<", ">=") else math.floor(value)
