@@ -62,6 +62,8 @@ _NUMBERS = {
     "version": col(VersionRow.number),
     "downloads": col(VersionRow.downloads),
 }
+_LONG = frozenset({"size", "parameters"})
+"""Those of 64 bits."""
 _PICKS = {
     "newest": col(MetricSummaryRow.newest),
     "max": col(MetricSummaryRow.highest),
