@@ -45,7 +45,6 @@ Keys = Select[Any]
 """Selects one column of keys. (`Any`: SQLAlchemy 2.0 and 2.1 spell its type differently.)"""
 
 _MOST_TERMS = 20
-_LONG = ("size", "parameters")
 _LARGEST, _LARGEST_LONG = 2**31 - 1, 2**62
 _COMPARE: dict[Operator, Callable[[Any, Any], Any]] = {  # columns in, SQL out: typed by SQLAlchemy as Any
     "=": operator.eq,
