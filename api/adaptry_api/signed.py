@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import hmac
 import os
 import secrets
@@ -17,8 +18,9 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from adaptry.errors import Unauthenticated, Unavailable
+from adaptry.errors import Invalid, Unauthenticated, Unavailable
 from adaptry.refs import AdapterName
+from adaptry.settings import read_secret
 
 _SECRET_BYTES = 32
 _LONGEST = 4096
@@ -38,11 +40,11 @@ Granted = TypeVar("Granted", bound=Grant)
 
 
 class Signer:
-    """Signs with a secret of its own, kept in the file at `path` (mode 0600), which every process of a server shares."""
+    """Signs with `secret`, else with one of its own, kept in the file at `path` (mode 0600), which every process of a server shares."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, secret: bytes | None = None) -> None:
         self._path = path
-        self._secret: bytes | None = None
+        self._secret = secret
 
     def sign(self, grant: Grant) -> str:
         """The grant as text that fits into an address. Raises `Unavailable` where no secret can be kept."""
@@ -72,6 +74,16 @@ class Signer:
         if self._secret is None:
             self._secret = _kept_secret(self._path)
         return hmac.digest(self._secret, kind + b"\0" + data, "sha256")
+
+
+def given_secret(path: Path) -> bytes:
+    """What the text in a file amounts to. Raises `Invalid` for one that can be guessed, `Unavailable`."""
+    text = read_secret(path, "the signing secret's setting")
+    if len(text) < _SECRET_BYTES:
+        raise Invalid(
+            f"{path} is too short a secret: at least {_SECRET_BYTES} characters (openssl rand -hex 32)"
+        )
+    return hashlib.sha256(text.encode()).digest()
 
 
 def _kept_secret(path: Path) -> bytes:

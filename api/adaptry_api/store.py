@@ -10,20 +10,29 @@ import anyio
 from adaptry import tokens
 from adaptry.blobs.local import LocalBlobs
 from adaptry.blobs.tiered import TieredBlobs
-from adaptry.catalog.adapters import is_used
+from adaptry.catalog.adapters import is_own, is_used
+from adaptry.client import HttpRegistry
 from adaptry.identity import ANONYMOUS, Identity
 from adaptry.local.once import Once
 from adaptry.local.uploads import purge
+from adaptry.mirroring.delivering import MIRRORED
+from adaptry.mirroring.origin import Origin
+from adaptry.mirroring.through import through
 from adaptry.opening import open_local
+from adaptry.refs import AdapterName
 from adaptry.registry import Registry
 from adaptry.settings import data_folder
 from adaptry_api.auth import Callers
+from adaptry_api.draining import Draining
 from adaptry_api.hub.merging import Merging
 from adaptry_api.hub.spools import Spools
 from adaptry_api.hub.upstream import Upstream
+from adaptry_api.listening import Listening
 from adaptry_api.settings import ServerSettings
-from adaptry_api.signed import Signer
+from adaptry_api.signed import Signer, given_secret
 
+_MIRROR = Identity("mirror", "admin", ("*",))
+"""Who it is that brings what is behind this registry."""
 _READERS = 16
 _AWAITED = 64
 
@@ -42,16 +51,23 @@ class Store:
             presign_uploads=settings.presign_uploads,
         )
         self.catalog = self._registry.catalog
+        if settings.mirror_of is not None:
+            self._registry = through(self._registry, self._origin(settings, settings.mirror_of))
         self.callers = Callers(
             lambda secret: tokens.identify(self.catalog, secret), anonymous_read=settings.anonymous_read
         )
+        self.draining = Draining()
+        self.listening = Listening(self.catalog, self.draining)
+        self.draining.at_begin(self.listening.wake)
+        self.heartbeat = settings.heartbeat
         # Bytes move in threads of their own, so that slow transfers keep no other request waiting. An upload
         # holds one from its first byte to its last, a download for a piece at a time.
         self.uploads = anyio.CapacityLimiter(settings.uploads)
         self.downloads = anyio.CapacityLimiter(_READERS)
         self.awaited = anyio.CapacityLimiter(_AWAITED)  # bytes that are not on a disk here
-        self.signer = Signer(settings.data / "upload-secret")
-        self.spools = Spools(settings.data / "spools")
+        given = given_secret(settings.signing_secret) if settings.signing_secret else None
+        self.signer = Signer(settings.data / "upload-secret", given)
+        self.spools = Spools(settings.spools or settings.data / "spools")
         self.part_bytes = settings.part_bytes
         blobs = self._registry.blobs
         assert isinstance(blobs, LocalBlobs | TieredBlobs), "what a registry in a folder has"
@@ -79,6 +95,14 @@ class Store:
         folder = settings.data / "upstream"
         return Upstream(settings.upstream, settings.upstream_token, folder, settings.upstream_cache, is_ours)
 
+    def _origin(self, settings: ServerSettings, url: str) -> Origin:
+        def is_ours(name: AdapterName) -> bool:
+            with self.catalog.read() as tx:
+                return is_own(tx, name, MIRRORED)
+
+        here = self._registry.on_behalf_of(_MIRROR)
+        return Origin(HttpRegistry(url, settings.mirror_token), here, is_ours, settings.mirror_age)
+
     def sweep_spools(self) -> None:
         self.spools.sweep(time.time())
 
@@ -96,4 +120,4 @@ class Store:
         self.merging.close()
         if self.upstream:
             self.upstream.close()
-        self.catalog.close()
+        self._registry.close()

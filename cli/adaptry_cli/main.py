@@ -30,6 +30,8 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
         "pull": ("transfer:pull", "Get an adapter out of the registry."),
         "import": ("importing:import_", "Take adapters over from a hub."),
         "copy": ("transfer:copy", "Copy a version to another name or registry."),
+        "mirror": ("mirror:mirror", "Make one registry follow another."),
+        "bundle": ("bundle:bundle", "Carry versions in a file to where no network goes."),
         "lock": ("locking:lock", "Pin refs to digests in a file."),
     },
     "Find and look": {
@@ -38,6 +40,7 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
         "show": ("find:show", "Show everything about a version."),
         "diff": ("find:diff", "Show what differs between two adapters."),
         "history": ("find:history", "Show what happened to an adapter."),
+        "events": ("events:events", "Show what happens in the registry, as it happens."),
         "lineage": ("lineage:lineage", "Show what a version was made from, and how."),
         "similar": ("similar:similar", "Find adapters that are nearly the same."),
         "inspect": (
@@ -77,11 +80,25 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
         "relayout": ("relayout:relayout", "Rewrite an adapter's file in the layout of another version."),
         "convert": ("convert:convert", "Make a plain LoRA of an adapter of any method."),
         "resize": ("convert:resize", "Bring a LoRA to another rank."),
+        "export": ("export:export", "Write an adapter as an engine needs it."),
+    },
+    "Serve with engines": {
+        "probe": ("probe:probe", "Show whether a running engine answers as an adapter was trained to."),
+        "cache": ("cache:cache", "Look after the adapters that engines on this machine are given."),
+    },
+    "Jobs": {
+        "jobs": ("jobs:jobs", "Ask for long work, and see how it goes."),
+        "work": ("work:work", "Run jobs."),
+        "runners": ("work:runners", "List who runs jobs."),
     },
     "Run": {
         "demo": ("demo.story:demo", "Show the whole job on a real model."),
         "serve": ("serve:serve", "Serve the registry over HTTP."),
-        "migrate": ("migrate:migrate", "Move a registry's catalog from SQLite to PostgreSQL."),
+        "gc": ("gc:gc", "Delete files that no version needs any more."),
+        "migrate": (
+            "migrate:migrate",
+            "Bring a registry's catalog to this version's schema, or into PostgreSQL.",
+        ),
         "token": ("token:token", "Create, list and revoke a server's tokens."),
         "login": ("login:login", "Keep a token for a server."),
         "logout": ("login:logout", "Forget the token for a server."),

@@ -1,4 +1,4 @@
-"""`adaptry migrate`: a registry's rows out of its folder into PostgreSQL."""
+"""`adaptry migrate`: a registry's rows into this version's schema, or out of its folder into PostgreSQL."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any
 import click
 
 from adaptry.errors import Invalid
+from adaptry.local import LocalRegistry
+from adaptry_cli.arguments import require
+from adaptry_cli.connection import connect_to
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.out import counted, json_option, progress, say, say_json, tell
 
@@ -28,23 +31,25 @@ class _Folder(click.ParamType):  # type: ignore[type-arg]  # subscriptable since
 
 
 @click.command()
-@click.option("--from", "folder", metavar="sqlite:DIR", type=_Folder(), required=True, help="The registry.")
-@click.option(
-    "--to",
-    "url",
-    metavar="URL",
-    required=True,
-    help="An empty database: postgresql://USER@HOST/DATABASE.",
-)
+@click.option("--from", "folder", metavar="sqlite:DIR", type=_Folder(), help="The registry to move.")
+@click.option("--to", "url", metavar="URL", help="An empty database: postgresql://USER@HOST/DATABASE.")
 @json_option
 @click.pass_context
-def migrate(ctx: click.Context, folder: Path, url: str, as_json: bool) -> None:
-    """Move a registry's catalog from SQLite to PostgreSQL.
+def migrate(ctx: click.Context, folder: Path | None, url: str | None, as_json: bool) -> None:
+    """Bring a registry's catalog to this version's schema, or into PostgreSQL.
 
-    Every row is read back and compared, and every file that a row names is looked for; files stay where they are.
-    From then on the folder remembers the database, and the old catalog can only be read. Stop its server first:
-    until it starts again, it can change nothing.
+    Without --from and --to the registry of ADAPTRY_CATALOG (or of the folder) is made if it is missing, and brought up
+    to date: what a deployment does once, before it starts its servers.
+
+    With both, the rows of a folder go into an empty database. Every row is read back and compared, and every file that
+    a row names is looked for; files stay where they are. From then on the folder remembers the database, and the old
+    catalog can only be read. Stop its server first: until it starts again, it can change nothing.
     """
+    if folder is None and url is None:
+        _bring_up_to_date(as_json)
+        return
+    if folder is None or url is None:
+        raise click.UsageError("--from and --to go together")
     from adaptry.relocation import move_catalog
 
     with progress() as told:
@@ -60,3 +65,14 @@ def migrate(ctx: click.Context, folder: Path, url: str, as_json: bool) -> None:
         say(f"moved {counted(rows, 'row')}: {counted(adapters, 'name')}, {counted(versions, 'version')}")
     if problems:
         ctx.exit(NO)
+
+
+def _bring_up_to_date(as_json: bool) -> None:
+    registry = connect_to(None, making=True)
+    require(isinstance(registry, LocalRegistry), "a server's catalog is migrated where its database is known")
+    assert isinstance(registry, LocalRegistry)
+    schema = registry.catalog.schema()
+    if as_json:
+        say_json({"schema": schema})
+    else:
+        say(f"the catalog has schema {schema}")

@@ -1,14 +1,15 @@
 """Named places where a test lets the process die, to see what a power cut would leave behind.
 
 `ADAPTRY_FAILPOINT=blobs.before_rename` kills the process with SIGKILL when it gets there. Unarmed, reaching
-a place is one look into the environment, a few times a push.
+a place is one look into the environment, a few times a push. Before the name, `parent:` takes the
+process that started this one along, and `stop:` stops this one there instead, until somebody lets it go on.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import MutableMapping
 
 VARIABLE = "ADAPTRY_FAILPOINT"
 NAMES = (
@@ -21,9 +22,43 @@ NAMES = (
     "revisions.before_commit",
     "revisions.after_commit",
 )
+"""On the way of a push."""
+RUNNER = (
+    "runner.after_hello",
+    "runner.after_feed",
+    "runner.before_begin",
+    "runner.after_begin",
+    "runner.concluded",
+    "runner.before_finish",
+    "runner.after_finish",
+)
+"""On the way of a job, in who runs it."""
+STEPS = (
+    "child.opened",
+    "merge.planned",
+    "merge.stored",
+    "merge.before_adoption",
+    "merge.adopted",
+)
+"""And in the process of a step."""
+OF_A_SWEEP = (
+    "gc.after_survey",
+    "gc.after_marks",
+    "gc.after_rows",
+    "gc.after_going",
+    "gc.after_bytes",
+    "gc.after_all",
+)
+"""On the way of a sweep."""
 
 
-def reach(name: str, environ: Mapping[str, str] = os.environ) -> None:
-    """Does not come back if `name` is the armed place."""
-    if environ.get(VARIABLE) == name:
+def reach(name: str, environ: MutableMapping[str, str] = os.environ) -> None:
+    """Does not come back if `name` is the armed place, or not before someone says SIGCONT."""
+    armed = environ.get(VARIABLE)
+    if armed == f"stop:{name}":
+        del environ[VARIABLE]  # once: whoever goes on passes the place again
+        os.kill(os.getpid(), signal.SIGSTOP)
+    if armed == f"parent:{name}":
+        os.kill(os.getppid(), signal.SIGKILL)
+    if armed in (name, f"parent:{name}"):
         os.kill(os.getpid(), signal.SIGKILL)

@@ -134,12 +134,16 @@ class VersionDetail(Value):
 
 class PushOptions(Value):
     """What goes along with a revision: metrics, the reason for pushing it although the checks refuse it,
-    an alias to set on it, and whether an adapter that does not exist yet is created."""
+    an alias to set on it, and whether an adapter that does not exist yet is created.
+
+    `number` is the one it has in another registry: it gets that here too, unless some version has or had it.
+    """
 
     metrics: dict[MetricName, float] = Field(default_factory=dict, max_length=64)
     force_reason: str | None = Field(default=None, min_length=3, max_length=1024)
     alias: str | None = None
     create: bool = True
+    number: int | None = Field(default=None, ge=1, le=1_000_000_000)
 
 
 class Pushed(Value):
@@ -262,6 +266,17 @@ class Event(Value):
     name: AdapterName | None = None
     number: int | None = None
     detail: dict[str, str] = {}
+
+
+class News(Value):
+    """Events, oldest first, and how far the look went: pass `seq` as `after` to go on.
+
+    A `seq` below the `after` that was asked with means that the registry was set back (a backup was restored): look at
+    everything anew.
+    """
+
+    items: tuple[Event, ...] = ()
+    seq: int
 
 
 class BaseInfo(Value):

@@ -12,7 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from adaptry.chains import Chains
 from adaptry.digest import Digest
+from adaptry.feed import Feed
 from adaptry.fingerprint import BaseRecord
+from adaptry.jobs.board import JobBoard
 from adaptry.manifest import FileEntry
 from adaptry.records import (
     AdapterEdit,
@@ -30,13 +32,16 @@ from adaptry.records import (
     VersionInfo,
 )
 from adaptry.refs import AdapterName, Ref
+from adaptry.residency import Residency
+from adaptry.rollouts import Rollouts
 
 Owner = AdapterName | Digest
 """Whom bytes belong to: an adapter by name, or a base by id."""
 
 
-class Registry(Chains, ABC):
-    """Versioned adapters and the bases they fit; their commits and branches are in `Chains`.
+class Registry(Chains, Feed, Residency, Rollouts, JobBoard, ABC):
+    """Versioned adapters and the bases they fit; commits and branches are in `Chains`, what happens in `Feed`, workers
+    in `Residency`, how a version takes over from another in `Rollouts`, and jobs in `JobBoard`.
 
     Pages hold at most `limit` (1 to 200) items.
     """

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from adaptry.errors import Invalid, Unavailable
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -14,6 +16,7 @@ class Settings:
 
     `catalog` is the PostgreSQL database of a new registry in a folder, whose files stay in it; else it is SQLite there.
     `blobs` is the bucket in which a new one keeps its files (`s3://bucket/prefix`); None is the folder.
+    `cache` is the folder of the adapters that engines on this machine are given, `cache_size` what it may take (`50GB`).
     """
 
     registry: str | None = None
@@ -22,21 +25,53 @@ class Settings:
     proxy: str | None = None
     catalog: str | None = None
     blobs: str | None = None
+    cache: str | None = None
+    cache_size: str | None = None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
-        """Reads ADAPTRY_URL, ADAPTRY_CATALOG, ADAPTRY_BLOBS, ADAPTRY_TOKEN, ADAPTRY_CA_BUNDLE (or SSL_CERT_FILE, REQUESTS_CA_BUNDLE), ADAPTRY_PROXY."""
+        """Reads ADAPTRY_URL, ADAPTRY_CATALOG, ADAPTRY_BLOBS, ADAPTRY_TOKEN, ADAPTRY_CA_BUNDLE (or SSL_CERT_FILE, REQUESTS_CA_BUNDLE), ADAPTRY_PROXY, ADAPTRY_CACHE, ADAPTRY_CACHE_SIZE.
+
+        What is a secret may be in a file (`said`). Raises as `said`.
+        """
         return cls(
             registry=environ.get("ADAPTRY_URL") or None,
-            token=environ.get("ADAPTRY_TOKEN") or None,
+            token=said("ADAPTRY_TOKEN", environ),
             ca_bundle=environ.get("ADAPTRY_CA_BUNDLE")
             or environ.get("REQUESTS_CA_BUNDLE")
             or environ.get("SSL_CERT_FILE")
             or None,
             proxy=environ.get("ADAPTRY_PROXY") or None,
-            catalog=environ.get("ADAPTRY_CATALOG") or None,
+            catalog=said("ADAPTRY_CATALOG", environ),
             blobs=environ.get("ADAPTRY_BLOBS") or None,
+            cache=environ.get("ADAPTRY_CACHE") or None,
+            cache_size=environ.get("ADAPTRY_CACHE_SIZE") or None,
         )
+
+
+def said(name: str, environ: Mapping[str, str] = os.environ) -> str | None:
+    """What the variable `name` says, or the file that `name`_FILE names: a secret in the environment is seen by too many.
+
+    Raises `Invalid` where both are set, or the file is empty, `Unavailable` where it cannot be read.
+    """
+    value, file = environ.get(name) or None, environ.get(f"{name}_FILE")
+    if not file:
+        return value
+    if value:
+        raise Invalid(f"{name} and {name}_FILE are both set; unset one of them")
+    return read_secret(Path(file), f"{name}_FILE")
+
+
+def read_secret(path: Path, named: str) -> str:
+    """The secret in a file, without the line's end; `named` is what told of the file. Raises `Invalid`, `Unavailable`."""
+    try:
+        secret = path.expanduser().read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "it is not text"
+        raise Unavailable(f"cannot read {path}, which {named} names: {why}") from error
+    if not secret:
+        raise Invalid(f"{path}, which {named} names, is empty")
+    return secret
 
 
 def is_server(where: str) -> bool:

@@ -36,18 +36,42 @@ def create_token(
     kind: str = "pat",
 ) -> str:
     """A new token; its text is returned here and can never be had again. Raises `Invalid`."""
-    if not 1 <= len(name) <= 96 or not name.isprintable():
-        raise Invalid("a token needs a name of 1 to 96 printable characters, to tell it by later")
     if not _KIND.fullmatch(kind):
         raise Invalid(f"not a kind of token: {kind[:20]!r} (2 to 8 lower-case letters, such as pat or ci)")
+    body = "".join(secrets.choice(_ALPHABET) for _ in range(32))
+    secret = f"adr_{kind}_{body}{_checksum(body)}"
+    info = _described(secret, kind, name, role, namespaces, expires_at)
+    with catalog.write() as tx:
+        kept.insert(tx, hash_of(secret), info)
+    return secret
+
+
+def admit_token(catalog: Catalog, secret: str, name: str, role: Role, namespaces: Sequence[str]) -> None:
+    """A token that was made elsewhere is good from now on; one that was here before stays as it is, revoked or not.
+
+    Raises `Invalid` for a text that is no whole token.
+    """
+    match = _SHAPE.fullmatch(secret)
+    if match is None or not hmac.compare_digest(_checksum(match[1]), match[2]):
+        raise Invalid("that is not a whole adaptry token (adr_pat_…); was it cut off when it was copied?")
+    info = _described(secret, secret.split("_")[1], name, role, namespaces, None)
+    with catalog.write() as tx:
+        if kept.find(tx, hash_of(secret)) is None:
+            kept.insert(tx, hash_of(secret), info)
+
+
+def _described(
+    secret: str, kind: str, name: str, role: Role, namespaces: Sequence[str], expires_at: datetime | None
+) -> TokenInfo:
+    """A new token as it is listed. Raises `Invalid`."""
+    if not 1 <= len(name) <= 96 or not name.isprintable():
+        raise Invalid("a token needs a name of 1 to 96 printable characters, to tell it by later")
     if not namespaces or not all(_GLOB.fullmatch(glob) for glob in namespaces):
         raise Invalid("a token holds in one namespace or more, such as acme, team-* or *")
     now = datetime.now(UTC)
     if expires_at is not None and expires_at <= now:
         raise Invalid(f"the token would have expired already, at {expires_at:%Y-%m-%d %H:%M}")
-    body = "".join(secrets.choice(_ALPHABET) for _ in range(32))
-    secret = f"adr_{kind}_{body}{_checksum(body)}"
-    info = TokenInfo(
+    return TokenInfo(
         id=0,
         kind=kind,
         name=name,
@@ -57,9 +81,6 @@ def create_token(
         created_at=now,
         expires_at=expires_at,
     )
-    with catalog.write() as tx:
-        kept.insert(tx, hash_of(secret), info)
-    return secret
 
 
 def identify(catalog: Catalog, secret: str) -> Identity:

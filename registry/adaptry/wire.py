@@ -28,6 +28,9 @@ KEY_HEADER = "Idempotency-Key"
 REPLAY_HEADER = "Idempotent-Replay"
 PROBLEM = "application/problem+json"
 
+LONGEST_WAIT = 30.0
+"""Seconds that one request waits for an event; who wants to wait longer asks again."""
+
 CHUNK = 1 << 20
 JSON_LIMIT = 2 << 20
 BASE_LIMIT = 64 << 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -63,6 +64,32 @@ def test_an_alias_that_the_other_moved_is_moved_from_where_it_is(servers: Pair, 
     other.move_alias(TONE, "prod", second, seen.generation)
     with pytest.raises(Conflict, match="look again"):
         one.move_alias(TONE, "prod", first, seen.generation)
+
+
+def test_what_one_answered_is_fresh_at_the_other_until_it_changes(servers: Pair, tmp_path: Path) -> None:
+    one, _ = clients(servers)
+    first, second = (
+        push(one, open_dir(tiny_lora(tmp_path / f"lora-{seed}", seed=seed)), TONE).version.digest
+        for seed in (1, 2)
+    )
+    one.move_alias(TONE, "prod", first, None)
+    prod = f"/api/v1/adapters/{TONE}/versions/prod"
+    known = {"If-None-Match": servers[0].call("GET", prod).headers["ETag"]}
+    token = servers[0].admin
+    assert servers[1].call("GET", prod, token=token, headers=known).status == 304
+    one.move_alias(TONE, "prod", second, 1)
+    moved = servers[1].call("GET", prod, token=token, headers=known)
+    assert (moved.status, moved.json["number"]) == (200, 2)
+
+
+def test_a_token_revoked_at_one_soon_opens_nothing_at_the_other(servers: Pair) -> None:
+    token = servers[0].token("ada", "reader", ("acme",))
+    assert servers[1].call("GET", "/api/v1/whoami", token=token).status == 200
+    (listed,) = (one for one in servers[0].call("GET", "/api/v1/tokens").json if one["name"] == "ada")
+    assert servers[0].call("DELETE", f"/api/v1/tokens/{listed['id']}").status == 204
+    until = time.monotonic() + 60
+    while servers[1].call("GET", "/api/v1/whoami", token=token).status != 401:
+        assert time.monotonic() < until
 
 
 def test_an_upload_begun_at_one_goes_on_at_the_other(servers: Pair, tmp_path: Path) -> None:

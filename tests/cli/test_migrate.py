@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from adaptry.catalog.migrate import KNOWN
 from adaptry.testing.postgres import PostgresServer
 
 pytestmark = pytest.mark.usefixtures("out")
@@ -62,3 +63,18 @@ def test_what_cannot_be_moved_is_told(run, postgres: PostgresServer, tmp_path: P
     assert (
         "postgresql://" in run("migrate", "--from", "sqlite:./registry", "--to", "mysql://x/y", code=2).stderr
     )
+
+
+def test_alone_it_makes_the_catalog_that_a_file_names_and_brings_it_up_to_date(
+    run, answer, postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "url").write_text(postgres.url(postgres.empty()))
+    monkeypatch.setenv("ADAPTRY_CATALOG_FILE", str(tmp_path / "url"))
+    first, again = answer("migrate"), answer("migrate")
+    assert first == again
+    assert first["schema"] == KNOWN[-1]
+    assert answer("ls") == []
+
+
+def test_half_a_move_is_a_usage_error(run) -> None:
+    assert "go together" in run("migrate", "--from", "sqlite:./registry", code=2).stderr

@@ -11,21 +11,25 @@ from adaptry_api.routes import (
     aliases,
     bases,
     commits,
+    events,
     files,
     health,
+    jobs,
     metrics,
     revisions,
+    rollouts,
     search,
     tokens,
     uploads,
     verdicts,
     versions,
+    workers,
 )
 
 
 def all_routes(docs: bool) -> list[APIRouter]:
     """Everything under the API's prefix, then what stands at the root of the host."""
-    routers = [about.router(docs), search.ROUTES, tokens.ROUTES, uploads.ROUTES, bases.ROUTES]
+    routers = [about.router(docs), search.ROUTES, tokens.ROUTES, uploads.ROUTES, bases.ROUTES, events.ROUTES]
     routers += [
         adapters.ROUTES,
         versions.ROUTES,
@@ -35,5 +39,8 @@ def all_routes(docs: bool) -> list[APIRouter]:
         commits.ROUTES,
         aliases.ROUTES,
         metrics.ROUTES,
+        rollouts.ROUTES,
+        workers.ROUTES,
+        jobs.ROUTES,
     ]
     return [*routers, health.ROUTES, *hub_routes()]

@@ -7,6 +7,7 @@ from typing import cast
 from fastapi import Request
 from starlette.responses import PlainTextResponse
 
+from adaptry.errors import Unavailable
 from adaptry_api.counts import Counts
 from adaptry_api.guard import ANYBODY, guarded, store_of
 
@@ -21,8 +22,11 @@ async def healthz() -> str:
 
 @ROUTES.get("/readyz", dependencies=[ANYBODY], response_class=PlainTextResponse)
 def readyz(request: Request) -> str:
-    """The catalog and the blobs answer too; 503 otherwise."""
-    store_of(request).check()
+    """The catalog and the blobs answer too, and the server is not about to stop; 503 otherwise."""
+    store = store_of(request)
+    if not store.draining.is_ready:
+        raise Unavailable("this server is about to stop")
+    store.check()
     return "ready\n"
 
 

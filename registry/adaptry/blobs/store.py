@@ -70,6 +70,18 @@ class BlobStore(ABC):
                 staged.discard()
                 raise
 
+    def ingest(self, chunks: Iterable[bytes | memoryview]) -> tuple[Digest, int]:
+        """Stores bytes whose digest nobody knows yet: what it is, and how many they are. If `chunks` raise, no trace is left."""
+        with self.staging(self.new_key()) as staged:
+            try:
+                staged.append(0, chunks)
+            except BaseException:
+                staged.discard()
+                raise
+            digest, size = staged.digest(), staged.offset
+            staged.publish(digest)
+            return digest, size
+
     @abstractmethod
     def delete(self, digest: Digest) -> None:
         """No error if it is absent."""
@@ -188,6 +200,10 @@ class Staged(ABC):
             self._truncate(start)
             self.offset, self._hasher = start, None if start else hashlib.sha256()
             raise
+
+    def digest(self) -> Digest:
+        """Of the bytes that have arrived."""
+        return Digest(self._hasher.hexdigest() if self._hasher else self._rehash())
 
     def publish(self, digest: Digest) -> None:
         """Makes the staged bytes the blob `digest`, durably; or raises `DigestMismatch` and keeps nothing."""

@@ -20,8 +20,9 @@ from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlmodel import Session
 
 from adaptry.catalog import sqlite
-from adaptry.catalog.kinds import Database
-from adaptry.catalog.migrate import migrate
+from adaptry.catalog.hearing import Hearing
+from adaptry.catalog.kinds import HAPPENED, Database
+from adaptry.catalog.migrate import migrate, schema_of
 from adaptry.errors import Unavailable
 from adaptry.settings import is_postgres
 
@@ -35,7 +36,9 @@ class Catalog:
     def __init__(self, url: str, busy_timeout: float = 30.0) -> None:
         """Raises `Incompatible` (a newer schema), `Unavailable` (cannot be opened, or would not be durable)."""
         self._database = _opened(url, busy_timeout)
-        weakref.finalize(self, self._database.readers.dispose)  # whoever forgets a catalog need not close it
+        self.hearing = Hearing(self._database.hear)
+        # Whoever forgets a catalog need not close it.
+        weakref.finalize(self, _let_go, self._database.readers, self.hearing)
         with self._database.opening(), self._errors_translated():
             migrate(self._database)
 
@@ -66,8 +69,14 @@ class Catalog:
         with self._transaction(self._database.noters) as session:
             yield session
 
+    def schema(self) -> str:
+        """The number of the schema that it has, as `migrate` counts them."""
+        with self._errors_translated(), self._database.readers.connect() as connection:
+            return str(schema_of(connection))
+
     def close(self) -> None:
         """Gives the database's files and connections back to the system."""
+        self.hearing.close()
         self._database.readers.dispose()
 
     @contextmanager
@@ -76,7 +85,11 @@ class Catalog:
         with database.writing(), self._errors_translated(), _session(writers) as session:
             session.connection()  # begins now, not at the first statement
             yield session
+            if HAPPENED in session.info:
+                database.announce(session.connection())
             session.commit()
+        if HAPPENED in session.info:
+            self.hearing.ring()
 
     @contextmanager
     def _errors_translated(self) -> Iterator[None]:
@@ -98,6 +111,11 @@ def _opened(url: str, busy_timeout: float) -> Database:
 
         return postgres.database(url, busy_timeout)
     return sqlite.database(url, busy_timeout)
+
+
+def _let_go(engine: Engine, hearing: Hearing) -> None:
+    hearing.stop()
+    engine.dispose()
 
 
 def _session(engine: Engine) -> Session:

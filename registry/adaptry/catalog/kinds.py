@@ -7,7 +7,9 @@ one moment and waits for nobody.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import selectors
+import socket
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -15,8 +17,21 @@ from sqlalchemy import Connection, Engine
 
 from adaptry.errors import AdaptryError
 
+HAPPENED = "adaptry_happened"
+"""In the `info` of a transaction that has recorded an event."""
 Block = Callable[[], AbstractContextManager[object]]
 """Makes what surrounds a piece of work."""
+Hear = Callable[[socket.socket], Iterator[bool]]
+"""Listens for events that other processes commit: each step takes about a second at most and says whether there were
+any. It waits on a socket beside whatever else it waits for, and its next step comes at once when that can be read."""
+
+
+def pause(seconds: float, *files: int) -> None:
+    """Waits so long, or until one of the files can be read. (`select.select` takes no file beyond the 1024th.)"""
+    with selectors.DefaultSelector() as selector:
+        for file in files:
+            selector.register(file, selectors.EVENT_READ)
+        selector.select(seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +40,8 @@ class Database:
 
     `readers` and `writers` give connections whose transactions are what they say, `noters` those that write what a power
     cut may undo; `reading` and `writing` surround them, `opening` surrounds the check of the schema and its migration, after which `settle` looks at the new one.
-    `meaning` tells what a driver's error means, and is None for a mistake of ours.
+    `meaning` tells what a driver's error means, and is None for a mistake of ours. `announce` tells other processes, within
+    a transaction that recorded an event, that it did; `hear` is how they are told.
     """
 
     readers: Engine
@@ -36,3 +52,5 @@ class Database:
     opening: Block
     settle: Callable[[Connection], None]
     meaning: Callable[[BaseException], AdaptryError | None]
+    announce: Callable[[Connection], None]
+    hear: Hear

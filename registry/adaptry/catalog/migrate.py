@@ -11,22 +11,23 @@ from sqlalchemy import Connection, inspect, text
 from adaptry.catalog.kinds import Database
 from adaptry.errors import Incompatible
 
-KNOWN = ("0001", "0002", "0003", "0004", "0005")
+KNOWN = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0009")
 """Every schema there ever was, oldest first. Written here so that an up-to-date database opens without Alembic."""
 
 
 def migrate(database: Database) -> None:
     """Raises `Incompatible` for a schema from the future."""
     with database.readers.connect() as connection:
-        if _schema(connection) == KNOWN[-1]:
+        if schema_of(connection) == KNOWN[-1]:
             return
     with database.writers.begin() as connection:
-        if _schema(connection) != KNOWN[-1]:
+        if schema_of(connection) != KNOWN[-1]:
             _upgrade(connection)
             database.settle(connection)
 
 
-def _schema(connection: Connection) -> str | None:
+def schema_of(connection: Connection) -> str | None:
+    """The schema's number, None before the first. Raises `Incompatible` for one from the future."""
     if not inspect(connection).has_table("alembic_version"):
         return None
     schema = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()

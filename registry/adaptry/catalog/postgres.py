@@ -11,8 +11,9 @@ beginnings and the order of names mean that.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from threading import Lock
 from typing import Any
@@ -21,13 +22,17 @@ from sqlalchemy import URL, Connection, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from adaptry.catalog.kinds import Database
+from adaptry.catalog.kinds import Database, pause
 from adaptry.errors import AdaptryError, Corrupt, Invalid, Missing, StorageFull, Unavailable
 
 _WRITES = "adaptry_writes"  # the execution option of connections whose transactions write: True, or _NOTES
 _NOTES = "notes"  # those that a power cut may undo
 _LOCK = int.from_bytes(b"adaptry", "big")
 _READERS = 20  # connections of one process, besides its one writer's; more readers wait for one of them
+_CHANNEL = "adaptry_events"
+_LOOKS = (
+    1.0  # seconds between two looks for events that nobody was told of, as through a pooler that loses LISTEN
+)
 _LONGEST_PAUSE = 60  # seconds that a writer may be silent before it is taken for dead and its lock given on
 _GONE = {  # of libpq: a server that vanished without a word is noticed within a minute
     "keepalives_idle": 20,
@@ -74,6 +79,8 @@ def database(url: str, busy_timeout: float) -> Database:
         opening=nullcontext,
         settle=_compare_bytes,
         meaning=partial(_meaning, address.render_as_string(hide_password=True)),
+        announce=_announce,
+        hear=partial(_hear, address.set(drivername="postgresql").render_as_string(hide_password=False)),
     )
 
 
@@ -115,6 +122,27 @@ def _begin(busy_timeout: float, connection: Connection) -> None:
     connection.execute(_BEGIN, asked)
     if writes == _NOTES:
         connection.execute(_NOT_FLUSHED)
+
+
+def _announce(connection: Connection) -> None:
+    connection.exec_driver_sql(f"NOTIFY {_CHANNEL}")  # heard when the transaction commits, or never
+
+
+def _hear(address: str, stop: socket.socket) -> Iterator[bool]:
+    """On a connection of its own: what is notified, and once a second a look for what was not."""
+    import psycopg
+
+    with closing(psycopg.connect(address, autocommit=True, connect_timeout=10)) as connection:
+        connection.execute(f"LISTEN {_CHANNEL}")
+        newest: int | None = None
+        while True:
+            last = newest
+            row = connection.execute("SELECT max(seq) FROM events", prepare=False).fetchone()
+            newest = row[0] if row else None
+            yield newest != last
+            if not list(connection.notifies(timeout=0)):
+                pause(_LOOKS, connection.fileno(), stop.fileno())
+                list(connection.notifies(timeout=0))
 
 
 def _in_turn(lock: Lock, patience: float) -> Callable[[], Any]:

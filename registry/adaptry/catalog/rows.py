@@ -257,12 +257,25 @@ class AnswerRow(Row, table=True):
 
 
 class FileRow(Row, table=True):
-    """Bytes that an owner (an adapter's name, or a base's id) has. Nobody is told of another owner's."""
+    """Bytes that an owner (an adapter's name, or a base's id) has. Nobody is told of another owner's.
+
+    `unneeded_since` is when a sweep found that no commit and no base of the owner names them.
+    """
 
     __tablename__ = "files"
     owner: str = Field(primary_key=True)
     digest: str = Field(primary_key=True, index=True)
     size: int = Field(sa_type=BigInteger)
+    unneeded_since: datetime | None = Field(default=None, sa_type=Moment)
+
+
+class LeavingRow(Row, table=True):
+    """Bytes that nobody has any more, since when; with `going_since` they are being deleted at this moment."""
+
+    __tablename__ = "leaving"
+    digest: str = Field(primary_key=True)
+    since: datetime = Field(sa_type=Moment, index=True)
+    going_since: datetime | None = Field(default=None, sa_type=Moment)
 
 
 class WeightsRow(Row, table=True):
@@ -334,3 +347,142 @@ class TokenRow(Row, table=True):
     created_at: datetime = Field(sa_type=Moment)
     expires_at: datetime | None = Field(default=None, sa_type=Moment)
     revoked_at: datetime | None = Field(default=None, sa_type=Moment)
+
+
+class WorkerRow(Row, table=True):
+    """A worker as it was heard of last. Where its engine does not answer, `is_answering` is false."""
+
+    __tablename__ = "workers"
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(unique=True)
+    owner: str = Field(index=True)
+    engine: str
+    version: str | None = None
+    base: str | None = None
+    url: str | None = None
+    slots: int | None = None
+    seen: int | None = Field(default=None, sa_type=BigInteger)
+    lease: int
+    first_at: datetime = Field(sa_type=Moment)
+    reported_at: datetime = Field(sa_type=Moment)
+    is_answering: bool = True
+    troubles: str = Field(default="[]", sa_type=Text)
+
+
+class ResidentRow(Row, table=True):
+    """A version that a worker has under a name, or had: kept a while, as what a recall is proved by."""
+
+    __tablename__ = "residents"
+    __table_args__ = (Index("ix_residents_version", "version_id"),)
+    worker_id: int = Field(primary_key=True, foreign_key="workers.id", ondelete="CASCADE")
+    version_id: int = Field(primary_key=True, foreign_key="versions.id", ondelete="CASCADE")
+    served_as: str = Field(primary_key=True)
+    condition: str
+    since: datetime = Field(sa_type=Moment)
+    last_used: datetime | None = Field(default=None, sa_type=Moment)
+    ended_at: datetime | None = Field(default=None, sa_type=Moment)
+    dropped_at: datetime | None = Field(default=None, sa_type=Moment)
+    reason: str | None = None
+
+
+class RolloutRow(Row, table=True):
+    """A version taking over an alias step by step; `was_*` is where the alias stood when it began."""
+
+    __tablename__ = "rollouts"
+    __table_args__ = (Index("ix_rollouts_alias", "adapter_id", "alias"), {"sqlite_autoincrement": True})
+    id: int | None = Field(default=None, primary_key=True)
+    # No foreign key, as of commits: a rollout goes with its version.
+    adapter_id: int
+    alias: str
+    version_id: int = Field(foreign_key="versions.id", ondelete="CASCADE", index=True)
+    was_number: int
+    was_digest: str
+    alias_generation: int
+    steps: str
+    step: int = 0
+    every: int | None = None
+    stage: str = "running"
+    reason: str | None = None
+    generation: int = 1
+    started_at: datetime = Field(sa_type=Moment)
+    started_by: str
+    step_at: datetime = Field(sa_type=Moment)
+    ended_at: datetime | None = Field(default=None, sa_type=Moment)
+
+
+class JobRow(Row, table=True):
+    """A job: what was asked, by whom, and what became of it. `by_role` and `by_namespaces` are the rights it has."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (Index("ix_jobs_state", "state", "key"), {"sqlite_autoincrement": True})
+    key: int | None = Field(default=None, primary_key=True)
+    id: str = Field(unique=True)
+    kind: str
+    task: str = Field(sa_type=Text)
+    namespace: str = Field(index=True)
+    state: str
+    needs: str = Field(sa_type=Text)
+    priority: int
+    by: str
+    by_role: str
+    by_namespaces: str
+    submitted_at: datetime = Field(sa_type=Moment)
+    started_at: datetime | None = Field(default=None, sa_type=Moment)
+    finished_at: datetime | None = Field(default=None, sa_type=Moment)
+    tries: int = 1
+    result: str | None = Field(default=None, sa_type=Text)
+    fault: str | None = Field(default=None, sa_type=Text)
+
+
+class JobStepRow(Row, table=True):
+    """A step of a job. `turn` goes up whenever somebody begins it: only the last who did may change anything."""
+
+    __tablename__ = "job_steps"
+    job_key: int = Field(primary_key=True, foreign_key="jobs.key")
+    step: str = Field(primary_key=True)
+    turn: int = 0
+    runner: str | None = None
+    what: str = ""
+    done: int = Field(default=0, sa_type=BigInteger)
+    total: int = Field(default=0, sa_type=BigInteger)
+    result: str | None = Field(default=None, sa_type=Text)
+
+
+class JobLineRow(Row, table=True):
+    """A line of a job's log."""
+
+    __tablename__ = "job_lines"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+    key: int | None = Field(default=None, primary_key=True)
+    job_key: int = Field(foreign_key="jobs.key", index=True)
+    at: datetime = Field(sa_type=Moment)
+    step: str
+    text: str = Field(sa_type=Text)
+
+
+class RunnerRow(Row, table=True):
+    """Who runs jobs. `beats` goes up as long as it lives; how late it is, nobody needs to know."""
+
+    __tablename__ = "runners"
+    id: str = Field(primary_key=True)
+    host: str
+    devices: str
+    tags: str
+    concurrency: int
+    memory: int = Field(sa_type=BigInteger)
+    beats: int = Field(default=0, sa_type=BigInteger)
+    seen_at: datetime = Field(sa_type=Moment)
+
+
+class JobScheduleRow(Row, table=True):
+    """An order that is given again and again, when its `cron` expression says so (in UTC)."""
+
+    __tablename__ = "job_schedules"
+    name: str = Field(primary_key=True)
+    cron: str
+    ordered: str = Field(sa_type=Text)
+    namespace: str
+    by: str
+    by_role: str
+    by_namespaces: str
+    created_at: datetime = Field(sa_type=Moment)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from threading import RLock
 from typing import Any
@@ -19,11 +20,12 @@ from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
-from adaptry.catalog.kinds import Block, Database
+from adaptry.catalog.kinds import Block, Database, pause
 from adaptry.errors import AdaptryError, Corrupt, StorageFull, Unavailable
 
 _WRITES = "adaptry_writes"  # the execution option of connections whose transactions write: True, or _NOTES
 _NOTES = "notes"  # those that a power cut may undo
+_LOOKS = 0.05  # seconds between two looks at whether another process has committed
 _FORBIDDEN = "adaptry_forbidden"  # how the triggers that refuse changes are told from other errors
 
 
@@ -50,7 +52,31 @@ def database(url: str, busy_timeout: float) -> Database:
         opening=partial(_opening, url),
         settle=lambda connection: None,
         meaning=partial(_meaning, url),
+        announce=lambda connection: None,  # who listens looks at the file
+        hear=_hear_nothing if in_memory else partial(_hear, make_url(url).database or ""),
     )
+
+
+def _hear(path: str, stop: socket.socket) -> Iterator[bool]:
+    """SQLite tells nobody; but a number that every commit changes costs microseconds to look at (`data_version`)."""
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as connection:
+        version: int | None = None
+        newest: int | None = None
+        while True:
+            (now,) = connection.execute("PRAGMA data_version").fetchone()
+            last = newest
+            if now != version:
+                version = now
+                (newest,) = connection.execute("SELECT max(seq) FROM events").fetchone()
+            yield newest != last
+            pause(_LOOKS, stop.fileno())
+
+
+def _hear_nothing(stop: socket.socket) -> Iterator[bool]:
+    """No other process has a database in memory."""
+    while True:
+        pause(1.0, stop.fileno())
+        yield False
 
 
 def _prepare(engine: Engine, *, is_durable: bool) -> None:

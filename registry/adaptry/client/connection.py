@@ -22,6 +22,8 @@ from adaptry.client import answers
 from adaptry.errors import Invalid, NotFound, Unavailable
 
 Answer = TypeVar("Answer")
+Query = Mapping[str, str | int | float | tuple[str, ...] | None]
+"""What an address carries behind its `?`; several texts are given one by one, None not at all."""
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 60.0
@@ -72,7 +74,7 @@ class Connection:
         method: str,
         path: str,
         *,
-        query: Mapping[str, str | int | None] | None = None,
+        query: Query | None = None,
         body: object = None,
         headers: Mapping[str, str] | None = None,
         again: bool | None = None,
@@ -255,9 +257,9 @@ class _Source:
             self.failure = error
 
 
-def _query(query: Mapping[str, str | int | None] | None) -> str:
-    given = {key: value for key, value in (query or {}).items() if value is not None}
-    return f"?{urlencode(given)}" if given else ""
+def _query(query: Query | None) -> str:
+    given = {key: value for key, value in (query or {}).items() if value not in (None, ())}
+    return f"?{urlencode(given, doseq=True)}" if given else ""
 
 
 def _plain(cause: object) -> str:

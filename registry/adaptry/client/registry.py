@@ -12,8 +12,11 @@ from adaptry import wire
 from adaptry.client.chains import RemoteChains
 from adaptry.client.connection import VERIFY_SECONDS, Connection, path_of
 from adaptry.client.direct import DirectWriting
+from adaptry.client.feed import RemoteFeed
+from adaptry.client.jobs import RemoteJobs
 from adaptry.client.paths import once_key, path_to
 from adaptry.client.pool import check_url, open_pool
+from adaptry.client.residency import RemoteResidency
 from adaptry.digest import Digest
 from adaptry.errors import Incompatible, Invalid
 from adaptry.fingerprint import BaseRecord
@@ -71,7 +74,7 @@ _VERSION = TypeAdapter(VersionInfo)
 _VERSIONS = TypeAdapter(Page[VersionInfo])
 
 
-class HttpRegistry(RemoteChains, Registry):
+class HttpRegistry(RemoteChains, RemoteFeed, RemoteResidency, RemoteJobs, Registry):
     """The registry of the server at `url`. One may be used by many threads.
 
     `ca_bundle` is a file or folder of certificates to trust besides the system's; `proxy` an address, else

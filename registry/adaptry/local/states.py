@@ -38,6 +38,7 @@ class States(Ground):
                 line=line,
                 number=seen.number,
                 detail={
+                    "digest": seen.digest,
                     "was": seen.state,
                     "reason": change.reason,
                     "successor": change.successor,

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from adaptry.beside import Beside
 from adaptry.blobs import BlobStore, Staged
-from adaptry.catalog import adapters, bases, files
+from adaptry.catalog import adapters, bases, files, leaving
 from adaptry.catalog.database import Catalog, Transaction
 from adaptry.catalog.files import Session
 from adaptry.digest import Digest
@@ -40,6 +40,11 @@ class Uploads(Ground):
         with self.catalog.read() as tx:
             self._require_reading(tx, owner)
             is_owned = bool(files.sizes(tx, owner, [digest]))
+            is_unneeded = is_owned and files.is_unneeded(tx, owner, digest)
+        if is_unneeded:  # who asks is about to need it
+            with self.catalog.write() as tx:
+                files.need(tx, owner, [digest])
+                is_owned = bool(files.sizes(tx, owner, [digest]))
         return is_owned and self.blobs.has(digest)  # lost bytes are asked for again, which mends the store
 
     def open_upload(self, owner: Owner, digest: Digest, size: int) -> Upload:
@@ -48,6 +53,10 @@ class Uploads(Ground):
         now = self.clock()
         with self.catalog.write() as tx:
             self._require_writing(tx, owner)
+            if leaving.is_going(tx, digest):
+                raise Conflict(
+                    "these very bytes are being deleted just now; wait a moment and send them again"
+                )
             for session in files.unfinished(tx, owner, digest, size):
                 # Nothing is gained by sharing one that someone else may just have opened.
                 if self.blobs.staged(session.id) and not self.blobs.is_held(session.id):
@@ -103,6 +112,9 @@ class Uploads(Ground):
             weighed = self.weighing.take(session.id)
             weights = weighed.digest() if weighed else None
             with self.catalog.write() as tx:
+                # Bytes whose session is open are spared by a sweep; those of one that lapsed may be gone by now.
+                if files.session(tx, session.id) is None:
+                    raise NotFound("the upload was idle for too long; open it again")
                 if weights:
                     files.remember_weights(tx, session.digest, weights)
                 files.own(tx, session.owner, session.digest, session.size)

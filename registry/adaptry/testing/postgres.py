@@ -1,6 +1,6 @@
 """A real PostgreSQL server for tests: started for them in a folder of its own, and gone with them.
 
-It listens on a socket in that folder only, so that nothing can collide with it. Its databases compare text as people
+It listens on a socket in that folder, and elsewhere only if it is told to, so that nothing can collide with it. Its databases compare text as people
 in the United States do, since a catalog must not depend on that. Needs the server's programs and psycopg.
 """
 
@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -22,6 +22,7 @@ from adaptry.errors import Missing, Unavailable
 
 REMEDY = "no PostgreSQL server here (initdb, pg_ctl): apt-get install postgresql"
 _EVERY_LANGUAGE_BUT_C = "LOCALE_PROVIDER icu ICU_LOCALE 'en-US'"
+_PORT = 5432  # part of the socket's name
 _PLACES = "/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql*/bin"
 
 
@@ -37,18 +38,27 @@ def programs() -> Path | None:
 class PostgresServer:
     """A running server; `database()` gives the URL of a new database, with an empty catalog in it."""
 
-    def __init__(self, socket: Path, control: Callable[..., None]) -> None:
-        self._socket = socket
+    def __init__(self, socket: Path, port: int, control: Callable[..., None]) -> None:
+        self.socket = socket
+        self.port = port
         self._control = control
         self._numbers = itertools.count(1)
 
     def url(self, database: str = "postgres") -> str:
-        return f"postgresql://postgres@/{database}?host={quote(str(self._socket), safe='')}"
+        return f"postgresql://postgres@/{database}?host={quote(str(self.socket), safe='')}&port={self.port}"
 
     def crash(self) -> None:
         """The server stops without a farewell, and starts again with what it had promised to keep."""
         self._control("-m", "immediate", "stop")
         self._control("start")
+
+    def end(self) -> None:
+        """The server stops without a farewell, for good."""
+        self._control("-m", "immediate", "stop")
+
+    def promote(self) -> None:
+        """A standby becomes a server that is written to."""
+        self._control("promote")
 
     def execute(self, statement: str, database: str = "postgres") -> list[tuple[object, ...]]:
         """The rows that one statement gives, outside any transaction."""
@@ -78,8 +88,13 @@ class PostgresServer:
 
 
 @contextmanager
-def postgres_server() -> Iterator[PostgresServer]:
-    """A server, until the block ends. Raises `Missing` where there are no programs, `Unavailable` where they fail."""
+def postgres_server(
+    port: int | None = None, standby_of: PostgresServer | None = None
+) -> Iterator[PostgresServer]:
+    """A server, until the block ends; it answers at `port` of 127.0.0.1 too, if told. As a standby it follows another one.
+
+    Raises `Missing` where there are no programs, `Unavailable` where they fail.
+    """
     found = programs()
     if found is None:
         raise Missing(REMEDY)
@@ -89,20 +104,37 @@ def postgres_server() -> Iterator[PostgresServer]:
         if user:
             shutil.chown(home, user)
         data = home / "data"
-        _run(
-            [found / "initdb", "-D", data, "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "-N"],
-            user,
-        )
-        options = f"-c listen_addresses='' -c unix_socket_directories='{home}'"
+        if standby_of:
+            source = [
+                "-h",
+                str(standby_of.socket),
+                "-p",
+                str(standby_of.port),
+                "-U",
+                "postgres",
+                "-c",
+                "fast",
+                "-R",
+                "-X",
+                "stream",
+            ]
+            _run([found / "pg_basebackup", "-D", data, *source], user)
+        else:
+            made = ["-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "-N"]
+            _run([found / "initdb", "-D", data, *made], user)
+        addresses = "127.0.0.1" if port else ""
+        port = port or _PORT
+        options = f"-c listen_addresses='{addresses}' -c port={port} -c unix_socket_directories='{home}'"
 
         def control(*words: str) -> None:
             _run([found / "pg_ctl", "-D", data, "-w", "-l", home / "log", "-o", options, *words], user)
 
         control("start")
         try:
-            yield PostgresServer(home, control)
+            yield PostgresServer(home, port, control)
         finally:
-            control("-m", "immediate", "stop")
+            with suppress(Unavailable):  # it was ended before
+                control("-m", "immediate", "stop")
     finally:
         shutil.rmtree(home, ignore_errors=True)
 

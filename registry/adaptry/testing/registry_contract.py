@@ -11,6 +11,9 @@ from adaptry.testing.promises.aliases import AliasPromises
 from adaptry.testing.promises.bases import BasePromises
 from adaptry.testing.promises.branches import BranchPromises
 from adaptry.testing.promises.commits import CommitPromises
+from adaptry.testing.promises.feed import FeedPromises
+from adaptry.testing.promises.jobs import JobPromises
+from adaptry.testing.promises.residency import ResidencyPromises, RolloutPromises
 from adaptry.testing.promises.revisions import RevisionPromises
 from adaptry.testing.promises.search import SearchPromises
 from adaptry.testing.promises.states import StatePromises
@@ -28,8 +31,12 @@ class RegistryContract(
     StatePromises,
     CommitPromises,
     BranchPromises,
+    ResidencyPromises,
+    RolloutPromises,
     SearchPromises,
     BasePromises,
+    FeedPromises,
+    JobPromises,
     TenantPromises,
 ):
     """All promises of `Registry`, one test each."""

@@ -1,0 +1,137 @@
+"""Who listens for events waits here, without a thread: new events are read once for all listeners of a process.
+
+What was read is kept for a while, so that an event costs one look at the database however many hear of it, and each
+listener a few comparisons. Who asks for older ones is given them from the database, a bounded number at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from bisect import bisect_right
+from collections.abc import Awaitable, Callable, Sequence
+
+from anyio import CapacityLimiter, to_thread
+
+from adaptry.catalog import events
+from adaptry.catalog.database import Catalog
+from adaptry.catalog.events import Told
+from adaptry.errors import AdaptryError
+from adaptry.identity import Identity
+from adaptry.records import News
+from adaptry_api.draining import Draining
+
+LOG = logging.getLogger("adaptry.api")
+
+_KEPT = 4096
+_PAUSE = 1.0  # seconds before a database that did not answer is asked again
+_LOOKING = 4  # threads for those who ask for what is not kept
+
+Identify = Callable[[], Awaitable[Identity]]
+"""Who a listener is; asked again before each answer, since a token may have ended. Raises `Unauthenticated`."""
+
+
+class Listening:
+    """`news` is `Registry.events` for one of many listeners. It begins to listen when the first one comes."""
+
+    def __init__(self, catalog: Catalog, draining: Draining) -> None:
+        self._catalog = catalog
+        self._draining = draining
+        self._kept: list[Told] = []
+        self._kept_after: int | None = None  # what is kept comes after this number; None: not begun
+        self._kept_to = 0
+        self._changed = asyncio.Event()
+        self._limiter = CapacityLimiter(_LOOKING)
+        self._reading: asyncio.Task[None] | None = None
+
+    async def news(
+        self, identify: Identify, after: int | None, limit: int, wait: float, about: Sequence[str]
+    ) -> News:
+        """What is new, or after `wait` seconds that nothing is; at once when the server is about to stop."""
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read())
+        loop = asyncio.get_running_loop()
+        until = loop.time() + wait
+        while True:
+            changed = self._changed
+            identity = await identify()
+            if after is not None and wait and self._keeps(after):
+                news = events.news(self._kept_since(after), identity, about, after, limit)
+            else:  # who does not wait is told what was committed before he asked
+                news = await self._look(identity, after, limit, about)
+            is_early = after is not None and not after <= news.seq < after + events.SPAN
+            left = until - loop.time()
+            if news.items or is_early or left <= 0 or self._draining.has_begun:
+                return news
+            after = news.seq
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), left)
+
+    def wake(self) -> None:
+        """Every listener looks again."""
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def close(self) -> None:
+        if self._reading:
+            self._reading.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._reading
+
+    def _keeps(self, after: int) -> bool:
+        return self._kept_after is not None and self._kept_after <= after <= self._kept_to
+
+    def _kept_since(self, after: int) -> Sequence[Told]:
+        first = bisect_right(self._kept, after, key=lambda told: told.event.seq)
+        return self._kept[first : first + events.SPAN]
+
+    async def _look(self, identity: Identity, after: int | None, limit: int, about: Sequence[str]) -> News:
+        return await to_thread.run_sync(
+            _look_into, self._catalog, identity, after, limit, about, limiter=self._limiter
+        )
+
+    async def _read(self) -> None:
+        """Keeps what is new, for as long as the server runs."""
+        loop = asyncio.get_running_loop()
+        rung = asyncio.Event()
+
+        def ring() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop may have ended meanwhile
+                loop.call_soon_threadsafe(rung.set)
+
+        with self._catalog.hearing.attending(ring):
+            while True:
+                rung.clear()
+                try:
+                    told = await to_thread.run_sync(self._next)
+                except AdaptryError as error:
+                    LOG.warning("events cannot be read: %s", error.message)
+                    await asyncio.sleep(_PAUSE)
+                    continue
+                if told:
+                    self._keep(told)
+                    self.wake()
+                if len(told) < events.SPAN:
+                    await rung.wait()
+
+    def _next(self) -> tuple[Told, ...]:
+        with self._catalog.read() as tx:
+            if self._kept_after is None:
+                self._kept_to = events.newest(tx)
+                self._kept_after = self._kept_to
+            return events.since(tx, self._kept_to)
+
+    def _keep(self, told: Sequence[Told]) -> None:
+        self._kept += told
+        self._kept_to = told[-1].event.seq
+        if len(self._kept) > 2 * _KEPT:
+            self._kept_after = self._kept[-_KEPT - 1].event.seq
+            self._kept = self._kept[-_KEPT:]
+
+
+def _look_into(
+    catalog: Catalog, identity: Identity, after: int | None, limit: int, about: Sequence[str]
+) -> News:
+    with catalog.read() as tx:
+        return events.look(tx, identity, after, limit, about)

@@ -1,0 +1,99 @@
+"""What happens, as it happens: asked for with a wait, or as a stream of server-sent events."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import Header, Query, Request, Response
+from starlette.responses import StreamingResponse
+
+from adaptry import wire
+from adaptry.catalog.cursors import check_limit
+from adaptry.errors import AdaptryError, Invalid
+from adaptry.feed import check_asked
+from adaptry.identity import Identity
+from adaptry.records import Event, News
+from adaptry_api.guard import Caller, guarded, store_of
+from adaptry_api.listening import Identify
+from adaptry_api.routes.parameters import Limit
+from adaptry_api.store import Store
+
+ROUTES = guarded(f"{wire.PREFIX}/events", "events")
+STREAM = "text/event-stream"
+_RETRY = 2000  # milliseconds after which a browser connects again
+_AT_ONCE = 200
+
+
+@ROUTES.get(
+    "",
+    response_model=News,
+    responses={200: {"content": {STREAM: {"schema": {"type": "string"}}}}},
+)
+async def events(
+    request: Request,
+    identity: Caller,
+    after: Annotated[
+        int | None, Query(description="The number of the last event seen; none: from now on.")
+    ] = None,
+    limit: Limit = 50,
+    wait: Annotated[
+        float,
+        Query(
+            description="Seconds to wait for the first event.",
+            json_schema_extra={"maximum": wire.LONGEST_WAIT},
+        ),
+    ] = 0.0,
+    about: Annotated[list[str], Query(description="Globs of adapters' names, as in acme/*.")] = [],  # noqa: B006
+    last_event_id: Annotated[
+        str | None, Header(description="What a stream that goes on sends as `after`.")
+    ] = None,
+) -> Response | News:
+    """Of all adapters that the caller may read, oldest first; with `Accept: text/event-stream` for as long as the caller
+    listens, each event with its number as `id`. `seq` is what to pass as `after` to go on."""
+    store, shown = store_of(request), request.headers.get("authorization")
+
+    async def identify() -> Identity:
+        return await store.callers.identify(shown)
+
+    if not _wants_stream(request):
+        check_limit(limit)
+        check_asked(after, wait, about)
+        return await store.listening.news(identify, after, limit, min(wait, wire.LONGEST_WAIT), about)
+    begin = _number(last_event_id) if last_event_id is not None else after
+    check_asked(begin, 0, about)
+    return StreamingResponse(
+        _stream(store, identify, begin, about),
+        media_type=STREAM,
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+async def _stream(
+    store: Store, identify: Identify, after: int | None, about: list[str]
+) -> AsyncIterator[str]:
+    """Events until the caller goes, the token ends, or the server does; who connects again goes on where this ended."""
+    yield f"retry: {_RETRY}\n\n"
+    wait = 0.0
+    while not store.draining.has_begun:
+        try:
+            news = await store.listening.news(identify, after, _AT_ONCE, wait, about)
+        except AdaptryError:
+            return
+        after, wait = news.seq, store.heartbeat
+        # The last line moves a listener past what is not for it, and shows that somebody is there.
+        yield "".join(map(_as_text, news.items)) + f": at {after}\nid: {after}\n\n"
+
+
+def _as_text(event: Event) -> str:
+    return f"id: {event.seq}\nevent: {event.kind}\ndata: {event.model_dump_json()}\n\n"
+
+
+def _wants_stream(request: Request) -> bool:
+    return STREAM in request.headers.get("accept", "")
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise Invalid("Last-Event-ID is the number of the last event that came")
+    return int(text)

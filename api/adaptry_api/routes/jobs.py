@@ -1,0 +1,62 @@
+"""Jobs: asked for, looked at, stopped and tried again here; runners carry them out, never the server."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Path, Query, Request, Response
+
+from adaptry import wire
+from adaptry.jobs.records import JobInfo, JobOrder, JobState, LogLine, RunnerInfo
+from adaptry.records import Page
+from adaptry_api.changing import fresh
+from adaptry_api.guard import CallersRegistry, guarded
+from adaptry_api.repeating import OnceRegistry
+from adaptry_api.routes.parameters import Cursor, Limit
+
+ROUTES = guarded(wire.PREFIX, "jobs")
+
+JobId = Annotated[str, Path(max_length=64)]
+
+
+@ROUTES.post("/jobs", status_code=201)
+def submit(body: JobOrder, registry: OnceRegistry) -> JobInfo:
+    """The job will have the caller's rights. It waits until a runner comes."""
+    return registry.submit_job(body)
+
+
+@ROUTES.get("/jobs")
+def list_all(
+    registry: CallersRegistry,
+    state: Annotated[JobState | None, Query()] = None,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> Page[JobInfo]:
+    return registry.jobs(state, cursor, limit)
+
+
+@ROUTES.get("/jobs/{job}", response_model=JobInfo)
+def show(request: Request, job: JobId, registry: CallersRegistry) -> Response:
+    return fresh(request, registry.job(job))
+
+
+@ROUTES.get("/jobs/{job}/log")
+def log(job: JobId, registry: CallersRegistry, cursor: Cursor = None, limit: Limit = 50) -> Page[LogLine]:
+    """Oldest first."""
+    return registry.job_log(job, cursor, limit)
+
+
+@ROUTES.post("/jobs/{job}/cancel")
+def cancel(job: JobId, registry: CallersRegistry) -> JobInfo:
+    return registry.cancel_job(job)
+
+
+@ROUTES.post("/jobs/{job}/retry")
+def retry(job: JobId, registry: CallersRegistry) -> JobInfo:
+    """Queues a job that failed or was cancelled again; parts that were finished are kept."""
+    return registry.retry_job(job)
+
+
+@ROUTES.get("/runners")
+def list_runners(registry: CallersRegistry) -> tuple[RunnerInfo, ...]:
+    return registry.runners()

@@ -1,0 +1,149 @@
+"""How many requests does a server answer in a second of its processor's time, alone and as one of two behind the balancer?
+
+    python bench/replicas.py [--requests 400] [--clients 4]
+
+The topology of compose.yaml, as processes: PostgreSQL, SeaweedFS, two API servers, Caddy. `one` sends every request to the
+first server, `two` sends them through the balancer, which gives each server every other one. What is counted is processor
+time of the servers (and of the balancer, in its own column), from /proc, so that it does not matter who else is at work on
+the machine. Afterwards every version that was pushed is pulled, and compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adaptry.adapter.view import open_dir
+from adaptry.client import HttpRegistry
+from adaptry.records import PushOptions
+from adaptry.refs import AdapterName, Ref
+from adaptry.testing.samples import tiny_lora
+from adaptry.transfer import pull, push
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "examples" / "topology"
+SERVERS = ("api-1", "api-2")
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Where it answers, what runs, and the administrator's token."""
+
+    folder: Path
+    balancer: str
+    token: str
+
+    def state(self) -> dict[str, dict[str, Any]]:
+        """(`Any`: JSON.)"""
+        return json.loads((self.folder / "run" / "state.json").read_text())  # type: ignore[no-any-return]
+
+    def seconds(self, *services: str) -> float:
+        """Processor time that those processes have used."""
+        ticks = 0
+        for service in services:
+            fields = (
+                Path(f"/proc/{self.state()[service]['pid']}/stat").read_text().rpartition(") ")[2].split()
+            )
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / TICKS
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--requests", type=int, default=400)
+    arguments.add_argument("--clients", type=int, default=4)
+    options = arguments.parse_args()
+    with tempfile.TemporaryDirectory(prefix="adaptry-bench-") as folder, running(Path(folder)) as topology:
+        measure(topology, options.requests, options.clients)
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Topology]:
+    folder.chmod(0o755)  # PostgreSQL runs as another user, and must find its data
+    secrets = folder / "secrets"
+    subprocess.run(
+        [sys.executable, str(SCRIPTS / "make_secrets.py"), str(secrets)],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    command = [sys.executable, str(SCRIPTS / "run.py"), str(folder / "run")]
+    environment = {**os.environ, "SECRETS": str(secrets)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout
+        try:
+            url = process.stdout.readline().strip()
+            yield Topology(folder, url, (secrets / "admin-token").read_text().strip())
+        finally:
+            process.terminate()
+
+
+def measure(topology: Topology, requests: int, clients: int) -> None:
+    first = HttpRegistry(f"http://{topology.state()['api-1']['address']}:8750", topology.token)
+    both = HttpRegistry(topology.balancer, topology.token)
+    lora = open_dir(tiny_lora(topology.folder / "lora"))
+    for number in range(20):
+        push(first, lora, f"acme/tone-{number}", options=PushOptions(alias="prod"))
+    print(
+        f"{requests} requests of each kind by {clients} clients; requests (pushes, pulls) per second of processor time"
+    )
+    print(f"  {'':<24}{'one':>10}{'two':>10}{'two / one':>11}{'balancer, ms each':>19}")
+    pushed: dict[str, Path] = {}
+    for what, count, act in kinds(topology.folder, requests, pushed):
+        one, _ = rate(topology, count, clients, lambda number: act(first, "one", number))  # noqa: B023  called at once
+        two, balancing = rate(topology, count, clients, lambda number: act(both, "two", number))  # noqa: B023
+        print(f"  {what:<24}{one:10,.0f}{two:10,.0f}{two / one:11.2f}{balancing * 1e3:19.2f}")
+    for ref, folder in pushed.items():
+        pull(both, ref, topology.folder / "again" / folder.name)
+        name = "adapter_model.safetensors"
+        assert (topology.folder / "again" / folder.name / name).read_bytes() == (
+            folder / name
+        ).read_bytes(), ref
+    print(f"  {len(pushed)} versions pushed, each pulled through the balancer as it was")
+
+
+def kinds(
+    folder: Path, requests: int, pushed: dict[str, Path]
+) -> list[tuple[str, int, Callable[[HttpRegistry, str, int], object]]]:
+    """What is asked, how often, and how."""
+    name = AdapterName.parse("acme/tone-1")
+    seeds = itertools.count(1)
+
+    def pull_one(registry: HttpRegistry, way: str, number: int) -> None:
+        pull(registry, f"acme/tone-{number % 20}@prod", folder / f"pulled-{way}" / str(number))
+
+    def push_one(registry: HttpRegistry, way: str, number: int) -> None:
+        source = tiny_lora(folder / f"pushed-{way}-{number}", seed=next(seeds))
+        version = push(registry, open_dir(source), f"acme/pushed-{number % 5}").version
+        pushed[f"{version.name}@{version.number}"] = source
+
+    return [
+        ("resolve an alias", requests, lambda registry, *_: registry.version(Ref.parse(f"{name}@prod"))),
+        ("list adapters", requests, lambda registry, *_: registry.adapters()),
+        ("search", requests, lambda registry, *_: registry.search("rank<=64 method:lora")),
+        ("pull (4 requests)", requests // 4, pull_one),
+        ("push (8 requests)", requests // 8, push_one),
+    ]
+
+
+def rate(topology: Topology, count: int, clients: int, act: Callable[[int], object]) -> tuple[float, float]:
+    """Acts per second of the servers' time, and the balancer's seconds for each."""
+    before, balancing = topology.seconds(*SERVERS), topology.seconds("balancer")
+    with ThreadPoolExecutor(clients) as pool:
+        list(pool.map(act, range(count)))
+    used = topology.seconds(*SERVERS) - before
+    return count / max(used, 1 / TICKS), (topology.seconds("balancer") - balancing) / count
+
+
+if __name__ == "__main__":
+    main()

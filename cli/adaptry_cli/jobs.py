@@ -1,0 +1,226 @@
+"""`adaptry jobs`: ask for long work, look how it goes, stop it, ask again. `adaptry work` is who does it."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import click
+
+from adaptry.errors import AdaptryError, Invalid, by_code
+from adaptry.jobs.records import GIB, JobInfo, JobOrder, JobState, Needs
+from adaptry.jobs.tasks import TASKS
+from adaptry.registry import Registry
+from adaptry_cli.arguments import made
+from adaptry_cli.connection import registry_option
+from adaptry_cli.out import answer, gather, json_option, limit_option, say, say_json, size, tell
+from adaptry_cli.showing import when
+from adaptry_cli.tables import say_facts, say_table
+
+_LOOK = 0.5  # seconds between two looks at a job that is waited for
+_LINES = 200
+
+
+@click.group()
+def jobs() -> None:
+    """Ask for long work, and see how it goes."""
+
+
+@jobs.command()
+@click.argument("kind", type=click.Choice(list(TASKS)))
+@click.argument("fields", metavar="FIELD=VALUE...", nargs=-1)
+@click.option("--device", metavar="NAME", help="Only on a runner with this device: cuda, mps.")
+@click.option("--tag", metavar="TAG", help="Only on a runner with this tag.")
+@click.option("--memory", metavar="SIZE", help="What a step takes, as in 8GB; 2 GiB unless said.")
+@click.option(
+    "--priority", type=click.IntRange(1, 9), default=5, show_default=True, help="1 comes first, 9 last."
+)
+@click.option("--wait", is_flag=True, help="Wait for its end, telling its log; fail if it fails.")
+@registry_option
+@json_option
+def submit(
+    registry: Registry,
+    kind: str,
+    fields: tuple[str, ...],
+    device: str | None,
+    tag: str | None,
+    memory: str | None,
+    priority: int,
+    wait: bool,
+    as_json: bool,
+) -> None:
+    """Ask for a job.
+
+    Its fields are said as NAME=VALUE, a list by saying it again: `adaptry jobs submit merge base=org/model
+    inputs=acme/tone@3 inputs=acme/voice=0.5 to=acme/both`. The job has your rights, and needs nothing of this machine.
+    """
+    from adaptry.byte_sizes import parse_bytes
+
+    needs = made(Needs, device=device, tag=tag, memory=parse_bytes(memory) if memory else 2 * GIB)
+    order = made(JobOrder, kind=kind, task=_task(kind, fields), needs=needs, priority=priority)
+    job = registry.submit_job(order)
+    if not registry.runners():
+        tell("nobody runs jobs yet, so it waits: `adaptry work` runs them, here or on another machine")
+    if wait:
+        job = _waited(registry, job)
+    answer(job, job.id, as_json)
+    _raise_fault(job if wait else None)
+
+
+@jobs.command()
+@click.option(
+    "--state", type=click.Choice(["queued", "running", "done", "failed", "cancelled"]), help="Only these."
+)
+@limit_option
+@registry_option
+@json_option
+def ls(registry: Registry, state: JobState | None, limit: int, as_json: bool) -> None:
+    """List jobs, newest first."""
+    found = gather(lambda cursor, count: registry.jobs(state, cursor, count), limit)
+    if as_json:
+        say_json(found)
+        return
+    say_table(
+        ("job", "kind", "state", "how far", "of", "by", "when"),
+        (
+            (
+                each.id,
+                each.kind,
+                each.state,
+                _far(each),
+                each.namespace,
+                each.submitted_by,
+                when(each.submitted_at),
+            )
+            for each in found
+        ),
+    )
+
+
+@jobs.command()
+@click.argument("job")
+@registry_option
+@json_option
+def show(registry: Registry, job: str, as_json: bool) -> None:
+    """Show what a job is, and what became of it."""
+    found = registry.job(job)
+    if as_json:
+        say_json(found)
+        return
+    needs = found.needs
+    facts = [
+        ("job", found.id),
+        ("kind", found.kind),
+        ("task", json.dumps(found.task, ensure_ascii=False)),
+        ("state", found.state),
+        ("how far", _far(found)),
+        ("needs", ", ".join(filter(None, (needs.device, needs.tag, size(needs.memory))))),
+        ("priority", str(found.priority)),
+        ("asked for by", f"{found.submitted_by}, {when(found.submitted_at)}"),
+        ("started", when(found.started_at) if found.started_at else ""),
+        ("ended", when(found.finished_at) if found.finished_at else ""),
+        ("tries", str(found.tries)),
+        ("runners", ", ".join(found.runners)),
+        ("result", json.dumps(found.result, ensure_ascii=False) if found.result else ""),
+        ("failed", found.fault.message if found.fault else ""),
+    ]
+    say_facts((name, value) for name, value in facts if value)
+
+
+@jobs.command()
+@click.argument("job")
+@click.option("--follow", is_flag=True, help="Go on until the job ends.")
+@registry_option
+def logs(registry: Registry, job: str, follow: bool) -> None:
+    """Print what a job's steps said."""
+    told = 0
+    while True:
+        found = registry.job(job)
+        told += _tell_from(registry, job, told, say)
+        if not follow or not found.is_open:
+            return
+        time.sleep(_LOOK)
+
+
+@jobs.command()
+@click.argument("job")
+@registry_option
+def cancel(registry: Registry, job: str) -> None:
+    """Stop a job: from now on it changes nothing."""
+    found = registry.cancel_job(job)
+    tell(f"{found.id} is {found.state}")
+
+
+@jobs.command()
+@click.argument("job")
+@registry_option
+def retry(registry: Registry, job: str) -> None:
+    """Queue a job again that failed or was cancelled; parts that were finished are kept."""
+    found = registry.retry_job(job)
+    tell(f"{found.id} is {found.state}, for the {found.tries}. time")
+
+
+def _waited(registry: Registry, job: JobInfo) -> JobInfo:
+    told = 0
+    while job.is_open:
+        time.sleep(_LOOK)
+        job = registry.job(job.id)
+        told += _tell_from(registry, job.id, told, tell)
+    return job
+
+
+def _tell_from(registry: Registry, job: str, told: int, line: Any) -> int:
+    """Tells the log's lines after the first `told`; how many. (`Any`: `say` or `tell`.)"""
+    cursor, seen, fresh = None, 0, 0
+    while True:
+        page = registry.job_log(job, cursor, _LINES)
+        for each in page.items:
+            seen += 1
+            if seen > told:
+                line(f"{each.step}: {each.text}")
+                fresh += 1
+        cursor = page.next
+        if cursor is None:
+            return fresh
+
+
+def _raise_fault(job: JobInfo | None) -> None:
+    """Raises what a job that was waited for failed with, as if it had been done here."""
+    if job and job.fault:
+        raise by_code().get(job.fault.code, AdaptryError)(job.fault.message)
+    if job and job.state == "cancelled":
+        raise Invalid(f"{job.id} was cancelled")
+
+
+def _far(job: JobInfo) -> str:
+    if job.stage is None or job.state == "queued":
+        return ""
+    return f"{100 * job.stage.done // max(1, job.stage.total)}% of {size(job.stage.total)}"
+
+
+def _task(kind: str, fields: tuple[str, ...]) -> dict[str, Any]:
+    """`base=org/model inputs=a inputs=b=0.5` as JSON. Raises `Invalid`. (`Any`: JSON.)"""
+    model = TASKS[kind]
+    task: dict[str, Any] = {}
+    for text in fields:
+        name, separator, value = text.partition("=")
+        known = model.model_fields.get(name)
+        if not separator or known is None:
+            takes = ", ".join(model.model_fields)
+            raise Invalid(f"not a field of {kind}: {text[:200]!r} (write NAME=VALUE; there are {takes})")
+        if "tuple" in str(known.annotation):
+            task.setdefault(name, []).append(value)
+        else:
+            task[name] = _value(value, known.annotation)
+    return task
+
+
+def _value(text: str, kind: Any) -> Any:
+    """Text where a text is meant, else what JSON makes of it. (`Any`: a type, and JSON.)"""
+    if kind is str or "AdapterName" in str(kind):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,196 @@
+"""`adaptry work`: this machine runs jobs of a registry until it is told to stop. `adaptry runners` lists who does."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from adaptry.errors import Invalid, Missing
+from adaptry.jobs.records import RunnerInfo
+from adaptry.registry import Registry
+from adaptry_cli.arguments import FOLDER
+from adaptry_cli.connection import registry_option
+from adaptry_cli.out import json_option, say, say_json, size, tell
+from adaptry_cli.places import catalog_option
+from adaptry_cli.showing import when
+from adaptry_cli.tables import say_table
+
+
+@click.command()
+@click.option(
+    "--data", metavar="DIR", type=FOLDER, help="The registry's folder; else the embedded registry's."
+)
+@catalog_option
+@click.option(
+    "--blobs",
+    envvar="ADAPTRY_BLOBS",
+    metavar="URL",
+    help="The bucket of a registry that keeps its files in one, s3://bucket/prefix; also ADAPTRY_BLOBS.",
+)
+@click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    metavar="NAME",
+    help="What it can compute on beside the processor: cuda, mps; repeat.",
+)
+@click.option(
+    "--tag", "tags", multiple=True, metavar="TAG", help="Also take jobs that ask for this tag; repeat."
+)
+@click.option(
+    "--concurrency", type=click.IntRange(1, 64), default=1, show_default=True, help="Steps of jobs at once."
+)
+@click.option("--memory", metavar="SIZE", help="What they may take together, as in 8GB; else all there is.")
+@click.option(
+    "--lease",
+    type=click.FloatRange(0.5, 3600),
+    default=30.0,
+    show_default=True,
+    help="Seconds of silence after which a runner's work is taken over.",
+)
+@click.option(
+    "--poll",
+    type=click.FloatRange(0.05, 60),
+    default=1.0,
+    show_default=True,
+    help="Seconds between two looks for work.",
+)
+@click.option(
+    "--remote",
+    "remotes",
+    multiple=True,
+    metavar="NAME=URL",
+    help="A registry that `replicate` jobs may copy to; repeat.",
+)
+@click.option("--once", is_flag=True, help="End when no job is open any more.")
+@click.option(
+    "--until-eof", is_flag=True, help="End when standard input does, as for who starts it beside itself."
+)
+def work(
+    data: Path | None,
+    catalog: str | None,
+    blobs: str | None,
+    devices: tuple[str, ...],
+    tags: tuple[str, ...],
+    concurrency: int,
+    memory: str | None,
+    lease: float,
+    poll: float,
+    remotes: tuple[str, ...],
+    once: bool,
+    until_eof: bool,
+) -> None:
+    """Run jobs.
+
+    A runner is trusted: it reaches the registry's database and files itself, and gives each job the rights of who asked
+    for it. Start as many as there are machines; each step of a job runs in a process of its own on one of them.
+    """
+    from adaptry.byte_sizes import parse_bytes
+    from adaptry.jobs.paper import Place
+    from adaptry.jobs.runner import RunnerSettings, run
+    from adaptry.settings import data_folder
+
+    settings = RunnerSettings(
+        place=Place(folder=str((data or data_folder()).absolute()), catalog=catalog, blobs=blobs),
+        devices=devices,
+        tags=tags,
+        concurrency=concurrency,
+        memory=parse_bytes(memory) if memory else 0,
+        lease=lease,
+        poll=poll,
+        once=once,
+        remotes=dict(_remote(text) for text in remotes),
+    )
+    stop = threading.Event()
+
+    def asked(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, asked)
+    if until_eof:
+        threading.Thread(target=_end_at_eof, args=(stop,), daemon=True).start()
+    run(settings, stop, _announce)
+    # Threads of the engine still wait for steps that were given up: they have nothing to save.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+@contextlib.contextmanager
+def beside(data: Path, catalog: str | None, blobs: str | None) -> Iterator[None]:
+    """A runner in a process of its own for as long as the block lasts, and no longer, however this process ends.
+
+    Raises `Missing`.
+    """
+    if importlib.util.find_spec("dbos") is None:
+        raise Missing("running jobs needs dbos: pip install 'adaptry[jobs]'")
+    words = [sys.executable, "-m", "adaptry_cli", "work", "--data", str(data), "--until-eof"]
+    environ = {name: value for name, value in os.environ.items() if name != "ADAPTRY_CATALOG_FILE"}
+    # Not among the words, which everybody on the machine can read.
+    environ |= {"ADAPTRY_CATALOG": catalog} if catalog else {}
+    environ |= {"ADAPTRY_BLOBS": blobs} if blobs else {}
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environ)
+    try:
+        yield
+    finally:
+        process.communicate()  # closes its input, which ends it
+
+
+def _end_at_eof(stop: threading.Event) -> None:
+    while sys.stdin.buffer.read(1 << 16):
+        continue
+    stop.set()
+
+
+def _announce(runner: RunnerInfo) -> None:
+    say(runner.id)
+    tell(
+        f"runs up to {runner.concurrency} at once in {size(runner.memory)}, on {', '.join(('the processor', *runner.devices))}"
+    )
+    tell("Ctrl-C stops it; others go on with what it was at")
+
+
+def _remote(text: str) -> tuple[str, str]:
+    name, _, url = text.partition("=")
+    if not name or not url:
+        raise Invalid(f"not a registry to copy to: {text[:200]!r} (write NAME=URL)")
+    return name, url
+
+
+@click.command()
+@registry_option
+@json_option
+def runners(registry: Registry, as_json: bool) -> None:
+    """List who runs jobs."""
+    found = registry.runners()
+    if as_json:
+        say_json(found)
+    elif found:
+        say_table(
+            ("runner", "devices", "tags", "at once", "memory", "heard of"),
+            (
+                (
+                    each.id,
+                    ", ".join(each.devices),
+                    ", ".join(each.tags),
+                    str(each.concurrency),
+                    size(each.memory),
+                    when(each.seen_at),
+                )
+                for each in found
+            ),
+            right=("at once", "memory"),
+        )
+    else:
+        tell("nobody runs jobs; `adaptry work` does")

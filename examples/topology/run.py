@@ -1,0 +1,255 @@
+"""Starts the services of compose.yaml as processes, for machines without a container engine: `python3 run.py FOLDER`.
+
+Everything is read from compose.yaml: commands, environment, secrets, health checks, the order, what is started again when
+it ends. Linux only. It needs the programs (PostgreSQL, SeaweedFS, Caddy, adaptry) and the secrets that make_secrets.py makes.
+
+Prints the balancer's address when all is well, and stops everything at SIGINT or SIGTERM. What runs is in
+FOLDER/state.json: processes, addresses, health. Data, logs and caches are in FOLDER too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import programs
+from services import Health, Service, environment_of, read
+
+_ROOT = Path(__file__).resolve().parents[2]
+_SHORTEST, _LONGEST = 0.1, 60.0  # seconds between two starts, as Docker waits: doubled each time
+_LASTED = 10.0  # who ran for so long begins at the shortest again
+_LOOK = 0.25
+_LOCK = "/tmp/adaptry-topology.lock"
+
+
+class Topology:
+    """Processes by service, started, watched and started again, each in a thread of its own."""
+
+    def __init__(self, services: list[Service], folder: Path) -> None:
+        self.services = services
+        self.folder = folder
+        self.stopping = threading.Event()
+        self._path = programs.search_path()
+        self._changed = threading.Condition()
+        self._state: dict[str, dict[str, object]] = {
+            one.name: {"pid": None, "address": one.address, "health": "starting", "starts": 0, "exit": None}
+            for one in services
+        }
+        (folder / "logs").mkdir(parents=True, exist_ok=True)
+        self._threads = [
+            threading.Thread(target=self._keep, args=(one,), name=one.name, daemon=True) for one in services
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def is_well(self) -> bool:
+        """Whether whoever should run runs and is healthy, and whoever should have ended well has."""
+        return all(self._is(one.name, "well") for one in self.services)
+
+    def wait(self) -> bool:
+        """Until all is well, or it is to stop; whether all is well."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.is_well() or self.stopping.is_set())
+        return not self.stopping.is_set()
+
+    def stop(self) -> None:
+        """Ends everything, who needs others before those."""
+        self.stopping.set()
+        left = list(self.services)
+        while left:
+            needed = {other for one in left for other in one.depends_on}
+            ending = [one for one in left if one.name not in needed]
+            left = [one for one in left if one.name in needed]
+            for one in ending:
+                self._signal(one, signal.SIGTERM)
+            for one in ending:
+                thread = self._threads[self.services.index(one)]
+                thread.join(one.grace)
+                self._signal(one, signal.SIGKILL)
+                thread.join()
+
+    def _keep(self, service: Service) -> None:
+        """One service's life: from what it depends on, through its restarts, to the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.stopping.is_set() or self._may_start(service))
+        pause = _SHORTEST
+        while not self.stopping.is_set():
+            began = time.monotonic()
+            code = self._run(service)
+            self._tell(service, pid=None, exit=code, health="ended")
+            if service.restart == "no" or (service.restart == "on-failure" and code == 0):
+                return
+            pause = _SHORTEST if time.monotonic() - began > _LASTED else min(pause * 2, _LONGEST)
+            self.stopping.wait(pause)
+
+    def _run(self, service: Service) -> int:
+        """From start to end; the exit code."""
+        try:
+            command, user = programs.started_with(service)
+            with (self.folder / "logs" / f"{service.name}.log").open("ab") as log:
+                process = subprocess.Popen(
+                    command,
+                    env=environment_of(service, self._path),
+                    user=user,
+                    cwd="/",
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,  # a Ctrl-C is ours, to stop them in order
+                )
+        except (OSError, RuntimeError) as error:
+            print(f"{service.name}: {error}", file=sys.stderr)
+            return 1
+        self._tell(service, pid=process.pid, starts=self._starts(service) + 1, health="starting", exit=None)
+        if service.health is None:
+            self._tell(service, health="running")
+        try:
+            return self._watch(service, process)
+        finally:
+            _end_group(process)
+
+    def _watch(self, service: Service, process: subprocess.Popen[bytes]) -> int:
+        """Asks for its health until it ends; the exit code. Who is young is asked often, and may fail."""
+        health = service.health
+        if health is None:
+            return process.wait()
+        young_until, failed = time.monotonic() + health.start_period, 0
+        while True:
+            failed = 0 if self._passes(service, health) else failed + 1
+            if failed == 0:
+                self._tell(service, health="healthy")
+            elif failed >= health.retries and time.monotonic() > young_until:
+                self._tell(service, health="unhealthy")
+            try:
+                return process.wait(health.interval if failed == 0 else min(_LOOK, health.interval))
+            except subprocess.TimeoutExpired:
+                continue
+
+    def _passes(self, service: Service, health: Health) -> bool:
+        try:
+            test = subprocess.run(
+                programs.asked(health.test),
+                env=environment_of(service, self._path),
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=health.timeout,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return False
+        return test.returncode == 0
+
+    def _may_start(self, service: Service) -> bool:
+        return all(self._is(other, condition) for other, condition in service.depends_on.items())
+
+    def _is(self, name: str, condition: str) -> bool:
+        """Whether a service (or each copy of it) is as far as another one, or `well`, asks for."""
+        for one in self.services:
+            if one.name != name and one.name.rpartition("-")[0] != name:
+                continue
+            state = self._state[one.name]
+            has_ended_well = state["health"] == "ended" and state["exit"] == 0
+            works = state["health"] == ("running" if one.health is None else "healthy")
+            is_so = {
+                "service_started": state["starts"] != 0,
+                "service_healthy": works,
+                "service_completed_successfully": has_ended_well,
+                "well": has_ended_well if one.restart in ("no", "on-failure") else works,
+            }
+            if not is_so[condition]:
+                return False
+        return True
+
+    def _starts(self, service: Service) -> int:
+        starts = self._state[service.name]["starts"]
+        assert isinstance(starts, int)
+        return starts
+
+    def _signal(self, service: Service, number: signal.Signals) -> None:
+        pid = self._state[service.name]["pid"]
+        if isinstance(pid, int):
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                return
+
+    def _tell(self, service: Service, **news: object) -> None:
+        """Changes what is known of a service, for all who wait and for who reads the file."""
+        with self._changed:
+            self._state[service.name].update(news)
+            draft = self.folder / "state.json.part"
+            draft.write_text(json.dumps(self._state, indent=1))
+            draft.replace(self.folder / "state.json")
+            self._changed.notify_all()
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """Whatever the process started goes with it, as in a container."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _wait_for_others() -> None:
+    """SeaweedFS names sockets in /tmp by its ports, so two topologies would find each other's: one at a time."""
+    lock = os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)  # held until this process ends
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print("waits for another topology on this machine to end", file=sys.stderr)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("folder", type=Path, help="for data, logs and caches; kept for the next start")
+    arguments.add_argument("--compose", type=Path, default=_ROOT / "compose.yaml")
+    arguments.add_argument(
+        "--profile", action="append", default=[], help="services that are optional; repeat"
+    )
+    arguments.add_argument(
+        "--env",
+        action="append",
+        default=[],
+        metavar="SERVICE:NAME=VALUE",
+        help="as a file of overrides would; repeat",
+    )
+    options = arguments.parse_args()
+    folder = options.folder.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    services = read(options.compose.absolute(), folder, os.environ, frozenset(options.profile))
+    for service in services:
+        told = [one.partition(":")[2] for one in options.env if one.startswith(f"{service.name}:")]
+        service.environment.update(one.split("=", 1) for one in told)
+    if lacking := programs.missing(services):
+        print("not here: " + "; ".join(lacking), file=sys.stderr)
+        return 1
+    _wait_for_others()
+    topology = Topology(services, folder)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: threading.Thread(target=topology.stop).start())
+    topology.start()
+    if topology.wait():
+        balancer = next(one for one in services if one.name == "balancer")
+        print(f"http://{balancer.address}:8750", flush=True)
+    while not topology.stopping.wait(1.0):
+        pass
+    topology.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

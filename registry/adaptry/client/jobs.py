@@ -1,0 +1,48 @@
+"""The part of `HttpRegistry` about jobs."""
+
+from __future__ import annotations
+
+from pydantic import TypeAdapter
+
+from adaptry.client.connection import Connection, path_of
+from adaptry.client.paths import once_key
+from adaptry.jobs.board import JobBoard
+from adaptry.jobs.records import JobInfo, JobOrder, JobState, LogLine, RunnerInfo
+from adaptry.records import Page
+
+_JOB = TypeAdapter(JobInfo)
+_JOBS = TypeAdapter(Page[JobInfo])
+_LOG = TypeAdapter(Page[LogLine])
+_RUNNERS: TypeAdapter[tuple[RunnerInfo, ...]] = TypeAdapter(tuple[RunnerInfo, ...])
+
+
+class RemoteJobs(JobBoard):
+    """Each method is one call."""
+
+    _server: Connection
+
+    def submit_job(self, order: JobOrder) -> JobInfo:
+        body = order.model_dump(mode="json")
+        return self._server.ask(_JOB, "POST", path_of("jobs"), body=body, headers=once_key(), again=True)
+
+    def job(self, id: str) -> JobInfo:
+        return self._server.ask(_JOB, "GET", path_of("jobs", id))
+
+    def jobs(
+        self, state: JobState | None = None, cursor: str | None = None, limit: int = 50
+    ) -> Page[JobInfo]:
+        query = {"state": state, "cursor": cursor, "limit": limit}
+        return self._server.ask(_JOBS, "GET", path_of("jobs"), query=query)
+
+    def cancel_job(self, id: str) -> JobInfo:
+        return self._server.ask(_JOB, "POST", path_of("jobs", id, "cancel"), again=True)
+
+    def retry_job(self, id: str) -> JobInfo:
+        return self._server.ask(_JOB, "POST", path_of("jobs", id, "retry"))
+
+    def job_log(self, id: str, cursor: str | None = None, limit: int = 50) -> Page[LogLine]:
+        query = {"cursor": cursor, "limit": limit}
+        return self._server.ask(_LOG, "GET", path_of("jobs", id, "log"), query=query)
+
+    def runners(self) -> tuple[RunnerInfo, ...]:
+        return self._server.ask(_RUNNERS, "GET", path_of("runners"))

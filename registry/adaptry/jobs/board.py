@@ -1,0 +1,53 @@
+"""The part of the waist about jobs: ask for one, look at it, stop it, ask again.
+
+Whoever asks needs no runner at hand, nor what runners need: a job waits until one comes. A job is its namespace's: those
+who may not read there are told that it does not exist.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from adaptry.jobs.records import JobInfo, JobOrder, JobState, LogLine, RunnerInfo
+from adaptry.records import Page
+
+
+class JobBoard(ABC):
+    """Jobs are named by their ids."""
+
+    @abstractmethod
+    def submit_job(self, order: JobOrder) -> JobInfo:
+        """A job that waits for a runner; it will have the caller's rights, no more.
+
+        Raises `Invalid` (no such kind, fields that do not parse), `Denied`.
+        """
+
+    @abstractmethod
+    def job(self, id: str) -> JobInfo:
+        """Raises `NotFound`."""
+
+    @abstractmethod
+    def jobs(
+        self, state: JobState | None = None, cursor: str | None = None, limit: int = 50
+    ) -> Page[JobInfo]:
+        """Newest first; of one state, or all."""
+
+    @abstractmethod
+    def cancel_job(self, id: str) -> JobInfo:
+        """From now on it changes nothing; what computes is stopped soon. One that has ended stays as it is.
+
+        Raises `NotFound`, `Denied`.
+        """
+
+    @abstractmethod
+    def retry_job(self, id: str) -> JobInfo:
+        """Queues a job that failed or was cancelled again; parts that were finished are kept. Raises `Conflict`
+        for one that has not ended or is done, `NotFound`, `Denied`."""
+
+    @abstractmethod
+    def job_log(self, id: str, cursor: str | None = None, limit: int = 50) -> Page[LogLine]:
+        """What its steps said, oldest first. Raises `NotFound`."""
+
+    @abstractmethod
+    def runners(self) -> tuple[RunnerInfo, ...]:
+        """Those that were heard of lately, in the order of their ids. Nobody without a namespace sees any."""

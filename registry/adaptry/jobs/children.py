@@ -1,0 +1,135 @@
+"""Starting the process that does a step, listening to it, and ending it when it is not wanted any more."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import IO
+
+from pydantic import ValidationError
+
+from adaptry.errors import Unavailable
+from adaptry.jobs.paper import Line, Outcome, Paper
+from adaptry.jobs.records import Fault
+
+_PASSED_ON = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TMPDIR", "VIRTUAL_ENV")
+_PREFIXES = (
+    "ADAPTRY_",
+    "AWS_",
+    "COVERAGE_",
+    "CUDA_",
+    "HIP_",
+    "MKL_",
+    "OMP_",
+    "OPENBLAS_",
+    "PG",
+    "SSL_",
+    "XDG_",
+)
+
+
+@dataclass(slots=True)
+class Listening:
+    """Who is told what a child says, as it comes."""
+
+    say: Callable[[str], None]
+    stage: Callable[[str, int, int], None]
+
+
+@dataclass(eq=False, slots=True)
+class Child:
+    """A step in a process of its own. `died` says how the process ended, where it did without a word."""
+
+    paper: Paper
+    process: subprocess.Popen[str]
+    is_unwanted: bool = False
+
+    @classmethod
+    def start(cls, paper: Paper, environ: Mapping[str, str] = os.environ) -> Child:
+        """Raises `Unavailable` where no process can be started."""
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "adaptry.jobs.child"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+                env=_environment(environ),
+            )
+        except OSError as error:
+            raise Unavailable(f"cannot start the process for a step of a job: {error}") from error
+        child = cls(paper, process)
+        assert process.stdin is not None
+        with contextlib.suppress(OSError):  # it is dead already, which `outcome` sees
+            process.stdin.write(paper.model_dump_json() + "\n")
+            process.stdin.flush()
+        return child
+
+    def outcome(self, told: Listening) -> Outcome | Fault | None:
+        """What it came to; None where it died first. Closes everything that was open for it."""
+        process = self.process
+        assert process.stdin and process.stdout and process.stderr
+        story = threading.Thread(target=_tell, args=(process.stderr, told.say), daemon=True)
+        story.start()
+        came_to: Outcome | Fault | None = None
+        for text in process.stdout:
+            line = _line(text)
+            if line is None:
+                told.say(text.rstrip())
+            elif line.what == "say":
+                told.say(line.text)
+            elif line.what == "stage":
+                told.stage(line.text, line.done, line.total)
+            else:
+                came_to = line.outcome or line.fault
+        process.wait()
+        story.join()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            _closed(stream)
+        return came_to
+
+    def end(self) -> None:
+        """It is not wanted any more: nothing that it does matters, so it is not asked."""
+        self.is_unwanted = True
+        self.process.kill()
+
+    @property
+    def died(self) -> str:
+        code = self.process.returncode
+        if code is not None and code < 0:
+            return f"its process was killed by {signal.Signals(-code).name} (is there too little memory?)"
+        return f"its process ended with {code} and said nothing"
+
+
+def _tell(stream: IO[str], say: Callable[[str], None]) -> None:
+    for text in stream:
+        say(text.rstrip())
+
+
+def _closed(stream: IO[str]) -> None:
+    with contextlib.suppress(OSError):  # what was not written has nobody to read it
+        stream.close()
+
+
+def _line(text: str) -> Line | None:
+    try:
+        return Line.model_validate_json(text)
+    except ValidationError:
+        return None
+
+
+def _environment(own: Mapping[str, str]) -> dict[str, str]:
+    """Where things are installed, and what opens the stores; none of the other secrets that a runner may hold."""
+    return {
+        name: value
+        for name, value in own.items()
+        if (name in _PASSED_ON or name.startswith(_PREFIXES)) and name != "ADAPTRY_TOKEN"
+    }

@@ -1,0 +1,51 @@
+"""What a step of a job works with: the registry as the submitter may use it, a folder for scraps, and somebody to tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adaptry.progress import Progress
+from adaptry.refs import ByDigest, Ref
+
+if TYPE_CHECKING:
+    from adaptry.adapter.view import Adapter
+    from adaptry.fingerprint import BaseRecord
+    from adaptry.local import LocalRegistry
+    from adaptry.records import VersionInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """`registry` changes something only while the step is this one's to do. `before` is what earlier steps came to.
+
+    `remotes` are the addresses of other registries that the runner was told of, by name. (`Any`: JSON.)
+    """
+
+    registry: LocalRegistry
+    before: Mapping[str, Any]
+    device: str
+    scratch: Path
+    remotes: Mapping[str, str]
+    progress: Progress
+    say: Callable[[str], None]
+
+    def opened(self, ref: Ref) -> tuple[VersionInfo, Adapter, BaseRecord | None]:
+        """A version with its weights at hand, and its base where that is known for sure.
+
+        Raises `Withdrawn` for what is held back, and what reading a registry raises.
+        """
+        from adaptry.cautions import caution, require_usable
+        from adaptry.transfer import open_revision
+
+        version = self.registry.version(ref)
+        require_usable(version)
+        if warning := caution(version):
+            self.say(f"warns: {warning}")
+        exact = Ref(version.name, ByDigest(version.digest.hex))
+        adapter = open_revision(self.registry, exact, progress=self.progress)
+        is_known = version.base_id is not None and version.base_status == "verified"
+        base = self.registry.base_record(version.base_id) if is_known and version.base_id else None
+        return version, adapter, base

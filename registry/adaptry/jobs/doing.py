@@ -1,0 +1,36 @@
+"""Where each kind of job is done: a table, beside that of what can be asked.
+
+A kind is one function of its task and the desk; or a module with three: `start` cuts the job into pieces, `piece` does one of
+them, wherever there is room, and `end` puts what they came to together. Only the one that is needed is loaded.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+
+from adaptry.jobs.desk import Desk
+from adaptry.jobs.paper import Outcome
+from adaptry.jobs.tasks import Task
+
+WAYS: Mapping[str, str] = {
+    "merge": "merging",
+    "combine": "making:combine",
+    "convert": "making:convert",
+    "fingerprint": "keeping:fingerprint",
+    "verify": "keeping:verify",
+    "replicate": "keeping:replicate",
+}
+"""`module` of this package for three steps, `module:function` for one."""
+
+
+def do(kind: str, task: Task, step: str, desk: Desk) -> Outcome:
+    """Does one step of a job, and says what it came to."""
+    place, _, only = WAYS[kind].partition(":")
+    module = importlib.import_module(f"adaptry.jobs.{place}")
+    if only or step in ("start", "end"):
+        came_to = getattr(module, only or step)(task, desk)
+    else:
+        came_to = module.piece(task, desk, step)
+    assert isinstance(came_to, Outcome)
+    return came_to

@@ -1,0 +1,218 @@
+"""The durable engine under the runners: DBOS, which remembers how far each job has come and gives what is next to who asks.
+
+A job is a workflow that computes nothing: it has its steps done, each a workflow in the queue of what it needs, and ends the
+job. What DBOS remembers is only what has been reached; what a step came to, and whether it may change anything, is the
+catalog's to say, so that work that is given out twice is done with one effect. Its tables lie beside the catalog: in the
+same PostgreSQL database, or in a file in the same folder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adaptry.errors import Missing
+from adaptry.jobs.queues import OVERSEERS, queue_of
+from adaptry.jobs.records import JobInfo
+
+try:
+    from dbos import DBOS, Serializer, WorkflowHandle
+except ModuleNotFoundError as error:
+    raise Missing(f"running jobs needs {error.name}: pip install 'adaptry[jobs]'") from error
+
+FILE = "jobs.sqlite"
+_VERSION = "1"  # of the workflows below: those of another version are left to runners that know them
+_MANY = 1_000  # jobs overseen by one runner at once
+_PATIENCE = 0.2  # seconds between two looks at whether a step is done
+Json = dict[str, Any]  # what steps come to
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a runner does for the engine: a step, the end of a job, and a look at whether it is still wanted."""
+
+    step: Callable[[str, str, int], Json]
+    end: Callable[[str, Json | None, Json | None], None]
+    find: Callable[[str], JobInfo | None]
+
+
+class _Plain(Serializer):
+    """JSON: reading what lies in a database never runs code."""
+
+    def serialize(self, data: Any) -> str:
+        if isinstance(data, BaseException):
+            data = {"error": f"{type(data).__name__}: {data}"}
+        return json.dumps(data)
+
+    def deserialize(self, serialized_data: str) -> Any:
+        return json.loads(serialized_data)
+
+    def name(self) -> str:
+        return "adaptry_json"
+
+
+class Engine:
+    """One in a process. `place` is its database; `runner` the name under which work is given to this process."""
+
+    def __init__(
+        self, place: str, runner: str, work: Work, queues: Iterable[str], concurrency: int, poll: float
+    ) -> None:
+        self._queues = tuple(queues)
+        self._concurrency = concurrency
+        self._poll = poll
+        self._work = work
+        DBOS(
+            config={
+                "name": "adaptry",
+                "system_database_url": place,
+                "executor_id": runner,
+                "application_version": _VERSION,
+                "log_level": "CRITICAL",
+                "serializer": _Plain(),
+                "use_listen_notify": False,
+                "notification_listener_polling_interval_sec": poll,
+            }
+        )
+        self._register()
+        DBOS.listen_queues([OVERSEERS, *self._queues])
+
+    def launch(self) -> None:
+        """From now on work is given to this process."""
+        DBOS.launch()
+        DBOS.register_queue(OVERSEERS, worker_concurrency=_MANY, polling_interval_sec=self._poll)
+        for queue in self._queues:
+            DBOS.register_queue(queue, worker_concurrency=self._concurrency, polling_interval_sec=self._poll)
+
+    def hand(self, job: JobInfo) -> None:
+        """Makes sure that a job is under way; again is no harm."""
+        DBOS.enqueue_workflow_with_options(
+            {
+                "queue_name": OVERSEERS,
+                "workflow_name": "job",
+                "workflow_id": f"{job.id}.{job.tries}",
+                "app_version": _VERSION,
+                "priority": job.priority,
+            },
+            job.id,
+            job.tries,
+        )
+
+    def take_over(self, living: Iterable[str]) -> int:
+        """Gives out again what was under way at runners that are none of the `living`; how much that was."""
+        known = set(living)
+        lost = [
+            each
+            for each in DBOS.list_workflows(status="PENDING", load_input=False, load_output=False)
+            if each.executor_id not in known
+        ]
+        for each in lost:
+            DBOS.resume_workflow(each.workflow_id, queue_name=each.queue_name or OVERSEERS)
+        return len(lost)
+
+    # The workflows. What they decide by comes from steps, so that who goes on with one decides the same.
+
+    def _job(self, id: str, tries: int) -> None:
+        job = self._is_open(id)
+        if job is None:
+            return
+        run = _Run(id, tries, JobInfo.model_validate(job), self)
+        (first,) = run.all([("start", job["needs"]["memory"])])
+        if first is None:
+            return
+        pieces = first.pop("pieces", None)
+        fault, result = first.get("fault"), first
+        if pieces and not fault:
+            done = run.all([(piece["name"], piece["memory"]) for piece in pieces])
+            if any(each is None for each in done):
+                return
+            fault = next((each["fault"] for each in done if each and "fault" in each), None)
+        if pieces and not fault:
+            (last,) = run.all([("end", job["needs"]["memory"])])
+            if last is None:
+                return
+            fault, result = last.get("fault"), last
+        self._ending(id, None if fault else result, fault)
+
+    def _register(self) -> None:
+        """Makes them known to DBOS, which takes functions and no methods."""
+        work = self._work
+
+        @DBOS.step(name="is_open")
+        def is_open(id: str) -> Json | None:
+            found = work.find(id)
+            return found.model_dump(mode="json") if found and found.is_open else None
+
+        @DBOS.step(name="do")
+        def do(id: str, step: str, memory: int) -> Json:
+            return work.step(id, step, memory)
+
+        @DBOS.step(name="end")
+        def end(id: str, result: Json | None, fault: Json | None) -> None:
+            work.end(id, result, fault)
+
+        @DBOS.workflow(name="step")
+        def step(id: str, step: str, memory: int) -> Json:
+            return do(id, step, memory)
+
+        @DBOS.workflow(name="job")
+        def job(id: str, tries: int) -> None:
+            self._job(id, tries)
+
+        self._is_open, self._ending = is_open, end
+
+
+@dataclass(slots=True)
+class _Run:
+    """One job's steps, from inside its workflow."""
+
+    id: str
+    tries: int
+    job: JobInfo
+    engine: Engine
+
+    def all(self, steps: list[tuple[str, int]]) -> list[Json | None]:
+        """What each step came to, all at work at once; None for those that the end of the job came before.
+
+        After the first that fails nobody waits for the others: the job will be over, which ends them.
+        """
+        given = [(step, memory, self._given(step, memory, 0)) for step, memory in steps]
+        found: list[Json | None] = []
+        for step, memory, handle in given:
+            came_to = handle.get_result(polling_interval_sec=_PATIENCE)
+            again = 0
+            while came_to.get("gone"):
+                # Somebody else had begun it as well, and may be dead by now; or the job is over.
+                if self.engine._is_open(self.id) is None:
+                    return [None]
+                again += 1
+                came_to = self._given(step, memory, again).get_result(polling_interval_sec=_PATIENCE)
+            found.append(came_to)
+            if "fault" in came_to:
+                break
+        return found
+
+    def _given(self, step: str, memory: int, again: int) -> WorkflowHandle[Any]:
+        """The step in the queue of what it needs. (`Any`: JSON.)"""
+        needs = self.job.needs.model_copy(update={"memory": memory})
+        return DBOS.enqueue_workflow_with_options(
+            {
+                "queue_name": queue_of(needs),
+                "workflow_name": "step",
+                "workflow_id": f"{self.id}.{self.tries}.{step}.{again}",
+                "app_version": _VERSION,
+                "priority": self.job.priority,
+            },
+            self.id,
+            step,
+            memory,
+        )
+
+
+def database_of(folder: Path, catalog: str | None) -> str:
+    """Where the engine keeps what it remembers, for a registry in `folder`."""
+    if catalog is None:
+        return f"sqlite:///{folder / FILE}"
+    return catalog.replace("postgresql+psycopg://", "postgresql://").replace("postgres://", "postgresql://")

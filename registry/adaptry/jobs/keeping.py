@@ -1,0 +1,46 @@
+"""Jobs that keep a registry in order: a base's full digests, everything looked at again, a version copied elsewhere."""
+
+from __future__ import annotations
+
+from adaptry.bases import open_base, register
+from adaptry.errors import NotFound
+from adaptry.integrity import verify as looked_at
+from adaptry.jobs.desk import Desk
+from adaptry.jobs.paper import Outcome
+from adaptry.jobs.tasks import FingerprintBase, Replicate, Verify
+from adaptry.transfer import copy
+
+_TOLD = 100
+
+
+def fingerprint(task: FingerprintBase, desk: Desk) -> Outcome:
+    checkpoint = open_base(desk.registry, task.base, progress=desk.progress)
+    info = register(desk.registry, checkpoint, full=True, progress=desk.progress)
+    return Outcome(result={"base": str(info.id), "exact": str(info.roots.exact) if info.roots else None})
+
+
+def verify(task: Verify, desk: Desk) -> Outcome:
+    registry = desk.registry
+    problems = looked_at(registry.catalog, registry.blobs, read_bytes=task.read_bytes, progress=desk.progress)
+    for problem in problems[:_TOLD]:
+        desk.say(f"{problem.where}: {problem.reason}")
+    return Outcome(result={"problems": len(problems)})
+
+
+def replicate(task: Replicate, desk: Desk) -> Outcome:
+    from adaptry.opening import connect
+
+    address = desk.remotes.get(task.remote)
+    if address is None:
+        raise NotFound(
+            f"this runner knows no registry called {task.remote!r}: tell it with `adaptry work --remote "
+            f"{task.remote}=URL`"
+        )
+    destination = connect(address)
+    try:
+        pushed = copy(desk.registry, task.ref, destination, task.to, progress=desk.progress)
+    finally:
+        destination.close()
+    version = pushed.version
+    made = {"version": f"{version.name}@{version.number}", "digest": str(version.digest)}
+    return Outcome(result={**made, "remote": task.remote, "is_new": pushed.is_new})

@@ -1,0 +1,56 @@
+"""Adapters made by jobs: one step each, whose result is a version with its parents and recipe."""
+
+from __future__ import annotations
+
+from adaptry.derivation import derive
+from adaptry.deriving.draft import Draft, Parent
+from adaptry.jobs.desk import Desk
+from adaptry.jobs.paper import Outcome
+from adaptry.jobs.tasks import Combine, Convert
+from adaptry.refs import AdapterName, Ref, split_weight
+
+
+def combine(task: Combine, desk: Desk) -> Outcome:
+    from adaptry.combining.combine import draft
+    from adaptry.combining.planning import plan
+    from adaptry.combining.recipe import CombineRecipe
+    from adaptry.merging.recipe import Input
+
+    named = [split_weight(text) for text in task.inputs]
+    inputs = tuple(Input(source=source, weight=weight) for source, weight in named)
+    recipe = CombineRecipe(inputs=inputs, **task.model_dump(exclude={"inputs", "to"}))
+    decided = plan(recipe, [_parent(desk, source) for source, _ in named])
+    return _derived(desk, draft(decided), task.to)
+
+
+def convert(task: Convert, desk: Desk) -> Outcome:
+    from adaptry.bases import open_base
+    from adaptry.converting.asked import Asked
+    from adaptry.converting.convert import convert as converted
+    from adaptry.converting.convert import must_read
+    from adaptry.converting.ground import Ground
+
+    asked = Asked(**task.model_dump(exclude={"source", "to"}))
+    parent = _parent(desk, task.source)
+    ground = None
+    if parent.base is not None:
+        is_read = must_read(parent, asked)
+        checkpoint = (
+            open_base(desk.registry, str(parent.base.id), progress=desk.progress) if is_read else None
+        )
+        ground = Ground(parent.base, checkpoint)
+    return _derived(desk, converted(parent, asked, ground), task.to)
+
+
+def _parent(desk: Desk, text: str) -> Parent:
+    version, adapter, base = desk.opened(Ref.parse(text))
+    return Parent(adapter, f"{version.name}@{version.number}", version.digest, base)
+
+
+def _derived(desk: Desk, draft: Draft, to: AdapterName) -> Outcome:
+    for note in draft.notes:
+        desk.say(f"note: {note}")
+    derived = derive(desk.registry, draft, to, progress=desk.progress)
+    version = derived.pushed.version
+    made = {"version": f"{version.name}@{version.number}", "digest": str(version.digest)}
+    return Outcome(result={**made, "is_new": derived.pushed.is_new, "kept_energy": derived.outcome.kept})

@@ -1,0 +1,220 @@
+"""A merge as a job: planned once, each file of its weights made by whoever is free, and then one stored base.
+
+The three steps open the same model from the same ingredients, and compare its name, so that files made on different
+machines are files of one model. A piece's bytes go straight into the store; nobody knows of them until the last step
+makes the base out of them, in one transaction.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adaptry.adapter.header import BASE_LIMITS, DTYPE_BITS, ReadAt, read_header
+from adaptry.bases import open_base
+from adaptry.blobs import BlobStore
+from adaptry.checkpoint import Checkpoint, checkpoint_of, read_config
+from adaptry.copies import open_original
+from adaptry.digest import Digest
+from adaptry.errors import Conflict
+from adaptry.failpoints import reach
+from adaptry.fingerprinting import fingerprint
+from adaptry.jobs.desk import Desk
+from adaptry.jobs.paper import Outcome, Piece
+from adaptry.jobs.tasks import Merge
+from adaptry.manifest import FileEntry
+from adaptry.merging.fitting import Weighted
+from adaptry.merging.kernels import choose
+from adaptry.merging.layout import OutputFile
+from adaptry.merging.merge import Source, check_values, decide
+from adaptry.merging.planning import Plan
+from adaptry.merging.recipe import Input, Recipe
+from adaptry.merging.record import NAME as RECORD
+from adaptry.merging.record import record
+from adaptry.merging.streaming.virtual import VirtualCheckpoint
+from adaptry.quantised import fold
+from adaptry.refs import ByDigest, Ref, split_weight
+
+_AROUND = 1 << 30  # bytes that a process with torch in it takes before it computes anything
+_COPIES = 4  # float32 copies of a tensor that is made as a whole, at most
+
+
+def start(task: Merge, desk: Desk) -> Outcome:
+    """Pins what goes in, plans, and names a piece for each file of weights. Whatever does not fit fails here."""
+    pinned = [(str(_pinned(desk, text)), weight) for text, weight in map(split_weight, task.inputs)]
+    base = desk.registry.base(task.base)
+    with _opened(task, desk, pinned, str(base.id)) as model:
+        for note in model.plan.notes:
+            desk.say(f"note: {note}")
+        pieces = tuple(
+            Piece(name=f"piece-{number}", size=file.size, memory=_memory(file))
+            for number, file in enumerate(model.plan.files, 1)
+        )
+        desk.say(f"{model.plan.baked} weights change; {len(pieces)} files, {model.plan.size:,} bytes")
+        cut = {"inputs": pinned, "base": str(base.id), "model": str(model.merged.identity)}
+    reach("merge.planned")
+    return Outcome(result=cut, pieces=pieces)
+
+
+def piece(task: Merge, desk: Desk, step: str) -> Outcome:
+    """One file of weights, computed into the store."""
+    with _again(task, desk) as model:
+        file = model.plan.files[int(step.removeprefix("piece-")) - 1]
+        computed = _told(model.merged.read(file.name, 0, file.size), file, desk)
+        digest, size = desk.registry.blobs.ingest(computed)
+    reach("merge.stored")
+    return Outcome(result={"path": file.name, "size": size, "sha256": str(digest)})
+
+
+def end(task: Merge, desk: Desk) -> Outcome:
+    """The base: files beside the weights stored, then everything known at once."""
+    with _again(task, desk) as model:
+        made = [
+            FileEntry.model_validate(desk.before[f"piece-{n}"]) for n in range(1, len(model.plan.files) + 1)
+        ]
+        files = (*made, *_beside(desk, model, tuple(made)))
+        with tempfile.TemporaryDirectory(dir=desk.scratch) as folder:
+            stored = _stored(desk.registry.blobs, files, {entry.path for entry in made}, Path(folder))
+            known = fingerprint(stored)
+        reach("merge.before_adoption")
+        info = desk.registry.adopt_base(known, (task.to,), files)
+    reach("merge.adopted")
+    return Outcome(
+        result={
+            "base": str(info.id),
+            "name": task.to,
+            "files": [entry.model_dump(mode="json") for entry in files],
+        }
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """A merge opened: what was asked, decided, and can be read."""
+
+    recipe: Recipe
+    plan: Plan
+    revisions: tuple[Digest | None, ...]
+    merged: VirtualCheckpoint
+
+
+@contextmanager
+def _again(task: Merge, desk: Desk) -> Iterator[_Model]:
+    """The model that was planned. Raises `Conflict` where this machine would make another of the same ingredients."""
+    cut = desk.before["start"]
+    with _opened(task, desk, cut["inputs"], cut["base"]) as model:
+        if str(model.merged.identity) != cut["model"]:
+            raise Conflict(
+                f"here the same ingredients make other bytes (computed by {', '.join(model.merged.computed_by)}) than where "
+                "the job was planned; give its runners one version of torch and one kind of processor, or tag them"
+            )
+        yield model
+
+
+@contextmanager
+def _opened(task: Merge, desk: Desk, pinned: list[Any], base: str) -> Iterator[_Model]:
+    """(`Any`: pairs of a ref and a weight, as JSON has them.)"""
+    inputs = tuple(
+        Input(source=text, weight=weight) for text, (_, weight) in zip(_refs(task), pinned, strict=True)
+    )
+    recipe = Recipe(base=task.base, inputs=inputs, **task.model_dump(exclude={"base", "inputs", "to"}))
+    checkpoint = open_base(desk.registry, base, progress=desk.progress)
+    found = ""
+    if task.base_copy == "original" and fold(checkpoint).packed:
+        checkpoint, found = open_original(desk.registry, checkpoint, desk.progress)
+    sources = []
+    for text, weight in pinned:
+        version, adapter, known = desk.opened(Ref.parse(text))
+        label = f"{version.name}@{version.number}"
+        sources.append(Source(Weighted(adapter, weight, label, known), version.digest))
+    plan = decide(recipe, checkpoint, sources, found)
+    for source in sources:
+        check_values(source.weighted)
+    kernels = choose(desk.device)
+    revisions = tuple(source.revision for source in sources)
+    went_in = Digest.of(repr([(str(source.revision), source.weighted.weight) for source in sources]).encode())
+    with _one_thread(kernels.used(plan.changed)):
+        yield _Model(recipe, plan, revisions, VirtualCheckpoint(plan, kernels, went_in, {}, desk.scratch))
+
+
+@contextmanager
+def _one_thread(kernels: tuple[str, ...]) -> Iterator[None]:
+    """As in a merge on one machine: another number of threads would give other bits."""
+    if any(kernel != "llvm" for kernel in kernels):
+        import torch
+
+        torch.set_num_threads(1)
+    yield
+
+
+def _beside(desk: Desk, model: _Model, made: tuple[FileEntry, ...]) -> Iterator[FileEntry]:
+    """The files beside the weights, and the record of the merge, each stored."""
+    merged = model.merged
+    noted = record(model.recipe, model.plan, made, choose(desk.device).names, model.revisions)
+    texts = {RECORD: [(noted.model_dump_json(indent=2) + "\n").encode()]}
+    for name, file in merged.side_files.items():
+        texts[name] = [bytes(data) for data in merged.read(name, 0, file.size)]
+    for name, chunks in sorted(texts.items()):
+        digest, size = desk.registry.blobs.ingest(chunks)
+        yield FileEntry(path=name, size=size, sha256=digest)
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredCheckpoint(Checkpoint):
+    """A checkpoint whose folder has all but the weights, which are read in the store."""
+
+    blobs: BlobStore
+    digests: Mapping[str, Digest]
+
+    @contextmanager
+    def reading(self, shard: str) -> Iterator[ReadAt]:
+        digest = self.digests[shard]
+        yield lambda offset, length: self.blobs.read(digest, offset, length)
+
+
+def _stored(blobs: BlobStore, files: tuple[FileEntry, ...], weights: set[str], folder: Path) -> Checkpoint:
+    """What was stored, as a base: read back, so that what is registered is what is there."""
+    digests = {entry.path: entry.sha256 for entry in files}
+    for name in digests.keys() - weights:
+        (folder / name).write_bytes(b"".join(blobs.chunks(digests[name])))
+
+    def header_of(name: str) -> Any:
+        digest = digests[name]
+        return read_header(
+            lambda at, length: blobs.read(digest, at, length), blobs.size(digest), name, BASE_LIMITS
+        )
+
+    plain = checkpoint_of(folder, read_config(folder), {name: header_of(name) for name in sorted(weights)})
+    return _StoredCheckpoint(
+        plain.folder, plain.config, plain.shards, plain.tensors, plain.shard_of, blobs, digests
+    )
+
+
+def _told(
+    computed: Iterator[bytes | memoryview], file: OutputFile, desk: Desk
+) -> Iterator[bytes | memoryview]:
+    done = 0
+    for data in computed:
+        yield data
+        done += len(data)
+        desk.progress("merging", done, file.size)
+
+
+def _refs(task: Merge) -> list[str]:
+    return [split_weight(text)[0] for text in task.inputs]
+
+
+def _pinned(desk: Desk, text: str) -> Ref:
+    """What a ref means now, for good. Raises `NotFound`, `Withdrawn`."""
+    version = desk.registry.version(Ref.parse(text))
+    return Ref(version.name, ByDigest(version.digest.hex))
+
+
+def _memory(file: OutputFile) -> int:
+    """What computing a file takes at most: blocks of rows, but for tensors that are made as a whole."""
+    whole = max((piece.numel for piece in file.pieces if piece.is_whole), default=0)
+    return _AROUND + whole * _COPIES * DTYPE_BITS["F32"] // 8

@@ -1,0 +1,71 @@
+"""What passes between a runner and the child process that does one step of a job: a paper in, lines of JSON out.
+
+The paper is all that the child is given: the step, and the registry as the submitter sees it. What comes back is how far it
+is, what it has to say, and at its end a result or an error.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from adaptry.identity import Role
+from adaptry.jobs.records import Fault
+
+
+class _Passed(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Place(_Passed):
+    """Where the registry is: its folder, and the stores that are not in it."""
+
+    folder: str
+    catalog: str | None = None
+    blobs: str | None = None
+    blob_cache: int | None = None
+
+
+class Paper(_Passed):
+    """A step of a job, at a turn. `before` is what the steps before it came to; `remotes` are other registries by name."""
+
+    place: Place
+    job: str
+    step: str
+    turn: int
+    kind: str
+    task: dict[str, Any]
+    by: str
+    role: Role
+    namespaces: tuple[str, ...]
+    before: dict[str, Any] = {}
+    device: str = "cpu"
+    scratch: str
+    remotes: dict[str, str] = {}
+
+
+class Piece(_Passed):
+    """A step that follows from the first one: its size in bytes, and the memory that it takes."""
+
+    name: str
+    size: int
+    memory: int
+
+
+class Outcome(_Passed):
+    """What a step came to; `pieces` are what is to be done before the last step, `end`. (`Any`: JSON.)"""
+
+    result: dict[str, Any]
+    pieces: tuple[Piece, ...] = ()
+
+
+class Line(_Passed):
+    """One line of what a child says."""
+
+    what: Literal["stage", "say", "outcome", "fault"]
+    text: str = ""
+    done: int = 0
+    total: int = 0
+    outcome: Outcome | None = None
+    fault: Fault | None = None

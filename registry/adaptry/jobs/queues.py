@@ -1,0 +1,33 @@
+"""Which queue a step waits in, and which queues a runner takes from: by what the one needs and the other has.
+
+A queue's name is a need: a device or any, a tag or none, and a size of memory. A runner takes from every queue whose need it
+meets. Memory goes by sizes, so that there are few queues; within a size, runners count exactly (`room`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from adaptry.jobs.records import GIB, Needs
+
+_SIZES = (8, 64, 512, 1 << 20)  # GiB
+OVERSEERS = "jobs"
+"""Where jobs themselves wait: whoever oversees one computes nothing, so every runner takes any number."""
+
+
+def queue_of(needs: Needs) -> str:
+    size = next(size for size in _SIZES if needs.memory <= size * GIB)
+    return _name(needs.device, needs.tag, size)
+
+
+def queues_for(devices: Iterable[str], tags: Iterable[str], memory: int) -> tuple[str, ...]:
+    """The smallest size is everybody's: a small machine does small steps one at a time. `devices` are those beside the
+    processor, which every machine has."""
+    sizes = [size for size in _SIZES if size == _SIZES[0] or size * GIB <= memory]
+    return tuple(
+        _name(device, tag, size) for device in (None, *devices) for tag in (None, *tags) for size in sizes
+    )
+
+
+def _name(device: str | None, tag: str | None, size: int) -> str:
+    return f"{device if device and device != 'cpu' else 'any'}:{tag or ''}:{size}"

@@ -1,0 +1,164 @@
+"""`adaptry work`: a process that runs jobs, beside as many others as there are machines.
+
+It says that it lives, hands waiting jobs to the engine, has steps done by children as its room allows, stops those that are
+not wanted any more, and gives out again what runners that died were doing.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from adaptry.catalog import jobs, runners
+from adaptry.catalog.database import Catalog
+from adaptry.errors import Unavailable
+from adaptry.failpoints import reach
+from adaptry.jobs.engine import Engine, Work, database_of
+from adaptry.jobs.paper import Place
+from adaptry.jobs.queues import queues_for
+from adaptry.jobs.records import Fault, JobInfo, RunnerInfo
+from adaptry.jobs.room import Room
+from adaptry.jobs.watching import Watch
+from adaptry.jobs.working import Bench, ended, unfinished
+from adaptry.opening import catalog_of, open_local
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerSettings:
+    """`devices` are what it can compute on beside the processor. `lease` is how many seconds others wait for a sign of life
+    before they take its work over, `poll` how often it looks for work. With `once` it ends when no job is open."""
+
+    place: Place
+    devices: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    concurrency: int = 1
+    memory: int = 0
+    lease: float = 30.0
+    poll: float = 1.0
+    once: bool = False
+    remotes: Mapping[str, str] = field(default_factory=dict)
+
+
+def run(
+    settings: RunnerSettings,
+    stop: threading.Event,
+    announce: Callable[[RunnerInfo], None] = lambda runner: None,
+) -> None:
+    """Runs jobs until `stop` is set. Does not come back: the process ends with the steps it was at, which others go on with.
+
+    Raises `Unavailable`, `Missing`, and what opening a registry raises, before any job was taken.
+    """
+    folder = Path(settings.place.folder)
+    registry = open_local(
+        folder,
+        catalog=settings.place.catalog,
+        blobs=settings.place.blobs,
+        blob_cache=settings.place.blob_cache,
+    )
+    catalog, me = registry.catalog, _introduced(settings)
+    with tempfile.TemporaryDirectory(prefix="adaptry-work-") as scratch:
+        room = Room(settings.concurrency, me.memory)
+        bench = Bench(me.id, catalog, settings.place, room, settings.devices, settings.remotes, Path(scratch))
+        _greet(catalog, me)
+        reach("runner.after_hello")
+        place = database_of(folder, settings.place.catalog or catalog_of(folder))
+        queues = queues_for(settings.devices, settings.tags, me.memory)
+        engine = Engine(place, me.id, _work(bench), queues, settings.concurrency, settings.poll)
+        engine.launch()
+        announce(me)
+        try:
+            _Rounds(settings, me, bench, engine).until(stop)
+        finally:
+            bench.end_all()
+            with catalog.write() as tx:
+                runners.forget(tx, [me.id])
+
+
+def _introduced(settings: RunnerSettings) -> RunnerInfo:
+    host = socket.gethostname()
+    return RunnerInfo(
+        id=f"{host[:40]}-{os.getpid()}-{secrets.token_hex(3)}",
+        host=host,
+        devices=settings.devices,
+        tags=settings.tags,
+        concurrency=settings.concurrency,
+        memory=settings.memory or _machine_memory(),
+        seen_at=datetime.now(UTC),
+    )
+
+
+def _machine_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _greet(catalog: Catalog, me: RunnerInfo) -> None:
+    with catalog.write() as tx:
+        runners.beat(tx, me.model_copy(update={"seen_at": datetime.now(UTC)}))
+
+
+def _work(bench: Bench) -> Work:
+    def end(id: str, result: dict[str, Any] | None, fault: dict[str, Any] | None) -> None:
+        ended(bench.catalog, id, result, Fault.model_validate(fault) if fault else None)
+
+    def find(id: str) -> JobInfo | None:
+        with bench.catalog.read() as tx:
+            return jobs.find(tx, id)
+
+    return Work(bench.step, end, find)
+
+
+class _Rounds:
+    """What a runner looks after again and again, in one thread; steps run in others."""
+
+    def __init__(self, settings: RunnerSettings, me: RunnerInfo, bench: Bench, engine: Engine) -> None:
+        self._settings = settings
+        self._me = me
+        self._bench = bench
+        self._engine = engine
+        self._watch = Watch(settings.lease)
+        self._handed: set[tuple[str, int]] = set()
+        self._beaten = 0.0
+
+    def until(self, stop: threading.Event) -> None:
+        while not stop.wait(self._settings.poll):
+            try:
+                if self._settings.once and not unfinished(self._bench.catalog):
+                    return
+                self._round()
+            except Unavailable:
+                continue  # a database that is busy or gone for a while; what is under way goes on
+
+    def _round(self) -> None:
+        self._feed()
+        self._bench.end_the_unwanted()
+        if time.monotonic() - self._beaten < self._settings.lease / 4:
+            return
+        self._beaten = time.monotonic()
+        _greet(self._bench.catalog, self._me)
+        self._take_over()
+
+    def _feed(self) -> None:
+        """Jobs are asked for in the catalog alone; whoever sees one first hands it to the engine, and others do no harm."""
+        for job in unfinished(self._bench.catalog):
+            if (job.id, job.tries) not in self._handed:
+                self._engine.hand(job)
+                self._handed.add((job.id, job.tries))
+        reach("runner.after_feed")
+
+    def _take_over(self) -> None:
+        with self._bench.catalog.read() as tx:
+            beats = runners.beats(tx)
+        dead = self._watch.dead(beats, time.monotonic())
+        if dead:
+            with self._bench.catalog.write() as tx:
+                runners.forget(tx, dead)
+        self._engine.take_over(beats.keys() - dead)

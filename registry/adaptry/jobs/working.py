@@ -1,0 +1,211 @@
+"""One step of a job, on this runner: begun at its next turn, done by a child, and what it came to kept.
+
+Whatever happens in between, the step can be done again by anyone, and the second to finish changes nothing: the turn is
+looked at in the transaction of every change. A child that dies is started again, a few times.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from adaptry.catalog import jobs, steps
+from adaptry.catalog.database import Catalog
+from adaptry.errors import AdaptryError, Conflict, Unavailable
+from adaptry.failpoints import reach
+from adaptry.jobs.children import Child, Listening
+from adaptry.jobs.paper import Outcome, Paper, Place
+from adaptry.jobs.records import Fault, JobInfo, Needs
+from adaptry.jobs.room import Room
+
+_DEATHS = 3  # of a step's process, after which it is no accident
+_EVERY = 1.0  # seconds between two notes of how far a step is
+GONE: Mapping[str, Any] = {"gone": True}
+"""What a step comes to whose job is over."""
+
+
+@dataclass(slots=True)
+class Bench:
+    """What the steps on this runner share."""
+
+    runner: str
+    catalog: Catalog
+    place: Place
+    room: Room
+    devices: tuple[str, ...]
+    remotes: Mapping[str, str]
+    scratch: Path
+    children: set[Child] = field(default_factory=set)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    stopping: threading.Event = field(default_factory=threading.Event)
+
+    def step(self, id: str, step: str, memory: int) -> dict[str, Any]:
+        """Does a step, or finds that it was done: its result; `{"fault": …}` where it failed, `GONE` where it is not to be done."""
+        with self.room.taken(memory):
+            for deaths in range(1, _DEATHS + 1):
+                reach("runner.before_begin")
+                with self.catalog.write() as tx:
+                    begun = steps.begin(tx, id, step, self.runner, _now())
+                    found = jobs.find(tx, id)
+                    before = steps.results(tx, id)
+                    by = jobs.submitter(tx, id) if found else None
+                if begun is None or found is None or by is None:
+                    return dict(GONE)
+                if begun.result is not None:
+                    return begun.result
+                reach("runner.after_begin")
+                with tempfile.TemporaryDirectory(dir=self.scratch, prefix=f"{id}-") as folder:
+                    paper = Paper(
+                        place=self.place,
+                        job=id,
+                        step=step,
+                        turn=begun.turn,
+                        kind=found.kind,
+                        task=found.task,
+                        by=by.name,
+                        role=by.role,
+                        namespaces=by.namespaces,
+                        before=before,
+                        device=self._device(found.needs),
+                        scratch=folder,
+                        remotes=dict(self.remotes),
+                    )
+                    came_to = self._done(paper)
+                if isinstance(came_to, Outcome):
+                    return self._concluded(paper, came_to)
+                if came_to is None:
+                    return dict(GONE)
+                is_last = deaths == _DEATHS or not came_to[1]
+                if is_last:
+                    return {"fault": came_to[0].model_dump()}
+                time.sleep(0.2 * deaths)  # what failed for want of something else may find it now
+        raise AssertionError("the last death is returned")
+
+    def end_the_unwanted(self) -> None:
+        """Stops the processes of steps whose job is over, or which somebody else has begun since."""
+        with self.lock:
+            at_work = tuple(self.children)
+        for child in at_work:
+            if not self._is_ours(child.paper):
+                child.end()
+
+    def end_all(self) -> None:
+        """Nothing is computed here any more, and no step that was under way comes to an end."""
+        self.stopping.set()
+        with self.lock:
+            for child in self.children:
+                child.end()
+
+    def _done(self, paper: Paper) -> Outcome | tuple[Fault, bool] | None:
+        """What the child came to; None where it was not wanted any more; else why it failed, and whether trying again may help."""
+        told = _Told(self.catalog, paper)
+        child = Child.start(paper)
+        with self.lock:
+            self.children.add(child)
+            if self.stopping.is_set():
+                child.end()
+        try:
+            came_to = child.outcome(Listening(told.say, told.stage))
+        finally:
+            with self.lock:
+                self.children.remove(child)
+            told.settle()
+        if self.stopping.is_set():
+            threading.Event().wait()  # the runner is about to be gone; nothing of this step is to be recorded
+        if isinstance(came_to, Outcome):
+            return came_to
+        if child.is_unwanted:
+            return None
+        if came_to is None:
+            return Fault(code=Unavailable.code, message=f"the step {paper.step} failed: {child.died}"), True
+        if came_to.code == Conflict.code and not self._is_ours(paper):
+            return None
+        return came_to, came_to.code == Unavailable.code
+
+    def _concluded(self, paper: Paper, outcome: Outcome) -> dict[str, Any]:
+        result = {**outcome.result}
+        if outcome.pieces:
+            result["pieces"] = [piece.model_dump() for piece in outcome.pieces]
+        sizes = {piece.name: piece.size for piece in outcome.pieces}
+        try:
+            with self.catalog.write() as tx:
+                steps.conclude(tx, paper.job, paper.step, paper.turn, result, sizes)
+        except Conflict:
+            return dict(GONE)
+        reach("runner.concluded")
+        return result
+
+    def _is_ours(self, paper: Paper) -> bool:
+        try:
+            with self.catalog.read() as tx:
+                steps.hold(tx, paper.job, paper.step, paper.turn)
+        except Conflict:
+            return False
+        return True
+
+    def _device(self, needs: Needs) -> str:
+        return needs.device if needs.device in self.devices else "cpu"
+
+
+class _Told:
+    """What a child says, on its way to the catalog: lines together, and how far it is not too often."""
+
+    def __init__(self, catalog: Catalog, paper: Paper) -> None:
+        self._catalog = catalog
+        self._paper = paper
+        self._lines: list[str] = []
+        self._lock = threading.Lock()
+        self._told = time.monotonic()
+        self._stage: tuple[str, int, int] | None = None
+
+    def say(self, text: str) -> None:
+        with self._lock:
+            self._lines.append(text)
+        self._tell()
+
+    def stage(self, text: str, done: int, total: int) -> None:
+        self._stage = (text, done, total)
+        self._tell()
+
+    def settle(self) -> None:
+        """Everything that was said is in the catalog."""
+        with self._lock:
+            lines, self._lines = self._lines, []
+        stage, self._stage = self._stage, None
+        paper = self._paper
+        if not lines and not stage:
+            return
+        with suppress(AdaptryError), self._catalog.note() as tx:  # a story is worth no failure
+            if lines:
+                jobs.say(tx, paper.job, paper.step, lines, _now())
+            if stage:
+                steps.report(tx, paper.job, paper.step, paper.turn, *stage)
+
+    def _tell(self) -> None:
+        if time.monotonic() - self._told >= _EVERY:
+            self._told = time.monotonic()
+            self.settle()
+
+
+def ended(catalog: Catalog, id: str, result: Mapping[str, Any] | None, fault: Fault | None) -> None:
+    """The job has come to its end, unless it had before."""
+    reach("runner.before_finish")
+    with catalog.write() as tx:
+        jobs.finish(tx, id, "failed" if fault else "done", _now(), result=result, fault=fault)
+    reach("runner.after_finish")
+
+
+def unfinished(catalog: Catalog) -> tuple[JobInfo, ...]:
+    with catalog.read() as tx:
+        return jobs.unfinished(tx)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

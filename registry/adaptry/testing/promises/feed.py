@@ -1,0 +1,202 @@
+"""Promises about what happens: whoever goes on from the last number hears everything that he may, and waits for the rest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+
+from adaptry.errors import Invalid
+from adaptry.identity import ANONYMOUS, LOCAL
+from adaptry.records import AdapterEdit, Event, News, PushOptions, StateChange
+from adaptry.refs import AdapterName, Number, Ref
+from adaptry.registry import Registry
+from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
+from adaptry.transfer import push
+from adaptry.watching import Change, Watch
+
+LONG = 60.0
+"""Seconds, so many that a wait of them is over only because something happened."""
+VOICE = AdapterName.parse("acme/voice")
+
+
+class FeedPromises(Ground):
+    """`events`, and `watching` on it."""
+
+    def test_everything_is_told_in_order_with_what_a_watcher_needs(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        digest = push(registry, lora(), TONE, options=PushOptions(alias="prod")).version.digest
+        registry.set_state(TONE, digest, StateChange(state="yanked", reason="for a test"), was=0)
+        registry.remove_alias(TONE, "prod", was=1)
+        happened = every(registry)
+        assert [event.seq for event in happened] == sorted(event.seq for event in happened)
+        assert {event.name for event in happened} == {TONE}
+        pushed, moved, yanked, removed = happened[-4:]
+        assert [event.kind for event in happened[-4:]] == [
+            "version.pushed",
+            "alias.moved",
+            "version.yanked",
+            "alias.removed",
+        ]
+        assert [event.number for event in happened[-4:]] == [1, 1, 1, 1]
+        assert pushed.detail["digest"] == moved.detail["to"] == yanked.detail["digest"] == str(digest)
+        assert moved.detail["alias"] == removed.detail["alias"] == "prod"
+
+    def test_pages_go_on_from_the_last_number(self, registry: Registry) -> None:
+        for name in ("a", "b", "c"):
+            registry.create_adapter(AdapterName("acme", name), AdapterEdit())
+        first = registry.events(0, limit=2)
+        second = registry.events(first.seq, limit=2)
+        assert [str(event.name) for event in (*first.items, *second.items)] == ["acme/a", "acme/b", "acme/c"]
+        assert registry.events(second.seq) == News(seq=second.seq)
+
+    def test_from_now_on_tells_nothing_of_before(self, registry: Registry) -> None:
+        registry.create_adapter(TONE, AdapterEdit())
+        now = registry.events()
+        assert now.items == ()
+        registry.create_adapter(VOICE, AdapterEdit())
+        assert [event.name for event in registry.events(now.seq).items] == [VOICE]
+
+    def test_a_number_that_is_not_reached_yet_tells_that_the_registry_was_set_back(
+        self, registry: Registry
+    ) -> None:
+        registry.create_adapter(TONE, AdapterEdit())
+        now = registry.events().seq
+        assert registry.events(now + 100, wait=LONG) == News(seq=now)
+
+    def test_a_wait_ends_with_the_first_event(self, make_registry: MakeRegistry) -> None:
+        waiting, acting = make_registry(ADA), make_registry(LOCAL)
+        start = waiting.events().seq
+        with meanwhile(lambda: waiting.events(start, wait=LONG)) as heard:
+            acting.create_adapter(TONE, AdapterEdit())
+        assert [event.kind for event in heard.result().items] == ["adapter.created"]
+
+    def test_a_wait_from_now_on_ends_with_the_first_event(self, make_registry: MakeRegistry) -> None:
+        waiting, acting = make_registry(ADA), make_registry(LOCAL)
+        waiting.events()
+        with meanwhile(lambda: waiting.events(wait=LONG)) as heard:
+            # It may happen before the wait begins; so it happens until it is heard.
+            for number in range(10_000):
+                acting.create_adapter(AdapterName("acme", f"tone-{number}"), AdapterEdit())
+                if heard.done():
+                    break
+        assert heard.result().items
+
+    def test_a_wait_for_nothing_ends(self, registry: Registry) -> None:
+        start = registry.events().seq
+        assert registry.events(start, wait=0.01) == News(seq=start)
+
+    def test_many_who_wait_all_hear(self, make_registry: MakeRegistry) -> None:
+        registry = make_registry(ADA)
+        start = registry.events().seq
+        with ThreadPoolExecutor(8) as pool:
+            heard = [pool.submit(registry.events, start, 50, LONG) for _ in range(8)]
+            make_registry(LOCAL).create_adapter(TONE, AdapterEdit())
+            assert {one.result(LONG).items[0].name for one in heard} == {TONE}
+
+    def test_nobody_hears_of_what_he_may_not_read(self, make_registry: MakeRegistry) -> None:
+        make_registry(ADA).create_adapter(TONE, AdapterEdit())
+        make_registry(ADA).create_adapter(VOICE, AdapterEdit(visibility="public"))
+        names = {
+            who.name: {event.name for event in every(make_registry(who))} for who in (RON, EVE, ANONYMOUS)
+        }
+        assert names == {"ron": {TONE, VOICE}, "eve": {VOICE}, "anonymous": {VOICE}}
+
+    def test_what_is_not_for_the_caller_ends_no_wait(self, make_registry: MakeRegistry) -> None:
+        eve, ada = make_registry(EVE), make_registry(ADA)
+        start = eve.events().seq
+        with meanwhile(lambda: eve.events(start, wait=LONG)) as heard:
+            ada.create_adapter(TONE, AdapterEdit())
+            eve.create_adapter(AdapterName.parse("evil/tone"), AdapterEdit())
+        assert [str(event.name) for event in heard.result().items] == ["evil/tone"]
+
+    def test_globs_narrow_it_to_adapters(self, registry: Registry) -> None:
+        for name in ("acme/tone", "acme/voice", "other/tone"):
+            registry.create_adapter(AdapterName.parse(name), AdapterEdit())
+        told = [
+            {str(event.name) for event in registry.events(0, about=about).items}
+            for about in (("acme/*",), ("*/tone", "acme/v*"), ("acme/?",))
+        ]
+        assert told == [{"acme/tone", "acme/voice"}, {"acme/tone", "acme/voice", "other/tone"}, set()]
+
+    @pytest.mark.parametrize(
+        ("after", "limit", "wait", "about"),
+        [
+            (-1, 50, 0, ()),
+            (2**63, 50, 0, ()),
+            (0, 0, 0, ()),
+            (0, 201, 0, ()),
+            (0, 50, -1, ()),
+            (0, 50, math.nan, ()),
+            (0, 50, math.inf, ()),
+            (0, 50, 0, ("*",) * 65),
+            (0, 50, 0, ("*" * 201,)),
+        ],
+    )
+    def test_what_cannot_be_asked_is_refused(
+        self, registry: Registry, after: int, limit: int, wait: float, about: tuple[str, ...]
+    ) -> None:
+        with pytest.raises(Invalid):
+            registry.events(after, limit, wait, about)
+
+    def test_a_watch_tells_what_is_and_then_what_changes(self, registry: Registry, lora: MakeLora) -> None:
+        first = push(registry, lora(1), TONE, options=PushOptions(alias="prod")).version
+        push(registry, lora(3), AdapterName.parse("other/tone"), options=PushOptions(alias="prod"))
+        watch = Watch(registry, ["acme/*@prod", "acme/tone@1"])
+        assert [(change.ref, change.now and change.now.number, change.was) for change in watch.changes()] == [
+            ("acme/tone@1", 1, None),
+            ("acme/tone@prod", 1, None),
+        ]
+        second = push(registry, lora(2), TONE).version
+        registry.log_metrics(Ref(TONE, Number(first.number)), {"accuracy": 0.5})
+        registry.move_alias(TONE, "prod", second.digest, was=1)
+        assert told(watch) == [("acme/tone@prod", 2)]
+        registry.set_state(TONE, second.digest, StateChange(state="revoked", reason="for a test"), was=0)
+        assert told(watch) == [("acme/tone@prod", 2)]
+        assert watch.seen["acme/tone@prod"].state == "revoked"
+        registry.remove_alias(TONE, "prod", was=2)
+        assert told(watch) == [("acme/tone@prod", None)]
+        assert watch.seen.keys() == {"acme/tone@1"}
+
+    def test_a_watch_follows_names(self, registry: Registry, lora: MakeLora) -> None:
+        push(registry, lora(), TONE, options=PushOptions(alias="prod"))
+        watch = Watch(registry, ["*/*@*"])
+        watch.changes()
+        registry.rename_adapter(TONE, VOICE)
+        assert told(watch) == [("acme/tone@prod", None), ("acme/voice@prod", 1)]
+        registry.remove_alias(VOICE, "prod", was=1)
+        registry.delete_adapter(VOICE)
+        assert told(watch) == [("acme/voice@prod", None)]
+
+
+def every(registry: Registry) -> list[Event]:
+    """All that the caller may hear, page by page."""
+    found: list[Event] = []
+    after = -1
+    news = registry.events(0)
+    while news.seq > after:
+        found += news.items
+        after = news.seq
+        news = registry.events(after)
+    return found
+
+
+@contextmanager
+def meanwhile(wait: Callable[[], News]) -> Iterator[Future[News]]:
+    """A wait in another thread, which is over at the end of the block."""
+    with ThreadPoolExecutor(1) as pool:
+        heard = pool.submit(wait)
+        yield heard
+        heard.result(LONG)
+
+
+def told(watch: Watch) -> list[tuple[str, int | None]]:
+    """The next changes that are any, each with the version's number."""
+    changes: tuple[Change, ...] = ()
+    while not changes:
+        changes = watch.changes(LONG)
+    return [(change.ref, change.now.number if change.now else None) for change in changes]

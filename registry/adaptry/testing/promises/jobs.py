@@ -1,0 +1,125 @@
+"""The promises about jobs, as far as they are kept before anybody runs one."""
+
+from __future__ import annotations
+
+import pytest
+
+from adaptry.errors import Conflict, Denied, Invalid, NotFound
+from adaptry.identity import ANONYMOUS, LOCAL, Identity
+from adaptry.jobs.records import JobOrder, Needs
+from adaptry.registry import Registry
+from adaptry.testing.promises.ground import ADA, EVE, RON, Ground, MakeRegistry
+
+CONVERT = JobOrder(kind="convert", task={"source": "acme/tone@1", "to": "acme/plain"})
+VERIFY = JobOrder(kind="verify", task={})
+
+
+class JobPromises(Ground):
+    """Submitting, listing, cancelling, trying again; and whose jobs are whose."""
+
+    def test_a_job_that_was_asked_for_waits_and_says_what_it_is(self, make_registry: MakeRegistry) -> None:
+        needs = Needs(device="cuda", tag="big", memory=8 << 30)
+        order = CONVERT.model_copy(update={"needs": needs, "priority": 2})
+
+        job = make_registry(ADA).submit_job(order)
+
+        said = (job.state, job.kind, job.task, job.namespace, job.needs, job.priority, job.submitted_by)
+        assert said == ("queued", "convert", CONVERT.task, "acme", needs, 2, "ada")
+        assert make_registry(RON).job(job.id) == job
+        assert make_registry(RON).job_log(job.id).items == ()
+        assert (job.started_at, job.finished_at, job.result, job.fault) == (None, None, None, None)
+
+    def test_jobs_are_listed_newest_first_page_by_page_and_by_state(
+        self, make_registry: MakeRegistry
+    ) -> None:
+        registry = make_registry(ADA)
+        made = [registry.submit_job(CONVERT).id for _ in range(5)]
+        registry.cancel_job(made[1])
+
+        first = registry.jobs(limit=2)
+        rest = registry.jobs(cursor=first.next, limit=3)
+
+        assert [job.id for job in (*first.items, *rest.items)] == made[::-1]
+        assert rest.next is None
+        assert [job.id for job in registry.jobs("cancelled").items] == [made[1]]
+        assert len(registry.jobs("queued").items) == 4
+        with pytest.raises(Invalid, match="cursor"):
+            registry.jobs("queued", cursor=first.next)
+        with pytest.raises(Invalid, match="1 to 200"):
+            registry.jobs(limit=0)
+
+    def test_a_cancelled_job_stays_so_until_it_is_tried_again(self, make_registry: MakeRegistry) -> None:
+        registry = make_registry(ADA)
+        job = registry.submit_job(CONVERT)
+        with pytest.raises(Conflict, match="queued"):
+            registry.retry_job(job.id)
+
+        cancelled = registry.cancel_job(job.id)
+
+        assert cancelled.state == "cancelled"
+        assert cancelled.finished_at is not None
+        assert registry.cancel_job(job.id) == cancelled
+        again = registry.retry_job(job.id)
+        assert (again.id, again.state, again.tries, again.finished_at) == (job.id, "queued", 2, None)
+
+    @pytest.mark.parametrize(
+        ("order", "said"),
+        [
+            (JobOrder(kind="dance", task={}), "there are merge, combine"),
+            (JobOrder(kind="convert", task={"source": "acme/tone"}), "to: Field required"),
+            (JobOrder(kind="convert", task={**CONVERT.task, "loudly": True}), "loudly"),
+            (JobOrder(kind="convert", task={**CONVERT.task, "source": "./out"}), "not folders"),
+            (JobOrder(kind="convert", task={**CONVERT.task, "source": "no ref"}), "a ref is"),
+            (JobOrder(kind="merge", task={"base": "/etc", "inputs": ["a/b"], "to": "o/m"}), "not a folder"),
+            (JobOrder(kind="merge", task={"base": "o/m", "inputs": [], "to": "o/x"}), "inputs"),
+            (JobOrder(kind="merge", task={"base": "o/m", "inputs": ["../a=2"], "to": "o/x"}), "not folders"),
+            (JobOrder(kind="merge", task={"base": "o/m", "inputs": ["a/b=nan"], "to": "o/x"}), "weight"),
+        ],
+    )
+    def test_what_cannot_be_understood_is_refused_when_it_is_asked_for(
+        self, registry: Registry, order: JobOrder, said: str
+    ) -> None:
+        with pytest.raises(Invalid, match=said):
+            registry.submit_job(order)
+        assert registry.jobs().items == ()
+
+    def test_jobs_are_their_namespaces(self, make_registry: MakeRegistry) -> None:
+        job = make_registry(ADA).submit_job(CONVERT)
+        for stranger in (EVE, ANONYMOUS):
+            registry = make_registry(stranger)
+            assert registry.jobs().items == ()
+            for ask in (registry.job, registry.job_log, registry.cancel_job, registry.retry_job):
+                with pytest.raises(NotFound, match="no job"):
+                    ask(job.id)
+            with pytest.raises(Denied):
+                registry.submit_job(CONVERT)
+        reader = make_registry(RON)
+        assert [each.id for each in reader.jobs().items] == [job.id]
+        for change in (reader.cancel_job, reader.retry_job):
+            with pytest.raises(Denied):
+                change(job.id)
+        with pytest.raises(Denied):
+            reader.submit_job(CONVERT)
+        assert make_registry(LOCAL).job(job.id).state == "queued"
+
+    def test_what_every_namespace_shares_is_changed_by_administrators_only(
+        self, make_registry: MakeRegistry
+    ) -> None:
+        job = make_registry(LOCAL).submit_job(VERIFY)
+        merge = JobOrder(kind="merge", task={"base": "o/m", "inputs": ["acme/tone"], "to": "acme/merged"})
+        for less in (ADA, Identity("amy", "admin", ("acme",)), Identity("wil", "writer", ("*",))):
+            registry = make_registry(less)
+            for order in (VERIFY, merge):
+                with pytest.raises(Denied, match="administrator"):
+                    registry.submit_job(order)
+        with pytest.raises(NotFound):
+            make_registry(ADA).job(job.id)
+
+    def test_a_job_nobody_asked_for_is_not_found(self, registry: Registry) -> None:
+        for ask in (registry.job, registry.job_log, registry.cancel_job, registry.retry_job):
+            with pytest.raises(NotFound):
+                ask("job-0000000000000000")
+
+    def test_nobody_runs_jobs_until_somebody_does(self, make_registry: MakeRegistry) -> None:
+        for identity in (LOCAL, ANONYMOUS):
+            assert make_registry(identity).runners() == ()

@@ -1,0 +1,110 @@
+"""Real runners for tests: `adaptry work` as a process, killed, stopped and waited for; and a registry with work to do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from adaptry import push
+from adaptry.adapter.view import open_dir
+from adaptry.bases import register
+from adaptry.checkpoint import open_checkpoint
+from adaptry.failpoints import VARIABLE
+from adaptry.jobs.records import JobInfo, JobOrder
+from adaptry.local import LocalRegistry
+from adaptry.opening import open_local
+from adaptry.testing.samples import tiny_base, tiny_lora
+
+PATIENCE = 180.0  # seconds, on a machine that has much else to do
+MERGE = JobOrder(kind="merge", task={"base": "org/tiny", "inputs": ["acme/tone@1"], "to": "acme/merged"})
+
+
+def registry_with_work(
+    folder: Path, scraps: Path, *, catalog: str | None = None, shards: int = 2
+) -> LocalRegistry:
+    """A registry that has a base in so many files, `org/tiny`, and an adapter for it, `acme/tone`."""
+    registry = open_local(folder, catalog=catalog)
+    base = open_checkpoint(tiny_base(scraps / "base", shards=shards))
+    register(registry, base, ("org/tiny",), store=True, cache=scraps / "seen")
+    push(registry, open_dir(tiny_lora(scraps / "tone")), "acme/tone")
+    return registry
+
+
+class Runner:
+    """An `adaptry work` on the registry in a folder; with `armed`, a failpoint is armed in it and in its steps."""
+
+    def __init__(self, data: Path, *options: str, armed: str | None = None, lease: float = 2.0) -> None:
+        command = [sys.executable, "-m", "adaptry_cli", "work", "--data", str(data)]
+        environ = {**os.environ, VARIABLE: armed} if armed else dict(os.environ)
+        self.process = subprocess.Popen(
+            [*command, "--poll", "0.2", "--lease", str(lease), *options],
+            env=environ,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # its steps die, stop and go on with it
+        )
+
+    def ended(self) -> int:
+        """Waits for its end. What it complained of is in the exception, if that takes too long."""
+        try:
+            _, complaint = self.process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+        if self.process.returncode > 0:
+            raise AssertionError(complaint.decode())
+        return self.process.returncode
+
+    def kill(self) -> None:
+        """As the power does: it and its steps, without a word."""
+        self._tell(signal.SIGKILL)
+        self.process.communicate()
+
+    def freeze(self) -> None:
+        self._tell(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._tell(signal.SIGCONT)
+
+    def _tell(self, number: signal.Signals) -> None:
+        try:
+            os.killpg(self.process.pid, number)
+        except ProcessLookupError:
+            return
+
+
+@contextmanager
+def runner(data: Path, *options: str, armed: str | None = None, lease: float = 2.0) -> Iterator[Runner]:
+    """A runner, dead at the end of the block if not before."""
+    started = Runner(data, *options, armed=armed, lease=lease)
+    try:
+        yield started
+    finally:
+        started.kill()
+
+
+def wait_until(is_so: Callable[[], bool], what: str) -> None:
+    """Looks until something is so. Raises `AssertionError` after a long time."""
+    deadline = time.monotonic() + PATIENCE
+    while not is_so():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {PATIENCE:.0f} s: {what}")
+        time.sleep(0.05)
+
+
+def over(registry: LocalRegistry, id: str) -> JobInfo:
+    """The job, once it has ended."""
+    wait_until(lambda: not registry.job(id).is_open, f"the end of {id}")
+    return registry.job(id)
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether some process of a session stands still at a failpoint."""
+    found = subprocess.run(["ps", "-s", str(pid), "-o", "stat="], capture_output=True, text=True, check=False)
+    return any(line.strip().startswith("T") for line in found.stdout.splitlines())

@@ -1,0 +1,238 @@
+"""Watching refs: what `acme/*@prod` means, now and each time it changes.
+
+A watch begins with a full look, then hears of events and looks again at what they are about, so it tells how things
+are, never a step on the way: of two moves that came at once only the second is seen. Connections that break lose
+nothing. A full look is taken again now and then, because nobody is told of what he may no longer read, and at once
+where the registry was set back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Self, TypeVar
+
+from adaptry.errors import InvalidRef, NotFound, Unavailable
+from adaptry.records import Event, News, VersionInfo
+from adaptry.refs import AdapterName, Label, Ref
+from adaptry.registry import Registry
+
+Answer = TypeVar("Answer")
+
+_MAGIC = frozenset("*?[")
+_TELLS_NOTHING = "metrics.logged"
+"""The kind of event that comes often and after which every ref means what it meant before."""
+_FULL_LOOK = 600.0  # seconds
+_PAUSES = 0.5, 30.0  # seconds, at first and at most, before a registry that did not answer is asked again
+_AT_ONCE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """A ref, or with `*`, `?` or `[…]` in it all aliases that fit: `acme/*@prod`, `acme/tone@*`."""
+
+    adapters: str
+    selector: str
+    ref: Ref | None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises `InvalidRef`."""
+        if _MAGIC.isdisjoint(text):
+            ref = Ref.parse(text)
+            return cls(str(ref.name), "", ref)
+        adapters, at, selector = text.partition("@")
+        if not at or not selector or adapters.count("/") != 1:
+            raise InvalidRef(
+                f"not refs: {text[:200]!r} (several are written as adapters and aliases, as in acme/*@prod)"
+            )
+        return cls(adapters, selector, None)
+
+    def is_about(self, name: AdapterName) -> bool:
+        return fnmatchcase(str(name), self.adapters)
+
+    def fits(self, text: str) -> bool:
+        """Whether it is one of the refs that are watched, or could be."""
+        if self.ref is not None:
+            return text == str(self.ref)
+        adapters, _, selector = text.partition("@")
+        return fnmatchcase(adapters, self.adapters) and fnmatchcase(selector, self.selector)
+
+    def found(self, registry: Registry, name: AdapterName | None) -> Iterator[tuple[str, VersionInfo]]:
+        """Each ref that fits with what it means, of one adapter or of all."""
+        if self.ref is not None:
+            try:
+                yield str(self.ref), registry.version(self.ref)
+            except NotFound:
+                return
+        else:
+            for version in _pages(registry, self._query(name)):
+                if self.is_about(version.name):
+                    for alias in version.aliases:
+                        if fnmatchcase(alias, self.selector):
+                            yield str(Ref(version.name, Label(alias))), version
+
+    def _query(self, name: AdapterName | None) -> str:
+        """As narrow as the language of searches can say; what it leaves is compared with the globs."""
+        terms = ["state:*", _term("alias", self.selector)]
+        if name is not None:
+            terms.append(f"name:{name}")
+        else:
+            namespace, _, bare = self.adapters.partition("/")
+            terms += [_term("namespace", namespace), _term("name", f"{namespace}/{bare}")]
+        return " ".join(filter(None, terms))
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a ref means now, and what it meant when it was looked at before; None: nothing."""
+
+    ref: str
+    now: VersionInfo | None
+    was: VersionInfo | None
+
+
+class Watch:
+    """`changes` gives what changed since it was called before; the first time, all there is."""
+
+    def __init__(self, registry: Registry, patterns: Sequence[str]) -> None:
+        """Raises `InvalidRef`."""
+        self._registry = registry
+        self._patterns = tuple(map(Pattern.parse, patterns))
+        self._about = tuple(dict.fromkeys(pattern.adapters for pattern in self._patterns))
+        self._seen: dict[str, VersionInfo] = {}
+        self._seq: int | None = None
+        self._looked_at = 0.0
+
+    @property
+    def seen(self) -> dict[str, VersionInfo]:
+        """What each ref meant at the last look."""
+        return dict(self._seen)
+
+    @property
+    def seq(self) -> int | None:
+        """The number of the last event that was looked at; None before the first look."""
+        return self._seq
+
+    def changes(self, wait: float = 30.0) -> tuple[Change, ...]:
+        """Waits so long for the first event about these adapters. After `Unavailable` it can be called again, and goes on."""
+        if self._seq is None or time.monotonic() - self._looked_at > _FULL_LOOK:
+            return self._look_at_all()
+        news = self._registry.events(self._seq, _AT_ONCE, wait, self._about)
+        if news.seq < self._seq:
+            return self._look_at_all()
+        changed = self._look_at(_names(news))
+        self._seq = news.seq
+        return changed
+
+    def _look_at_all(self) -> tuple[Change, ...]:
+        seq = self._registry.events().seq  # what happens during the look is looked at once more
+        found = {ref: version for each in self._patterns for ref, version in each.found(self._registry, None)}
+        changed = self._compared(self._seen, found)
+        self._seen, self._seq, self._looked_at = found, seq, time.monotonic()
+        return changed
+
+    def _look_at(self, names: Sequence[AdapterName]) -> tuple[Change, ...]:
+        if not names:
+            return ()
+        before = {ref: version for ref, version in self._seen.items() if version.name in names}
+        found: dict[str, VersionInfo] = {}
+        for name in names:
+            for pattern in self._patterns:
+                if pattern.is_about(name):
+                    found |= dict(pattern.found(self._registry, name))
+        changed = self._compared(before, found)
+        self._seen = {ref: version for ref, version in self._seen.items() if ref not in before} | found
+        return changed
+
+    def _compared(self, before: dict[str, VersionInfo], found: dict[str, VersionInfo]) -> tuple[Change, ...]:
+        changes = (
+            Change(ref, found.get(ref), before.get(ref)) for ref in sorted(before.keys() | found.keys())
+        )
+        return tuple(change for change in changes if _meaning(change.now) != _meaning(change.was))
+
+
+def watch(
+    registry: Registry, patterns: Sequence[str], pause: Callable[[float], object] = time.sleep
+) -> Iterator[Change]:
+    """All that the refs mean, then every change, for ever. A registry that cannot be reached is waited for."""
+    watched = Watch(registry, patterns)
+    for changes in _again_and_again(watched.changes, pause):
+        yield from changes
+
+
+def follow(
+    registry: Registry,
+    after: int | None = None,
+    about: Sequence[str] = (),
+    pause: Callable[[float], object] = time.sleep,
+) -> Iterator[Event]:
+    """Every event after number `after` (None: from now on), for ever. A registry that cannot be reached is waited for."""
+    reached = after
+
+    def look() -> News:
+        nonlocal reached
+        news = registry.events(reached, _AT_ONCE, 0.0 if reached is None else 30.0, about)
+        reached = news.seq
+        return news
+
+    for news in _again_and_again(look, pause):
+        yield from news.items
+
+
+def _again_and_again(look: Callable[[], Answer], pause: Callable[[float], object]) -> Iterator[Answer]:
+    patience = _PAUSES[0]
+    while True:
+        try:
+            answer = look()
+        except Unavailable:
+            pause(patience)
+            patience = min(2 * patience, _PAUSES[1])
+            continue
+        patience = _PAUSES[0]
+        yield answer
+
+
+def _names(news: News) -> tuple[AdapterName, ...]:
+    """The adapters whose refs may mean something else now; of one that was renamed, the name before too."""
+    names: dict[AdapterName, None] = {}
+    for event in news.items:
+        if event.name is not None and event.kind != _TELLS_NOTHING:
+            names[event.name] = None
+            if event.kind == "adapter.renamed":
+                names[AdapterName.parse(event.detail["was"])] = None
+    return tuple(names)
+
+
+def _meaning(version: VersionInfo | None) -> object:
+    """What of a version is worth telling: that it is another, or stands differently, or that its base became known."""
+    if version is None:
+        return None
+    return (
+        version.digest,
+        version.number,
+        version.state,
+        version.standing,
+        version.base_id,
+        version.base_status,
+    )
+
+
+def _pages(registry: Registry, query: str) -> Iterator[VersionInfo]:
+    cursor = None
+    while True:
+        page = registry.search(query, cursor, _AT_ONCE)
+        yield from page.items
+        cursor = page.next
+        if cursor is None:
+            return
+
+
+def _term(field: str, glob: str) -> str:
+    """What of a glob a search can say: all of it, or how it begins."""
+    plain = glob[: next((at for at, char in enumerate(glob) if char in _MAGIC), len(glob))]
+    if plain == glob:
+        return f"{field}:{glob}"
+    return f"{field}:{plain}*" if plain else ""

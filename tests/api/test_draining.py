@@ -1,0 +1,115 @@
+"""A server that is told to stop says so, finishes what it has begun, and takes nothing new."""
+
+from __future__ import annotations
+
+import http.client
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from adaptry.client import HttpRegistry
+from adaptry.digest import Digest
+from adaptry.records import AdapterEdit
+from adaptry.refs import AdapterName
+
+CODE = """
+import sys
+from pathlib import Path
+from adaptry_api.serve import serve
+serve(
+    Path(sys.argv[1]),
+    port=0,
+    notice=float(sys.argv[2]),
+    announce=lambda started: print(started.url, flush=True),
+)
+"""
+TONE = AdapterName.parse("acme/tone")
+FOR_EVER = 600.0
+Running = tuple["subprocess.Popen[str]", str, str]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Callable[[float], Running]]:
+    """A server with a notice: its process, its address, its first token."""
+    with ExitStack() as stack:
+
+        def start(notice: float) -> Running:
+            command = [sys.executable, "-c", CODE, str(tmp_path / "data"), str(notice)]
+            process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+            stack.callback(process.kill)
+            assert process.stdout
+            url = process.stdout.readline().strip()
+            return process, url, (tmp_path / "data" / "admin-token").read_text().strip()
+
+        yield start
+
+
+def connect(url: str) -> http.client.HTTPConnection:
+    parts = urlsplit(url)
+    return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
+
+
+def status(url: str, path: str) -> int:
+    connection = connect(url)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def test_during_its_notice_it_answers_and_says_that_it_is_not_ready(run: Callable[[float], Running]) -> None:
+    process, url, token = run(FOR_EVER)
+    assert status(url, "/readyz") == 200
+    process.send_signal(signal.SIGTERM)
+    while status(url, "/readyz") != 503:
+        pass
+    HttpRegistry(url, token).create_adapter(TONE, AdapterEdit())
+    assert status(url, "/healthz") == 200
+    process.send_signal(signal.SIGTERM)  # no more patience
+    assert process.wait(timeout=60) in (0, -signal.SIGTERM)
+
+
+def test_a_request_that_runs_is_finished_and_a_stream_is_ended(run: Callable[[float], Running]) -> None:
+    process, url, token = run(0)
+    registry = HttpRegistry(url, token)
+    registry.create_adapter(TONE, AdapterEdit())
+    data = b"x" * 1000
+    session = registry.open_upload(TONE, Digest.of(data), len(data))
+    bearer = {"Authorization": f"Bearer {token}"}
+
+    stream = connect(url)
+    stream.request("GET", "/api/v1/events", headers={**bearer, "Accept": "text/event-stream"})
+    listening = stream.getresponse()
+    assert listening.readline().startswith(b"retry")
+
+    upload = connect(url)
+    upload.putrequest("PATCH", f"/api/v1/uploads/{session.id}")
+    for name, value in {
+        **bearer,
+        "Content-Type": "application/octet-stream",
+        "Content-Length": str(len(data)),
+        "Upload-Offset": "0",
+        "Upload-Size": str(len(data)),
+    }.items():
+        upload.putheader(name, value)
+    upload.endheaders(data[:500])
+
+    process.send_signal(signal.SIGTERM)
+    while listening.readline():
+        pass  # the stream ends, though nothing happened
+    with pytest.raises(OSError):
+        while True:  # until nothing new is taken
+            status(url, "/healthz")
+    upload.send(data[500:])
+    answer = upload.getresponse()
+    assert (answer.status, b"1000" in answer.read()) == (200, True)
+    assert process.wait(timeout=60) in (0, -signal.SIGTERM)
+    for connection in (stream, upload):
+        connection.close()

@@ -1,0 +1,223 @@
+"""Events over HTTP: long polls and streams, of many listeners at once, until their token or the server ends."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from adaptry.catalog import events as kept
+from adaptry.local.ground import utc_now
+from adaptry.opening import open_local
+from adaptry.records import AdapterEdit
+from adaptry.refs import AdapterName
+from adaptry.testing.postgres import PostgresServer
+from adaptry_api.settings import ServerSettings
+from adaptry_api.testing import Server, assert_problem, serving
+
+EVENTS = "/api/v1/events"
+LONG = 60.0
+
+
+class Stream:
+    """A stream of server-sent events; `read` gives the next event, past comments and marks."""
+
+    def __init__(self, server: Server, token: str, after: int | None = None, **headers: str) -> None:
+        parts = urlsplit(server.url)
+        self._connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=LONG)
+        path = EVENTS if after is None else f"{EVENTS}?after={after}"
+        sent = {"Authorization": f"Bearer {token}", "Accept": "text/event-stream", **headers}
+        self._connection.request("GET", path, headers=sent)
+        self.answer = self._connection.getresponse()
+
+    def block(self) -> dict[str, str]:
+        """The lines up to an empty one; none at the end of the stream."""
+        fields: dict[str, str] = {}
+        while line := self.answer.readline().decode().rstrip("\n"):
+            name, _, value = line.partition(": ")
+            fields[name or "comment"] = value
+        return fields
+
+    def begun(self) -> Stream:
+        """Once the server has looked for the first time, so that what happens from now on is heard."""
+        while "id" not in self.block():
+            pass
+        return self
+
+    def read(self) -> dict[str, str]:
+        while (fields := self.block()) and "data" not in fields:
+            pass
+        return fields
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@contextmanager
+def streaming(server: Server, token: str, **options: str | int) -> Iterator[Stream]:
+    stream = Stream(server, token, **options)  # type: ignore[arg-type]  # passed on as given
+    try:
+        yield stream
+    finally:
+        stream.close()
+
+
+def create(server: Server, name: str) -> None:
+    server.registry().create_adapter(AdapterName.parse(name), AdapterEdit())
+
+
+def test_a_stream_tells_events_with_their_numbers_and_goes_on_from_the_last(server: Server) -> None:
+    create(server, "acme/a")
+    with streaming(server, server.admin) as stream:
+        assert stream.answer.getheader("Content-Type", "").startswith("text/event-stream")
+        stream.begun()
+        create(server, "acme/b")
+        heard = stream.read()
+        assert heard["event"] == "adapter.created"
+        assert json.loads(heard["data"])["name"] == "acme/b"
+    create(server, "acme/c")
+    with streaming(server, server.admin, **{"Last-Event-ID": heard["id"]}) as again:
+        assert json.loads(again.read()["data"])["name"] == "acme/c"
+
+
+def test_a_stream_shows_that_somebody_is_there_and_moves_past_what_is_not_for_the_listener(
+    start: Callable[..., Server],
+) -> None:
+    server = start(heartbeat=0.05)
+    with streaming(server, server.token("eve", "reader", ("evil",))) as stream:
+        stream.begun()
+        create(server, "acme/a")
+        while stream.block().get("id") != "1":
+            pass
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Last-Event-ID": "x"}, {"Last-Event-ID": "-1"}, {"Last-Event-ID": "9" * 19}]
+)
+def test_a_last_number_that_is_none_is_refused(server: Server, headers: dict[str, str]) -> None:
+    answer = server.call("GET", EVENTS, headers={**headers, "Accept": "text/event-stream"})
+    assert_problem(answer, 400, "invalid")
+
+
+def test_who_shows_no_token_hears_nothing(server: Server) -> None:
+    assert_problem(server.call("GET", EVENTS, token=None), 401, "unauthenticated")
+
+
+@pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
+def test_a_token_that_is_revoked_ends_what_it_listens_to(start: Callable[..., Server], accept: str) -> None:
+    server = start(heartbeat=0.05)
+    token = server.token("ada", "writer", ("acme",))
+    (listed,) = (one for one in server.call("GET", "/api/v1/tokens").json if one["name"] == "ada")
+
+    def revoke() -> None:
+        assert server.call("DELETE", f"/api/v1/tokens/{listed['id']}").status == 204
+        create(server, "acme/unheard")
+
+    if accept == "application/json":
+        with ThreadPoolExecutor(1) as pool:
+            path = f"{EVENTS}?after=0&wait=30"
+            heard = pool.submit(server.call, "GET", path, token=token)
+            revoke()
+            assert_problem(heard.result(LONG), 401, "unauthenticated")
+        return
+    with streaming(server, token) as stream:
+        stream.begun()
+        revoke()
+        assert stream.read() == {}
+
+
+def test_a_server_that_stops_ends_its_streams(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as pool, ExitStack() as stack:
+        with serving(ServerSettings(data=tmp_path / "data")) as server:
+            stream = stack.enter_context(streaming(server, server.admin)).begun()
+            ended = pool.submit(stream.read)
+        assert ended.result(LONG) == {}
+
+
+LISTENERS = [
+    pytest.param(100, id="100"),
+    pytest.param(1000, id="1000", marks=pytest.mark.heavy),
+]
+
+
+@pytest.mark.parametrize("count", LISTENERS)
+def test_listeners_cost_no_thread_each_and_all_hear(server: Server, count: int) -> None:
+    with ExitStack() as stack:
+        stack.enter_context(streaming(server, server.admin)).begun()
+        before = threading.active_count()
+        streams = [stack.enter_context(streaming(server, server.admin)) for _ in range(count)]
+        for stream in streams:
+            stream.begun()
+        assert threading.active_count() - before <= 8
+        create(server, "acme/tone")
+        assert {json.loads(stream.read()["data"])["name"] for stream in streams} == {"acme/tone"}
+
+
+def test_a_listener_that_does_not_read_is_let_go(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    deadlines = pytest.importorskip("adaptry_api.deadlines", reason="httptools is not installed")
+    monkeypatch.setattr(deadlines.DeadlineProtocol, "head_seconds", 1.0)
+    monkeypatch.setattr(deadlines.DeadlineProtocol, "read_seconds", 0.2)
+    catalog = open_local(server.data).catalog
+    with catalog.write() as tx:  # more than sockets hold
+        for _ in range(4000):
+            kept.record(tx, "base.updated", at=utc_now(), by="x", detail={"names": "x" * 8000})
+    catalog.close()
+    with streaming(server, server.admin, after=0) as stalled, streaming(server, server.admin) as other:
+        other.begun()
+        parts = urlsplit(server.url)
+        with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=LONG) as silent:
+            assert silent.recv(1) == b""  # more than the deadline has passed
+        numbers = []
+        with pytest.raises((ConnectionError, http.client.HTTPException)):
+            while heard := stalled.read():
+                numbers.append(heard["id"])
+            raise ConnectionError
+        assert len(numbers) < 4000
+        create(server, "acme/tone")
+        assert other.read()["event"] == "adapter.created"
+
+
+@pytest.fixture
+def pair(postgres: PostgresServer, tmp_path: Path) -> Iterator[tuple[Server, Server]]:
+    settings = ServerSettings(data=tmp_path / "data", catalog=postgres.database())
+    with serving(settings) as one, serving(settings) as other:
+        yield one, other
+
+
+def test_what_happened_at_one_replica_is_heard_at_the_other(pair: tuple[Server, Server]) -> None:
+    one, other = pair
+    with streaming(other, one.admin) as stream, ThreadPoolExecutor(1) as pool:
+        stream.begun()
+        polled = pool.submit(other.registry(one.admin).events, 0, 50, LONG)
+        create(one, "acme/tone")
+        assert json.loads(stream.read()["data"])["name"] == "acme/tone"
+        assert str(polled.result(LONG).items[0].name) == "acme/tone"
+
+
+def test_a_database_that_restarts_loses_no_event(
+    pair: tuple[Server, Server], postgres: PostgresServer
+) -> None:
+    one, other = pair
+    with streaming(other, one.admin) as stream:
+        stream.begun()
+        create(one, "acme/before")
+        assert json.loads(stream.read()["data"])["name"] == "acme/before"
+        postgres.crash()
+        create(one, "acme/after")
+        assert json.loads(stream.read()["data"])["name"] == "acme/after"
+
+
+def test_two_servers_on_one_folder_hear_of_each_other(tmp_path: Path) -> None:
+    settings = ServerSettings(data=tmp_path / "data")
+    with serving(settings) as one, serving(settings) as other, streaming(other, one.admin) as stream:
+        stream.begun()
+        create(one, "acme/tone")
+        assert json.loads(stream.read()["data"])["name"] == "acme/tone"

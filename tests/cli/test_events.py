@@ -1,0 +1,60 @@
+"""`adaptry events`: what happened, as lines for people or programs, and what happens."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+INTERRUPTIBLE = """
+import signal
+from adaptry_cli.main import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever starts tests in the background ignores it
+main()
+"""
+
+pytestmark = pytest.mark.usefixtures("out")
+
+
+def lines(text: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_everything_that_happened_is_shown_from_the_beginning(run) -> None:
+    run("push", "./out", "acme/tone", "--alias", "prod")
+    run("create", "other/tone")
+    told = lines(run("events", "--json").stdout)
+    assert [event["kind"] for event in told if event["name"] == "acme/tone"][-2:] == [
+        "version.pushed",
+        "alias.moved",
+    ]
+    assert [event["seq"] for event in told] == sorted(event["seq"] for event in told)
+    shown = run("events").stdout.splitlines()
+    assert len(shown) == len(told)
+    assert any("acme/tone@1" in line and "prod to 1" in line for line in shown)
+
+
+def test_it_begins_where_it_is_told_to_and_keeps_to_the_adapters_that_were_asked_for(run) -> None:
+    for name in ("acme/tone", "acme/voice", "other/tone"):
+        run("create", name)
+    told = lines(run("events", "--json").stdout)
+    assert lines(run("events", "--after", str(told[0]["seq"]), "--json").stdout) == told[1:]
+    some = lines(run("events", "--adapter", "*/voice", "--adapter", "other/*", "--json").stdout)
+    assert [event["name"] for event in some] == ["acme/voice", "other/tone"]
+    assert run("events", "--after", "9999").stdout == ""
+
+
+def test_it_follows_what_another_process_does_until_it_is_interrupted(run, home: Path) -> None:
+    run("create", "acme/tone")
+    command = [sys.executable, "-c", INTERRUPTIBLE, "events", "--follow", "--after", "0", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["name"] == "acme/tone"
+        run("create", "acme/voice")
+        assert json.loads(process.stdout.readline())["name"] == "acme/voice"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130

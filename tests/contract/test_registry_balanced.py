@@ -1,0 +1,76 @@
+"""Two servers that share nothing but PostgreSQL and a bucket, behind the balancer, keep every promise that one keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from adaptry.adapter.view import open_dir
+from adaptry.client import HttpRegistry
+from adaptry.errors import Conflict
+from adaptry.identity import Identity
+from adaptry.registry import Registry
+from adaptry.testing.postgres import PostgresServer
+from adaptry.testing.promises.ground import MakeRegistry
+from adaptry.testing.registry_contract import RegistryContract
+from adaptry.testing.samples import tiny_lora
+from adaptry.transfer import pull, push
+from adaptry_api.settings import ServerSettings
+from adaptry_api.testing import Server, serving
+
+from .balancing import balanced
+
+
+@pytest.fixture
+def pair(tmp_path: Path, postgres: PostgresServer, s3_place: str) -> Iterator[tuple[Server, Server]]:
+    (tmp_path / "secret").write_text("7" * 64)
+    one = ServerSettings(
+        data=tmp_path / "one",
+        catalog=postgres.database(),
+        blobs=s3_place,
+        anonymous_read=True,
+        signing_secret=tmp_path / "secret",
+        spools=tmp_path / "spools",
+    )
+    with serving(one) as first, serving(replace(one, data=tmp_path / "other")) as second:
+        yield first, second
+
+
+@pytest.fixture
+def url(pair: tuple[Server, Server], tmp_path: Path) -> Iterator[str]:
+    """The balancer's: each request goes to the other server than the one before."""
+    with balanced([server.url for server in pair], tmp_path) as url:
+        yield url
+
+
+def test_an_adapter_is_pushed_and_pulled_with_each_request_to_the_other_server(
+    pair: tuple[Server, Server], url: str, tmp_path: Path
+) -> None:
+    registry = HttpRegistry(url, pair[0].admin)
+    pushed = push(registry, open_dir(tiny_lora(tmp_path / "lora")), "acme/tone").version
+    seen = registry.move_alias(pushed.name, "prod", pushed.digest, None)
+    with pytest.raises(Conflict):
+        registry.move_alias(pushed.name, "prod", pushed.digest, None)
+    registry.move_alias(pushed.name, "prod", pushed.digest, seen.generation)
+    pull(registry, "acme/tone@prod", tmp_path / "pulled")
+    names = ("adapter_config.json", "adapter_model.safetensors")
+    assert [(tmp_path / "pulled" / name).read_bytes() for name in names] == [
+        (tmp_path / "lora" / name).read_bytes() for name in names
+    ]
+    for server in pair:
+        assert b'route="/api/v1' in server.call("GET", "/metrics").body
+
+
+@pytest.mark.heavy
+class TestBehindABalancer(RegistryContract):
+    @pytest.fixture
+    def make_registry(self, pair: tuple[Server, Server], url: str) -> MakeRegistry:
+        def make(identity: Identity) -> Registry:
+            if not identity.namespaces:
+                return HttpRegistry(url)
+            return HttpRegistry(url, pair[0].token(identity.name, identity.role, identity.namespaces))
+
+        return make

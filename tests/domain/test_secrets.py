@@ -1,0 +1,35 @@
+"""What is a secret may be in a file that a variable names, and then in no other place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from adaptry.errors import Invalid, Unavailable
+from adaptry.settings import Settings, said
+
+
+def test_a_secret_is_read_from_the_file_that_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "catalog-url"
+    file.write_text("postgresql://ada:s3cret@db/adaptry\n")
+    settings = Settings.from_env({"ADAPTRY_CATALOG_FILE": str(file)})
+    assert settings.catalog == "postgresql://ada:s3cret@db/adaptry"
+
+
+def test_what_is_not_set_is_not_there() -> None:
+    assert said("ADAPTRY_TOKEN", {"ADAPTRY_TOKEN_FILE": ""}) is None
+
+
+def test_one_of_two_places_is_not_chosen_silently(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="both set"):
+        said("ADAPTRY_TOKEN", {"ADAPTRY_TOKEN": "x", "ADAPTRY_TOKEN_FILE": str(tmp_path / "token")})
+
+
+@pytest.mark.parametrize("content", [None, b"\n", b"\xff\xfe"])
+def test_a_file_without_a_secret_says_which_variable_named_it(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "token"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises((Invalid, Unavailable), match="ADAPTRY_TOKEN_FILE"):
+        said("ADAPTRY_TOKEN", {"ADAPTRY_TOKEN_FILE": str(file)})

@@ -1,0 +1,123 @@
+"""A server, a base that it knows, versions for it, an engine, and a worker that follows the one for the other."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adaptry import bases
+from adaptry.adapter.view import open_dir
+from adaptry.checkpoint import open_checkpoint
+from adaptry.client import HttpRegistry
+from adaptry.records import StateChange, VersionInfo
+from adaptry.refs import AdapterName, ByDigest, Ref
+from adaptry.running import running
+from adaptry.standing import change_state
+from adaptry.testing.breaking import AT_ONCE
+from adaptry.testing.samples import tiny_base, tiny_lora
+from adaptry.transfer import push
+from adaptry.worker.cache import Cache
+from adaptry.worker.engines import ENGINES, Speaking
+from adaptry.worker.fitness import fitness_of
+from adaptry.worker.following import Around, Follower
+from adaptry.worker.memory import Memory
+from adaptry.worker.reporting import Settings
+from adaptry_api.settings import ServerSettings
+from adaptry_api.testing import Server, serving
+
+from .fakes import FAKES, WEIGHTS, FakeEngine
+
+TONE = AdapterName.parse("acme/tone")
+PROD = "acme/tone@prod"
+
+
+class Scene:
+    """Everything that a test about following needs; what it starts is stopped at its end."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.folder = folder
+        self._stack = stack
+        self.server: Server = stack.enter_context(serving(ServerSettings(data=folder / "data")))
+        self.registry: HttpRegistry = self.server.registry()
+        base = open_checkpoint(tiny_base(folder / "base"))
+        bases.register(self.registry, base, ("org/tiny",), cache=folder / "bases")
+        self.weights: dict[str, VersionInfo] = {}
+        """Versions by the SHA-256 of their weights: what an engine's answer says."""
+        self.story: list[str] = []
+
+    def engine(self, kind: str = "vllm", **options: Any) -> FakeEngine:
+        made = FAKES[kind](**options)
+        self._stack.callback(made.stop)
+        return made
+
+    def publish(self, seed: int = 1, name: AdapterName = TONE, **options: Any) -> VersionInfo:
+        folder = tiny_lora(self.folder / f"lora-{name.name}-{seed}", seed=seed, **options)
+        version = push(self.registry, open_dir(folder), name).version
+        self.weights[hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()] = version
+        return version
+
+    def alias(self, version: VersionInfo, alias: str = "prod") -> None:
+        held = {one.alias: one.generation for one in self.registry.aliases(version.name)}
+        self.registry.move_alias(version.name, alias, version.digest, held.get(alias))
+
+    def stand(self, version: VersionInfo, state: str = "revoked") -> None:
+        ref = Ref(version.name, ByDigest(version.digest.hex))
+        change_state(self.registry, ref, StateChange.model_validate({"state": state, "reason": "for a test"}))
+
+    def worker(
+        self,
+        engine: FakeEngine,
+        name: str = "gpu-1",
+        *,
+        watch: tuple[str, ...] = ("acme/*@prod",),
+        token: str | None = None,
+        **options: Any,
+    ) -> Follower:
+        """A worker as it is after its process was started: whatever it knew before is in its files."""
+        registry = self.server.registry(token or self.token(name))
+        around = Around(
+            registry=registry,
+            engine=ENGINES[engine.kind](Speaking(engine.url)),
+            cache=Cache(self.folder / "workers" / name / "cache", persistence=AT_ONCE),
+            memory=Memory(self.folder / "workers" / name / "state.json"),
+            look=lambda: running(engine.url),
+            judge=lambda found: fitness_of(registry, found, None, None),
+            tell=self.story.append,
+        )
+        self._stack.callback(around.cache.close)
+        return Follower(around, Settings(name=name, engine=engine.kind, watch=watch, **options))
+
+    def token(self, name: str) -> str:
+        return self.server.token(name, "worker", ("acme",))
+
+    def serves(self, engine: FakeEngine, name: str = PROD) -> int | None:
+        """The number of the version whose weights a request is answered with; None where it is refused."""
+        reply = ENGINES[engine.kind](Speaking(engine.url)).ask(name)
+        if not reply.is_ok:
+            return None
+        return self.weights[engine.answers[-1][2]].number
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    with ExitStack() as stack:
+        yield Scene(tmp_path, stack)
+
+
+@pytest.fixture(params=FAKES)
+def kind(request: pytest.FixtureRequest) -> str:
+    """Every engine in turn."""
+    return str(request.param)
+
+
+def settle(follower: Follower, turns: int = 20) -> None:
+    """Turns until nothing is left to do."""
+    for _ in range(turns):
+        if follower.turn(wait=0.0):
+            return
+    raise AssertionError(f"not settled after {turns} turns")

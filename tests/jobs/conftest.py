@@ -1,0 +1,25 @@
+"""A registry with work to do, for each kind of catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from adaptry.local import LocalRegistry
+from adaptry.testing.running import registry_with_work
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """The registry's folder."""
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def busy(data: Path, tmp_path: Path) -> Iterator[LocalRegistry]:
+    """A registry on SQLite."""
+    registry = registry_with_work(data, tmp_path / "scraps")
+    yield registry
+    registry.close()

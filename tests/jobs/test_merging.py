@@ -1,0 +1,72 @@
+"""A merge as a job comes to what `adaptry merge` comes to, byte for byte, whoever made its parts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from adaptry.bases import open_base
+from adaptry.jobs.records import JobOrder
+from adaptry.local import LocalRegistry
+from adaptry.testing.postgres import PostgresServer
+from adaptry.testing.running import MERGE, Runner, over, registry_with_work, runner
+
+TORCH = JobOrder(kind="merge", task={**MERGE.task, "dtype": "BF16", "max_shard_size": 1 << 20})
+
+
+@pytest.mark.parametrize(
+    "order", [MERGE, pytest.param(TORCH, marks=pytest.mark.heavy)], ids=["as it is", "cast into one file"]
+)
+def test_the_stored_base_is_what_the_command_writes(
+    busy: LocalRegistry, data: Path, tmp_path: Path, order: JobOrder
+) -> None:
+    job = busy.submit_job(order)
+
+    assert Runner(data, "--once").ended() == 0
+
+    done = busy.job(job.id)
+    assert (done.state, done.fault) == ("done", None)
+    assert done.pieces == len(
+        [file for file in done.result["files"] if file["path"].endswith(".safetensors")]
+    )
+    assert done.stage is not None
+    assert done.stage.done == done.stage.total > 0
+    written = merged_by_command(data, tmp_path / "written", order)
+    assert stored_files(busy, tmp_path) == written
+    assert busy.base("acme/merged").id == open_and_identify(tmp_path / "written")
+
+
+def test_two_runners_share_the_parts_on_postgresql(
+    postgres: PostgresServer, data: Path, tmp_path: Path
+) -> None:
+    registry = registry_with_work(data, tmp_path / "scraps", catalog=postgres.database())
+    job = registry.submit_job(MERGE)
+
+    with runner(data), runner(data):
+        assert over(registry, job.id).state == "done"
+
+    assert stored_files(registry, tmp_path) == merged_by_command(data, tmp_path / "written", MERGE)
+    registry.close()
+
+
+def stored_files(registry: LocalRegistry, tmp_path: Path) -> dict[str, bytes]:
+    checkpoint = open_base(registry, "acme/merged", cache=tmp_path / "fetched")
+    return {path.name: path.read_bytes() for path in checkpoint.folder.iterdir()}
+
+
+def merged_by_command(data: Path, folder: Path, order: JobOrder) -> dict[str, bytes]:
+    words = ["acme/tone@1", "--base", "org/tiny", "-o", str(folder), "--registry", str(data)]
+    if "dtype" in order.task:
+        words += ["--dtype", "bfloat16", "--max-shard-size", "1MiB"]
+    subprocess.run([sys.executable, "-m", "adaptry_cli", "merge", *words], check=True, capture_output=True)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def open_and_identify(folder: Path) -> object:
+    from adaptry.checkpoint import open_checkpoint
+    from adaptry.fingerprinting import fingerprint
+
+    return fingerprint(open_checkpoint(folder)).id

@@ -1,0 +1,187 @@
+"""The parts of a runner: turns and fences, dead and living, queues and room."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime
+
+import pytest
+
+from adaptry.blobs.memory import MemoryBlobs
+from adaptry.catalog import jobs, runners, steps
+from adaptry.catalog.database import Catalog
+from adaptry.errors import Conflict
+from adaptry.jobs.queues import queue_of, queues_for
+from adaptry.jobs.records import GIB, JobOrder, Needs, RunnerInfo
+from adaptry.jobs.room import Room
+from adaptry.jobs.tasks import TASKS
+from adaptry.jobs.watching import Watch
+from adaptry.local import LocalRegistry
+from adaptry.records import AdapterEdit
+from adaptry.refs import AdapterName
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+TONE = AdapterName.parse("acme/tone")
+
+
+@pytest.fixture
+def registry() -> LocalRegistry:
+    return LocalRegistry(Catalog("sqlite://"), MemoryBlobs())
+
+
+@pytest.fixture
+def job(registry: LocalRegistry) -> str:
+    return registry.submit_job(JobOrder(kind="verify", task={})).id
+
+
+def test_only_the_last_who_began_a_step_may_change_anything(registry: LocalRegistry, job: str) -> None:
+    first, second = begun(registry, job, "one"), begun(registry, job, "two")
+
+    with pytest.raises(Conflict, match="taken over"):
+        fenced(registry, job, first).create_adapter(TONE, AdapterEdit())
+    fenced(registry, job, second).create_adapter(TONE, AdapterEdit())
+
+    assert (first, second) == (1, 2)
+    assert registry.job(job).runners == ("two",)
+    assert [each.name for each in registry.adapters().items] == [TONE]
+    with registry.catalog.write() as tx, pytest.raises(Conflict):
+        steps.conclude(tx, job, "start", first, {}, {})
+
+
+def test_a_step_that_was_done_is_not_done_again(registry: LocalRegistry, job: str) -> None:
+    turn = begun(registry, job, "one")
+    with registry.catalog.write() as tx:
+        steps.conclude(tx, job, "start", turn, {"came": "to this"}, {"piece-1": 10, "piece-2": 30})
+
+    with registry.catalog.write() as tx:
+        again = steps.begin(tx, job, "start", "two", NOW)
+        piece = steps.begin(tx, job, "piece-1", "two", NOW)
+        assert piece is not None
+        steps.report(tx, job, "piece-1", piece.turn, "merging", 5, 10)
+
+    assert again == steps.Begun(1, {"came": "to this"})
+    seen = registry.job(job)
+    assert (seen.pieces, seen.stage and (seen.stage.done, seen.stage.total)) == (2, (5, 40))
+
+
+@pytest.mark.parametrize("end", ["cancelled", "done", "failed"])
+def test_what_is_over_is_not_begun_and_changes_nothing(registry: LocalRegistry, job: str, end: str) -> None:
+    turn = begun(registry, job, "one")
+    with registry.catalog.write() as tx:
+        assert jobs.finish(tx, job, end, NOW)  # type: ignore[arg-type]  # one of the states, as written above
+        assert not jobs.finish(tx, job, "done", NOW)
+
+    with registry.catalog.write() as tx:
+        assert steps.begin(tx, job, "start", "two", NOW) is None
+    with pytest.raises(Conflict):
+        fenced(registry, job, turn).create_adapter(TONE, AdapterEdit())
+    assert registry.job(job).state == end
+
+
+def test_who_ends_a_job_twice_ends_it_once(registry: LocalRegistry, job: str) -> None:
+    with registry.catalog.write() as tx:
+        ends = [jobs.finish(tx, job, "done", NOW, result={"from": who}) for who in ("one", "two")]
+    assert ends == [True, False]
+    assert registry.job(job).result == {"from": "one"}
+
+
+def test_a_log_keeps_what_was_said_in_order_up_to_a_number_of_lines(
+    registry: LocalRegistry, job: str
+) -> None:
+    for start in range(0, 5_200, 400):
+        with registry.catalog.write() as tx:
+            jobs.say(tx, job, "start", [f"line {start + n}\0" for n in range(400)], NOW)
+
+    told, cursor = [], None
+    while True:
+        page = registry.job_log(job, cursor, 200)
+        told += [line.text for line in page.items]
+        if (cursor := page.next) is None:
+            break
+
+    assert told == [f"line {n}\\0" for n in range(5_000)]
+
+
+def test_a_runner_is_dead_when_its_count_stands_still_whatever_clocks_say() -> None:
+    watch = Watch(10.0)
+    assert watch.dead({"a": 1, "b": 1}, now=100.0) == frozenset()
+    assert watch.dead({"a": 2, "b": 1}, now=109.0) == frozenset()
+    assert watch.dead({"a": 2, "b": 1}, now=110.5) == {"b"}
+    assert watch.dead({"a": 3, "b": 2}, now=119.5) == frozenset()  # it was only slow, and is there again
+    assert watch.dead({"a": 3}, now=200.0) == {"a"}
+
+
+def test_a_runner_forgotten_too_early_is_there_again_at_its_next_beat(registry: LocalRegistry) -> None:
+    runner = RunnerInfo(id="r", host="h", devices=(), tags=("t",), concurrency=1, memory=GIB, seen_at=NOW)
+    with registry.catalog.write() as tx:
+        runners.beat(tx, runner)
+        runners.beat(tx, runner)
+        assert runners.beats(tx) == {"r": 2}
+        runners.forget(tx, ["r"])
+        runners.beat(tx, runner)
+    assert registry.runners() == (runner,)
+
+
+@pytest.mark.parametrize(
+    ("needs", "takers"),
+    [
+        (Needs(), {"small", "gpu", "tagged", "large"}),
+        (Needs(device="cpu"), {"small", "gpu", "tagged", "large"}),
+        (Needs(device="cuda"), {"gpu"}),
+        (Needs(tag="eu"), {"tagged"}),
+        (Needs(device="cuda", tag="eu"), set()),
+        (Needs(memory=60 * GIB), {"large"}),
+        (Needs(memory=4096 * GIB), set()),
+    ],
+)
+def test_a_step_waits_for_a_runner_that_has_what_it_needs(needs: Needs, takers: set[str]) -> None:
+    runners = {
+        "small": queues_for((), (), 4 * GIB),
+        "gpu": queues_for(("cuda",), (), 32 * GIB),
+        "tagged": queues_for((), ("eu", "night"), 32 * GIB),
+        "large": queues_for((), (), 256 * GIB),
+    }
+    assert {name for name, queues in runners.items() if queue_of(needs) in queues} == takers
+
+
+def test_room_is_given_to_so_many_steps_and_so_much_memory() -> None:
+    room = Room(3, 10)
+    order: list[str] = []
+    let_go = threading.Event()
+
+    def step(name: str, memory: int) -> None:
+        with room.taken(memory):
+            order.append(name)
+            let_go.wait(30)
+
+    with room.taken(6):
+        waits = threading.Thread(target=step, args=("needs more than is free", 5))
+        waits.start()
+        with room.taken(4):
+            assert order == []
+        assert order == []
+    let_go.set()
+    waits.join(30)
+    assert order == ["needs more than is free"]
+    with room.taken(1_000):  # alone, rather than never
+        order.append("needs more than there is")
+    assert order[1:] == ["needs more than there is"]
+
+
+def test_every_kind_says_what_it_is_and_where_it_is_done() -> None:
+    from adaptry.jobs.doing import WAYS
+
+    assert WAYS.keys() == TASKS.keys()
+    assert all(task.about.endswith(".") for task in TASKS.values())
+
+
+def begun(registry: LocalRegistry, job: str, runner: str) -> int:
+    with registry.catalog.write() as tx:
+        found = steps.begin(tx, job, "start", runner, NOW)
+    assert found is not None
+    return found.turn
+
+
+def fenced(registry: LocalRegistry, job: str, turn: int) -> LocalRegistry:
+    catalog = steps.Fenced(registry.catalog, lambda tx: steps.hold(tx, job, "start", turn))
+    return LocalRegistry(catalog, registry.blobs, registry.identity)

@@ -1,0 +1,76 @@
+"""Each kind of job does what the command of that name does, with the rights of who asked and no more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adaptry import open_dir, push
+from adaptry.identity import Identity
+from adaptry.jobs.records import JobInfo, JobOrder
+from adaptry.local import LocalRegistry
+from adaptry.opening import open_local
+from adaptry.refs import Ref
+from adaptry.testing.promises.ground import ADA, EVE
+from adaptry.testing.running import Runner
+from adaptry.testing.samples import tiny_lora
+
+EVERYWHERE = Identity("ops", "admin", ("*",))
+
+
+def test_every_kind_is_done_by_one_runner_with_the_rights_of_who_asked(
+    busy: LocalRegistry, data: Path, tmp_path: Path
+) -> None:
+    push(busy, open_dir(tiny_lora(tmp_path / "voice", seed=5)), "acme/voice")
+    mirror = tmp_path / "mirror"
+    asked = {
+        "convert": (ADA, {"source": "acme/tone@1", "to": "acme/plain", "rank": 2}),
+        "combine": (ADA, {"inputs": ["acme/tone", "acme/voice=0.5"], "to": "acme/both", "method": "ties"}),
+        "fingerprint": (EVERYWHERE, {"base": "org/tiny"}),
+        "verify": (EVERYWHERE, {}),
+        "replicate": (EVERYWHERE, {"ref": "acme/tone@1", "remote": "mirror", "to": "acme/tone"}),
+        "stolen": (EVE, {"source": "acme/tone@1", "to": "evil/tone"}),
+        "elsewhere": (EVERYWHERE, {"ref": "acme/tone@1", "remote": "unheard-of", "to": "acme/tone"}),
+        "senseless": (EVERYWHERE, {"base": "org/tiny", "inputs": ["acme/tone=0"], "to": "acme/same"}),
+    }
+    kinds = {"stolen": "convert", "elsewhere": "replicate", "senseless": "merge"}
+    ids = {
+        name: busy.on_behalf_of(who)
+        .submit_job(JobOrder(kind=kinds.get(name, name), task=task, priority=9 if name == "verify" else 5))
+        .id
+        for name, (who, task) in asked.items()
+    }
+
+    mirror.mkdir()
+    assert Runner(data, "--once", "--concurrency", "2", "--remote", f"mirror={mirror}").ended() == 0
+
+    jobs = {name: busy.job(id) for name, id in ids.items()}
+    states = {name: job.state for name, job in jobs.items()}
+    assert states == {
+        **dict.fromkeys(["convert", "combine", "fingerprint", "verify", "replicate"], "done"),
+        **dict.fromkeys(["stolen", "elsewhere", "senseless"], "failed"),
+    }, {name: job.fault for name, job in jobs.items()}
+    assert result(jobs["convert"])["version"] == "acme/plain@1"
+    assert [module.rank for module in busy.detail(Ref.parse("acme/plain")).spec.modules] == [2] * 4
+    assert len(busy.detail(Ref.parse("acme/both")).manifest.parents) == 2
+    assert busy.base("org/tiny").roots is not None
+    assert result(jobs["verify"]) == {"problems": 0}
+    there = open_local(mirror)
+    assert there.version(Ref.parse("acme/tone")).digest == busy.version(Ref.parse("acme/tone@1")).digest
+    there.close()
+    assert fault(jobs["stolen"]) == ("not_found", "no adapter acme/tone")
+    assert fault(jobs["elsewhere"])[0] == "not_found"
+    assert fault(jobs["senseless"]) == (
+        "invalid",
+        "merge: all weights are 0, so the result would be the base",
+    )
+    assert busy.runners() == ()
+
+
+def result(job: JobInfo) -> dict[str, object]:
+    assert job.result is not None
+    return job.result
+
+
+def fault(job: JobInfo) -> tuple[str, str]:
+    assert job.fault is not None
+    return job.fault.code, job.fault.message

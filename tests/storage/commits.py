@@ -1,0 +1,59 @@
+"""A proxy before PostgreSQL that cuts a connection around its COMMIT: before the server hears it, while it does, or after it
+has answered, so that nobody here knows."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Literal
+
+from adaptry.testing.faults import PIECE, Proxy, Way, reset
+
+When = Literal["before", "during", "after"]
+_COMMIT = b"Q\x00\x00\x00\x0bCOMMIT\x00"
+
+
+class CommitProxy(Proxy):
+    """`cut_commit` spoils the next COMMIT but so many; `cuts` counts those that were."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(host, port)
+        self.cuts = 0
+        self._when: When | None = None
+        self._passing = 0
+        self._swallowing: set[asyncio.StreamWriter] = set()
+
+    def cut_commit(self, when: When, passing: int = 0) -> None:
+        self._when, self._passing = when, passing
+
+    async def _pass(
+        self, reader: asyncio.StreamReader, to: asyncio.StreamWriter, back: asyncio.StreamWriter, way: Way
+    ) -> None:
+        try:
+            while data := await reader.read(PIECE):
+                if way == "down" and to in self._swallowing:
+                    raise ConnectionResetError  # the server has done it, and nobody will hear
+                when = self._strikes(data) if way == "up" else None
+                if when == "before":
+                    raise ConnectionResetError
+                if when == "after":
+                    self._swallowing.add(back)
+                to.write(data)
+                await to.drain()
+                if when == "during":
+                    raise ConnectionResetError
+            to.write_eof()
+        except OSError:
+            reset(to)
+            reset(back)
+        finally:
+            self._swallowing.discard(to)
+
+    def _strikes(self, data: bytes) -> When | None:
+        if self._when is None or not data.endswith(_COMMIT):
+            return None
+        if self._passing:
+            self._passing -= 1
+            return None
+        when, self._when = self._when, None
+        self.cuts += 1
+        return when

@@ -1,0 +1,285 @@
+"""Connections to PostgreSQL that break around a COMMIT, servers that fall over: what was acknowledged is there, once."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar, get_args
+
+import pytest
+
+from adaptry.adapter.view import open_dir
+from adaptry.client import HttpRegistry
+from adaptry.errors import Conflict, Unavailable
+from adaptry.integrity import verify
+from adaptry.opening import open_local
+from adaptry.refs import AdapterName, Ref
+from adaptry.testing.faults import between
+from adaptry.testing.postgres import PostgresServer, postgres_server
+from adaptry.testing.promises.ground import MakeRegistry
+from adaptry.testing.registry_contract import RegistryContract
+from adaptry.testing.samples import tiny_lora
+from adaptry.transfer import push
+from adaptry_api.settings import ServerSettings
+from adaptry_api.testing import Server, serving
+
+from .commits import CommitProxy, When
+
+TONE = AdapterName.parse("acme/tone")
+Given = TypeVar("Given")
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def patiently(call: Callable[[], Given]) -> Given:
+    """What a client that is told "try again" does, for a minute."""
+    end = time.monotonic() + 60
+    while True:
+        try:
+            return call()
+        except Unavailable:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.02)
+
+
+@dataclass
+class Ground:
+    """A server whose database is behind a proxy, and the database itself."""
+
+    server: Server
+    proxy: CommitProxy
+    postgres: PostgresServer
+    name: str
+    url: str
+
+    @property
+    def registry(self) -> HttpRegistry:
+        return self.server.registry()
+
+
+@contextmanager
+def behind_a_proxy(folder: Path, postgres: PostgresServer, port: int) -> Iterator[Ground]:
+    name = postgres.migrated()
+    with between(CommitProxy("127.0.0.1", port)) as proxy:
+        url = f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}"
+        with serving(ServerSettings(data=folder, catalog=url)) as server:
+            yield Ground(server, proxy, postgres, name, url)
+
+
+@pytest.fixture(scope="session")
+def listening(postgres: PostgresServer) -> Iterator[tuple[PostgresServer, int]]:
+    """A PostgreSQL server that answers at a port. (Asking for `postgres` skips where there is none.)"""
+    port = free_port()
+    with postgres_server(port) as server:
+        yield server, port
+
+
+@pytest.fixture
+def ground(tmp_path: Path, listening: tuple[PostgresServer, int]) -> Iterator[Ground]:
+    with behind_a_proxy(tmp_path / "data", *listening) as found:
+        yield found
+
+
+def log_once(ground: Ground, number: int) -> None:
+    """A value, with one key for as many tries as it takes."""
+    path, body = f"/api/v1/adapters/{TONE}/versions/{number}/metrics", {"metrics": {"loss": float(number)}}
+    end = time.monotonic() + 60
+    while True:
+        answer = ground.server.call("POST", path, body, headers={"Idempotency-Key": f"loss-{number}"})
+        if answer.status == 204:
+            return
+        assert (answer.status, time.monotonic() < end) == (503, True), answer.body
+        time.sleep(0.02)
+
+
+def move(registry: HttpRegistry, number: int) -> None:
+    """The alias to that version, looking again where it is unknown whether it moved."""
+    to = registry.version(Ref.parse(f"{TONE}@{number}")).digest
+    seen = patiently(lambda: registry.aliases(TONE))
+    was = next((alias.generation for alias in seen if alias.alias == "prod"), None)
+    try:
+        registry.move_alias(TONE, "prod", to, was)
+    except (Unavailable, Conflict):
+        (now,) = patiently(lambda: registry.aliases(TONE))
+        if now.digest != to:
+            move(registry, number)
+
+
+def one_round(ground: Ground, folder: Path, number: int) -> None:
+    """A push, a value logged and an alias moved, by a client that tries again."""
+    adapter = open_dir(tiny_lora(folder / f"lora-{number}", seed=number))
+    assert patiently(lambda: push(ground.registry, adapter, TONE)).version.number == number
+    log_once(ground, number)
+    patiently(lambda: move(ground.registry, number))
+    shutil.rmtree(folder / f"lora-{number}")
+
+
+def cut_round(ground: Ground, folder: Path, number: int, chance: random.Random) -> None:
+    """As `one_round`, with a COMMIT cut somewhere in it."""
+    when: When = chance.choice(get_args(When))
+    ground.proxy.cut_commit(when, chance.randrange(6))
+    one_round(ground, folder, number)
+
+
+def assert_once(ground: Ground, rounds: int) -> None:
+    """Each push is one version with one value, each move one event, and rows and files are what they should be."""
+    registry = ground.registry
+    versions, cursor = [], None
+    while True:
+        page = registry.versions(TONE, cursor=cursor)
+        versions += page.items
+        if (cursor := page.next) is None:
+            break
+    assert sorted(version.number for version in versions) == list(range(1, rounds + 1))
+    for number in range(1, rounds + 1):
+        logged = registry.metrics(Ref.parse(f"{TONE}@{number}"))
+        assert [value.value for value in logged] == [float(number)]
+    (prod,) = registry.aliases(TONE)
+    assert (prod.generation, prod.digest) == (rounds, registry.version(Ref.parse(f"{TONE}@{rounds}")).digest)
+    kinds = [kind for (kind,) in ground.postgres.execute("SELECT kind FROM events", ground.name)]
+    assert sum(kind == "version.pushed" for kind in kinds) == rounds, set(kinds)
+    local = open_local(ground.server.data, catalog=ground.url)
+    try:
+        assert verify(local.catalog, local.blobs) == ()
+    finally:
+        local.close()
+
+
+def test_a_commit_that_is_cut_takes_effect_once(ground: Ground, tmp_path: Path) -> None:
+    chance = random.Random(5)
+    for number in range(1, 13):
+        cut_round(ground, tmp_path, number, chance)
+    assert ground.proxy.cuts >= 8
+    assert_once(ground, 12)
+
+
+@pytest.mark.heavy
+def test_three_hundred_commits_that_are_cut_take_effect_once_each(ground: Ground, tmp_path: Path) -> None:
+    number, chance = 0, random.Random(7)
+    while ground.proxy.cuts < 300:
+        number += 1
+        cut_round(ground, tmp_path, number, chance)
+    assert_once(ground, number)
+
+
+def test_a_writer_that_the_database_asks_to_try_again_does(ground: Ground, tmp_path: Path) -> None:
+    """Between us there is no serialization failure; another program's trigger makes some, and a number that no rollback resets."""
+    for statement in (
+        "CREATE SEQUENCE tries",
+        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF nextval('tries') <= 2 THEN "
+        "RAISE EXCEPTION 'could not serialize access' USING ERRCODE = '40001'; END IF; RETURN NEW; END $$",
+        "CREATE TRIGGER fail BEFORE INSERT ON versions FOR EACH ROW EXECUTE FUNCTION fail()",
+    ):
+        ground.postgres.execute(statement, ground.name)
+    pushed = push(ground.registry, open_dir(tiny_lora(tmp_path / "lora")), TONE)
+    assert pushed.version.number == 1
+    assert ground.postgres.execute("SELECT last_value FROM tries", ground.name) == [(3,)]
+
+
+@pytest.mark.heavy
+def test_a_server_that_falls_over_amid_the_campaign_keeps_what_it_acknowledged(
+    ground: Ground, tmp_path: Path
+) -> None:
+    for number in range(1, 11):
+        if number in (4, 8):
+            ground.postgres.crash()
+        one_round(ground, tmp_path, number)
+    assert_once(ground, 10)
+
+
+@pytest.mark.heavy
+def test_a_standby_that_takes_over_has_all_that_was_acknowledged(
+    tmp_path: Path, postgres: PostgresServer
+) -> None:
+    """With a synchronous standby, as docs/deploying.md asks for; the address moves as a proxy or a DNS name does."""
+    port, other = free_port(), free_port()
+    with (
+        postgres_server(port) as primary,
+        behind_a_proxy(tmp_path / "data", primary, port) as ground,
+        postgres_server(other, standby_of=primary) as standby,
+    ):
+        primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        primary.execute("SELECT pg_reload_conf()")
+        end = time.monotonic() + 30
+        while primary.execute("SELECT sync_state FROM pg_stat_replication") != [("sync",)]:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        chance = random.Random(3)
+        for number in range(1, 7):
+            cut_round(ground, tmp_path, number, chance)
+        primary.end()
+        standby.promote()
+        ground.proxy.upstream = ("127.0.0.1", other)
+        ground.postgres = standby
+        for number in range(7, 13):
+            one_round(ground, tmp_path, number)
+        assert_once(ground, 12)
+
+
+@contextmanager
+def pgbouncer(port: int, folder: Path) -> Iterator[int]:
+    """A pool before the server, which gives a connection for a transaction at a time."""
+    program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+    if program is None:
+        pytest.skip("pgbouncer is not installed: apt-get install pgbouncer")
+    at = free_port()
+    (folder / "users.txt").write_text('"postgres" ""\n')
+    (folder / "pgbouncer.ini").write_text(
+        f"[databases]\n* = host=127.0.0.1 port={port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {at}\n"
+        f"auth_type = trust\nauth_file = {folder / 'users.txt'}\npool_mode = transaction\nunix_socket_dir =\n"
+        "default_pool_size = 10\n"
+    )
+    for path in (folder, *folder.iterdir()):
+        shutil.chown(path, "postgres")
+    process = subprocess.Popen(
+        [program, "-q", str(folder / "pgbouncer.ini")], user="postgres", cwd="/", stderr=subprocess.DEVNULL
+    )
+    try:
+        end = time.monotonic() + 20
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", at), 1).close()
+                break
+            except OSError:
+                assert (process.poll(), time.monotonic() < end) == (None, True)
+                time.sleep(0.05)
+        yield at
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def pool(listening: tuple[PostgresServer, int]) -> Iterator[int]:
+    with (
+        tempfile.TemporaryDirectory(prefix="adaptry-pgbouncer-") as folder,
+        pgbouncer(listening[1], Path(folder)) as port,
+    ):
+        yield port
+
+
+@pytest.mark.heavy
+class TestThroughAPool(RegistryContract):
+    """pgbouncer in the mode in which nothing of a session lasts longer than a transaction."""
+
+    @pytest.fixture
+    def make_registry(
+        self, listening: tuple[PostgresServer, int], pool: int, tmp_path: Path
+    ) -> Iterator[MakeRegistry]:
+        url = f"postgresql://postgres@127.0.0.1:{pool}/{listening[0].migrated()}"
+        registry = open_local(tmp_path / "registry", catalog=url)
+        yield registry.on_behalf_of
+        registry.close()

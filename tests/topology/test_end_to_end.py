@@ -1,0 +1,120 @@
+"""The whole topology: what was acknowledged is there, whichever process is killed, and nothing is half visible."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+import urllib3
+
+from adaptry.adapter.view import open_dir
+from adaptry.failpoints import NAMES
+from adaptry.records import PushOptions
+from adaptry.refs import AdapterName
+from adaptry.testing.samples import tiny_lora
+from adaptry.transfer import pull, push
+
+from .pushing import Pushing, assert_nothing_lost, weights
+from .running import Running, topology
+
+KILLED = ("api-1", "api-2", "balancer", "postgres", "s3")
+PLACES = [name for name in NAMES if name.startswith(("uploads.", "blobs.after", "revisions."))]
+SOME = [
+    name if name in ("api-1", "postgres") else pytest.param(name, marks=pytest.mark.heavy) for name in KILLED
+]
+
+
+def test_pushed_promoted_and_pulled_through_both_servers(running: Running, tmp_path: Path) -> None:
+    registry, name = running.registry(), AdapterName.parse("acme/whole")
+    before = {one: running.requests(one) for one in ("api-1", "api-2")}
+    lora = open_dir(tiny_lora(tmp_path / "lora"))
+    pushed = push(registry, lora, name, options=PushOptions(alias="staging")).version
+    registry.move_alias(name, "prod", pushed.digest, None)
+    pull(registry, "acme/whole@prod", tmp_path / "pulled")
+    assert weights(tmp_path / "pulled") == weights(tmp_path / "lora")
+    assert all(running.requests(one) > count for one, count in before.items())
+
+
+@pytest.mark.parametrize("service", SOME)
+def test_whoever_is_killed_amid_pushes_nothing_acknowledged_is_lost(
+    running: Running, tmp_path: Path, service: str
+) -> None:
+    name = AdapterName.parse(f"acme/killed-{service}")
+    with Pushing(running.registry(), name, tmp_path) as pushing:
+        pushing.wait_for_more()
+        running.hurt(service)
+        pushing.wait_for_more()
+    assert_nothing_lost(running.registry(), name, pushing.known, tmp_path)
+
+
+@pytest.mark.heavy
+def test_whoever_is_killed_at_random_moments_nothing_acknowledged_is_lost(
+    running: Running, tmp_path: Path
+) -> None:
+    """Each of them eight times, at moments that differ by how far the pushes are."""
+    name = AdapterName.parse("acme/killed-often")
+    with Pushing(running.registry(), name, tmp_path) as pushing:
+        for round in range(8):
+            for service in KILLED:
+                pushing.wait_for_more(1 + round % 3)
+                running.hurt(service)
+    assert_nothing_lost(running.registry(), name, pushing.known, tmp_path)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("place", PLACES)
+def test_a_server_that_dies_at_a_place_leaves_the_rest_to_the_other(
+    can_run: None, tmp_path: Path, place: str
+) -> None:
+    """The push that it had begun is made whole by the same client, which never learns of it."""
+    name = AdapterName.parse("acme/died")
+    with topology("--env", f"api-1:ADAPTRY_FAILPOINT={place}") as running:
+        with Pushing(running.registry(), name, tmp_path) as pushing:
+            pushing.wait_for_more(4)
+        assert running.state()["api-1"]["starts"] > 1
+        assert_nothing_lost(running.registry(), name, pushing.known, tmp_path)
+
+
+@pytest.mark.parametrize("service", ["api-1", pytest.param("api-2", marks=pytest.mark.heavy)])
+def test_a_server_that_is_replaced_fails_no_request(running: Running, tmp_path: Path, service: str) -> None:
+    """Under load, and without a client that tries again: the server ends what it has, and is sent nothing new."""
+    name = AdapterName.parse(f"acme/replaced-{service}")
+    registry = running.registry()
+    push(registry, open_dir(tiny_lora(tmp_path / "lora")), name)
+    failed: list[str] = []
+    done = threading.Event()
+    asked = [0]
+
+    def ask() -> None:
+        pool = urllib3.PoolManager(retries=False, timeout=30)
+        headers = {"Authorization": f"Bearer {running.admin}"}
+        posts = 0
+        while not done.is_set():
+            posts += 1
+            for method, path, body in (
+                ("GET", f"/api/v1/adapters/{name}/versions/1", None),
+                ("POST", f"/api/v1/adapters/{name}/versions/1/metrics", b'{"metrics": {"loss": 1}}'),
+            ):
+                sent = {**headers, **({"Content-Type": "application/json"} if body else {})}
+                try:
+                    answer = pool.request(method, running.url + path, body=body, headers=sent)
+                except urllib3.exceptions.HTTPError as error:
+                    failed.append(f"{method}: {error}")
+                    continue
+                asked[0] += 1
+                if answer.status >= 300:
+                    failed.append(f"{method}: {answer.status} {answer.data[:300]!r}")
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    with contextlib.ExitStack() as stack:
+        stack.callback(done.set)
+        running.hurt(service, signal.SIGTERM)
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert asked[0] > 20

@@ -1,0 +1,167 @@
+"""compose.yaml, the Dockerfile and the Kubernetes manifests are what their engines take; none of these engines is here."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+from compose_spec import PyCompose
+
+ROOT = Path(__file__).parents[2]
+COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
+KUBERNETES = ROOT / "examples" / "kubernetes"
+SERVICES: dict[str, Any] = COMPOSE["services"]
+
+
+def resources() -> list[tuple[str, dict[str, Any]]]:
+    """Every resource of the manifests, with the file it is in. (`Any`: YAML.)"""
+    return [
+        (path.name, one)
+        for path in sorted(KUBERNETES.glob("*.yaml"))
+        if path.name != "kustomization.yaml"
+        for one in yaml.safe_load_all(path.read_text())
+    ]
+
+
+def pods() -> dict[str, dict[str, Any]]:
+    return {
+        one["metadata"]["name"]: one["spec"]["template"]
+        for _, one in resources()
+        if "template" in one.get("spec", {})
+    }
+
+
+def compose_schema() -> dict[str, Any]:
+    return json.loads(Path(__file__).with_name("compose-spec.json").read_text())  # type: ignore[no-any-return]
+
+
+def test_the_compose_file_is_as_its_schema_says() -> None:
+    jsonschema.Draft7Validator(compose_schema()).validate(COMPOSE)
+
+
+def test_the_schema_would_notice_a_word_that_is_none() -> None:
+    wrong = {"services": {"api": {"image": "x", "restarts": "always"}}}
+    assert not jsonschema.Draft7Validator(compose_schema()).is_valid(wrong)
+
+
+def test_the_compose_file_names_only_what_it_defines() -> None:
+    PyCompose.from_json(json.dumps(COMPOSE)).validate()
+    for name, service in SERVICES.items():
+        conditions = {"service_started", "service_healthy", "service_completed_successfully"}
+        for other, said in service.get("depends_on", {}).items():
+            assert other in SERVICES, name
+            assert said["condition"] in conditions
+            assert said["condition"] != "service_healthy" or "healthcheck" in SERVICES[other], (name, other)
+    configs = [ROOT / one["file"] for one in COMPOSE["configs"].values()]
+    assert [path for path in configs if not path.exists()] == []
+
+
+def test_no_secret_is_in_the_compose_file_or_in_an_environment() -> None:
+    values = [value for service in SERVICES.values() for value in service.get("environment", {}).items()]
+    told = {name for name, value in values if re.search(r"PASSWORD|SECRET|TOKEN|CATALOG|CREDENTIALS", name)}
+    assert told and all(name.endswith("_FILE") for name in told)
+
+
+def test_secrets_are_made_once_and_each_that_compose_mounts_is_among_them(tmp_path: Path) -> None:
+    script = ROOT / "examples" / "topology" / "make_secrets.py"
+    folder = tmp_path / "secrets"
+    for _ in range(2):
+        subprocess.run([sys.executable, str(script), str(folder)], check=True, capture_output=True)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    first = {path.name: path.read_text() for path in folder.iterdir()}
+    subprocess.run([sys.executable, str(script), str(folder)], check=True, capture_output=True)
+    assert {path.name: path.read_text() for path in folder.iterdir()} == first
+    mounted = {one["file"].rpartition("/")[2] for one in COMPOSE["secrets"].values()}
+    assert mounted == set(first)
+    assert first["postgres-password"].strip() in first["catalog-url"]
+
+
+@pytest.mark.parametrize("name", ["migrate", "api-1", "api-2", "runner"])
+def test_what_is_ours_runs_locked_in(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_the_balancer_and_prometheus_know_the_servers_that_there_are() -> None:
+    servers = {f"{name}:8750" for name in SERVICES if name.startswith("api-")}
+    topology = ROOT / "examples" / "topology"
+    assert set(re.findall(r"api-\d+:8750", (topology / "Caddyfile").read_text())) == servers
+    scraped = yaml.safe_load((topology / "prometheus.yml").read_text())["scrape_configs"]
+    assert set(scraped[0]["static_configs"][0]["targets"]) == servers
+
+
+def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
+    hadolint = Path(sys.executable).with_name("hadolint")
+    run = subprocess.run(
+        [str(hadolint), str(ROOT / "Dockerfile")], capture_output=True, text=True, check=False
+    )
+    assert (run.returncode, run.stdout) == (0, "")
+
+
+def test_images_run_as_nobody_in_particular_and_the_server_has_no_torch() -> None:
+    stages = re.split(r"(?m)^FROM ", (ROOT / "Dockerfile").read_text())[1:]
+    made = {stage.split("\n")[0].rpartition(" AS ")[2]: stage for stage in stages}
+    for target in ("api", "runner"):
+        assert "USER 10001:10001" in made[target]
+    assert "torch" not in made["api"]
+    assert {service["build"]["target"] for service in SERVICES.values() if "build" in service} == {
+        "api",
+        "runner",
+    }
+
+
+@pytest.mark.parametrize(
+    ("file", "resource"), resources(), ids=lambda part: part if isinstance(part, str) else part["kind"]
+)
+def test_a_manifest_is_as_kubernetes_schema_says(file: str, resource: dict[str, Any]) -> None:
+    kubernetes_validate.validate(resource, "1.31", strict=True)
+
+
+def test_kubernetes_schema_would_notice_a_word_that_is_none() -> None:
+    wrong = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x"}, "spec": {"portz": []}}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(wrong, "1.31", strict=True)
+
+
+def test_kustomize_lists_every_manifest_and_the_secrets_that_pods_read() -> None:
+    said = yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text())
+    assert set(said["resources"]) == {file for file, _ in resources()}
+    given = {file.rpartition("/")[2] for file in said["secretGenerator"][0]["files"]}
+    for name, pod in pods().items():
+        (secret,) = [volume["secret"] for volume in pod["spec"]["volumes"] if "secret" in volume]
+        assert {item["key"] for item in secret.get("items", ())} <= given, name
+    patch = yaml.safe_load((KUBERNETES / "gpu" / "runner.yaml").read_text())
+    (container,) = patch["spec"]["template"]["spec"]["containers"]
+    assert patch["metadata"]["name"] in pods()
+    assert container["name"] == pods()["adaptry-runner"]["spec"]["containers"][0]["name"]
+
+
+def test_pods_are_locked_in_and_every_mount_has_its_volume() -> None:
+    for name, pod in pods().items():
+        spec = pod["spec"]
+        assert spec["securityContext"]["runAsNonRoot"] is True, name
+        volumes = {volume["name"] for volume in spec["volumes"]}
+        for container in spec["containers"]:
+            locked = container["securityContext"]
+            assert (locked["readOnlyRootFilesystem"], locked["allowPrivilegeEscalation"]) == (True, False), (
+                name
+            )
+            assert {mount["name"] for mount in container["volumeMounts"]} <= volumes, name
+            assert "limits" in container["resources"], name
+
+
+def test_compose_and_kubernetes_call_the_same_commands() -> None:
+    ours = {"migrate": "adaptry-migrate", "api-1": "adaptry-api", "runner": "adaptry-runner"}
+    for service, pod in ours.items():
+        command = pods()[pod]["spec"]["containers"][0]["command"]
+        assert command[:2] == SERVICES[service]["command"][:2]

@@ -1,0 +1,123 @@
+"""vLLM's silent wrong answers, in vLLM: the verdict finds each, the engine shows it, and what repairs it gives what was
+trained. And what the verdict calls refused is refused by the engine, and what it calls as trained is."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from adaptry.adapter.view import open_dir
+from adaptry.checkpoint import open_checkpoint
+from adaptry.checks.runtimes import parse_runtime, verdict
+from adaptry.fingerprinting import fingerprint
+
+from . import models, running
+from .conftest import Place
+from .test_resolver import close_to, logprobs
+
+pytestmark = running.PYTHON.marks
+ENGINE = "vllm@0.32,max_lora_rank=16"
+WEIGHTS = "adapter_model.safetensors"
+
+
+def outcome(base: Path, adapter: Path, runtime: str = ENGINE) -> str:
+    return verdict(open_dir(adapter), parse_runtime(runtime), fingerprint(open_checkpoint(base))).outcome
+
+
+def prefixed(adapter: Path, folder: Path, prefix: str) -> Path:
+    """The same adapter, as one trained inside a larger model names its modules."""
+    shutil.copytree(adapter, folder)
+    tensors = load_file(folder / WEIGHTS)
+    old, new = "base_model.model.model.", f"base_model.model.{prefix}model."
+    save_file(
+        {name.replace(old, new): value for name, value in tensors.items()}, folder / WEIGHTS, {"format": "pt"}
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plain(site: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """vLLM without a registry."""
+    return running.environment(site, tmp_path_factory.mktemp("home"))
+
+
+CASES = {
+    "plain": {},
+    "rank 5": {"rank": 5},
+    "rsLoRA": {"config": {"use_rslora": True}},
+    "patterns": {"config": {"alpha_pattern": {"q_proj": 100}}},
+    "rank 32": {"rank": 32},
+    "DoRA": {"config": {"use_dora": True}},
+    "bias": {"config": {"bias": "lora_only"}},
+    "saved modules": {"config": {"modules_to_save": ["lm_head"]}},
+    "PiSSA": {"config": {"init_lora_weights": "pissa"}},
+}
+
+
+def test_the_verdict_is_what_the_engine_does(plain: dict[str, str], tmp_path: Path) -> None:
+    base = models.model(tmp_path / "base")
+    made = {
+        name: models.adapter(tmp_path / name.replace(" ", "-"), **options) for name, options in CASES.items()
+    }  # type: ignore[arg-type]
+
+    said, *answers = running.offline(plain, base, models.PROMPT, list(made.values()))
+
+    assert said == close_to(models.said(base, None))
+    for (name, adapter), answer in zip(made.items(), answers, strict=True):
+        found = outcome(base, adapter)
+        if isinstance(answer, str):
+            assert found == "refused", (name, answer)
+        else:
+            assert found == "as_trained", name
+            assert answer == close_to(models.said(base, adapter)), name
+
+
+def test_a_wrong_prefix_changes_nothing_and_is_found(plain: dict[str, str], tmp_path: Path) -> None:
+    base = models.model(tmp_path / "base")
+    right = models.adapter(tmp_path / "right")
+    wrong = prefixed(right, tmp_path / "wrong", "language_model.")
+
+    said, as_wrong, as_right = running.offline(plain, base, models.PROMPT, [wrong, right])
+
+    assert as_wrong == said
+    assert outcome(base, wrong) == "not_as_trained"
+    assert as_right == close_to(models.said(base, right))
+    assert outcome(base, right) == "as_trained"
+
+
+def test_target_modules_of_the_server_that_leave_an_adapter_out_are_found(
+    plain: dict[str, str], tmp_path: Path
+) -> None:
+    base = models.model(tmp_path / "base")
+    adapter = models.adapter(tmp_path / "adapter")
+
+    said, answer = running.offline(plain, base, models.PROMPT, [adapter], lora_target_modules=["o_proj"])
+
+    assert answer == said
+    assert outcome(base, adapter, f"{ENGINE},lora_target_modules=o_proj") == "not_as_trained"
+    assert outcome(base, adapter, f"{ENGINE},lora_target_modules=q_proj+v_proj") == "as_trained"
+
+
+def test_a_reload_from_the_same_folder_is_stale_and_one_from_another_is_not(
+    place: Place, plain: dict[str, str], tmp_path: Path
+) -> None:
+    prompt = "It was a dark and stormy night, and then"  # longer than a block of the prefix cache
+    first, second = models.adapter(tmp_path / "1", seed=1), models.adapter(tmp_path / "2", seed=2)
+    folder = shutil.copytree(first, tmp_path / "tone")
+    allowing = {**plain, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
+    trained = [models.said(place.base, adapter, prompt=prompt) for adapter in (first, second)]
+    options = ("--block-size", "32")
+    with running.serving(running.PYTHON.python, place.base, allowing, tmp_path / "log", options) as vllm:
+
+        def loaded(path: Path) -> list[float]:
+            body = {"lora_name": "tone", "lora_path": str(path), "load_inplace": True}
+            assert vllm.ask("POST", "/v1/load_lora_adapter", body).status == 200
+            return logprobs(vllm.complete("tone", prompt))
+
+        assert loaded(folder) == close_to(trained[0])
+        shutil.copy(second / WEIGHTS, folder / WEIGHTS)
+        assert loaded(folder) != close_to(trained[1])  # the prompt's first block is the old weights'
+        assert loaded(second) == close_to(trained[1])
