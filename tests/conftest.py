@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from adaptry.testing.ceph import Ceph
     from adaptry.testing.postgres import PostgresServer
     from adaptry.testing.seaweed import Seaweed
 
@@ -50,14 +51,36 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ceph]:
+    """Another one, that has less: one for all heavy tests of this process."""
+    from adaptry.testing.ceph import REMEDY, is_installed, running
+
+    if not is_installed():
+        pytest.skip(REMEDY)
+    with running(tmp_path_factory.mktemp("ceph")) as server:
+        yield server
+
+
 @pytest.fixture
-def s3_place(seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An address in a bucket, with nothing there yet and the credentials for it in the environment."""
-    from adaptry.testing.seaweed import CREDENTIALS
+def s3_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What either of them wants to be told, in the environment."""
+    from adaptry.testing.buckets import CREDENTIALS
 
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def s3_place(seaweed: Seaweed, s3_credentials: None) -> str:
+    """An address in a bucket, with nothing there yet and the credentials for it in the environment."""
     return seaweed.new_place()
+
+
+@pytest.fixture
+def ceph_place(ceph: Ceph, s3_credentials: None) -> str:
+    """The same on the server that has less."""
+    return ceph.new_place()
 
 
 @pytest.fixture(scope="session")

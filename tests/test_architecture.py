@@ -63,6 +63,9 @@ def test_every_import_keeps_to_the_layers() -> None:
         "adaptry.methods",
         "adaptry.checks",
         "adaptry.transfer",
+        "adaptry.worker",
+        "adaptry.worker.serving",
+        "adaptry.worker.vllm",
     ],
 )
 def test_importing_the_light_side_loads_nothing_heavy(module: str) -> None:

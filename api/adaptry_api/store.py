@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import time
+from datetime import UTC, datetime
+
 import anyio
 
 from adaptry import tokens
 from adaptry.blobs.local import LocalBlobs
 from adaptry.blobs.tiered import TieredBlobs
-from adaptry.catalog.adapters import is_used
+from adaptry.catalog.adapters import is_own, is_used
+from adaptry.client import HttpRegistry
 from adaptry.identity import ANONYMOUS, Identity
 from adaptry.local.once import Once
+from adaptry.local.uploads import purge
+from adaptry.mirroring.delivering import MIRRORED
+from adaptry.mirroring.origin import Origin
+from adaptry.mirroring.through import through
 from adaptry.opening import open_local
+from adaptry.refs import AdapterName
 from adaptry.registry import Registry
 from adaptry.settings import data_folder
 from adaptry_api.auth import Callers
@@ -22,6 +31,8 @@ from adaptry_api.listening import Listening
 from adaptry_api.settings import ServerSettings
 from adaptry_api.signed import Signer, given_secret
 
+_MIRROR = Identity("mirror", "admin", ("*",))
+"""Who it is that brings what is behind this registry."""
 _READERS = 16
 _AWAITED = 64
 
@@ -37,8 +48,11 @@ class Store:
             catalog=settings.catalog,
             blobs=settings.blobs,
             blob_cache=settings.blob_cache,
+            presign_uploads=settings.presign_uploads,
         )
         self.catalog = self._registry.catalog
+        if settings.mirror_of is not None:
+            self._registry = through(self._registry, self._origin(settings, settings.mirror_of))
         self.callers = Callers(
             lambda secret: tokens.identify(self.catalog, secret), anonymous_read=settings.anonymous_read
         )
@@ -81,6 +95,21 @@ class Store:
         folder = settings.data / "upstream"
         return Upstream(settings.upstream, settings.upstream_token, folder, settings.upstream_cache, is_ours)
 
+    def _origin(self, settings: ServerSettings, url: str) -> Origin:
+        def is_ours(name: AdapterName) -> bool:
+            with self.catalog.read() as tx:
+                return is_own(tx, name, MIRRORED)
+
+        here = self._registry.on_behalf_of(_MIRROR)
+        return Origin(HttpRegistry(url, settings.mirror_token), here, is_ours, settings.mirror_age)
+
+    def sweep_spools(self) -> None:
+        self.spools.sweep(time.time())
+
+    def sweep_uploads(self) -> None:
+        """Drops what was idle for a day, in the registry's folder or its bucket."""
+        purge(self.catalog, self._registry.blobs, datetime.now(UTC))
+
     def check(self) -> None:
         """Raises `Unavailable` where the catalog or the blobs do not answer."""
         with self.catalog.read():
@@ -91,4 +120,4 @@ class Store:
         self.merging.close()
         if self.upstream:
             self.upstream.close()
-        self.catalog.close()
+        self._registry.close()

@@ -55,7 +55,7 @@ def submit(
     Its fields are said as NAME=VALUE, a list by saying it again: `adaptry jobs submit merge base=org/model
     inputs=acme/tone@3 inputs=acme/voice=0.5 to=acme/both`. The job has your rights, and needs nothing of this machine.
     """
-    from adaptry.merging.recipe import parse_bytes
+    from adaptry.byte_sizes import parse_bytes
 
     needs = made(Needs, device=device, tag=tag, memory=parse_bytes(memory) if memory else 2 * GIB)
     order = made(JobOrder, kind=kind, task=_task(kind, fields), needs=needs, priority=priority)

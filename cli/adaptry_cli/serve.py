@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -11,8 +13,11 @@ import click
 
 from adaptry.errors import Missing
 from adaptry_cli.arguments import FOLDER
+from adaptry_cli.credentials import token_in
+from adaptry_cli.durations import DURATION
 from adaptry_cli.out import say, tell
 from adaptry_cli.places import catalog_option
+from adaptry_cli.work import beside
 
 if TYPE_CHECKING:
     from adaptry_api.serve import Started
@@ -64,6 +69,36 @@ _ONLY_HERE = ("127.0.0.1", "::1", "localhost")
 )
 @click.option("--presign-downloads", is_flag=True, help="Send readers of large files to the bucket itself.")
 @click.option(
+    "--notice",
+    type=click.FloatRange(0, 600),
+    default=0.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Told to stop, go on for so long while /readyz says no, so that a balancer looks elsewhere.",
+)
+@click.option("--presign-uploads", is_flag=True, help="Have large files sent to the bucket itself.")
+@click.option(
+    "--mirror-of",
+    envvar="ADAPTRY_MIRROR_OF",
+    metavar="URL",
+    help="Fetch what is asked for and not here from another registry, and keep it; also ADAPTRY_MIRROR_OF.",
+)
+@click.option(
+    "--mirror-token-file",
+    envvar="ADAPTRY_MIRROR_TOKEN_FILE",
+    metavar="FILE",
+    type=FOLDER,
+    help="The token to ask it with; also ADAPTRY_MIRROR_TOKEN_FILE.",
+)
+@click.option(
+    "--mirror-age",
+    type=DURATION,
+    default="60s",
+    show_default=True,
+    metavar="SPAN",
+    help="Ask it again what a name means after so long.",
+)
+@click.option(
     "--admin-token-file",
     envvar="ADAPTRY_ADMIN_TOKEN_FILE",
     metavar="FILE",
@@ -84,14 +119,7 @@ _ONLY_HERE = ("127.0.0.1", "::1", "localhost")
     type=FOLDER,
     help="Where pieces of Hub clients' uploads wait, else in the folder; the same for all servers of a registry.",
 )
-@click.option(
-    "--notice",
-    type=click.FloatRange(0, 600),
-    default=0.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Told to stop, go on for so long while /readyz says no, so that a balancer looks elsewhere.",
-)
+@click.option("--work", "is_working", is_flag=True, help="Also run jobs, in a process beside the server.")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Server processes.")
 def serve(
     data: Path | None,
@@ -106,10 +134,15 @@ def serve(
     blobs: str | None,
     blob_cache: str,
     presign_downloads: bool,
+    notice: float,
+    presign_uploads: bool,
+    mirror_of: str | None,
+    mirror_token_file: Path | None,
+    mirror_age: timedelta,
     admin_token_file: Path | None,
     signing_secret_file: Path | None,
     spools: Path | None,
-    notice: float,
+    is_working: bool,
     workers: int,
 ) -> None:
     """Serve the registry over HTTP.
@@ -121,30 +154,36 @@ def serve(
         from adaptry_api import serve as server
     except ModuleNotFoundError as error:
         raise Missing(f"the server needs {error.name}: pip install 'adaptry[server]'") from error
-    from adaptry.merging.recipe import parse_bytes
+    from adaptry.byte_sizes import parse_bytes
     from adaptry.settings import data_folder, said
 
-    server.serve(
-        data or data_folder(),
-        host,
-        port,
-        catalog=catalog,
-        anonymous_read=anonymous_read,
-        hosts=hosts,
-        merged_cache=parse_bytes(merged_cache) if merged_cache else 0,
-        upstream=upstream,
-        upstream_token=said("ADAPTRY_HUB_UPSTREAM_TOKEN"),
-        upstream_cache=parse_bytes(upstream_cache),
-        blobs=blobs,
-        blob_cache=parse_bytes(blob_cache),
-        presign_downloads=presign_downloads,
-        admin_token=admin_token_file,
-        signing_secret=signing_secret_file,
-        spools=spools,
-        notice=notice,
-        workers=workers,
-        announce=_announce,
-    )
+    folder = data or data_folder()
+    with beside(folder, catalog, blobs) if is_working else contextlib.nullcontext():
+        server.serve(
+            folder,
+            host,
+            port,
+            catalog=catalog,
+            anonymous_read=anonymous_read,
+            hosts=hosts,
+            merged_cache=parse_bytes(merged_cache) if merged_cache else 0,
+            upstream=upstream,
+            upstream_token=said("ADAPTRY_HUB_UPSTREAM_TOKEN"),
+            upstream_cache=parse_bytes(upstream_cache),
+            blobs=blobs,
+            blob_cache=parse_bytes(blob_cache),
+            presign_downloads=presign_downloads,
+            notice=notice,
+            presign_uploads=presign_uploads,
+            mirror_of=mirror_of,
+            mirror_token=token_in(mirror_token_file) if mirror_token_file else None,
+            mirror_age=mirror_age.total_seconds(),
+            admin_token=admin_token_file,
+            signing_secret=signing_secret_file,
+            spools=spools,
+            workers=workers,
+            announce=_announce,
+        )
 
 
 def _announce(started: Started) -> None:

@@ -10,12 +10,13 @@ from adaptry import transfer as verbs
 from adaptry.adapter.view import open_dir
 from adaptry.hub_source.naming import HubRef, is_hub
 from adaptry.records import AdapterEdit, Pushed, PushOptions
-from adaptry.refs import AdapterName, Ref, parse_alias
+from adaptry.refs import AdapterName, Latest, Ref, parse_alias
 from adaptry.registry import Registry
 from adaptry_cli.arguments import FOLDER, NAME, REF, made, parse_metrics, require
 from adaptry_cli.cautioning import tell_caution
 from adaptry_cli.claims import base_claim, claim_of_config
 from adaptry_cli.connection import connect_to, filled_registry_option, registry_option
+from adaptry_cli.exit_codes import NO
 from adaptry_cli.locking import pull_locked
 from adaptry_cli.out import answer, json_option, progress, tell
 from adaptry_cli.sources import emptiness_explained
@@ -117,6 +118,9 @@ def pull(
 @click.argument("name", type=NAME, required=False)
 @click.option("--to-registry", metavar="URL|DIR", help="The registry to copy into; else the same one.")
 @click.option("--alias", metavar="ALIAS", help="An alias to set on the copy.")
+@click.option(
+    "--all-versions", is_flag=True, help="All versions of the adapter, with numbers, metrics and states."
+)
 @registry_option
 @json_option
 def copy(
@@ -125,19 +129,39 @@ def copy(
     name: AdapterName | None,
     to_registry: str | None,
     alias: str | None,
+    all_versions: bool,
     as_json: bool,
 ) -> None:
     """Copy a version to another name or registry.
 
-    The copy has the same manifest, so the same digest. Without NAME it keeps its name.
+    The copy has the same manifest, so the same digest. Without NAME it keeps its name. With --all-versions the whole
+    adapter goes to another registry; `adaptry mirror` copies what a query finds, and follows it.
     """
     require(name is not None or to_registry is not None, "give a NAME, or --to-registry, or both")
+    if all_versions:
+        is_whole = isinstance(ref.selector, Latest) and name is None and alias is None
+        require(is_whole, "--all-versions takes the name of an adapter, and takes no NAME and no --alias")
+        _copy_whole(registry, ref.name, to_registry, as_json)
+        return
     destination = connect_to(to_registry, making=True) if to_registry else registry
     options = made(PushOptions, alias=parse_alias(alias) if alias else None)
     with emptiness_explained(registry, ref), progress() as told:
         tell_caution(registry.version(ref))
         pushed = verbs.copy(registry, ref, destination, name or ref.name, options=options, progress=told)
     _say_pushed(pushed, as_json)
+
+
+def _copy_whole(registry: Registry, name: AdapterName, to_registry: str | None, as_json: bool) -> None:
+    from adaptry.mirroring.following import follow
+    from adaptry.mirroring.planning import Choice
+    from adaptry_cli.mirror import say_followed
+
+    with progress() as told:
+        followed = follow(
+            registry, connect_to(to_registry, making=True), Choice(names=(name,)), progress=told
+        )
+    say_followed(followed, as_json)
+    click.get_current_context().exit(NO if followed.failures else 0)
 
 
 def _push_folder(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from adaptry.adapter.view import Adapter, open_dir
+    from adaptry.live import load
     from adaptry.opening import connect
     from adaptry.refs import Ref
     from adaptry.transfer import pull, push
@@ -22,11 +23,12 @@ _PLACES = {
     "Adapter": "adaptry.adapter.view",
     "Ref": "adaptry.refs",
     "connect": "adaptry.opening",
+    "load": "adaptry.live",
     "open_dir": "adaptry.adapter.view",
     "pull": "adaptry.transfer",
     "push": "adaptry.transfer",
 }
-__all__ = ["Adapter", "Ref", "connect", "open_dir", "pull", "push"]
+__all__ = ["Adapter", "Ref", "connect", "load", "open_dir", "pull", "push"]
 __version__ = "0.1.0"
 
 

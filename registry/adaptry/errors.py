@@ -60,6 +60,12 @@ class InvalidWeights(Invalid):
     code = "invalid_weights"
 
 
+class InvalidBundle(Invalid):
+    """A bundle file that is not whole, or is not what its index says; nothing of it was taken."""
+
+    code = "invalid_bundle"
+
+
 class InvalidQuery(Invalid):
     """A search text that does not parse; the message shows where and what is allowed."""
 

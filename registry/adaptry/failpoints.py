@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import MutableMapping
 
 VARIABLE = "ADAPTRY_FAILPOINT"
 NAMES = (
@@ -41,12 +41,22 @@ STEPS = (
     "merge.adopted",
 )
 """And in the process of a step."""
+OF_A_SWEEP = (
+    "gc.after_survey",
+    "gc.after_marks",
+    "gc.after_rows",
+    "gc.after_going",
+    "gc.after_bytes",
+    "gc.after_all",
+)
+"""On the way of a sweep."""
 
 
-def reach(name: str, environ: Mapping[str, str] = os.environ) -> None:
-    """Does not come back if `name` is the armed place."""
+def reach(name: str, environ: MutableMapping[str, str] = os.environ) -> None:
+    """Does not come back if `name` is the armed place, or not before someone says SIGCONT."""
     armed = environ.get(VARIABLE)
     if armed == f"stop:{name}":
+        del environ[VARIABLE]  # once: whoever goes on passes the place again
         os.kill(os.getpid(), signal.SIGSTOP)
     if armed == f"parent:{name}":
         os.kill(os.getppid(), signal.SIGKILL)

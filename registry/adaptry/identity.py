@@ -13,7 +13,8 @@ from typing import Literal
 from adaptry.errors import Denied, NotFound
 from adaptry.refs import AdapterName
 
-Role = Literal["reader", "writer", "admin"]
+Role = Literal["reader", "writer", "admin", "worker"]
+"""A `worker` reads as a reader does, reports what its engine has loaded, and changes nothing else."""
 Visibility = Literal["private", "public"]
 
 
@@ -40,6 +41,11 @@ class Identity:
     def governs(self, name: AdapterName) -> bool:
         """Takes back what protects others, such as a recall."""
         return self.role == "admin" and self.holds(name.namespace)
+
+    @property
+    def may_report(self) -> bool:
+        """Says what an engine has loaded."""
+        return self.role in ("worker", "admin")
 
     @property
     def may_administer(self) -> bool:

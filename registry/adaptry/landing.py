@@ -39,7 +39,7 @@ def landing(target: Path, *, replace: bool = False) -> Iterator[Path]:
     with _held(place):
         try:
             yield place
-            _flush_files(place)
+            flush_files(place)
             _publish(place, target, replace)
         except OSError as error:
             raise explained(error, target) from error
@@ -83,7 +83,8 @@ def flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _flush_files(place: Path) -> None:
+def flush_files(place: Path) -> None:
+    """Makes every file and folder under `place` durable."""
     for path in sorted(place.rglob("*")):
         if path.is_file():
             with path.open("rb+") as file:

@@ -71,12 +71,13 @@ def open_local(
     catalog: str | None = None,
     blobs: str | None = None,
     blob_cache: int | None = None,
+    presign_uploads: bool = False,
 ) -> LocalRegistry:
     """The embedded registry in `folder`, made if it is missing; what died half-way there is cleaned up.
 
     `catalog` is the PostgreSQL database that a new registry has its rows in, which the folder remembers; else it is SQLite.
     `blobs` (`s3://bucket/prefix`) is where a new one keeps its files, `blob_cache` bytes of which are kept here too; the
-    folder remembers it. Where the folder may only be read, so may the registry. Raises `Unavailable` (no such place, not durable),
+    folder remembers it; with `presign_uploads`, whoever sends large ones is given addresses there. Where the folder may only be read, so may the registry. Raises `Unavailable` (no such place, not durable),
     `Incompatible` (made by a newer adaptry), `Invalid` (no database), `Conflict` (it has another catalog).
     """
     from adaptry.blobs.choosing import CACHE, open_blobs
@@ -98,7 +99,9 @@ def open_local(
         ) from error
     opened = open_catalog(folder, catalog)
     purge(opened, store, datetime.now(UTC))
-    return LocalRegistry(opened, store, identity, require_known_base=require_known_base)
+    return LocalRegistry(
+        opened, store, identity, require_known_base=require_known_base, presign_uploads=presign_uploads
+    )
 
 
 def catalog_of(folder: Path) -> str | None:

@@ -134,12 +134,16 @@ class VersionDetail(Value):
 
 class PushOptions(Value):
     """What goes along with a revision: metrics, the reason for pushing it although the checks refuse it,
-    an alias to set on it, and whether an adapter that does not exist yet is created."""
+    an alias to set on it, and whether an adapter that does not exist yet is created.
+
+    `number` is the one it has in another registry: it gets that here too, unless some version has or had it.
+    """
 
     metrics: dict[MetricName, float] = Field(default_factory=dict, max_length=64)
     force_reason: str | None = Field(default=None, min_length=3, max_length=1024)
     alias: str | None = None
     create: bool = True
+    number: int | None = Field(default=None, ge=1, le=1_000_000_000)
 
 
 class Pushed(Value):
@@ -210,12 +214,25 @@ class Committed(Value):
     report: Report | None = None
 
 
+class DirectPart(Value):
+    """`size` bytes of a file, from `start` on, which may be PUT to `address` with `headers` for an hour, without a token."""
+
+    start: int
+    size: int
+    address: str
+    headers: dict[str, str] = {}
+
+
 class Upload(Value):
-    """An upload session: bytes up to `offset` are kept; go on from there. `size` is the whole file's."""
+    """An upload session: bytes up to `offset` are kept; go on from there. `size` is the whole file's.
+
+    `direct` are addresses, where there are any, that lead past the registry for all that is still to come; bytes need not take them.
+    """
 
     id: str
     offset: int
     size: int
+    direct: tuple[DirectPart, ...] = ()
 
 
 class AliasInfo(Value):

@@ -32,14 +32,16 @@ from adaptry.records import (
     VersionInfo,
 )
 from adaptry.refs import AdapterName, Ref
+from adaptry.residency import Residency
+from adaptry.rollouts import Rollouts
 
 Owner = AdapterName | Digest
 """Whom bytes belong to: an adapter by name, or a base by id."""
 
 
-class Registry(Chains, Feed, JobBoard, ABC):
-    """Versioned adapters and the bases they fit; their commits and branches are in `Chains`, what happens in `Feed`, jobs
-    in `JobBoard`.
+class Registry(Chains, Feed, Residency, Rollouts, JobBoard, ABC):
+    """Versioned adapters and the bases they fit; commits and branches are in `Chains`, what happens in `Feed`, workers
+    in `Residency`, how a version takes over from another in `Rollouts`, and jobs in `JobBoard`.
 
     Pages hold at most `limit` (1 to 200) items.
     """

@@ -53,6 +53,7 @@ class _Server:
             try:
                 data = answer.read(_LIMITS.size + 1) if answer.status == 200 else b""
             finally:
+                answer.close()  # what was not read would be taken for the beginning of the next answer
                 answer.release_conn()
         except (HTTPError, OSError) as error:
             raise Unavailable(f"nothing answers at {self.url} ({error})") from error

@@ -16,6 +16,7 @@ class Settings:
 
     `catalog` is the PostgreSQL database of a new registry in a folder, whose files stay in it; else it is SQLite there.
     `blobs` is the bucket in which a new one keeps its files (`s3://bucket/prefix`); None is the folder.
+    `cache` is the folder of the adapters that engines on this machine are given, `cache_size` what it may take (`50GB`).
     """
 
     registry: str | None = None
@@ -24,10 +25,12 @@ class Settings:
     proxy: str | None = None
     catalog: str | None = None
     blobs: str | None = None
+    cache: str | None = None
+    cache_size: str | None = None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
-        """Reads ADAPTRY_URL, ADAPTRY_CATALOG, ADAPTRY_BLOBS, ADAPTRY_TOKEN, ADAPTRY_CA_BUNDLE (or SSL_CERT_FILE, REQUESTS_CA_BUNDLE), ADAPTRY_PROXY.
+        """Reads ADAPTRY_URL, ADAPTRY_CATALOG, ADAPTRY_BLOBS, ADAPTRY_TOKEN, ADAPTRY_CA_BUNDLE (or SSL_CERT_FILE, REQUESTS_CA_BUNDLE), ADAPTRY_PROXY, ADAPTRY_CACHE, ADAPTRY_CACHE_SIZE.
 
         What is a secret may be in a file (`said`). Raises as `said`.
         """
@@ -41,6 +44,8 @@ class Settings:
             proxy=environ.get("ADAPTRY_PROXY") or None,
             catalog=said("ADAPTRY_CATALOG", environ),
             blobs=environ.get("ADAPTRY_BLOBS") or None,
+            cache=environ.get("ADAPTRY_CACHE") or None,
+            cache_size=environ.get("ADAPTRY_CACHE_SIZE") or None,
         )
 
 

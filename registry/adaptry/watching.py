@@ -53,6 +53,13 @@ class Pattern:
     def is_about(self, name: AdapterName) -> bool:
         return fnmatchcase(str(name), self.adapters)
 
+    def fits(self, text: str) -> bool:
+        """Whether it is one of the refs that are watched, or could be."""
+        if self.ref is not None:
+            return text == str(self.ref)
+        adapters, _, selector = text.partition("@")
+        return fnmatchcase(adapters, self.adapters) and fnmatchcase(selector, self.selector)
+
     def found(self, registry: Registry, name: AdapterName | None) -> Iterator[tuple[str, VersionInfo]]:
         """Each ref that fits with what it means, of one adapter or of all."""
         if self.ref is not None:
@@ -103,6 +110,11 @@ class Watch:
     def seen(self) -> dict[str, VersionInfo]:
         """What each ref meant at the last look."""
         return dict(self._seen)
+
+    @property
+    def seq(self) -> int | None:
+        """The number of the last event that was looked at; None before the first look."""
+        return self._seq
 
     def changes(self, wait: float = 30.0) -> tuple[Change, ...]:
         """Waits so long for the first event about these adapters. After `Unavailable` it can be called again, and goes on."""

@@ -14,7 +14,14 @@ from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.promises.ground import MakeRegistry
 from adaptry.testing.registry_contract import RegistryContract
 from adaptry_api.settings import ServerSettings
-from adaptry_api.testing import serving
+from adaptry_api.testing import Server, serving
+
+
+def registry_for(server: Server, identity: Identity) -> Registry:
+    """A client with a token for that identity."""
+    if not identity.namespaces:
+        return HttpRegistry(server.url)
+    return server.registry(server.token(identity.name, identity.role, identity.namespaces))
 
 
 class TestHttpRegistry(RegistryContract):
@@ -29,13 +36,7 @@ class TestHttpRegistry(RegistryContract):
     def make_registry(self, tmp_path: Path, catalog: str | None) -> Iterator[MakeRegistry]:
         settings = ServerSettings(data=tmp_path / "data", catalog=catalog, anonymous_read=True)
         with serving(settings) as server:
-
-            def make(identity: Identity) -> Registry:
-                if not identity.namespaces:
-                    return HttpRegistry(server.url)
-                return server.registry(server.token(identity.name, identity.role, identity.namespaces))
-
-            yield make
+            yield lambda identity: registry_for(server, identity)
 
 
 @pytest.mark.heavy

@@ -14,6 +14,8 @@ from adaptry.records import AdapterEdit
 from adaptry.refs import AdapterName
 from adaptry.testing.samples import tiny_lora
 
+from .downgrading import back_to_0004
+
 NAMES = tuple(map(AdapterName.parse, ("acme/empty", "acme/tone", "acme/voice")))
 
 
@@ -56,9 +58,7 @@ def _as_before(path: Path) -> None:
     """The catalog as the schema before this one had it."""
     database = sqlite3.connect(path)
     with database:
-        database.execute("DROP INDEX ix_versions_withdrawn")
-        for column in ("generation", "reason", "successor", "at", "by"):
-            database.execute(f"ALTER TABLE versions DROP COLUMN state_{column}")
+        back_to_0004(database)
         database.execute("DROP TABLE marks")
         database.execute("DROP TABLE commits")
         database.execute("DROP INDEX ix_adapters_moved_to")

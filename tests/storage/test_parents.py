@@ -9,6 +9,8 @@ from adaptry import open_dir, push
 from adaptry.opening import open_local
 from adaptry.testing.samples import tiny_lora
 
+from .downgrading import back_to_0004
+
 
 def test_parents_pushed_before_they_could_be_searched_are_found(folder: Path, tmp_path: Path) -> None:
     registry = open_local(folder)
@@ -33,9 +35,7 @@ def _as_before(path: Path) -> None:
         parents = "SELECT id FROM terms WHERE field = 'parent'"
         database.execute(f"DELETE FROM postings WHERE term_id IN ({parents})")
         database.execute("DELETE FROM terms WHERE field = 'parent'")
-        database.execute("DROP INDEX ix_versions_withdrawn")
-        for column in ("generation", "reason", "successor", "at", "by"):
-            database.execute(f"ALTER TABLE versions DROP COLUMN state_{column}")
+        back_to_0004(database)
         database.execute("DROP TABLE marks")
         database.execute("DROP TABLE commits")
         database.execute("DROP INDEX ix_adapters_moved_to")

@@ -10,7 +10,7 @@ import pytest
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
 from adaptry.testing.breaking import Breaking, Tampering
-from adaptry.testing.samples import tiny_lora, write_safetensors
+from adaptry.testing.samples import large_lora, tiny_lora
 
 
 @pytest.fixture
@@ -47,14 +47,4 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def large(tmp_path: Path) -> Path:
     """An adapter of a few MiB, so that its weights travel in several chunks."""
-    made = tiny_lora(tmp_path / "large")
-    module = "base_model.model.model.layers.0.self_attn.q_proj"
-    values = bytes(range(64)) * (2 << 14)  # no byte that makes a NaN
-    write_safetensors(
-        made / "adapter_model.safetensors",
-        {
-            f"{module}.lora_A.weight": ("F32", (4, 1 << 17), values),
-            f"{module}.lora_B.weight": ("F32", (1 << 17, 4), values),
-        },
-    )
-    return made
+    return large_lora(tmp_path / "large")

@@ -11,7 +11,7 @@ from adaptry_api.guard import Caller
 from adaptry_api.hub.refusals import hub_router
 
 ROUTES = hub_router()
-_ROLES = {"reader": "read", "writer": "write", "admin": "write"}
+_ROLES = {"reader": "read", "worker": "read", "writer": "write", "admin": "write"}
 
 
 @ROUTES.get("/api/whoami-v2")

@@ -17,11 +17,13 @@ from adaptry_api.routes import (
     jobs,
     metrics,
     revisions,
+    rollouts,
     search,
     tokens,
     uploads,
     verdicts,
     versions,
+    workers,
 )
 
 
@@ -37,6 +39,8 @@ def all_routes(docs: bool) -> list[APIRouter]:
         commits.ROUTES,
         aliases.ROUTES,
         metrics.ROUTES,
+        rollouts.ROUTES,
+        workers.ROUTES,
         jobs.ROUTES,
     ]
     return [*routers, health.ROUTES, *hub_routes()]

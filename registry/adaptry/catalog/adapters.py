@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import bindparam, delete, func, update
+from sqlalchemy import bindparam, delete, exists, func, or_, update
 from sqlalchemy import select as select_columns
 from sqlmodel import col, select
 
@@ -125,6 +125,8 @@ def rename(tx: Transaction, line: Line, to: AdapterName, at: datetime) -> Line:
     held = select(FileRow.digest).where(FileRow.owner == str(to))
     tx.execute(delete(FileRow).where(col(FileRow.owner) == old, col(FileRow.digest).in_(held)))
     tx.execute(update(FileRow).where(col(FileRow.owner) == old).values(owner=str(to)))
+    # Under the new name they may be needed, whatever a sweep found before.
+    tx.execute(update(FileRow).where(col(FileRow.owner) == str(to)).values(unneeded_since=None))
     tx.execute(
         update(UploadRow).where(col(UploadRow.owner) == old).values(owner=str(to), tenant=to.namespace)
     )
@@ -150,12 +152,21 @@ def moved(tx: Transaction, name: AdapterName) -> Line | None:
     return _line(row) if row and row.deleted_at is None else None
 
 
-def take_number(tx: Transaction, line: Line, at: datetime) -> int:
-    """The next version's number; given once, whatever becomes of it."""
+def take_number(tx: Transaction, line: Line, at: datetime, wished: int | None = None) -> int:
+    """The number that is wished for, if it was never given; else the next one. Given once, whatever becomes of it."""
     row = _require(tx, line)
     number = row.next_number
-    row.next_number, row.updated_at = number + 1, at
+    if wished is not None and (wished > number or not _was_given(tx, line, wished)):
+        number = wished
+    row.next_number, row.updated_at = max(row.next_number, number + 1), at
     return number
+
+
+def _was_given(tx: Transaction, line: Line, number: int) -> bool:
+    """Whether a version has or had that number: events stay when versions go."""
+    was = exists().where(col(EventRow.adapter_id) == line.key, col(EventRow.number) == number)
+    has = exists().where(col(VersionRow.adapter_id) == line.key, col(VersionRow.number) == number)
+    return bool(tx.exec(select(or_(was, has))).one())
 
 
 def count_download(tx: Transaction, line: Line) -> None:
@@ -223,14 +234,14 @@ def _info(row: AdapterRow | Columns, versions: int, latest: int | None) -> Adapt
 
 
 def _terms(row: AdapterRow) -> list[tuple[str, str]]:
-    bare = row.name.partition("/")[2]
+    bare, tags = row.name.partition("/")[2], unlisted(row.tags)
     return [
         ("name", row.name),
         ("name", bare),
         ("namespace", row.namespace),
         ("visibility", row.visibility),
-        *(("tag", tag) for tag in unlisted(row.tags)),
-        *(("word", word) for word in terms.words(f"{row.name} {row.description}")),
+        *(("tag", tag) for tag in tags),
+        *(("word", word) for word in terms.words(" ".join((row.name, row.description, *tags)))),
     ]
 
 
@@ -255,6 +266,12 @@ def is_used(tx: Transaction, namespace: str) -> bool:
     """Whether any adapter lives or lived there, whoever may see it; or in one that differs in capitals alone."""
     same = func.lower(col(NamespaceRow.name)) == namespace.lower()
     return tx.exec(select(NamespaceRow.name).where(same)).first() is not None
+
+
+def is_own(tx: Transaction, name: AdapterName, unless_tagged: str) -> bool:
+    """Whether an adapter of that name is here without the tag, or was and was deleted or renamed."""
+    row = _row(tx, name)
+    return row is not None and (row.deleted_at is not None or unless_tagged not in unlisted(row.tags))
 
 
 def _note_namespace(tx: Transaction, namespace: str) -> None:

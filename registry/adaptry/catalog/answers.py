@@ -32,5 +32,10 @@ def find(tx: Transaction, identity: str, key: str, since: datetime) -> Given | N
 
 def keep(tx: Transaction, identity: str, key: str, given: Given, at: datetime, since: datetime) -> None:
     """Keeps an answer, and drops those that are older than `since`."""
-    tx.execute(delete(AnswerRow).where(col(AnswerRow.given_at) < since))
+    forget(tx, since)
     tx.add(AnswerRow(identity=identity, key=key, request=given.request.hex, answer=given.answer, given_at=at))
+
+
+def forget(tx: Transaction, before: datetime) -> None:
+    """Drops what was answered before that moment."""
+    tx.execute(delete(AnswerRow).where(col(AnswerRow.given_at) < before))

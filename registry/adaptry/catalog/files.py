@@ -12,6 +12,7 @@ from datetime import datetime
 from sqlalchemy import delete, func, update
 from sqlmodel import col, select
 
+from adaptry.catalog import leaving
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.rows import FileRow, UploadRow, WeightsRow
 from adaptry.digest import Digest
@@ -39,8 +40,28 @@ def sizes(tx: Transaction, owner: AdapterName | Digest, digests: Iterable[Digest
 
 
 def own(tx: Transaction, owner: AdapterName | Digest, digest: Digest, size: int) -> None:
-    """From now on the owner has these bytes."""
-    tx.merge(FileRow(owner=str(owner), digest=digest.hex, size=size))
+    """From now on the owner has these bytes, and they stay."""
+    tx.merge(FileRow(owner=str(owner), digest=digest.hex, size=size, unneeded_since=None))
+    leaving.keep(tx, digest)
+
+
+def is_unneeded(tx: Transaction, owner: AdapterName | Digest, digest: Digest) -> bool:
+    """Whether a sweep is about to take the file from its owner."""
+    row = tx.get(FileRow, (str(owner), digest.hex))
+    return row is not None and row.unneeded_since is not None
+
+
+def need(tx: Transaction, owner: AdapterName | Digest, digests: Iterable[Digest]) -> None:
+    """Something of the owner's names these files, or is about to: no sweep that began before takes them."""
+    tx.execute(
+        update(FileRow)
+        .where(
+            col(FileRow.owner) == str(owner),
+            col(FileRow.digest).in_([digest.hex for digest in digests]),
+            col(FileRow.unneeded_since).is_not(None),
+        )
+        .values(unneeded_since=None)
+    )
 
 
 def open_session(

@@ -13,6 +13,7 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     Index,
+    Integer,
     LargeBinary,
     MetaData,
     Text,
@@ -38,6 +39,9 @@ class Moment(TypeDecorator[datetime]):
             return None
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
+
+LONG = BigInteger().with_variant(Integer, "sqlite")
+"""Of keys that may pass two thousand million. (SQLite's are as large, and count up only where they are said to be `INTEGER`.)"""
 
 WITHDRAWN = text("state IN ('quarantined', 'revoked')")
 """Written out, since a database uses an index of some rows only where a statement says which in the same words."""
@@ -206,7 +210,7 @@ class MetricRow(Row, table=True):
 
     __tablename__ = "metric_values"
     __table_args__ = ({"sqlite_autoincrement": True},)
-    id: int | None = Field(default=None, primary_key=True)
+    id: int | None = Field(default=None, primary_key=True, sa_type=LONG)
     version_id: int = Field(foreign_key="versions.id", ondelete="CASCADE", index=True)
     metric: str
     value: float
@@ -235,7 +239,7 @@ class EventRow(Row, table=True):
 
     __tablename__ = "events"
     __table_args__ = (Index("ix_events_adapter", "adapter_id", "seq"), {"sqlite_autoincrement": True})
-    seq: int | None = Field(default=None, primary_key=True)
+    seq: int | None = Field(default=None, primary_key=True, sa_type=LONG)
     at: datetime = Field(sa_type=Moment)
     by: str
     kind: str
@@ -257,12 +261,25 @@ class AnswerRow(Row, table=True):
 
 
 class FileRow(Row, table=True):
-    """Bytes that an owner (an adapter's name, or a base's id) has. Nobody is told of another owner's."""
+    """Bytes that an owner (an adapter's name, or a base's id) has. Nobody is told of another owner's.
+
+    `unneeded_since` is when a sweep found that no commit and no base of the owner names them.
+    """
 
     __tablename__ = "files"
     owner: str = Field(primary_key=True)
     digest: str = Field(primary_key=True, index=True)
     size: int = Field(sa_type=BigInteger)
+    unneeded_since: datetime | None = Field(default=None, sa_type=Moment)
+
+
+class LeavingRow(Row, table=True):
+    """Bytes that nobody has any more, since when; with `going_since` they are being deleted at this moment."""
+
+    __tablename__ = "leaving"
+    digest: str = Field(primary_key=True)
+    since: datetime = Field(sa_type=Moment, index=True)
+    going_since: datetime | None = Field(default=None, sa_type=Moment)
 
 
 class WeightsRow(Row, table=True):
@@ -334,6 +351,67 @@ class TokenRow(Row, table=True):
     created_at: datetime = Field(sa_type=Moment)
     expires_at: datetime | None = Field(default=None, sa_type=Moment)
     revoked_at: datetime | None = Field(default=None, sa_type=Moment)
+
+
+class WorkerRow(Row, table=True):
+    """A worker as it was heard of last. Where its engine does not answer, `is_answering` is false."""
+
+    __tablename__ = "workers"
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(unique=True)
+    owner: str = Field(index=True)
+    engine: str
+    version: str | None = None
+    base: str | None = None
+    url: str | None = None
+    slots: int | None = None
+    seen: int | None = Field(default=None, sa_type=BigInteger)
+    lease: int
+    first_at: datetime = Field(sa_type=Moment)
+    reported_at: datetime = Field(sa_type=Moment)
+    is_answering: bool = True
+    troubles: str = Field(default="[]", sa_type=Text)
+
+
+class ResidentRow(Row, table=True):
+    """A version that a worker has under a name, or had: kept a while, as what a recall is proved by."""
+
+    __tablename__ = "residents"
+    __table_args__ = (Index("ix_residents_version", "version_id"),)
+    worker_id: int = Field(primary_key=True, foreign_key="workers.id", ondelete="CASCADE")
+    version_id: int = Field(primary_key=True, foreign_key="versions.id", ondelete="CASCADE")
+    served_as: str = Field(primary_key=True)
+    condition: str
+    since: datetime = Field(sa_type=Moment)
+    last_used: datetime | None = Field(default=None, sa_type=Moment)
+    ended_at: datetime | None = Field(default=None, sa_type=Moment)
+    dropped_at: datetime | None = Field(default=None, sa_type=Moment)
+    reason: str | None = None
+
+
+class RolloutRow(Row, table=True):
+    """A version taking over an alias step by step; `was_*` is where the alias stood when it began."""
+
+    __tablename__ = "rollouts"
+    __table_args__ = (Index("ix_rollouts_alias", "adapter_id", "alias"), {"sqlite_autoincrement": True})
+    id: int | None = Field(default=None, primary_key=True)
+    # No foreign key, as of commits: a rollout goes with its version.
+    adapter_id: int
+    alias: str
+    version_id: int = Field(foreign_key="versions.id", ondelete="CASCADE", index=True)
+    was_number: int
+    was_digest: str
+    alias_generation: int
+    steps: str
+    step: int = 0
+    every: int | None = None
+    stage: str = "running"
+    reason: str | None = None
+    generation: int = 1
+    started_at: datetime = Field(sa_type=Moment)
+    started_by: str
+    step_at: datetime = Field(sa_type=Moment)
+    ended_at: datetime | None = Field(default=None, sa_type=Moment)
 
 
 class JobRow(Row, table=True):

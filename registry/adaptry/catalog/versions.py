@@ -45,13 +45,14 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A version about to be: its manifest as declared, and what was derived from its files."""
+    """A version about to be: its manifest as declared, what was derived from its files, and the number it should have."""
 
     manifest: Manifest
     spec: Spec
     weights: Digest
     verdict: Verdict
     forced: str | None
+    number: int | None = None
 
 
 def insert(tx: Transaction, line: Line, new: Admission, at: datetime, by: str) -> Stored:
@@ -61,7 +62,7 @@ def insert(tx: Transaction, line: Line, new: Admission, at: datetime, by: str) -
     spec, verdict = new.spec, new.verdict
     row = VersionRow(
         adapter_id=line.key,
-        number=adapters.take_number(tx, line, at),
+        number=adapters.take_number(tx, line, at, new.number),
         digest=digest.hex,
         created_at=at,
         created_by=by,

@@ -11,10 +11,12 @@ from pydantic import BaseModel, TypeAdapter
 from adaptry import wire
 from adaptry.client.chains import RemoteChains
 from adaptry.client.connection import VERIFY_SECONDS, Connection, path_of
+from adaptry.client.direct import DirectWriting
 from adaptry.client.feed import RemoteFeed
 from adaptry.client.jobs import RemoteJobs
 from adaptry.client.paths import once_key, path_to
 from adaptry.client.pool import check_url, open_pool
+from adaptry.client.residency import RemoteResidency
 from adaptry.digest import Digest
 from adaptry.errors import Incompatible, Invalid
 from adaptry.fingerprint import BaseRecord
@@ -72,7 +74,7 @@ _VERSION = TypeAdapter(VersionInfo)
 _VERSIONS = TypeAdapter(Page[VersionInfo])
 
 
-class HttpRegistry(RemoteChains, RemoteFeed, RemoteJobs, Registry):
+class HttpRegistry(RemoteChains, RemoteFeed, RemoteResidency, RemoteJobs, Registry):
     """The registry of the server at `url`. One may be used by many threads.
 
     `ca_bundle` is a file or folder of certificates to trust besides the system's; `proxy` an address, else
@@ -86,6 +88,7 @@ class HttpRegistry(RemoteChains, RemoteFeed, RemoteJobs, Registry):
         if token is not None and not (token.isascii() and token.isprintable()):
             raise Invalid("the token has characters that no token has; was something else copied with it?")
         self._server = Connection(self.url, token, open_pool(self.url, ca_bundle, proxy))
+        self._direct = DirectWriting(self._server)
 
     def close(self) -> None:
         """Lets go of the connections that were kept; the next call makes new ones."""
@@ -134,6 +137,11 @@ class HttpRegistry(RemoteChains, RemoteFeed, RemoteJobs, Registry):
         return self._server.ask(_UPLOAD, "POST", path_to(owner, "uploads"), body=body, again=True)
 
     def append_upload(self, upload: Upload, offset: int, chunks: Iterable[bytes]) -> Upload:
+        if upload.direct and upload.direct[0].start == offset:
+            return self._direct.send(upload, chunks, self._append)
+        return self._append(upload, offset, chunks)
+
+    def _append(self, upload: Upload, offset: int, chunks: Iterable[bytes]) -> Upload:
         headers = {wire.OFFSET_HEADER: str(offset), wire.SIZE_HEADER: str(upload.size)}
         return self._server.send(_UPLOAD, path_of("uploads", upload.id), chunks, headers)
 

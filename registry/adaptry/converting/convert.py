@@ -101,7 +101,7 @@ def _fold(parent: Parent, asked: Asked, ground: Ground | None, notes: Sequence[s
         choose_whole_weights([parent], asked.whole_weights),
         [*notes, *notes_of(made)],
     )
-    return _on(_with_fields(draft, made.common or 1.0, fields), ground), changes
+    return _on(with_fields(draft, made.common or 1.0, fields), ground), changes
 
 
 def _compute(parent: Parent, asked: Asked, ground: Ground | None, notes: Sequence[str]) -> _Way:
@@ -128,7 +128,7 @@ def _compute(parent: Parent, asked: Asked, ground: Ground | None, notes: Sequenc
         fields["fan_in_fan_out"] = any(changed.orientation == "conv1d" for changed in changes)
     if str(whole.fields.get("bias", "none")).endswith("_only"):  # `vera_only` and the like
         fields["bias"] = "lora_only"
-    return _on(_with_fields(draft, 1.0, fields), ground), changes
+    return _on(with_fields(draft, 1.0, fields), ground), changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,8 +215,8 @@ def _on(draft: Draft, ground: Ground | None) -> Draft:
     return replace(draft, base=BaseClaim(id=ground.record.id, name=draft.base.name if draft.base else None))
 
 
-def _with_fields(draft: Draft, alpha: float, fields: Json) -> Draft:
-    """The draft with other fields in its config, and its alphas multiplied."""
+def with_fields(draft: Draft, alpha: float, fields: Json) -> Draft:
+    """A plain LoRA's draft with other fields in its config, and its alphas multiplied by `alpha`."""
 
     def config(shapes: Mapping[str, tuple[int, ...]]) -> Json:
         found = draft.config(shapes)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,18 +20,20 @@ if TYPE_CHECKING:
 _ENTRY = (
     16 + 3 + 8 * 12 + 2 * 16 + 48
 )  # dtype, brackets, eight dimensions, two offsets, and the words between
+_PLAIN: Mapping[str, str] = {"format": "pt"}
 _WRITE = 1 << 20  # larger writes were up to ten times slower on some kernels
 
 
 class TensorFile:
     """One file, open for writing; `shapes` is what has been written."""
 
-    def __init__(self, path: Path, names: Sequence[str]) -> None:
-        """`names`: every tensor it may get."""
+    def __init__(self, path: Path, names: Sequence[str], metadata: Mapping[str, str] = _PLAIN) -> None:
+        """`names`: every tensor it may get; `metadata`: texts by their names, in the header."""
         self.shapes: dict[str, tuple[int, ...]] = {}
         self._names = frozenset(names)
-        self._entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
-        room = 64 + sum(len(json.dumps(name)) + _ENTRY for name in names)
+        self._entries: dict[str, object] = {"__metadata__": dict(metadata)}
+        words = len(json.dumps(dict(metadata))) - len(json.dumps(dict(_PLAIN)))
+        room = 64 + words + sum(len(json.dumps(name)) + _ENTRY for name in names)
         self._room = room + -room % 8
         self._position = 0
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o644)
@@ -70,10 +72,13 @@ class TensorFile:
 
 
 def write_tensors(
-    path: Path, names: Sequence[str], tensors: Iterable[tuple[str, Tensor]]
+    path: Path,
+    names: Sequence[str],
+    tensors: Iterable[tuple[str, Tensor]],
+    metadata: Mapping[str, str] = _PLAIN,
 ) -> dict[str, tuple[int, ...]]:
     """Writes the file and gives the shapes. What it leaves behind if the tensors raise is no safetensors file."""
-    file = TensorFile(path, names)
+    file = TensorFile(path, names, metadata)
     try:
         for name, tensor in tensors:
             file.add(name, tensor)

@@ -16,6 +16,7 @@ from adaptry.local.feed import LocalFeed
 from adaptry.local.jobs import Jobs
 from adaptry.local.metrics import Metrics
 from adaptry.local.once import Once
+from adaptry.local.residency import Residency
 from adaptry.local.states import States
 from adaptry.local.uploads import Uploads
 from adaptry.local.versions import Versions
@@ -23,8 +24,10 @@ from adaptry.local.versions import Versions
 __all__ = ["LocalRegistry"]
 
 
-class LocalRegistry(Adapters, Uploads, Commits, Versions, States, Aliases, Metrics, Bases, LocalFeed, Jobs):
-    """`LocalRegistry(catalog, blobs, identity)`; each parent is the part of the interface it is named for (`Commits` goes on from `Revisions` and `Branches`)."""
+class LocalRegistry(
+    Adapters, Uploads, Commits, Versions, States, Aliases, Residency, Metrics, Bases, Jobs, LocalFeed
+):
+    """`LocalRegistry(catalog, blobs, identity)`; each parent is the part of the interface it is named for (`Commits` goes on from `Revisions` and `Branches`, `Residency` from `Rollouts`)."""
 
     def on_behalf_of(self, identity: Identity, once: Once | None = None) -> LocalRegistry:
         """The same registry for someone else, and perhaps for one request; costs nothing, so a server makes one each time."""
@@ -36,4 +39,5 @@ class LocalRegistry(Adapters, Uploads, Commits, Versions, States, Aliases, Metri
             clock=self.clock,
             weighing=self.weighing,
             once=once,
+            presign_uploads=self.presign_uploads,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import TypeAdapter
 
-from adaptry.catalog import adapters, aliases, commits, cursors, events
+from adaptry.catalog import adapters, aliases, commits, cursors, events, residency
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.sight import sight_of
 from adaptry.errors import Conflict, Denied
@@ -84,6 +84,11 @@ class Adapters(Ground):
             if held:
                 names = ", ".join(info.alias for info in held)
                 raise Conflict(f"{name} is in use through {names}; remove the aliases first")
+            if serving := residency.resident_of(tx, line.key):
+                raise Conflict(
+                    f"{name} is loaded by {', '.join(serving[:5])}; let them unload it, or forget those that are gone: "
+                    "adaptry workers forget NAME"
+                )
             commits.forget(tx, line)
             adapters.bury(tx, line, now)
             events.record(tx, "adapter.deleted", at=now, by=self.identity.name, line=line)

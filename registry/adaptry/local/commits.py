@@ -21,7 +21,7 @@ from adaptry.failpoints import reach
 from adaptry.local.admission import Known, find_base
 from adaptry.local.blob_content import BlobContent, check_content, check_draft, check_names
 from adaptry.local.branches import Branches
-from adaptry.local.revisions import TRIES, Revisions, Stale, known_version, require_files
+from adaptry.local.revisions import TRIES, Revisions, Stale, claim_files, known_version, require_files
 from adaptry.manifest import Manifest
 from adaptry.records import CommitNote, Committed, PushOptions
 from adaptry.refs import AdapterName
@@ -138,7 +138,7 @@ class Commits(Revisions, Branches):
                 raise Stale
             self._insert(tx, line, derived[0], asked.note)
             return self.head(tx, line, MAIN)
-        require_files(tx, line.name, asked.tree)
+        claim_files(tx, line.name, asked.tree)
         now, by = self.clock(), self.identity.name
         step = commits.add(
             tx, line, asked.branch, asked.tree, asked.note, move.carries, at=now, by=by, parent=move.head

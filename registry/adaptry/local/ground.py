@@ -40,9 +40,11 @@ class Ground(Registry):
         clock: Callable[[], datetime] = utc_now,
         weighing: Weighing | None = None,
         once: Once | None = None,
+        presign_uploads: bool = False,
     ) -> None:
         """With `require_known_base`, a push whose base is not registered is refused, not admitted as declared.
 
+        With `presign_uploads`, senders of large files are given addresses in the bucket that has them.
         With `once`, what is created is created once for its key.
         """
         self.catalog = catalog
@@ -51,6 +53,7 @@ class Ground(Registry):
         self.require_known_base = require_known_base
         self.clock = clock
         self.weighing = weighing or Weighing()
+        self.presign_uploads = presign_uploads
         self._once = once
 
     def close(self) -> None:

@@ -77,7 +77,7 @@ class Revisions(Ground):
             raise Refused(verdict.report.sentence())
         forced = options.force_reason if verdict.report.is_blocked else None
         weights = weights_digest(self.catalog, declared, adapter)
-        return Admission(declared, adapter.spec, weights, verdict, forced), base
+        return Admission(declared, adapter.spec, weights, verdict, forced, options.number), base
 
     def _commit(
         self,
@@ -128,7 +128,7 @@ class Revisions(Ground):
         self, tx: Transaction, line: Line, admission: Admission, note: CommitNote | None = None
     ) -> Stored:
         """The version, and the commit of `main` that it is; `note` is what a commit to `main` said."""
-        require_files(tx, line.name, admission.manifest)
+        claim_files(tx, line.name, admission.manifest)
         if held := states.withdrawn_as(tx, line.name.namespace, admission.weights):
             raise Refused(
                 f"these are the weights of {held.name}@{held.number}, and {caution(held)}; `adaptry restore "
@@ -182,6 +182,12 @@ class Revisions(Ground):
 def known_version(tx: Transaction, line: Line, digest: Digest) -> Stored | None:
     """The version that a revision is, if it is one."""
     return find(tx, line, ByDigest(digest.hex))
+
+
+def claim_files(tx: Transaction, name: AdapterName, manifest: Manifest) -> None:
+    """As `require_files`, in the transaction that makes a commit of them: from then on they are needed."""
+    require_files(tx, name, manifest)
+    files.need(tx, name, [entry.sha256 for entry in manifest.files])
 
 
 def require_files(tx: Transaction, name: AdapterName, manifest: Manifest) -> None:

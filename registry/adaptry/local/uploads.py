@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from adaptry.beside import Beside
 from adaptry.blobs import BlobStore, Staged
-from adaptry.catalog import adapters, bases, files
+from adaptry.catalog import adapters, bases, files, leaving
 from adaptry.catalog.database import Catalog, Transaction
 from adaptry.catalog.files import Session
 from adaptry.digest import Digest
@@ -21,10 +21,14 @@ from adaptry.failpoints import reach
 from adaptry.identity import require_read, require_write
 from adaptry.local.ground import Ground
 from adaptry.manifest import MAX_FILE
-from adaptry.records import Upload
+from adaptry.records import DirectPart, Upload
 from adaptry.registry import Owner
 
 IDLE = timedelta(hours=24)
+DIRECT = 8 << 20
+"""Smaller files come sooner through us: they cost the bucket one request."""
+PART = 16 << 20
+_ADDRESS_SECONDS = 3600
 MOST_OPEN = 64
 """Sessions that one namespace may have open at once."""
 
@@ -36,6 +40,11 @@ class Uploads(Ground):
         with self.catalog.read() as tx:
             self._require_reading(tx, owner)
             is_owned = bool(files.sizes(tx, owner, [digest]))
+            is_unneeded = is_owned and files.is_unneeded(tx, owner, digest)
+        if is_unneeded:  # who asks is about to need it
+            with self.catalog.write() as tx:
+                files.need(tx, owner, [digest])
+                is_owned = bool(files.sizes(tx, owner, [digest]))
         return is_owned and self.blobs.has(digest)  # lost bytes are asked for again, which mends the store
 
     def open_upload(self, owner: Owner, digest: Digest, size: int) -> Upload:
@@ -44,11 +53,15 @@ class Uploads(Ground):
         now = self.clock()
         with self.catalog.write() as tx:
             self._require_writing(tx, owner)
+            if leaving.is_going(tx, digest):
+                raise Conflict(
+                    "these very bytes are being deleted just now; wait a moment and send them again"
+                )
             for session in files.unfinished(tx, owner, digest, size):
                 # Nothing is gained by sharing one that someone else may just have opened.
                 if self.blobs.staged(session.id) and not self.blobs.is_held(session.id):
                     files.touch(tx, session.id, now)
-                    return self._upload(session)
+                    return self._begun(session)
             if files.open_sessions(tx, owner) >= MOST_OPEN:
                 raise TooLarge(
                     f"{MOST_OPEN} uploads are open in {files.tenant_of(owner)} already; finish some, "
@@ -58,7 +71,7 @@ class Uploads(Ground):
             by = self.identity.name
             session = files.open_session(tx, self.blobs.new_key(), owner, digest, size, now, by)
         reach("uploads.after_open")
-        return self._upload(session)
+        return self._begun(session)
 
     def append_upload(self, upload: Upload, offset: int, chunks: Iterable[bytes]) -> Upload:
         session = self._session(upload)
@@ -99,6 +112,9 @@ class Uploads(Ground):
             weighed = self.weighing.take(session.id)
             weights = weighed.digest() if weighed else None
             with self.catalog.write() as tx:
+                # Bytes whose session is open are spared by a sweep; those of one that lapsed may be gone by now.
+                if files.session(tx, session.id) is None:
+                    raise NotFound("the upload was idle for too long; open it again")
                 if weights:
                     files.remember_weights(tx, session.digest, weights)
                 files.own(tx, session.owner, session.digest, session.size)
@@ -116,6 +132,21 @@ class Uploads(Ground):
                     self._require_writing(tx, session.owner)
                     return session
         raise NotFound("no such upload, or it was idle for too long; open it again")
+
+    def _begun(self, session: Session) -> Upload:
+        """The session, with addresses that lead past us if the file is large enough for them."""
+        upload = self._upload(session)
+        if not self.presign_uploads or session.size < DIRECT:
+            return upload
+        return upload.model_copy(update={"direct": tuple(self._parts(upload))})
+
+    def _parts(self, upload: Upload) -> Iterator[DirectPart]:
+        for start in range(upload.offset, upload.size, PART):
+            size = min(PART, upload.size - start)
+            address = self.blobs.writing_address(upload.id, start, size, _ADDRESS_SECONDS)
+            if address is None:
+                return
+            yield DirectPart(start=start, size=size, address=address.url, headers=dict(address.headers))
 
     def _upload(self, session: Session) -> Upload:
         offset = session.size if session.is_finished else self.blobs.staged(session.id)

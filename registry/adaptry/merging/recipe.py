@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from adaptry.byte_sizes import parse_bytes
 from adaptry.errors import Invalid
 
 Dtype = Literal["F32", "F16", "BF16"]
@@ -17,7 +17,6 @@ DTYPE_NAMES: dict[str, Dtype] = {
     "float16": "F16", "fp16": "F16", "f16": "F16", "half": "F16",
     "bfloat16": "BF16", "bf16": "BF16",
 }  # fmt: skip
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 class Input(BaseModel):
@@ -67,14 +66,6 @@ def parse_size(text: str) -> int:
     if size < 1 << 20:
         raise Invalid(f"a shard holds at least 1 MiB, not {text!r}")
     return size
-
-
-def parse_bytes(text: str) -> int:
-    """`5GB`, `512MiB`, `2000000` → bytes. Raises `Invalid`."""
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)", text.strip())
-    if not match or match[2].upper() not in _UNITS:
-        raise Invalid(f"not a size: {text!r} (write 5GB, 512MiB or a number of bytes)")
-    return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
 def parse_dtype(text: str) -> Dtype:

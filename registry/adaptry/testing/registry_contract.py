@@ -13,6 +13,7 @@ from adaptry.testing.promises.branches import BranchPromises
 from adaptry.testing.promises.commits import CommitPromises
 from adaptry.testing.promises.feed import FeedPromises
 from adaptry.testing.promises.jobs import JobPromises
+from adaptry.testing.promises.residency import ResidencyPromises, RolloutPromises
 from adaptry.testing.promises.revisions import RevisionPromises
 from adaptry.testing.promises.search import SearchPromises
 from adaptry.testing.promises.states import StatePromises
@@ -30,6 +31,8 @@ class RegistryContract(
     StatePromises,
     CommitPromises,
     BranchPromises,
+    ResidencyPromises,
+    RolloutPromises,
     SearchPromises,
     BasePromises,
     FeedPromises,

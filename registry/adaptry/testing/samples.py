@@ -173,6 +173,21 @@ def tiny_lora(
     return folder
 
 
+def large_lora(folder: Path) -> Path:
+    """An adapter of a few MiB, so that its weights travel in several chunks. It fits no base."""
+    made = tiny_lora(folder)
+    module = "base_model.model.model.layers.0.self_attn.q_proj"
+    values = bytes(range(64)) * (2 << 14)  # no byte that makes a NaN
+    write_safetensors(
+        made / "adapter_model.safetensors",
+        {
+            f"{module}.lora_A.weight": ("F32", (4, 1 << 17), values),
+            f"{module}.lora_B.weight": ("F32", (1 << 17, 4), values),
+        },
+    )
+    return made
+
+
 def _write_shards(folder: Path, tensors: Tensors, shards: int) -> None:
     if shards == 1:
         write_safetensors(folder / "model.safetensors", tensors, {"format": "pt"})

@@ -1,6 +1,6 @@
 """Adapters on the move: push, pull and copy, over any two registries.
 
-`verbs` is what everyone calls; `uploading` and `downloading` move one file, verified and resumed; `retrying` says how
+`verbs` is what everyone calls, and `drafts` for what is no version; `files` moves a revision's files, `uploading` and `downloading` move one file, verified and resumed; `retrying` says how
 patiently; `remote` reads a revision where it is.
 """
 

@@ -8,13 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from hashlib import sha256
+from io import FileIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from adaptry.beside import Beside, FlushBehind
 from adaptry.errors import DigestMismatch, Unavailable
 from adaptry.manifest import FileEntry
 from adaptry.progress import Progress
 from adaptry.transfer.retrying import Persistence
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
+
+_PIECE = 1 << 20
 
 ReadFrom = Callable[[int], Iterator[bytes]]
 """The bytes of a file from an offset on; may raise `Unavailable` midway."""
@@ -23,17 +30,18 @@ ReadFrom = Callable[[int], Iterator[bytes]]
 def download(
     read: ReadFrom, entry: FileEntry, path: Path, progress: Progress, persistence: Persistence
 ) -> None:
-    """Writes the file to `path`, which must not exist; whoever publishes it flushes it.
+    """Writes the file to `path`, going on from what an earlier try left there; whoever publishes it flushes it.
 
     Raises `DigestMismatch` where the bytes are not those of `entry`, `Unavailable` after too many cuts in a row.
     """
     hasher = sha256()
     with (
-        path.open("xb", buffering=0) as file,
+        path.open("ab+", buffering=0) as file,
         FlushBehind(file.fileno()) as flushing,
         Beside(hasher.update) as beside,
     ):
-        for chunk in _resumed(read, entry, progress, persistence):
+        start = _hash_left(file, hasher)
+        for chunk in resumed(read, entry, progress, persistence, start):
             piece = memoryview(chunk)
             beside.update(piece)
             while piece:
@@ -47,10 +55,19 @@ def download(
         )
 
 
-def _resumed(
-    read: ReadFrom, entry: FileEntry, progress: Progress, persistence: Persistence
+def _hash_left(file: FileIO, hasher: Hash) -> int:
+    """Hashes what is in the file already; its size."""
+    file.seek(0)
+    while chunk := file.read(_PIECE):
+        hasher.update(chunk)
+    return file.tell()
+
+
+def resumed(
+    read: ReadFrom, entry: FileEntry, progress: Progress, persistence: Persistence, start: int = 0
 ) -> Iterator[bytes]:
-    position, failures = 0, 0
+    """The bytes of a file from `start` on, going on where a connection broke; whoever takes them verifies them."""
+    position, failures = start, 0
     while position < entry.size:
         began = position
         try:

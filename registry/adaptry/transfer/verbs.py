@@ -7,30 +7,27 @@ before it is whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from hashlib import sha256
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from adaptry.adapter.content import Content, FolderContent
+from adaptry.adapter.content import FolderContent
 from adaptry.adapter.view import Adapter, open_dir
-from adaptry.beside import Beside
 from adaptry.cautions import require_usable
 from adaptry.checks import check_weights
 from adaptry.digest import Digest
-from adaptry.errors import Conflict, NotFound, Refused
-from adaptry.landing import landing
-from adaptry.manifest import BaseClaim, FileEntry, Manifest
+from adaptry.errors import Conflict, Refused
+from adaptry.manifest import BaseClaim, Manifest
 from adaptry.progress import Progress, no_progress
-from adaptry.records import Pushed, PushOptions, VersionDetail, VersionInfo
-from adaptry.refs import AdapterName, ByDigest, Ref, is_folder
+from adaptry.records import Pushed, PushOptions, VersionInfo
+from adaptry.refs import AdapterName, ByDigest, Ref
 from adaptry.registry import Registry
 from adaptry.report import Report
 from adaptry.settings import data_folder
-from adaptry.transfer.downloading import download
+from adaptry.transfer.files import claim_of, digest_of, fetch, hashed, upload_missing
 from adaptry.transfer.remote import RevisionContent
 from adaptry.transfer.retrying import PATIENT, Persistence
-from adaptry.transfer.uploading import counted, upload
+from adaptry.transfer.uploading import upload
 
 __all__ = ["copy", "open_revision", "pull", "push", "upload"]
 
@@ -60,17 +57,14 @@ def push(
     seen = Report(findings=tuple(check_weights(adapter)))
     if seen.is_blocked and options.force_reason is None:
         raise Refused(seen.sentence())
-    files = {
-        path: (size, _digest(adapter.content, path, progress)) for path, size in adapter.content.sizes.items()
-    }
     manifest = Manifest.of(
-        files,
-        base=base or _claim(adapter),
+        hashed(adapter.content, progress),
+        base=base or claim_of(adapter),
         parents=parents,
         recipe=recipe,
         provenance=provenance,
     )
-    _upload_missing(registry, name, adapter.content, manifest, progress, persistence)
+    upload_missing(registry, name, adapter.content, manifest, progress, persistence)
     pushed = registry.put_revision(name, manifest.to_bytes(), options)
     findings = (*pushed.report.findings, *seen.findings)
     return pushed.model_copy(update={"report": pushed.report.model_copy(update={"findings": findings})})
@@ -98,7 +92,16 @@ def pull(
     target = Path(folder).expanduser()
     if _holds(target, detail.manifest, progress):
         return detail.version
-    _fetch(registry, detail, target, force, progress, persistence)
+    fetch(
+        registry,
+        detail.version.name,
+        detail.version.digest,
+        detail.manifest,
+        target,
+        force,
+        progress,
+        persistence,
+    )
     registry.count_download(_exact(detail.version))
     return detail.version
 
@@ -121,7 +124,7 @@ def copy(
     require_usable(detail.version)
     name = AdapterName.parse(name) if isinstance(name, str) else name
     content = RevisionContent(source, detail.version, detail.manifest)
-    _upload_missing(destination, name, content, detail.manifest, progress, persistence)
+    upload_missing(destination, name, content, detail.manifest, progress, persistence)
     return destination.put_revision(name, detail.manifest.to_bytes(), options)
 
 
@@ -142,67 +145,20 @@ def open_revision(
     folder = (cache or data_folder() / "cache" / "adapters") / detail.version.digest.hex
     if not folder.is_dir():
         try:
-            _fetch(registry, detail, folder, False, progress, persistence)
+            fetch(
+                registry,
+                detail.version.name,
+                detail.version.digest,
+                detail.manifest,
+                folder,
+                False,
+                progress,
+                persistence,
+            )
         except Conflict:
             if not folder.is_dir():  # else someone else cached it meanwhile: the same files, verified
                 raise
     return open_dir(folder)
-
-
-def _claim(adapter: Adapter) -> BaseClaim | None:
-    """The base by the name in the config; a folder on someone's machine names nothing to anybody else."""
-    name = adapter.config.base_name
-    if name is None or is_folder(name) or len(name) > 512:
-        return None
-    return BaseClaim(name=name)
-
-
-def _digest(content: Content, path: str, progress: Progress) -> Digest:
-    hasher = sha256()
-    with Beside(hasher.update) as beside:
-        for chunk in counted(content.chunks(path), f"hashing {path}", 0, content.sizes[path], progress):
-            beside.update(memoryview(chunk))
-    return Digest(hasher.hexdigest())
-
-
-def _upload_missing(
-    registry: Registry,
-    name: AdapterName,
-    content: Content,
-    manifest: Manifest,
-    progress: Progress,
-    persistence: Persistence,
-) -> None:
-    for entry in manifest.files:
-        if not _has(registry, name, entry.sha256):
-            upload(registry, name, content, entry.path, entry.sha256, progress, persistence)
-
-
-def _has(registry: Registry, name: AdapterName, digest: Digest) -> bool:
-    """An adapter that cannot be seen has nothing; whether one may be made is for the upload to say."""
-    try:
-        return registry.has_file(name, digest)
-    except NotFound:
-        return False
-
-
-def _fetch(
-    registry: Registry,
-    detail: VersionDetail,
-    target: Path,
-    force: bool,
-    progress: Progress,
-    persistence: Persistence,
-) -> None:
-    with landing(target, replace=force) as place:
-        for entry in detail.manifest.files:
-            path = place / entry.path
-            path.parent.mkdir(parents=True, exist_ok=True)
-            download(_reader(registry, detail.version, entry), entry, path, progress, persistence)
-
-
-def _reader(registry: Registry, version: VersionInfo, entry: FileEntry) -> Callable[[int], Iterator[bytes]]:
-    return lambda start: registry.read_file(version.name, version.digest, entry.path, start)
 
 
 def _holds(folder: Path, manifest: Manifest, progress: Progress) -> bool:
@@ -215,7 +171,7 @@ def _holds(folder: Path, manifest: Manifest, progress: Progress) -> bool:
     content = FolderContent(folder, names)
     if any(content.sizes[entry.path] != entry.size for entry in manifest.files):
         return False
-    return all(_digest(content, entry.path, progress) == entry.sha256 for entry in manifest.files)
+    return all(digest_of(content, entry.path, progress) == entry.sha256 for entry in manifest.files)
 
 
 def _exact(version: VersionInfo) -> Ref:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+from botocore.parsers import ResponseParserError
+from urllib3.exceptions import HTTPError
 
 from adaptry.errors import AdaptryError, NotFound, StorageFull, Unavailable
 
@@ -14,6 +16,24 @@ if TYPE_CHECKING:
     from adaptry.blobs.s3.place import Place
 
 _FULL = ("QuotaExceeded", "XMinioStorageFull", "InsufficientStorage")
+
+
+def refuse_pages(parsed: dict[str, Any], http_response: Any, **_: Any) -> None:
+    """Raises `Unavailable` for what a balancer or a login page answered in an S3 server's stead, with 200. (`Any`: botocore's.)"""
+    kind = str(http_response.headers.get("content-type", ""))
+    if http_response.status_code < 300 and kind.startswith("text/html"):
+        raise Unavailable(
+            "a web page came where an S3 server's answer was expected; is something in between answering for it?"
+        )
+
+
+def expected(answer: Any, name: str, place: Place) -> Any:
+    """The answer, if what an S3 server always says is in it. Raises `Unavailable`. (`Any`: botocore's.)"""
+    if not answer.get(name):
+        raise Unavailable(
+            f"{place} did not answer as an S3 server does ({name} is missing); try again in a moment"
+        )
+    return answer
 
 
 def status_of(error: ClientError) -> int:
@@ -35,7 +55,7 @@ def explained(place: Place) -> Iterator[None]:
         raise Unavailable(
             f"no credentials for {place}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what else boto3 reads"
         ) from error
-    except BotoCoreError as error:
+    except (BotoCoreError, ResponseParserError, HTTPError) as error:
         raise Unavailable(f"{place} does not answer ({error}); try again in a moment") from error
 
 

@@ -6,8 +6,11 @@ learnt so far); an object made without one may be written twice, with bytes that
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -23,10 +26,13 @@ try:
 except ModuleNotFoundError as error:
     raise Missing(f"blobs in a bucket need {error.name}: pip install 'adaptry[s3]'") from error
 
-from adaptry.blobs.s3.errors import code_of, explained, status_of
+from adaptry.blobs.s3.errors import code_of, expected, explained, refuse_pages, status_of
 
 CONNECTIONS = 32
 _TRIES = 4
+_DELETED_AT_ONCE = 8  # one request for many is not the same on every server
+_CONNECT_SECONDS = 10.0
+_READ_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,24 +50,30 @@ class Objects:
     def __init__(self, place: Place) -> None:
         self.place = place
         self.has_conditions = True
-        with explained(place):
-            # Any: boto3 makes its clients' methods at run time.
-            self.client: Any = boto3.session.Session().client(
+        self.client: Any = self._client(place.endpoint)
+        self._signing = self._client(place.public) if place.public else self.client
+
+    def _client(self, endpoint: str | None) -> Any:
+        """(`Any`: boto3 makes its clients' methods at run time.)"""
+        with explained(self.place):
+            client = boto3.session.Session().client(
                 "s3",
-                endpoint_url=place.endpoint,
-                region_name=place.region,
+                endpoint_url=endpoint,
+                region_name=self.place.region,
                 config=Config(
                     signature_version="s3v4",
-                    s3={"addressing_style": place.addressing},
+                    s3={"addressing_style": self.place.addressing},
                     retries={"mode": "standard", "max_attempts": _TRIES},
-                    connect_timeout=10,
-                    read_timeout=60,
+                    connect_timeout=_CONNECT_SECONDS,
+                    read_timeout=_READ_SECONDS,
                     max_pool_connections=CONNECTIONS,
                     # Servers differ in which checksums they know, and one that claims to check may not.
                     request_checksum_calculation="when_required",
                     response_checksum_validation="when_required",
                 ),
             )
+        client.meta.events.register("after-call.s3", refuse_pages)
+        return client
 
     def at(self, key: str) -> dict[str, str]:
         """How a request names an object."""
@@ -71,7 +83,7 @@ class Objects:
         """In bytes; None if there is no such object."""
         with explained(self.place):
             try:
-                return int(self.client.head_object(**self.at(key))["ContentLength"])
+                return int(self._head(key)["ContentLength"])
             except ClientError as error:
                 if status_of(error) == 404 and code_of(error) != "NoSuchBucket":
                     return None
@@ -81,7 +93,7 @@ class Objects:
         """Seconds since it was written, by the server's clock; None if there is no such object."""
         with explained(self.place):
             try:
-                found = self.client.head_object(**self.at(key))
+                found = self._head(key)
             except ClientError as error:
                 if status_of(error) == 404:
                     return None
@@ -112,7 +124,7 @@ class Objects:
     def put(self, key: str, data: bytes | bytearray) -> None:
         """Writes the object, over what is there."""
         with explained(self.place):
-            self.client.put_object(**self.at(key), Body=data, **self.place.encryption)
+            self._write(key, data)
 
     def create(self, key: str, data: bytes) -> bool:
         """Writes the object if there is none; whether it did."""
@@ -121,9 +133,7 @@ class Objects:
                 break
             with explained(self.place):
                 try:
-                    self.client.put_object(
-                        **self.at(key), Body=data, IfNoneMatch="*", **self.place.encryption
-                    )
+                    self._write(key, data, IfNoneMatch="*")
                     return True
                 except ClientError as error:
                     if not self.is_settled(error) and left:
@@ -146,9 +156,9 @@ class Objects:
 
     def delete(self, keys: Iterable[str]) -> None:
         """No error for those that are absent."""
-        with explained(self.place):
-            for key in keys:
-                self.client.delete_object(**self.at(key))
+        with explained(self.place), ThreadPoolExecutor(_DELETED_AT_ONCE, "s3-delete") as pool:
+            for _ in pool.map(lambda key: self.client.delete_object(**self.at(key)), keys):
+                pass
 
     def listed(self, prefix: str) -> Iterator[Listed]:
         """Every object whose key begins so, in the order of keys."""
@@ -188,19 +198,32 @@ class Objects:
             "ResponseContentType": "application/octet-stream",
         }
         with explained(self.place):
-            return str(self.client.generate_presigned_url("get_object", Params=asked, ExpiresIn=seconds))
+            return str(self._signing.generate_presigned_url("get_object", Params=asked, ExpiresIn=seconds))
 
     def writing_address(self, key: str, size: int, seconds: int) -> str:
         """A URL under which anybody may write this one object, of exactly so many bytes, for so long."""
         asked = self.at(key) | self.place.encryption | {"ContentLength": size}
         with explained(self.place):
-            return str(self.client.generate_presigned_url("put_object", Params=asked, ExpiresIn=seconds))
+            return str(self._signing.generate_presigned_url("put_object", Params=asked, ExpiresIn=seconds))
+
+    def _head(self, key: str) -> Any:
+        return expected(self.client.head_object(**self.at(key)), "ETag", self.place)
+
+    def _write(self, key: str, data: bytes | bytearray, **condition: str) -> None:
+        asked = self.at(key) | self.place.encryption | condition
+        done = self.client.put_object(**asked, Body=data, ContentMD5=md5(data))
+        expected(done, "ETag", self.place)
 
     def _known_size(self, key: str) -> int:
         size = self.size(key)
         if size is None:
             raise NotFound(f"no such object in {self.place}")
         return size
+
+
+def md5(data: bytes | bytearray) -> str:
+    """What a server is to compare a body with: the one checksum that all of them do look at. It says nothing of who sent it."""
+    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
 
 
 def _checked(data: bytes, answer: Any, start: int, length: int) -> tuple[bytes, int]:

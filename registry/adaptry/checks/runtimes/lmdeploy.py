@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from adaptry.checks.runtimes import conditions as when
-from adaptry.checks.runtimes import scales, shared
+from adaptry.checks.runtimes import repairs, scales, shared
 from adaptry.checks.runtimes.rule import Engine, Needs, Rule
 
 _SCALE = "lmdeploy/pytorch/adapter/adapter.py · get_ranks_and_scalings"
@@ -39,7 +39,7 @@ LMDEPLOY = Engine(
             "refuses",
             "`target_modules` as a text",
             when.target_text(),
-            "write the module names as a list in adapter_config.json",
+            repairs.LIST_TARGETS,
             _SCALE,
         ),
     ),

@@ -14,7 +14,7 @@ UNEVEN = Rule(
     "changes",
     "a module that not all layers have an update for: it is left out in all",
     on_base.uneven_layers,
-    repairs.MERGE,
+    repairs.FILL_LAYERS,
     _LAYERS,
 )
 

@@ -33,7 +33,7 @@ PEFT_ENGINE = Engine(
             "changes",
             "tensors that belong to nothing in the config",
             when.unclaimed,
-            repairs.SAVE_AGAIN,
+            repairs.SPELL,
             f"{_STATE} returns unexpected keys, from_pretrained drops them",
         ),
         Rule(

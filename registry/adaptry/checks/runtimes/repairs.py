@@ -7,7 +7,7 @@ FOLD_UNIFORM = "write it with one rank and one plain scale: adaptry convert REF 
 AS_LORA = "make a plain LoRA of it: adaptry convert REF --base BASE -o NAME; else merge it: adaptry merge --base BASE REF -o DIR"
 WITHOUT_START = "make a plain LoRA of it: adaptry convert REF --base BASE -o NAME, which says what to do where its start is not to be computed again"
 START_LOST = "convert it once in PEFT: save_pretrained(DIR, path_initial_model_for_weight_conversion=FIRST)"
-NO_SAVED_LISTED = "set modules_to_save to null in adapter_config.json where the file has none of them; else merge it: adaptry merge --base BASE REF -o DIR"
+NO_SAVED_LISTED = "set modules_to_save to null in adapter_config.json where the file has none of them: adaptry export REF --for ENGINE -o NAME; else merge it: adaptry merge --base BASE REF -o DIR"
 MERGE = "merge it, and serve the result as a model: adaptry merge --base BASE REF -o DIR"
 LEAVE_OUT = (
     f"{MERGE}; or leave them out, which is another adapter: adaptry convert REF --whole-weights none -o NAME"
@@ -15,10 +15,21 @@ LEAVE_OUT = (
 LEAVE_OUT_BIAS = (
     f"{MERGE}; or leave the biases out, which is another adapter: adaptry convert REF --drop-bias -o NAME"
 )
-SAVE_AGAIN = "save it again with PEFT's model.save_pretrained(DIR), and push that"
-TO_PEFT = "bring it into PEFT's layout: adaptry convert REF --base BASE -o NAME"
+SPELL = "put its names right: adaptry export REF --for ENGINE -o NAME; else save it again with PEFT's model.save_pretrained(DIR), and push that"
+SAVE_AGAIN = "write its config whole: adaptry convert REF -o NAME; else save it again with PEFT's model.save_pretrained(DIR), and push that"
+TO_PEFT = "bring it into PEFT's layout: adaptry export REF --format peft -o NAME"
 RESIZE = "bring it to a rank that the server takes: adaptry resize REF --allowed RANKS -o NAME"
 RELAYOUT = (
     "rewrite it in the other layout: adaptry relayout REF --to transformers5 (or transformers4) -o NAME"
 )
 ONE_RUNTIME = "serve it with PEFT"
+ONE_RANK = "bring it to one rank: adaptry convert REF --uniform -o NAME"
+LIST_TARGETS = (
+    "write the module names as a list in adapter_config.json: adaptry export REF --for ENGINE -o NAME"
+)
+PLAIN_SIDES = (
+    "write it without fan_in_fan_out, which its factors do not need: adaptry export REF --for ENGINE -o NAME"
+)
+FILL_LAYERS = f"fill the layers that lack it with updates of zero: adaptry export REF --for ENGINE -o NAME; else {MERGE}"
+SPLIT_EXPERTS = "take its experts apart: adaptry relayout REF --to transformers4 -o NAME"
+DROP_COPIES = "nothing, where no token was added to the base: adaptry export REF --base BASE --for ENGINE leaves the copy out; else merge it: adaptry merge --base BASE REF -o DIR"

@@ -62,12 +62,8 @@ def saved_modules(effect: Effect, source: str) -> Rule:
 
 
 def copied_embeddings(source: str) -> Rule:
-    repair = (
-        "nothing, where no token was added to the base; else merge it: adaptry merge --base BASE REF -o DIR"
-    )
-    return Rule(
-        "copied_embeddings", "needs", "a copy of an embedding beside its update", when.copied, repair, source
-    )
+    title = "a copy of an embedding beside its update"
+    return Rule("copied_embeddings", "needs", title, when.copied, repairs.DROP_COPIES, source)
 
 
 def token_rows(effect: Effect, source: str) -> Rule:
@@ -87,7 +83,7 @@ def unmatched(effect: Effect, source: str) -> Rule:
         effect,
         "tensors that are no factors",
         when.other_tensors,
-        repairs.SAVE_AGAIN,
+        repairs.SPELL,
         source,
     )
 
@@ -118,9 +114,9 @@ def odd_layers(effect: Effect, source: str) -> Rule:
     )
 
 
-def fused_experts(effect: Effect, source: str) -> Rule:
+def fused_experts(effect: Effect, source: str, repair: str = repairs.MERGE) -> Rule:
     title = "updates of parameters (`target_parameters`)"
-    return Rule("experts", effect, title, when.kinds("parameter"), repairs.MERGE, source)
+    return Rule("experts", effect, title, when.kinds("parameter"), repair, source)
 
 
 def scale(found: when.Scale, title: str, source: str, repair: str = repairs.FOLD) -> Rule:
@@ -131,5 +127,4 @@ def transposed(effect: Effect, source: str) -> Rule:
     found = when.trait(
         "fan_in_fan_out", "fan_in_fan_out is set: the base has its weights the other way round (GPT-2)"
     )
-    repair = f"compare an answer with PEFT's before it is served; else {repairs.MERGE}"
-    return Rule("fan_in_fan_out", effect, "`fan_in_fan_out`", found, repair, source)
+    return Rule("fan_in_fan_out", effect, "`fan_in_fan_out`", found, repairs.PLAIN_SIDES, source)

@@ -27,7 +27,7 @@ class JobPromises(Ground):
         assert said == ("queued", "convert", CONVERT.task, "acme", needs, 2, "ada")
         assert make_registry(RON).job(job.id) == job
         assert make_registry(RON).job_log(job.id).items == ()
-        assert job.started_at is job.finished_at is job.result is job.fault is None
+        assert (job.started_at, job.finished_at, job.result, job.fault) == (None, None, None, None)
 
     def test_jobs_are_listed_newest_first_page_by_page_and_by_state(
         self, make_registry: MakeRegistry

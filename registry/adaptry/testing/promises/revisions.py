@@ -65,6 +65,18 @@ class RevisionPromises(Ground):
         assert again.version.number == first.version.number
         assert again.report == first.report
 
+    def test_a_version_from_elsewhere_keeps_its_number_unless_it_was_given(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        def numbered(seed: int, number: int | None) -> int:
+            return push(registry, lora(seed), TONE, options=PushOptions(number=number)).version.number
+
+        wished = (7, None, 3, 7, 3, 1, 20)
+        assert [numbered(seed, number) for seed, number in enumerate(wished)] == [7, 8, 3, 9, 10, 1, 20]
+        registry.delete_adapter(TONE)
+        assert [numbered(seed, number) for seed, number in enumerate((3, 2, None))] == [21, 2, 22]
+        assert registry.version(Ref(TONE, Latest())).number == 22
+
     def test_a_push_repeated_after_its_answer_was_lost_changes_nothing(
         self, registry: Registry, lora: MakeLora
     ) -> None:

@@ -55,6 +55,7 @@ class StatePromises(Ground):
             "successor": "acme/tone@2",
             "aliases": "prod",
             "generation": "1",
+            "digest": str(first.digest),
         }
 
     def test_a_state_changes_only_from_where_you_saw_it(self, registry: Registry, lora: MakeLora) -> None:

@@ -14,6 +14,7 @@ from adaptry.manifest import Manifest
 from adaptry.records import AdapterEdit, PushOptions, StateChange
 from adaptry.refs import AdapterName, Ref
 from adaptry.registry import Registry
+from adaptry.rollouts import RolloutChange, RolloutPlan
 from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
 from adaptry.transfer import push
 
@@ -31,6 +32,8 @@ READS: Mapping[str, Ask] = {
     "aliases": lambda registry, name, digest: registry.aliases(name),
     "history": lambda registry, name, digest: registry.history(name),
     "metrics": lambda registry, name, digest: registry.metrics(Ref(name)),
+    "residents": lambda registry, name, digest: registry.residents(Ref(name)),
+    "rollouts": lambda registry, name, digest: registry.rollouts(name),
 }
 WRITES: Mapping[str, Ask] = {
     "edit_adapter": lambda registry, name, digest: registry.edit_adapter(name, AdapterEdit(description="x")),
@@ -44,6 +47,12 @@ WRITES: Mapping[str, Ask] = {
     "move_alias": lambda registry, name, digest: registry.move_alias(name, "prod", digest, was=None),
     "remove_alias": lambda registry, name, digest: registry.remove_alias(name, "prod", was=1),
     "log_metrics": lambda registry, name, digest: registry.log_metrics(Ref(name), {"accuracy": 1.0}),
+    "start_rollout": lambda registry, name, digest: registry.start_rollout(
+        name, "prod", digest, RolloutPlan()
+    ),
+    "change_rollout": lambda registry, name, digest: registry.change_rollout(
+        name, "prod", RolloutChange(to="abort"), was=1
+    ),
 }
 
 

@@ -1,0 +1,53 @@
+"""Rollouts: one for an alias at a time, changed only from where it was seen. The `ETag` is its generation."""
+
+from __future__ import annotations
+
+from fastapi import Request, Response
+
+from adaptry import wire
+from adaptry.digest import Digest
+from adaptry.rollouts import RolloutChange, RolloutInfo, RolloutPlan
+from adaptry_api.changing import seen_generation
+from adaptry_api.errors import Stopped
+from adaptry_api.guard import CallersRegistry, guarded
+from adaptry_api.repeating import OnceRegistry
+from adaptry_api.routes.parameters import Name
+
+ROUTES = guarded(f"{wire.PREFIX}/adapters/{{namespace}}/{{name}}/rollouts", "rollouts")
+
+
+class Start(RolloutPlan, extra="forbid"):
+    """The alias that is to move, and the revision it is to move to."""
+
+    alias: str
+    to: Digest
+
+
+class Change(RolloutChange, extra="forbid"):
+    """On to the next step, or back."""
+
+
+@ROUTES.get("")
+def list_all(name: Name, registry: CallersRegistry) -> tuple[RolloutInfo, ...]:
+    """The newest 50, newest first."""
+    return registry.rollouts(name)
+
+
+@ROUTES.post("", status_code=201)
+def start(name: Name, body: Start, response: Response, registry: OnceRegistry) -> RolloutInfo:
+    begun = registry.start_rollout(name, body.alias, body.to, RolloutPlan(steps=body.steps, every=body.every))
+    response.headers["ETag"] = f'"{begun.generation}"'
+    return begun
+
+
+@ROUTES.patch("/{alias}")
+def change(
+    request: Request, response: Response, name: Name, alias: str, body: Change, registry: CallersRegistry
+) -> RolloutInfo:
+    """Needs `If-Match: "<generation>"`; at 100 % the alias moves."""
+    was = seen_generation(request)
+    if was is None:
+        raise Stopped(428, 'say what you saw: If-Match: "<generation>"')
+    changed = registry.change_rollout(name, alias, RolloutChange(to=body.to, reason=body.reason), was)
+    response.headers["ETag"] = f'"{changed.generation}"'
+    return changed

@@ -1,0 +1,47 @@
+"""Workers: each reports what its engine has loaded, and is told what to drop and whose turn it is in a rollout."""
+
+from __future__ import annotations
+
+from fastapi import Request, Response
+
+from adaptry import wire
+from adaptry.records import Page
+from adaptry.residency import ResidentInfo, Told, WorkerInfo, WorkerReport
+from adaptry_api.changing import fresh
+from adaptry_api.guard import CallersRegistry, guarded
+from adaptry_api.routes.parameters import Cursor, Limit, PathRef
+
+ROUTES = guarded(wire.PREFIX, "workers")
+ONE = "/workers/{worker}"
+
+
+class Report(WorkerReport, extra="forbid"):
+    """Everything about a worker now."""
+
+
+@ROUTES.post("/workers")
+def report(body: Report, registry: CallersRegistry) -> Told:
+    """Takes a token of the role `worker`, or an administrator's; the same report again changes nothing."""
+    return registry.report(body)
+
+
+@ROUTES.get("/workers")
+def list_all(registry: CallersRegistry, cursor: Cursor = None, limit: Limit = 50) -> Page[WorkerInfo]:
+    return registry.workers(cursor, limit)
+
+
+@ROUTES.get(ONE, response_model=WorkerInfo)
+def show(request: Request, worker: str, registry: CallersRegistry) -> Response:
+    return fresh(request, registry.worker(worker))
+
+
+@ROUTES.delete(ONE, status_code=204)
+def forget(worker: str, registry: CallersRegistry) -> None:
+    """Says that a worker is no more and serves nothing."""
+    registry.forget_worker(worker)
+
+
+@ROUTES.get("/adapters/{namespace}/{name}/versions/{selector}/residents")
+def residents(ref: PathRef, registry: CallersRegistry) -> tuple[ResidentInfo, ...]:
+    """Every worker that has or had the version."""
+    return registry.residents(ref)

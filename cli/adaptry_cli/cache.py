@@ -1,0 +1,160 @@
+"""`adaptry cache ls`, `path`, `gc`, `forget`, `readmit`: the adapters that engines on this machine are given."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from adaptry.errors import NotFound
+from adaptry.refs import ByDigest, Ref, parse_selector
+from adaptry.registry import Registry
+from adaptry_cli.arguments import FOLDER, REF
+from adaptry_cli.connection import registry_option, settings_for
+from adaptry_cli.exit_codes import NO
+from adaptry_cli.out import answer, counted, json_option, progress, say, say_json, size, tell
+from adaptry_cli.tables import say_table
+
+if TYPE_CHECKING:
+    from adaptry.digest import Digest
+    from adaptry.worker import Cache
+    from adaptry.worker.shelf import Entry
+
+_folder = click.option(
+    "--cache", "folder", metavar="DIR", type=FOLDER, help="The cache; else ADAPTRY_CACHE, else one of yours."
+)
+
+
+@click.group()
+def cache() -> None:
+    """Look after the cache of adapters that engines on this machine are given.
+
+    Each lies in a folder named by its digest, verified, for as long as a process uses it or there is room.
+    """
+
+
+@cache.command("ls")
+@_folder
+@json_option
+def list_kept(folder: Path | None, as_json: bool) -> None:
+    """List what is here, what goes first at the top."""
+    opened = _opened(folder)
+    entries = opened.entries()
+    if as_json:
+        say_json([_json_of(opened, entry) for entry in entries])
+        return
+    say_table(
+        ("adapter", "digest", "size", "used", "state"),
+        (
+            (
+                f"{entry.version.name}@{entry.version.number}",
+                entry.digest.brief,
+                size(entry.size),
+                f"{datetime.fromtimestamp(entry.used_at, UTC):%Y-%m-%d %H:%M}",
+                _state(opened, entry),
+            )
+            for entry in entries
+        ),
+        right=("size",),
+    )
+    tell(f"{counted(len(entries), 'adapter')}, {size(sum(entry.size for entry in entries))} in {opened.root}")
+
+
+@cache.command()
+@click.argument("ref", type=REF)
+@_folder
+@registry_option
+@json_option
+def path(registry: Registry, ref: Ref, folder: Path | None, as_json: bool) -> None:
+    """Make sure that a version is here, and print its folder.
+
+    The folder is verified, and is another one for every version. Nothing keeps it from being evicted once this command has
+    ended, where room is needed: a process that stays uses `adaptry.worker.Cache`.
+    """
+    with progress() as told:
+        kept = _opened(folder).path_of(registry, ref, told)
+    tell(f"{kept.version.name}@{kept.version.number} {kept.digest}")
+    found = {"folder": str(kept.path), "version": kept.version.model_dump(mode="json")}
+    answer(found, str(kept.path), as_json)
+
+
+@cache.command()
+@click.option("--size", "wanted", metavar="SIZE", default="0", show_default=True, help="Leave so much.")
+@_folder
+def gc(folder: Path | None, wanted: str) -> None:
+    """Remove what nobody uses, what was not used for longest first; print the digests.
+
+    What a process on this machine uses stays.
+    """
+    from adaptry.byte_sizes import parse_bytes
+
+    gone = _opened(folder).shrink(parse_bytes(wanted))
+    for entry in gone:
+        say(str(entry.digest))
+    tell(f"{counted(len(gone), 'adapter')}, {size(sum(entry.size for entry in gone))} removed")
+
+
+@cache.command()
+@click.argument("digest", metavar="DIGEST")
+@click.option("--reason", required=True, metavar="TEXT", help="Why; told to whoever asks for it here.")
+@_folder
+def forget(digest: str, folder: Path | None, reason: str) -> None:
+    """Remove a version from this machine, used or not, and refuse it until it is readmitted."""
+    opened = _opened(folder)
+    was_here = opened.forget(_digest(opened, digest), reason)
+    tell("removed" if was_here else "it was not here; it will not come either")
+
+
+@cache.command()
+@click.argument("digest", metavar="DIGEST")
+@_folder
+@click.pass_context
+def readmit(ctx: click.Context, digest: str, folder: Path | None) -> None:
+    """Let a version that was forgotten come again. The exit code is 1 where it was not."""
+    opened = _opened(folder)
+    found = _digest(opened, digest)
+    why = opened.recalled(found)
+    opened.readmit(found)
+    tell(f"it was refused: {why}" if why else "it was not refused")
+    ctx.exit(0 if why else NO)
+
+
+def _opened(folder: Path | None) -> Cache:
+    from adaptry.worker.opening import cache_of
+
+    opened = cache_of(settings_for(None), folder)
+    click.get_current_context().call_on_close(opened.close)
+    return opened
+
+
+def _digest(opened: Cache, text: str) -> Digest:
+    """A digest in full, or the beginning of one that is here. Raises `InvalidRef`, `NotFound`."""
+    from adaptry.digest import Digest
+
+    selector = parse_selector(text)
+    prefix = selector.prefix if isinstance(selector, ByDigest) else ""
+    if len(prefix) == 64:
+        return Digest(prefix)
+    found = [entry.digest for entry in opened.entries() if prefix and entry.digest.hex.startswith(prefix)]
+    if len(found) != 1:
+        raise NotFound(f"{text[:80]!r} begins no digest here, or more than one; give it in full (sha256:…)")
+    return found[0]
+
+
+def _state(opened: Cache, entry: Entry) -> str:
+    if entry.is_part:
+        return "arriving" if opened.is_leased(entry.digest) else "interrupted"
+    return "in use" if opened.is_leased(entry.digest) else ""
+
+
+def _json_of(opened: Cache, entry: Entry) -> dict[str, object]:
+    return {
+        "digest": str(entry.digest),
+        "version": entry.version.model_dump(mode="json"),
+        "size": entry.size,
+        "used_at": datetime.fromtimestamp(entry.used_at, UTC).isoformat(),
+        "is_leased": opened.is_leased(entry.digest),
+        "is_part": entry.is_part,
+    }

@@ -1,0 +1,276 @@
+"""`adaptry export`: an adapter repaired for an engine, and written as the files that a tool reads."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from adaptry.errors import Invalid
+from adaptry.fingerprint import BaseRecord
+from adaptry.refs import AdapterName
+from adaptry_cli.arguments import RUNTIME, means_folder, require
+from adaptry_cli.connection import Connected
+from adaptry_cli.making import Target, making_options, parent_named
+from adaptry_cli.out import json_option, number, progress, say, say_json, say_lines, tell
+from adaptry_cli.sources import base_named
+from adaptry_cli.tables import say_table
+
+if TYPE_CHECKING:
+    from adaptry.checks.runtimes import Runtime
+    from adaptry.deriving.draft import Parent
+    from adaptry.exporting.export import Exported
+    from adaptry.exporting.planning import Plan
+    from adaptry.exporting.setting import Setting
+    from adaptry.progress import Progress
+
+
+def _list_formats(ctx: click.Context, option: click.Parameter, is_asked: bool) -> None:
+    """Answers `--formats` and ends the command."""
+    if not is_asked:
+        return
+    from adaptry.exporting.formats import FORMATS
+
+    rows = [
+        (format.name, format.writes.replace("`", ""), format.reader.replace("`", ""))
+        for format in FORMATS.values()
+    ]
+    say_table(("format", "writes", "read by"), rows)
+    ctx.exit()
+
+
+@click.command()
+@click.argument("source", metavar="REF|DIR")
+@click.option(
+    "--for",
+    "runtime",
+    type=RUNTIME,
+    metavar="ENGINE[@VERSION][,OPTION=VALUE…]",
+    help="The engine to serve it with, as in vllm@0.33,max_lora_rank=64: what it needs is repaired.",
+)
+@click.option(
+    "--format", metavar="FORMAT", help="The files to write (--formats lists them); else the engine's."
+)
+@click.option("--base", metavar="NAME|DIR|ID", help="The base it is for; else the one the registry knows.")
+@click.option("--rank", type=click.IntRange(1), help="What is no LoRA becomes one of this rank at most.")
+@click.option(
+    "--energy", type=float, metavar="SHARE", help="Or of the smallest ranks that keep this share, as in 0.99."
+)
+@click.option(
+    "--dtype", metavar="DTYPE", help="float32, float16 or bfloat16, where numbers are computed anew."
+)
+@click.option("--exact", is_flag=True, help="Refuse what would change a number of the update.")
+@click.option("--other-base", is_flag=True, help="Also on another base than the adapter is known to be for.")
+@click.option("--part", metavar="NAME", help="Which part of a pipeline PEFT's folder is of, as in unet.")
+@click.option("--push", "artifact", metavar="oci://HOST/REPO[:TAG]", help="Push it as an OCI artifact.")
+@click.option(
+    "--subject", metavar="TAG|DIGEST", help="The base's manifest in that repository; else one is made."
+)
+@click.option("--dry-run", is_flag=True, help="Show the repairs, and make nothing.")
+@click.option(
+    "--formats",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list_formats,
+    help="List the formats.",
+)
+@making_options
+@json_option
+def export(
+    target: Target,
+    connected: Connected,
+    source: str,
+    runtime: Runtime | None,
+    format: str | None,
+    artifact: str | None,
+    subject: str | None,
+    dry_run: bool,
+    as_json: bool,
+    **said: Any,
+) -> None:
+    """Write an adapter as an engine needs it.
+
+    The engine's verdict decides what is repaired: scales it does not read are folded in, other methods become a LoRA,
+    names, ranks and experts are brought into its shape, and what no adapter can tell it goes into the base's weights. The result is served
+    as trained, or the export is refused; how near it is to what was trained is measured and told.
+    """
+    require(
+        runtime is not None or format is not None or artifact is not None,
+        "say --for ENGINE or --format FORMAT",
+    )
+    require(
+        subject is None or artifact is not None, "--subject is a manifest in the registry of --push oci://…"
+    )
+    require(
+        not (artifact and (target.place or format)),
+        "--push writes an OCI artifact; leave out -o and --format",
+    )
+    require(
+        dry_run or target.place is not None or artifact is not None,
+        "say where it goes: -o NAME, -o ./DIR or --push oci://…",
+    )
+    with progress() as told:
+        parent = parent_named(connected, source, told)
+        setting = _setting(connected, parent, told, said)
+        if dry_run:
+            plan = _planned(parent, runtime, format, setting)
+        elif artifact:
+            _push(parent, runtime, setting, artifact, subject, as_json)
+            return
+        elif isinstance(target.place, Path):
+            from adaptry.exporting.export import export as exported
+
+            made = exported(parent, target.place, setting, runtime=runtime, format=format)
+        else:
+            place, digest, made = _derived(connected, parent, runtime, format, target, setting)
+    if dry_run:
+        _say_plan(plan, as_json)
+    elif isinstance(target.place, Path):
+        _say(made, str(target.place), None, as_json)
+    else:
+        _say(made, place, digest, as_json)
+
+
+def _setting(connected: Connected, parent: Parent, told: Progress, said: dict[str, Any]) -> Setting:
+    """The base by what the call says, else as the registry knows it. (`Any`: click's values.)"""
+    from adaptry.exporting.setting import Setting
+    from adaptry.merging.recipe import parse_dtype
+
+    base = said.pop("base")
+    record, name = _base(connected, parent, base)
+    key = base or (str(parent.base.id) if parent.base else None)
+    if said["dtype"]:
+        said["dtype"] = parse_dtype(said["dtype"])
+    if said["energy"] is not None and not 0 < said["energy"] <= 1:
+        raise Invalid(f"--energy is a share from 0 to 1, not {said['energy']:g}")
+    require(
+        said["rank"] is None or said["energy"] is None,
+        "say --rank or --energy, not both: each decides the rank",
+    )
+    return Setting(
+        record=record, open_weights=_weights(connected, key, told), base_name=name, progress=told, **said
+    )
+
+
+def _base(connected: Connected, parent: Parent, base: str | None) -> tuple[BaseRecord | None, str | None]:
+    """The base's record and name, as far as they are known. A folder has no name that others would know."""
+    if base is None:
+        return parent.base, parent.adapter.config.base_name
+    found = base_named(connected, base)
+    return found.record, found.name or parent.adapter.config.base_name
+
+
+def _weights(connected: Connected, key: str | None, told: Progress) -> Any:
+    """What opens the base's files when they are asked for; None where no base is known. (`Any`: `Setting` has the type.)"""
+    from adaptry.bases import open_base
+    from adaptry.checkpoint import open_checkpoint
+
+    if key is None:
+        return None
+    if means_folder(key):
+        return lambda: open_checkpoint(key)
+    return lambda: open_base(connected(), key, progress=told)
+
+
+def _planned(parent: Parent, runtime: Runtime | None, format: str | None, setting: Setting) -> Plan:
+    from adaptry.checks.runtimes import Runtime
+    from adaptry.exporting.export import format_named
+    from adaptry.exporting.planning import plan
+
+    engine = format_named(format).engine if format and runtime is None else None
+    if runtime is None and engine is None:
+        raise Invalid("--dry-run shows what an engine needs repaired: say --for ENGINE")
+    return plan(parent, runtime or Runtime(str(engine)), setting)
+
+
+def _derived(
+    connected: Connected,
+    parent: Parent,
+    runtime: Runtime | None,
+    format: str | None,
+    target: Target,
+    setting: Setting,
+) -> tuple[str, str, Exported]:
+    """A version of the name that was said; where it is, its digest, and what was made."""
+    from adaptry.exports import derive_for
+
+    if format not in (None, "peft") or runtime is None:
+        raise Invalid(
+            "a version in the registry is PEFT's folder for an engine: say --for ENGINE, or a folder for other files (-o ./DIR)"
+        )
+    assert isinstance(target.place, AdapterName)
+    derived, made = derive_for(connected(), parent, runtime, target.place, setting, target.options)
+    version = derived.pushed.version
+    return f"{version.name}@{version.number}", str(version.digest), made
+
+
+def _push(
+    parent: Parent, runtime: Runtime | None, setting: Setting, place: str, subject: str | None, as_json: bool
+) -> None:
+    """Repaired where a runtime is said, and pushed as an OCI artifact."""
+    from dataclasses import replace
+
+    from adaptry.exporting.artifact_layout import artifact_of
+    from adaptry.exporting.export import ready
+    from adaptry.oci.pushing import Remote
+    from adaptry.oci.reference import Reference
+
+    config = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker")) / "config.json"
+    remote = Remote(Reference.parse(place), config)
+    if subject:
+        setting = replace(setting, subject=remote.descriptor_of(subject))
+    with ready(parent, setting, runtime=runtime, format="oci") as found:
+        pushed = remote.push(artifact_of(replace(found.parent, revision=parent.revision), setting))
+        made = found.exported(())
+    if pushed.is_listed_by_tag:
+        tell("note: the registry keeps no referrers, so the base's are listed under a tag of its digest")
+    _say(made, str(pushed.place), str(pushed.descriptor.digest), as_json)
+
+
+def _say_plan(plan: Plan, as_json: bool) -> None:
+    if as_json:
+        steps = [
+            {
+                "repair": step.repair.name,
+                "exact": step.repair.is_exact,
+                "findings": [each.code for each in step.findings],
+            }
+            for step in plan.steps
+        ]
+        told = {"merged": [each.code for each in plan.merged], "open": [each.code for each in plan.open]}
+        say_json({"runtime": str(plan.runtime), "format": plan.format, "repairs": steps, **told})
+        return
+    say_lines(plan.sentences())
+    tell(f"written as {plan.format}; after its repairs it is looked at again")
+
+
+def _say(made: Exported, place: str, digest: str | None, as_json: bool) -> None:
+    """The answer: the place (and digest); the story: repairs, notes, and how near it is."""
+    for note in made.notes:
+        tell(f"note: {note}")
+    tell(f"repairs: {', '.join(made.repairs) or 'none'}")
+    equality = made.equality
+    if equality.largest is not None:
+        tell(
+            f"{equality.compared} updates formed and compared: the largest difference is {equality.largest:g}"
+        )
+    if equality.error:
+        tell(f"relative error {number(equality.error)}")
+    if as_json:
+        say_json(
+            {
+                "output": place,
+                "digest": digest,
+                "format": made.format,
+                "repairs": list(made.repairs),
+                "relative_error": equality.error,
+                "largest_difference": equality.largest,
+                "compared": equality.compared,
+                "notes": list(made.notes),
+            }
+        )
+    else:
+        say(f"{place}  {digest}" if digest else place)

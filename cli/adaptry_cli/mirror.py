@@ -1,0 +1,161 @@
+"""`adaptry mirror`: one registry follows another, once or again and again."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from adaptry.errors import Unavailable
+from adaptry.mirroring.following import follow, follow_events
+from adaptry.mirroring.planning import Choice, Plan, plan
+from adaptry.mirroring.steps import Followed
+from adaptry.registry import Registry
+from adaptry_cli.arguments import FOLDER, require
+from adaptry_cli.connection import connect_to, filled_registry_option, settings_for
+from adaptry_cli.credentials import token_in
+from adaptry_cli.durations import DURATION
+from adaptry_cli.exit_codes import NO
+from adaptry_cli.out import counted, json_option, progress, say, say_json, tell
+
+_PAUSE = 5.0
+"""Seconds before a registry that did not answer is asked again."""
+
+
+@click.command()
+@click.argument("query", default="")
+@click.option("--from", "source", metavar="URL|DIR", required=True, help="The registry to follow.")
+@click.option(
+    "--from-token-file", metavar="FILE", type=FOLDER, help="A token for it; else as for any server."
+)
+@click.option("--aliases", is_flag=True, help="Point aliases as they are there.")
+@click.option("--parents", is_flag=True, help="Bring what a version was made from, too.")
+@click.option("--bases/--no-bases", default=True, show_default=True, help="Register the bases of what comes.")
+@click.option("--base-files", is_flag=True, help="Bring the weights of bases that are stored there.")
+@click.option("--delete", is_flag=True, help="Delete mirrored adapters that are gone there.")
+@click.option(
+    "--every", type=DURATION, metavar="SPAN", help="Again and again, so long after each round: 30s, 5m."
+)
+@click.option("--follow", "is_following", is_flag=True, help="Go on, and bring what changes as it happens.")
+@click.option("--dry-run", is_flag=True, help="Say what would come, and change nothing.")
+@filled_registry_option
+@json_option
+def mirror(
+    registry: Registry,
+    query: str,
+    source: str,
+    from_token_file: Path | None,
+    aliases: bool,
+    parents: bool,
+    bases: bool,
+    base_files: bool,
+    delete: bool,
+    every: timedelta | None,
+    is_following: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Make this registry follow another.
+
+    Copies the versions that QUERY finds there (all, without one), with their numbers, metrics and states; later rounds bring what
+    is new and follow what changed: a version that was revoked there is revoked here. A round that was broken off goes on where it stopped.
+    Exit code 1 means that something was refused.
+    """
+    require(not base_files or bases, "--base-files brings bases: not with --no-bases")
+    require(
+        sum((every is not None, is_following, dry_run)) <= 1, "give one of --every, --follow and --dry-run"
+    )
+    there = source_registry(source, from_token_file)
+    choice = Choice(
+        query=query, aliases=aliases, bases=bases, base_files=base_files, parents=parents, delete=delete
+    )
+    if dry_run:
+        _say_plan(plan(there, registry, choice), as_json)
+        return
+    if is_following:
+        _follow(there, registry, choice, as_json)
+    while True:
+        failed = _round(there, registry, choice, as_json, forgiving=every is not None)
+        if every is None:
+            click.get_current_context().exit(NO if failed else 0)
+        threading.Event().wait(every.total_seconds())
+
+
+def source_registry(where: str, token_file: Path | None) -> Registry:
+    """The registry at `where`, with the token that a file holds, if one is named."""
+    if token_file is None:
+        return connect_to(where)
+    from adaptry.opening import connect
+
+    settings = replace(settings_for(where), token=token_in(token_file))
+    registry = connect(where, settings, making=False)
+    click.get_current_context().call_on_close(registry.close)
+    return registry
+
+
+def _round(there: Registry, here: Registry, choice: Choice, as_json: bool, *, forgiving: bool) -> bool:
+    """Whether something was refused. Who comes back anyway only tells that a registry did not answer."""
+    try:
+        with progress() as told:
+            followed = follow(there, here, choice, progress=told)
+    except Unavailable as error:
+        if not forgiving:
+            raise
+        tell(f"not now: {error.message}")
+        return True
+    say_followed(followed, as_json)
+    return bool(followed.failures)
+
+
+def _follow(there: Registry, here: Registry, choice: Choice, as_json: bool) -> NoReturn:
+    """Until it is stopped; a registry that does not answer is asked again, from the beginning."""
+    while True:
+        try:
+            for followed in follow_events(there, here, choice):
+                if followed.is_change or followed.failures:
+                    say_followed(followed, as_json)
+        except Unavailable as error:
+            tell(f"not now: {error.message}")
+        threading.Event().wait(_PAUSE)
+
+
+def say_followed(followed: Followed, as_json: bool) -> None:
+    """What a round did, a line each."""
+    if as_json:
+        say_json(followed)
+        return
+    for failure in followed.failures:
+        tell(f"refused: {failure.what}: {failure.reason}")
+    for ref in followed.withheld:
+        tell(f"not copied: {ref} is withdrawn there")
+    for name in followed.gone:
+        tell(f"gone there: {name} (--delete deletes it here too)")
+    for word, refs in (
+        ("copied", followed.copied),
+        ("updated", followed.updated),
+        ("pointed", followed.pointed),
+        ("deleted", followed.deleted),
+    ):
+        for ref in refs:
+            say(f"{word} {ref}")
+    tell(f"{counted(len(followed.copied), 'version')} copied, {len(followed.updated)} updated")
+
+
+def _say_plan(decided: Plan, as_json: bool) -> None:
+    lines = {
+        "copy": [f"{one.name}@{one.number}" for one in decided.copy],
+        "update": [f"{one.name}@{one.number}" for one in decided.update],
+        "point": [f"{name}@{alias.alias}" for name, alias in decided.point],
+        "gone": [str(name) for name in decided.delete],
+        "withheld": [f"{one.name}@{one.number}" for one in decided.withheld],
+    }
+    if as_json:
+        say_json(lines)
+        return
+    for word, refs in lines.items():
+        for ref in refs:
+            say(f"{word} {ref}")

@@ -1,0 +1,130 @@
+"""`adaptry probe`: whether a running engine answers as an adapter was trained to."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from adaptry.errors import Invalid, NotFound
+from adaptry.probing.asking import Ask, Asked
+from adaptry_cli.arguments import RUNTIME, SOURCE, Source
+from adaptry_cli.connection import Connected, connected_option, settings_for
+from adaptry_cli.exit_codes import NO
+from adaptry_cli.out import json_option, progress, say, say_json, tell
+from adaptry_cli.sources import Opened, look_into
+
+if TYPE_CHECKING:
+    from adaptry.checks.runtimes import Runtime
+    from adaptry.running import Running
+
+
+@click.command()
+@click.argument("source", metavar="REF|DIR", type=SOURCE)
+@click.option("--engine", "url", metavar="URL", required=True, help="Where the engine answers.")
+@click.option(
+    "--kind",
+    "said",
+    type=RUNTIME,
+    metavar="ENGINE",
+    help="Which it is, if it does not tell: vllm, sglang, llama.cpp.",
+)
+@click.option("--base", metavar="NAME|DIR|ID", help="The base to compare on; else a version's own.")
+@click.option(
+    "--model",
+    metavar="NAME",
+    help="What the engine calls the adapter; else as it is called here (llama.cpp: its number).",
+)
+@click.option("--base-model", metavar="NAME", help="What the engine calls its base; else as it tells.")
+@click.option(
+    "--prompt", "prompts", multiple=True, metavar="TEXT", help="A prompt of your own; may be repeated."
+)
+@click.option(
+    "--engine-token", envvar="ADAPTRY_ENGINE_TOKEN", metavar="TOKEN", help="Also ADAPTRY_ENGINE_TOKEN."
+)
+@connected_option
+@json_option
+@click.pass_context
+def probe(
+    ctx: click.Context,
+    connected: Connected,
+    source: Source,
+    url: str,
+    said: Runtime | None,
+    base: str | None,
+    model: str | None,
+    base_model: str | None,
+    prompts: tuple[str, ...],
+    engine_token: str | None,
+    as_json: bool,
+) -> None:
+    """Show that a running engine answers as an adapter was trained to, or that it does not.
+
+    Asks it fixed prompts with the adapter and without, and compares with PEFT on this machine's CPU. The exit code is 0
+    for `as trained`, and 1 for `no-op` (the answers are the base's), for `differs`, and where it cannot be told.
+    """
+    from adaptry.probing import comparison
+    from adaptry.probing.judging import OUTCOMES
+    from adaptry.probing.prompts import PROMPTS
+
+    running = _running(url, said, base_model)
+    asked = Asked(url, base_model or _base_model(running), model or str(source), engine_token)
+    ask = _ask(said.engine if said else running.runtime.engine if running else "")
+    folder = _base_folder(connected, look_into(connected, source), base)
+    tell(f"{source} at {url}, compared on {folder}")
+    with _folder_of(connected, source) as adapter:
+        found = comparison.probe(ask, asked, folder, adapter, prompts or PROMPTS)
+    if as_json:
+        say_json(found)
+    else:
+        say(OUTCOMES[found.outcome])
+        tell(found.sentence)
+    ctx.exit(0 if found.outcome == "as_trained" else NO)
+
+
+def _running(url: str, said: Runtime | None, base_model: str | None) -> Running | None:
+    """What the engine tells of itself; None where everything was said."""
+    from adaptry.running import running
+
+    return None if said and base_model else running(url, settings_for(None).ca_bundle)
+
+
+def _base_model(running: Running | None) -> str:
+    """What the engine calls its base: vLLM tells a folder and a name, and is asked by the name."""
+    return running.models[-1] if running and running.models else ""
+
+
+def _ask(kind: str) -> Ask:
+    """Raises `Invalid` for an engine that is not asked here."""
+    from adaptry.probing.asking import ENGINES
+
+    if kind not in ENGINES:
+        raise Invalid(f"{kind} is not asked for its odds here; those that are: {', '.join(ENGINES)}")
+    return ENGINES[kind]
+
+
+def _base_folder(connected: Connected, opened: Opened, base: str | None) -> Path:
+    """Where the base to compare on lies. Raises `NotFound`."""
+    from adaptry import bases
+
+    own = opened.version.base_id if opened.version else None
+    key = base or (str(own) if own else opened.adapter.config.base_name)
+    if key is None:
+        raise NotFound(f"{opened.label} names no base: say which one to compare on (--base NAME|DIR)")
+    return bases.open_base(connected(), key).folder
+
+
+@contextlib.contextmanager
+def _folder_of(connected: Connected, source: Source) -> Iterator[Path]:
+    if isinstance(source, Path):
+        yield source
+        return
+    from adaptry.transfer import pull
+
+    with tempfile.TemporaryDirectory() as folder, progress() as told:
+        pull(connected(), source, Path(folder) / "adapter", progress=told)
+        yield Path(folder) / "adapter"

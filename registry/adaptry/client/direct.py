@@ -1,0 +1,134 @@
+"""Uploads past the server: bytes go to the addresses in a bucket that it gave out, several at once, each part by itself.
+
+Nothing is lost where that cannot be: a part that the bucket did not take, and all after it, go through the server. A bucket that cannot be
+reached from here is not tried again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
+from typing import cast
+
+import urllib3
+from urllib3.exceptions import HTTPError
+
+from adaptry.client.connection import READ_SECONDS, Connection
+from adaptry.records import DirectPart, Upload
+
+_AT_ONCE = 3
+_CONNECT_SECONDS = 5.0
+_AGAIN = urllib3.Retry(
+    total=3,
+    connect=0,  # whether the bucket can be reached at all is known soon
+    redirect=False,
+    allowed_methods=None,
+    status_forcelist=(500, 502, 503, 504),
+    raise_on_status=False,
+    backoff_factor=0.1,
+    respect_retry_after_header=False,
+)
+
+Append = Callable[[Upload, int, Iterable[bytes]], Upload]
+
+
+class DirectWriting:
+    """What one client knows of the way past its server."""
+
+    def __init__(self, server: Connection) -> None:
+        self._server = server
+        self._is_closed = False
+
+    def send(self, upload: Upload, chunks: Iterable[bytes], append: Append) -> Upload:
+        """As `append` does from where the first part starts, through which goes what fills no part, and what follows on it."""
+        if self._is_closed or not all(self._may_go(part.address) for part in upload.direct):
+            return append(upload, upload.direct[0].start, chunks)
+        coming = iter(chunks)
+        failure: Exception | None = None
+        with ThreadPoolExecutor(_AT_ONCE, "direct") as pool:
+            row = _Row(upload.direct, lambda part, data: pool.submit(self._put, part, data))
+            try:
+                for chunk in coming:
+                    row.take(memoryview(chunk))
+                    if row.is_broken:
+                        break
+            except Exception as error:  # noqa: BLE001  whatever stopped the source: what came of it is kept
+                failure = error
+            rest = row.settle()
+        # Asked even if nothing is left to send: the server says how much it finds, and whether this is ours to send.
+        upload = append(upload, row.sent, chain(rest, () if failure else coming))
+        if failure is not None:
+            raise failure
+        return upload
+
+    def _may_go(self, address: str) -> bool:
+        """Not from a server with encryption to a bucket without."""
+        return address.startswith(
+            ("https://", "http://") if self._server.url.startswith("http://") else "https://"
+        )
+
+    def _put(self, part: DirectPart, data: bytearray) -> bool:
+        """Whether the bucket took it."""
+        try:
+            answer = self._server.pool.request(
+                "PUT",
+                part.address,
+                body=cast(bytes, data),  # any buffer will do
+                headers=part.headers,
+                retries=_AGAIN,
+                timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=READ_SECONDS),
+                redirect=False,
+            )
+        except (HTTPError, OSError):
+            self._is_closed = True
+            return False
+        return answer.status == 200
+
+
+class _Row:
+    """Parts filled one after another, a few on their way. Up to `sent` the bucket has them all."""
+
+    def __init__(
+        self, parts: Iterable[DirectPart], begin: Callable[[DirectPart, bytearray], Future[bool]]
+    ) -> None:
+        self._parts = deque(parts)
+        self._begin = begin
+        self._filling = bytearray()
+        self._coming: deque[tuple[DirectPart, bytearray, Future[bool]]] = deque()
+        self._over: list[bytes] = []
+        self.sent = self._parts[0].start
+        self.is_broken = False
+
+    def take(self, chunk: memoryview) -> None:
+        """Bytes that follow on those before. What is beyond the last part breaks the row."""
+        while chunk and self._parts:
+            room = self._parts[0].size - len(self._filling)
+            self._filling += chunk[:room]
+            chunk = chunk[room:]
+            if len(self._filling) == self._parts[0].size:
+                part, data = self._parts.popleft(), self._filling
+                self._filling = bytearray()
+                self._coming.append((part, data, self._begin(part, data)))
+        if chunk:
+            self._over.append(bytes(chunk))
+            self.is_broken = True
+        while len(self._coming) > _AT_ONCE and not self.is_broken:
+            self._end_first()
+
+    def settle(self) -> list[bytes]:
+        """Waits for what is on its way; what came after `sent` and is not in the bucket for sure."""
+        while self._coming and self._end_first():
+            pass
+        rest = [data for _, data, _ in self._coming]
+        return [bytes(data) for data in (*rest, self._filling, *self._over) if data]
+
+    def _end_first(self) -> bool:
+        part, _, future = self._coming[0]
+        if not future.result():
+            self.is_broken = True
+            return False
+        self.sent = part.start + part.size
+        self._coming.popleft()
+        return True

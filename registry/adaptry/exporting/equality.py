@@ -1,0 +1,98 @@
+"""How far an exported adapter is from the one it was made of, measured on what the two files hold.
+
+Where both are plain factors ΔW = scale · B·A is formed of each, module by module, and subtracted. Where the original is no
+LoRA, the figures are those of the conversion, which compares with the method's own update.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from adaptry.adapter.formats import PEFT
+from adaptry.adapter.spec import ModuleSpec
+from adaptry.adapter.view import Adapter
+from adaptry.deriving.draft import Parent
+from adaptry.deriving.sites import Site, lora_factors, plain_reason, site_of
+from adaptry.deriving.writing import Outcome
+
+if TYPE_CHECKING:
+    from adaptry.tensors.lowrank import Factors
+
+_ROWS = 4096
+"""Of an embedding's update more rows at once would not fit in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Equality:
+    """`figures` by module (`energy` of the original's update, `lost` of it). `compared`: how many modules were formed and
+    subtracted; `largest`: the largest difference of an element among them, None where none were."""
+
+    figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    compared: int = 0
+    largest: float | None = None
+
+    @property
+    def error(self) -> float:
+        """‖Δ − Δ'‖ / ‖Δ‖ over all modules that were measured; 0 where every repair only moved numbers."""
+        energy = sum(each.get("energy", 0.0) for each in self.figures.values())
+        lost = sum(each.get("lost", 0.0) for each in self.figures.values())
+        return math.sqrt(lost / energy) if energy else 0.0
+
+
+def equality(original: Parent, made: Parent, outcomes: Sequence[Outcome]) -> Equality:
+    """`outcomes`: of the repairs between the two, in order."""
+    told = {each.module: each.figures for outcome in outcomes for each in outcome.modules if each.figures}
+    if not outcomes:
+        return Equality()
+    pairs = _pairs(original.adapter, made.adapter)
+    if pairs is None:
+        return Equality(told)
+    figures: dict[str, Mapping[str, float]] = {}
+    largest = 0.0
+    for site, before, after in pairs:
+        figures[site.key], most = _difference(original.adapter, before, made.adapter, after)
+        largest = max(largest, most)
+    return Equality(figures, len(figures), largest)
+
+
+def _pairs(original: Adapter, made: Adapter) -> list[tuple[Site, ModuleSpec, ModuleSpec]] | None:
+    """The modules of both, where both are plain LoRAs that name their modules alike; those of zeros are the made one's."""
+    if any(adapter.format is not PEFT or plain_reason(adapter) for adapter in (original, made)):
+        return None
+    before, after = (
+        {site_of(each, module): module for module in each.spec.modules} for each in (original, made)
+    )
+    if not before or not before.keys() <= after.keys():
+        return None
+    return [(site, module, after[site]) for site, module in before.items()]
+
+
+def _difference(
+    original: Adapter, before: ModuleSpec, made: Adapter, after: ModuleSpec
+) -> tuple[Mapping[str, float], float]:
+    import torch
+
+    from adaptry.tensors.lowrank import inner
+
+    own, new = lora_factors(original, before).folded(), lora_factors(made, after).folded()
+    if _are_same(own, new):
+        return {"energy": inner(own, own), "lost": 0.0, "rank": float(after.rank)}, 0.0
+    lost, most = 0.0, 0.0
+    for start in range(0, own.up.shape[-2], _ROWS):
+        rows = slice(start, start + _ROWS)
+        apart = own.up[..., rows, :] @ own.down - new.up[..., rows, :] @ new.down
+        lost += float(torch.linalg.vector_norm(apart, dtype=torch.float64)) ** 2
+        most = max(most, float(apart.abs().max()))
+    return {"energy": inner(own, own), "lost": lost, "rank": float(after.rank)}, most
+
+
+def _are_same(own: Factors, new: Factors) -> bool:
+    """Whether the factors are the very same, but for zeros that fill the rank."""
+    from adaptry.tensors.lowrank import padded
+
+    rank = max(own.rank, new.rank)
+    one, other = padded(own, rank), padded(new, rank)
+    return one.up.equal(other.up) and one.down.equal(other.down)

@@ -1,0 +1,109 @@
+"""What llama.cpp calls a module of a base, and which of them it stores in another order of rows.
+
+Names are those of the `gguf` package, by architecture. Here is only what that package does not say: which model type of
+transformers is which architecture, and whose query and key rows llama.cpp's converter reorders for its rotary embedding
+(`conversion/llama.py · LlamaModel.permute`). What is not in the table was not compared with that converter, and is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from adaptry.errors import Missing, Unsupported
+
+_TURNED = {"q_proj": "heads", "k_proj": "kv_heads"}
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """`name` is gguf's. `turned`: the last part of a module's name → the fact that counts the heads of its rows."""
+
+    name: str
+    turned: Mapping[str, str] = field(default_factory=dict)
+
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "llama": Architecture("LLAMA", _TURNED),
+    "mistral": Architecture("LLAMA", _TURNED),
+    "mixtral": Architecture("LLAMA", _TURNED),
+    "granite": Architecture("GRANITE", _TURNED),
+    "smollm3": Architecture("SMOLLM3", _TURNED),
+    "olmo": Architecture("OLMO", _TURNED),
+    "qwen2": Architecture("QWEN2"),
+    "qwen2_moe": Architecture("QWEN2MOE"),
+    "qwen3": Architecture("QWEN3"),
+    "qwen3_moe": Architecture("QWEN3MOE"),
+    "gemma": Architecture("GEMMA"),
+    "gemma2": Architecture("GEMMA2"),
+    "gemma3_text": Architecture("GEMMA3"),
+    "phi": Architecture("PHI2"),
+    "phi3": Architecture("PHI3"),
+    "gpt2": Architecture("GPT2"),
+    "starcoder2": Architecture("STARCODER2"),
+    "stablelm": Architecture("STABLELM"),
+    "olmo2": Architecture("OLMO2"),
+    "olmoe": Architecture("OLMOE"),
+    "cohere": Architecture("COMMAND_R"),
+    "nemotron": Architecture("NEMOTRON"),
+    "exaone4": Architecture("EXAONE4"),
+    "glm4": Architecture("GLM4"),
+}
+
+_EXPERT = re.compile(r"(?P<before>.+\.experts)\.(?P<number>\d+)\.(?P<after>[^.]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A tensor of llama.cpp's, and which expert of it (None: it has none)."""
+
+    tensor: str
+    expert: int | None = None
+
+
+def architecture_of(facts: Mapping[str, Any], label: str) -> Architecture:
+    """Raises `Unsupported` with what there is. (`Any`: JSON.)"""
+    model = facts.get("model_type")
+    found = ARCHITECTURES.get(str(model))
+    if found is None:
+        raise Unsupported(
+            f"{label} is for a {model}, and GGUF adapters are written for {', '.join(ARCHITECTURES)}: merge it "
+            "(--format checkpoint) and convert the model with llama.cpp's own tool"
+        )
+    return found
+
+
+def places(architecture: Architecture, layers: int) -> Callable[[str], Place | None]:
+    """A function from a module's path to its place; None where llama.cpp has none for it."""
+    gguf = library()
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[architecture.name], layers)
+
+    def place(path: str) -> Place | None:
+        match = _EXPERT.fullmatch(path)
+        number = int(match["number"]) if match else None
+        whole = f"{match['before']}.{match['after']}" if match else path
+        for spelling in _spellings(whole):
+            if found := names.get_name(spelling):
+                return Place(f"{found}.weight", number)
+        return None
+
+    return place
+
+
+def library() -> Any:
+    """The `gguf` package (untyped). Raises `Missing`."""
+    try:
+        import gguf
+    except ImportError:
+        raise Missing("GGUF files are written with the gguf package: pip install 'adaptry[export]'") from None
+    return gguf
+
+
+def _spellings(path: str) -> tuple[str, ...]:
+    """The path, the same with a task model's prefix, and Mixtral's experts as llama.cpp's converter calls them."""
+    experts = path.replace("model.layers.", "layers.").replace(
+        "block_sparse_moe.experts", "feed_forward.experts"
+    )
+    return path, f"model.{path}", f"transformer.{path}", experts

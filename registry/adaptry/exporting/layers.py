@@ -1,0 +1,71 @@
+"""Layers without an update, where an engine wants one of every layer or of none: filled with an update of zero.
+
+LoRAX and TGI leave out a whole kind of module where one layer lacks it. Zeros change nothing, and the kind is there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from adaptry.adapter.spec import ModuleSpec
+from adaptry.checks.runtimes import Runtime
+from adaptry.deriving.draft import Draft, Made, Parent
+from adaptry.exporting.rewriting import rewritten
+from adaptry.exporting.setting import Setting
+from adaptry.methods.extras import PREFIX
+
+_LAYER = re.compile(r"(?P<before>.*?\.|)(?P<number>\d+)\.(?P<after>.+)")
+
+
+def filled_layers(parent: Parent, runtime: Runtime, setting: Setting) -> Draft:
+    """With a pair of zero factors wherever a layer lacks a module that another has."""
+    adapter = parent.adapter
+    known = setting.record.facts.get("layers") if setting.record else None
+    lacking = dict(_lacking(adapter.spec.modules, known if isinstance(known, int) else None))
+    draft = rewritten(parent, {"operation": "fill"}, _targets(adapter.spec.modules, lacking))
+    rank = adapter.config.rank()
+    names = tuple(name for path in lacking for name in _names(path))
+
+    def make() -> Iterator[Made]:
+        import torch
+
+        from adaptry.deriving.dtypes import dtype_of
+
+        yield from draft.make()
+        for path, like in lacking.items():
+            dtype = dtype_of(adapter.tensors[like.tensors["A"]].dtype)
+            sides = (rank, like.fan_in), (like.fan_out, rank)
+            zeros = [torch.zeros(shape, dtype=dtype) for shape in sides]
+            yield Made(path, dict(zip(_names(path), zeros, strict=True)))
+
+    return replace(draft, names=(*draft.names, *names), make=make)
+
+
+def _lacking(modules: tuple[ModuleSpec, ...], layers: int | None) -> Iterator[tuple[str, ModuleSpec]]:
+    """Paths that are missing, each with a module of the same name that is there."""
+    found: dict[tuple[str, str], dict[int, ModuleSpec]] = {}
+    for module in modules:
+        if match := _LAYER.fullmatch(module.path):
+            found.setdefault((match["before"], match["after"]), {})[int(match["number"])] = module
+    count = layers or max((max(numbers) + 1 for numbers in found.values()), default=0)
+    for (before, after), numbers in found.items():
+        for number in range(count):
+            if number not in numbers:
+                yield f"{before}{number}.{after}", next(iter(numbers.values()))
+
+
+def _names(path: str) -> tuple[str, str]:
+    return f"{PREFIX}{path}.lora_A.weight", f"{PREFIX}{path}.lora_B.weight"
+
+
+def _targets(modules: tuple[ModuleSpec, ...], lacking: Mapping[str, ModuleSpec]) -> dict[str, object]:
+    """The kinds by their last names: every layer has them now."""
+    short = sorted({path.rpartition(".")[2] for path in (*lacking, *(module.path for module in modules))})
+    return {
+        "target_modules": short,
+        "layers_to_transform": None,
+        "layers_pattern": None,
+        "exclude_modules": None,
+    }

@@ -1,0 +1,27 @@
+"""PEFT's folder: the adapter's own files where it is in that layout, byte for byte."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adaptry.adapter.formats import PEFT
+from adaptry.checks.runtimes import Runtime
+from adaptry.deriving.draft import Parent
+from adaptry.deriving.writing import write as write_draft
+from adaptry.exporting.foreign import pefts_layout
+from adaptry.exporting.setting import Setting
+from adaptry.landing import landing
+
+
+def write(parent: Parent, target: Path, setting: Setting) -> tuple[str, ...]:
+    """Raises what `landing` raises, and `Unsupported` for a layout that is not brought into PEFT's."""
+    if parent.adapter.format is not PEFT:
+        draft = pefts_layout(parent, Runtime("peft"), setting)
+        write_draft(draft, target, progress=setting.progress)
+        return draft.notes
+    content = parent.adapter.content
+    with landing(target) as folder:
+        for name in content.sizes:
+            with (folder / name).open("xb") as file:
+                file.writelines(content.chunks(name))
+    return ()

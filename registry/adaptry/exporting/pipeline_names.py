@@ -1,0 +1,52 @@
+"""What diffusers and kohya's sd-scripts call the modules of a pipeline, and one in the words of the other.
+
+kohya writes `_` for every `.`, so its names are told back only by the names that the base has; and it always writes CLIP's
+`text_model`, which newer versions of transformers leave out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from adaptry.errors import Refused, Unsupported
+
+_KOHYA = {"unet": ("lora_unet",), "text_encoder": ("lora_te", "lora_te1"), "text_encoder_2": ("lora_te2",)}
+
+
+def kohyas(path: str, parts: Iterable[str]) -> str:
+    """The name of a module in kohya's file, of a pipeline of these parts. Raises `Unsupported` for another part than a UNet
+    or a CLIP text encoder: kohya names those after the original model's code."""
+    part, _, inside = path.partition(".")
+    if part not in _KOHYA:
+        raise Unsupported(
+            f"kohya's files name the modules of a {part} after another code than diffusers', and are not written: export it "
+            "with --format diffusers"
+        )
+    has_two = "text_encoder_2" in parts
+    prefix = _KOHYA[part][-1] if has_two else _KOHYA[part][0]
+    return _flat(prefix, part, inside)
+
+
+def diffusers_names(names: Iterable[str], base: Iterable[str], label: str) -> Mapping[str, str]:
+    """Each of kohya's `names` as diffusers calls it, by the names of the base's tensors. Raises `Refused` for the first that
+    the base does not have."""
+    known = {}
+    for tensor in base:
+        part, _, inside = tensor.rpartition(".")[0].partition(".")
+        for prefix in _KOHYA.get(part, ()):
+            known[_flat(prefix, part, inside)] = f"{part}.{inside}"
+    found = {}
+    for name in names:
+        if name not in known:
+            raise Refused(
+                f"{label}: the base has nothing that kohya would call {name}; is this its pipeline, and is the file in diffusers' "
+                "own names for blocks (SDXL's original names are not told back)?"
+            )
+        found[name] = known[name]
+    return found
+
+
+def _flat(prefix: str, part: str, inside: str) -> str:
+    if part != "unet":
+        inside = f"text_model.{inside.removeprefix('text_model.')}"
+    return f"{prefix}_{inside.replace('.', '_')}"

@@ -1,0 +1,61 @@
+"""The repairs, in the order in which they are made, and which remedy of a verdict asks for which.
+
+A remedy that is in no row is for people: start the server otherwise, train again, serve it with PEFT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from adaptry.checks.runtimes import Runtime, repairs
+from adaptry.deriving.draft import Draft, Parent
+from adaptry.exporting import foreign, layers, plain, spelling
+from adaptry.exporting.setting import Setting
+
+Make = Callable[[Parent, Runtime, Setting], Draft]
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """One repair. `does` ends the sentence "this …"; `remedies` ask for it. `is_exact`: not a number of the update changes.
+
+    `unasked`: made also where the finding only wants attention, because it costs nothing. `needs_weights`: such a finding
+    is left alone where the base's weights are not at hand. `covers`: repairs that are done with this one.
+    """
+
+    name: str
+    does: str
+    remedies: tuple[str, ...]
+    make: Make
+    is_exact: bool = True
+    unasked: bool = True
+    needs_weights: bool = False
+    covers: tuple[str, ...] = ()
+
+
+_ALL = (
+    Repair("layout", "brings mlx-lm's files into PEFT's layout", (repairs.TO_PEFT,), foreign.pefts_layout),
+    Repair("names", "gives every factor its one prefix", (repairs.SPELL,), spelling.plain_keys),
+    Repair("disk_names", "calls modules as the base does on disk, experts one by one", (repairs.RELAYOUT,), spelling.names_on_disk),
+    Repair("experts", "takes fused experts apart", (repairs.SPLIT_EXPERTS,), spelling.experts_one_by_one),
+    Repair("lora", "writes it as a plain LoRA", (repairs.AS_LORA, repairs.WITHOUT_START), plain.as_lora, is_exact=False,
+           covers=("fold",)),
+    Repair("fold_evenly", "folds each scale into lora_B, all modules at one rank", (repairs.FOLD_UNIFORM, repairs.ONE_RANK),
+           plain.folded_evenly, covers=("fold",)),
+    Repair("fold", "folds each scale into lora_B", (repairs.FOLD, repairs.SAVE_AGAIN), plain.folded),
+    Repair("fill", "fills layers that lack a module with an update of zero", (repairs.FILL_LAYERS,), layers.filled_layers),
+    Repair("rank", "brings it to a rank that the server takes", (repairs.RESIZE,), plain.resized, is_exact=False),
+    Repair("targets", "lists the modules by name", (repairs.LIST_TARGETS,), plain.targets_listed),
+    Repair("saved", "empties modules_to_save, of which the file has none", (repairs.NO_SAVED_LISTED,), plain.nothing_saved_listed),
+    Repair("sides", "turns fan_in_fan_out off", (repairs.PLAIN_SIDES,), plain.plain_sides),
+    Repair("copies", "leaves out copies of the base's embeddings", (repairs.DROP_COPIES,), plain.without_copies,
+           needs_weights=True),
+)  # fmt: skip
+
+REPAIRS: Mapping[str, Repair] = {repair.name: repair for repair in _ALL}
+BY_REMEDY: Mapping[str, Repair] = {remedy: repair for repair in _ALL for remedy in repair.remedies}
+MERGED = frozenset([repairs.MERGE, repairs.LEAVE_OUT, repairs.LEAVE_OUT_BIAS])
+"""Remedies of what no adapter's file can say to that engine: the adapter goes into the base's weights."""
+FOR_PEOPLE = frozenset([repairs.ONE_RUNTIME, repairs.START_LOST])
+"""Remedies with a constant that are not ours to apply."""

@@ -1,0 +1,206 @@
+"""Putting a parcel down in a registry: files first, then the version, then what is said of it.
+
+Every step looks at what is there and does only what is missing, so that a delivery that was broken off is repeated, and two at
+once do no harm. Bytes are verified where they arrive.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from adaptry.adapter.content import Content
+from adaptry.digest import Digest
+from adaptry.errors import Conflict, NotFound
+from adaptry.fingerprint import BaseRecord
+from adaptry.lifecycle import State
+from adaptry.manifest import FileEntry, Manifest
+from adaptry.mirroring.parcels import Logged, Parcel
+from adaptry.progress import Progress, no_progress
+from adaptry.promotion import current
+from adaptry.records import AdapterEdit, BaseInfo, MetricInfo, PushOptions, StateChange, VersionInfo
+from adaptry.refs import AdapterName, ByDigest, Ref
+from adaptry.registry import Registry
+from adaptry.transfer.retrying import PATIENT, Persistence
+from adaptry.transfer.uploading import upload
+
+MIRRORED = "mirrored"
+"""The tag of adapters that a mirror made, and the word before the reasons of states that it set."""
+_MARK = f"{MIRRORED}: "
+_STATES: tuple[State, ...] = ("active", "deprecated", "yanked", "quarantined", "revoked")
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The version that a parcel is where it arrived; `is_change` is False where all of it was there."""
+
+    version: VersionInfo
+    is_change: bool
+
+
+def deliver(
+    registry: Registry,
+    parcel: Parcel,
+    manifest: Manifest,
+    content: Content,
+    *,
+    progress: Progress = no_progress,
+    persistence: Persistence = PATIENT,
+) -> Delivered:
+    """Makes the parcel a version here, under its name and, where nobody had it, its number; with its metrics and its state.
+
+    Its adapter is made if need be, private, with what is said of it. Raises what pushing raises, `Refused` among it.
+    """
+    name, ref = parcel.name, Ref(parcel.name, ByDigest(parcel.digest.hex))
+    version = _found(registry, ref)
+    is_new = version is None
+    if version is None:
+        _make_adapter(registry, name, parcel)
+        for entry in manifest.files:
+            if not registry.has_file(name, entry.sha256):
+                upload(registry, name, content, entry.path, entry.sha256, progress, persistence)
+        options = PushOptions(number=parcel.number, force_reason=parcel.forced)
+        version = registry.put_revision(name, manifest.to_bytes(), options).version
+    logged = log_missing(registry, ref, parcel.metrics)
+    change = followed(version, parcel)
+    if change is not None:
+        version = _change_state(registry, version, parcel, change)
+    return Delivered(version, is_new or bool(logged) or change is not None)
+
+
+def deliver_base(
+    registry: Registry,
+    record: BaseRecord,
+    names: Sequence[str],
+    files: Sequence[FileEntry],
+    content: Content | None,
+) -> bool:
+    """Makes a base known here, under those of its names that are free, with its weights if `content` has them.
+
+    Whether there was anything to do. Raises `Denied` to who may not change bases.
+    """
+    known = _base(registry, record.id)
+    free = tuple(name for name in names if _base(registry, name) is None)
+    has_weights = known is not None and known.is_stored
+    if known is None or free:
+        registry.put_base(record, free)
+    if content is not None and files and not has_weights:
+        for entry in files:
+            if not registry.has_file(record.id, entry.sha256):
+                upload(registry, record.id, content, entry.path, entry.sha256)
+        registry.store_base(record.id, tuple(files))
+        return True
+    return known is None or bool(free)
+
+
+def log_missing(registry: Registry, ref: Ref, wanted: Iterable[Logged]) -> int:
+    """Logs the values that are not here yet, in their order; how many.
+
+    Of a metric of which others were logged here too, none: what comes after what could not be told.
+    """
+    rounds: list[dict[str, float]] = []
+    for metric, missing in missing_metrics(registry.metrics(ref), wanted).items():
+        for number, value in enumerate(missing):
+            if number == len(rounds):
+                rounds.append({})
+            rounds[number][metric] = value
+    for values in rounds:
+        items = list(values.items())
+        for at in range(0, len(items), 64):
+            registry.log_metrics(ref, dict(items[at : at + 64]))
+    return sum(map(len, rounds))
+
+
+def missing_metrics(here: Iterable[MetricInfo], there: Iterable[Logged]) -> Mapping[str, list[float]]:
+    """By metric, the values that follow those that both have; nothing where they disagree."""
+    have: dict[str, list[float]] = defaultdict(list)
+    for one in here:
+        have[one.metric].append(one.value)
+    want: dict[str, list[float]] = defaultdict(list)
+    for metric, value in there:
+        want[metric].append(value)
+    return {
+        metric: values[len(have[metric]) :]
+        for metric, values in want.items()
+        if values[: len(have[metric])] == have[metric] and len(values) > len(have[metric])
+    }
+
+
+def _change_state(registry: Registry, here: VersionInfo, there: Parcel, change: StateChange) -> VersionInfo:
+    try:
+        return registry.set_state(here.name, here.digest, change, here.state_generation)
+    except (NotFound, Conflict):
+        if change.successor is None:
+            raise
+    # What is to be taken instead is not here, or not to be taken here: the reason says what it was.
+    said = _mark(f"{there.reason} (take {there.successor} instead)")
+    alone = StateChange(state=change.state, reason=said)
+    return registry.set_state(here.name, here.digest, alone, here.state_generation)
+
+
+def followed(here: VersionInfo, there: Parcel) -> StateChange | None:
+    """What is to change here; a pure function. What people decided here stays, unless there they were stricter."""
+    said = here.standing.reason if here.standing else ""
+    is_ours = here.state == "active" or said.startswith(_MARK)
+    if there.state == "active":
+        if here.state == "active" or not is_ours:
+            return None
+        return StateChange(state="active", reason=_mark("it is active again"))
+    if here.state == there.state and (
+        not is_ours or said.startswith(_mark(there.reason or "no reason given"))
+    ):
+        return None
+    if not is_ours and _STATES.index(there.state) <= _STATES.index(here.state):
+        return None
+    return StateChange(
+        state=there.state, reason=_mark(there.reason or "no reason given"), successor=there.successor
+    )
+
+
+def point_aliases(registry: Registry, parcel: Parcel) -> int:
+    """Points the parcel's aliases at its version here; how many moved."""
+    moved = 0
+    for alias in parcel.aliases:
+        found = current(registry, parcel.name, alias)
+        if found is None or found.digest != parcel.digest:
+            registry.move_alias(parcel.name, alias, parcel.digest, found.generation if found else None)
+            moved += 1
+    return moved
+
+
+def _mark(reason: str) -> str:
+    return f"{_MARK}{reason}"[:1024]
+
+
+def _make_adapter(registry: Registry, name: AdapterName, parcel: Parcel) -> None:
+    if _exists(registry, name):
+        return
+    tags = tuple(dict.fromkeys((*parcel.tags[:63], MIRRORED)))
+    try:
+        registry.create_adapter(name, AdapterEdit(description=parcel.description, tags=tags))
+    except Conflict:
+        if not _exists(registry, name):  # else someone else made it meanwhile
+            raise
+
+
+def _exists(registry: Registry, name: AdapterName) -> bool:
+    try:
+        registry.adapter(name)
+    except NotFound:
+        return False
+    return True
+
+
+def _found(registry: Registry, ref: Ref) -> VersionInfo | None:
+    try:
+        return registry.version(ref)
+    except NotFound:
+        return None
+
+
+def _base(registry: Registry, key: Digest | str) -> BaseInfo | None:
+    try:
+        return registry.base(str(key))
+    except NotFound:
+        return None

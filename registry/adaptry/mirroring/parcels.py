@@ -1,0 +1,72 @@
+"""A parcel: a version as it travels between registries, with everything that is said of it.
+
+Bytes and manifest stay what they are, and so do digests and lineage. Who said it and when stays behind: where it arrives, it is
+the deliverer who says it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from adaptry.digest import Digest
+from adaptry.lifecycle import State
+from adaptry.manifest import Manifest
+from adaptry.records import AdapterEdit, MetricName, Tag, Value, VersionInfo
+from adaptry.refs import AdapterName, ByDigest, Ref
+from adaptry.registry import Registry
+
+Logged = tuple[MetricName, Annotated[float, Field(allow_inf_nan=False)]]
+"""A metric and one of its values."""
+
+
+class Parcel(Value, extra="forbid"):
+    """`metrics` are all values ever logged, oldest first; `aliases` those that are on this version."""
+
+    name: AdapterName
+    number: int = Field(ge=1, le=1_000_000_000)
+    digest: Digest
+    state: State = "active"
+    reason: str | None = Field(default=None, max_length=1024)
+    successor: str | None = Field(default=None, max_length=256)
+    forced: str | None = Field(default=None, min_length=3, max_length=1024)
+    metrics: tuple[Logged, ...] = Field(default=(), max_length=10_000)
+    aliases: tuple[Annotated[str, Field(max_length=96)], ...] = Field(default=(), max_length=1000)
+    description: str = Field(default="", max_length=4096)
+    tags: tuple[Tag, ...] = Field(default=(), max_length=64)
+    base_id: Digest | None = None
+
+    @property
+    def edit(self) -> AdapterEdit:
+        """What is said of its adapter."""
+        return AdapterEdit(description=self.description, tags=self.tags)
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.number}"
+
+
+def exactly(version: VersionInfo) -> Ref:
+    return Ref(version.name, ByDigest(version.digest.hex))
+
+
+def gather(registry: Registry, version: VersionInfo) -> tuple[Parcel, Manifest]:
+    """Everything about a version that travels but its files. Raises `NotFound` where it went meanwhile."""
+    detail = registry.detail(exactly(version))
+    adapter = registry.adapter(version.name)
+    now, standing = detail.version, detail.version.standing
+    parcel = Parcel(
+        name=now.name,
+        number=now.number,
+        digest=now.digest,
+        state=now.state,
+        reason=standing.reason if standing else None,
+        successor=standing.successor if standing else None,
+        forced=detail.forced,
+        metrics=tuple((one.metric, one.value) for one in registry.metrics(exactly(version))),
+        aliases=now.aliases,
+        description=adapter.description,
+        tags=adapter.tags,
+        base_id=now.base_id if now.base_status == "verified" else None,
+    )
+    return parcel, detail.manifest

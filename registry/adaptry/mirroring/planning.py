@@ -1,0 +1,188 @@
+"""What a mirror lacks: two registries compared, an adapter at a time, and nothing changed.
+
+Found is what a query finds, or what is named; followed is also what a mirror made earlier, whatever finds it now: its
+states, its metrics and its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+
+from adaptry.digest import Digest
+from adaptry.errors import InvalidQuery, NotFound
+from adaptry.lifecycle import WITHDRAWN
+from adaptry.mirroring.delivering import MIRRORED
+from adaptry.query import parse
+from adaptry.records import AliasInfo, Value, VersionInfo
+from adaptry.refs import AdapterName
+from adaptry.registry import Registry
+
+_PAGE = 200
+
+
+class Choice(Value):
+    """What is mirrored: what `query` finds, or all versions of the adapters `names`.
+
+    `aliases` are pointed as they are there; `bases` are registered, and with `base_files` stored; `parents`: what a version was made
+    from comes along; `delete`: adapters that a mirror made and that are gone there are deleted here.
+    """
+
+    query: str = ""
+    names: tuple[AdapterName, ...] = ()
+    aliases: bool = False
+    bases: bool = True
+    base_files: bool = False
+    parents: bool = False
+    delete: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`copy` in the order in which they should come; `update`: what is here and not as it is there; `point`: aliases that are elsewhere there;
+    `delete`: what is gone there; `withheld`: what nobody is given the files of, so that it cannot be copied."""
+
+    copy: tuple[VersionInfo, ...] = ()
+    update: tuple[VersionInfo, ...] = ()
+    point: tuple[tuple[AdapterName, AliasInfo], ...] = ()
+    delete: tuple[AdapterName, ...] = ()
+    withheld: tuple[VersionInfo, ...] = ()
+
+
+def plan(
+    source: Registry,
+    destination: Registry,
+    choice: Choice,
+    only: Collection[AdapterName] | None = None,
+) -> Plan:
+    """Compares; all that is chosen, or of these adapters `only`. Raises `InvalidQuery`, and `NotFound` for an adapter that was named and is not there."""
+    parse(choice.query)
+    if choice.query and choice.names:
+        raise InvalidQuery("give a query or names of adapters, not both")
+    wanted = _wanted(source, choice, only)
+    if choice.names:
+        ours: set[AdapterName] = set()
+    elif only is not None:
+        ours = {name for name in only if _is_made_here(destination, name)}
+    else:
+        ours = made_here(destination)
+    copy: list[VersionInfo] = []
+    update: list[VersionInfo] = []
+    point: list[tuple[AdapterName, AliasInfo]] = []
+    gone: list[AdapterName] = []
+    withheld: list[VersionInfo] = []
+    for name in sorted(wanted.keys() | ours):
+        try:
+            there = {version.digest: version for version in versions_in(source, name)}
+        except NotFound:
+            gone.append(name)
+            continue
+        here = {version.digest: version for version in _versions_if_any(destination, name)}
+        lacking = [there[digest] for digest in wanted.get(name, ()) if digest in there and digest not in here]
+        for version in sorted(lacking, key=_order):
+            (withheld if version.state in WITHDRAWN else copy).append(version)
+        update += [
+            version for digest, version in there.items() if digest in here and _differs(version, here[digest])
+        ]
+        if choice.aliases:
+            coming = here.keys() | {version.digest for version in lacking}
+            at = {} if not here else {one.alias: one.digest for one in destination.aliases(name)}
+            point += [
+                (name, one)
+                for one in source.aliases(name)
+                if one.digest in coming and at.get(one.alias) != one.digest
+            ]
+    return Plan(tuple(copy), tuple(update), tuple(point), tuple(gone), tuple(withheld))
+
+
+def versions_of(registry: Registry, query: str) -> Iterator[VersionInfo]:
+    """Everything that a query finds, newest first."""
+    cursor: str | None = None
+    while True:
+        page = registry.search(query, cursor, _PAGE)
+        yield from page.items
+        cursor = page.next
+        if cursor is None:
+            return
+
+
+def ancestors(registry: Registry, versions: Iterable[VersionInfo]) -> Iterator[VersionInfo]:
+    """The versions that these were made from, and those before them, under every name that may be read."""
+    pending = list(versions)
+    seen = {version.digest for version in pending}
+    while pending:
+        version = pending.pop()
+        for parent in registry.tree(version.name, version.digest).parents:
+            if parent not in seen:
+                seen.add(parent)
+                found = list(versions_of(registry, f"digest:{parent} state:*"))
+                yield from found
+                pending += found
+
+
+def versions_in(registry: Registry, name: AdapterName) -> Iterator[VersionInfo]:
+    """All versions of an adapter, newest first. Raises `NotFound`."""
+    cursor: str | None = None
+    while True:
+        page = registry.versions(name, cursor, _PAGE)
+        yield from page.items
+        cursor = page.next
+        if cursor is None:
+            return
+
+
+def _wanted(
+    source: Registry, choice: Choice, only: Collection[AdapterName] | None
+) -> dict[AdapterName, set[Digest]]:
+    found: dict[AdapterName, set[Digest]] = {}
+    for name in choice.names:
+        found[name] = {version.digest for version in versions_in(source, name)}
+    if choice.names:
+        return found
+    queries = [choice.query] if only is None else [f"{choice.query} name:{name}" for name in sorted(only)]
+    chosen = [version for query in queries for version in versions_of(source, query)]
+    if choice.parents:
+        chosen += ancestors(source, chosen)
+    for version in chosen:
+        found.setdefault(version.name, set()).add(version.digest)
+    return found
+
+
+def made_here(destination: Registry) -> set[AdapterName]:
+    """The adapters that a mirror made."""
+    found: set[AdapterName] = set()
+    cursor: str | None = None
+    while True:
+        page = destination.adapters(None, cursor, _PAGE)
+        found |= {adapter.name for adapter in page.items if MIRRORED in adapter.tags}
+        cursor = page.next
+        if cursor is None:
+            return found
+
+
+def _order(version: VersionInfo) -> tuple[bool, int]:
+    """By number, but what is to be taken instead of a version comes before it."""
+    return bool(version.standing and version.standing.successor), version.number
+
+
+def _is_made_here(destination: Registry, name: AdapterName) -> bool:
+    try:
+        return MIRRORED in destination.adapter(name).tags
+    except NotFound:
+        return False
+
+
+def _differs(there: VersionInfo, here: VersionInfo) -> bool:
+    """Whether more is said of it there, as far as a listing shows."""
+    if there.state != here.state:
+        return True
+    if there.state != "active" and there.standing and here.standing:
+        return there.standing.reason not in here.standing.reason
+    return any(here.metrics.get(metric) != value for metric, value in there.metrics.items())
+
+
+def _versions_if_any(registry: Registry, name: AdapterName) -> list[VersionInfo]:
+    try:
+        return list(versions_in(registry, name))
+    except NotFound:
+        return []

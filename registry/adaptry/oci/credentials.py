@@ -1,0 +1,58 @@
+"""Who we are to an OCI registry: what `docker login`, `oras login` or `skopeo login` kept, and the token it is changed for.
+
+Helpers that keep passwords elsewhere are programs, and are not run.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlencode
+
+import urllib3
+
+from adaptry.errors import Unauthenticated
+
+_PARAMETER = re.compile(r'(\w+)="([^"]*)"')
+
+
+def kept_login(config: Path | None, host: str) -> str | None:
+    """`user:password` in base64, as a Docker config keeps it for `host`; None where there is none."""
+    if config is None:
+        return None
+    try:
+        kept = json.loads(config.read_bytes())["auths"][host]["auth"]
+        base64.b64decode(kept, validate=True)
+    except (OSError, ValueError, LookupError, TypeError, binascii.Error):
+        return None
+    return str(kept)
+
+
+def authorisation(pool: urllib3.PoolManager, challenge: str, login: str | None, host: str) -> str:
+    """The header that answers a registry's `WWW-Authenticate`. Raises `Unauthenticated`."""
+    scheme, _, rest = challenge.partition(" ")
+    words = dict(_PARAMETER.findall(rest))
+    if scheme.lower() == "basic" and login:
+        return f"Basic {login}"
+    if scheme.lower() == "bearer" and words.get("realm", "").startswith(("https://", "http://")):
+        return f"Bearer {_token(pool, words, login, host)}"
+    raise Unauthenticated(
+        f"{host} wants a login, and none is kept: `docker login {host}` (or oras, or skopeo) keeps one"
+    )
+
+
+def _token(pool: urllib3.PoolManager, words: Mapping[str, str], login: str | None, host: str) -> str:
+    asked = {key: words[key] for key in ("service", "scope") if key in words}
+    headers = {"Authorization": f"Basic {login}"} if login else {}
+    answer = pool.request("GET", f"{words['realm']}?{urlencode(asked)}", headers=headers, retries=False)
+    try:
+        told = json.loads(answer.data)
+        return str(told.get("token") or told["access_token"])
+    except (ValueError, LookupError, AttributeError):
+        raise Unauthenticated(
+            f"{host} gave no token ({answer.status}); is the login for it still good?"
+        ) from None

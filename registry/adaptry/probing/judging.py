@@ -1,0 +1,113 @@
+"""The verdict of a probe, from numbers alone.
+
+For every prompt an engine names the next tokens that it holds for likeliest, with their logprobs; the reference knows those of
+every token. So four things can be said: how far the engine's base is from the reference's (which is the noise of its
+number formats), how much the adapter should change, how far what it answers is from that, and how far from changing nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Odds = Mapping[int, float]
+"""Logprobs of next tokens, by the token's number."""
+
+Outcome = Literal["as_trained", "no_op", "differs", "cannot_tell"]
+
+OUTCOMES: Mapping[Outcome, str] = {
+    "as_trained": "as trained",
+    "no_op": "no-op: the answers are the base's",
+    "differs": "differs from the reference",
+    "cannot_tell": "cannot tell",
+}
+
+_NOISES = 3.0
+"""How many times the noise of the base still counts as equal."""
+_PART = 0.15
+"""The part of the adapter's own effect that still counts as equal: its modules are rounded too."""
+_LEAST = 0.003
+"""The effect, in nats, below which nothing can be told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One prompt: what the engine says for the base and with the adapter, and what the reference says of both."""
+
+    engine_base: Odds
+    engine: Odds
+    base: Odds
+    trained: Odds
+
+
+class Probe(BaseModel):
+    """What came of it. All but `strength` are root mean squares of differences of logprobs, in nats."""
+
+    model_config = ConfigDict(frozen=True)
+
+    outcome: Outcome
+    noise: float
+    effect: float
+    from_trained: float
+    from_base: float
+    strength: float
+    prompts: int
+
+    @property
+    def sentence(self) -> str:
+        """The numbers in words."""
+        if self.outcome == "cannot_tell":
+            return (
+                f"the adapter changes these prompts by {self.effect:.4f} nats, and the engine's base is {self.noise:.4f} from the "
+                "reference's: give prompts on which it matters (--prompt), or name the base that is served (--base)"
+            )
+        return (
+            f"{self.from_trained:.4f} nats from what it was trained to say and {self.from_base:.4f} from the base, where the "
+            f"adapter makes {self.effect:.4f} and the engine's base is off by {self.noise:.4f}; about {self.strength:.0%} of "
+            "the change arrives"
+        )
+
+
+def judge(answers: Sequence[Answered]) -> Probe:
+    """The verdict of one or more prompts."""
+    noise = _rms(each.engine_base[token] - each.base[token] for each in answers for token in each.engine_base)
+    steps = list(_steps(answers))
+    effect = _rms(trained for trained, _ in steps)
+    from_trained = _rms(trained - came for trained, came in steps)
+    from_base = _rms(came for _, came in steps)
+    along = sum(trained * came for trained, came in steps)
+    length = sum(trained * trained for trained, _ in steps)
+    return Probe(
+        outcome=_outcome(noise, effect, from_trained, from_base),
+        noise=noise,
+        effect=effect,
+        from_trained=from_trained,
+        from_base=from_base,
+        strength=along / length if length else 0.0,
+        prompts=len(answers),
+    )
+
+
+def _steps(answers: Sequence[Answered]) -> Iterator[tuple[float, float]]:
+    """Of each token that the engine named: how far training moved it from the base, and how far the engine has it."""
+    for each in answers:
+        for token, odds in each.engine.items():
+            yield each.trained[token] - each.base[token], odds - each.base[token]
+
+
+def _outcome(noise: float, effect: float, from_trained: float, from_base: float) -> Outcome:
+    equal = max(_NOISES * noise, _PART * effect)
+    if effect < _LEAST or effect <= equal:
+        return "cannot_tell"
+    if from_trained <= equal:
+        return "as_trained"
+    return "no_op" if from_base <= equal else "differs"
+
+
+def _rms(values: Iterable[float]) -> float:
+    found = list(values)
+    return math.sqrt(math.fsum(value * value for value in found) / len(found)) if found else 0.0

@@ -1,0 +1,175 @@
+"""The part of the waist about workers: what each engine has loaded, under which name, and since when.
+
+A worker reports everything it has, again and again; a report holds for a lease. One that is not heard of in time is
+*lost*: what it had counts as served until it says otherwise, because nobody can know better. It says what it is about to load
+before it loads it, so that no version is ever served that the registry does not know of; and it is told, with every
+report, which of the versions it ever had are withdrawn, until it has said that each is dropped.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from adaptry.digest import Digest
+from adaptry.lifecycle import State
+from adaptry.records import Page, Value
+from adaptry.refs import AdapterName, Ref
+
+Condition = Literal["loading", "serving", "draining", "failed", "unloaded"]
+"""`unloaded` is for the registry to say: what a worker no longer reports. A `failed` one was never served."""
+
+GONE: frozenset[Condition] = frozenset({"failed", "unloaded"})
+"""Conditions in which no request is answered with the version."""
+
+WorkerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?$")]
+Short = Annotated[str, Field(max_length=256)]
+Sentence = Annotated[str, Field(max_length=2048)]
+
+
+class Resident(Value):
+    """A version that a worker has, and the name under which clients ask for it."""
+
+    name: AdapterName
+    digest: Digest
+    served_as: str = Field(min_length=1, max_length=256)
+    condition: Condition
+    since: datetime
+    last_used: datetime | None = None
+    reason: Sentence | None = None
+
+
+class Dropped(Value):
+    """A withdrawn version that a worker has unloaded, whose files it has removed, and which its engine refuses by now."""
+
+    name: AdapterName
+    digest: Digest
+
+
+class Trouble(Value):
+    """A name that a worker should serve and does not, and why."""
+
+    served_as: str = Field(min_length=1, max_length=256)
+    reason: Sentence
+
+
+class WorkerReport(Value):
+    """Everything about a worker now. `residents` is None where its engine does not answer: what was known stays.
+
+    `seen` is the newest event that it has acted upon; `lease` is for how many seconds the report holds; `names` are those
+    that it is there to serve (`acme/tone@prod`), whether it has them yet or not.
+    """
+
+    worker: WorkerName
+    engine: Short
+    version: Short | None = None
+    base: Short | None = None
+    url: Annotated[str, Field(max_length=1024)] | None = None
+    slots: int | None = Field(default=None, ge=1, le=1_000_000)
+    lease: int = Field(default=60, ge=1, le=86_400)
+    seen: int | None = Field(default=None, ge=0, lt=2**63)
+    names: tuple[Short, ...] = Field(default=(), max_length=4096)
+    residents: tuple[Resident, ...] | None = Field(default=(), max_length=4096)
+    dropped: tuple[Dropped, ...] = Field(default=(), max_length=4096)
+    troubles: tuple[Trouble, ...] = Field(default=(), max_length=256)
+
+
+class Withdrawal(Value):
+    """A version that the worker has or had, and must drop."""
+
+    name: AdapterName
+    digest: Digest
+    number: int
+    state: State
+
+
+class Turn(Value):
+    """A rollout that it is the worker's turn to follow: the version to serve instead of the alias's."""
+
+    name: AdapterName
+    alias: str
+    digest: Digest
+    number: int
+
+
+class Told(Value):
+    """What a worker learns when it reports: the newest event there is, what to drop, and whose turn it is.
+
+    `unknown` are versions of its report that are not there, or not to be seen; nothing is kept of them.
+    """
+
+    seq: int
+    withdrawn: tuple[Withdrawal, ...] = ()
+    turns: tuple[Turn, ...] = ()
+    unknown: tuple[Digest, ...] = ()
+
+
+class ResidentInfo(Value):
+    """A version on a worker. Where the worker `is_lost`, the rest is what it said last."""
+
+    worker: str
+    name: AdapterName
+    number: int
+    digest: Digest
+    state: State
+    served_as: str
+    condition: Condition
+    since: datetime
+    last_used: datetime | None = None
+    ended_at: datetime | None = None
+    dropped_at: datetime | None = None
+    reason: str | None = None
+    is_lost: bool = False
+
+    @property
+    def may_be_served(self) -> bool:
+        """Whether a request may still be answered with it, as far as anyone knows."""
+        return self.condition not in GONE
+
+
+class WorkerInfo(Value):
+    """A worker as it was heard of last. `owner` is whose token it reports with, and nobody else can."""
+
+    worker: str
+    owner: str
+    engine: str
+    version: str | None = None
+    base: str | None = None
+    url: str | None = None
+    slots: int | None = None
+    seen: int | None = None
+    first_at: datetime
+    reported_at: datetime
+    lease: int
+    is_lost: bool
+    is_answering: bool = True
+    residents: tuple[ResidentInfo, ...] = ()
+    troubles: tuple[Trouble, ...] = ()
+
+
+class Residency(ABC):
+    """Who has what. A worker is seen by whoever may read something it has, by its owner, and by administrators."""
+
+    @abstractmethod
+    def report(self, report: WorkerReport) -> Told:
+        """Takes what a worker says of itself. Raises `Denied` without a worker's or an admin's token, `Conflict` where
+        a worker of that name reports with another token."""
+
+    @abstractmethod
+    def worker(self, name: str) -> WorkerInfo:
+        """Raises `NotFound`."""
+
+    @abstractmethod
+    def workers(self, cursor: str | None = None, limit: int = 50) -> Page[WorkerInfo]:
+        """In name order, each with what it has that the caller may read."""
+
+    @abstractmethod
+    def forget_worker(self, name: str) -> None:
+        """Says that a worker is no more and serves nothing. Raises `NotFound`, `Denied` (its owner and administrators may)."""
+
+    @abstractmethod
+    def residents(self, ref: Ref) -> tuple[ResidentInfo, ...]:
+        """Every worker that has or had the version, in the order of their names. Raises `NotFound`."""

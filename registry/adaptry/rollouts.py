@@ -1,0 +1,113 @@
+"""Rollouts: a version takes over an alias on a few workers first, then on more, and stops where one reports a failure.
+
+The rules are pure: whose turn it is, when the next step is due, what stops a rollout. Where they are asked, in the
+registry's own transaction with each report of a worker, nothing needs to run on a clock: a rollout without living workers
+stands still. At 100 % the alias itself moves, if nobody moved it since.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
+from datetime import datetime, timedelta
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from adaptry.digest import Digest
+from adaptry.records import Value
+from adaptry.refs import AdapterName
+
+Stage = Literal["running", "done", "stopped", "aborted"]
+
+
+class RolloutPlan(Value):
+    """The percentages of workers, one after the other, and how many seconds each is looked at (None: until told to go on)."""
+
+    steps: tuple[int, ...] = Field(default=(10, 50, 100), min_length=1, max_length=32)
+    every: int | None = Field(default=None, ge=1, le=30 * 86_400)
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        rising = all(a < b for a, b in zip(self.steps, self.steps[1:], strict=False))
+        if not rising or not self.steps[0] >= 1 or self.steps[-1] > 100:
+            raise ValueError("the steps of a rollout are rising percentages from 1 to 100, as in 10,50,100")
+        return self
+
+    @property
+    def whole(self) -> tuple[int, ...]:
+        """The steps up to 100 %, where the alias moves."""
+        return self.steps if self.steps[-1] == 100 else (*self.steps, 100)
+
+
+class RolloutInfo(Value):
+    """A rollout: where to, where from, how far. `generation` grows with every change; pass it as `was`."""
+
+    id: int
+    name: AdapterName
+    alias: str
+    number: int
+    digest: Digest
+    was_number: int
+    was_digest: Digest
+    alias_generation: int
+    steps: tuple[int, ...]
+    step: int
+    every: int | None = None
+    stage: Stage
+    reason: str | None = None
+    generation: int
+    started_at: datetime
+    started_by: str
+    step_at: datetime
+    ended_at: datetime | None = None
+
+    @property
+    def percent(self) -> int:
+        return self.steps[self.step]
+
+
+class RolloutChange(Value):
+    """On to the next step, or back to where the alias is."""
+
+    to: Literal["advance", "abort"]
+    reason: str | None = Field(default=None, max_length=1024)
+
+
+def chosen(id: int, percent: int, workers: Collection[str]) -> frozenset[str]:
+    """The workers whose turn it is: the same ones whenever the same workers are there, at least one, and those of a
+    smaller percentage among those of a larger."""
+    ranked = sorted(workers, key=lambda worker: hashlib.sha256(f"{id}:{worker}".encode()).digest())
+    return frozenset(ranked[: -(-len(ranked) * percent // 100)])
+
+
+def is_due(rollout: RolloutInfo, now: datetime, serving: Mapping[str, Digest | None]) -> bool:
+    """Whether the next step may be taken: the time is up, and all whose turn it is serve the version.
+
+    `serving` is what each living worker answers with under the alias, None while it is loading.
+    """
+    if rollout.every is None or now < rollout.step_at + timedelta(seconds=rollout.every):
+        return False
+    turn = chosen(rollout.id, rollout.percent, serving)
+    return bool(turn) and all(serving[worker] == rollout.digest for worker in turn)
+
+
+class Rollouts(ABC):
+    """One rollout at a time for an alias."""
+
+    @abstractmethod
+    def start_rollout(self, name: AdapterName, alias: str, to: Digest, plan: RolloutPlan) -> RolloutInfo:
+        """Raises `Conflict` where one is running, the alias is there already, or the version may not be pointed at;
+        `NotFound`, `Denied`."""
+
+    @abstractmethod
+    def rollouts(self, name: AdapterName) -> tuple[RolloutInfo, ...]:
+        """The newest 50, newest first. Raises `NotFound`."""
+
+    @abstractmethod
+    def change_rollout(self, name: AdapterName, alias: str, change: RolloutChange, was: int) -> RolloutInfo:
+        """Changes the running rollout of an alias if its generation is `was`; at 100 % the alias moves.
+
+        Raises `Conflict` with what was found, `NotFound` where none is running, `Denied`.
+        """

@@ -1,0 +1,68 @@
+"""What real S3 servers for tests have in common: where they answer, who may speak to them, a bucket, ports."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import subprocess
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from adaptry.errors import Unavailable
+
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testkey", "AWS_SECRET_ACCESS_KEY": "testsecret123"}
+_BUCKET = "adaptry-tests"
+
+
+@dataclass(frozen=True, slots=True)
+class BucketServer:
+    """Where it answers; who speaks to it has `CREDENTIALS` in the environment."""
+
+    endpoint: str
+
+    def new_place(self) -> str:
+        """An address where no blobs are yet: every bucket costs a server volumes, so a prefix of one."""
+        return (
+            f"s3://{_BUCKET}/{secrets.token_hex(6)}?endpoint={self.endpoint}&region=us-east-1&addressing=path"
+        )
+
+    def make_bucket(self) -> None:
+        """The one that all places are in; returns once it stores what it is given."""
+        import boto3
+        from botocore.config import Config
+
+        client = boto3.session.Session().client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name="us-east-1",
+            aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+            config=Config(retries={"mode": "standard", "max_attempts": 10}, s3={"addressing_style": "path"}),
+        )
+        client.create_bucket(Bucket=_BUCKET)
+        client.put_object(Bucket=_BUCKET, Key="ready", Body=b"yes")  # it answers before it can store
+
+
+def wait_for(server: subprocess.Popen[bytes], port: int, log: Path, seconds: float) -> None:
+    """Returns once the port is answered. Raises `Unavailable` with the end of the log."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise Unavailable(f"the S3 server did not start: {log.read_text(errors='replace')[-2000:]}")
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that are free just now, all held at once so that they differ."""
+    with ExitStack() as held:
+        found = []
+        for _ in range(count):
+            one = held.enter_context(socket.socket())
+            one.bind(("127.0.0.1", 0))
+            found.append(one.getsockname()[1])
+        return found

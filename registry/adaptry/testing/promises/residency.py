@@ -1,0 +1,393 @@
+"""Promises about workers: what they report is known at once, is theirs alone to say, and is never believed for ever."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from adaptry.errors import Conflict, Denied, NotFound
+from adaptry.identity import LOCAL, Identity
+from adaptry.records import PushOptions, StateChange, VersionInfo
+from adaptry.refs import AdapterName, Ref
+from adaptry.registry import Registry
+from adaptry.residency import Condition, Dropped, Resident, Told, Trouble, WorkerReport
+from adaptry.rollouts import RolloutChange, RolloutInfo, RolloutPlan
+from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
+from adaptry.transfer import push
+
+GUS = Identity("gus", "worker", ("acme",))
+MEG = Identity("meg", "worker", ("acme", "evil"))
+PROD = "acme/tone@prod"
+SINCE = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+
+
+def resident(
+    version: VersionInfo, condition: Condition = "serving", served_as: str = PROD, reason: str | None = None
+) -> Resident:
+    return Resident(
+        name=version.name,
+        digest=version.digest,
+        served_as=served_as,
+        condition=condition,
+        since=SINCE,
+        reason=reason,
+    )
+
+
+def tell(
+    registry: Registry,
+    *residents: Resident,
+    worker: str = "gpu-1",
+    names: tuple[str, ...] = (PROD,),
+    dropped: tuple[VersionInfo, ...] = (),
+    lease: int = 600,
+    seen: int | None = None,
+) -> Told:
+    return registry.report(
+        WorkerReport(
+            worker=worker,
+            engine="vllm",
+            version="0.33.0",
+            base="org/tiny",
+            slots=4,
+            lease=lease,
+            seen=seen,
+            names=names,
+            residents=residents,
+            dropped=tuple(Dropped(name=one.name, digest=one.digest) for one in dropped),
+        )
+    )
+
+
+def revoke(registry: Registry, version: VersionInfo) -> None:
+    change = StateChange(state="revoked", reason="for a test")
+    registry.set_state(version.name, version.digest, change, version.state_generation)
+
+
+class ResidencyPromises(Ground):
+    """`report`, `worker`, `workers`, `forget_worker` and `residents`."""
+
+    def test_what_a_worker_has_is_shown_with_the_version_and_with_the_worker(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        first, second = two(make_registry(ADA), lora)
+        told = tell(make_registry(GUS), resident(first), resident(second, "loading"), seen=3)
+        assert told.seq > 3
+        assert (told.withdrawn, told.turns, told.unknown) == ((), (), ())
+        found = make_registry(RON).worker("gpu-1")
+        assert (found.owner, found.engine, found.version, found.base) == ("gus", "vllm", "0.33.0", "org/tiny")
+        assert (found.slots, found.seen, found.is_lost, found.is_answering) == (4, 3, False, True)
+        assert [(one.number, one.condition, one.served_as) for one in found.residents] == [
+            (1, "serving", PROD),
+            (2, "loading", PROD),
+        ]
+        assert make_registry(RON).workers().items == (found,)
+        (one,) = make_registry(RON).residents(Ref.parse("acme/tone@1"))
+        assert (one.worker, one.since, one.may_be_served) == ("gpu-1", SINCE, True)
+        assert make_registry(RON).residents(Ref.parse("acme/tone@2"))[0].may_be_served
+
+    def test_what_a_worker_no_longer_reports_is_unloaded_and_stays_known(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        first, second = two(make_registry(ADA), lora)
+        tell(make_registry(GUS), resident(first))
+        tell(make_registry(GUS), resident(second))
+        (gone,) = make_registry(RON).residents(Ref.parse("acme/tone@1"))
+        assert (gone.condition, gone.may_be_served, gone.dropped_at) == ("unloaded", False, None)
+        assert gone.ended_at is not None
+        assert [one.number for one in make_registry(RON).worker("gpu-1").residents] == [2]
+        tell(make_registry(GUS), resident(first))
+        (back,) = make_registry(RON).residents(Ref.parse("acme/tone@1"))
+        assert (back.condition, back.ended_at) == ("serving", None)
+
+    def test_a_worker_whose_engine_does_not_answer_keeps_what_it_had(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        first, _ = two(make_registry(ADA), lora)
+        tell(make_registry(GUS), resident(first))
+        make_registry(GUS).report(WorkerReport(worker="gpu-1", engine="vllm", residents=None))
+        found = make_registry(RON).worker("gpu-1")
+        assert not found.is_answering
+        assert [one.condition for one in found.residents] == ["serving"]
+
+    def test_the_same_report_again_only_renews(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
+        first, _ = two(make_registry(ADA), lora)
+        tell(make_registry(GUS), resident(first), seen=1)
+        before = make_registry(RON).worker("gpu-1")
+        tell(make_registry(GUS), resident(first), seen=2)
+        after = make_registry(RON).worker("gpu-1")
+        assert after.reported_at >= before.reported_at
+        assert (after.seen, after.first_at) == (2, before.first_at)
+        assert after.residents == before.residents
+
+    def test_a_worker_is_told_to_drop_what_is_withdrawn_until_it_has(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        first, second = two(make_registry(ADA), lora)
+        tell(make_registry(GUS), resident(first), resident(second, served_as="acme/tone@staging"))
+        tell(make_registry(GUS), resident(second))
+        revoke(make_registry(ADA), first)
+        told = tell(make_registry(GUS), resident(second))
+        assert [(one.number, one.state) for one in told.withdrawn] == [(1, "revoked")]
+        assert tell(make_registry(GUS), resident(second), dropped=(first,)).withdrawn == ()
+        (one,) = make_registry(RON).residents(Ref.parse("acme/tone@1"))
+        assert one.dropped_at is not None
+
+    def test_what_is_still_served_is_not_dropped_whatever_is_said(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        first, _ = two(make_registry(ADA), lora)
+        revoke(make_registry(ADA), first)
+        told = tell(make_registry(GUS), resident(first), dropped=(first,))
+        assert [one.number for one in told.withdrawn] == [1]
+        (one,) = make_registry(RON).residents(Ref.parse("acme/tone@1"))
+        assert (one.dropped_at, one.may_be_served) == (None, True)
+
+    def test_a_load_of_what_was_just_withdrawn_is_called_off(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        first, _ = two(make_registry(ADA), lora)
+        revoke(make_registry(ADA), first)
+        told = tell(make_registry(GUS), resident(first, "loading"))
+        assert [one.digest for one in told.withdrawn] == [first.digest]
+
+    def test_a_worker_that_is_not_heard_of_is_lost_and_not_clean(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        first, _ = two(make_registry(ADA), lora)
+        tell(make_registry(GUS), resident(first), lease=1)
+        seen = make_registry(RON).worker("gpu-1")
+        while not seen.is_lost:  # a lease is a matter of the registry's own clock
+            assert (datetime.now(UTC) - seen.reported_at).total_seconds() < 30
+            seen = make_registry(RON).worker("gpu-1")
+        (one,) = make_registry(RON).residents(Ref.parse("acme/tone@1"))
+        assert (one.is_lost, one.may_be_served) == (True, True)
+        tell(make_registry(GUS), resident(first))
+        assert not make_registry(RON).worker("gpu-1").is_lost
+
+    def test_only_a_workers_token_reports(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
+        first, _ = two(make_registry(ADA), lora)
+        for who in (ADA, RON):
+            with pytest.raises(Denied, match="--role worker"):
+                tell(make_registry(who), resident(first))
+        with pytest.raises(Denied):
+            push(make_registry(GUS), lora(3), TONE)
+        with pytest.raises(Denied):
+            make_registry(GUS).move_alias(TONE, "prod", first.digest, was=None)
+
+    def test_nobody_reports_for_another_worker(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
+        first, _ = two(make_registry(ADA), lora)
+        tell(make_registry(GUS), resident(first))
+        with pytest.raises(Conflict, match="another token"):
+            tell(make_registry(MEG))
+        assert [one.condition for one in make_registry(RON).worker("gpu-1").residents] == ["serving"]
+
+    def test_nothing_is_kept_of_a_version_that_the_worker_may_not_see(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        first, _ = two(make_registry(ADA), lora)
+        foreign = Identity("fay", "worker", ("evil",))
+        told = tell(make_registry(foreign), resident(first), worker="evil-1")
+        assert told.unknown == (first.digest,)
+        assert make_registry(RON).residents(Ref.parse("acme/tone@1")) == ()
+        with pytest.raises(NotFound):
+            make_registry(EVE).residents(Ref.parse("acme/tone@1"))
+
+    def test_a_worker_is_shown_to_who_may_read_what_it_has(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        first, _ = two(make_registry(ADA), lora)
+        other = push(make_registry(EVE), lora(5), AdapterName.parse("evil/voice")).version
+        tell(make_registry(MEG), resident(first), resident(other, served_as="evil/voice@prod"), worker="both")
+        tell(make_registry(GUS), resident(first), worker="acme-1")
+        tell(make_registry(GUS), worker="idle")
+
+        def seen(who: Identity) -> dict[str, list[str]]:
+            items = make_registry(who).workers().items
+            return {one.worker: [str(each.name) for each in one.residents] for one in items}
+
+        assert seen(EVE) == {"both": ["evil/voice"]}
+        assert seen(RON) == {"acme-1": ["acme/tone"], "both": ["acme/tone"]}
+        assert set(seen(GUS)) == {"acme-1", "both", "idle"}
+        assert set(seen(LOCAL)) == {"acme-1", "both", "idle"}
+        with pytest.raises(NotFound, match="no worker 'acme-1'"):
+            make_registry(EVE).worker("acme-1")
+        assert make_registry(LOCAL).workers(limit=2).next is not None
+
+    def test_a_worker_is_forgotten_by_its_owner_or_an_administrator(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        first, _ = two(make_registry(ADA), lora)
+        tell(make_registry(GUS), resident(first))
+        with pytest.raises(Denied):
+            make_registry(ADA).forget_worker("gpu-1")
+        with pytest.raises(NotFound):
+            make_registry(EVE).forget_worker("gpu-1")
+        make_registry(LOCAL).forget_worker("gpu-1")
+        assert make_registry(RON).residents(Ref.parse("acme/tone@1")) == ()
+        with pytest.raises(NotFound):
+            make_registry(LOCAL).forget_worker("gpu-1")
+
+    def test_what_is_served_is_not_deleted(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
+        first, _ = two(make_registry(ADA), lora)
+        make_registry(ADA).remove_alias(TONE, "prod", was=1)
+        tell(make_registry(GUS), resident(first))
+        with pytest.raises(Conflict, match="loaded by gpu-1"):
+            make_registry(ADA).delete_adapter(TONE)
+        tell(make_registry(GUS))
+        make_registry(ADA).delete_adapter(TONE)
+
+    def test_a_worker_says_what_it_cannot_serve(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
+        two(make_registry(ADA), lora)
+        trouble = Trouble(served_as=PROD, reason="rank 64 is above the server's 16")
+        make_registry(GUS).report(WorkerReport(worker="gpu-1", engine="vllm", troubles=(trouble,)))
+        assert make_registry(GUS).worker("gpu-1").troubles == (trouble,)
+
+
+class RolloutPromises(Ground):
+    """`start_rollout`, `rollouts`, `change_rollout`, and the turns that reports are answered with."""
+
+    def test_a_rollout_reaches_a_part_of_the_workers_then_more_then_the_alias(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        first, second = two(make_registry(ADA), lora)
+        ada, gus = make_registry(ADA), make_registry(GUS)
+        fleet = [f"gpu-{number}" for number in range(4)]
+        begun = ada.start_rollout(TONE, "prod", second.digest, RolloutPlan(steps=(25, 50)))
+        assert (begun.number, begun.was_number, begun.percent, begun.stage) == (2, 1, 25, "running")
+
+        def turns() -> set[str]:
+            for worker in fleet:
+                tell(gus, resident(first), worker=worker)
+            return {worker for worker in fleet if tell(gus, resident(first), worker=worker).turns}
+
+        quarter = turns()
+        assert len(quarter) == 1
+        assert turns() == quarter
+        half = advance(ada, begun)
+        assert (half.percent, half.stage) == (50, "running")
+        assert quarter < turns()
+        assert len(turns()) == 2
+        done = advance(ada, half)
+        assert (done.percent, done.stage) == (100, "done")
+        assert turns() == set()
+        (alias,) = ada.aliases(TONE)
+        assert (alias.number, alias.generation) == (2, 2)
+        kinds = [event.kind for event in ada.history(TONE).items[:4]]
+        assert kinds == ["rollout.done", "alias.moved", "rollout.advanced", "rollout.started"]
+        assert ada.rollouts(TONE) == (done,)
+
+    def test_a_worker_learns_which_version_to_serve_instead(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        first, second = two(make_registry(ADA), lora)
+        make_registry(ADA).start_rollout(TONE, "prod", second.digest, RolloutPlan(steps=(50,)))
+        (turn,) = tell(make_registry(GUS), resident(first)).turns
+        assert (turn.name, turn.alias, turn.digest, turn.number) == (TONE, "prod", second.digest, 2)
+        assert tell(make_registry(GUS), resident(first), names=("acme/tone@staging",)).turns == ()
+
+    def test_a_failure_stops_it_and_says_why(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
+        first, second = two(make_registry(ADA), lora)
+        make_registry(ADA).start_rollout(TONE, "prod", second.digest, RolloutPlan(steps=(50,)))
+        failed = resident(second, "failed", reason="the engine refused it: rank 64")
+        assert tell(make_registry(GUS), resident(first), failed).turns == ()
+        (stopped,) = make_registry(ADA).rollouts(TONE)
+        assert stopped.stage == "stopped"
+        assert stopped.reason == "gpu-1 reports: the engine refused it: rank 64"
+        assert make_registry(ADA).history(TONE).items[0].kind == "rollout.stopped"
+        assert make_registry(ADA).aliases(TONE)[0].number == 1
+
+    def test_a_failure_of_another_version_or_name_stops_nothing(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        first, second = two(make_registry(ADA), lora)
+        make_registry(ADA).start_rollout(TONE, "prod", second.digest, RolloutPlan(steps=(50,)))
+        tell(make_registry(GUS), resident(first, "failed"))
+        tell(make_registry(GUS), resident(second, "failed", served_as="acme/tone@other"))
+        assert make_registry(ADA).rollouts(TONE)[0].stage == "running"
+
+    def test_it_goes_on_by_itself_only_once_everyone_whose_turn_it_is_serves_it(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        first, second = two(make_registry(ADA), lora)
+        ada, gus = make_registry(ADA), make_registry(GUS)
+        begun = ada.start_rollout(TONE, "prod", second.digest, RolloutPlan(steps=(50,), every=1))
+        while (datetime.now(UTC) - begun.step_at).total_seconds() < 1.1:
+            tell(gus, resident(first), resident(second, "loading"))
+        assert ada.rollouts(TONE)[0].stage == "running"
+        tell(gus, resident(second))
+        tell(gus, resident(second))
+        assert ada.rollouts(TONE)[0].stage == "done"
+        assert ada.aliases(TONE)[0].number == 2
+
+    def test_an_alias_that_was_moved_meanwhile_is_left_alone(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        _, second = two(make_registry(ADA), lora)
+        third = push(make_registry(ADA), lora(3), TONE).version
+        ada = make_registry(ADA)
+        begun = ada.start_rollout(TONE, "prod", second.digest, RolloutPlan(steps=(50,)))
+        ada.move_alias(TONE, "prod", third.digest, was=1)
+        stopped = advance(ada, begun)
+        assert (stopped.stage, ada.aliases(TONE)[0].number) == ("stopped", 3)
+        assert stopped.reason == "acme/tone@prod was moved to version 3 meanwhile"
+
+    def test_a_version_that_is_recalled_is_rolled_out_no_further(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        first, second = two(make_registry(ADA), lora)
+        make_registry(ADA).start_rollout(TONE, "prod", second.digest, RolloutPlan(steps=(50,)))
+        revoke(make_registry(ADA), second)
+        assert tell(make_registry(GUS), resident(first)).turns == ()
+        assert make_registry(ADA).rollouts(TONE)[0].reason == "version 2 is revoked"
+
+    def test_an_aborted_one_is_over(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
+        first, second = two(make_registry(ADA), lora)
+        ada = make_registry(ADA)
+        begun = ada.start_rollout(TONE, "prod", second.digest, RolloutPlan())
+        over = ada.change_rollout(
+            TONE, "prod", RolloutChange(to="abort", reason="too slow"), begun.generation
+        )
+        assert (over.stage, over.reason) == ("aborted", "too slow")
+        assert tell(make_registry(GUS), resident(first)).turns == ()
+        with pytest.raises(NotFound, match="not being rolled out"):
+            advance(ada, over)
+        assert ada.start_rollout(TONE, "prod", second.digest, RolloutPlan()).id != begun.id
+
+    def test_it_changes_only_from_where_it_was_seen(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        _, second = two(make_registry(ADA), lora)
+        ada = make_registry(ADA)
+        begun = ada.start_rollout(TONE, "prod", second.digest, RolloutPlan())
+        advance(ada, begun)
+        with pytest.raises(Conflict, match=r"at 50 % .*look again"):
+            advance(ada, begun)
+
+    def test_what_makes_no_sense_is_refused(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
+        first, second = two(make_registry(ADA), lora)
+        ada = make_registry(ADA)
+        with pytest.raises(NotFound, match="no alias staging"):
+            ada.start_rollout(TONE, "staging", second.digest, RolloutPlan())
+        with pytest.raises(Conflict, match="already"):
+            ada.start_rollout(TONE, "prod", first.digest, RolloutPlan())
+        ada.start_rollout(TONE, "prod", second.digest, RolloutPlan())
+        with pytest.raises(Conflict, match="abort that first"):
+            ada.start_rollout(TONE, "prod", second.digest, RolloutPlan())
+        for who in (GUS, RON):
+            with pytest.raises(Denied):
+                make_registry(who).start_rollout(TONE, "prod", second.digest, RolloutPlan())
+        revoke(ada, second)
+        with pytest.raises(Conflict, match="is revoked"):
+            ada.start_rollout(TONE, "prod", second.digest, RolloutPlan())
+
+
+def two(registry: Registry, lora: MakeLora) -> tuple[VersionInfo, VersionInfo]:
+    """Two versions of `acme/tone`, with `prod` at the first."""
+    first = push(registry, lora(1), TONE, options=PushOptions(alias="prod")).version
+    return first, push(registry, lora(2), TONE).version
+
+
+def advance(registry: Registry, seen: RolloutInfo) -> RolloutInfo:
+    return registry.change_rollout(TONE, "prod", RolloutChange(to="advance"), seen.generation)

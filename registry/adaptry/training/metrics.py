@@ -1,0 +1,32 @@
+"""What a Trainer's log says of a step, in names that a registry takes."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,63}")
+_NO_METRIC = frozenset(["step", "epoch", "total_flos", "train_runtime", "learning_rate", "grad_norm"])
+_MOST = 64
+
+
+def measured_at(log: Iterable[Mapping[str, object]], step: int) -> dict[str, float]:
+    """The finite numbers logged at `step`, the later of two; speeds and the optimizer's numbers are none of the adapter's."""
+    found: dict[str, float] = {}
+    for entry in log:
+        if entry.get("step") == step:
+            for name, value in entry.items():
+                if _is_metric(name, value):
+                    found[name] = float(value)  # type: ignore[arg-type]  # a number, as just seen
+    return dict(list(found.items())[:_MOST])
+
+
+def _is_metric(name: str, value: object) -> bool:
+    return (
+        isinstance(value, int | float)
+        and math.isfinite(value)
+        and _NAME.fullmatch(name) is not None
+        and name not in _NO_METRIC
+        and not name.endswith(("_runtime", "_per_second", "_model_preparation_time"))
+    )

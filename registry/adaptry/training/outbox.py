@@ -1,0 +1,114 @@
+"""What a training still has to push: done by one thread in order, kept where the registry cannot be reached.
+
+A training never waits for it and never fails by it. What could not be pushed stays as folders, and is said at the end.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from adaptry.adapter.listing import list_folder
+from adaptry.errors import AdaptryError, Unavailable
+
+Work = Callable[[Path], None]
+
+
+@dataclass(slots=True)
+class Parcel:
+    """A folder's files at the time it was given, and what to do with them. `error` is why it was not done."""
+
+    title: str
+    folder: Path
+    work: Work
+    error: AdaptryError | None = field(default=None)
+
+
+class Outbox:
+    """Parcels, in order. One that is refused is set aside; while a registry is away, they wait for it.
+
+    `told` hears of what is not done, from another thread. `retry` is how many seconds pass between two tries.
+    """
+
+    def __init__(self, told: Callable[[str], None], retry: float = 15.0) -> None:
+        self._told, self._retry = told, retry
+        self._root = Path(tempfile.mkdtemp(prefix="adaptry-outbox-"))
+        self._waiting: deque[Parcel] = deque()
+        self._failed: list[Parcel] = []
+        self._changed = threading.Condition()
+        self._is_closed = self._is_abandoned = False
+        self._thread = threading.Thread(target=self._run, name="adaptry-outbox", daemon=True)
+        self._thread.start()
+
+    def give(self, title: str, folder: Path | None, work: Work) -> None:
+        """Takes the adapter's files of `folder`, if any, as they are now; it may then be deleted or written to.
+
+        Raises `NotFound`, `Unsupported` where there is no adapter, `OSError` where the disk is full.
+        """
+        place = Path(tempfile.mkdtemp(dir=self._root))
+        if folder is not None:
+            _copy(folder, place)
+        with self._changed:
+            self._waiting.append(Parcel(title, place, work))
+            self._changed.notify_all()
+
+    def finish(self, patience: float) -> tuple[Parcel, ...]:
+        """Waits up to `patience` seconds until everything is done; what is not, with its folders."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+        self._thread.join(patience)
+        with self._changed:
+            self._is_abandoned = True
+            self._changed.notify_all()
+            left = (*self._failed, *self._waiting)
+        if not left:
+            shutil.rmtree(self._root, ignore_errors=True)
+        return left
+
+    def _run(self) -> None:
+        while True:
+            parcel = self._next()
+            if parcel is None:
+                return
+            if not self._tried(parcel):
+                with self._changed:
+                    self._changed.wait(self._retry)
+
+    def _next(self) -> Parcel | None:
+        """The parcel whose turn it is; None when no more will come."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._is_closed)
+            return self._waiting[0] if self._waiting and not self._is_abandoned else None
+
+    def _tried(self, parcel: Parcel) -> bool:
+        """False where it is to be tried again."""
+        is_refused = False
+        try:
+            parcel.work(parcel.folder)
+        except Unavailable as error:
+            if parcel.error is None:
+                self._told(f"{parcel.title} waits for the registry: {error.message}")
+            parcel.error = error
+            return False
+        except AdaptryError as error:
+            self._told(f"{parcel.title} was not pushed: {error.message}")
+            parcel.error, is_refused = error, True
+        with self._changed:
+            self._waiting.popleft()
+            if is_refused:
+                self._failed.append(parcel)
+        if not is_refused:
+            shutil.rmtree(parcel.folder, ignore_errors=True)
+        return True
+
+
+def _copy(folder: Path, place: Path) -> None:
+    for path in list_folder(folder).kept:
+        (place / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / path, place / path)

@@ -1,0 +1,40 @@
+"""Going on from a checkpoint or a version: its files in a folder, and what to name as the parent of what comes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from adaptry.digest import Digest
+from adaptry.errors import NotFound
+from adaptry.refs import Label, Ref
+from adaptry.registry import Registry
+from adaptry.transfer import pull
+from adaptry.transfer.drafts import fetch_draft
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """An adapter to go on from. `folder` is what PEFT's `from_pretrained(model, folder, is_trainable=True)` takes."""
+
+    ref: str
+    digest: Digest
+    folder: Path
+
+
+def resume(registry: Registry, ref: Ref | str, folder: Path | str) -> Resumed:
+    """Writes what `ref` means, a version or a draft on a branch, into the new folder `folder`.
+
+    Only the adapter comes: a registry keeps no optimizer's state, which is a pickle. Raises `NotFound`, `Withdrawn`,
+    `Conflict` where something is there, `DigestMismatch`.
+    """
+    ref = Ref.parse(ref) if isinstance(ref, str) else ref
+    target = Path(folder).expanduser()
+    try:
+        version = pull(registry, ref, target)
+        return Resumed(f"{version.name}@{version.number}", version.digest, target)
+    except NotFound:
+        if not isinstance(ref.selector, Label):
+            raise
+    commit = fetch_draft(registry, ref.name, ref.selector.label, target)
+    return Resumed(str(ref), commit.digest, target)

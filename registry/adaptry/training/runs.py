@@ -1,0 +1,114 @@
+"""The runs of a training in a registry: their checkpoints, each a draft on a branch of its own, `RUN.step-N`.
+
+What was measured of one is in its commit's message, since metrics belong to versions. Dropping a checkpoint drops its
+branch; its commit keeps its id.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from adaptry.adapter.view import Adapter
+from adaptry.digest import Digest
+from adaptry.errors import Invalid
+from adaptry.manifest import BaseClaim
+from adaptry.records import CommitInfo, CommitNote
+from adaptry.refs import AdapterName, parse_alias
+from adaptry.registry import Registry
+from adaptry.transfer.drafts import push_draft
+
+_BRANCH = re.compile(r"(?P<run>.+)\.step-(?P<step>\d+)")
+_MOST_RUN = 48
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """An adapter as it was at a step of a run, and what was measured of it. `ref` is how it is named."""
+
+    name: AdapterName
+    run: str
+    step: int
+    digest: Digest
+    metrics: Mapping[str, float]
+
+    @property
+    def branch(self) -> str:
+        return branch_of(self.run, self.step)
+
+    @property
+    def ref(self) -> str:
+        return f"{self.name}@{self.branch}"
+
+
+def new_run() -> str:
+    """A name for a run that begins now: `run-20261126-101502`."""
+    return f"run-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+
+
+def parse_run(text: str) -> str:
+    """Raises `InvalidRef` for a name that could not stand in a ref, `Invalid` for one that is too long."""
+    if len(text) > _MOST_RUN:
+        raise Invalid(f"a run's name has at most {_MOST_RUN} characters, and {text[:20]}… has {len(text)}")
+    return parse_alias(text)
+
+
+def branch_of(run: str, step: int) -> str:
+    return f"{run}.step-{step}"
+
+
+def push_checkpoint(
+    registry: Registry,
+    adapter: Adapter,
+    name: AdapterName,
+    run: str,
+    step: int,
+    metrics: Mapping[str, float],
+    *,
+    base: BaseClaim | None = None,
+    parents: tuple[Digest, ...] = (),
+    provenance: Mapping[str, str] | None = None,
+) -> Checkpoint:
+    """Raises as `transfer.drafts.push_draft`; again for the same step, the branch moves on if the files changed."""
+    kept = {metric: float(value) for metric, value in metrics.items() if math.isfinite(value)}
+    note = CommitNote(title=f"{run}, step {step}", message=json.dumps({"metrics": kept}, sort_keys=True))
+    commit = push_draft(
+        registry,
+        adapter,
+        name,
+        branch_of(run, step),
+        note,
+        base=base,
+        parents=parents,
+        provenance=provenance,
+    )
+    return Checkpoint(name, run, step, commit.digest, kept)
+
+
+def checkpoints(
+    registry: Registry, name: AdapterName | str, run: str | None = None
+) -> tuple[Checkpoint, ...]:
+    """Those of one run or of all, by run and step. Raises `NotFound`."""
+    name = AdapterName.parse(name) if isinstance(name, str) else name
+    found = []
+    for info in registry.references(name):
+        match = _BRANCH.fullmatch(info.name)
+        if info.kind == "branch" and match and run in (None, match["run"]):
+            commit = registry.commit(name, info.name)
+            found.append(
+                Checkpoint(name, match["run"], int(match["step"]), commit.digest, _metrics_in(commit))
+            )
+    return tuple(sorted(found, key=lambda each: (each.run, each.step)))
+
+
+def _metrics_in(commit: CommitInfo) -> Mapping[str, float]:
+    """Anyone may commit to a branch, so the message may be anything."""
+    try:
+        said = json.loads(commit.message)["metrics"]
+        return {str(metric): float(value) for metric, value in said.items()}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return {}

@@ -1,0 +1,44 @@
+"""Which base an engine serves, by content: the fingerprint of the folder that its weights are in.
+
+A path or a name says nothing of what is in it. The fingerprint reads headers and a few short runs of each tensor, once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adaptry.checkpoint import open_checkpoint
+from adaptry.errors import AdaptryError, Refused
+from adaptry.fingerprint import BaseRecord
+from adaptry.fingerprinting import fingerprint
+from adaptry.registry import Registry
+
+
+def base_served(
+    registry: Registry, model: str, revision: str | None = None, said: str | None = None
+) -> BaseRecord:
+    """The base of an engine that was started with `model`, a folder or a name of the Hub whose files are on this machine.
+
+    `said` is a base in the registry by name or id, believed instead where someone said it. Raises `Refused` with what to
+    do where the weights cannot be looked at.
+    """
+    if said:
+        return registry.base_record(registry.base(said).id)
+    try:
+        return fingerprint(open_checkpoint(_folder(model, revision)))
+    except (AdaptryError, OSError, ValueError) as error:
+        raise Refused(
+            f"the base that this engine serves cannot be told from {model}: {error}. Say which one it is, by its name in "
+            "the registry: ADAPTRY_BASE=NAME"
+        ) from error
+
+
+def _folder(model: str, revision: str | None) -> Path:
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        return folder
+    return Path(snapshot_download(model, revision=revision, local_files_only=True))

@@ -1,0 +1,88 @@
+"""Talking to an engine: one request, one answer, no redirects and no second tries.
+
+An engine that does not answer is `Unavailable`, whatever it died of; what it answers is for its own file to read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import urllib3
+from urllib3.exceptions import HTTPError
+
+from adaptry import strictjson
+from adaptry.client.pool import check_url, open_pool
+from adaptry.errors import Invalid, Unavailable
+
+_LIMITS = strictjson.Limits(size=8 << 20, depth=16, nodes=500_000)
+_LONGEST = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A status and a body."""
+
+    status: int
+    text: str
+
+    @property
+    def is_ok(self) -> bool:
+        return self.status == 200
+
+    @property
+    def json(self) -> Mapping[str, Any]:
+        """The object it is, else an empty one. (`Any`: JSON.)"""
+        try:
+            found = strictjson.loads(self.text.encode(), _LIMITS, "the engine's answer")
+        except Invalid:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def listed(self, key: str) -> tuple[Mapping[str, Any], ...]:
+        """The objects of a list in it. (`Any`: JSON.)"""
+        items = self.json.get(key)
+        return tuple(item for item in items if isinstance(item, dict)) if isinstance(items, list) else ()
+
+    @property
+    def words(self) -> str:
+        """What an error says, on one line."""
+        error = self.json.get("error")
+        said = error.get("message") if isinstance(error, dict) else error
+        for key in ("error_message", "message", "detail"):
+            said = said or self.json.get(key)
+        return " ".join(str(said or self.text).split())[:_LONGEST] or f"status {self.status}"
+
+
+class Speaking:
+    """Requests to the engine at `url`, with its API key where it has one."""
+
+    def __init__(self, url: str, key: str | None = None, ca_bundle: str | None = None) -> None:
+        """Raises `Invalid` for what is no address."""
+        self.url = check_url(url)
+        self._pool = open_pool(self.url, ca_bundle, None)
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+
+    def get(self, path: str, patience: float = 10.0) -> Reply:
+        return self._ask("GET", path, None, patience)
+
+    def post(self, path: str, body: object, patience: float = 120.0) -> Reply:
+        return self._ask("POST", path, json.dumps(body).encode(), patience)
+
+    def _ask(self, method: str, path: str, body: bytes | None, patience: float) -> Reply:
+        headers = {**self._headers, **({"Content-Type": "application/json"} if body is not None else {})}
+        try:
+            answer = self._pool.request(
+                method,
+                f"{self.url}{path}",
+                body=body,
+                headers=headers,
+                timeout=urllib3.Timeout(connect=5, read=patience),
+                retries=False,
+                redirect=False,
+            )
+        except (HTTPError, OSError) as error:
+            raise Unavailable(f"the engine at {self.url} does not answer ({error})") from error
+        return Reply(answer.status, answer.data.decode("utf-8", "replace"))

@@ -1,0 +1,60 @@
+"""vLLM: adapters by `/v1/load_lora_adapter`, where VLLM_ALLOW_RUNTIME_LORA_UPDATING is set.
+
+Loading in place keeps the adapter's number, so that requests under way go on with other weights half-way, and what was
+cached of their prompts stays. So a name is unloaded and loaded again: what is under way ends with what it began with, because the
+engine keeps weights until they are pushed out. A resolver may load a name by itself between the two; then it is there
+already, from the same cache.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from adaptry.worker.engines.engine import Engine, Loaded, Tally, models, require_done, sum_of
+from adaptry.worker.engines.speaking import Reply
+
+_INFO = re.compile(r"^vllm:lora_requests_info\{([^}]*)\} (\S+)$", re.MULTILINE)
+_NAMES = re.compile(r'(?:running|waiting)_lora_adapters="([^"]*)"')
+
+
+class Vllm(Engine):
+    """vLLM's HTTP server."""
+
+    name = "vllm"
+
+    def loaded(self) -> tuple[Loaded, ...]:
+        return models(self.speaking)
+
+    def load(self, name: str, path: Path) -> None:
+        reply = self.speaking.post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
+        if reply.status == 400 and Loaded(name, str(path)) in self.loaded():
+            return
+        require_done(reply, f"load {name}")
+
+    def unload(self, name: str) -> None:
+        reply = self.speaking.post("/v1/unload_lora_adapter", {"lora_name": name})
+        if reply.status != 404:
+            require_done(reply, f"unload {name}")
+
+    def ask(self, name: str) -> Reply:
+        body = {"model": name, "prompt": "a", "max_tokens": 1, "temperature": 0}
+        return self.speaking.post("/v1/completions", body)
+
+    def busy(self) -> frozenset[str]:
+        """From a gauge whose value is the time it was set at: the newest series counts."""
+        series = [(float(when), labels) for labels, when in _INFO.findall(self._metrics())]
+        newest = max(series, default=(0.0, ""))[1]
+        names = [name for listed in _NAMES.findall(newest) for name in listed.split(",")]
+        return frozenset(name.strip() for name in names if name.strip())
+
+    def tally(self) -> Tally | None:
+        metrics = self._metrics()
+        requests = sum_of(metrics, "vllm:request_success_total")
+        errors = sum_of(metrics, "vllm:request_success_total", 'finished_reason="error"')
+        failed = sum_of(metrics, "http_requests_total", 'status="5xx"')
+        return Tally(requests + failed, errors + failed)
+
+    def _metrics(self) -> str:
+        reply = self.speaking.get("/metrics")
+        return reply.text if reply.is_ok else ""

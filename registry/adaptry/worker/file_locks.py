@@ -1,0 +1,84 @@
+"""Locks on files, between processes: shared by many or held by one, and let go of when a process dies, however it dies.
+
+A lock's file may be removed by whoever holds it alone: who waited for it meanwhile notices and takes the new one. Needs
+a POSIX system (flock) and a local file system, as engines have. Where a lock's file cannot be made it is `Unavailable`, or
+`StorageFull`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from adaptry.landing import explained
+
+
+class FileLock:
+    """A lock that is held until `release`. `shared` and `alone` wait for it, `at_once` does not."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self._descriptor = descriptor
+
+    @classmethod
+    def shared(cls, path: Path) -> Self:
+        """Waits while someone holds it alone."""
+        return cls(path, _taken(path, fcntl.LOCK_SH))
+
+    @classmethod
+    def alone(cls, path: Path) -> Self:
+        """Waits while anyone holds it."""
+        return cls(path, _taken(path, fcntl.LOCK_EX))
+
+    @classmethod
+    def at_once(cls, path: Path) -> Self | None:
+        """Alone; None where anyone holds it."""
+        try:
+            return cls(path, _taken(path, fcntl.LOCK_EX | fcntl.LOCK_NB))
+        except BlockingIOError:
+            return None
+
+    def release(self) -> None:
+        fcntl.flock(
+            self._descriptor, fcntl.LOCK_UN
+        )  # for forked children too, which have the descriptor as well
+        os.close(self._descriptor)
+
+    def remove(self) -> None:
+        """Takes the lock's file away, and lets go. Only for who holds it alone."""
+        self.path.unlink(missing_ok=True)
+        self.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def _taken(path: Path, how: int) -> int:
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise explained(error, path) from error
+        try:
+            fcntl.flock(descriptor, how)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if _is_still(path, descriptor):
+            return descriptor
+        os.close(descriptor)  # removed while we waited: another file is the lock now
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    return False

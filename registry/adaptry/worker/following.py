@@ -1,0 +1,355 @@
+"""`adaptry follow`: keeps what an engine has loaded equal to what the registry's aliases say.
+
+A turn looks at both, decides (`planning`), says to the registry what it is about to load, and does it (`acting`). Little is
+kept that a look would not show again: a worker that dies goes on where it was, an engine that comes back empty is filled
+again, and where the registry is away the engine keeps what it has.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from threading import Event
+
+from adaptry.digest import Digest
+from adaptry.errors import AdaptryError, Unauthenticated, Unavailable
+from adaptry.lifecycle import WITHDRAWN
+from adaptry.records import VersionInfo
+from adaptry.refs import AdapterName, ByDigest, Ref
+from adaptry.registry import Registry
+from adaptry.residency import Dropped, Told
+from adaptry.running import Running
+from adaptry.watching import Pattern, Watch
+from adaptry.worker.acting import Acting, label_of
+from adaptry.worker.cache import Cache
+from adaptry.worker.engines import Engine, Loaded
+from adaptry.worker.failing import Failures, Place
+from adaptry.worker.memory import Memory
+from adaptry.worker.planning import Had, Load, Plan, Swap, Unload, Wanted, plan
+from adaptry.worker.recalling import Recalling
+from adaptry.worker.reporting import Ledger, Settings, about, report_of, residents_of
+from adaptry.worker.serving import Serving
+
+_RECKONINGS = 4  # plans made within a turn, because the registry said something new about the one before
+_EVERY = 5.0  # seconds
+_PAUSE = 1.0
+_AWAY = (Unavailable, Unauthenticated)
+"""What a registry raises where it cannot be asked: a token that ended is no reason to unload."""
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What a follower works with. `look` asks the engine what it is, each time it comes back, and `judge` the registry what
+    that means for versions; `tell` is told the story, a line at a time."""
+
+    registry: Registry
+    engine: Engine
+    cache: Cache
+    memory: Memory
+    look: Callable[[], Running]
+    judge: Callable[[Running], Serving]
+    tell: Callable[[str], None]
+
+
+class Follower:
+    """One engine, one registry. `turn` is called again and again, by one thread."""
+
+    def __init__(self, around: Around, settings: Settings) -> None:
+        """Raises `InvalidRef` for what cannot be watched."""
+        self._around = around
+        self._settings = settings
+        watched = (*settings.watch, *settings.preload)
+        self._patterns = tuple(map(Pattern.parse, watched))
+        self._first = frozenset(settings.preload)
+        self._watch = Watch(around.registry, watched)
+        self._recalling = Recalling(around.engine, around.cache, around.memory, around.tell)
+        self._failures = Failures()
+        self._ledger = Ledger()
+        self._told = Told(seq=0)
+        self._turned: dict[Digest, VersionInfo] = {}
+        self._running: Running | None = None
+        self._serving: Serving | None = None
+        self._reported_at = 0.0
+        self._last: object = None
+        self.is_alone = False
+        """Whether the registry did not answer last."""
+
+    def turn(self, wait: float) -> bool:
+        """A look at both, waiting so long for news, and what follows from it. Whether all is as it should be."""
+        around = self._around
+        self._hear(wait)
+        try:
+            loaded = around.engine.loaded()
+            self._look()
+            made = self._reckoned(loaded)
+            is_done = self._act(made)
+            after = around.engine.loaded()
+        except _AWAY as error:
+            around.tell(error.message)
+            self._running = self._serving = None
+            self._report(None)
+            return False
+        self._count_errors(after)
+        self._settle(after, made)
+        is_recalling = bool(self._told.withdrawn)
+        is_news = is_recalling or bool(self._to_do(after).steps)
+        return is_done and not is_news and not self.is_alone
+
+    # Looking
+
+    def _hear(self, wait: float) -> None:
+        """What the refs mean now; where the registry is away, what they meant last."""
+        try:
+            self._watch.changes(0.0 if self.is_alone else wait)
+        except _AWAY as error:
+            self._alone(error)
+            return
+        if self.is_alone:
+            self._around.tell("the registry answers again")
+        self.is_alone = False
+        self._around.memory.now.meant = self._watch.seen
+        self._around.memory.save()
+
+    def _alone(self, error: AdaptryError) -> None:
+        if not self.is_alone:
+            self._around.tell(f"{error.message}; what is loaded stays")
+        self.is_alone = True
+
+    def _look(self) -> None:
+        """What the engine is, anew after it was away."""
+        running = self._running = self._running or self._around.look()
+        if self._serving is None and not self.is_alone:
+            self._serving = self._around.judge(running)
+            self._around.memory.now.served = running.models
+
+    # Deciding
+
+    def _reckoned(self, loaded: Sequence[Loaded]) -> Plan:
+        """The plan, once the registry knows what is about to be loaded and has nothing to say against it."""
+        for _ in range(_RECKONINGS):
+            made = self._to_do(loaded)
+            coming = _coming(made)
+            if self.is_alone:
+                break
+            if coming.keys() <= set(self._around.memory.now.confirmed):
+                return made
+            before = self._told
+            self._report(loaded, coming=coming, left_out=made.left_out)
+            if not self.is_alone and (before.turns, before.withdrawn) == (
+                self._told.turns,
+                self._told.withdrawn,
+            ):
+                return made
+        memory = self._around.memory.now
+        is_same = self._running is not None and self._running.models == memory.served
+        return _only(self._to_do(loaded), set(memory.confirmed) if is_same else set())
+
+    def _to_do(self, loaded: Sequence[Loaded]) -> Plan:
+        meant = self._around.memory.now.meant
+        self._recalling.note(meant, self._told.withdrawn, loaded)
+        had = [Had(one.name, one.digest, self._is_ours(one.name)) for one in loaded]
+        return plan(self._wanted(meant), had, self._settings.slots, self._recalling.withdrawn)
+
+    def _wanted(self, meant: Mapping[str, VersionInfo]) -> list[Wanted]:
+        """What each name should stand for: the alias's version, or that of a rollout whose turn it is; where it cannot be
+        had, what was there before, as long as that may be served."""
+        turns = {f"{one.name}@{one.alias}": one for one in self._told.turns}
+        wanted: list[Wanted] = []
+        asked: set[Place] = set()
+        for ref, version in meant.items():
+            # What is withdrawn is followed by nothing: what was there before it is no longer meant by anyone.
+            before = self._around.memory.now.ours.get(ref) if self._is_usable(version) else None
+            choices = [version, before]
+            if turn := turns.get(ref):
+                choices.insert(0, self._version(turn.name, turn.digest))
+            usable = [one for one in choices if one and self._is_usable(one)]
+            asked |= {(ref, one.digest) for one in usable}
+            best = next((one for one in usable if not self._failures.is_to_wait((ref, one.digest))), None)
+            if best is not None:
+                wanted.append(Wanted(ref, best, ref in self._first))
+        self._failures.keep_only(asked)
+        return wanted
+
+    def _version(self, name: AdapterName, digest: Digest) -> VersionInfo | None:
+        """The version that a rollout leads to. None where it cannot be asked for now."""
+        if digest not in self._turned:
+            try:
+                self._turned[digest] = self._around.registry.version(Ref(name, ByDigest(digest.hex)))
+            except AdaptryError:
+                return None
+        return self._turned[digest]
+
+    def _is_usable(self, version: VersionInfo) -> bool:
+        return version.state not in WITHDRAWN and version.digest not in self._recalling.withdrawn
+
+    def _is_ours(self, name: str) -> bool:
+        """Whether this worker loaded it, or would: what fits what it watches is its own."""
+        return name in self._around.memory.now.ours or any(pattern.fits(name) for pattern in self._patterns)
+
+    # Doing
+
+    def _act(self, made: Plan) -> bool:
+        """Whether every step succeeded. Raises where engine or registry does not answer."""
+        around = self._around
+        acting = Acting(
+            around.registry,
+            around.engine,
+            around.cache,
+            around.memory,
+            None if self.is_alone else self._serving,
+            around.tell,
+        )
+        slots, is_done = self._settings.slots, True
+        for step in made.steps:
+            place = None if isinstance(step, Unload) else (step.wanted.served_as, step.wanted.digest)
+            try:
+                has_room = slots is None or len(around.engine.loaded()) < slots
+                acting.take(step, has_room)
+            except _AWAY:
+                raise
+            except AdaptryError as error:
+                is_done = False
+                around.tell(error.message)
+                if place:
+                    self._failures.note(place, error.message)
+            else:
+                if place:
+                    self._failures.forget(place)
+        return is_done
+
+    def _count_errors(self, loaded: Sequence[Loaded]) -> None:
+        """A version that is being rolled out and makes the engine fail has failed."""
+        turns = {f"{one.name}@{one.alias}": one.digest for one in self._told.turns}
+        for one in loaded:
+            if one.digest and turns.get(one.name) == one.digest:
+                place = (one.name, one.digest)
+                if reason := self._failures.count(place, self._around.engine.tally()):
+                    self._failures.note(place, reason)
+
+    def _settle(self, loaded: Sequence[Loaded], made: Plan) -> None:
+        """Lets go of files that nothing uses, and says how things are."""
+        digests = {one.digest for one in loaded}
+        for entry in self._around.cache.entries():
+            if entry.digest not in digests:
+                self._around.cache.release(entry.digest)
+        self._report(loaded, left_out=made.left_out)
+        if not self._told.withdrawn:
+            return
+        self._recalling.note(self._around.memory.now.meant, self._told.withdrawn, loaded)
+        if dropped := self._recalling.dropped(self._told.withdrawn, loaded):
+            self._report(loaded, dropped=dropped, left_out=made.left_out)
+            self._around.tell(
+                f"dropped {', '.join(f'{one.name} {one.digest.brief}' for one in dropped)}: it is refused here now"
+            )
+
+    # Saying
+
+    def _report(
+        self,
+        loaded: Sequence[Loaded] | None,
+        *,
+        coming: Mapping[Place, VersionInfo] | None = None,
+        dropped: Sequence[Dropped] = (),
+        left_out: Sequence[Wanted] = (),
+    ) -> None:
+        """Says how things are, unless that was said already and still holds for a while."""
+        around, memory = self._around, self._around.memory.now
+        residents = None
+        if loaded is not None:
+            names = {name: version.name for name, version in memory.ours.items()}
+            served = residents_of(
+                loaded, names, self._ledger, around.engine.busy(), self._recalling.withdrawn
+            )
+            is_there = {(one.served_as, one.digest) for one in served}
+            loading = [
+                (name, version, None)
+                for (name, digest), version in (coming or {}).items()
+                if (name, digest) not in is_there
+            ]
+            failed = [
+                (name, version, self._failures.reason((name, version.digest)))
+                for name, version in self._asked()
+                if (name, version.digest) not in is_there | set(coming or {})
+                and self._failures.reason((name, version.digest))
+            ]
+            residents = (*served, *about(loading, "loading"), *about(failed, "failed"))
+        report = report_of(
+            self._settings,
+            self._running,
+            self._running.models[-1] if self._running and self._running.models else None,
+            seen=None if coming else self._watch.seq,
+            names=memory.meant,
+            residents=residents,
+            dropped=dropped,
+            troubles=self._troubles(left_out),
+        )
+        said = report.model_dump()
+        is_fresh = time.monotonic() - self._reported_at < self._settings.lease / 3
+        if said == self._last and is_fresh and not (self._told.withdrawn or self._told.turns):
+            return
+        try:
+            self._told = around.registry.report(report)
+        except _AWAY as error:
+            self._alone(error)
+            return
+        self._last, self._reported_at = said, time.monotonic()
+        if residents is not None:
+            memory.confirmed = [(one.served_as, one.digest) for one in residents if one.condition != "failed"]
+            around.memory.save()
+
+    def _asked(self) -> list[tuple[str, VersionInfo]]:
+        """Every version that some name should stand for."""
+        found = list(self._around.memory.now.meant.items())
+        found += [
+            (f"{turn.name}@{turn.alias}", version)
+            for turn in self._told.turns
+            if (version := self._turned.get(turn.digest))
+        ]
+        return found
+
+    def _troubles(self, left_out: Sequence[Wanted]) -> dict[str, str]:
+        """Each name that is not served as it should be, and why."""
+        troubles = {
+            one.served_as: f"no slot is free for {label_of(one.version)} ({self._settings.slots} are in use)"
+            for one in left_out
+        }
+        for name, version in self._asked():
+            if reason := self._failures.reason((name, version.digest)):
+                troubles[name] = reason
+            elif not self._is_usable(version):
+                troubles[name] = f"{label_of(version)} is withdrawn; move the alias to another version"
+        return troubles
+
+
+def _coming(made: Plan) -> dict[Place, VersionInfo]:
+    """What a plan loads, under every name that it loads it under."""
+    found: dict[Place, VersionInfo] = {}
+    for step in made.steps:
+        if isinstance(step, Load | Swap):
+            version = step.wanted.version
+            found[step.wanted.served_as, version.digest] = version
+    return found
+
+
+def _only(made: Plan, confirmed: set[Place]) -> Plan:
+    """The steps that need no word from the registry: unloading, and loading what it knows to be here."""
+    steps = [
+        step
+        for step in made.steps
+        if isinstance(step, Unload) or (step.wanted.served_as, step.wanted.digest) in confirmed
+    ]
+    return Plan(tuple(steps), made.left_out)
+
+
+def keep_up(follower: Follower, stop: Event, *, once: bool = False, every: float = _EVERY) -> None:
+    """Turn after turn until `stop`, or with `once` until all is as it should be. Waits for news at most `every` seconds,
+    so that an engine that was started anew is not empty for longer."""
+    wait = 0.0
+    while not stop.is_set():
+        is_settled = follower.turn(wait)
+        if is_settled and once:
+            return
+        wait = every if is_settled else 0.0
+        if not is_settled:
+            stop.wait(_PAUSE)

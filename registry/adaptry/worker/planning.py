@@ -1,0 +1,102 @@
+"""From what an engine has and what it should have to the steps in between. Pure.
+
+Never more than the slots at once; what is withdrawn goes first; what comes is loaded before what goes is unloaded, wherever
+a slot is free for that; what others loaded is left alone, unless it is withdrawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from adaptry.digest import Digest
+from adaptry.records import VersionInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A version to be served under a name. Those that are `first` are the last to be left out."""
+
+    served_as: str
+    version: VersionInfo
+    first: bool = False
+
+    @property
+    def digest(self) -> Digest:
+        return self.version.digest
+
+
+@dataclass(frozen=True, slots=True)
+class Had:
+    """What an engine has under a name; `is_ours` where this worker may unload it."""
+
+    served_as: str
+    digest: Digest | None
+    is_ours: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A name that is free."""
+
+    wanted: Wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """A name that is taken by another version."""
+
+    wanted: Wanted
+    was: Had
+
+
+@dataclass(frozen=True, slots=True)
+class Unload:
+    """A name that is no longer to be answered."""
+
+    had: Had
+
+
+Step = Load | Swap | Unload
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The steps in turn, and what there is no slot for."""
+
+    steps: tuple[Step, ...]
+    left_out: tuple[Wanted, ...] = ()
+
+
+def plan(
+    wanted: Iterable[Wanted], had: Sequence[Had], slots: int | None, withdrawn: Collection[Digest] = ()
+) -> Plan:
+    """How to get from `had` to `wanted`, whose names differ; of what is withdrawn nothing is loaded."""
+    recalled = [one for one in had if one.digest in withdrawn]
+    kept = [one for one in had if one not in recalled]
+    places = {one.served_as: one for one in kept}
+    asked = [one for one in wanted if one.digest not in withdrawn]
+    asked.sort(key=lambda one: (not one.first, one.served_as not in places, one.served_as))
+    watched = {one.served_as for one in asked}
+    ours = [one for one in kept if one.is_ours or one.served_as in watched]
+    room = None if slots is None else max(0, slots - (len(kept) - len(ours)))
+    taken = asked if room is None else asked[:room]
+    names = {one.served_as for one in taken}
+    stale = [one for one in ours if one.served_as not in names]
+    steps: list[Step] = [Unload(one) for one in recalled]
+    steps += [
+        Swap(one, places[one.served_as])
+        for one in taken
+        if one.served_as in places and places[one.served_as].digest != one.digest
+    ]
+    occupied = len(kept)
+    for one in taken:
+        if one.served_as in places:
+            continue
+        while slots is not None and occupied >= slots and stale:
+            steps.append(Unload(stale.pop(0)))
+            occupied -= 1
+        steps.append(Load(one))
+        occupied += 1
+    steps += [Unload(one) for one in stale]
+    return Plan(tuple(steps), () if room is None else tuple(asked[room:]))

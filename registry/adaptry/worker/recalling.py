@@ -1,0 +1,95 @@
+"""Dropping what was withdrawn, and proving it: the files first, then the engine, then a request that must be refused.
+
+The order is what makes it hold. An engine that loads again from a path that it remembers (SGLang) finds nothing there, and a
+resolver that would claim the name again (vLLM) is refused by the cache. Dropped is said only of what the engine no longer lists,
+has no request under way for, and does not answer with when asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from adaptry.cautions import caution
+from adaptry.digest import Digest
+from adaptry.errors import Refused
+from adaptry.lifecycle import WITHDRAWN
+from adaptry.records import VersionInfo
+from adaptry.refs import AdapterName
+from adaptry.residency import Dropped, Withdrawal
+from adaptry.worker.cache import Cache
+from adaptry.worker.engines import Engine, Loaded
+from adaptry.worker.memory import Memory
+
+
+@dataclass(slots=True)
+class Recalling:
+    """The withdrawn versions that this worker has or had; which they are is remembered across restarts."""
+
+    engine: Engine
+    cache: Cache
+    memory: Memory
+    tell: Callable[[str], None]
+    _names: dict[Digest, set[str]] = field(default_factory=dict)
+    _renewed: set[Digest] = field(default_factory=set)
+
+    @property
+    def withdrawn(self) -> Mapping[Digest, AdapterName]:
+        """Whose each is."""
+        return self.memory.now.recalled
+
+    def note(
+        self, meant: Mapping[str, VersionInfo], told: Iterable[Withdrawal], loaded: Sequence[Loaded]
+    ) -> None:
+        """Takes to heart what the registry says: files go at once, and come back only where a recall was taken back."""
+        reasons = {one.digest: (one.name, f"{one.name}@{one.number} is {one.state}") for one in told}
+        for version in meant.values():
+            if version.state in WITHDRAWN:
+                reasons[version.digest] = (version.name, caution(version) or "withdrawn")
+            else:
+                self._take_back(version.digest)
+        for digest, (name, reason) in reasons.items():
+            if digest not in self.withdrawn:
+                self.tell(f"{reason}: it is dropped here")
+            if self.cache.recalled(digest) is None:
+                self.cache.forget(digest, reason)
+            self.memory.now.recalled[digest] = name
+            self._names.setdefault(digest, set()).update(one.name for one in loaded if one.digest == digest)
+        self.memory.save()
+
+    def dropped(self, told: Sequence[Withdrawal], loaded: Sequence[Loaded]) -> tuple[Dropped, ...]:
+        """Of what the registry waits for: the versions that are gone from here for good."""
+        if not self.engine.forgets and not self._is_renewed({one.digest for one in told}):
+            return ()
+        busy = self.engine.busy()
+        return tuple(
+            Dropped(name=one.name, digest=one.digest)
+            for one in told
+            if one.digest in self.withdrawn and self._is_gone(one.digest, loaded, busy)
+        )
+
+    def _is_gone(self, digest: Digest, loaded: Sequence[Loaded], busy: frozenset[str]) -> bool:
+        names = self._names.get(digest, set())
+        if any(one.digest == digest for one in loaded) or names & busy:
+            return False
+        taken = {one.name for one in loaded}
+        return all(name in taken or self.engine.refuses(name) for name in names)
+
+    def _is_renewed(self, digests: set[Digest]) -> bool:
+        """Whether the engine was started anew since the files of these versions went; now, if need be."""
+        if digests <= self._renewed:
+            return True
+        try:
+            self.engine.renew()
+        except Refused as error:
+            self.tell(error.message)
+            return False
+        self._renewed |= digests
+        return True
+
+    def _take_back(self, digest: Digest) -> None:
+        """A recall of ours that is none any more; what an operator recalled on this machine stays so."""
+        self._names.pop(digest, None)
+        self._renewed.discard(digest)
+        if self.memory.now.recalled.pop(digest, None):
+            self.cache.readmit(digest)

@@ -1,0 +1,93 @@
+"""The vLLM around a resolver: its table of loaded adapters, its engine and its limits, as they are in its API server.
+
+vLLM never asks a resolver again about a name that is loaded, and gives it no way to take one back. So we take hold of
+the object that asked us, once, and use what it has had since resolvers exist: the table of names, the counter of ids, and
+the client of the engine. What is not there is said when it is first needed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from adaptry.checks.runtimes import Runtime
+from adaptry.checks.runtimes.runtime import parse_version
+from adaptry.errors import Refused, Unsupported
+
+_NEEDED = ("lora_requests", "lora_id_counter", "lora_resolver_lock", "engine_client", "model_config")
+
+
+@dataclass(frozen=True, slots=True)
+class Vllm:
+    """`models` is vLLM's `OpenAIServingModels`. (`Any`: vLLM's own types, wherever `Any` is said here.)"""
+
+    models: Any
+
+    @classmethod
+    def asking(cls) -> Vllm:
+        """The one that awaits the coroutine which calls this. Raises `Unsupported` where it is not what we know."""
+        awaiting = sys._getframe(2)  # 1 is the coroutine that calls this; while it runs, 2 is who awaits it
+        models = awaiting.f_locals.get("self")
+        missing = [name for name in _NEEDED if not hasattr(models, name)]
+        if missing:
+            raise Unsupported(
+                f"this version of vLLM keeps its adapters another way (no {', '.join(missing)} where its resolvers are asked): "
+                "a moved alias would not be noticed, so nothing is served. Serve by `adaptry follow` instead"
+            )
+        return cls(models)
+
+    @property
+    def loaded(self) -> MutableMapping[str, Any]:
+        """By the name that clients ask for, what it was loaded as."""
+        found: MutableMapping[str, Any] = self.models.lora_requests
+        return found
+
+    @property
+    def model(self) -> str:
+        return str(self.models.model_config.model)
+
+    @property
+    def revision(self) -> str | None:
+        revision = getattr(self.models.model_config, "revision", None)
+        return revision if isinstance(revision, str) else None
+
+    def runtime(self, version: str) -> Runtime:
+        """What runs, with the limits that it was started with."""
+        config = getattr(getattr(self.models.engine_client, "vllm_config", None), "lora_config", None)
+        options = {
+            name: str(value)
+            for name in ("max_lora_rank", "max_loras", "max_cpu_loras")
+            if isinstance(value := getattr(config, name, None), int)
+        }
+        targets = getattr(config, "target_modules", None)
+        if targets:
+            options["lora_target_modules"] = "+".join(sorted(targets))
+        numbers = version.partition("+")[0].split(".")[:3]
+        return Runtime("vllm", parse_version(".".join(n for n in numbers if n.isdecimal())), options)
+
+    def is_resolving(self, name: str) -> bool:
+        """Whether a request waits for it to be loaded."""
+        return bool(self.models.lora_resolver_lock[name].locked())
+
+    def new_id(self) -> int:
+        return int(self.models.lora_id_counter.inc(1))
+
+    async def load(self, request: Any) -> None:
+        """Into the engine; under no name yet. Raises `Refused` with what the engine says."""
+        try:
+            await self.models.engine_client.add_lora(request)
+        except Exception as error:
+            raise Refused(f"vLLM does not load it: {error}") from error
+
+    async def unload(self, number: int) -> None:
+        """Out of the engine. No request may be under way with it."""
+        await self.models.engine_client.remove_lora(number)
+
+    def in_use(self) -> frozenset[int]:
+        """The numbers of what requests are under way with."""
+        processor = getattr(self.models.engine_client, "output_processor", None)
+        states = getattr(processor, "request_states", {})
+        requests = (getattr(state, "lora_request", None) for state in states.values())
+        return frozenset(request.lora_int_id for request in requests if request is not None)

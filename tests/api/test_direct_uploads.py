@@ -1,0 +1,270 @@
+"""Large files that a server has sent straight to its bucket, a real one, with a proxy before it that can spoil the way."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
+
+import pytest
+import urllib3
+
+from adaptry.blobs.s3 import Place, S3Blobs
+from adaptry.digest import Digest
+from adaptry.errors import Conflict, DigestMismatch
+from adaptry.local.uploads import DIRECT, IDLE, purge
+from adaptry.opening import open_local
+from adaptry.records import Upload
+from adaptry.refs import AdapterName
+from adaptry.testing.faults import between
+from adaptry.testing.http_faults import HttpProxy, Message
+from adaptry.testing.seaweed import Seaweed
+from adaptry_api.testing import Server
+
+NAME = AdapterName.parse("acme/tone")
+DATA = random.Random(7).randbytes(11 << 20)
+PART = 5 << 20
+DIGEST = Digest.of(DATA)
+
+
+@pytest.fixture
+def proxy(seaweed: Seaweed) -> Iterator[HttpProxy]:
+    where = urlsplit(seaweed.endpoint)
+    with between(HttpProxy(where.hostname or "", where.port or 0)) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def place(s3_place: str, seaweed: Seaweed, proxy: HttpProxy) -> str:
+    return s3_place.replace(seaweed.endpoint, f"http://127.0.0.1:{proxy.port}")
+
+
+@pytest.fixture
+def server(start: Callable[..., Server], place: str, monkeypatch: pytest.MonkeyPatch) -> Server:
+    monkeypatch.setattr("adaptry.local.uploads.PART", PART)
+    return start(blobs=place, presign_uploads=True)
+
+
+@pytest.fixture
+def opened(server: Server) -> Upload:
+    return server.registry().open_upload(NAME, DIGEST, len(DATA))
+
+
+def sent(upload: Upload, number: int, data: bytes = DATA) -> int:
+    part = upload.direct[number]
+    return urllib3.request("PUT", part.address, body=data[part.start : part.start + part.size]).status
+
+
+def is_direct(request: Message) -> bool:
+    return ".open" in request.target
+
+
+def pieces(start: int = 0) -> Iterator[bytes]:
+    return (DATA[at : at + (1 << 20)] for at in range(start, len(DATA), 1 << 20))
+
+
+def test_a_large_file_is_sent_to_the_bucket_in_parts_of_any_order(server: Server, opened: Upload) -> None:
+    registry = server.registry()
+    assert [part.size for part in opened.direct] == [PART, PART, 1 << 20]
+    assert [sent(opened, number) for number in (2, 0, 1)] == [200, 200, 200]
+    registry.finish_upload(opened)
+    registry.finish_upload(opened)
+    assert registry.has_file(NAME, DIGEST)
+    assert kept(server) == [(DIGEST, len(DATA))]
+
+
+def test_a_small_file_and_a_server_that_was_not_told_give_no_address(
+    start: Callable[..., Server], place: str
+) -> None:
+    assert start(blobs=place).registry().open_upload(NAME, DIGEST, len(DATA)).direct == ()
+    assert start(presign_uploads=True).registry().open_upload(NAME, DIGEST, DIRECT - 1).direct == ()
+
+
+def test_an_address_takes_its_bytes_and_does_nothing_else(opened: Upload) -> None:
+    first, second, _ = opened.direct
+    assert urllib3.request("PUT", first.address, body=b"short").status == 403
+    assert urllib3.request("PUT", first.address, body=DATA[: first.size + 1]).status == 403
+    assert sent(opened, 0) == 200
+    assert urllib3.request("GET", first.address).status == 403
+    assert urllib3.request("DELETE", first.address).status == 403
+    elsewhere = first.address.replace(urlsplit(first.address).path, urlsplit(second.address).path)
+    assert urllib3.request("PUT", elsewhere, body=DATA[: first.size]).status == 403
+
+
+def test_an_upload_goes_on_where_the_parts_in_the_bucket_end(server: Server, opened: Upload) -> None:
+    registry = server.registry()
+    sent(opened, 0)
+    sent(opened, 2)
+    with pytest.raises(Conflict, match=f"missing; go on at {PART}"):
+        registry.finish_upload(opened)
+    again = registry.open_upload(NAME, DIGEST, len(DATA))
+    assert (again.id, again.offset, again.direct[0].start) == (opened.id, PART, PART)
+    sent(again, 0)
+    assert registry.open_upload(NAME, DIGEST, len(DATA)).offset == len(DATA)
+    registry.finish_upload(again)
+    assert registry.has_file(NAME, DIGEST)
+
+
+def test_what_went_through_the_server_and_what_went_past_it_make_one_file(
+    server: Server, opened: Upload
+) -> None:
+    registry = server.registry()
+    registry.append_upload(opened.model_copy(update={"direct": ()}), 0, [DATA[:1000]])
+    again = registry.open_upload(NAME, DIGEST, len(DATA))
+    assert [part.start for part in again.direct] == [1000, 1000 + PART, 1000 + 2 * PART]
+    registry.finish_upload(registry.append_upload(again, 1000, pieces(1000)))
+    assert registry.has_file(NAME, DIGEST)
+
+
+def test_other_bytes_than_were_announced_are_refused_and_nothing_is_kept(
+    server: Server, opened: Upload
+) -> None:
+    for number in range(3):
+        sent(opened, number, bytes(len(DATA)))
+    with pytest.raises(DigestMismatch, match="nothing was kept"):
+        server.registry().finish_upload(opened)
+    assert not server.registry().has_file(NAME, DIGEST)
+    assert kept(server) == []
+    assert stagings(server) == []
+
+
+def test_who_writes_once_more_changes_nothing_that_was_published(server: Server, opened: Upload) -> None:
+    for number in range(3):
+        sent(opened, number)
+    server.registry().finish_upload(opened)
+    assert sent(opened, 0, bytes(len(DATA))) == 200  # the address is good for an hour, and leads nowhere
+    assert kept(server) == [(DIGEST, len(DATA))]
+    assert stagings(server) == []  # opening the registry has swept it
+
+
+def test_what_changes_while_it_is_read_is_not_what_is_published(
+    server: Server, proxy: HttpProxy, opened: Upload
+) -> None:
+    for number in range(3):
+        sent(opened, number)
+    was_told = []
+
+    def is_reading(request: Message) -> bool:
+        """The first read of what was staged: in that moment somebody writes other bytes there."""
+        if request.method == "GET" and "/tmp/" in request.target and not was_told:
+            was_told.append(request.target)
+        return bool(was_told)
+
+    proxy.spoil("late", times=1, matches=is_reading)
+    server.registry().finish_upload(opened)
+    assert was_told
+    assert not any(
+        ".open" in target for target in was_told
+    )  # it reads a copy, which nobody else can write to
+    assert kept(server) == [(DIGEST, len(DATA))]
+
+
+def test_the_client_sends_past_the_server(server: Server, proxy: HttpProxy, opened: Upload) -> None:
+    told: list[int] = []
+
+    def counting(request: Message) -> bool:
+        if is_direct(request) and request.method == "PUT":
+            told.append(len(request.body))
+        return False
+
+    proxy.spoil("failed", times=None, matches=counting)
+    registry = server.registry()
+    done = registry.append_upload(opened, 0, pieces())
+    assert (done.offset, sorted(told)) == (len(DATA), [1 << 20, PART, PART])
+    registry.finish_upload(done)
+    assert registry.has_file(NAME, DIGEST)
+
+
+@pytest.mark.parametrize("kind", ["cut_in_request", "cut_before_answer", "slow_down", "gateway_down"])
+def test_what_fails_once_is_sent_again(server: Server, proxy: HttpProxy, opened: Upload, kind: str) -> None:
+    proxy.spoil(kind, times=1, matches=is_direct)
+    registry = server.registry()
+    registry.finish_upload(registry.append_upload(opened, 0, pieces()))
+    assert registry.has_file(NAME, DIGEST)
+
+
+def test_a_client_that_cannot_reach_the_bucket_sends_through_the_server(
+    server: Server, opened: Upload
+) -> None:
+    with_no_way = opened.model_copy(
+        update={
+            "direct": tuple(
+                part.model_copy(update={"address": "http://127.0.0.1:9/closed"}) for part in opened.direct
+            )
+        }
+    )
+    registry = server.registry()
+    done = registry.append_upload(with_no_way, 0, pieces())
+    assert done.offset == len(DATA)
+    registry.finish_upload(done)
+    assert registry.has_file(NAME, DIGEST)
+
+
+def test_parts_that_the_bucket_refuses_go_through_the_server(
+    server: Server, proxy: HttpProxy, opened: Upload
+) -> None:
+    proxy.spoil(
+        "failed", times=None, matches=lambda request: is_direct(request) and len(request.body) == 1 << 20
+    )
+    registry = server.registry()
+    registry.finish_upload(registry.append_upload(opened, 0, pieces()))
+    assert registry.has_file(NAME, DIGEST)
+
+
+def test_what_came_before_the_source_broke_is_kept(server: Server, opened: Upload) -> None:
+    def breaking() -> Iterator[bytes]:
+        yield DATA[: PART + 1000]
+        raise ConnectionResetError("the disk is gone")
+
+    with pytest.raises(ConnectionResetError):
+        server.registry().append_upload(opened, 0, breaking())
+    assert server.registry().open_upload(NAME, DIGEST, len(DATA)).offset == PART + 1000
+
+
+def test_a_server_sweeps_while_it_runs(
+    start: Callable[..., Server], place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adaptry_api.sweeping.UPLOADS_EVERY", 0.05)
+    start(blobs=place)
+    blobs = S3Blobs(Place.parse(place))
+    urllib3.request("PUT", blobs.writing_address(blobs.new_key(), 0, 5, 60).url, body=b"hello")
+    end = time.monotonic() + 60
+    while list(blobs.stagings()):
+        assert time.monotonic() < end
+
+
+def test_what_nobody_finishes_is_swept(server: Server, opened: Upload) -> None:
+    sent(opened, 1)  # not even from the start
+    assert stagings(server)
+    assert swept(server) == 0
+    assert swept(server, later=IDLE + timedelta(minutes=1)) == 1
+    assert stagings(server) == []
+
+
+def kept(server: Server) -> list[tuple[Digest, int]]:
+    """Every blob in the bucket that is whole, with its size. Fails for one that is not."""
+    registry = open_local(server.data)
+    found = []
+    for digest in registry.blobs.digests():
+        data = b"".join(registry.blobs.chunks(digest))
+        assert Digest.of(data) == digest
+        found.append((digest, len(data)))
+    registry.close()
+    return found
+
+
+def stagings(server: Server) -> list[str]:
+    registry = open_local(server.data)
+    found = list(registry.blobs.stagings())
+    registry.close()
+    return found
+
+
+def swept(server: Server, later: timedelta = timedelta()) -> int:
+    """How many stagings a sweep drops, so much later."""
+    registry = open_local(server.data)
+    dropped = purge(registry.catalog, registry.blobs, datetime.now(UTC) + later)
+    registry.close()
+    return dropped

@@ -1,0 +1,69 @@
+"""The cache on the command line: a folder for a ref, what is there, what goes, and what must not come again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import Run
+
+Ask = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def tone(run: Run, out: Path) -> None:
+    run("push", "./out", "acme/tone")
+
+
+def test_a_ref_becomes_a_folder_that_holds_the_adapter(run: Run, answer: Ask) -> None:
+    folder = Path(run("cache", "path", "acme/tone").stdout.strip())
+
+    digest = answer("show", "acme/tone")["version"]["digest"]
+    assert digest.removeprefix("sha256:") in str(folder)
+    assert (folder / "adapter_config.json").is_file()
+    (entry,) = answer("cache", "ls")
+    assert (entry["digest"], entry["is_leased"], entry["is_part"]) == (digest, False, False)
+    assert "acme/tone@1" in run("cache", "ls").stdout
+
+
+def test_what_nobody_uses_goes(run: Run, answer: Ask) -> None:
+    run("cache", "path", "acme/tone")
+    assert run("cache", "gc", "--size", "1GB").stdout == ""
+
+    assert run("cache", "gc").stdout.startswith("sha256:")
+
+    assert answer("cache", "ls") == []
+
+
+def test_what_is_forgotten_comes_again_when_it_is_readmitted(run: Run, answer: Ask) -> None:
+    run("cache", "path", "acme/tone")
+    (entry,) = answer("cache", "ls")
+
+    run("cache", "forget", entry["digest"][:20], "--reason", "it leaks")
+
+    assert answer("cache", "ls") == []
+    assert "it leaks" in run("cache", "path", "acme/tone", code=5).stderr
+    assert "it leaks" in run("cache", "readmit", entry["digest"]).stderr
+    run("cache", "readmit", entry["digest"], code=1)
+    run("cache", "path", "acme/tone")
+
+
+@pytest.mark.parametrize("word", ["prod", "sha256:0123456789ab", "7"])
+def test_what_is_no_digest_here_is_not_forgotten(run: Run, word: str) -> None:
+    assert "in full" in run("cache", "forget", word, "--reason", "it leaks", code=3).stderr
+
+
+def test_the_environment_says_where_and_how_large(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ADAPTRY_CACHE", str(tmp_path / "elsewhere"))
+    assert run("cache", "path", "acme/tone").stdout.startswith(str(tmp_path / "elsewhere"))
+
+    monkeypatch.setenv("ADAPTRY_CACHE_SIZE", "10")
+    run("cache", "gc")
+    assert "do not fit" in run("cache", "path", "acme/tone", code=6).stderr
+    monkeypatch.setenv("ADAPTRY_CACHE_SIZE", "plenty")
+    run("cache", "path", "acme/tone", code=2)

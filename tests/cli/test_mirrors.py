@@ -1,0 +1,109 @@
+"""`adaptry gc`, `mirror` and `bundle`, as they are typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from adaptry.testing.samples import tiny_base
+from adaptry_api.settings import ServerSettings
+from adaptry_api.testing import serving
+
+pytestmark = pytest.mark.usefixtures("out", "better")
+
+THERE, HERE = ("--registry", "./there"), ("--registry", "./here")
+
+
+def test_gc_says_what_waits_and_then_what_went(run, answer) -> None:
+    run(*HERE, "push", "./out", "acme/tone")
+    run(*HERE, "delete", "acme/tone", "--yes")
+    assert "would delete 0 files" in run(*HERE, "gc", "--dry-run").stdout
+    assert "deleted 0 files (0 B); 2 files" in run(*HERE, "gc").stdout
+    assert answer(*HERE, "gc", "--grace", "0")["deleted"] == 2
+    assert run(*HERE, "gc", "--grace", "0").stdout == "deleted 0 files (0 B)\n"
+
+
+def test_gc_takes_a_span_and_a_folder(run, tmp_path: Path) -> None:
+    for wrong in ("1", "24 hours", "-1h", "h", "9999999d"):
+        assert "not a span of time" in run(*HERE, "gc", "--grace", wrong, code=2).stderr
+    assert "server's own machine" in run("--registry", "http://127.0.0.1:9", "gc", code=2).stderr
+    assert "no registry" in run(*HERE, "gc", code=3).stderr
+
+
+def test_a_registry_follows_another(run, answer) -> None:
+    run(*THERE, "push", "./out", "acme/tone", "--metric", "accuracy=0.5", "--alias", "prod")
+    assert "copy acme/tone@1" in run(*HERE, "mirror", "--from", "./there", "--dry-run").stdout
+    assert run(*HERE, "mirror", "--from", "./there", "--aliases").stdout == (
+        "copied acme/tone@1\npointed acme/tone@prod\n"
+    )
+    assert answer(*HERE, "show", "acme/tone@prod")["version"]["metrics"] == {"accuracy": 0.5}
+    assert run(*HERE, "mirror", "--from", "./there", "--aliases").stdout == ""
+    run(*THERE, "revoke", "acme/tone@1", "--reason", "it leaks")
+    assert answer(*HERE, "mirror", "--from", "./there")["updated"] == ["acme/tone@1"]
+
+
+def test_a_mirror_reads_the_token_for_its_source_from_a_file(run, tmp_path: Path) -> None:
+    with serving(ServerSettings(data=tmp_path / "served")) as server:
+        (tmp_path / "token").write_text(f"{server.admin}\n")
+        words = (*HERE, "mirror", "--from", server.url)
+        assert "token" in run(*words, code=5).stderr
+        assert "0 versions copied" in run(*words, "--from-token-file", "./token").stderr
+    (tmp_path / "token").write_text("")
+    assert "no token in" in run(*words, "--from-token-file", "./token", code=2).stderr
+
+
+def test_what_contradicts_itself_is_a_usage_error(run) -> None:
+    run(*THERE, "push", "./out", "acme/tone")
+    words = (*HERE, "mirror", "--from", "./there")
+    assert "--base-files brings bases" in run(*words, "--no-bases", "--base-files", code=2).stderr
+    assert "give one of --every" in run(*words, "--every", "5m", "--dry-run", code=2).stderr
+    assert "unknown field" in run(*words, "colour:red", code=2).stderr
+    assert "no registry" in run(*HERE, "mirror", "--from", "./nowhere", code=3).stderr
+
+
+def test_what_a_mirror_is_refused_is_told(run, base: Path) -> None:
+    run(*THERE, "push", "./out", "acme/tone")
+    tiny_base(base, hidden=8)
+    run(*HERE, "base", "add", "./base", "--name", "org/tiny")
+    assert "refused: acme/tone@1" in run(*HERE, "mirror", "--from", "./there", code=1).stderr
+
+
+def test_a_whole_adapter_is_copied(run, answer) -> None:
+    run(*THERE, "push", "./out", "acme/tone", "--metric", "accuracy=0.5")
+    run(*THERE, "push", "./better", "acme/tone", "--alias", "prod")
+    whole = ("copy", "acme/tone", "--to-registry", "./here", "--all-versions")
+    assert answer(*THERE, *whole)["copied"] == ["acme/tone@1", "acme/tone@2"]
+    assert answer(*HERE, "show", "acme/tone@1")["version"]["metrics"] == {"accuracy": 0.5}
+    assert "takes no NAME" in run(*THERE, "copy", "acme/tone@1", *whole[2:], code=2).stderr
+
+
+def test_a_bundle_is_made_shown_and_loaded(run, answer, base: Path) -> None:
+    run(*THERE, "base", "add", "./base", "--name", "org/tiny", "--store")
+    run(*THERE, "push", "./out", "acme/tone", "--alias", "prod")
+    run(*THERE, "push", "./better", "acme/tone")
+    made = run(*THERE, "bundle", "create", "acme/tone@prod", "acme/tone@2", "-o", "./x.bundle", "--with-base")
+    assert made.stdout == "x.bundle\n"
+    assert "2 versions, 1 base" in made.stderr
+    shown = run("bundle", "show", "./x.bundle").stdout
+    assert "acme/tone@1 sha256:" in shown and "(prod)" in shown and "base org/tiny with 2 files" in shown
+
+    loaded = answer(*HERE, "bundle", "load", "./x.bundle", "--aliases")
+
+    assert loaded["copied"] == ["acme/tone@1", "acme/tone@2"]
+    assert answer(*HERE, "show", "acme/tone@prod")["version"]["base_status"] == "verified"
+    assert (
+        "is there already" in run(*THERE, "bundle", "create", "acme/tone", "-o", "./x.bundle", code=4).stderr
+    )
+    all_of_it = answer(*THERE, "bundle", "create", "acme/tone", "--all-versions", "-o", "./all.bundle")
+    assert len(all_of_it["index"]["parcels"]) == 2
+    found = answer(*THERE, "bundle", "create", "--query", "rank>=8", "-o", "./found.bundle")
+    assert [one["number"] for one in found["index"]["parcels"]] == [2]
+
+
+def test_what_is_no_bundle_is_refused(run, tmp_path: Path) -> None:
+    (tmp_path / "x.bundle").write_bytes(b"not a bundle")
+    assert "not a bundle" in run(*HERE, "bundle", "load", "./x.bundle", code=2).stderr
+    assert "no file" in run(*HERE, "bundle", "load", "./gone.bundle", code=3).stderr
+    run(*THERE, "push", "./out", "acme/tone")
+    assert "say what goes in" in run(*THERE, "bundle", "create", "-o", "./x.bundle", code=2).stderr

@@ -1,0 +1,151 @@
+"""A server, a base that it knows, versions for it, an engine, and a worker that follows the one for the other."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adaptry import bases
+from adaptry.adapter.view import open_dir
+from adaptry.checkpoint import open_checkpoint
+from adaptry.checks.runtimes import parse_runtime
+from adaptry.client import HttpRegistry
+from adaptry.records import StateChange, VersionInfo
+from adaptry.refs import AdapterName, ByDigest, Ref
+from adaptry.running import Running, running
+from adaptry.standing import change_state
+from adaptry.testing.breaking import AT_ONCE
+from adaptry.testing.samples import tiny_base, tiny_lora
+from adaptry.transfer import push
+from adaptry.worker.cache import Cache
+from adaptry.worker.engines import ENGINES, Engine, Outside, Speaking
+from adaptry.worker.following import Around, Follower
+from adaptry.worker.judging import serving_of
+from adaptry.worker.memory import Memory
+from adaptry.worker.reporting import Settings
+from adaptry_api.settings import ServerSettings
+from adaptry_api.testing import Server, serving
+
+from .fakes import FAKES, FIXED, WEIGHTS, FakeEngine
+
+TONE = AdapterName.parse("acme/tone")
+PROD = "acme/tone@prod"
+
+
+_RESTART = """
+import json, os, sys, urllib.request
+body = json.dumps({"listed": os.environ["ADAPTRY_ADAPTERS"]}).encode()
+urllib.request.urlopen(sys.argv[1] + "/_restart", body)
+"""
+_PREPARE = """
+import shutil, sys
+shutil.copyfile(sys.argv[1] + "/adapter_model.safetensors", sys.argv[2])
+"""
+
+
+class Scene:
+    """Everything that a test about following needs; what it starts is stopped at its end."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.folder = folder
+        self._stack = stack
+        self.server: Server = stack.enter_context(serving(ServerSettings(data=folder / "data")))
+        self.registry: HttpRegistry = self.server.registry()
+        base = open_checkpoint(tiny_base(folder / "base"))
+        bases.register(self.registry, base, ("org/tiny",), cache=folder / "bases")
+        self.weights: dict[str, VersionInfo] = {}
+        """Versions by the SHA-256 of their weights: what an engine's answer says."""
+        self.story: list[str] = []
+        self.memories: dict[str, Memory] = {}
+
+    def engine(self, kind: str = "vllm", **options: Any) -> FakeEngine:
+        made = {**FAKES, **FIXED}[kind](**options)
+        self._stack.callback(made.stop)
+        return made
+
+    def publish(self, seed: int = 1, name: AdapterName = TONE, **options: Any) -> VersionInfo:
+        folder = tiny_lora(self.folder / f"lora-{name.name}-{seed}", seed=seed, **options)
+        version = push(self.registry, open_dir(folder), name).version
+        self.weights[hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()] = version
+        return version
+
+    def alias(self, version: VersionInfo, alias: str = "prod") -> None:
+        held = {one.alias: one.generation for one in self.registry.aliases(version.name)}
+        self.registry.move_alias(version.name, alias, version.digest, held.get(alias))
+
+    def stand(self, version: VersionInfo, state: str = "revoked") -> None:
+        ref = Ref(version.name, ByDigest(version.digest.hex))
+        change_state(self.registry, ref, StateChange.model_validate({"state": state, "reason": "for a test"}))
+
+    def worker(
+        self,
+        engine: FakeEngine,
+        name: str = "gpu-1",
+        *,
+        watch: tuple[str, ...] = ("acme/*@prod",),
+        token: str | None = None,
+        restarts: bool = True,
+        **options: Any,
+    ) -> Follower:
+        """A worker as it is after its process was started: whatever it knew before is in its files."""
+        registry = self.server.registry(token or self.token(name))
+        home = self.folder / "workers" / name
+        memory = Memory(home / "state.json")
+        around = Around(
+            registry=registry,
+            engine=self.spoken_to(engine, memory, home / "files.list", restarts),
+            cache=Cache(home / "cache", persistence=AT_ONCE),
+            memory=memory,
+            look=lambda: (
+                running(engine.url) if engine.kind != "lorax" else Running(parse_runtime("lorax"), ())
+            ),
+            judge=lambda found: serving_of(registry, found, None, "org/tiny"),
+            tell=self.story.append,
+        )
+        self._stack.callback(around.cache.close)
+        self.memories[name] = memory
+        return Follower(around, Settings(name=name, engine=engine.kind, watch=watch, **options))
+
+    def token(self, name: str) -> str:
+        return self.server.token(name, "worker", ("acme",))
+
+    def spoken_to(self, engine: FakeEngine, memory: Memory, listed: Path, restarts: bool = True) -> Engine:
+        """The engine as a worker knows it; what an operator's commands do is asked of the fake itself."""
+        restart = (sys.executable, "-c", _RESTART, engine.url)
+        prepare = (sys.executable, "-c", _PREPARE, "{folder}", "{file}")
+        outside = Outside(listed, restart if restarts else (), prepare)
+        return ENGINES[engine.kind](Speaking(engine.url), outside, memory.now.names)
+
+    def serves(self, engine: FakeEngine, name: str = PROD, worker: str = "gpu-1") -> int | None:
+        """The number of the version whose weights a request is answered with; None where it is refused."""
+        memory = self.memories.get(worker) or Memory(self.folder / "none.json")
+        reply = self.spoken_to(engine, memory, self.folder / "none.list").ask(name)
+        if not reply.is_ok:
+            return None
+        return self.weights[engine.answers[-1][2]].number
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    with ExitStack() as stack:
+        yield Scene(tmp_path, stack)
+
+
+@pytest.fixture(params=FAKES)
+def kind(request: pytest.FixtureRequest) -> str:
+    """Every engine in turn."""
+    return str(request.param)
+
+
+def settle(follower: Follower, turns: int = 20) -> None:
+    """Turns until nothing is left to do."""
+    for _ in range(turns):
+        if follower.turn(wait=0.0):
+            return
+    raise AssertionError(f"not settled after {turns} turns")

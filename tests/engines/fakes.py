@@ -1,0 +1,457 @@
+"""Engines as their interfaces are documented, over real HTTP, without a model: they read the files that they are given.
+
+An answer is the SHA-256 of the weights that it was made with, so a test sees which version answered. What each of them does
+otherwise than one would think is kept: vLLM's front end forgets a name and the engine keeps the weights; SGLang loads again what
+was unloaded, from the path that it remembers; mistral.rs swaps by compare-and-swap. `answers` is every answer there was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import socket
+import threading
+import time
+from collections import OrderedDict
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+WEIGHTS = "adapter_model.safetensors"
+Answer = tuple[int, Any]
+
+
+class Broken(Exception):
+    """A request that ends in an error, with its status and words."""
+
+    def __init__(self, status: int, words: str) -> None:
+        super().__init__(words)
+        self.status = status
+
+
+class FakeEngine:
+    """A server on a port of its own, which it keeps when it is started again; then it has nothing loaded.
+
+    `refuses` are digests of weights that it will not load, `fails` those with which requests end in an error.
+    """
+
+    kind: ClassVar[str]
+    version: ClassVar[str] = "0.33.0"
+
+    def __init__(self, models: tuple[str, ...] = ("org/tiny",)) -> None:
+        self.models = models
+        self.answers: list[tuple[float, str, str]] = []
+        self.refuses: set[str] = set()
+        self.fails: set[str] = set()
+        self.most = 0
+        self.requests = self.errors = 0
+        self._port = 0
+        self._lock = threading.RLock()
+        self._server: ThreadingHTTPServer | None = None
+        self._connections: set[socket.socket] = set()
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def is_up(self) -> bool:
+        return self._server is not None
+
+    def start(self) -> None:
+        """Comes up empty."""
+        self.clear()
+        engine = self
+
+        class Requests(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def setup(self) -> None:
+                super().setup()
+                engine._connections.add(self.connection)
+
+            def finish(self) -> None:
+                engine._connections.discard(self.connection)
+                super().finish()
+
+            def do_GET(self) -> None:
+                self._answer(engine.get, self.path)
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+                self._answer(engine.post, self.path, json.loads(body or b"{}"))
+
+            def _answer(self, ask: Any, *asked: Any) -> None:
+                try:
+                    with engine._lock:
+                        status, content = ask(*asked)
+                except Broken as broken:
+                    status, content = broken.status, {"error": {"message": str(broken)}}
+                text = content if isinstance(content, str) else json.dumps(content)
+                data = text.encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *words: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), Requests)
+        self._server.daemon_threads = True
+        self._port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def stop(self) -> None:
+        """Dies, with all that it had."""
+        if self._server is not None:
+            server, self._server = self._server, None
+            server.shutdown()
+            server.server_close()
+            for connection in tuple(self._connections):
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+            self.clear()
+
+    def clear(self) -> None:
+        raise NotImplementedError
+
+    def get(self, path: str) -> Answer:
+        raise NotImplementedError
+
+    def post(self, path: str, body: dict[str, Any]) -> Answer:
+        raise NotImplementedError
+
+    def names(self) -> dict[str, str]:
+        """What it lists, and from where."""
+        raise NotImplementedError
+
+    def read(self, path: str) -> str:
+        """The weights in a folder, by their digest."""
+        try:
+            data = (Path(path) / WEIGHTS).read_bytes()
+            json.loads((Path(path) / "adapter_config.json").read_text())
+        except OSError as error:
+            raise Broken(404, f"no adapter found for {path}") from error
+        weights = hashlib.sha256(data).hexdigest()
+        if weights in self.refuses:
+            raise Broken(500, "LoRA rank 32 is greater than max_lora_rank 16.")
+        return weights
+
+    def answer(self, name: str, weights: str) -> Answer:
+        self.requests += 1
+        if weights in self.fails:
+            self.errors += 1
+            raise Broken(500, "EngineCore encountered an issue")
+        self.answers.append((time.time(), name, weights))
+        return 200, {"choices": [{"text": weights}], "text": weights}
+
+    def note_most(self) -> None:
+        self.most = max(self.most, len(self.names()))
+
+    def listing(self) -> Answer:
+        cards = [{"id": name, "root": name, "parent": None} for name in self.models]
+        cards += [{"id": name, "root": path, "parent": self.models[0]} for name, path in self.names().items()]
+        return 200, {"object": "list", "data": cards}
+
+
+class FakeVllm(FakeEngine):
+    """vLLM 0.33: a front end of names, and an engine that keeps weights by number until `max_cpu_loras` push them out."""
+
+    kind = "vllm"
+    max_cpu_loras = 4
+    running: tuple[str, ...] = ()
+    """What its metrics say that requests are under way for."""
+
+    def clear(self) -> None:
+        self._names: dict[str, tuple[str, int]] = {}
+        self._engine: OrderedDict[int, str] = OrderedDict()
+        self._paths: dict[int, str] = {}
+        self._numbers = itertools.count(1)
+
+    def names(self) -> dict[str, str]:
+        return {name: path for name, (path, _) in self._names.items()}
+
+    def get(self, path: str) -> Answer:
+        match path:
+            case "/v1/models":
+                return self.listing()
+            case "/version":
+                return 200, {"version": self.version}
+            case "/metrics":
+                return 200, (
+                    f'vllm:lora_requests_info{{max_lora="4",running_lora_adapters="{",".join(self.running)}",'
+                    f'waiting_lora_adapters=""}} {time.time()}\n'
+                    f'vllm:request_success_total{{finished_reason="length"}} {self.requests - self.errors}\n'
+                    f'http_requests_total{{handler="/v1/completions",status="5xx"}} {self.errors}\n'
+                )
+            case _:
+                raise Broken(404, "Not Found")
+
+    def post(self, path: str, body: dict[str, Any]) -> Answer:
+        match path:
+            case "/v1/load_lora_adapter":
+                return self._load(body["lora_name"], body["lora_path"], body.get("load_inplace", False))
+            case "/v1/unload_lora_adapter":
+                if body["lora_name"] not in self._names:
+                    raise Broken(404, f"The lora adapter '{body['lora_name']}' cannot be found.")
+                del self._names[body["lora_name"]]  # the engine keeps the weights
+                return 200, f"Success: LoRA adapter '{body['lora_name']}' removed successfully."
+            case "/v1/completions":
+                return self._complete(body["model"])
+            case _:
+                raise Broken(404, "Not Found")
+
+    def _load(self, name: str, path: str, in_place: bool) -> Answer:
+        if name in self._names and not in_place:
+            raise Broken(
+                400, f"The lora adapter '{name}' has already been loaded. set 'load_inplace' to True"
+            )
+        number = self._names[name][1] if name in self._names else next(self._numbers)
+        self._put(number, path)
+        self._names[name] = (path, number)
+        self.note_most()
+        return 200, f"Success: LoRA adapter '{name}' added successfully."
+
+    def _put(self, number: int, path: str) -> None:
+        self._engine[number], self._paths[number] = self.read(path), path
+        self._engine.move_to_end(number)
+        while len(self._engine) > self.max_cpu_loras:
+            self._engine.popitem(last=False)
+
+    def _complete(self, name: str) -> Answer:
+        if name in self.models:
+            return self.answer(name, "base")
+        if name not in self._names:
+            raise Broken(404, f"The model `{name}` does not exist.")
+        path, number = self._names[name]
+        if number not in self._engine:
+            self._put(number, path)  # it was pushed out, and comes back from its path
+        self._engine.move_to_end(number)
+        return self.answer(name, self._engine[number])
+
+
+class FakeSglang(FakeEngine):
+    """SGLang 0.5.23: what was unloaded comes back with the next request that names it, from the path it had."""
+
+    kind = "sglang"
+    version = "0.5.23"
+
+    def clear(self) -> None:
+        self._loaded: dict[str, tuple[str, str]] = {}
+        self._remembered: dict[str, str] = {}
+
+    def names(self) -> dict[str, str]:
+        return {name: path for name, (path, _) in self._loaded.items()}
+
+    def get(self, path: str) -> Answer:
+        match path:
+            case "/get_server_info":
+                return 200, {
+                    "version": self.version,
+                    "max_loras_per_batch": 8,
+                    "max_lora_rank": 64,
+                    "served_model_name": self.models[0],
+                    "model_path": self.models[0],
+                }
+            case "/v1/models":
+                return self.listing()
+            case "/metrics":
+                return 200, (
+                    f"sglang:num_requests_total {self.requests}\n"
+                    f"sglang:num_aborted_requests_total {self.errors}\n"
+                )
+            case _:
+                raise Broken(404, "Not Found")
+
+    def post(self, path: str, body: dict[str, Any]) -> Answer:
+        match path:
+            case "/load_lora_adapter":
+                return self._load(body["lora_name"], body["lora_path"])
+            case "/unload_lora_adapter":
+                if body["lora_name"] not in self._loaded:
+                    return self._told(f"LoRA adapter {body['lora_name']} is not loaded")
+                del self._loaded[body["lora_name"]]
+                return self._told()
+            case "/generate":
+                return self._generate(body["lora_path"])
+            case _:
+                raise Broken(404, "Not Found")
+
+    def _load(self, name: str, path: str) -> Answer:
+        if name in self._loaded:
+            return self._told(f"LoRA adapter with name {name} already exists")
+        try:
+            self._loaded[name] = (path, self.read(path))
+        except Broken as broken:
+            return self._told(str(broken))
+        self._remembered[name] = path
+        self.note_most()
+        return self._told()
+
+    def _generate(self, name: str) -> Answer:
+        if name not in self._loaded:
+            if name not in self._remembered:
+                raise Broken(400, f"The following requested LoRA adapters are not loaded: {{'{name}'}}")
+            path = self._remembered[name]
+            self._loaded[name] = (path, self.read(path))  # "Reloading evicted adapter"
+        return self.answer(name, self._loaded[name][1])
+
+    def _told(self, error: str | None = None) -> Answer:
+        loaded = self.names()
+        told = {"success": error is None, "error_message": error or "", "loaded_adapters": loaded}
+        return 400 if error else 200, told
+
+
+class FakeMistralRs(FakeEngine):
+    """mistral.rs: an alias stands for a generation, and moves to another by compare-and-swap."""
+
+    kind = "mistralrs"
+
+    def clear(self) -> None:
+        self._aliases: dict[str, tuple[str, str]] = {}
+
+    def names(self) -> dict[str, str]:
+        return {name: path for name, (path, _) in self._aliases.items()}
+
+    def get(self, path: str) -> Answer:
+        match path:
+            case "/v1/lora_adapters":
+                data = [
+                    {"id": name, "source": source, "generation": weights, "rank": 4, "bytes": 1}
+                    for name, (source, weights) in self._aliases.items()
+                ]
+                return 200, {
+                    "object": "list",
+                    "data": data,
+                    "generations": [],
+                    "max_rank": 256,
+                    "max_adapters": 16,
+                }
+            case "/v1/models":
+                return self.listing()
+            case _:
+                raise Broken(404, "Not Found")
+
+    def post(self, path: str, body: dict[str, Any]) -> Answer:
+        known = {
+            "lora_name",
+            "lora_path",
+            "load_inplace",
+            "expected_generation",
+            "model",
+            "prompt",
+            "max_tokens",
+        }
+        if body.keys() - known:
+            raise Broken(422, "unknown field")
+        match path:
+            case "/v1/load_lora_adapter":
+                self._require(body)
+                if body["lora_name"] in self._aliases and not body.get("load_inplace"):
+                    raise Broken(409, "adapter already loaded")
+                self._aliases[body["lora_name"]] = (body["lora_path"], self.read(body["lora_path"]))
+                self.note_most()
+                return 200, {"ok": True}
+            case "/v1/unload_lora_adapter":
+                self._require(body)
+                if self._aliases.pop(body["lora_name"], None) is None:
+                    raise Broken(404, "unknown adapter")
+                return 200, {"ok": True}
+            case "/v1/completions":
+                if body["model"] not in self._aliases:
+                    raise Broken(404, "unknown adapter")
+                return self.answer(body["model"], self._aliases[body["model"]][1])
+            case _:
+                raise Broken(404, "Not Found")
+
+    def _require(self, body: dict[str, Any]) -> None:
+        expected = body.get("expected_generation")
+        held = self._aliases.get(body["lora_name"])
+        if expected is not None and (held is None or held[1] != expected):
+            raise Broken(409, "generation mismatch")
+
+
+class FakeLorax(FakeEngine):
+    """LoRAX: a folder's path is the name, read once and never again; there is no way to list or to unload."""
+
+    kind = "lorax"
+
+    def clear(self) -> None:
+        self._adapters: dict[str, str] = {}
+
+    def names(self) -> dict[str, str]:
+        return {path: path for path in self._adapters}
+
+    def get(self, path: str) -> Answer:
+        if path == "/health":
+            return 200, ""
+        raise Broken(404, "Not Found")
+
+    def post(self, path: str, body: dict[str, Any]) -> Answer:
+        match path:
+            case "/generate":
+                name = body["parameters"]["adapter_id"]
+                if name not in self._adapters:
+                    self._adapters[name] = self.read(name)
+                return self.answer(name, self._adapters[name])
+            case "/_restart":
+                self.clear()
+                return 200, {}
+            case _:
+                raise Broken(404, "Not Found")
+
+
+class FakeLlamaCpp(FakeEngine):
+    """llama.cpp's server: the files it was started with, by number, each at a scale that a request can say otherwise."""
+
+    kind = "llamacpp"
+    listed: Path | None = None
+
+    def clear(self) -> None:
+        self._files: list[str] = []
+        self._held: list[str] = []
+        self._scales: list[float] = []
+
+    def names(self) -> dict[str, str]:
+        return {file: file for file in self._files}
+
+    def get(self, path: str) -> Answer:
+        match path:
+            case "/health":
+                return 200, {"status": "ok"}
+            case "/props":
+                return 200, {"default_generation_settings": {}, "model_alias": self.models[0]}
+            case "/lora-adapters":
+                rows = enumerate(zip(self._files, self._scales, strict=True))
+                return 200, [{"id": number, "path": file, "scale": scale} for number, (file, scale) in rows]
+            case _:
+                raise Broken(404, "Not Found")
+
+    def post(self, path: str, body: Any) -> Answer:
+        match path:
+            case "/lora-adapters":
+                for one in body:
+                    self._scales[one["id"]] = one["scale"]
+                return 200, {"success": True}
+            case "/completion":
+                chosen = [one["id"] for one in body.get("lora", []) if one["scale"]]
+                assert len(chosen) == 1
+                return self.answer(self._files[chosen[0]], self._held[chosen[0]])
+            case "/_restart":
+                self.clear()
+                self._files = Path(body["listed"]).read_text().split()
+                self._held = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in self._files]
+                self._scales = [1.0] * len(self._files)  # as it does without --lora-init-without-apply
+                return 200, {}
+            case _:
+                raise Broken(404, "Not Found")
+
+
+FAKES: dict[str, type[FakeEngine]] = {fake.kind: fake for fake in (FakeVllm, FakeSglang, FakeMistralRs)}
+FIXED: dict[str, type[FakeEngine]] = {fake.kind: fake for fake in (FakeLorax, FakeLlamaCpp)}
+"""Those that forget nothing until they are started anew."""

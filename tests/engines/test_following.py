@@ -1,0 +1,266 @@
+"""A worker keeps an engine in step: with aliases, with recalls, with rollouts, whoever dies in between."""
+
+from __future__ import annotations
+
+import pytest
+
+from adaptry.refs import AdapterName, Ref
+from adaptry.rollouts import RolloutPlan
+
+from .conftest import PROD, TONE, Scene, settle
+from .fakes import FIXED
+
+
+def test_an_engine_serves_what_the_alias_says_and_follows_it(scene: Scene, kind: str) -> None:
+    first, second = scene.publish(1), scene.publish(2)
+    scene.alias(first)
+    engine = scene.engine(kind)
+    worker = scene.worker(engine)
+    settle(worker)
+    assert scene.serves(engine) == 1
+    scene.alias(second)
+    settle(worker)
+    assert scene.serves(engine) == 2
+    assert list(engine.names()) == [PROD]
+    assert second.digest.hex in engine.names()[PROD]
+    (resident,) = scene.registry.worker("gpu-1").residents
+    assert (resident.number, resident.condition, resident.served_as) == (2, "serving", PROD)
+    (before,) = scene.registry.residents(Ref.parse("acme/tone@1"))
+    assert before.condition == "unloaded"
+
+
+def test_a_name_that_is_no_longer_an_alias_is_unloaded(scene: Scene, kind: str) -> None:
+    scene.alias(scene.publish(1))
+    engine = scene.engine(kind)
+    worker = scene.worker(engine)
+    settle(worker)
+    scene.registry.remove_alias(TONE, "prod", was=1)
+    settle(worker)
+    assert engine.names() == {}
+    assert scene.registry.worker("gpu-1").residents == ()
+
+
+def test_a_recalled_version_is_gone_for_good_and_that_is_known(scene: Scene, kind: str) -> None:
+    first = scene.publish(1)
+    scene.alias(first)
+    engine = scene.engine(kind)
+    worker = scene.worker(engine)
+    settle(worker)
+    path = engine.names()[PROD]
+    scene.stand(first)
+    settle(worker)
+    assert engine.names() == {}
+    assert scene.serves(engine) is None
+    (resident,) = scene.registry.residents(Ref.parse("acme/tone@1"))
+    assert resident.dropped_at is not None
+    with pytest.raises(FileNotFoundError):
+        open(path)  # noqa: PTH123, SIM115  the folder that it was served from
+    settle(scene.worker(engine))
+    assert scene.serves(engine) is None
+
+
+def test_what_is_restored_is_served_again(scene: Scene) -> None:
+    first = scene.publish(1)
+    scene.alias(first)
+    engine = scene.engine()
+    worker = scene.worker(engine)
+    settle(worker)
+    scene.stand(first)
+    settle(worker)
+    scene.stand(first, "active")
+    settle(worker)
+    assert scene.serves(engine) == 1
+
+
+def test_a_recall_reaches_an_older_version_that_is_only_kept_in_the_cache(scene: Scene) -> None:
+    first, second = scene.publish(1), scene.publish(2)
+    scene.alias(first)
+    engine = scene.engine("sglang")
+    worker = scene.worker(engine)
+    settle(worker)
+    path = engine.names()[PROD]
+    scene.alias(second)
+    settle(worker)
+    scene.stand(first)
+    settle(worker)
+    (resident,) = scene.registry.residents(Ref.parse("acme/tone@1"))
+    assert resident.dropped_at is not None
+    with pytest.raises(FileNotFoundError):
+        open(path)  # noqa: PTH123, SIM115
+
+
+def test_what_somebody_else_loaded_is_left_alone_unless_it_is_recalled(scene: Scene) -> None:
+    first = scene.publish(1)
+    scene.alias(first)
+    other = scene.publish(7, AdapterName.parse("acme/voice"))
+    engine = scene.engine()
+    worker = scene.worker(engine)
+    settle(worker)
+    kept = worker._around.cache.path_of(scene.registry, "acme/voice@1")
+    engine.post("/v1/load_lora_adapter", {"lora_name": "acme/voice@1", "lora_path": str(kept.path)})
+    engine.post(
+        "/v1/load_lora_adapter", {"lora_name": "mine", "lora_path": str(scene.folder / "lora-tone-1")}
+    )
+    settle(worker)
+    assert set(engine.names()) == {PROD, "acme/voice@1", "mine"}
+    assert [one.worker for one in scene.registry.residents(Ref.parse("acme/voice@1"))] == ["gpu-1"]
+    scene.stand(other)
+    settle(worker)
+    settle(worker)
+    assert set(engine.names()) == {PROD, "mine"}
+
+
+def test_an_engine_that_comes_back_empty_is_filled_again(scene: Scene, kind: str) -> None:
+    scene.alias(scene.publish(1))
+    engine = scene.engine(kind)
+    worker = scene.worker(engine)
+    settle(worker)
+    engine.stop()
+    assert not worker.turn(0.0)
+    assert not scene.registry.worker("gpu-1").is_answering
+    engine.start()
+    settle(worker)
+    assert scene.serves(engine) == 1
+    assert scene.registry.worker("gpu-1").is_answering
+
+
+def test_a_worker_that_died_goes_on_where_it_was(scene: Scene, kind: str) -> None:
+    first, second = scene.publish(1), scene.publish(2)
+    scene.alias(first)
+    engine = scene.engine(kind)
+    settle(scene.worker(engine))
+    scene.alias(second)
+    settle(scene.worker(engine))
+    assert scene.serves(engine) == 2
+
+
+def test_a_version_that_the_engine_refuses_takes_nobodys_place(scene: Scene, kind: str) -> None:
+    first, second = scene.publish(1), scene.publish(2)
+    scene.alias(first)
+    engine = scene.engine(kind)
+    worker = scene.worker(engine)
+    settle(worker)
+    engine.refuses = {weights for weights, one in scene.weights.items() if one.number == 2}
+    scene.alias(second)
+    assert not worker.turn(0.0)
+    worker.turn(0.0)
+    assert scene.serves(engine) == 1
+    (trouble,) = scene.registry.worker("gpu-1").troubles
+    assert (trouble.served_as, "max_lora_rank" in trouble.reason) == (PROD, True)
+
+
+def test_a_version_for_another_base_is_never_loaded(scene: Scene) -> None:
+    scene.alias(scene.publish(1, base_name="org/other"))
+    engine = scene.engine()
+    worker = scene.worker(engine)
+    worker.turn(0.0)
+    assert engine.names() == {}
+    assert "not known by content" in scene.registry.worker("gpu-1").troubles[0].reason
+
+
+def test_more_than_the_slots_is_never_loaded(scene: Scene, kind: str) -> None:
+    for seed, name in enumerate(("a", "b", "c"), start=1):
+        scene.alias(scene.publish(seed, AdapterName.parse(f"acme/{name}")))
+    engine = scene.engine(kind)
+    worker = scene.worker(engine, slots=2, preload=("acme/c@prod",))
+    settle(worker)
+    assert sorted(engine.names()) == ["acme/a@prod", "acme/c@prod"]
+    assert engine.most == 2
+    (trouble,) = scene.registry.worker("gpu-1").troubles
+    assert trouble.served_as == "acme/b@prod"
+    scene.registry.remove_alias(AdapterName.parse("acme/a"), "prod", was=1)
+    settle(worker)
+    assert sorted(engine.names()) == ["acme/b@prod", "acme/c@prod"]
+    assert engine.most == 2
+
+
+def test_a_rollout_that_fails_on_one_worker_stops_and_goes_back(scene: Scene) -> None:
+    first, second = scene.publish(1), scene.publish(2)
+    scene.alias(first)
+    engines = [scene.engine() for _ in range(3)]
+    workers = [scene.worker(engine, f"gpu-{number}") for number, engine in enumerate(engines)]
+    for worker in workers:
+        settle(worker)
+    scene.registry.start_rollout(TONE, "prod", second.digest, RolloutPlan(steps=(30, 100)))
+    for _ in range(3):
+        for worker in workers:
+            settle(worker)
+    numbers = [scene.serves(engine) for engine in engines]
+    assert sorted(numbers) == [1, 1, 2]
+    canary = numbers.index(2)
+    engines[canary].fails = {weights for weights, one in scene.weights.items() if one.number == 2}
+    for _ in range(5):
+        scene.serves(engines[canary])
+    for _ in range(3):
+        for worker in workers:
+            worker.turn(0.0)
+    (rollout,) = scene.registry.rollouts(TONE)
+    assert rollout.stage == "stopped"
+    assert rollout.reason is not None
+    assert f"gpu-{canary} reports" in rollout.reason
+    assert [scene.serves(engine) for engine in engines] == [1, 1, 1]
+    assert scene.registry.aliases(TONE)[0].number == 1
+
+
+def test_a_rollout_that_works_reaches_everyone_and_moves_the_alias(scene: Scene) -> None:
+    first, second = scene.publish(1), scene.publish(2)
+    scene.alias(first)
+    engines = [scene.engine() for _ in range(2)]
+    workers = [scene.worker(engine, f"gpu-{number}") for number, engine in enumerate(engines)]
+    for worker in workers:
+        settle(worker)
+    scene.registry.start_rollout(TONE, "prod", second.digest, RolloutPlan(steps=(50, 100), every=1))
+    turns = 0
+    while scene.registry.rollouts(TONE)[0].stage == "running":
+        turns += 1
+        assert turns < 2000
+        for worker in workers:
+            worker.turn(0.0)
+    assert scene.registry.rollouts(TONE)[0].stage == "done"
+    for worker in workers:
+        settle(worker)
+    assert [scene.serves(engine) for engine in engines] == [2, 2]
+
+
+@pytest.mark.parametrize("kind", FIXED)
+def test_an_engine_that_cannot_unload_is_started_anew_for_a_recall(scene: Scene, kind: str) -> None:
+    first, second = scene.publish(1), scene.publish(2)
+    scene.alias(first)
+    engine = scene.engine(kind)
+    worker = scene.worker(engine)
+    settle(worker)
+    assert scene.serves(engine) == 1
+    scene.alias(second)
+    settle(worker)
+    assert scene.serves(engine) == 2
+    scene.stand(second)
+    settle(worker)
+    assert scene.serves(engine) is None
+    assert not any(second.digest.hex in path for path in engine.names())
+    (resident,) = scene.registry.residents(Ref.parse("acme/tone@2"))
+    assert resident.dropped_at is not None
+
+
+def test_without_a_way_to_start_it_anew_nobody_says_that_it_has_dropped_anything(scene: Scene) -> None:
+    scene.alias(scene.publish(1))
+    engine = scene.engine("lorax")
+    worker = scene.worker(engine, restarts=False)
+    settle(worker)
+    scene.stand(scene.registry.version(Ref.parse(PROD)))
+    for _ in range(3):
+        assert not worker.turn(0.0)
+    assert any("--restart" in line for line in scene.story)
+    (resident,) = scene.registry.residents(Ref.parse("acme/tone@1"))
+    assert resident.dropped_at is None
+
+
+def test_a_name_whose_version_was_recalled_before_it_was_loaded_stands_for_nothing(scene: Scene) -> None:
+    first, second = scene.publish(1), scene.publish(2)
+    scene.alias(first)
+    engine = scene.engine()
+    worker = scene.worker(engine)
+    settle(worker)
+    scene.alias(second)
+    scene.stand(second)
+    settle(worker)
+    assert scene.serves(engine) is None

@@ -1,0 +1,182 @@
+"""A policy is published step by step: engines answer from its newest version, older ones drain and leave the window."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+import transformers
+
+import adaptry
+from adaptry.errors import Invalid, NotFound, Refused, Unavailable
+from adaptry.manifest import BaseClaim
+from adaptry.refs import AdapterName, Ref
+from adaptry.rl import Publisher
+from adaptry.worker.cache import Cache
+from adaptry.worker.engines import ENGINES, Speaking
+
+from .conftest import Scene, settle
+
+POLICY = AdapterName.parse("acme/policy")
+
+
+@pytest.fixture
+def model() -> Any:
+    """A policy to publish. (`Any`: a PEFT model.)"""
+    config = transformers.LlamaConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, vocab_size=32,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return peft.get_peft_model(
+        transformers.LlamaForCausalLM(config), peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"])
+    )
+
+
+def learn(model: Any) -> None:
+    """One step in no particular direction."""
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if "lora_" in name:
+                value += torch.randn(value.shape)
+
+
+def test_each_version_has_the_step_the_metrics_and_the_one_before(scene: Scene, model: Any) -> None:
+    publisher = Publisher(scene.registry, "acme/policy", run="first")
+    for step in (10, 20):
+        learn(model)
+        publisher.publish(model, step, {"reward": step / 100})
+    first, second = (scene.registry.detail(Ref.parse(f"acme/policy@{number}")) for number in (1, 2))
+    assert second.manifest.parents == (first.version.digest,)
+    assert second.manifest.provenance == {"run": "first", "step": "20"}
+    assert second.version.metrics == {"reward": 0.2}
+    assert scene.registry.version(Ref.parse("acme/policy@live")).number == 2
+    stored = adaptry.load("acme/policy@live", registry=scene.registry, cache=Cache(scene.folder / "cache"))
+    trained = peft.get_peft_model_state_dict(model)
+    assert all(torch.equal(stored[name], value) for name, value in trained.items())
+
+
+def test_what_leaves_the_window_is_yanked_unless_someone_names_it(scene: Scene, model: Any) -> None:
+    publisher = Publisher(scene.registry, POLICY, window=2)
+    for step in range(5):
+        learn(model)
+        version = publisher.publish(model, step).version
+        if step == 1:
+            scene.alias(version, "champion")
+    states = {each.number: each.state for each in scene.registry.versions(POLICY).items}
+    assert states == {1: "yanked", 2: "active", 3: "yanked", 4: "active", 5: "active"}
+
+
+def test_a_program_that_was_started_again_goes_on_with_the_window(scene: Scene, model: Any) -> None:
+    scene.publish(7, name=POLICY)
+    for step in range(3):
+        learn(model)
+        Publisher(scene.registry, POLICY, window=2, run="same").publish(model, step)
+    states = {each.number: each.state for each in scene.registry.versions(POLICY).items}
+    assert states == {1: "active", 2: "yanked", 3: "active", 4: "active"}
+    newest = scene.registry.detail(Ref.parse("acme/policy@4"))
+    assert newest.manifest.parents == (scene.registry.version(Ref.parse("acme/policy@3")).digest,)
+
+
+def test_a_policy_that_did_not_change_is_the_same_version(scene: Scene, model: Any) -> None:
+    publisher = Publisher(scene.registry, POLICY, run="same")
+    first = publisher.publish(model, 1).version
+    learn(model)
+    second = publisher.publish(model, 2).version
+    assert (first.number, second.number) == (1, 2)
+    assert scene.registry.version(Ref.parse("acme/policy@live")).number == 2
+
+
+@pytest.mark.parametrize("kind", ["vllm", "sglang"])
+def test_engines_answer_from_each_version_under_its_own_name(
+    scene: Scene, model: Any, kind: str, tmp_path: Path
+) -> None:
+    engines = [scene.engine(kind), scene.engine(kind)]
+    spoken = [ENGINES[kind](Speaking(engine.url)) for engine in engines]
+    publisher = Publisher(scene.registry, POLICY, engines=spoken, cache=Cache(tmp_path / "engines"))
+    for step in range(4):
+        learn(model)
+        published = publisher.publish(model, step)
+        assert published.model == f"acme/policy@{step + 1}"
+        publisher.drain(timeout=30)
+        for engine in engines:
+            assert list(engine.names()) == [published.model]
+            assert published.version.digest.hex in engine.names()[published.model]
+            assert ENGINES[kind](Speaking(engine.url)).ask(published.model).is_ok
+            assert engine.most <= 2
+
+
+def test_a_version_that_is_in_use_is_drained_before_it_goes(scene: Scene, model: Any, tmp_path: Path) -> None:
+    engine = scene.engine("vllm")
+    publisher = Publisher(
+        scene.registry,
+        POLICY,
+        engines=[ENGINES["vllm"](Speaking(engine.url))],
+        cache=Cache(tmp_path / "engines"),
+    )
+    old = publisher.publish(model, 1)
+    engine.running = (old.model,)
+    learn(model)
+    new = publisher.publish(model, 2)
+    with pytest.raises(Unavailable, match=engine.url):
+        publisher.drain(timeout=0.05, poll=0.01)
+    assert set(engine.names()) == {old.model, new.model}
+    engine.running = (new.model,)
+    publisher.drain(timeout=30)
+    assert set(engine.names()) == {new.model}
+
+
+def test_an_engine_that_refuses_is_told_of_and_the_next_try_goes_on(
+    scene: Scene, model: Any, tmp_path: Path
+) -> None:
+    engine = scene.engine("vllm")
+    publisher = Publisher(
+        scene.registry,
+        POLICY,
+        engines=[ENGINES["vllm"](Speaking(engine.url))],
+        cache=Cache(tmp_path / "engines"),
+    )
+    engine.stop()
+    with pytest.raises(Unavailable):
+        publisher.publish(model, 1)
+    engine.start()
+    assert publisher.publish(model, 1).version.number == 1
+    publisher.drain(timeout=30)
+    assert list(engine.names()) == ["acme/policy@1"]
+
+
+def test_followers_are_waited_for(scene: Scene, model: Any) -> None:
+    engine = scene.engine("vllm")
+    base = scene.registry.base("org/tiny")
+    publisher = Publisher(scene.registry, POLICY, alias="prod", base=BaseClaim(id=base.id, name="org/tiny"))
+    worker = scene.worker(engine, watch=("acme/policy@prod",))
+    publisher.publish(model, 1)
+    settle(worker)
+    assert scene.registry.worker("gpu-1").troubles == ()
+    publisher.drain(timeout=30)
+    learn(model)
+    published = publisher.publish(model, 2)
+    assert published.model == "acme/policy@prod"
+    with pytest.raises(Unavailable, match="gpu-1"):
+        publisher.drain(timeout=0.05, poll=0.01)
+    settle(worker)
+    publisher.drain(timeout=30)
+
+
+def test_what_cannot_be_is_said_at_once(scene: Scene, model: Any) -> None:
+    engine = ENGINES["vllm"](Speaking(scene.engine("vllm").url))
+    for options in ({"window": 0}, {"engines": [engine]}):
+        with pytest.raises(Invalid):
+            Publisher(scene.registry, POLICY, **options)
+    publisher = Publisher(scene.registry, POLICY)
+    with pytest.raises(NotFound, match="nothing"):
+        publisher.drain()
+    with pytest.raises(NotFound, match="no adapter 'other'"):
+        publisher.publish(model, 1, adapter="other")
+    with torch.no_grad():
+        next(value for name, value in model.named_parameters() if "lora_A" in name).fill_(torch.nan)
+    with pytest.raises(Refused, match="NaN"):
+        publisher.publish(model, 1)

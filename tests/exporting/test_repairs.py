@@ -1,0 +1,254 @@
+"""Repairs by what an engine's verdict asks for: planned before a weight is read, exact to the last bit where they say so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adaptry.adapter.view import Adapter, open_dir
+from adaptry.checkpoint import open_checkpoint
+from adaptry.checks.runtimes import ENGINES, Verdict, parse_runtime, verdict
+from adaptry.deriving.draft import Parent
+from adaptry.errors import Invalid, Refused
+from adaptry.exporting.export import Exported, export
+from adaptry.exporting.planning import Plan, plan
+from adaptry.exporting.repairs import BY_REMEDY, FOR_PEOPLE, MERGED, REPAIRS
+from adaptry.exporting.setting import Setting
+from adaptry.fingerprinting import fingerprint
+from adaptry.testing.samples import Tensors, random_tensor, tiny_base, tiny_lora, write_safetensors
+
+LAYER = "base_model.model.model.layers.0"
+HEAD: Tensors = {"base_model.model.lm_head.weight": random_tensor((32, 16), 7)}
+MAGNITUDES: Tensors = {f"{LAYER}.self_attn.q_proj.lora_magnitude_vector": random_tensor((16,), 9)}
+ONE_OF_DOWN: Tensors = {
+    f"{LAYER}.mlp.down_proj.lora_A.weight": random_tensor((4, 32), 10),
+    f"{LAYER}.mlp.down_proj.lora_B.weight": random_tensor((16, 4), 11),
+}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_base(tmp_path_factory.mktemp("base"))
+
+
+def setting(base: Path | None, **asked: Any) -> Setting:
+    if base is None:
+        return Setting(**asked)
+    return Setting(fingerprint(open_checkpoint(base)), lambda: open_checkpoint(base), "org/tiny", **asked)
+
+
+def planned(folder: Path, engine: str, base: Path | None = None) -> Plan:
+    return plan(Parent(open_dir(folder), "it"), parse_runtime(engine), setting(base))
+
+
+def exported(folder: Path, engine: str, to: Path, base: Path | None = None, **asked: Any) -> Exported:
+    return export(Parent(open_dir(folder), "it"), to, setting(base, **asked), runtime=parse_runtime(engine))
+
+
+def judged(folder: Path, engine: str, base: Path | None = None) -> Verdict:
+    return verdict(open_dir(folder), parse_runtime(engine), setting(base).record)
+
+
+def numbers(adapter: Adapter) -> dict[str, bytes]:
+    return {name: adapter.tensor_bytes(name) for name in adapter.tensors}
+
+
+def test_every_remedy_is_a_repair_or_a_merge_or_for_people() -> None:
+    said = {rule.repair for engine in ENGINES.values() for rule in (*engine.gates, *engine.rules)}
+    known = {*BY_REMEDY, *MERGED, *FOR_PEOPLE}
+    left = said - known
+    words = ("start the server", "load it with", "look whether", "register the base", "expect it", "save it again", "serve it",
+             "merge it with the PEFT")  # fmt: skip
+    assert [remedy for remedy in left if not remedy.startswith(words)] == []
+    assert set(BY_REMEDY) <= said
+
+
+@pytest.mark.parametrize("engine", ["sglang", "lorax", "llama.cpp", "lmdeploy", "tgi", "tensorrt-llm"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"use_rslora": True},
+        {"alpha_pattern": {"layers.1.self_attn.q_proj": 32}},
+        {"use_rslora": True, "lora_alpha": 12},
+    ],
+    ids=["rslora", "alpha_pattern", "rslora of another alpha"],
+)
+def test_scales_are_folded_without_changing_an_update(
+    tmp_path: Path, base: Path, engine: str, config: dict[str, Any]
+) -> None:
+    lora = tiny_lora(tmp_path / "lora", config=config)
+    if judged(lora, engine).outcome == "as_trained":
+        assert planned(lora, engine).steps == ()
+        return
+    made = export(
+        Parent(open_dir(lora), "it"),
+        tmp_path / "out",
+        setting(base, exact=True),
+        runtime=parse_runtime(engine),
+        format="peft",
+    )
+    assert judged(tmp_path / "out", engine, base).outcome == "as_trained"
+    assert (made.equality.largest, made.equality.error, made.equality.compared) == (0.0, 0.0, 4)
+
+
+def test_an_adapter_that_is_served_as_trained_is_written_byte_for_byte(tmp_path: Path) -> None:
+    lora = tiny_lora(tmp_path / "lora")
+    made = exported(lora, "vllm", tmp_path / "out")
+    assert made.repairs == ()
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == {
+        path.name: path.read_bytes() for path in lora.iterdir()
+    }
+
+
+def test_a_rank_above_the_servers_is_brought_down_and_told(tmp_path: Path, base: Path) -> None:
+    lora = tiny_lora(tmp_path / "lora", rank=8)
+    made = exported(lora, "vllm,max_lora_rank=1", tmp_path / "out", base)
+    assert made.repairs == ("rank",)
+    assert 0 < made.equality.error < 1
+    assert open_dir(tmp_path / "out").spec.rank == 1
+    with pytest.raises(Refused, match="--exact forbids it"):
+        exported(lora, "vllm,max_lora_rank=1", tmp_path / "exact", base, exact=True)
+    assert not (tmp_path / "exact").exists()
+
+
+def test_a_doubled_prefix_and_an_adapters_name_are_taken_out_of_the_keys(tmp_path: Path, base: Path) -> None:
+    plain = tiny_lora(tmp_path / "plain")
+    tensors = open_dir(plain)
+    doubled = tmp_path / "doubled"
+    doubled.mkdir()
+    (doubled / "adapter_config.json").write_text((plain / "adapter_config.json").read_text())
+    write_safetensors(
+        doubled / "adapter_model.safetensors",
+        {
+            f"base_model.model.{name.replace('.weight', '.default.weight')}": (
+                info.dtype,
+                info.shape,
+                tensors.tensor_bytes(name),
+            )
+            for name, info in tensors.tensors.items()
+        },
+    )
+    assert judged(doubled, "vllm", base).outcome == "refused"
+    assert exported(doubled, "vllm", tmp_path / "out", base).repairs == ("names",)
+    assert numbers(open_dir(tmp_path / "out")) == numbers(tensors)
+
+
+def test_a_prefix_that_the_base_does_not_have_is_put_right(tmp_path: Path, base: Path) -> None:
+    plain = tiny_lora(tmp_path / "plain")
+    tensors = open_dir(plain)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "adapter_config.json").write_text((plain / "adapter_config.json").read_text())
+    renamed = {
+        name.replace("model.model.layers", "model.wrapped.model.layers"): (
+            info.dtype,
+            info.shape,
+            tensors.tensor_bytes(name),
+        )
+        for name, info in tensors.tensors.items()
+    }
+    write_safetensors(other / "adapter_model.safetensors", renamed)
+    assert {found.code for found in judged(other, "vllm", base).findings} == {"names"}
+    assert exported(other, "vllm", tmp_path / "out", base).repairs == ("disk_names",)
+    assert judged(tmp_path / "out", "vllm", base).outcome == "as_trained"
+    assert numbers(open_dir(tmp_path / "out")) == numbers(tensors)
+
+
+@pytest.mark.parametrize("engine", ["lorax", "tgi"])
+def test_layers_without_a_module_are_filled_with_zeros(tmp_path: Path, base: Path, engine: str) -> None:
+    lora = tiny_lora(tmp_path / "lora", extra=ONE_OF_DOWN)
+    assert {found.code for found in judged(lora, engine, base).findings} == {"layers_uneven"}
+    assert exported(lora, engine, tmp_path / "out", base).repairs == ("fill",)
+    assert judged(tmp_path / "out", engine, base).outcome == "as_trained"
+    filled = open_dir(tmp_path / "out")
+    added = filled.tensors.keys() - open_dir(lora).tensors.keys()
+    assert len(added) == 2
+    assert all(not any(filled.tensor_bytes(name)) for name in added)
+
+
+def test_what_only_the_config_says_is_put_right_there(tmp_path: Path, base: Path) -> None:
+    pattern = tiny_lora(tmp_path / "pattern", config={"target_modules": r".*\.(q|v)_proj"})
+    assert exported(pattern, "sglang", tmp_path / "listed", base).repairs == ("targets",)
+    assert open_dir(tmp_path / "listed").config.fields["target_modules"] == ["q_proj", "v_proj"]
+    listed = tiny_lora(tmp_path / "saved", config={"modules_to_save": ["lm_head"]})
+    assert exported(listed, "vllm", tmp_path / "none", base).repairs == ("saved",)
+    turned = tiny_lora(tmp_path / "turned", config={"fan_in_fan_out": True})
+    assert exported(turned, "vllm", tmp_path / "plain", base).repairs == ("sides",)
+    assert open_dir(tmp_path / "plain").config.fields["fan_in_fan_out"] is False
+
+
+def test_what_no_adapter_can_tell_an_engine_goes_into_the_bases_weights(tmp_path: Path, base: Path) -> None:
+    lora = tiny_lora(
+        tmp_path / "lora", extra=HEAD, config={"modules_to_save": ["lm_head"], "use_rslora": True}
+    )
+    found = planned(lora, "sglang", base)
+    assert (found.format, [finding.code for finding in found.merged]) == ("checkpoint", ["saved_modules"])
+    made = exported(lora, "sglang", tmp_path / "out", base)
+    assert made.format == "checkpoint"
+    assert open_checkpoint(tmp_path / "out").tensors.keys() == open_checkpoint(base).tensors.keys()
+    with pytest.raises(Invalid, match="gguf does not hold"):
+        export(Parent(open_dir(lora), "it"), tmp_path / "no", setting(base), format="gguf")
+    with pytest.raises(Refused, match="--base"):
+        exported(lora, "sglang", tmp_path / "no")
+
+
+def test_a_dora_is_refused_without_a_rank_and_told_with_one(tmp_path: Path, base: Path) -> None:
+    every = {
+        f"base_model.model.model.layers.{layer}.self_attn.{name}.lora_magnitude_vector": random_tensor(
+            (16,), layer
+        )
+        for layer in (0, 1)
+        for name in ("q_proj", "v_proj")
+    }
+    dora = tiny_lora(tmp_path / "dora", extra=every, config={"use_dora": True})
+    with pytest.raises(Refused, match="--rank N or --energy"):
+        exported(dora, "vllm", tmp_path / "out", base)
+    made = exported(dora, "vllm", tmp_path / "out", base, rank=8)
+    assert made.repairs == ("lora",)
+    assert 0 < made.equality.error < 1
+    assert judged(tmp_path / "out", "vllm", base).outcome == "as_trained"
+
+
+def test_what_nothing_mends_is_refused_with_its_remedy(tmp_path: Path, base: Path) -> None:
+    alora = tiny_lora(tmp_path / "alora", config={"alora_invocation_tokens": [1, 2]})
+    with pytest.raises(Refused, match=r"aLoRA.*serve it with PEFT"):
+        exported(alora, "sglang", tmp_path / "out", base)
+    served = tiny_lora(tmp_path / "served")
+    with pytest.raises(Refused, match="start the server"):
+        exported(served, "vllm,lora_target_modules=k_proj", tmp_path / "out", base)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_is_made_of_headers_alone(tmp_path: Path) -> None:
+    lora = tiny_lora(tmp_path / "lora", config={"use_rslora": True})
+    weights = lora / "adapter_model.safetensors"
+    size = weights.stat().st_size
+    with weights.open("r+b") as file:  # the header stays, the numbers are NaN
+        file.seek(size - 64)
+        file.write(b"\xff" * 64)
+    assert [step.repair.name for step in planned(lora, "sglang").steps] == ["fold"]
+
+
+def test_several_repairs_are_made_in_the_order_of_the_table(tmp_path: Path, base: Path) -> None:
+    config = {"use_rslora": True, "fan_in_fan_out": True, "target_modules": r".*\.(q|v)_proj"}
+    lora = tiny_lora(tmp_path / "lora", rank=8, config=config)
+    made = exported(lora, "sglang,max_lora_rank=4", tmp_path / "out", base)
+    order = list(REPAIRS)
+    assert list(made.repairs) == sorted(made.repairs, key=order.index)
+    assert {"fold", "rank"} <= set(made.repairs)
+    assert judged(tmp_path / "out", "sglang,max_lora_rank=4", base).outcome == "as_trained"
+
+
+def test_what_is_at_the_place_already_is_left_alone(tmp_path: Path, base: Path) -> None:
+    from adaptry.errors import Conflict
+
+    lora = tiny_lora(tmp_path / "lora", config={"use_rslora": True})
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    with pytest.raises(Conflict):
+        exported(lora, "llama.cpp", tmp_path / "out", base)
+    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
+    assert json.loads((lora / "adapter_config.json").read_text())["use_rslora"] is True

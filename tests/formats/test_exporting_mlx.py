@@ -1,0 +1,101 @@
+"""Adapters brought to mlx-lm and back: what it answers is what PEFT answers, on one model's weights."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from adaptry.adapter.view import open_dir
+from adaptry.checkpoint import open_checkpoint
+from adaptry.deriving.draft import Parent
+from adaptry.errors import Unsupported
+from adaptry.exporting.export import export
+from adaptry.exporting.setting import Setting
+from adaptry.fingerprinting import fingerprint
+
+from .elsewhere import Elsewhere
+
+LIBRARY = Elsewhere("mlx", "mlx_library.py")
+CASES: dict[str, dict[str, Any]] = {
+    "plain": {"target_modules": ["q_proj", "v_proj", "down_proj"]},
+    "one layer only": {"target_modules": ["o_proj", "up_proj"], "layers_to_transform": [1]},
+    "holes": {"target_modules": ["layers.0.self_attn.q_proj", "layers.1.mlp.up_proj"]},
+    "scales": {"target_modules": ["q_proj", "k_proj"], "use_rslora": True, "alpha_pattern": {"k_proj": 3}},
+    "ranks": {"target_modules": ["q_proj", "k_proj"], "rank_pattern": {"k_proj": 2}},
+}
+
+pytestmark = LIBRARY.marks
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mlx")
+    LIBRARY.run("make", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(corpus: Path) -> LlamaForCausalLM:
+    fields = json.loads((corpus / "llama" / "config.json").read_text())
+    found = LlamaForCausalLM(LlamaConfig(**fields, tie_word_embeddings=True)).eval()  # mlx-lm's default
+    found.load_state_dict(load_file(corpus / "llama" / "model.safetensors"), strict=False)
+    return found
+
+
+def setting(corpus: Path) -> Setting:
+    return Setting(fingerprint(open_checkpoint(corpus / "llama")), base_name="org/llama")
+
+
+def by_peft(model: LlamaForCausalLM, adapter: Path) -> torch.Tensor:
+    with torch.no_grad():
+        tuned = PeftModel.from_pretrained(copy.deepcopy(model), str(adapter)).eval()
+        return tuned(torch.arange(1, 9)[None]).logits
+
+
+def by_mlx(*adapters: Path) -> list[torch.Tensor]:
+    return [torch.tensor(answer["logits"]) for answer in LIBRARY.run("answers", "llama", *adapters)]
+
+
+def test_mlx_answers_with_an_exported_adapter_as_peft_with_the_original(
+    corpus: Path, model: LlamaForCausalLM, tmp_path: Path
+) -> None:
+    expected, made = [], []
+    for case, config in CASES.items():
+        torch.manual_seed(1)
+        tuned = get_peft_model(copy.deepcopy(model), LoraConfig(r=4, lora_alpha=8, **config))
+        for name, parameter in tuned.named_parameters():
+            if "lora_" in name:
+                torch.nn.init.normal_(parameter, 0, 0.2)
+        tuned.save_pretrained(str(tmp_path / case))
+        expected.append(by_peft(model, tmp_path / case))
+        made.append(tmp_path / f"{case} for mlx")
+        export(Parent(open_dir(tmp_path / case), case), made[-1], setting(corpus), format="mlx")
+    for case, wanted, answer in zip(CASES, expected, by_mlx(*made), strict=True):
+        assert torch.allclose(answer, wanted, atol=1e-3), (case, (answer - wanted).abs().max())
+
+
+def test_peft_answers_with_an_adapter_of_mlx_as_mlx_does(
+    corpus: Path, model: LlamaForCausalLM, tmp_path: Path
+) -> None:
+    ways = ("lora", "last")
+    for way, answer in zip(ways, by_mlx(*(corpus / f"llama-{way}" for way in ways)), strict=True):
+        export(Parent(open_dir(corpus / f"llama-{way}"), way), tmp_path / way, setting(corpus), format="peft")
+        assert torch.allclose(by_peft(model, tmp_path / way), answer, atol=1e-3)
+
+
+def test_what_would_be_another_adapter_in_pefts_layout_is_refused(corpus: Path, tmp_path: Path) -> None:
+    for case, match in (
+        ("llama-embedded", "output head too"),
+        ("llama-dora", "a DoRA"),
+        ("mixtral-lora", "of experts"),
+    ):
+        with pytest.raises(Unsupported, match=match):
+            export(Parent(open_dir(corpus / case), case), tmp_path / case, setting(corpus), format="peft")

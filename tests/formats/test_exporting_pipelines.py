@@ -1,0 +1,71 @@
+"""LoRA files of pipelines, written in diffusers' and in kohya's words: diffusers answers with either as with the original."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adaptry.adapter.view import open_dir
+from adaptry.deriving.draft import Parent
+from adaptry.errors import Refused, Unsupported
+from adaptry.exporting.export import export
+from adaptry.exporting.setting import Setting
+from adaptry.fingerprinting import fingerprint
+from adaptry.pipeline import open_base_folder
+
+from .elsewhere import Elsewhere
+
+DIFFUSERS = Elsewhere("diffusers", "diffusers_library.py")
+TO_KOHYA = ("metadata", "patterns", "rslora", "conv")
+TO_DIFFUSERS = ("kohya", "locon", "metadata", "alphas")
+
+pytestmark = DIFFUSERS.marks
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("diffusers")
+    DIFFUSERS.run("make", folder)
+    return folder
+
+
+def written(corpus: Path, case: str, format: str, target: Path) -> Path:
+    record = fingerprint(open_base_folder(corpus / case.partition("-")[0]))
+    export(Parent(open_dir(corpus / case), case), target, Setting(record), format=format)
+    return target
+
+
+def same(kind: str, one: list[Path], other: list[Path]) -> None:
+    before, after = (DIFFUSERS.run("loaded", kind, *paths) for paths in (one, other))
+    for first, second in zip(before, after, strict=True):
+        assert "refused" not in second, second
+        assert _close(first["step"], second["step"])
+        assert first["scales"].keys() == second["scales"].keys()
+
+
+def _close(one: list[Any], other: list[Any]) -> bool:
+    return one == pytest.approx(other, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["sd", "sdxl"])
+@pytest.mark.parametrize(("format", "ways"), [("kohya", TO_KOHYA), ("diffusers", TO_DIFFUSERS)])
+def test_either_way_diffusers_answers_as_before(
+    corpus: Path, tmp_path: Path, kind: str, format: str, ways: tuple[str, ...]
+) -> None:
+    cases = [f"{kind}-{way}" for way in ways if (corpus / f"{kind}-{way}").exists()]
+    made = [written(corpus, case, format, tmp_path / case) for case in cases]
+    same(kind, [corpus / case for case in cases], made)
+
+
+def test_what_a_file_cannot_hold_is_refused(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(Unsupported, match="--format diffusers"):
+        written(corpus, "flux-metadata", "kohya", tmp_path / "flux")
+    with pytest.raises(Refused, match="DoRA"):
+        written(corpus, "sd-dora", "kohya", tmp_path / "dora")
+    with pytest.raises(Refused, match="its pipeline"):
+        record = fingerprint(open_base_folder(corpus / "flux"))
+        export(
+            Parent(open_dir(corpus / "sd-kohya"), "it"), tmp_path / "it", Setting(record), format="diffusers"
+        )

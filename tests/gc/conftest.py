@@ -1,0 +1,28 @@
+"""Registries to sweep, in a folder; what they stand on is that of the storage tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from adaptry.adapter.view import Adapter, open_dir
+from adaptry.local import LocalRegistry
+from adaptry.opening import open_local
+from adaptry.testing.samples import tiny_lora
+
+MakeLora = Callable[[int], Adapter]
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[LocalRegistry]:
+    opened = open_local(tmp_path / "registry")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def lora(tmp_path: Path) -> MakeLora:
+    """Adapters; those of different seeds differ in their weights and not in their config."""
+    return lambda seed: open_dir(tiny_lora(tmp_path / f"lora-{seed}", seed=seed))

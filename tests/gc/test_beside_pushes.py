@@ -1,0 +1,232 @@
+"""Sweeps and pushes that meet: each stands still at every place where the other could go by.
+
+What is swept are the very bytes that are pushed: those of a deleted adapter, or of a push that died. Whatever the order, a
+version that was made has all its bytes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import closing, suppress
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlmodel import select
+
+from adaptry.adapter.view import open_dir
+from adaptry.catalog.leaving import LAPSES
+from adaptry.catalog.rows import LeavingRow
+from adaptry.digest import Digest
+from adaptry.errors import Conflict, NotFound
+from adaptry.failpoints import OF_A_SWEEP, VARIABLE
+from adaptry.gc import collect
+from adaptry.integrity import verify
+from adaptry.local import LocalRegistry
+from adaptry.opening import open_local
+from adaptry.refs import AdapterName
+from adaptry.testing.breaking import AT_ONCE
+from adaptry.testing.samples import tiny_lora
+from adaptry.transfer import push, upload
+
+TONE = AdapterName.parse("acme/tone")
+OF_A_PUSH = (
+    "uploads.after_open",
+    "blobs.before_fsync",
+    "blobs.before_rename",
+    "blobs.after_rename",
+    "uploads.after_publish",
+    "revisions.before_rows",
+)
+EVERY = [
+    pytest.param(pushing, sweeping, marks=[] if number % 21 == 0 else pytest.mark.heavy)
+    for number, (pushing, sweeping) in enumerate(itertools.product(OF_A_PUSH, OF_A_SWEEP))
+]
+"""All 36; the quick run has two of them."""
+
+
+class Standing:
+    """A process that stands still at a place, once it gets there."""
+
+    def __init__(self, script: str, place: str, *words: object) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name(script)), *map(str, words)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, VARIABLE: f"stop:{place}"},
+        )
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._watcher.start()
+
+    def _watch(self) -> None:
+        """Until it stands still, or has ended."""
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
+    def reached(self, patience: float = 60) -> bool:
+        """Whether it stands or has ended, after so many seconds at most."""
+        self._watcher.join(patience)
+        return not self._watcher.is_alive()
+
+    def answer(self) -> str:
+        """What it printed, once it has gone on and ended."""
+        assert self.reached()
+        self.process.send_signal(signal.SIGCONT)
+        out, error = self.process.communicate(timeout=100)
+        assert self.process.returncode == 0, error
+        return out.strip()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A registry in which the bytes of `out` are nobody's."""
+    registry = open_local(tmp_path / "registry")
+    push(registry, open_dir(tiny_lora(tmp_path / "out")), TONE)
+    registry.delete_adapter(TONE)
+    registry.close()
+    return tmp_path / "registry"
+
+
+def assert_whole(folder: Path) -> None:
+    registry = open_local(folder)
+    assert verify(registry.catalog, registry.blobs) == ()
+    assert len(registry.versions(TONE).items) == 1
+    assert collect(registry, grace=timedelta(0)).deleted == 0
+    registry.close()
+
+
+@pytest.mark.parametrize(("pushing", "sweeping"), EVERY)
+def test_a_sweep_that_goes_by_a_push_takes_nothing_from_it(
+    pushing: str, sweeping: str, folder: Path, tmp_path: Path
+) -> None:
+    pushes = Standing("pushing.py", pushing, folder, TONE, tmp_path / "out")
+    assert pushes.reached()
+    sweeps = Standing("sweeping.py", sweeping, folder)
+    assert sweeps.reached()
+    pushes.process.send_signal(signal.SIGCONT)
+    with suppress(subprocess.TimeoutExpired):  # what waits for the sweep goes on after it
+        pushes.process.wait(timeout=2)
+    sweeps.answer()
+    assert pushes.answer() == "2"
+    assert_whole(folder)
+
+
+@pytest.mark.parametrize(("pushing", "sweeping"), EVERY)
+def test_a_push_that_goes_by_a_sweep_loses_nothing_to_it(
+    pushing: str, sweeping: str, folder: Path, tmp_path: Path
+) -> None:
+    sweeps = Standing("sweeping.py", sweeping, folder)
+    assert sweeps.reached()
+    pushes = Standing("pushing.py", pushing, folder, TONE, tmp_path / "out")
+    pushes.reached(2)  # where the bytes are being deleted, it waits for that before it comes to its place
+    sweeps.answer()
+    assert pushes.answer() == "2"
+    assert_whole(folder)
+
+
+KILLED = [
+    pytest.param(place, marks=[] if place in ("gc.after_rows", "gc.after_bytes") else pytest.mark.heavy)
+    for place in OF_A_SWEEP
+]
+
+
+@pytest.mark.parametrize("place", KILLED)
+def test_a_sweep_killed_anywhere_is_finished_by_the_next(place: str, folder: Path, tmp_path: Path) -> None:
+    script = Path(__file__).with_name("sweeping.py")
+    killed = subprocess.run(
+        [sys.executable, str(script), str(folder)], env={**os.environ, VARIABLE: place}, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+
+    registry = open_local(folder)
+    assert verify(registry.catalog, registry.blobs) == ()
+    if place in ("gc.after_going", "gc.after_bytes"):
+        _let_lapse(registry)
+    assert push(registry, open_dir(tmp_path / "out"), TONE).version.number == 2
+    registry.close()
+    assert_whole(folder)
+
+
+def _let_lapse(registry: LocalRegistry) -> None:
+    """As if the two minutes had passed after which a sweep is given up for dead; until then its bytes may not come."""
+    with registry.catalog.read() as tx:
+        going = [Digest(row.digest) for row in tx.exec(select(LeavingRow)) if row.going_since]
+    with pytest.raises(Conflict, match="being deleted"):
+        registry.open_upload(TONE, going[0], 3)
+    with registry.catalog.write() as tx:
+        for row in tx.exec(select(LeavingRow)):
+            assert row.going_since
+            row.going_since = row.going_since - LAPSES
+
+
+STORM = [
+    pytest.param("files", 5),
+    pytest.param("files", 600, marks=pytest.mark.heavy),
+    pytest.param("postgres and a bucket", 60, marks=pytest.mark.heavy),
+]
+"""Where, and for how many seconds: a short one in the quick run, ten minutes in the long one."""
+
+
+@pytest.mark.parametrize(("where", "seconds"), STORM)
+def test_in_a_storm_of_pushes_copies_and_deletions_no_version_loses_a_byte(
+    where: str, seconds: float, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    folder = tmp_path / "registry"
+    if where != "files":
+        catalog = request.getfixturevalue("postgres").database()
+        open_local(folder, catalog=catalog, blobs=request.getfixturevalue("s3_place")).close()
+    outs = [open_dir(tiny_lora(tmp_path / f"out-{seed}", seed=seed, hidden=8, layers=1)) for seed in range(4)]
+    over = threading.Event()
+    pushes = itertools.count()
+
+    def until_over(work: Callable[[LocalRegistry, random.Random], None], seed: int) -> Future[None]:
+        def run() -> None:
+            with closing(open_local(folder)) as registry:
+                source = random.Random(seed)
+                while not over.is_set():
+                    with suppress(
+                        NotFound, Conflict
+                    ):  # deleted or swept from under it: that is said, and it is repeated
+                        work(registry, source)
+
+        return pool.submit(run)
+
+    def push_one(registry: LocalRegistry, source: random.Random) -> None:
+        name = f"acme/tone-{source.randrange(3)}"
+        push(registry, source.choice(outs), name, persistence=AT_ONCE)
+        next(pushes)
+
+    def send_one(registry: LocalRegistry, source: random.Random) -> None:
+        content = source.choice(outs).content
+        for path in content.sizes:
+            upload(registry, TONE, content, path, Digest.of_chunks(content.chunks(path)), None, AT_ONCE)
+
+    def delete_one(registry: LocalRegistry, source: random.Random) -> None:
+        registry.delete_adapter(AdapterName.parse(f"acme/tone-{source.randrange(3)}"))
+
+    def sweep_all(registry: LocalRegistry, source: random.Random) -> None:
+        collect(registry, grace=timedelta(0))
+
+    work = (push_one, push_one, push_one, send_one, delete_one, sweep_all, sweep_all)
+    open_local(folder).close()
+    with ThreadPoolExecutor(len(work)) as pool:
+        running = [until_over(each, seed) for seed, each in enumerate(work)]
+        wait(running, seconds, FIRST_EXCEPTION)
+        over.set()
+    for each in running:
+        each.result()
+
+    registry = open_local(folder)
+    assert verify(registry.catalog, registry.blobs) == ()
+    assert next(pushes) > seconds
+    collect(registry, grace=timedelta(0))
+    assert verify(registry.catalog, registry.blobs) == ()
+    registry.close()

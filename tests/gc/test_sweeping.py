@@ -1,0 +1,274 @@
+"""What a sweep takes, what it leaves, and that it takes nothing at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from adaptry import gc
+from adaptry.adapter.view import Adapter
+from adaptry.bases import register
+from adaptry.catalog.unneeded import Had
+from adaptry.checkpoint import open_checkpoint
+from adaptry.digest import Digest
+from adaptry.errors import Denied, InvalidManifest
+from adaptry.gc import Found, Orphan, collect, plan
+from adaptry.identity import Identity
+from adaptry.integrity import verify
+from adaptry.local import LocalRegistry
+from adaptry.manifest import Manifest
+from adaptry.opening import open_local
+from adaptry.records import AdapterEdit, PushOptions
+from adaptry.refs import AdapterName
+from adaptry.testing.postgres import PostgresServer
+from adaptry.testing.samples import tiny_base
+from adaptry.transfer import push, upload
+
+NOW = timedelta(0)
+DAY = timedelta(hours=24)
+TONE, VOICE = AdapterName.parse("acme/tone"), AdapterName.parse("acme/voice")
+MakeLora = Callable[[int], Adapter]
+
+
+def send(registry: LocalRegistry, name: AdapterName, adapter: Adapter) -> Manifest:
+    """Uploads an adapter's files, as a push does that dies before it makes a version."""
+    files = {path: (size, _digest(adapter, path)) for path, size in adapter.content.sizes.items()}
+    for path, (_, digest) in files.items():
+        upload(registry, name, adapter.content, path, digest)
+    return Manifest.of(files)
+
+
+def _digest(adapter: Adapter, path: str) -> Digest:
+    return Digest.of_chunks(adapter.content.chunks(path))
+
+
+def blobs(registry: LocalRegistry) -> set[Digest]:
+    return set(registry.blobs.digests())
+
+
+def later(registry: LocalRegistry, by: timedelta) -> LocalRegistry:
+    """The same registry, that much later."""
+    clock = registry.clock
+    return LocalRegistry(registry.catalog, registry.blobs, registry.identity, clock=lambda: clock() + by)
+
+
+def test_what_is_in_use_stays_whatever_the_grace(
+    registry: LocalRegistry, lora: MakeLora, tmp_path: Path
+) -> None:
+    push(registry, lora(1), TONE, options=PushOptions(alias="prod"))
+    push(registry, lora(2), TONE)
+    base = open_checkpoint(tiny_base(tmp_path / "base"))
+    register(registry, base, ("org/tiny",), store=True)
+    before = blobs(registry)
+
+    swept = collect(registry, grace=NOW)
+
+    assert (swept.taken, swept.deleted, swept.waiting) == (0, 0, 0)
+    assert blobs(registry) == before
+    assert verify(registry.catalog, registry.blobs) == ()
+
+
+def test_a_deleted_adapters_bytes_go_after_the_grace_and_not_before(
+    registry: LocalRegistry, lora: MakeLora
+) -> None:
+    push(registry, lora(1), TONE)
+    registry.delete_adapter(TONE)
+
+    first = collect(registry)
+    assert (first.deleted, first.waiting) == (0, 2)
+    assert collect(later(registry, DAY - timedelta(minutes=1))).deleted == 0
+    last = collect(later(registry, DAY + timedelta(minutes=1)))
+
+    assert last.deleted == 2
+    assert last.bytes == first.waiting_bytes > 0
+    assert blobs(registry) == set()
+
+
+def test_bytes_that_another_adapter_has_too_stay(registry: LocalRegistry, lora: MakeLora) -> None:
+    push(registry, lora(1), TONE)
+    push(registry, lora(1), VOICE)
+    registry.delete_adapter(TONE)
+
+    collect(registry, grace=NOW)
+
+    assert verify(registry.catalog, registry.blobs) == ()
+    assert len(blobs(registry)) == 2
+
+
+def test_a_push_that_died_before_it_made_a_version_leaves_nothing(
+    registry: LocalRegistry, lora: MakeLora
+) -> None:
+    send(registry, TONE, lora(1))
+    assert len(blobs(registry)) == 2
+
+    swept = collect(registry, grace=NOW)
+
+    assert (swept.taken, swept.deleted) == (2, 2)
+    assert blobs(registry) == set()
+    assert not registry.has_file(TONE, _digest(lora(1), "adapter_config.json"))
+
+
+def test_its_files_go_a_grace_after_they_were_found_not_two(registry: LocalRegistry, lora: MakeLora) -> None:
+    send(registry, TONE, lora(1))
+    assert collect(registry).waiting == 2
+    assert collect(later(registry, DAY)).deleted == 2
+
+
+def test_asking_whether_a_marked_file_is_there_keeps_it(registry: LocalRegistry, lora: MakeLora) -> None:
+    manifest = send(registry, TONE, lora(1))
+    collect(registry)
+
+    assert all(registry.has_file(TONE, entry.sha256) for entry in manifest.files)
+    assert collect(later(registry, DAY)).deleted == 0
+
+    registry.put_revision(TONE, manifest.to_bytes(), PushOptions())
+    assert collect(later(registry, 3 * DAY), grace=NOW).deleted == 0
+    assert verify(registry.catalog, registry.blobs) == ()
+
+
+def test_a_version_made_of_marked_files_takes_the_marks_off(registry: LocalRegistry, lora: MakeLora) -> None:
+    manifest = send(registry, TONE, lora(1))
+    collect(registry)
+    found = gc.survey(registry.catalog, registry.blobs)
+
+    registry.put_revision(TONE, manifest.to_bytes(), PushOptions())
+    gc.sweep(registry.catalog, registry.blobs, plan(found, registry.clock() + 2 * DAY, DAY))
+
+    assert verify(registry.catalog, registry.blobs) == ()
+
+
+def test_a_rename_onto_a_name_with_marked_files_takes_the_marks_off(
+    registry: LocalRegistry, lora: MakeLora
+) -> None:
+    send(registry, VOICE, lora(1))
+    collect(registry)
+    found = gc.survey(registry.catalog, registry.blobs)
+    push(registry, lora(1), TONE)
+    registry.rename_adapter(TONE, VOICE)
+
+    gc.sweep(registry.catalog, registry.blobs, plan(found, registry.clock() + 2 * DAY, DAY))
+
+    assert verify(registry.catalog, registry.blobs) == ()
+
+
+def test_what_something_was_made_from_stays_though_it_was_deleted(
+    registry: LocalRegistry, lora: MakeLora
+) -> None:
+    parent = push(registry, lora(1), TONE).version
+    push(registry, lora(2), VOICE, parents=(parent.digest,))
+    registry.delete_adapter(TONE)
+
+    collect(registry, grace=NOW)
+    assert len(blobs(registry)) == 3  # both weights, and the config they share
+
+    registry.delete_adapter(VOICE)
+    collect(registry, grace=NOW)
+    assert blobs(registry) == set()
+
+
+def test_a_push_that_goes_on_is_spared_with_all_it_sent(registry: LocalRegistry, lora: MakeLora) -> None:
+    adapter = lora(1)
+    config = "adapter_config.json"
+    upload(registry, TONE, adapter.content, config, _digest(adapter, config))
+    weights = "adapter_model.safetensors"
+    session = registry.open_upload(TONE, _digest(adapter, weights), adapter.content.sizes[weights])
+    registry.append_upload(session, 0, [adapter.content.read(weights, 0, 100)])
+
+    swept = collect(registry, grace=NOW)
+
+    assert (swept.taken, swept.deleted, swept.uploads) == (0, 0, 0)
+    assert push(registry, adapter, TONE).is_new
+
+
+def test_pushing_again_what_is_on_its_way_out_keeps_it(registry: LocalRegistry, lora: MakeLora) -> None:
+    push(registry, lora(1), TONE)
+    registry.delete_adapter(TONE)
+    collect(registry)
+    push(registry, lora(1), TONE)
+
+    assert collect(later(registry, 2 * DAY)).deleted == 0
+    assert verify(registry.catalog, registry.blobs) == ()
+
+
+def test_a_dry_run_says_what_would_go_and_changes_nothing(registry: LocalRegistry, lora: MakeLora) -> None:
+    push(registry, lora(1), TONE)
+    registry.delete_adapter(TONE)
+    collect(registry)
+    before = blobs(registry)
+
+    foreseen = collect(later(registry, DAY), dry_run=True)
+
+    assert (foreseen.is_dry, blobs(registry)) == (True, before)
+    done = collect(later(registry, DAY))
+    assert (foreseen.deleted, foreseen.bytes, foreseen.revisions) == (
+        done.deleted,
+        done.bytes,
+        done.revisions,
+    )
+
+
+def test_only_an_administrator_sweeps(registry: LocalRegistry) -> None:
+    for identity in (Identity("ada", "writer", ("*",)), Identity("ann", "admin", ("acme",))):
+        with pytest.raises(Denied, match="administrator"):
+            collect(registry.on_behalf_of(identity))
+
+
+def test_an_empty_registry_is_swept_in_vain(registry: LocalRegistry) -> None:
+    registry.create_adapter(TONE, AdapterEdit())
+    assert collect(registry, grace=NOW).model_dump(exclude={"uploads"}, exclude_defaults=True) == {}
+
+
+def test_a_manifest_that_cannot_be_read_stops_a_sweep(registry: LocalRegistry, lora: MakeLora) -> None:
+    push(registry, lora(1), TONE)
+    send(registry, TONE, lora(2))
+    with registry.catalog.write() as tx:
+        tx.execute(text("UPDATE revisions SET manifest = :bad WHERE length(manifest) > 30"), {"bad": b"{"})
+    before = blobs(registry)
+    with pytest.raises(InvalidManifest):
+        collect(registry, grace=NOW)
+    assert blobs(registry) == before
+
+
+def test_a_registry_in_postgresql_and_a_bucket_is_swept_alike(
+    postgres: PostgresServer, s3_place: str, lora: MakeLora, tmp_path: Path
+) -> None:
+    with closing(open_local(tmp_path / "far", catalog=postgres.database(), blobs=s3_place)) as registry:
+        push(registry, lora(1), TONE)
+        push(registry, lora(2), VOICE)
+        send(registry, VOICE, lora(3))
+        registry.delete_adapter(TONE)
+        assert (collect(registry).deleted, collect(registry).deleted) == (0, 0)
+
+        swept = collect(later(registry, DAY))
+
+        assert (swept.taken, swept.deleted) == (1, 2)
+        assert len(blobs(registry)) == 2
+        assert verify(registry.catalog, registry.blobs) == ()
+
+
+class TestThePlan:
+    NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+    def test_marks_what_is_new_and_takes_what_was_marked_long_enough_ago(self) -> None:
+        digest = Digest.of(b"x")
+        new, recent, old = (
+            Had("acme/tone", digest, 3, since)
+            for since in (None, self.NOW - timedelta(hours=23), self.NOW - DAY)
+        )
+        decided = plan(Found(unneeded=(new, recent, old)), self.NOW, DAY)
+        assert (decided.mark, decided.take) == ((new,), (old,))
+
+    def test_unmarks_what_is_needed_after_all(self) -> None:
+        had = Had("acme/tone", Digest.of(b"x"), 3, self.NOW - 9 * DAY)
+        decided = plan(Found(needed=(had,)), self.NOW, NOW)
+        assert (decided.unmark, decided.take) == ((had,), ())
+
+    def test_without_grace_new_orphans_go_at_once_and_new_rows_when_they_are_seen_again(self) -> None:
+        orphan, had = Orphan(Digest.of(b"y"), 3, None), Had("acme/tone", Digest.of(b"x"), 3, None)
+        decided = plan(Found(unneeded=(had,), orphans=(orphan,)), self.NOW, NOW)
+        assert (decided.take, decided.delete) == ((), (orphan,))

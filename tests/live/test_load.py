@@ -1,0 +1,257 @@
+"""`adaptry.load`: the tensors are those of the file, the model answers as with PEFT's own loading, and what would do
+nothing, or was trained on something else, is an error that leaves the model alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+import adaptry
+from adaptry import bases
+from adaptry.checkpoint import open_checkpoint
+from adaptry.errors import Conflict, NotFound, Refused, Unsupported, Withdrawn
+from adaptry.records import StateChange
+from adaptry.registry import Registry
+from adaptry.worker import Cache
+
+from .conftest import MakeAdapter, answers, tiny_llama
+
+
+def loaded_by_peft(base: Path, folder: Path) -> torch.Tensor:
+    model = transformers.AutoModelForCausalLM.from_pretrained(base)
+    return answers(peft.PeftModel.from_pretrained(model, folder))
+
+
+def test_tensors_are_those_of_the_file(registry: Registry, make: MakeAdapter) -> None:
+    folder = make()
+    adaptry.push(registry, adaptry.open_dir(folder), "acme/tone")
+    stored = load_file(folder / "adapter_model.safetensors")
+    for tensors in (adaptry.load("acme/tone@1", registry=registry), adaptry.load(folder)):
+        assert list(tensors) == list(adaptry.open_dir(folder).tensors)
+        assert all(torch.equal(tensors[name], stored[name]) for name in stored)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float64])
+def test_floats_come_in_the_dtype_asked_for(make: MakeAdapter, kind: torch.dtype) -> None:
+    folder = make()
+    stored = load_file(folder / "adapter_model.safetensors")
+    tensors = adaptry.load(folder, dtype=kind)
+    assert all(torch.equal(tensors[name], stored[name].to(kind)) for name in stored)
+
+
+def test_writing_to_a_tensor_changes_no_file(make: MakeAdapter) -> None:
+    folder = make()
+    before = (folder / "adapter_model.safetensors").read_bytes()
+    tensors = adaptry.load(folder)
+    next(iter(tensors.values())).zero_()
+    assert (folder / "adapter_model.safetensors").read_bytes() == before
+
+
+def test_tensors_that_begin_anywhere_in_the_file_are_read(tmp_path: Path) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_{}.weight"
+    values = {name.format("A"): torch.randn(2, 8), name.format("B"): torch.randn(8, 2)}
+    save_file(values, folder / "adapter_model.safetensors")
+    data = (folder / "adapter_model.safetensors").read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    longer = data[8 : 8 + length] + b" "
+    (folder / "adapter_model.safetensors").write_bytes(
+        len(longer).to_bytes(8, "little") + longer + data[8 + length :]
+    )
+    (folder / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["q_proj"]})
+    )
+    tensors = adaptry.load(folder)
+    assert all(torch.equal(tensors[key], values[key]) for key in values)
+
+
+def test_what_was_loaded_outlives_its_cache(registry: Registry, make: MakeAdapter, tmp_path: Path) -> None:
+    folder = make()
+    adaptry.push(registry, adaptry.open_dir(folder), "acme/tone")
+    cache = Cache(tmp_path / "cache")
+    tensors = adaptry.load("acme/tone", registry=registry, cache=cache)
+    cache.shrink(0)
+    assert not cache.entries()
+    stored = load_file(folder / "adapter_model.safetensors")
+    assert all(torch.equal(tensors[name], stored[name]) for name in stored)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:`past_key_values` is deprecated:FutureWarning"
+)  # PEFT's prefixes in transformers 5
+@pytest.mark.parametrize(
+    "config",
+    [
+        peft.LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"),
+        peft.LoraConfig(r=4, lora_alpha=8, use_rslora=True, use_dora=True, target_modules="all-linear"),
+        peft.LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["lm_head"]),
+        peft.LoraConfig(r=4, target_modules=["q_proj"], rank_pattern={"layers.1.self_attn.q_proj": 2}),
+        peft.LoraConfig(r=4, target_modules=["embed_tokens"]),
+        peft.IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"]),
+        peft.LoHaConfig(r=4, target_modules=["q_proj"]),
+        peft.OFTConfig(r=0, oft_block_size=4, target_modules=["q_proj"]),
+        peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
+        peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
+    ],
+    ids=lambda config: config.peft_type.value.lower(),
+)
+def test_a_model_answers_as_after_pefts_own_loading(
+    registry: Registry, base: Path, model: Any, make: MakeAdapter, config: peft.PeftConfig
+) -> None:
+    folder = make(config=config)
+    adaptry.push(registry, adaptry.open_dir(folder), "acme/tone")
+    placed = adaptry.load("acme/tone", registry=registry, into=model)
+    assert placed.version is not None and placed.version.number == 1
+    assert torch.equal(answers(placed.model), loaded_by_peft(base, folder))
+
+
+def test_a_second_adapter_joins_the_first(base: Path, model: Any, make: MakeAdapter) -> None:
+    first, second = make(1), make(2)
+    placed = adaptry.load(first, into=model)
+    again = adaptry.load(second, into=placed.model, name="second")
+    assert again.model is placed.model
+    assert torch.equal(answers(placed.model), loaded_by_peft(base, first))
+    placed.model.set_adapter("second")
+    assert torch.equal(answers(placed.model), loaded_by_peft(base, second))
+    with pytest.raises(Conflict, match="hotswap=True"):
+        adaptry.load(first, into=placed.model, name="second")
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_only_a_trainable_adapter_asks_for_gradients(model: Any, make: MakeAdapter, trainable: bool) -> None:
+    placed = adaptry.load(make(), into=model, trainable=trainable)
+    asking = [name for name, value in placed.model.named_parameters() if value.requires_grad]
+    assert bool(asking) is trainable
+    assert all("lora_" in name for name in asking)
+
+
+def test_modules_that_the_model_lacks_are_refused_and_leave_it_alone(
+    base: Path, model: Any, make: MakeAdapter, tmp_path: Path
+) -> None:
+    folder = make()
+    before, names = answers(model), [name for name, _ in model.named_modules()]
+    other = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=64)
+    )
+    with pytest.raises(Refused, match="no such module"):
+        adaptry.load(folder, into=other)
+    wider = make(2, model=tiny_llama(hidden=64))
+    with pytest.raises(Refused, match="size mismatch"):
+        adaptry.load(wider, into=model)
+    deeper = renamed(make(3), "model.layers.", "model.blocks.")
+    with pytest.raises(Refused, match=r"fit nothing|no values"):
+        adaptry.load(deeper, into=model)
+    assert [name for name, _ in model.named_modules()] == names
+    assert torch.equal(answers(model), before)
+    assert torch.equal(answers(adaptry.load(folder, into=model).model), loaded_by_peft(base, folder))
+
+
+def renamed(folder: Path, old: str, new: str) -> Path:
+    """As a trainer saves whose wrapper gave its modules other names."""
+    file = folder / "adapter_model.safetensors"
+    save_file({name.replace(old, new): value for name, value in load_file(file).items()}, file)
+    return folder
+
+
+def test_half_of_the_keys_wrong_is_refused_in_a_model_with_adapters(model: Any, make: MakeAdapter) -> None:
+    placed = adaptry.load(make(1), into=model)
+    before = answers(placed.model)
+    with pytest.raises(Refused, match=r"fit nothing|no values"):
+        adaptry.load(renamed(make(2), "layers.1.", "layers.7."), into=placed.model, name="second")
+    assert set(placed.model.peft_config) == {"default"}
+    assert torch.equal(answers(placed.model), before)
+
+
+def test_another_base_is_refused_by_its_content(
+    registry: Registry, base: Path, model: Any, make: MakeAdapter, tmp_path: Path
+) -> None:
+    known = bases.register(registry, open_checkpoint(base), names=("org/tiny",))
+    adaptry.push(registry, adaptry.open_dir(make()), "acme/tone", base=adaptry_claim(known.id))
+    found = adaptry.load("acme/tone", registry=registry, into=model).base
+    assert found is not None and found.level in ("exact", "same_weights")
+
+    torch.manual_seed(9)
+    tiny_llama().save_pretrained(tmp_path / "other")
+    other = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "other")
+    before = answers(other)
+    with pytest.raises(Refused, match=r"was trained on .*any_base=True"):
+        adaptry.load("acme/tone", registry=registry, into=other)
+    assert torch.equal(answers(other), before)
+    assert adaptry.load("acme/tone", registry=registry, into=other, any_base=True).base is None
+
+
+def adaptry_claim(id: Any) -> Any:
+    from adaptry.manifest import BaseClaim
+
+    return BaseClaim(name="org/tiny", id=id)
+
+
+def test_a_copy_of_the_base_in_another_dtype_is_the_same_base(
+    registry: Registry, base: Path, model: Any, make: MakeAdapter, tmp_path: Path
+) -> None:
+    known = bases.register(registry, open_checkpoint(base), names=("org/tiny",))
+    adaptry.push(registry, adaptry.open_dir(make()), "acme/tone", base=adaptry_claim(known.id))
+    model.to(torch.bfloat16).save_pretrained(tmp_path / "half")
+    half = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "half", dtype=torch.bfloat16)
+    found = adaptry.load("acme/tone", registry=registry, into=half).base
+    assert found is not None and found.level == "cast"
+
+
+def test_a_withdrawn_version_is_not_loaded(registry: Registry, model: Any, make: MakeAdapter) -> None:
+    pushed = adaptry.push(registry, adaptry.open_dir(make()), "acme/tone").version
+    adaptry.load("acme/tone@1", registry=registry)
+    registry.set_state(pushed.name, pushed.digest, StateChange(state="revoked", reason="it leaks"), was=0)
+    with pytest.raises(Withdrawn, match="it leaks"):
+        adaptry.load("acme/tone@1", registry=registry, into=model)
+
+
+def test_a_swapped_in_adapter_answers_as_if_loaded(base: Path, model: Any, make: MakeAdapter) -> None:
+    first, second = make(1), make(2, peft.LoraConfig(r=4, lora_alpha=32, target_modules=["q_proj", "v_proj"]))
+    placed = adaptry.load(first, into=model)
+    swapped = adaptry.load(second, into=placed.model, hotswap=True)
+    assert swapped.model is placed.model
+    assert torch.allclose(answers(placed.model), loaded_by_peft(base, second), atol=1e-6)
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+@pytest.mark.parametrize("rank", [2, 4, 8])
+def test_what_is_saved_after_a_swap_is_what_was_swapped_in(
+    base: Path, model: Any, make: MakeAdapter, tmp_path: Path, rank: int, rslora: bool
+) -> None:
+    kinds = {"target_modules": ["q_proj", "v_proj"], "use_rslora": rslora}
+    placed = adaptry.load(make(1, peft.LoraConfig(r=4, lora_alpha=8, **kinds)), into=model)
+    second = make(2, peft.LoraConfig(r=rank, lora_alpha=3 * rank, **kinds))
+    adaptry.load(second, into=placed.model, hotswap=True)
+    placed.model.save_pretrained(tmp_path / "saved")
+    expected = loaded_by_peft(base, second)
+    assert torch.allclose(answers(placed.model), expected, atol=1e-6)
+    assert torch.allclose(loaded_by_peft(base, tmp_path / "saved"), expected, atol=1e-6)
+
+
+def test_what_a_swap_would_do_wrongly_is_refused(base: Path, model: Any, make: MakeAdapter) -> None:
+    placed = adaptry.load(make(1), into=model)
+    before = answers(placed.model)
+    more = ["q_proj", "v_proj", "k_proj"]
+    for config, error in [
+        (peft.LoraConfig(r=4, target_modules=more), Refused),
+        (peft.LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["lm_head"]), Unsupported),
+        (peft.LoraConfig(r=4, target_modules=["q_proj"], use_rslora=True), Unsupported),
+        (peft.LoHaConfig(r=4, target_modules=["q_proj"]), Unsupported),
+    ]:
+        with pytest.raises(error):
+            adaptry.load(make(2, config), into=placed.model, hotswap=True)
+    with pytest.raises(Refused, match="from 64"):
+        adaptry.load(make(3, model=tiny_llama(hidden=64)), into=placed.model, hotswap=True)
+    with pytest.raises(NotFound, match="no adapter 'other'"):
+        adaptry.load(make(4), into=placed.model, hotswap=True, name="other")
+    assert torch.equal(answers(placed.model), before)
+    with pytest.raises(NotFound, match="has none"):
+        adaptry.load(make(4), into=transformers.AutoModelForCausalLM.from_pretrained(base), hotswap=True)

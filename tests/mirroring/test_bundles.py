@@ -1,0 +1,375 @@
+"""Bundles: what goes in comes out elsewhere, the same bytes each time; and what is no sound bundle leaves nothing."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import tarfile
+import tracemalloc
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from adaptry import strictjson
+from adaptry.adapter.view import Adapter, open_dir
+from adaptry.bases import register
+from adaptry.checkpoint import open_checkpoint
+from adaptry.digest import Digest
+from adaptry.errors import Conflict, Incompatible, Invalid, InvalidBundle, NotFound, Unavailable, Withdrawn
+from adaptry.integrity import verify
+from adaptry.local import LocalRegistry
+from adaptry.mirroring.bundles.archive import INDEX, Bundle
+from adaptry.mirroring.bundles.index import FORMAT
+from adaptry.mirroring.bundles.loading import examine, load
+from adaptry.mirroring.bundles.packing import create
+from adaptry.mirroring.planning import versions_in
+from adaptry.opening import open_local
+from adaptry.records import AdapterEdit, PushOptions, StateChange
+from adaptry.refs import AdapterName, Ref
+from adaptry.registry import Registry
+from adaptry.standing import change_state
+from adaptry.testing.breaking import Breaking, Tampering
+from adaptry.testing.samples import tiny_base, tiny_lora, write_safetensors
+from adaptry.transfer import pull, push
+from adaptry.transfer.retrying import Persistence
+
+TONE = AdapterName.parse("acme/tone")
+MakeLora = Callable[..., Adapter]
+ONE_TRY = Persistence(tries=1)
+
+
+@pytest.fixture
+def filled(source: LocalRegistry, lora: MakeLora, tmp_path: Path) -> LocalRegistry:
+    """Two versions of one adapter on a stored base, with something said of them."""
+    register(source, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny",), store=True)
+    push(source, lora(1), TONE, options=PushOptions(metrics={"accuracy": 0.5}))
+    push(source, lora(2), TONE, options=PushOptions(alias="prod"))
+    source.edit_adapter(TONE, AdapterEdit(description="how it talks — quietly", tags=("warm",)))
+    change = StateChange(state="deprecated", reason="it stutters", successor="acme/tone@2")
+    change_state(source, Ref.parse("acme/tone@1"), change)
+    return source
+
+
+@pytest.fixture
+def file(filled: LocalRegistry, tmp_path: Path) -> Path:
+    create(filled, versions_in(filled, TONE), tmp_path / "tone.bundle", with_bases=True)
+    return tmp_path / "tone.bundle"
+
+
+def test_what_is_carried_over_arrives_with_all_that_is_said_of_it(
+    file: Path, pair: tuple[Registry, Registry], tmp_path: Path
+) -> None:
+    there, here = pair
+
+    loaded = load(here, file, aliases=True)
+
+    assert loaded.failures == ()
+    assert (sorted(loaded.copied), loaded.pointed) == (["acme/tone@1", "acme/tone@2"], ("acme/tone@prod",))
+    first = here.detail(Ref.parse("acme/tone@1"))
+    assert first.manifest == there.detail(Ref.parse("acme/tone@1")).manifest
+    assert (first.version.state, first.version.base_status) == ("deprecated", "verified")
+    assert first.version.standing and first.version.standing.successor == "acme/tone@2"
+    assert first.version.metrics == {"accuracy": 0.5}
+    assert here.adapter(TONE).description == "how it talks — quietly"
+    assert here.base("org/tiny").stored == there.base("org/tiny").stored
+    assert pull(here, "acme/tone@prod", tmp_path / "pulled").number == 2
+    assert not load(here, file, aliases=True).is_change
+
+
+def test_aliases_are_claims_until_someone_believes_them(file: Path, target: LocalRegistry) -> None:
+    load(target, file)
+    assert target.aliases(TONE) == ()
+
+
+def test_the_same_content_is_the_same_bytes(
+    filled: LocalRegistry, file: Path, target: LocalRegistry, tmp_path: Path
+) -> None:
+    again = tmp_path / "again.bundle"
+    create(filled, reversed(list(versions_in(filled, TONE))), again, with_bases=True)
+    assert again.read_bytes() == file.read_bytes()
+    assert list(tmp_path.glob(".*.part")) == []
+
+
+def test_any_tar_lists_it(file: Path) -> None:
+    listed = subprocess.run(["tar", "-tf", str(file)], capture_output=True, text=True, check=True)
+    names = listed.stdout.split()
+    assert names[0] == INDEX
+    assert {name.partition("/")[0] for name in names[1:]} == {"manifests", "bases", "files"}
+    index = examine(file)
+    assert names[1:] == [entry.name for entry in index.entries]
+
+
+def test_only_what_is_named_goes_in(filled: LocalRegistry, tmp_path: Path) -> None:
+    index = create(filled, [filled.version(Ref.parse("acme/tone@prod"))], tmp_path / "one.bundle")
+    assert [(str(one), one.aliases) for one in index.parcels] == [("acme/tone@2", ("prod",))]
+    assert index.bases[0].files == ()
+    assert sum(entry.kind == "file" for entry in index.entries) == 2
+
+
+def test_what_is_there_already_is_kept_unless_replaced(filled: LocalRegistry, file: Path) -> None:
+    before = file.read_bytes()
+    with pytest.raises(Conflict, match="--force"):
+        create(filled, versions_in(filled, TONE), file)
+    assert file.read_bytes() == before
+    create(filled, versions_in(filled, TONE), file, replace=True)
+    assert len(file.read_bytes()) < len(before)
+
+
+def test_what_is_withdrawn_or_not_there_is_not_packed(filled: LocalRegistry, tmp_path: Path) -> None:
+    change_state(filled, Ref.parse("acme/tone@1"), StateChange(state="revoked", reason="it leaks"))
+    with pytest.raises(Withdrawn):
+        create(filled, versions_in(filled, TONE), tmp_path / "x.bundle")
+    with pytest.raises(NotFound):
+        create(filled, [], tmp_path / "x.bundle")
+    assert not (tmp_path / "x.bundle").exists()
+
+
+def test_bytes_that_changed_in_the_store_are_not_packed(filled: LocalRegistry, tmp_path: Path) -> None:
+    tampering = Tampering(filled.catalog, filled.blobs)
+    tampering.tamper = lambda chunk: bytes([chunk[0] ^ 1]) + chunk[1:]
+    with pytest.raises(Conflict, match="other bytes"):
+        create(tampering, versions_in(filled, TONE), tmp_path / "x.bundle")
+    assert [path.name for path in tmp_path.iterdir() if "bundle" in path.name] == []
+
+
+def test_packing_goes_on_where_a_connection_broke(
+    source: LocalRegistry, target: LocalRegistry, large: MakeLora, tmp_path: Path
+) -> None:
+    push(source, large(1), TONE)
+    breaking = Breaking(source.catalog, source.blobs)
+    breaking.cuts = 4
+    create(
+        breaking,
+        versions_in(source, TONE),
+        tmp_path / "x.bundle",
+        persistence=Persistence(tries=3, first_wait=0),
+    )
+    assert breaking.cuts == 0
+    assert load(target, tmp_path / "x.bundle").failures == ()
+
+
+def test_loading_that_was_broken_off_goes_on(
+    source: LocalRegistry, target: LocalRegistry, large: MakeLora, tmp_path: Path
+) -> None:
+    for seed in (1, 2):
+        push(source, large(seed), TONE)
+    create(source, versions_in(source, TONE), tmp_path / "x.bundle")
+    breaking = Breaking(target.catalog, target.blobs)
+    breaking.cuts = 2
+    with pytest.raises(Unavailable):
+        load(breaking, tmp_path / "x.bundle", persistence=ONE_TRY)
+    breaking.cuts = 0
+    assert len(load(breaking, tmp_path / "x.bundle").copied) == 2
+    assert breaking.sent < sum(one.size for one in source.versions(TONE).items) + 10_000
+    assert verify(target.catalog, target.blobs) == ()
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A sound bundle's bytes."""
+    folder = tmp_path_factory.mktemp("sound")
+    with closing(open_local(folder / "registry")) as registry:
+        register(registry, open_checkpoint(tiny_base(folder / "base")), ("org/tiny",), cache=folder / "cache")
+        for seed in (1, 2):
+            push(registry, open_dir(tiny_lora(folder / f"lora-{seed}", seed=seed)), TONE)
+        create(registry, versions_in(registry, TONE), folder / "sound.bundle")
+    return (folder / "sound.bundle").read_bytes()
+
+
+# Hostile bundles: each is a change to the bytes of a sound one.
+
+Change = Callable[[bytes], bytes]
+
+
+def at(data: bytes, offset: int, new: bytes) -> bytes:
+    return data[:offset] + new + data[offset + len(new) :]
+
+
+def rebuilt(change: Callable[[list[tuple[tarfile.TarInfo, bytes]]], None]) -> Change:
+    """The same archive after its members were changed, written by another tar."""
+
+    def rebuild(data: bytes) -> bytes:
+        with tarfile.open(fileobj=io.BytesIO(data)) as old:
+            members = [(info, old.extractfile(info).read()) for info in old]  # type: ignore[union-attr]  # all are files
+        change(members)
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as new:
+            for info, content in members:
+                info.size = len(content) if info.isreg() else 0
+                new.addfile(info, io.BytesIO(content))
+        return out.getvalue()
+
+    return rebuild
+
+
+def renamed(name: str) -> Change:
+    def change(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+        members[-1][0].name = name
+
+    return rebuilt(change)
+
+
+def linked(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+    members[-1][0].type, members[-1][0].linkname = tarfile.SYMTYPE, "/etc/passwd"
+
+
+def doubled(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+    members.append(members[-1])
+
+
+def more(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+    members.append((tarfile.TarInfo("files/more"), b"more"))
+
+
+def fewer(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+    members.pop()
+
+
+def reindexed(change: Callable[[dict[str, object]], object]) -> Change:
+    """With another index, and everything else as it was."""
+
+    def edit(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+        document = strictjson.loads(members[0][1], strictjson.Limits(1 << 20), "it")
+        change(document)
+        members[0] = (members[0][0], strictjson.canonical(document))
+
+    rebuild = rebuilt(edit)
+    return lambda data: ended(rebuild(data))
+
+
+def ended(data: bytes) -> bytes:
+    """As ours end: Python's tar fills up to ten kilobytes."""
+    return data.rstrip(b"\0") + bytes(-len(data.rstrip(b"\0")) % 512) + bytes(1024)
+
+
+def lied(document: dict[str, object]) -> None:
+    document["entries"][-1]["size"] += 1  # type: ignore[index]
+
+
+def swapped(document: dict[str, object]) -> None:
+    entries = document["entries"]
+    entries[-1], entries[-2] = entries[-2], entries[-1]  # type: ignore[index]
+
+
+def twice(document: dict[str, object]) -> None:
+    document["parcels"].append(document["parcels"][0])  # type: ignore[attr-defined]
+
+
+def nameless(document: dict[str, object]) -> None:
+    document["parcels"][0]["name"] = "../../etc"  # type: ignore[index]
+
+
+def another(document: dict[str, object]) -> None:
+    document["parcels"][0]["digest"] = str(Digest.of(b"another"))  # type: ignore[index]
+
+
+def unknown(document: dict[str, object]) -> None:
+    document["run"] = "rm -rf /"
+
+
+def endless(document: dict[str, object]) -> None:
+    document["entries"][-1]["size"] = 1 << 50  # type: ignore[index]
+
+
+def not_finite(document: dict[str, object]) -> None:
+    document["parcels"][0]["metrics"] = [["accuracy", "inf"]]  # type: ignore[index]
+
+
+HOSTILE: dict[str, Change] = {
+    "empty": lambda data: b"",
+    "something else": lambda data: b"PK\x03\x04" + data,
+    "cut in the index": lambda data: data[:700],
+    "cut in a file": lambda data: data[:-3000],
+    "cut before its end": lambda data: data[:-1],
+    "more behind it": lambda data: data + b"\0",
+    "a bundle behind it": lambda data: data + data,
+    "a bit turned over in a file": lambda data: at(data, len(data) - 2000, bytes([data[-2000] ^ 1])),
+    "an index that says it is huge": lambda data: at(data, 124, b"77777777777"),
+    "an index whose size is no number": lambda data: at(
+        data, 124, b"\x80\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00"
+    ),
+    "a name with dots": renamed("../../../etc/passwd"),
+    "an absolute name": renamed("/etc/passwd"),
+    "a long name": renamed("files/" + "x" * 300),
+    "a link": rebuilt(linked),
+    "a file twice": rebuilt(doubled),
+    "a file more": rebuilt(more),
+    "a file less": rebuilt(fewer),
+    "a size that lies": reindexed(lied),
+    "a size without end": reindexed(endless),
+    "entries in another order": reindexed(swapped),
+    "a parcel twice": reindexed(twice),
+    "a name that climbs": reindexed(nameless),
+    "a version without a manifest": reindexed(another),
+    "a field nobody knows": reindexed(unknown),
+    "a metric that is no number": reindexed(not_finite),
+}
+
+
+@pytest.mark.parametrize("change", HOSTILE.values(), ids=HOSTILE.keys())
+def test_what_is_no_sound_bundle_is_refused_and_leaves_nothing(
+    change: Change, sound: bytes, tmp_path: Path, target: LocalRegistry
+) -> None:
+    file = tmp_path / "hostile.bundle"
+    file.write_bytes(change(sound))
+
+    with pytest.raises(Invalid) as raised:
+        load(target, file)
+
+    assert type(raised.value) is InvalidBundle
+    assert target.adapters().items == ()
+    assert target.bases().items == ()
+    assert list(target.blobs.digests()) == []
+
+
+def test_what_hostile_changes_start_from_is_sound(
+    sound: bytes, tmp_path: Path, target: LocalRegistry
+) -> None:
+    file = tmp_path / "sound.bundle"
+    file.write_bytes(reindexed(lambda document: None)(sound))
+    assert len(load(target, file).copied) == 2
+
+
+def test_a_bundle_of_a_later_format_says_what_to_do(file: Path, target: LocalRegistry) -> None:
+    change = reindexed(lambda document: document.update(bundle=FORMAT + 1))
+    file.write_bytes(change(file.read_bytes()))
+    with pytest.raises(Incompatible, match="upgrade"):
+        load(target, file)
+
+
+def test_a_file_that_shrinks_while_it_is_loaded_is_told(file: Path) -> None:
+    with file.open("rb") as opened:
+        bundle = Bundle.open(opened)
+        bundle.verify()
+        file.write_bytes(file.read_bytes()[:2000])
+        with pytest.raises(InvalidBundle, match="shorter"):
+            list(bundle.chunks(bundle.index.entries[-1]))
+
+
+def test_memory_does_not_grow_with_a_bundle(
+    source: LocalRegistry, target: LocalRegistry, tmp_path: Path
+) -> None:
+    push(source, open_dir(huge_lora(tmp_path / "huge")), TONE)
+    file = tmp_path / "x.bundle"
+    tracemalloc.start()
+    create(source, versions_in(source, TONE), file)
+    assert load(target, file).copied == ("acme/tone@1",)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert file.stat().st_size > 64 << 20
+    assert peak < 32 << 20
+
+
+def huge_lora(folder: Path) -> Path:
+    """An adapter of 64 MiB."""
+    made = tiny_lora(folder)
+    module = "base_model.model.model.layers.0.self_attn.q_proj"
+    values = bytes(range(64)) * (1 << 19)  # no byte that makes a NaN
+    tensors = {
+        f"{module}.lora_A.weight": ("F32", (4, 1 << 21), values),
+        f"{module}.lora_B.weight": ("F32", (1 << 21, 4), values),
+    }
+    write_safetensors(made / "adapter_model.safetensors", tensors)
+    return made

@@ -1,0 +1,286 @@
+"""One registry follows another: what comes, what changes, what is left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from operator import itemgetter
+from pathlib import Path
+
+import pytest
+
+from adaptry.adapter.view import Adapter
+from adaptry.bases import open_base, register
+from adaptry.checkpoint import open_checkpoint
+from adaptry.errors import InvalidQuery, Refused, Unavailable
+from adaptry.integrity import verify
+from adaptry.lineage import ancestry
+from adaptry.local import LocalRegistry
+from adaptry.mirroring.delivering import MIRRORED
+from adaptry.mirroring.following import follow, follow_events
+from adaptry.mirroring.planning import Choice, plan
+from adaptry.promotion import promote
+from adaptry.records import AdapterEdit, PushOptions, StateChange
+from adaptry.refs import AdapterName, Ref
+from adaptry.registry import Registry
+from adaptry.standing import change_state
+from adaptry.testing.breaking import Breaking
+from adaptry.testing.samples import tiny_base
+from adaptry.transfer import pull, push
+from adaptry.transfer.retrying import Persistence
+
+TONE, VOICE = AdapterName.parse("acme/tone"), AdapterName.parse("acme/voice")
+MakeLora = Callable[..., Adapter]
+Pair = tuple[Registry, Registry]
+ALL = Choice()
+
+
+def state(registry: Registry, ref: str) -> tuple[str, str | None]:
+    version = registry.version(Ref.parse(ref))
+    return version.state, version.standing.reason if version.standing else None
+
+
+def change(
+    registry: Registry, ref: str, to: str, reason: str = "it leaks", successor: str | None = None
+) -> None:
+    change_state(registry, Ref.parse(ref), StateChange(state=to, reason=reason, successor=successor))
+
+
+def test_versions_come_with_all_that_is_said_of_them(served: Pair, lora: MakeLora, tmp_path: Path) -> None:
+    there, here = served
+    register(there, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny",))
+    for seed in (1, 2, 3):
+        push(there, lora(seed), TONE, options=PushOptions(metrics={"accuracy": seed / 10}))
+    there.log_metrics(Ref.parse("acme/tone@1"), {"accuracy": 0.5, "loss": 2.0})
+    there.edit_adapter(TONE, AdapterEdit(description="how it talks", tags=("warm",)))
+    change(there, "acme/tone@2", "deprecated", successor="acme/tone@3")
+
+    followed = follow(there, here, ALL)
+
+    assert sorted(followed.copied) == ["acme/tone@1", "acme/tone@2", "acme/tone@3"]
+    assert followed.failures == ()
+    for number in (1, 2, 3):
+        was, version = (each.detail(Ref.parse(f"acme/tone@{number}")) for each in (there, here))
+        assert version.manifest == was.manifest
+        assert version.version.base_status == "verified"
+        logged = [
+            [(one.metric, one.value) for one in each.metrics(Ref.parse(f"acme/tone@{number}"))]
+            for each in served
+        ]
+        assert sorted(logged[0], key=itemgetter(0)) == sorted(logged[1], key=itemgetter(0))
+    assert state(here, "acme/tone@2") == ("deprecated", "mirrored: it leaks")
+    adapter = here.adapter(TONE)
+    assert (adapter.description, adapter.tags, adapter.visibility) == (
+        "how it talks",
+        ("warm", MIRRORED),
+        "private",
+    )
+    assert (
+        pull(here, "acme/tone@1", tmp_path / "pulled").digest
+        == there.version(Ref.parse("acme/tone@1")).digest
+    )
+
+
+def test_a_second_round_has_nothing_to_do(pair: Pair, lora: MakeLora) -> None:
+    there, here = pair
+    push(there, lora(1), TONE, options=PushOptions(metrics={"accuracy": 0.5}, alias="prod"))
+    push(there, lora(2), TONE)
+    change(there, "acme/tone@2", "yanked", "x" * 1024, "acme/tone@1")
+    choice = Choice(query="state:*", aliases=True)
+    assert follow(there, here, choice).is_change
+
+    again = follow(there, here, choice)
+
+    assert not again.is_change
+    assert again.failures == ()
+
+
+def test_a_query_chooses_and_numbers_stay(pair: Pair, lora: MakeLora) -> None:
+    there, here = pair
+    for seed, rank in enumerate((4, 8, 4, 8), 1):
+        push(there, lora(seed, rank=rank), TONE)
+
+    assert follow(there, here, Choice(query="rank>=8")).copied == ("acme/tone@2", "acme/tone@4")
+    assert follow(there, here, ALL).copied == ("acme/tone@1", "acme/tone@3")
+
+    assert [one.number for one in here.versions(TONE).items] == [4, 3, 2, 1]
+    numbers = {each.version(Ref.parse("acme/tone@3")).digest for each in pair}
+    assert len(numbers) == 1
+
+
+def test_what_is_revoked_there_is_revoked_here_and_what_is_restored_restored(
+    pair: Pair, lora: MakeLora
+) -> None:
+    there, here = pair
+    push(there, lora(1), TONE)
+    follow(there, here, Choice(query="rank<=4"))
+
+    change(there, "acme/tone@1", "revoked")
+    assert follow(there, here, Choice(query="rank<=4")).updated == ("acme/tone@1",)
+    assert state(here, "acme/tone@1") == ("revoked", "mirrored: it leaks")
+
+    change(there, "acme/tone@1", "active", "a false alarm")
+    follow(there, here, ALL)
+    assert state(here, "acme/tone@1")[0] == "active"
+
+
+def test_what_people_recalled_here_stays_recalled(
+    source: LocalRegistry, target: LocalRegistry, lora: MakeLora
+) -> None:
+    push(source, lora(1), TONE)
+    follow(source, target, ALL)
+    change(target, "acme/tone@1", "quarantined", "we look into it")
+
+    change(source, "acme/tone@1", "deprecated", "there is a better one")
+    follow(source, target, ALL)
+    assert state(target, "acme/tone@1") == ("quarantined", "we look into it")
+
+    change(source, "acme/tone@1", "revoked")
+    follow(source, target, ALL)
+    assert state(target, "acme/tone@1") == ("revoked", "mirrored: it leaks")
+
+
+def test_what_is_withdrawn_there_is_not_copied(pair: Pair, lora: MakeLora) -> None:
+    there, here = pair
+    push(there, lora(1), TONE)
+    push(there, lora(2), TONE)
+    change(there, "acme/tone@1", "revoked")
+
+    followed = follow(there, here, Choice(query="state:*"))
+
+    assert (followed.copied, followed.withheld) == (("acme/tone@2",), ("acme/tone@1",))
+
+
+def test_aliases_come_where_they_are_asked_for(pair: Pair, lora: MakeLora) -> None:
+    there, here = pair
+    push(there, lora(1), TONE, options=PushOptions(alias="prod"))
+    follow(there, here, ALL)
+    assert here.aliases(TONE) == ()
+
+    assert follow(there, here, Choice(aliases=True)).pointed == ("acme/tone@prod",)
+    push(there, lora(2), TONE)
+    promote(there, Ref.parse("acme/tone@2"), "prod")
+    assert follow(there, here, Choice(aliases=True)).pointed == ("acme/tone@prod",)
+    assert [(one.alias, one.number) for one in here.aliases(TONE)] == [("prod", 2)]
+
+
+def test_what_was_made_of_others_brings_them_if_asked(
+    source: LocalRegistry, target: LocalRegistry, lora: MakeLora
+) -> None:
+    parent = push(source, lora(1), VOICE).version
+    push(source, lora(2), TONE, parents=(parent.digest,))
+
+    follow(source, target, Choice(query="name:tone"))
+    assert ancestry(target, "acme/tone").relatives[0].refs == ()
+
+    follow(source, target, Choice(query="name:tone", parents=True))
+    assert ancestry(target, "acme/tone").relatives[0].refs == ("acme/voice@1",)
+
+
+def test_stored_bases_come_where_they_are_asked_for(pair: Pair, lora: MakeLora, tmp_path: Path) -> None:
+    there, here = pair
+    register(there, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny",), store=True)
+    push(there, lora(1), TONE)
+
+    follow(there, here, ALL)
+    assert not here.base("org/tiny").is_stored
+
+    push(there, lora(2), TONE)
+    follow(there, here, Choice(base_files=True))
+    assert here.base("org/tiny").stored == there.base("org/tiny").stored
+    assert open_base(here, "org/tiny", cache=tmp_path / "cache").shards
+
+
+def test_what_is_gone_there_is_told_and_deleted_only_if_asked(pair: Pair, lora: MakeLora) -> None:
+    there, here = pair
+    push(there, lora(1), TONE, options=PushOptions(alias="prod"))
+    push(there, lora(2), VOICE)
+    push(here, lora(3), "ours/own")
+    follow(there, here, Choice(aliases=True))
+    there.remove_alias(TONE, "prod", 1)
+    there.delete_adapter(TONE)
+
+    assert follow(there, here, ALL).gone == ("acme/tone",)
+    assert follow(there, here, Choice(delete=True)).deleted == ("acme/tone",)
+
+    assert [str(one.name) for one in here.adapters().items] == ["acme/voice", "ours/own"]
+
+
+def test_a_source_that_shows_nothing_any_more_deletes_nothing(
+    source: LocalRegistry, target: LocalRegistry, lora: MakeLora
+) -> None:
+    push(source, lora(1), TONE)
+    follow(source, target, ALL)
+    source.delete_adapter(TONE)
+
+    with pytest.raises(Refused, match="nothing was deleted"):
+        follow(source, target, Choice(delete=True))
+    assert target.adapter(TONE).versions == 1
+
+
+def test_what_is_refused_is_told_and_the_rest_comes(
+    source: LocalRegistry, target: LocalRegistry, lora: MakeLora, tmp_path: Path
+) -> None:
+    push(source, lora(1, base_name="org/other"), VOICE)
+    push(source, lora(2), TONE)
+    register(target, open_checkpoint(tiny_base(tmp_path / "base", hidden=8)), ("org/other",))
+
+    followed = follow(source, target, ALL)
+
+    assert followed.copied == ("acme/tone@1",)
+    assert [one.what for one in followed.failures] == ["acme/voice@1"]
+
+
+def test_a_round_that_broke_goes_on_where_it_stopped(
+    source: LocalRegistry, target: LocalRegistry, large: MakeLora
+) -> None:
+    for seed in (1, 2, 3):
+        push(source, large(seed), TONE)
+    size = sum(version.size for version in source.versions(TONE).items)
+    breaking = Breaking(target.catalog, target.blobs)
+    rounds = 1
+    for _ in range(9):
+        breaking.cuts = 2
+        try:
+            follow(source, breaking, ALL, persistence=Persistence(tries=1))
+            break
+        except Unavailable:
+            rounds += 1
+
+    assert rounds > 3
+    assert breaking.sent < size + 10_000  # the configs, which are not resumed
+    assert not follow(source, target, ALL).is_change
+    assert verify(target.catalog, target.blobs) == ()
+
+
+def test_what_happens_there_is_followed_as_it_happens(pair: Pair, lora: MakeLora) -> None:
+    there, here = pair
+    push(there, lora(1), TONE)
+    rounds = follow_events(there, here, Choice(aliases=True), wait=20)
+    assert next(rounds).copied == ("acme/tone@1",)
+
+    push(there, lora(2), VOICE, options=PushOptions(alias="prod"))
+    followed = next(rounds)
+    assert (followed.copied, followed.pointed) == (("acme/voice@1",), ("acme/voice@prod",))
+    change(there, "acme/tone@1", "revoked")
+    assert next(rounds).updated == ("acme/tone@1",)
+    there.rename_adapter(VOICE, AdapterName.parse("acme/song"))
+    followed = next(rounds)
+    assert (followed.copied, followed.gone) == (("acme/song@1",), ("acme/voice",))
+
+
+def test_where_nothing_happens_a_follower_says_so(source: LocalRegistry, target: LocalRegistry) -> None:
+    rounds = follow_events(source, target, ALL, wait=0)
+    assert [next(rounds).is_change for _ in range(3)] == [False] * 3
+
+
+def test_a_dry_look_changes_nothing(source: LocalRegistry, target: LocalRegistry, lora: MakeLora) -> None:
+    push(source, lora(1), TONE)
+    assert [one.number for one in plan(source, target, ALL).copy] == [1]
+    assert target.adapters().items == ()
+
+
+def test_a_query_and_names_are_not_for_one_round(source: LocalRegistry, target: LocalRegistry) -> None:
+    with pytest.raises(InvalidQuery):
+        plan(source, target, Choice(query="rank>=8", names=(TONE,)))
+    with pytest.raises(InvalidQuery, match="unknown field"):
+        plan(source, target, Choice(query="colour:red"))

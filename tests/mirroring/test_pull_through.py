@@ -1,0 +1,246 @@
+"""A server with a registry behind it: what is not here comes from there, to those who may have it, once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from adaptry.adapter.view import Adapter
+from adaptry.bases import register
+from adaptry.checkpoint import open_checkpoint
+from adaptry.client import HttpRegistry
+from adaptry.digest import Digest
+from adaptry.errors import NotFound, Unavailable, Withdrawn
+from adaptry.local import LocalRegistry
+from adaptry.mirroring.delivering import MIRRORED
+from adaptry.mirroring.origin import Origin
+from adaptry.mirroring.through import ThroughRegistry, through
+from adaptry.promotion import promote
+from adaptry.records import AdapterEdit, PushOptions, StateChange
+from adaptry.refs import AdapterName, Ref
+from adaptry.standing import change_state
+from adaptry.testing.samples import tiny_base
+from adaptry.transfer import pull, push
+from adaptry_api.settings import ServerSettings
+from adaptry_api.testing import Server, serving
+
+TONE = AdapterName.parse("acme/tone")
+FIRST, SECOND, PROD = map(Ref.parse, ("acme/tone@1", "acme/tone@2", "acme/tone@prod"))
+MakeLora = Callable[..., Adapter]
+
+
+class Clock:
+    """Time that passes when a test says so."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Counting(LocalRegistry):
+    """Counts what is read of it, and answers nobody while it is `silent`."""
+
+    reads = 0
+    silent = False
+
+    def version(self, ref: Ref):
+        if self.silent:
+            raise Unavailable("no route")
+        return super().version(ref)
+
+    def aliases(self, name: AdapterName):
+        if self.silent:
+            raise Unavailable("no route")
+        return super().aliases(name)
+
+    def read_file(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
+        self.reads += 1
+        return super().read_file(name, revision, path, start)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def there(source: LocalRegistry) -> Counting:
+    return Counting(source.catalog, source.blobs)
+
+
+@pytest.fixture
+def here(there: Counting, target: LocalRegistry, clock: Clock) -> ThroughRegistry:
+    """The registry in front, with sixty seconds for pointers."""
+
+    def is_ours(name: AdapterName) -> bool:
+        try:
+            return MIRRORED not in target.adapter(name).tags
+        except NotFound:
+            return False
+
+    return through(target, Origin(there, target, is_ours, 60.0, clock))
+
+
+def test_what_is_not_here_is_fetched_once_and_kept(
+    there: Counting, here: ThroughRegistry, lora: MakeLora, tmp_path: Path
+) -> None:
+    register(there, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny",))
+    pushed = push(there, lora(1), TONE, options=PushOptions(metrics={"accuracy": 0.5})).version
+
+    assert pull(here, "acme/tone", tmp_path / "first").digest == pushed.digest
+    assert pull(here, "acme/tone@1", tmp_path / "second").digest == pushed.digest
+
+    assert there.reads == 2  # one of each file
+    version = here.version(FIRST)
+    assert (version.metrics, version.base_status) == ({"accuracy": 0.5}, "verified")
+
+
+def test_many_who_ask_at_once_fetch_it_once(
+    there: Counting, here: ThroughRegistry, large: MakeLora, tmp_path: Path
+) -> None:
+    push(there, large(1), TONE)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(
+            pool.map(lambda number: pull(here, "acme/tone", tmp_path / str(number)).number, range(8))
+        )
+    assert found == [1] * 8
+    assert there.reads == 2
+
+
+def test_a_pointer_is_asked_again_when_it_is_old(
+    there: Counting, here: ThroughRegistry, lora: MakeLora, clock: Clock
+) -> None:
+    push(there, lora(1), TONE, options=PushOptions(alias="prod"))
+    assert here.version(PROD).number == 1
+    push(there, lora(2), TONE)
+    promote(there, SECOND, "prod")
+
+    assert here.version(PROD).number == 1
+    clock.now += 61
+    assert here.version(PROD).number == 2
+    assert [(one.alias, one.number) for one in here.aliases(TONE)] == [("prod", 2)]
+
+
+def test_aliases_are_listed_as_they_are_there(there: Counting, here: ThroughRegistry, lora: MakeLora) -> None:
+    push(there, lora(1), TONE, options=PushOptions(alias="prod"))
+    push(there, lora(2), TONE, options=PushOptions(alias="staging"))
+    assert [(one.alias, one.number) for one in here.aliases(TONE)] == [("prod", 1), ("staging", 2)]
+
+
+def test_latest_is_what_it_is_there_also_when_a_newer_one_was_yanked(
+    there: Counting, here: ThroughRegistry, lora: MakeLora, clock: Clock
+) -> None:
+    push(there, lora(1), TONE)
+    push(there, lora(2), TONE)
+    assert here.version(Ref.parse("acme/tone")).number == 2
+    change_state(there, SECOND, StateChange(state="yanked", reason="it stutters"))
+    clock.now += 61
+    assert here.version(Ref.parse("acme/tone")).number == 1
+    assert here.version(SECOND).state == "yanked"
+
+
+def test_what_is_recalled_there_is_recalled_here(
+    there: Counting, here: ThroughRegistry, lora: MakeLora, clock: Clock, tmp_path: Path
+) -> None:
+    push(there, lora(1), TONE)
+    pull(here, "acme/tone@1", tmp_path / "before")
+    change_state(there, FIRST, StateChange(state="revoked", reason="it leaks"))
+    clock.now += 61
+    with pytest.raises(Withdrawn, match="it leaks"):
+        pull(here, "acme/tone@1", tmp_path / "after")
+
+
+def test_where_nobody_answers_what_is_here_is_served(
+    there: Counting, here: ThroughRegistry, lora: MakeLora, clock: Clock
+) -> None:
+    push(there, lora(1), TONE, options=PushOptions(alias="prod"))
+    push(there, lora(2), TONE)
+    assert here.version(PROD).number == 1
+    there.silent = True
+    clock.now += 61
+
+    assert here.version(PROD).number == 1
+    assert [one.alias for one in here.aliases(TONE)] == ["prod"]
+    with pytest.raises(Unavailable, match="behind this one"):
+        here.version(SECOND)
+    there.silent = False
+    clock.now += 11
+    assert here.version(SECOND).number == 2
+
+
+def test_what_is_nowhere_is_not_found(here: ThroughRegistry) -> None:
+    with pytest.raises(NotFound):
+        here.version(FIRST)
+
+
+def test_a_name_of_our_own_is_never_looked_for_there(
+    there: Counting, here: ThroughRegistry, lora: MakeLora
+) -> None:
+    push(there, lora(1), TONE)
+    here.create_adapter(TONE, AdapterEdit())
+    with pytest.raises(NotFound):
+        here.version(FIRST)
+    assert there.reads == 0
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[tuple[Server, Server]]:
+    """A server, and one in front of it which lets strangers read what is public."""
+    with serving(ServerSettings(data=tmp_path / "origin")) as origin:
+        front = ServerSettings(
+            data=tmp_path / "front",
+            anonymous_read=True,
+            mirror_of=origin.url,
+            mirror_token=origin.token("front", "reader", ("acme",)),
+        )
+        with serving(front) as server:
+            yield origin, server
+
+
+def test_over_http_who_holds_the_namespace_gets_it_and_a_stranger_does_not(
+    servers: tuple[Server, Server], lora: MakeLora, tmp_path: Path
+) -> None:
+    origin, front = servers
+    push(origin.registry(), lora(1), TONE)
+    origin.registry().edit_adapter(TONE, AdapterEdit(visibility="public"))
+    push(origin.registry(), lora(2), "other/voice")
+    stranger, ron = HttpRegistry(front.url), front.registry(front.token("ron", "reader", ("acme",)))
+
+    for _ in range(2):
+        with pytest.raises(NotFound):
+            stranger.version(FIRST)
+        assert pull(ron, "acme/tone@1", tmp_path / "pulled").number == 1
+    assert ron.adapter(TONE).visibility == "private"
+    assert [one.by for one in ron.history(TONE).items][-1] == "mirror"
+    with pytest.raises(NotFound):
+        front.registry().version(Ref.parse("other/voice@1"))  # the token for the origin holds nothing there
+
+
+def test_a_deleted_name_does_not_come_back_from_there(servers: tuple[Server, Server], lora: MakeLora) -> None:
+    origin, front = servers
+    push(origin.registry(), lora(1), TONE)
+    push(front.registry(), lora(2), TONE)
+    front.registry().delete_adapter(TONE)
+    with pytest.raises(NotFound):
+        front.registry().version(FIRST)
+
+
+def test_an_origin_that_does_not_let_us_in_is_unavailable_and_no_fault_of_the_caller(
+    tmp_path: Path, lora: MakeLora
+) -> None:
+    with serving(ServerSettings(data=tmp_path / "origin")) as origin:
+        settings = ServerSettings(data=tmp_path / "front", mirror_of=origin.url, mirror_token="adr_wrong")
+        with serving(settings) as front, pytest.raises(Unavailable, match="does not let this one in"):
+            front.registry().version(FIRST)
+
+
+def test_the_hubs_clients_read_through_it_too(servers: tuple[Server, Server], lora: MakeLora) -> None:
+    origin, front = servers
+    push(origin.registry(), lora(1), TONE)
+    found = front.call("GET", "/acme/tone/resolve/main/adapter_config.json")
+    assert found.status == 200
+    assert b"LORA" in found.body

@@ -1,0 +1,57 @@
+"""Docker's own registry (Debian: docker-registry) on a port that the system chooses, with a folder of its own."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+PROGRAMS = ("docker-registry", "skopeo")
+_CONFIG = """
+version: 0.1
+log: {{level: info}}
+storage: {{filesystem: {{rootdirectory: {folder}/data}}}}
+http: {{addr: "127.0.0.1:0", secret: tests}}
+{auth}
+"""
+_SECONDS = 30
+_LISTENING = re.compile(r"listening on (127\.0\.0\.1:\d+)")
+
+needed = pytest.mark.skipif(
+    any(shutil.which(program) is None for program in PROGRAMS),
+    reason=f"needs {' and '.join(PROGRAMS)}: apt-get install {' '.join(PROGRAMS)}",
+)
+
+
+@contextmanager
+def running(folder: Path, auth: str = "") -> Iterator[str]:
+    """Its address. `auth`: a line of its config."""
+    config = folder / "config.yml"
+    config.write_text(_CONFIG.format(folder=folder, auth=auth))
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(["docker-registry", "serve", config], stdout=log, stderr=log)
+    try:
+        yield _address(server, folder / "log")
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _address(server: subprocess.Popen[bytes], log: Path) -> str:
+    """Where it listens, once it says so."""
+    deadline = time.monotonic() + _SECONDS
+    while time.monotonic() < deadline and server.poll() is None:
+        if found := _LISTENING.search(log.read_text()):
+            return found[1]
+        time.sleep(0.02)
+    raise AssertionError(f"docker-registry did not listen: {log.read_text()[-500:]}")
+
+
+def skopeo(*words: str | Path) -> str:
+    return subprocess.run(["skopeo", *words], check=True, capture_output=True, text=True).stdout

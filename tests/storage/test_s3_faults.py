@@ -1,0 +1,145 @@
+"""A bucket whose server, or the way to it, does everything that such have been seen to do.
+
+Every fault meets every operation at a request drawn by lot. The operation may fail, in our words; then it is done again and succeeds. Whatever
+happened, nothing acknowledged is lost, nothing wrong is served, and a sweep leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from adaptry.blobs.s3 import Place, S3Blobs
+from adaptry.digest import Digest
+from adaptry.errors import AdaptryError, Unavailable
+from adaptry.testing.faults import between
+from adaptry.testing.http_faults import HTTP_FAULTS, HttpProxy, Message
+from adaptry.testing.seaweed import CREDENTIALS, Seaweed
+
+from .spoiled import LARGE, OPERATIONS, SEGMENT, SMALL, Case
+
+QUICK = 24
+EVERY = [(fault, operation) for fault in HTTP_FAULTS for operation in OPERATIONS]
+random.Random(12).shuffle(EVERY)
+MET = [
+    pytest.param(*each, id="-".join(each), marks=[pytest.mark.heavy] if number >= QUICK else [])
+    for number, each in enumerate(EVERY)
+]
+
+FLIPS = {"corrupted", "shortened"}
+"""What changes bytes on their way to us: whoever reads a blob compares them with its digest, as the store's promise says."""
+
+
+@pytest.fixture(scope="module")
+def proxy(seaweed: Seaweed) -> Iterator[HttpProxy]:
+    where = urlsplit(seaweed.endpoint)
+    with between(HttpProxy(where.hostname or "", where.port or 0)) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def healthy(seaweed: Seaweed) -> Iterator[S3Blobs]:
+    """The store past the fault. One for all: making a client takes longer than most operations."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in CREDENTIALS.items():
+            patch.setenv(name, value)
+        patch.setattr("adaptry.blobs.s3.objects._READ_SECONDS", 1.0)
+        patch.setattr("adaptry.blobs.s3.staging.SEGMENT", SEGMENT)
+        yield S3Blobs(Place.parse(seaweed.new_place()))
+
+
+@pytest.fixture(scope="module")
+def spoiled(healthy: S3Blobs, proxy: HttpProxy) -> S3Blobs:
+    return S3Blobs(replace(healthy.place, endpoint=f"http://127.0.0.1:{proxy.port}"))
+
+
+@pytest.fixture
+def case(spoiled: S3Blobs, healthy: S3Blobs, proxy: HttpProxy, tmp_path: Path) -> Iterator[Case]:
+    made = Case(spoiled, tmp_path / "cache")
+    made.fill(healthy)
+    yield made
+    proxy.heal()
+    for digest in set(healthy.digests()) - {Digest.of(SMALL), Digest.of(LARGE)}:
+        healthy.delete(digest)
+
+
+def from_the_nth(number: int) -> Callable[[Message], bool]:
+    """Requests from that one on; what is drawn beyond an operation's last strikes it not at all."""
+    seen = 0
+
+    def matches(request: Message) -> bool:
+        nonlocal seen
+        seen += 1
+        return seen > number
+
+    return matches
+
+
+@pytest.mark.parametrize(("fault", "operation"), MET)
+def test_a_fault_loses_nothing_spoils_nothing_and_leaves_nothing(
+    fault: str,
+    operation: str,
+    case: Case,
+    healthy: S3Blobs,
+    proxy: HttpProxy,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    act, right = OPERATIONS[operation]
+    drawn = random.Random(zlib.crc32(f"{fault} {operation}".encode()))
+    proxy.spoil(fault, times=1, matches=from_the_nth(drawn.choice((0, 0, 1, 2, 3, 5))))
+    try:
+        answer = act(case)
+    except AdaptryError as refused:
+        assert refused.message
+        proxy.heal()
+        monkeypatch.setattr("adaptry.blobs.s3.lease.LAPSES", -1.0)
+        assert act(case) == right
+    else:
+        assert answer == right or (fault in FLIPS and isinstance(answer, bytes))
+    proxy.heal()
+    require_whole(case, healthy)
+    require_swept(healthy, monkeypatch)
+
+
+@pytest.mark.parametrize("operation", [each for each in OPERATIONS if each != "tidy"])
+@pytest.mark.parametrize("fault", ["cut_at_once", "slow_down"])
+@pytest.mark.heavy
+def test_a_fault_that_stays_is_an_error_that_says_so(
+    fault: str,
+    operation: str,
+    case: Case,
+    proxy: HttpProxy,
+    healthy: S3Blobs,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    proxy.spoil(fault, times=None)
+    with pytest.raises(Unavailable, match="try again"):
+        OPERATIONS[operation][0](case)
+    proxy.heal()
+    require_whole(case, healthy)
+    require_swept(healthy, monkeypatch)
+
+
+def require_whole(case: Case, healthy: S3Blobs) -> None:
+    """What was acknowledged is there, and whatever is there is what its digest says."""
+    found = {digest: b"".join(healthy.chunks(digest)) for digest in healthy.digests()}
+    assert all(Digest.of(data) == digest for digest, data in found.items())
+    assert found.items() >= case.acknowledged.items()
+
+
+def require_swept(healthy: S3Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a sweep does a day later leaves nothing but blobs."""
+    monkeypatch.setattr("adaptry.blobs.s3.lease.LAPSES", -1.0)
+    monkeypatch.setattr("adaptry.blobs.s3.store._ABANDONED", -1.0)
+    for key in tuple(healthy.stagings()):
+        with healthy.staging(key) as staged:
+            staged.discard()
+    healthy.tidy()
+    assert [item.key for item in healthy.objects.listed("") if not item.key.startswith("sha256/")] == []
+    assert healthy.tidy() == 0

@@ -1,0 +1,224 @@
+"""A real training with the callback: its checkpoints are drafts that can be gone on from, its end a version, and whatever
+becomes of the registry, the training goes on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+import adaptry
+from adaptry.errors import Conflict, Invalid, InvalidRef, NotFound
+from adaptry.refs import AdapterName, Ref
+from adaptry.registry import Registry
+from adaptry.testing.samples import tiny_lora
+from adaptry.training import AdaptryCallback, checkpoints, resume
+
+TONE = AdapterName.parse("acme/tone")
+Train = Callable[..., Any]
+
+
+class Rows(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
+    """Sixteen rows of counting, the same every time."""
+
+    def __len__(self) -> int:
+        return 16
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        row = (torch.arange(12) + index) % 32
+        return {"input_ids": row, "labels": row}
+
+
+@pytest.fixture
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    monkeypatch.setenv("ADAPTRY_HOME", str(tmp_path / "home"))
+    return adaptry.connect(str(tmp_path / "registry"))
+
+
+def tiny_model() -> Any:
+    """(`Any`: transformers is not typed.)"""
+    torch.manual_seed(0)
+    return transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+            num_key_value_heads=2, vocab_size=32, max_position_embeddings=32,
+        )
+    )  # fmt: skip
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Train:
+    """Trains a tiny LoRA with the callback, six steps, saved every second; gives the Trainer."""
+
+    def trained(callback: AdaptryCallback, model: Any = None, **options: Any) -> transformers.Trainer:
+        if model is None:
+            config = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+            model = peft.get_peft_model(tiny_model(), config)
+        said: dict[str, Any] = {
+            "output_dir": str(tmp_path / "out"), "max_steps": 6, "save_steps": 2, "eval_steps": 2,
+            "eval_strategy": "steps", "logging_steps": 1, "per_device_train_batch_size": 4, "learning_rate": 0.05,
+            "report_to": [], "use_cpu": True, "disable_tqdm": True, "save_total_limit": 1,
+        }  # fmt: skip
+        trainer = transformers.Trainer(
+            model=model, args=transformers.TrainingArguments(**(said | options)),
+            train_dataset=Rows(), eval_dataset=Rows(), callbacks=[callback],
+        )  # fmt: skip
+        trainer.train()
+        return trainer
+
+    return trained
+
+
+def test_checkpoints_are_drafts_with_what_was_measured_and_the_end_is_a_version(
+    registry: Registry, train: Train, tmp_path: Path
+) -> None:
+    callback = AdaptryCallback(registry, "acme/tone", run="first", alias="staging")
+    trainer = train(callback)
+    found = checkpoints(registry, TONE)
+    assert [(each.run, each.step, each.branch) for each in found] == [
+        ("first", step, f"first.step-{step}") for step in (2, 4, 6)
+    ]
+    logged = {
+        entry["step"]: entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry
+    }
+    assert {each.step: each.metrics["eval_loss"] for each in found} == logged
+    assert callback.released == "acme/tone@1"
+    version = registry.detail(Ref.parse("acme/tone@staging"))
+    assert version.version.metrics["eval_loss"] == logged[6]
+    assert version.manifest.provenance["run"] == "first" and version.manifest.provenance["step"] == "6"
+    trained = peft.get_peft_model_state_dict(trainer.model)
+    stored = adaptry.load("acme/tone@1", registry=registry)
+    assert set(stored) == set(trained)
+    assert all(torch.equal(stored[name], value) for name, value in trained.items())
+    assert not any(path.name.startswith("adaptry-") for path in tmp_path.iterdir())
+
+
+def test_the_last_and_the_best_stay(registry: Registry, train: Train) -> None:
+    train(AdaptryCallback(registry, TONE, run="kept", keep_last=1, best=("eval_loss", "max"), release=None))
+    found = checkpoints(registry, TONE, "kept")
+    assert [each.step for each in found] == [2, 6]
+    assert found[0].metrics["eval_loss"] > found[1].metrics["eval_loss"]
+    with pytest.raises(NotFound):
+        registry.version(Ref.parse("acme/tone@1"))
+
+
+def test_the_best_checkpoint_is_what_is_released(registry: Registry, train: Train) -> None:
+    callback = AdaptryCallback(registry, TONE, run="best", best=("eval_loss", "max"), release="best")
+    train(callback)
+    detail = registry.detail(Ref.parse("acme/tone@1"))
+    assert detail.manifest.provenance["step"] == "2"
+    first = checkpoints(registry, TONE)[0]
+    assert (detail.version.digest, detail.version.metrics["eval_loss"]) == (
+        first.digest,
+        first.metrics["eval_loss"],
+    )
+
+
+def test_the_model_that_the_trainer_went_back_to_gets_its_own_metrics(
+    registry: Registry, train: Train
+) -> None:
+    trainer = train(
+        AdaptryCallback(registry, TONE, run="back"),
+        load_best_model_at_end=True, metric_for_best_model="eval_loss", greater_is_better=True, save_total_limit=None,
+    )  # fmt: skip
+    detail = registry.detail(Ref.parse("acme/tone@1"))
+    logged = {
+        entry["step"]: entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry
+    }
+    assert detail.manifest.provenance["step"] == "2"
+    assert detail.version.metrics["eval_loss"] == logged[2]
+
+
+def test_a_training_goes_on_from_a_checkpoint_and_names_it(
+    registry: Registry, train: Train, tmp_path: Path
+) -> None:
+    train(AdaptryCallback(registry, TONE, run="first", release=None))
+    middle = checkpoints(registry, TONE)[1]
+    resumed = resume(registry, middle.ref, tmp_path / "resumed")
+    model = peft.PeftModel.from_pretrained(tiny_model(), resumed.folder, is_trainable=True)
+    train(AdaptryCallback(registry, TONE, run="second", resumed=resumed), model=model)
+    assert registry.detail(Ref.parse("acme/tone@1")).manifest.parents == (middle.digest,)
+
+    again = resume(registry, "acme/tone@1", tmp_path / "again")
+    assert again.digest == registry.version(Ref.parse("acme/tone@1")).digest
+    with pytest.raises(Conflict):
+        resume(registry, "acme/tone@1", tmp_path / "resumed")
+    with pytest.raises(NotFound):
+        resume(registry, "acme/tone@nowhere", tmp_path / "none")
+
+
+def test_a_loaded_version_can_be_trained_on(registry: Registry, train: Train) -> None:
+    train(AdaptryCallback(registry, TONE, run="first"))
+    placed = adaptry.load("acme/tone@1", registry=registry, into=tiny_model(), trainable=True)
+    assert placed.version is not None
+    train(AdaptryCallback(registry, TONE, run="second", resumed=placed), model=placed.model)
+    assert registry.detail(Ref.parse("acme/tone@2")).manifest.parents == (placed.version.digest,)
+
+
+def test_a_registry_that_is_away_stops_no_training(
+    train: Train, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    callback = AdaptryCallback("http://127.0.0.1:9", "acme/tone", run="alone", patience=0.1, retry=0.01)
+    with caplog.at_level(logging.WARNING, "adaptry.training"):
+        trainer = train(callback)
+    assert trainer.state.global_step == 6 and callback.released is None
+    left = [record.message for record in caplog.records if "its files are in" in record.message]
+    assert len(left) == 4
+    folder = Path(left[-1].rpartition("adaptry push ")[2].split()[0])
+    assert load_file(folder / "adapter_model.safetensors")
+
+
+def test_what_is_refused_is_said_and_kept(
+    registry: Registry, train: Train, caplog: pytest.LogCaptureFixture
+) -> None:
+    """NaN, as a training that went wrong leaves it."""
+    with caplog.at_level(logging.WARNING, "adaptry.training"):
+        model = peft.get_peft_model(tiny_model(), peft.LoraConfig(r=2, target_modules=["q_proj"]))
+        with torch.no_grad():
+            next(value for name, value in model.named_parameters() if "lora_A" in name).fill_(torch.nan)
+        train(AdaptryCallback(registry, TONE, run="wrong"), model=model)
+    said = [record.message for record in caplog.records]
+    assert any("was not pushed" in line and "NaN" in line for line in said)
+    assert any("its files are in" in line for line in said)
+
+
+def test_a_whole_model_is_no_adapter(
+    registry: Registry, train: Train, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "adaptry.training"):
+        train(AdaptryCallback(registry, TONE), model=tiny_model())
+    assert any("no PEFT model" in record.message for record in caplog.records)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"release": "best"}, Invalid),
+        ({"best": ("eval_loss", "least")}, Invalid),
+        ({"keep_last": 0}, Invalid),
+        ({"run": "a/b"}, InvalidRef),
+        ({"run": "x" * 60}, Invalid),
+        ({"run": "main"}, InvalidRef),
+        ({"alias": "latest"}, InvalidRef),
+    ],
+)
+def test_what_cannot_be_is_said_before_the_training(
+    registry: Registry, options: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        AdaptryCallback(registry, "acme/tone", **options)
+
+
+def test_other_branches_are_no_checkpoints(registry: Registry, tmp_path: Path) -> None:
+    adaptry.push(registry, adaptry.open_dir(tiny_lora(tmp_path / "lora")), "acme/tone")
+    registry.make_branch(TONE, "draft")
+    registry.make_branch(TONE, "mine.step-3")
+    found = checkpoints(registry, "acme/tone")
+    assert [(each.run, each.step, dict(each.metrics)) for each in found] == [("mine", 3, {})]

@@ -1,0 +1,67 @@
+"""What waits to be pushed: in order, in spite of a registry that is away, and nothing of it lost."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from adaptry.errors import NotFound, Refused, Unavailable
+from adaptry.testing.samples import tiny_lora
+from adaptry.training.outbox import Outbox
+
+
+def test_a_registry_that_comes_back_gets_everything_in_order(tmp_path: Path) -> None:
+    folder, done, said = tiny_lora(tmp_path / "lora"), [], []
+    tries = {"first": 0}
+
+    def first(files: Path) -> None:
+        tries["first"] += 1
+        if tries["first"] < 4:
+            raise Unavailable("nobody answers")
+        done.append("first")
+
+    outbox = Outbox(said.append, retry=0.001)
+    outbox.give("first", folder, first)
+    outbox.give("second", folder, lambda files: done.append("second"))
+    assert outbox.finish(patience=30) == ()
+    assert done == ["first", "second"]
+    assert said == ["first waits for the registry: nobody answers"]
+
+
+def test_what_is_refused_holds_nothing_up_and_is_kept(tmp_path: Path) -> None:
+    folder, done = tiny_lora(tmp_path / "lora"), []
+
+    def refused(files: Path) -> None:
+        raise Refused("no")
+
+    outbox = Outbox(lambda text: None, retry=0.001)
+    outbox.give("first", folder, refused)
+    outbox.give("second", folder, lambda files: done.append(sorted(path.name for path in files.iterdir())))
+    (left,) = outbox.finish(patience=30)
+    assert done == [["adapter_config.json", "adapter_model.safetensors"]]
+    assert (left.title, left.error and left.error.message) == ("first", "no")
+    assert (left.folder / "adapter_model.safetensors").read_bytes() == (
+        folder / "adapter_model.safetensors"
+    ).read_bytes()
+    shutil.rmtree(left.folder.parent)
+
+
+def test_a_folder_may_be_deleted_once_it_is_given(tmp_path: Path) -> None:
+    folder = tiny_lora(tmp_path / "lora")
+    data, seen = (folder / "adapter_model.safetensors").read_bytes(), []
+    outbox = Outbox(lambda text: None)
+    outbox.give(
+        "first", folder, lambda files: seen.append((files / "adapter_model.safetensors").read_bytes())
+    )
+    shutil.rmtree(folder)
+    assert outbox.finish(patience=30) == ()
+    assert seen == [data]
+
+
+def test_what_is_no_adapter_is_not_taken(tmp_path: Path) -> None:
+    outbox = Outbox(lambda text: None)
+    with pytest.raises(NotFound):
+        outbox.give("nothing", tmp_path / "nowhere", lambda files: None)
+    assert outbox.finish(patience=30) == ()

@@ -1,0 +1,85 @@
+"""A registry's server, a model that it knows, and a vLLM that serves the model with our resolver: one of each a module."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from adaptry import bases
+from adaptry.adapter.view import open_dir
+from adaptry.checkpoint import open_checkpoint
+from adaptry.client import HttpRegistry
+from adaptry.records import VersionInfo
+from adaptry.transfer import push
+from adaptry_api.settings import ServerSettings
+from adaptry_api.testing import Server
+from adaptry_api.testing import serving as serving_registry
+
+from . import models, running
+
+pytest.importorskip("peft", reason="PEFT is the reference here: pip install 'adaptry[demo]'")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a module's files are, and who is there. `made` are the adapters' folders by digest."""
+
+    folder: Path
+    server: Server
+    registry: HttpRegistry
+    base: Path
+    made: dict[str, Path]
+
+    def publish(self, name: str, seed: int = 1, **options: object) -> VersionInfo:
+        folder = models.adapter(
+            self.folder / f"{name.replace('/', '-')}-{len(self.made)}", seed=seed, **options
+        )
+        version = push(self.registry, open_dir(folder), name).version
+        self.made[version.digest.brief] = folder
+        return version
+
+    def trained(self, version: VersionInfo) -> list[float]:
+        """What PEFT says of it: the logprobs of what it chooses."""
+        return models.said(self.base, self.made[version.digest.brief])
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp("place")
+    base = models.model(folder / "base")
+    with serving_registry(ServerSettings(data=folder / "data")) as server:
+        registry = server.registry()
+        bases.register(registry, open_checkpoint(base), ("org/tiny",), cache=folder / "bases")
+        yield Place(folder, server, registry, base, {})
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This tree's wheel, as vLLM's Python finds it."""
+    return running.installed(running.PYTHON.python, tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def env(site: Path, place: Place) -> dict[str, str]:
+    """A worker's: it may read, and nothing else."""
+    return running.environment(
+        site,
+        place.folder / "home",
+        ADAPTRY_URL=place.server.url,
+        ADAPTRY_TOKEN=place.server.token("worker", "reader", ("acme",)),
+        ADAPTRY_CACHE=str(place.folder / "cache"),
+        ADAPTRY_WATCH_SECONDS="0.1",
+        VLLM_ALLOW_RUNTIME_LORA_UPDATING="True",
+    )
+
+
+@pytest.fixture(scope="module")
+def vllm(place: Place, env: dict[str, str]) -> Iterator[running.Vllm]:
+    log = place.folder / "vllm.log"
+    with running.serving(running.PYTHON.python, place.base, env, log) as server:
+        yield server
+    sys.stdout.write(log.read_text()[-20_000:])

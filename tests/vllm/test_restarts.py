@@ -1,0 +1,39 @@
+"""A registry that goes away, and a vLLM that starts again: what was loaded goes on, and nothing has to be fetched twice."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from adaptry_api.settings import ServerSettings
+from adaptry_api.testing import serving as serving_registry
+
+from . import models, running
+from .conftest import Place
+from .test_resolver import close_to, logprobs
+
+pytestmark = running.PYTHON.marks
+
+
+def test_what_is_loaded_outlives_the_registry_and_the_engine(
+    place: Place, env: dict[str, str], tmp_path: Path
+) -> None:
+    version = place.publish("acme/stays", seed=12)
+    trained = place.trained(version)
+    with ExitStack() as registry:
+        away = registry.enter_context(serving_registry(ServerSettings(data=place.folder / "data")))
+        theirs = {**env, "ADAPTRY_URL": away.url}
+        with running.serving(running.PYTHON.python, place.base, theirs, tmp_path / "first.log") as vllm:
+            assert logprobs(vllm.complete("acme/stays", models.PROMPT)) == close_to(trained)
+            folder = Path(next(iter(vllm.names().values())))
+            made_at = folder.stat().st_ctime_ns
+
+            registry.close()
+
+            assert logprobs(vllm.complete("acme/stays", models.PROMPT)) == close_to(trained)
+            refused = vllm.complete("acme/other", models.PROMPT)
+            assert (refused.status, "cannot reach" in refused.reason) == (503, True)
+    with running.serving(running.PYTHON.python, place.base, env, tmp_path / "second.log") as vllm:
+        assert vllm.names() == {}
+        assert logprobs(vllm.complete("acme/stays", models.PROMPT)) == close_to(trained)
+        assert folder.stat().st_ctime_ns == made_at

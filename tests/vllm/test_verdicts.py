@@ -1,0 +1,158 @@
+"""vLLM's silent wrong answers, in vLLM: the verdict finds each, the engine shows it, and what repairs it gives what was
+trained. And what the verdict calls refused is refused by the engine, and what it calls as trained is."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
+
+from adaptry.adapter.view import open_dir
+from adaptry.checkpoint import open_checkpoint
+from adaptry.checks.runtimes import parse_runtime, verdict
+from adaptry.fingerprinting import fingerprint
+from adaptry_cli.main import main
+
+from . import models, running
+from .conftest import Place
+from .test_resolver import close_to, logprobs
+
+pytestmark = running.PYTHON.marks
+ENGINE = "vllm@0.32,max_lora_rank=16"
+WEIGHTS = "adapter_model.safetensors"
+
+
+def outcome(base: Path, adapter: Path, runtime: str = ENGINE) -> str:
+    return verdict(open_dir(adapter), parse_runtime(runtime), fingerprint(open_checkpoint(base))).outcome
+
+
+def prefixed(adapter: Path, folder: Path, prefix: str) -> Path:
+    """The same adapter, as one trained inside a larger model names its modules."""
+    shutil.copytree(adapter, folder)
+    tensors = load_file(folder / WEIGHTS)
+    old, new = "base_model.model.model.", f"base_model.model.{prefix}model."
+    save_file(
+        {name.replace(old, new): value for name, value in tensors.items()}, folder / WEIGHTS, {"format": "pt"}
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plain(site: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """vLLM without a registry."""
+    return running.environment(site, tmp_path_factory.mktemp("home"))
+
+
+CASES = {
+    "plain": {},
+    "rank 5": {"rank": 5},
+    "rsLoRA": {"config": {"use_rslora": True}},
+    "patterns": {"config": {"alpha_pattern": {"q_proj": 100}}},
+    "rank 32": {"rank": 32},
+    "DoRA": {"config": {"use_dora": True}},
+    "bias": {"config": {"bias": "lora_only"}},
+    "saved modules": {"config": {"modules_to_save": ["lm_head"]}},
+    "PiSSA": {"config": {"init_lora_weights": "pissa"}},
+}
+
+
+def test_the_verdict_is_what_the_engine_does(plain: dict[str, str], tmp_path: Path) -> None:
+    base = models.model(tmp_path / "base")
+    made = {
+        name: models.adapter(tmp_path / name.replace(" ", "-"), **options) for name, options in CASES.items()
+    }  # type: ignore[arg-type]
+
+    said, *answers = running.offline(plain, base, models.PROMPT, list(made.values()))
+
+    assert said == close_to(models.said(base, None))
+    for (name, adapter), answer in zip(made.items(), answers, strict=True):
+        found = outcome(base, adapter)
+        if isinstance(answer, str):
+            assert found == "refused", (name, answer)
+        else:
+            assert found == "as_trained", name
+            assert answer == close_to(models.said(base, adapter)), name
+
+
+def test_a_wrong_prefix_changes_nothing_and_is_found(plain: dict[str, str], tmp_path: Path) -> None:
+    base = models.model(tmp_path / "base")
+    right = models.adapter(tmp_path / "right")
+    wrong = prefixed(right, tmp_path / "wrong", "language_model.")
+
+    said, as_wrong, as_right = running.offline(plain, base, models.PROMPT, [wrong, right])
+
+    assert as_wrong == said
+    assert outcome(base, wrong) == "not_as_trained"
+    assert as_right == close_to(models.said(base, right))
+    assert outcome(base, right) == "as_trained"
+
+
+def test_target_modules_of_the_server_that_leave_an_adapter_out_are_found(
+    plain: dict[str, str], tmp_path: Path
+) -> None:
+    base = models.model(tmp_path / "base")
+    adapter = models.adapter(tmp_path / "adapter")
+
+    said, answer = running.offline(plain, base, models.PROMPT, [adapter], lora_target_modules=["o_proj"])
+
+    assert answer == said
+    assert outcome(base, adapter, f"{ENGINE},lora_target_modules=o_proj") == "not_as_trained"
+    assert outcome(base, adapter, f"{ENGINE},lora_target_modules=q_proj+v_proj") == "as_trained"
+
+
+@pytest.fixture(scope="module")
+def engine(
+    place: Place, plain: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[running.Vllm]:
+    """A vLLM that is told what to load, with a prefix cache of short blocks."""
+    allowing = {**plain, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
+    log = tmp_path_factory.mktemp("plain") / "vllm.log"
+    with running.serving(running.PYTHON.python, place.base, allowing, log, ("--block-size", "32")) as server:
+        yield server
+
+
+def load(engine: running.Vllm, name: str, folder: Path) -> None:
+    body = {"lora_name": name, "lora_path": str(folder), "load_inplace": True}
+    answer = engine.ask("POST", "/v1/load_lora_adapter", body)
+    assert answer.status == 200, answer.body
+
+
+def test_a_reload_from_the_same_folder_is_stale_and_one_from_another_is_not(
+    place: Place, engine: running.Vllm, tmp_path: Path
+) -> None:
+    prompt = "It was a dark and stormy night, and then"  # longer than a block of the prefix cache
+    first, second = models.adapter(tmp_path / "1", seed=1), models.adapter(tmp_path / "2", seed=2)
+    folder = shutil.copytree(first, tmp_path / "tone")
+    old, new = (models.said(place.base, adapter, prompt=prompt) for adapter in (first, second))
+
+    load(engine, "reloaded", folder)
+    assert logprobs(engine.complete("reloaded", prompt)) == close_to(old)
+    shutil.copy(second / WEIGHTS, folder / WEIGHTS)
+    load(engine, "reloaded", folder)
+    assert logprobs(engine.complete("reloaded", prompt)) != close_to(
+        new
+    )  # its first block is the old weights'
+
+    load(engine, "reloaded", second)
+    assert logprobs(engine.complete("reloaded", prompt)) == close_to(new)
+
+
+def test_a_probe_tells_an_adapter_that_acts_from_one_that_does_not(
+    place: Place, engine: running.Vllm, tmp_path: Path
+) -> None:
+    right = models.adapter(tmp_path / "right")
+    load(engine, "right", right)
+    load(engine, "wrong", prefixed(right, tmp_path / "wrong", "language_model."))
+
+    def probed(model: str) -> str:
+        words = ["probe", str(right), "--engine", engine.url, "--base", str(place.base), "--model", model]
+        found = CliRunner().invoke(main, words)
+        assert found.exit_code == (0 if model == "right" else 1), found.output
+        return found.stdout.strip()
+
+    assert probed("right") == "as trained"
+    assert probed("wrong") == "no-op: the answers are the base's"

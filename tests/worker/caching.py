@@ -1,0 +1,40 @@
+"""A process that fetches an adapter into a cache, says how far it is, and waits to be told to go on.
+
+python caching.py REGISTRY CACHE REF hold      prints the path and holds the lease until its input ends
+python caching.py REGISTRY CACHE REF stall     stops in the middle of the weights, says `stalled`, and goes on once its
+    input ends
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+from adaptry.digest import Digest
+from adaptry.local import LocalRegistry
+from adaptry.opening import open_local
+from adaptry.refs import AdapterName
+from adaptry.worker import Cache
+
+
+class Stalling(LocalRegistry):
+    """Waits after the first chunk of a file of several."""
+
+    def read_file(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
+        for number, chunk in enumerate(super().read_file(name, revision, path, start)):
+            if number == 1:
+                print("stalled", flush=True)
+                sys.stdin.read()
+            yield chunk
+
+
+def main(registry: str, cache: str, ref: str, how: str) -> None:
+    opened = open_local(registry)
+    if how == "stall":
+        opened = Stalling(opened.catalog, opened.blobs)
+    print(Cache(cache).path_of(opened, ref).path, flush=True)
+    sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,72 @@
+"""A registry with an adapter in it, and a cache beside it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from adaptry.adapter.view import open_dir
+from adaptry.local import LocalRegistry
+from adaptry.opening import open_local
+from adaptry.records import VersionInfo
+from adaptry.testing.breaking import AT_ONCE
+from adaptry.testing.samples import large_lora, tiny_lora
+from adaptry.transfer import push
+from adaptry.worker import Cache
+
+Publish = Callable[..., VersionInfo]
+"""`publish(seed=1)`: a version of acme/tone, another one for each seed."""
+Start = Callable[[str, str], "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[LocalRegistry]:
+    opened = open_local(tmp_path / "registry")
+    yield opened
+    opened.catalog.close()
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Iterator[Cache]:
+    made = Cache(tmp_path / "cache", persistence=AT_ONCE)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def publish(registry: LocalRegistry, tmp_path: Path) -> Publish:
+    def publish(seed: int = 1, name: str = "acme/tone", hidden: int = 16) -> VersionInfo:
+        folder = tiny_lora(tmp_path / f"out-{seed}-{hidden}", seed=seed, hidden=hidden)
+        return push(registry, open_dir(folder), name).version
+
+    return publish
+
+
+@pytest.fixture
+def large(registry: LocalRegistry, tmp_path: Path) -> VersionInfo:
+    """A version whose weights travel in several chunks."""
+    return push(registry, open_dir(large_lora(tmp_path / "large")), "acme/large").version
+
+
+@pytest.fixture
+def start(registry: LocalRegistry, cache: Cache, tmp_path: Path) -> Iterator[Start]:
+    """Starts processes that fetch into the same cache (`caching.py`); they are gone when the test is."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(ref: str, how: str) -> subprocess.Popen[str]:
+        program = [sys.executable, str(Path(__file__).with_name("caching.py"))]
+        arguments = [str(tmp_path / "registry"), str(cache.root), ref, how]
+        process = subprocess.Popen(
+            [*program, *arguments], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()

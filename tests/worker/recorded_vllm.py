@@ -1,0 +1,96 @@
+"""What a resolver sees of vLLM, as vLLM 0.32 has it (entrypoints/openai/models/serving.py, v1/engine/async_llm.py): which
+names are loaded, what the engine holds, and which requests are under way. The real one is in `tests/vllm`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from adaptry.worker.vllm.engine import Vllm
+
+
+@dataclass(slots=True)
+class LoRARequest:
+    """The fields that matter. Mutable, as vLLM's is: it writes its number into it."""
+
+    lora_name: str
+    lora_int_id: int
+    lora_path: str
+
+
+@dataclass(slots=True)
+class EngineClient:
+    """An engine that holds what it was given; `refuses` is what it does not take, by a word in the path."""
+
+    limits: dict[str, Any]
+    held: dict[int, str] = field(default_factory=dict)
+    refuses: str | None = None
+    output_processor: Any = field(default_factory=lambda: SimpleNamespace(request_states={}))
+
+    @property
+    def vllm_config(self) -> Any:
+        return SimpleNamespace(lora_config=SimpleNamespace(**self.limits))
+
+    async def add_lora(self, request: LoRARequest) -> bool:
+        assert (Path(request.lora_path) / "adapter_config.json").is_file()
+        if self.refuses and self.refuses in request.lora_path:
+            raise RuntimeError("LoRA rank 32 is greater than max_lora_rank 16.")
+        self.held[request.lora_int_id] = request.lora_path
+        return True
+
+    async def remove_lora(self, number: int) -> bool:
+        return self.held.pop(number, None) is not None
+
+
+class Counter:
+    """vLLM's `AtomicCounter`."""
+
+    def __init__(self) -> None:
+        self._numbers = count(1)
+
+    def inc(self, by: int) -> int:
+        return next(self._numbers)
+
+
+class Models:
+    """vLLM's `OpenAIServingModels`, with one resolver."""
+
+    def __init__(self, model: Path, resolve: Callable[[str], Coroutine[Any, Any, Any]]) -> None:
+        self.lora_requests: dict[str, LoRARequest] = {}
+        self.lora_id_counter = Counter()
+        self.lora_resolver_lock: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self.engine_client = EngineClient({"max_lora_rank": 16, "max_loras": 2, "target_modules": None})
+        self.model_config = SimpleNamespace(model=str(model), revision=None)
+        self._resolve = resolve
+
+    async def resolve_lora(self, name: str) -> LoRARequest | None:
+        """None is vLLM's 404. What a resolver raises goes to the caller."""
+        async with self.lora_resolver_lock[name]:
+            if name in self.lora_requests:
+                return self.lora_requests[name]
+            number = self.lora_id_counter.inc(1)
+            request: LoRARequest | None = await self._resolve(name)
+            if request is None:
+                return None
+            request.lora_int_id = number
+            await self.engine_client.add_lora(request)
+            self.lora_requests[name] = request
+            return request
+
+    def begin(self, name: str) -> Callable[[], None]:
+        """A request under way with what `name` means now; call what is given when it ends."""
+        states = self.engine_client.output_processor.request_states
+        key = object()
+        states[key] = SimpleNamespace(lora_request=self.lora_requests[name])
+        return lambda: states.pop(key)
+
+
+async def seen(resolve: Callable[[Vllm, str], Coroutine[Any, Any, Any]], name: str) -> Any:
+    """As a resolver of ours is called: it finds who asked by itself."""
+    return await resolve(Vllm.asking(), name)

@@ -1,0 +1,401 @@
+"""The cache of a worker: whole or not there, verified, shared by processes, evicted by size, and recalled."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from adaptry.digest import Digest
+from adaptry.errors import DigestMismatch, NotFound, StorageFull, Unavailable, Withdrawn
+from adaptry.local import LocalRegistry
+from adaptry.records import StateChange, VersionInfo
+from adaptry.refs import AdapterName, Ref
+from adaptry.standing import change_state
+from adaptry.testing.breaking import Breaking, Tampering
+from adaptry.worker import Cache
+
+Publish = Callable[..., VersionInfo]
+Start = Callable[[str, str], "subprocess.Popen[str]"]
+WEIGHTS = "adapter_model.safetensors"
+TONE = AdapterName.parse("acme/tone")
+
+
+class Dead(LocalRegistry):
+    """Gives one chunk of a file, once, and no more."""
+
+    given = False
+
+    def read_file(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
+        for chunk in super().read_file(name, revision, path, start):
+            if self.given:
+                raise Unavailable("no route")
+            self.given = True
+            yield chunk
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    """The next line that it prints."""
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def go_on(process: subprocess.Popen[str]) -> str:
+    """Ends its input; what it prints until it ends."""
+    return process.communicate()[0].strip()
+
+
+def digests(cache: Cache) -> set[Digest]:
+    return {entry.digest for entry in cache.entries()}
+
+
+def test_what_is_kept_is_the_adapter_in_a_folder_named_by_its_digest(
+    registry: LocalRegistry, cache: Cache, publish: Publish
+) -> None:
+    version = publish()
+
+    kept = cache.path_of(registry, "acme/tone")
+
+    assert (kept.digest, kept.version) == (version.digest, version)
+    assert version.digest.hex in str(kept.path)
+    assert sorted(path.name for path in kept.path.iterdir()) == ["adapter_config.json", WEIGHTS]
+    manifest = registry.detail(Ref.parse("acme/tone")).manifest
+    assert all(Digest.of((kept.path / file.path).read_bytes()) == file.sha256 for file in manifest.files)
+
+
+def test_what_is_here_is_not_fetched_again(registry: LocalRegistry, cache: Cache, publish: Publish) -> None:
+    publish()
+    counting = Breaking(registry.catalog, registry.blobs)
+    first = cache.path_of(counting, "acme/tone@1")
+    fetched = counting.sent
+
+    assert cache.path_of(counting, "acme/tone").path == first.path
+    assert Cache(cache.root).path_of(counting, "acme/tone").path == first.path
+    assert counting.sent == fetched
+    assert registry.adapter(TONE).downloads == 1
+
+
+def test_an_alias_is_looked_up_every_time(registry: LocalRegistry, cache: Cache, publish: Publish) -> None:
+    first, second = publish(seed=1), publish(seed=2)
+    set_at = registry.move_alias(TONE, "prod", first.digest, None)
+    assert cache.path_of(registry, "acme/tone@prod").digest == first.digest
+
+    registry.move_alias(TONE, "prod", second.digest, set_at.generation)
+
+    moved = cache.path_of(registry, "acme/tone@prod")
+    assert moved.digest == second.digest
+    assert digests(cache) == {first.digest, second.digest}
+
+
+def test_processes_at_once_fetch_it_once(
+    registry: LocalRegistry, cache: Cache, large: VersionInfo, start: Start
+) -> None:
+    first = start("acme/large", "stall")
+    assert said(first) == "stalled"
+    others = [start("acme/large", "hold") for _ in range(2)]
+    found: list[Path] = []
+    here = threading.Thread(target=lambda: found.append(cache.path_of(registry, "acme/large").path))
+    here.start()
+    assert not found
+
+    path = go_on(first)
+
+    here.join(timeout=60)
+    assert [str(found[0]), *(said(other) for other in others)] == [path] * 3
+    assert registry.adapter(AdapterName.parse("acme/large")).downloads == 1
+
+
+def test_a_fetch_that_was_killed_is_gone_on_from(
+    registry: LocalRegistry, cache: Cache, large: VersionInfo, start: Start
+) -> None:
+    dying = start("acme/large", "stall")
+    assert said(dying) == "stalled"
+    dying.kill()
+    dying.wait()
+    assert [entry.is_part for entry in cache.entries()] == [True]
+    counting = Breaking(registry.catalog, registry.blobs)
+
+    kept = cache.path_of(counting, "acme/large")
+
+    assert 0 < counting.sent < large.size
+    assert Digest.of((kept.path / WEIGHTS).read_bytes()) == weights_of(registry, "acme/large")
+    assert [entry.is_part for entry in cache.entries()] == [False]
+
+
+def test_what_a_killed_fetch_left_wrong_is_fetched_from_the_start(
+    registry: LocalRegistry, cache: Cache, large: VersionInfo, start: Start
+) -> None:
+    dying = start("acme/large", "stall")
+    assert said(dying) == "stalled"
+    dying.kill()
+    dying.wait()
+    (left,) = cache.root.glob(f".*/adapter/{WEIGHTS}")
+    left.write_bytes(b"\0" * left.stat().st_size)
+
+    kept = cache.path_of(registry, "acme/large")
+
+    assert Digest.of((kept.path / WEIGHTS).read_bytes()) == weights_of(registry, "acme/large")
+
+
+def test_a_connection_that_broke_leaves_what_came_and_nothing_to_serve(
+    registry: LocalRegistry, cache: Cache, large: VersionInfo
+) -> None:
+    with pytest.raises(Unavailable):
+        cache.path_of(Dead(registry.catalog, registry.blobs), "acme/large")
+    assert cache.kept(large.digest) is None
+
+    assert cache.path_of(registry, "acme/large").path.is_dir()
+
+
+def test_bytes_that_changed_on_the_way_are_not_kept(
+    registry: LocalRegistry, cache: Cache, publish: Publish
+) -> None:
+    publish()
+    tampering = Tampering(registry.catalog, registry.blobs)
+    tampering.tamper = lambda chunk: bytes([chunk[0] ^ 1]) + chunk[1:]
+
+    with pytest.raises(DigestMismatch):
+        cache.path_of(tampering, "acme/tone")
+
+    assert cache.entries() == ()
+    assert cache.path_of(registry, "acme/tone").path.is_dir()
+
+
+@pytest.mark.parametrize("tamper", ["change", "add", "remove", "link"])
+def test_a_folder_that_was_tampered_with_is_fetched_again(
+    registry: LocalRegistry, cache: Cache, publish: Publish, tamper: str, tmp_path: Path
+) -> None:
+    publish()
+    kept = cache.path_of(registry, "acme/tone")
+    weights = kept.path / WEIGHTS
+    was = weights.read_bytes()
+    match tamper:
+        case "change":
+            weights.write_bytes(was[:-1] + bytes([was[-1] ^ 1]))
+        case "add":
+            (kept.path / "adapter_model.bin").write_bytes(b"a pickle that an engine may prefer")
+        case "remove":
+            weights.unlink()
+        case "link":
+            weights.rename(tmp_path / "elsewhere")
+            weights.symlink_to(tmp_path / "elsewhere")
+
+    assert cache.kept(kept.digest) is None
+    again = cache.path_of(registry, "acme/tone")
+
+    assert sorted(path.name for path in again.path.iterdir()) == ["adapter_config.json", WEIGHTS]
+    assert (again.path / WEIGHTS).read_bytes() == was
+    assert not (again.path / WEIGHTS).is_symlink()
+
+
+def test_a_folder_that_only_looks_older_is_read_and_not_fetched(
+    registry: LocalRegistry, cache: Cache, publish: Publish
+) -> None:
+    publish()
+    counting = Breaking(registry.catalog, registry.blobs)
+    kept = cache.path_of(counting, "acme/tone")
+    fetched = counting.sent
+    (kept.path / WEIGHTS).touch()
+
+    cache.path_of(counting, "acme/tone")
+
+    assert counting.sent == fetched
+
+
+def test_room_is_made_by_what_was_not_used_for_longest(
+    registry: LocalRegistry, tmp_path: Path, publish: Publish
+) -> None:
+    versions = [publish(seed=seed) for seed in (1, 2, 3)]
+    cache = Cache(tmp_path / "cache", size=2 * versions[0].size + 10)
+    for number in (1, 2):
+        cache.path_of(registry, f"acme/tone@{number}")
+    cache.close()
+    cache.path_of(registry, "acme/tone@1")
+    cache.close()
+
+    cache.path_of(registry, "acme/tone@3")
+
+    assert digests(cache) == {versions[0].digest, versions[2].digest}
+
+
+def test_nothing_goes_that_a_living_process_uses(
+    registry: LocalRegistry, tmp_path: Path, publish: Publish, start: Start
+) -> None:
+    one, two = publish(seed=1), publish(seed=2)
+    other = start("acme/tone@1", "hold")
+    assert said(other)
+    cache = Cache(tmp_path / "cache", size=one.size + 10)
+
+    with pytest.raises(StorageFull, match="in use"):
+        cache.path_of(registry, "acme/tone@2")
+    assert cache.is_leased(one.digest)
+    assert cache.shrink(0) == ()
+
+    go_on(other)
+    cache.path_of(registry, "acme/tone@2")
+
+    assert digests(cache) == {two.digest}
+    assert not cache.is_leased(one.digest)
+
+
+def test_what_is_larger_than_the_cache_is_refused_and_nothing_goes_for_it(
+    registry: LocalRegistry, tmp_path: Path, publish: Publish, large: VersionInfo
+) -> None:
+    small = publish()
+    cache = Cache(tmp_path / "cache", size=small.size + 10)
+    cache.path_of(registry, "acme/tone")
+    cache.close()
+
+    with pytest.raises(StorageFull, match="ADAPTRY_CACHE_SIZE"):
+        cache.path_of(registry, "acme/large")
+
+    assert digests(cache) == {small.digest}
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 5 MiB, where this user may mount one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", str(place)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a small file system")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_full_disk_is_said_and_costs_only_what_nobody_uses(
+    registry: LocalRegistry, small_disk: Path, publish: Publish, large: VersionInfo
+) -> None:
+    idle, used = publish(seed=1), publish(seed=2)
+    cache = Cache(small_disk / "cache")
+    cache.path_of(registry, "acme/tone@1")
+    cache.close()
+    cache.path_of(registry, "acme/tone@2")
+    (small_disk / "ballast").write_bytes(b"x" * (2 << 20))
+
+    with pytest.raises(StorageFull, match="no space left"):
+        cache.path_of(registry, "acme/large")
+    assert digests(cache) == {used.digest}
+    assert idle.digest not in digests(cache)
+
+    (small_disk / "ballast").unlink()
+    assert cache.path_of(registry, "acme/large").path.is_dir()
+
+
+def test_what_is_withdrawn_is_not_given_though_it_is_here(
+    registry: LocalRegistry, cache: Cache, publish: Publish
+) -> None:
+    publish()
+    cache.path_of(registry, "acme/tone@1")
+    change_state(registry, Ref.parse("acme/tone@1"), StateChange(state="revoked", reason="it leaks"))
+
+    with pytest.raises(Withdrawn, match="it leaks"):
+        cache.path_of(registry, "acme/tone@1")
+
+
+def test_what_was_recalled_is_gone_and_refused_until_it_is_readmitted(
+    registry: LocalRegistry, cache: Cache, publish: Publish
+) -> None:
+    version = publish()
+    kept = cache.path_of(registry, "acme/tone")
+
+    assert cache.forget(version.digest, "it leaks addresses")
+
+    assert not kept.path.exists()
+    for one in (cache, Cache(cache.root)):
+        assert one.kept(version.digest) is None
+        with pytest.raises(Withdrawn, match="it leaks addresses"):
+            one.path_of(registry, "acme/tone")
+    cache.readmit(version.digest)
+    assert cache.path_of(registry, "acme/tone").path.is_dir()
+
+
+def test_a_recall_of_what_is_not_here_still_refuses_it(
+    registry: LocalRegistry, cache: Cache, publish: Publish
+) -> None:
+    version = publish()
+
+    assert not cache.forget(version.digest, "heard of it early")
+
+    with pytest.raises(Withdrawn):
+        cache.path_of(registry, "acme/tone")
+
+
+def test_a_recall_stops_a_fetch_that_is_under_way(cache: Cache, large: VersionInfo, start: Start) -> None:
+    fetching = start("acme/large", "stall")
+    assert said(fetching) == "stalled"
+
+    cache.forget(large.digest, "recalled meanwhile")
+    go_on(fetching)
+
+    assert fetching.returncode != 0
+    assert cache.entries() == ()
+
+
+def test_what_nobody_knows_is_not_found_and_leaves_nothing(registry: LocalRegistry, cache: Cache) -> None:
+    with pytest.raises(NotFound):
+        cache.path_of(registry, "acme/nothing")
+
+    assert cache.entries() == ()
+
+
+def test_many_threads_of_one_process_fetch_it_once(
+    registry: LocalRegistry, cache: Cache, large: VersionInfo
+) -> None:
+    counting = Breaking(registry.catalog, registry.blobs)
+    threads = [threading.Thread(target=cache.path_of, args=(counting, "acme/large")) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+
+    assert counting.sent == large.size
+    assert cache.is_leased(large.digest)
+    cache.release(large.digest)
+    assert not cache.is_leased(large.digest)
+
+
+def test_what_was_left_half_removed_is_swept(registry: LocalRegistry, cache: Cache, publish: Publish) -> None:
+    publish()
+    cache.path_of(registry, "acme/tone")
+    (cache.root / ".0123456789abcdef.gone" / "adapter").mkdir(parents=True)
+    (cache.root / f".{'0' * 64}.part").mkdir()
+    (cache.root / ("1" * 64) / "adapter").mkdir(parents=True)
+
+    cache.close()
+    assert len(cache.shrink(0)) == 1
+
+    assert {path.name for path in cache.root.iterdir()} == {".room"}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_cache_that_cannot_be_written_says_so(
+    registry: LocalRegistry, tmp_path: Path, publish: Publish
+) -> None:
+    publish()
+    (tmp_path / "cache").mkdir(mode=0o500)
+
+    with pytest.raises(Unavailable, match="cannot write"):
+        Cache(tmp_path / "cache").path_of(registry, "acme/tone")
+
+
+def test_a_cache_whose_place_is_a_file_says_so(
+    registry: LocalRegistry, tmp_path: Path, publish: Publish
+) -> None:
+    publish()
+    (tmp_path / "file").touch()
+
+    with pytest.raises(Unavailable, match="cannot write"):
+        Cache(tmp_path / "file" / "cache").path_of(registry, "acme/tone")
+
+
+def weights_of(registry: LocalRegistry, ref: str) -> Digest:
+    entry = registry.detail(Ref.parse(ref)).manifest.file(WEIGHTS)
+    assert entry is not None
+    return entry.sha256

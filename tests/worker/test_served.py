@@ -1,0 +1,403 @@
+"""What the resolver does in a vLLM: what it loads and refuses, how it follows an alias, and when what was replaced leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adaptry import bases
+from adaptry.adapter.view import open_dir
+from adaptry.checkpoint import open_checkpoint
+from adaptry.errors import Refused, Unavailable, Unsupported, Withdrawn
+from adaptry.local import LocalRegistry
+from adaptry.records import StateChange, VersionInfo
+from adaptry.refs import AdapterName, Ref
+from adaptry.standing import change_state
+from adaptry.testing.breaking import AT_ONCE
+from adaptry.testing.quantised_samples import quantised_copy
+from adaptry.testing.samples import tiny_base, tiny_lora
+from adaptry.transfer import push
+from adaptry.worker import Cache
+from adaptry.worker.vllm.engine import Vllm
+from adaptry.worker.vllm.served import Means, Served
+
+from .recorded_vllm import LoRARequest, Models, seen
+
+Publish = Callable[..., VersionInfo]
+TONE = AdapterName.parse("acme/tone")
+
+
+class Flapping(LocalRegistry):
+    """A registry that can be away; `asked` counts the looks at what a ref means."""
+
+    is_away = False
+    asked = 0
+
+    def version(self, ref: Ref) -> VersionInfo:
+        self.asked += 1
+        if self.is_away:
+            raise Unavailable("cannot reach the registry; is the server running?")
+        return super().version(ref)
+
+
+class Bench:
+    """A vLLM that serves `base`, with our resolver in it, and the registry that it asks."""
+
+    def __init__(
+        self, registry: Flapping, base: Path, cache: Cache, every: float = 3600, refused_for: float = 5.0
+    ) -> None:
+        self.registry = registry
+        means = Means(
+            registry, cache, LoRARequest, "0.32.0", every=every, linger=0.0, refused_for=refused_for
+        )
+        self.served = Served(means)
+        self.models = Models(base, self._resolve)
+
+    async def _resolve(self, name: str) -> Any:
+        return await self.served.resolve(Vllm.asking(), name)
+
+    async def ask(self, name: str) -> str | None:
+        """The folder that a request for `name` is answered from; None where vLLM says that there is no such model."""
+        request = await self.models.resolve_lora(name)
+        return request and request.lora_path
+
+    async def look(self) -> None:
+        await self.served.look_after(Vllm(self.models))
+
+    @property
+    def held(self) -> set[str]:
+        """The digests of what the engine holds, by their beginnings."""
+        return {Path(path).parent.name[:12] for path in self.models.engine_client.held.values()}
+
+
+@pytest.fixture
+def base(tmp_path: Path, registry: LocalRegistry) -> Path:
+    folder = tiny_base(tmp_path / "base")
+    bases.register(registry, open_checkpoint(folder), ("org/tiny",), cache=tmp_path / "bases")
+    return folder
+
+
+@pytest.fixture
+def bench(registry: LocalRegistry, base: Path, cache: Cache) -> Bench:
+    return Bench(Flapping(registry.catalog, registry.blobs), base, cache)
+
+
+def test_a_name_is_answered_from_a_folder_of_its_version(bench: Bench, publish: Publish) -> None:
+    first, second = publish(seed=1), publish(seed=2)
+    bench.registry.move_alias(TONE, "prod", first.digest, None)
+
+    async def test() -> None:
+        for name, version in {
+            "acme/tone@prod": first,
+            "acme/tone@1": first,
+            "acme/tone": second,
+            f"acme/tone@{second.digest.brief}": second,
+            f"acme/tone@prod@{first.digest.brief}": first,
+        }.items():
+            folder = await bench.ask(name)
+            assert folder and version.digest.hex in folder
+
+    asyncio.run(test())
+
+
+def test_no_two_that_are_loaded_have_one_name(bench: Bench, publish: Publish) -> None:
+    version = publish()
+    bench.registry.move_alias(TONE, "prod", version.digest, None)
+
+    async def test() -> None:
+        for name in ("acme/tone@prod", "acme/tone@1", "acme/tone"):
+            await bench.ask(name)
+        del bench.models.lora_requests["acme/tone"]  # as its HTTP interface unloads
+        await bench.ask("acme/tone")
+        names = [request.lora_name for request in bench.models.lora_requests.values()]
+        assert len(set(names)) == 3
+        assert all(version.digest.brief in name for name in names)
+        assert (
+            "acme/tone" + f"@{version.digest.brief}" not in names
+        )  # it was used before, and may be under way yet
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize(
+    "name", ["gpt-4o", "", "acme", "acme/tone@", "../../etc/passwd", "acme/tone@prod@x", "a b/c"]
+)
+def test_what_is_no_ref_is_left_to_others_and_costs_no_call(bench: Bench, name: str) -> None:
+    assert asyncio.run(bench.ask(name)) is None
+    assert bench.registry.asked == 0
+
+
+def test_an_unknown_name_is_asked_about_once_in_a_while(bench: Bench, publish: Publish) -> None:
+    async def test() -> None:
+        for _ in range(20):
+            assert await bench.ask("acme/tone") is None
+        assert bench.registry.asked == 1
+
+    asyncio.run(test())
+
+
+def test_many_unknown_names_at_once_are_told_to_come_later(bench: Bench) -> None:
+    async def test() -> None:
+        with pytest.raises(Unavailable, match="try again in a second"):
+            for number in range(200):
+                await bench.ask(f"acme/tone-{number}")
+        assert bench.registry.asked < 100
+
+    asyncio.run(test())
+
+
+def test_an_alias_that_moves_takes_the_answers_along(bench: Bench, publish: Publish) -> None:
+    first, second = publish(seed=1), publish(seed=2)
+    seen_at = bench.registry.move_alias(TONE, "prod", first.digest, None)
+
+    async def test() -> None:
+        await bench.ask("acme/tone@prod")
+        bench.registry.move_alias(TONE, "prod", second.digest, seen_at.generation)
+        await bench.look()
+        folder = await bench.ask("acme/tone@prod")
+        assert folder and second.digest.hex in folder
+        await bench.look()
+        assert bench.held == {second.digest.hex[:12]}
+
+    asyncio.run(test())
+
+
+def test_a_request_under_way_keeps_what_it_began_with(bench: Bench, publish: Publish, cache: Cache) -> None:
+    first, second = publish(seed=1), publish(seed=2)
+    seen_at = bench.registry.move_alias(TONE, "prod", first.digest, None)
+
+    async def test() -> None:
+        await bench.ask("acme/tone@prod")
+        end = bench.models.begin("acme/tone@prod")
+        bench.registry.move_alias(TONE, "prod", second.digest, seen_at.generation)
+        for _ in range(3):
+            await bench.look()
+        assert bench.held == {first.digest.hex[:12], second.digest.hex[:12]}
+        assert cache.is_leased(first.digest)
+        end()
+        await bench.look()
+        assert bench.held == {second.digest.hex[:12]}
+        assert not cache.is_leased(first.digest)
+
+    asyncio.run(test())
+
+
+def test_a_version_under_two_names_stays_while_one_of_them_is_served(
+    bench: Bench, publish: Publish, cache: Cache
+) -> None:
+    first, second = publish(seed=1), publish(seed=2)
+    seen_at = bench.registry.move_alias(TONE, "prod", first.digest, None)
+
+    async def test() -> None:
+        await bench.ask("acme/tone@prod")
+        await bench.ask("acme/tone@1")
+        bench.registry.move_alias(TONE, "prod", second.digest, seen_at.generation)
+        await bench.look()
+        await bench.look()
+        assert cache.is_leased(first.digest)
+        assert bench.held == {first.digest.hex[:12], second.digest.hex[:12]}
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("state", ["quarantined", "revoked"])
+def test_what_is_withdrawn_is_refused_with_the_reason_and_leaves_the_disk(
+    bench: Bench, publish: Publish, cache: Cache, state: Any
+) -> None:
+    version = publish()
+
+    async def test() -> None:
+        folder = await bench.ask("acme/tone@1")
+        change_state(bench.registry, Ref.parse("acme/tone@1"), StateChange(state=state, reason="it leaks"))
+        await bench.look()
+        with pytest.raises(Withdrawn, match="it leaks"):
+            await bench.ask("acme/tone@1")
+        await bench.look()
+        assert folder and not Path(folder).exists()
+        assert bench.held == set()
+        assert not cache.is_leased(version.digest)
+
+    asyncio.run(test())
+
+
+def test_files_of_a_recalled_version_stay_while_a_request_needs_them(bench: Bench, publish: Publish) -> None:
+    publish()
+
+    async def test() -> None:
+        folder = await bench.ask("acme/tone@1")
+        end = bench.models.begin("acme/tone@1")
+        change_state(
+            bench.registry, Ref.parse("acme/tone@1"), StateChange(state="revoked", reason="it leaks")
+        )
+        await bench.look()
+        assert "acme/tone@1" not in bench.models.lora_requests
+        await bench.look()
+        assert folder and Path(folder).exists()
+        end()
+        await bench.look()
+        assert not Path(folder).exists()
+
+    asyncio.run(test())
+
+
+def test_an_alias_that_is_removed_is_served_no_more(bench: Bench, publish: Publish) -> None:
+    first = publish()
+    seen_at = bench.registry.move_alias(TONE, "prod", first.digest, None)
+
+    async def test() -> None:
+        await bench.ask("acme/tone@prod")
+        bench.registry.remove_alias(TONE, "prod", seen_at.generation)
+        await bench.look()
+        assert await bench.ask("acme/tone@prod") is None
+
+    asyncio.run(test())
+
+
+def test_a_registry_that_is_away_changes_nothing_that_is_loaded(bench: Bench, publish: Publish) -> None:
+    publish()
+
+    async def test() -> None:
+        folder = await bench.ask("acme/tone@1")
+        bench.registry.is_away = True
+        await bench.look()
+        assert await bench.ask("acme/tone@1") == folder
+        with pytest.raises(Unavailable, match="is the server running"):
+            await bench.ask("acme/tone")
+
+    asyncio.run(test())
+
+
+def test_an_alias_that_moves_to_what_does_not_fit_is_refused_not_stale(
+    bench: Bench, publish: Publish, tmp_path: Path
+) -> None:
+    first = publish()
+    seen_at = bench.registry.move_alias(TONE, "prod", first.digest, None)
+    wide = push(bench.registry, open_dir(tiny_lora(tmp_path / "wide", rank=32)), TONE).version
+
+    async def test() -> None:
+        await bench.ask("acme/tone@prod")
+        bench.registry.move_alias(TONE, "prod", wide.digest, seen_at.generation)
+        await bench.look()
+        with pytest.raises(Refused, match="rank is 32, and the server takes 16"):
+            await bench.ask("acme/tone@prod")
+
+    asyncio.run(test())
+
+
+def test_what_the_engine_itself_refuses_is_said(bench: Bench, publish: Publish) -> None:
+    first, second = publish(seed=1), publish(seed=2)
+    seen_at = bench.registry.move_alias(TONE, "prod", first.digest, None)
+
+    async def test() -> None:
+        await bench.ask("acme/tone@prod")
+        bench.models.engine_client.refuses = second.digest.hex
+        bench.registry.move_alias(TONE, "prod", second.digest, seen_at.generation)
+        await bench.look()
+        with pytest.raises(Refused, match="vLLM does not load it: LoRA rank 32"):
+            await bench.ask("acme/tone@prod")
+
+    asyncio.run(test())
+
+
+def test_another_base_of_the_same_shapes_is_refused(
+    registry: LocalRegistry, base: Path, cache: Cache, publish: Publish, tmp_path: Path
+) -> None:
+    publish()
+    other = Bench(Flapping(registry.catalog, registry.blobs), tiny_base(tmp_path / "other", seed=1), cache)
+
+    with pytest.raises(Refused, match=r"was trained on org/tiny, and this engine serves another model"):
+        asyncio.run(other.ask("acme/tone"))
+    assert cache.entries() == ()
+
+
+def test_the_same_base_elsewhere_and_in_other_files_is_the_same(
+    registry: LocalRegistry, base: Path, cache: Cache, publish: Publish, tmp_path: Path
+) -> None:
+    publish()
+    moved = Bench(Flapping(registry.catalog, registry.blobs), tiny_base(tmp_path / "else", shards=3), cache)
+
+    assert asyncio.run(moved.ask("acme/tone"))
+
+
+def test_a_quantised_copy_of_the_base_serves_its_adapters(
+    registry: LocalRegistry, tmp_path: Path, cache: Cache, publish: Publish
+) -> None:
+    whole = tiny_base(tmp_path / "whole", hidden=64)
+    bases.register(registry, open_checkpoint(whole), ("org/tiny",), cache=tmp_path / "bases")
+    publish(hidden=64)
+    copied = quantised_copy(whole, tmp_path / "copied", "nf4")
+    quantised = Bench(Flapping(registry.catalog, registry.blobs), copied, cache)
+
+    assert asyncio.run(quantised.ask("acme/tone"))
+
+
+def test_a_base_that_is_only_declared_is_no_base(
+    registry: LocalRegistry, cache: Cache, publish: Publish, tmp_path: Path
+) -> None:
+    publish()
+    unsure = Bench(Flapping(registry.catalog, registry.blobs), tiny_base(tmp_path / "base"), cache)
+
+    with pytest.raises(Refused, match="adaptry base add"):
+        asyncio.run(unsure.ask("acme/tone"))
+
+
+def test_an_engine_whose_base_cannot_be_read_asks_to_be_told(
+    registry: LocalRegistry, base: Path, cache: Cache, publish: Publish, tmp_path: Path
+) -> None:
+    publish()
+    blind = Bench(Flapping(registry.catalog, registry.blobs), tmp_path / "org-tiny.gguf", cache)
+
+    with pytest.raises(Refused, match="ADAPTRY_BASE=NAME"):
+        asyncio.run(blind.ask("acme/tone"))
+
+
+def test_a_cache_that_is_full_makes_room_by_what_nobody_asks_for(
+    registry: LocalRegistry, base: Path, publish: Publish, tmp_path: Path
+) -> None:
+    first, second = publish(seed=1), publish(seed=2)
+    cache = Cache(tmp_path / "cache", size=first.size + 10, persistence=AT_ONCE)
+    full = Bench(Flapping(registry.catalog, registry.blobs), base, cache, refused_for=0.0)
+
+    async def test() -> None:
+        await full.ask("acme/tone@1")
+        with pytest.raises(Unavailable, match="do not fit"):
+            await full.ask("acme/tone@2")
+        await full.look()
+        folder = await full.ask("acme/tone@2")
+        assert folder and second.digest.hex in folder
+
+    asyncio.run(test())
+
+
+def test_a_vllm_that_keeps_its_adapters_another_way_is_not_served_from() -> None:
+    class Unlike:
+        async def resolve_lora(self, name: str) -> Any:
+            return await seen(lambda vllm, name: None, name)  # type: ignore[arg-type, return-value]
+
+    with pytest.raises(Unsupported, match="adaptry follow"):
+        asyncio.run(Unlike().resolve_lora("acme/tone"))
+
+
+def test_what_happens_in_the_registry_is_heard(
+    registry: LocalRegistry, base: Path, cache: Cache, publish: Publish
+) -> None:
+    first, second = publish(seed=1), publish(seed=2)
+    seen_at = registry.move_alias(TONE, "prod", first.digest, None)
+    hearing = Bench(Flapping(registry.catalog, registry.blobs), base, cache, every=0.01)
+
+    async def test() -> None:
+        await hearing.ask("acme/tone@prod")
+        assert await hearing.ask("acme/tone@next") is None
+        await asyncio.to_thread(registry.move_alias, TONE, "prod", second.digest, seen_at.generation)
+        await asyncio.to_thread(registry.move_alias, TONE, "next", second.digest, None)
+        async with asyncio.timeout(60):
+            while second.digest.hex not in (await hearing.ask("acme/tone@prod") or ""):
+                await asyncio.sleep(0)
+            while not await hearing.ask("acme/tone@next"):  # it was refused, and that is forgotten
+                await asyncio.sleep(0)
+
+    asyncio.run(test())
