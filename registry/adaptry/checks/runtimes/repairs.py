@@ -23,6 +23,9 @@ RELAYOUT = (
     "rewrite it in the other layout: adaptry relayout REF --to transformers5 (or transformers4) -o NAME"
 )
 ONE_RUNTIME = "serve it with PEFT"
+ONE_ALPHA = (
+    "write each module's own scale where it is read: adaptry export REF --for diffusers --base BASE -o DIR"
+)
 ONE_RANK = "bring it to one rank: adaptry convert REF --uniform -o NAME"
 LIST_TARGETS = (
     "write the module names as a list in adapter_config.json: adaptry export REF --for ENGINE -o NAME"
