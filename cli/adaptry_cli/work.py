@@ -86,9 +86,9 @@ def work(
     A runner is trusted: it reaches the registry's database and files itself, and gives each job the rights of who asked
     for it. Start as many as there are machines; each step of a job runs in a process of its own on one of them.
     """
+    from adaptry.byte_sizes import parse_bytes
     from adaptry.jobs.paper import Place
     from adaptry.jobs.runner import RunnerSettings, run
-    from adaptry.byte_sizes import parse_bytes
     from adaptry.settings import data_folder
 
     settings = RunnerSettings(
