@@ -24,6 +24,7 @@ from adaptry_cli.showing import base_text, detail_text, facts_of_adapter, facts_
 from adaptry_cli.sources import look_into, no_version_yet
 from adaptry_cli.tables import say_facts, say_table
 from adaptry_cli.verdicts import facts_of_verdicts, json_of_verdicts
+from adaptry_cli.workers import served_text
 
 if TYPE_CHECKING:
     from adaptry.checks.runtimes import Verdict
@@ -108,11 +109,15 @@ def show(registry: Registry, ref: Ref, as_json: bool) -> None:
         return
     detail = registry.detail(ref)
     served = _verdicts(registry, detail)
+    residents = registry.residents(ref)
     if as_json:
         told = {"adapter": info.model_dump(mode="json"), **detail.model_dump(mode="json", by_alias=True)}
+        told["residents"] = [one.model_dump(mode="json") for one in residents]
         say_json({**told, "runtimes": json_of_verdicts(served)})
         return
-    say_facts([*facts_of_version(detail, info), *(facts_of_verdicts(served) if served else ())])
+    loaded = served_text(residents)
+    facts = [*facts_of_version(detail, info), *([("loaded by", loaded)] if loaded else [])]
+    say_facts([*facts, *(facts_of_verdicts(served) if served else ())])
 
 
 def _verdicts(registry: Registry, detail: VersionDetail) -> Sequence[Verdict]:

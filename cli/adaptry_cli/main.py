@@ -30,7 +30,7 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
         "pull": ("transfer:pull", "Get an adapter out of the registry."),
         "import": ("importing:import_", "Take adapters over from a hub."),
         "copy": ("transfer:copy", "Copy a version to another name or registry."),
-        "mirror": ("mirror:mirror", "Make one registry follow another."),
+        "mirror": ("mirror:mirror", "Make this registry follow another."),
         "bundle": ("bundle:bundle", "Carry versions in a file to where no network goes."),
         "lock": ("locking:lock", "Pin refs to digests in a file."),
     },
@@ -85,6 +85,15 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
     "Serve with engines": {
         "probe": ("probe:probe", "Show whether a running engine answers as an adapter was trained to."),
         "cache": ("cache:cache", "Look after the adapters that engines on this machine are given."),
+    },
+    "Serve": {
+        "follow": ("follow:follow", "Keep an engine's adapters in step with the registry."),
+        "workers": ("workers:workers", "See which engines there are, and what each has loaded."),
+        "recall": ("recall:recall", "See how far the recall of a version has come."),
+        "rollout": (
+            "rollout:rollout",
+            "Let a version take over an alias on some workers first, then on more.",
+        ),
     },
     "Jobs": {
         "jobs": ("jobs:jobs", "Ask for long work, and see how it goes."),

@@ -53,7 +53,8 @@ class _Server:
             try:
                 data = answer.read(_LIMITS.size + 1) if answer.status == 200 else b""
             finally:
-                answer.close()  # a body that was not read would be the beginning of the next answer
+                answer.close()  # what was not read would be taken for the beginning of the next answer
+                answer.release_conn()
         except (HTTPError, OSError) as error:
             raise Unavailable(f"nothing answers at {self.url} ({error})") from error
         return data.decode("utf-8", "replace") if 0 < len(data) <= _LIMITS.size else None

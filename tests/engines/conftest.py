@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,27 +14,39 @@ import pytest
 from adaptry import bases
 from adaptry.adapter.view import open_dir
 from adaptry.checkpoint import open_checkpoint
+from adaptry.checks.runtimes import parse_runtime
 from adaptry.client import HttpRegistry
 from adaptry.records import StateChange, VersionInfo
 from adaptry.refs import AdapterName, ByDigest, Ref
-from adaptry.running import running
+from adaptry.running import Running, running
 from adaptry.standing import change_state
 from adaptry.testing.breaking import AT_ONCE
 from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry.transfer import push
 from adaptry.worker.cache import Cache
-from adaptry.worker.engines import ENGINES, Speaking
-from adaptry.worker.fitness import fitness_of
+from adaptry.worker.engines import ENGINES, Engine, Outside, Speaking
 from adaptry.worker.following import Around, Follower
+from adaptry.worker.judging import serving_of
 from adaptry.worker.memory import Memory
 from adaptry.worker.reporting import Settings
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, serving
 
-from .fakes import FAKES, WEIGHTS, FakeEngine
+from .fakes import FAKES, FIXED, WEIGHTS, FakeEngine
 
 TONE = AdapterName.parse("acme/tone")
 PROD = "acme/tone@prod"
+
+
+_RESTART = """
+import json, os, sys, urllib.request
+body = json.dumps({"listed": os.environ["ADAPTRY_ADAPTERS"]}).encode()
+urllib.request.urlopen(sys.argv[1] + "/_restart", body)
+"""
+_PREPARE = """
+import shutil, sys
+shutil.copyfile(sys.argv[1] + "/adapter_model.safetensors", sys.argv[2])
+"""
 
 
 class Scene:
@@ -49,9 +62,10 @@ class Scene:
         self.weights: dict[str, VersionInfo] = {}
         """Versions by the SHA-256 of their weights: what an engine's answer says."""
         self.story: list[str] = []
+        self.memories: dict[str, Memory] = {}
 
     def engine(self, kind: str = "vllm", **options: Any) -> FakeEngine:
-        made = FAKES[kind](**options)
+        made = {**FAKES, **FIXED}[kind](**options)
         self._stack.callback(made.stop)
         return made
 
@@ -76,28 +90,42 @@ class Scene:
         *,
         watch: tuple[str, ...] = ("acme/*@prod",),
         token: str | None = None,
+        restarts: bool = True,
         **options: Any,
     ) -> Follower:
         """A worker as it is after its process was started: whatever it knew before is in its files."""
         registry = self.server.registry(token or self.token(name))
+        home = self.folder / "workers" / name
+        memory = Memory(home / "state.json")
         around = Around(
             registry=registry,
-            engine=ENGINES[engine.kind](Speaking(engine.url)),
-            cache=Cache(self.folder / "workers" / name / "cache", persistence=AT_ONCE),
-            memory=Memory(self.folder / "workers" / name / "state.json"),
-            look=lambda: running(engine.url),
-            judge=lambda found: fitness_of(registry, found, None, None),
+            engine=self.spoken_to(engine, memory, home / "files.list", restarts),
+            cache=Cache(home / "cache", persistence=AT_ONCE),
+            memory=memory,
+            look=lambda: (
+                running(engine.url) if engine.kind != "lorax" else Running(parse_runtime("lorax"), ())
+            ),
+            judge=lambda found: serving_of(registry, found, None, "org/tiny"),
             tell=self.story.append,
         )
         self._stack.callback(around.cache.close)
+        self.memories[name] = memory
         return Follower(around, Settings(name=name, engine=engine.kind, watch=watch, **options))
 
     def token(self, name: str) -> str:
         return self.server.token(name, "worker", ("acme",))
 
-    def serves(self, engine: FakeEngine, name: str = PROD) -> int | None:
+    def spoken_to(self, engine: FakeEngine, memory: Memory, listed: Path, restarts: bool = True) -> Engine:
+        """The engine as a worker knows it; what an operator's commands do is asked of the fake itself."""
+        restart = (sys.executable, "-c", _RESTART, engine.url)
+        prepare = (sys.executable, "-c", _PREPARE, "{folder}", "{file}")
+        outside = Outside(listed, restart if restarts else (), prepare)
+        return ENGINES[engine.kind](Speaking(engine.url), outside, memory.now.names)
+
+    def serves(self, engine: FakeEngine, name: str = PROD, worker: str = "gpu-1") -> int | None:
         """The number of the version whose weights a request is answered with; None where it is refused."""
-        reply = ENGINES[engine.kind](Speaking(engine.url)).ask(name)
+        memory = self.memories.get(worker) or Memory(self.folder / "none.json")
+        reply = self.spoken_to(engine, memory, self.folder / "none.list").ask(name)
         if not reply.is_ok:
             return None
         return self.weights[engine.answers[-1][2]].number

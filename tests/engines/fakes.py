@@ -7,9 +7,11 @@ was unloaded, from the path that it remembers; mistral.rs swaps by compare-and-s
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
+import socket
 import threading
 import time
 from collections import OrderedDict
@@ -48,6 +50,7 @@ class FakeEngine:
         self._port = 0
         self._lock = threading.RLock()
         self._server: ThreadingHTTPServer | None = None
+        self._connections: set[socket.socket] = set()
         self.start()
 
     @property
@@ -65,6 +68,15 @@ class FakeEngine:
 
         class Requests(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def setup(self) -> None:
+                super().setup()
+                engine._connections.add(self.connection)
+
+            def finish(self) -> None:
+                engine._connections.discard(self.connection)
+                super().finish()
 
             def do_GET(self) -> None:
                 self._answer(engine.get, self.path)
@@ -83,7 +95,6 @@ class FakeEngine:
                 data = text.encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(data)))
-                self.send_header("Connection", "close")
                 self.end_headers()
                 self.wfile.write(data)
 
@@ -101,6 +112,9 @@ class FakeEngine:
             server, self._server = self._server, None
             server.shutdown()
             server.server_close()
+            for connection in tuple(self._connections):
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
             self.clear()
 
     def clear(self) -> None:
@@ -133,7 +147,7 @@ class FakeEngine:
         if weights in self.fails:
             self.errors += 1
             raise Broken(500, "EngineCore encountered an issue")
-        self.answers.append((time.monotonic(), name, weights))
+        self.answers.append((time.time(), name, weights))
         return 200, {"choices": [{"text": weights}], "text": weights}
 
     def note_most(self) -> None:
@@ -362,4 +376,82 @@ class FakeMistralRs(FakeEngine):
             raise Broken(409, "generation mismatch")
 
 
+class FakeLorax(FakeEngine):
+    """LoRAX: a folder's path is the name, read once and never again; there is no way to list or to unload."""
+
+    kind = "lorax"
+
+    def clear(self) -> None:
+        self._adapters: dict[str, str] = {}
+
+    def names(self) -> dict[str, str]:
+        return {path: path for path in self._adapters}
+
+    def get(self, path: str) -> Answer:
+        if path == "/health":
+            return 200, ""
+        raise Broken(404, "Not Found")
+
+    def post(self, path: str, body: dict[str, Any]) -> Answer:
+        match path:
+            case "/generate":
+                name = body["parameters"]["adapter_id"]
+                if name not in self._adapters:
+                    self._adapters[name] = self.read(name)
+                return self.answer(name, self._adapters[name])
+            case "/_restart":
+                self.clear()
+                return 200, {}
+            case _:
+                raise Broken(404, "Not Found")
+
+
+class FakeLlamaCpp(FakeEngine):
+    """llama.cpp's server: the files it was started with, by number, each at a scale that a request can say otherwise."""
+
+    kind = "llamacpp"
+    listed: Path | None = None
+
+    def clear(self) -> None:
+        self._files: list[str] = []
+        self._held: list[str] = []
+        self._scales: list[float] = []
+
+    def names(self) -> dict[str, str]:
+        return {file: file for file in self._files}
+
+    def get(self, path: str) -> Answer:
+        match path:
+            case "/health":
+                return 200, {"status": "ok"}
+            case "/props":
+                return 200, {"default_generation_settings": {}, "model_alias": self.models[0]}
+            case "/lora-adapters":
+                rows = enumerate(zip(self._files, self._scales, strict=True))
+                return 200, [{"id": number, "path": file, "scale": scale} for number, (file, scale) in rows]
+            case _:
+                raise Broken(404, "Not Found")
+
+    def post(self, path: str, body: Any) -> Answer:
+        match path:
+            case "/lora-adapters":
+                for one in body:
+                    self._scales[one["id"]] = one["scale"]
+                return 200, {"success": True}
+            case "/completion":
+                chosen = [one["id"] for one in body.get("lora", []) if one["scale"]]
+                assert len(chosen) == 1
+                return self.answer(self._files[chosen[0]], self._held[chosen[0]])
+            case "/_restart":
+                self.clear()
+                self._files = Path(body["listed"]).read_text().split()
+                self._held = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in self._files]
+                self._scales = [1.0] * len(self._files)  # as it does without --lora-init-without-apply
+                return 200, {}
+            case _:
+                raise Broken(404, "Not Found")
+
+
 FAKES: dict[str, type[FakeEngine]] = {fake.kind: fake for fake in (FakeVllm, FakeSglang, FakeMistralRs)}
+FIXED: dict[str, type[FakeEngine]] = {fake.kind: fake for fake in (FakeLorax, FakeLlamaCpp)}
+"""Those that forget nothing until they are started anew."""

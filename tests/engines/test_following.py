@@ -8,6 +8,7 @@ from adaptry.refs import AdapterName, Ref
 from adaptry.rollouts import RolloutPlan
 
 from .conftest import PROD, TONE, Scene, settle
+from .fakes import FIXED
 
 
 def test_an_engine_serves_what_the_alias_says_and_follows_it(scene: Scene, kind: str) -> None:
@@ -154,7 +155,7 @@ def test_a_version_for_another_base_is_never_loaded(scene: Scene) -> None:
     worker = scene.worker(engine)
     worker.turn(0.0)
     assert engine.names() == {}
-    assert "not registered" in scene.registry.worker("gpu-1").troubles[0].reason
+    assert "not known by content" in scene.registry.worker("gpu-1").troubles[0].reason
 
 
 def test_more_than_the_slots_is_never_loaded(scene: Scene, kind: str) -> None:
@@ -219,3 +220,47 @@ def test_a_rollout_that_works_reaches_everyone_and_moves_the_alias(scene: Scene)
     for worker in workers:
         settle(worker)
     assert [scene.serves(engine) for engine in engines] == [2, 2]
+
+
+@pytest.mark.parametrize("kind", FIXED)
+def test_an_engine_that_cannot_unload_is_started_anew_for_a_recall(scene: Scene, kind: str) -> None:
+    first, second = scene.publish(1), scene.publish(2)
+    scene.alias(first)
+    engine = scene.engine(kind)
+    worker = scene.worker(engine)
+    settle(worker)
+    assert scene.serves(engine) == 1
+    scene.alias(second)
+    settle(worker)
+    assert scene.serves(engine) == 2
+    scene.stand(second)
+    settle(worker)
+    assert scene.serves(engine) is None
+    assert not any(second.digest.hex in path for path in engine.names())
+    (resident,) = scene.registry.residents(Ref.parse("acme/tone@2"))
+    assert resident.dropped_at is not None
+
+
+def test_without_a_way_to_start_it_anew_nobody_says_that_it_has_dropped_anything(scene: Scene) -> None:
+    scene.alias(scene.publish(1))
+    engine = scene.engine("lorax")
+    worker = scene.worker(engine, restarts=False)
+    settle(worker)
+    scene.stand(scene.registry.version(Ref.parse(PROD)))
+    for _ in range(3):
+        assert not worker.turn(0.0)
+    assert any("--restart" in line for line in scene.story)
+    (resident,) = scene.registry.residents(Ref.parse("acme/tone@1"))
+    assert resident.dropped_at is None
+
+
+def test_a_name_whose_version_was_recalled_before_it_was_loaded_stands_for_nothing(scene: Scene) -> None:
+    first, second = scene.publish(1), scene.publish(2)
+    scene.alias(first)
+    engine = scene.engine()
+    worker = scene.worker(engine)
+    settle(worker)
+    scene.alias(second)
+    scene.stand(second)
+    settle(worker)
+    assert scene.serves(engine) is None

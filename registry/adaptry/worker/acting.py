@@ -11,15 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from adaptry.errors import AdaptryError, NotFound, Refused, Unavailable
+from adaptry.errors import AdaptryError, Refused, Unavailable
 from adaptry.records import VersionInfo
 from adaptry.refs import ByDigest, Ref
 from adaptry.registry import Registry
 from adaptry.worker.cache import Cache
 from adaptry.worker.engines import Engine
-from adaptry.worker.fitness import Fitness
 from adaptry.worker.memory import Memory
 from adaptry.worker.planning import Load, Step, Swap, Unload
+from adaptry.worker.serving import Serving, require_base, require_served_as_trained
 
 
 def label_of(version: VersionInfo) -> str:
@@ -33,13 +33,13 @@ def digest_name(version: VersionInfo) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Acting:
-    """What a step needs. `fitness` is None where the registry is away: then only what was served before is loaded."""
+    """What a step needs. `serving` is None where the registry is away: then only what was served before is loaded."""
 
     registry: Registry
     engine: Engine
     cache: Cache
     memory: Memory
-    fitness: Fitness | None
+    serving: Serving | None
     tell: Callable[[str], None]
 
     def take(self, step: Step, has_room: bool) -> None:
@@ -57,14 +57,15 @@ class Acting:
 
     def _files(self, version: VersionInfo) -> Path:
         """The verified files, leased, of a version that fits this engine."""
-        if self.fitness is None:
+        if self.serving is None:
             kept = self.cache.kept(version.digest)
             if kept is None:
                 raise Unavailable(f"the files of {label_of(version)} are not here, and the registry is away")
             return kept.path
-        path = self.cache.path_of(self.registry, Ref(version.name, ByDigest(version.digest.hex))).path
-        self.fitness.require(self.registry, version, path)
-        return path
+        require_base(self.registry, version, self.serving.base)
+        kept = self.cache.path_of(self.registry, Ref(version.name, ByDigest(version.digest.hex)))
+        require_served_as_trained(kept, self.serving)
+        return kept.path
 
     def _load(self, name: str, version: VersionInfo, path: Path) -> None:
         self.memory.now.ours[name], self.memory.now.names[name] = version, str(path)
@@ -106,8 +107,3 @@ class Acting:
         self.memory.now.ours.pop(name, None)
         self.memory.now.names.pop(name, None)
         self.memory.save()
-
-
-def is_away(error: AdaptryError) -> bool:
-    """Whether an error says nothing about the version: trying again may help, and soon."""
-    return isinstance(error, Unavailable) and not isinstance(error, NotFound)

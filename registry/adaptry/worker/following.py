@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from threading import Event
 
 from adaptry.digest import Digest
 from adaptry.errors import AdaptryError, Unauthenticated, Unavailable
@@ -24,13 +25,15 @@ from adaptry.worker.acting import Acting, label_of
 from adaptry.worker.cache import Cache
 from adaptry.worker.engines import Engine, Loaded
 from adaptry.worker.failing import Failures, Place
-from adaptry.worker.fitness import Fitness
 from adaptry.worker.memory import Memory
 from adaptry.worker.planning import Had, Load, Plan, Swap, Unload, Wanted, plan
 from adaptry.worker.recalling import Recalling
 from adaptry.worker.reporting import Ledger, Settings, about, report_of, residents_of
+from adaptry.worker.serving import Serving
 
 _RECKONINGS = 4  # plans made within a turn, because the registry said something new about the one before
+_EVERY = 5.0  # seconds
+_PAUSE = 1.0
 _AWAY = (Unavailable, Unauthenticated)
 """What a registry raises where it cannot be asked: a token that ended is no reason to unload."""
 
@@ -45,7 +48,7 @@ class Around:
     cache: Cache
     memory: Memory
     look: Callable[[], Running]
-    judge: Callable[[Running], Fitness]
+    judge: Callable[[Running], Serving]
     tell: Callable[[str], None]
 
 
@@ -66,7 +69,7 @@ class Follower:
         self._told = Told(seq=0)
         self._turned: dict[Digest, VersionInfo] = {}
         self._running: Running | None = None
-        self._fitness: Fitness | None = None
+        self._serving: Serving | None = None
         self._reported_at = 0.0
         self._last: object = None
         self.is_alone = False
@@ -84,12 +87,12 @@ class Follower:
             after = around.engine.loaded()
         except _AWAY as error:
             around.tell(error.message)
-            self._running = self._fitness = None
+            self._running = self._serving = None
             self._report(None)
             return False
         self._count_errors(after)
         self._settle(after, made)
-        is_recalling = bool(self._told.withdrawn) and around.engine.forgets
+        is_recalling = bool(self._told.withdrawn)
         is_news = is_recalling or bool(self._to_do(after).steps)
         return is_done and not is_news and not self.is_alone
 
@@ -116,8 +119,8 @@ class Follower:
     def _look(self) -> None:
         """What the engine is, anew after it was away."""
         running = self._running = self._running or self._around.look()
-        if self._fitness is None and not self.is_alone:
-            self._fitness = self._around.judge(running)
+        if self._serving is None and not self.is_alone:
+            self._serving = self._around.judge(running)
             self._around.memory.now.served = running.models
 
     # Deciding
@@ -155,7 +158,9 @@ class Follower:
         wanted: list[Wanted] = []
         asked: set[Place] = set()
         for ref, version in meant.items():
-            choices = [version, self._around.memory.now.ours.get(ref)]
+            # What is withdrawn is followed by nothing: what was there before it is no longer meant by anyone.
+            before = self._around.memory.now.ours.get(ref) if self._is_usable(version) else None
+            choices = [version, before]
             if turn := turns.get(ref):
                 choices.insert(0, self._version(turn.name, turn.digest))
             usable = [one for one in choices if one and self._is_usable(one)]
@@ -192,7 +197,7 @@ class Follower:
             around.engine,
             around.cache,
             around.memory,
-            None if self.is_alone else self._fitness,
+            None if self.is_alone else self._serving,
             around.tell,
         )
         slots, is_done = self._settings.slots, True
@@ -272,7 +277,7 @@ class Follower:
         report = report_of(
             self._settings,
             self._running,
-            self._fitness.base_name if self._fitness else None,
+            self._running.models[-1] if self._running and self._running.models else None,
             seen=None if coming else self._watch.seq,
             names=memory.meant,
             residents=residents,
@@ -281,7 +286,7 @@ class Follower:
         )
         said = report.model_dump()
         is_fresh = time.monotonic() - self._reported_at < self._settings.lease / 3
-        if said == self._last and is_fresh and not self._told.withdrawn:
+        if said == self._last and is_fresh and not (self._told.withdrawn or self._told.turns):
             return
         try:
             self._told = around.registry.report(report)
@@ -335,3 +340,16 @@ def _only(made: Plan, confirmed: set[Place]) -> Plan:
         if isinstance(step, Unload) or (step.wanted.served_as, step.wanted.digest) in confirmed
     ]
     return Plan(tuple(steps), made.left_out)
+
+
+def keep_up(follower: Follower, stop: Event, *, once: bool = False, every: float = _EVERY) -> None:
+    """Turn after turn until `stop`, or with `once` until all is as it should be. Waits for news at most `every` seconds,
+    so that an engine that was started anew is not empty for longer."""
+    wait = 0.0
+    while not stop.is_set():
+        is_settled = follower.turn(wait)
+        if is_settled and once:
+            return
+        wait = every if is_settled else 0.0
+        if not is_settled:
+            stop.wait(_PAUSE)

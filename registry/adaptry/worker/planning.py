@@ -75,13 +75,14 @@ def plan(
     recalled = [one for one in had if one.digest in withdrawn]
     kept = [one for one in had if one not in recalled]
     places = {one.served_as: one for one in kept}
-    foreign = {one.served_as for one in kept if not one.is_ours}
     asked = [one for one in wanted if one.digest not in withdrawn]
     asked.sort(key=lambda one: (not one.first, one.served_as not in places, one.served_as))
-    room = None if slots is None else max(0, slots - len(foreign - {one.served_as for one in asked}))
+    watched = {one.served_as for one in asked}
+    ours = [one for one in kept if one.is_ours or one.served_as in watched]
+    room = None if slots is None else max(0, slots - (len(kept) - len(ours)))
     taken = asked if room is None else asked[:room]
     names = {one.served_as for one in taken}
-    stale = [one for one in kept if one.is_ours and one.served_as not in names]
+    stale = [one for one in ours if one.served_as not in names]
     steps: list[Step] = [Unload(one) for one in recalled]
     steps += [
         Swap(one, places[one.served_as])

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from adaptry.cautions import caution
 from adaptry.digest import Digest
+from adaptry.errors import Refused
 from adaptry.lifecycle import WITHDRAWN
 from adaptry.records import VersionInfo
 from adaptry.refs import AdapterName
@@ -30,6 +31,7 @@ class Recalling:
     memory: Memory
     tell: Callable[[str], None]
     _names: dict[Digest, set[str]] = field(default_factory=dict)
+    _renewed: set[Digest] = field(default_factory=set)
 
     @property
     def withdrawn(self) -> Mapping[Digest, AdapterName]:
@@ -55,8 +57,10 @@ class Recalling:
             self._names.setdefault(digest, set()).update(one.name for one in loaded if one.digest == digest)
         self.memory.save()
 
-    def dropped(self, told: Iterable[Withdrawal], loaded: Sequence[Loaded]) -> tuple[Dropped, ...]:
+    def dropped(self, told: Sequence[Withdrawal], loaded: Sequence[Loaded]) -> tuple[Dropped, ...]:
         """Of what the registry waits for: the versions that are gone from here for good."""
+        if not self.engine.forgets and not self._is_renewed({one.digest for one in told}):
+            return ()
         busy = self.engine.busy()
         return tuple(
             Dropped(name=one.name, digest=one.digest)
@@ -66,13 +70,26 @@ class Recalling:
 
     def _is_gone(self, digest: Digest, loaded: Sequence[Loaded], busy: frozenset[str]) -> bool:
         names = self._names.get(digest, set())
-        if not self.engine.forgets or any(one.digest == digest for one in loaded) or names & busy:
+        if any(one.digest == digest for one in loaded) or names & busy:
             return False
         taken = {one.name for one in loaded}
         return all(name in taken or self.engine.refuses(name) for name in names)
 
+    def _is_renewed(self, digests: set[Digest]) -> bool:
+        """Whether the engine was started anew since the files of these versions went; now, if need be."""
+        if digests <= self._renewed:
+            return True
+        try:
+            self.engine.renew()
+        except Refused as error:
+            self.tell(error.message)
+            return False
+        self._renewed |= digests
+        return True
+
     def _take_back(self, digest: Digest) -> None:
         """A recall of ours that is none any more; what an operator recalled on this machine stays so."""
         self._names.pop(digest, None)
+        self._renewed.discard(digest)
         if self.memory.now.recalled.pop(digest, None):
             self.cache.readmit(digest)

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from adaptry.worker.engines.engine import Engine, Loaded, Tally
+from adaptry.worker.engines.llamacpp import LlamaCpp
 from adaptry.worker.engines.lorax import Lorax
 from adaptry.worker.engines.mistralrs import MistralRs
+from adaptry.worker.engines.outside import Outside
 from adaptry.worker.engines.sglang import Sglang
 from adaptry.worker.engines.speaking import Reply, Speaking
 from adaptry.worker.engines.vllm import Vllm
 
-__all__ = ["ENGINES", "Engine", "Loaded", "Reply", "Speaking", "Tally"]
+__all__ = ["ENGINES", "Engine", "Loaded", "Outside", "Reply", "Speaking", "Tally"]
 
-ENGINES: Mapping[str, type[Engine]] = {
-    "vllm": Vllm,
-    "sglang": Sglang,
+Make = Callable[[Speaking, Outside, Mapping[str, str]], Engine]
+"""Makes an engine of its address, what it needs besides, and the names this worker gave it, with their folders."""
+
+
+def _alone(kind: Callable[[Speaking], Engine]) -> Make:
+    """Of an engine that needs nothing but requests."""
+    return lambda speaking, outside, names: kind(speaking)
+
+
+ENGINES: Mapping[str, Make] = {
+    "vllm": _alone(Vllm),
+    "sglang": _alone(Sglang),
     "lorax": Lorax,
-    "mistralrs": MistralRs,
+    "mistralrs": _alone(MistralRs),
+    "llamacpp": LlamaCpp,
 }

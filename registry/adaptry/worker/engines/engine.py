@@ -49,7 +49,7 @@ class Engine(ABC):
     swaps: ClassVar[bool] = False
     """Whether `load` under a name that is taken replaces it, requests under way ending with what they began with."""
     forgets: ClassVar[bool] = True
-    """Whether `unload` makes it refuse a name for good, once the files are gone."""
+    """Whether `unload` makes it refuse a name for good, once the files are gone; else only `renew` does."""
 
     def __init__(self, speaking: Speaking) -> None:
         self.speaking = speaking
@@ -69,6 +69,10 @@ class Engine(ABC):
     @abstractmethod
     def ask(self, name: str) -> Reply:
         """The answer to the shortest request that names an adapter. Raises `Unavailable`."""
+
+    def renew(self) -> None:
+        """Starts the engine anew, with what it should have and nothing else. Raises `Refused` where that cannot be done."""
+        raise Refused(f"{self.name} is not started anew by its worker")
 
     def busy(self) -> frozenset[str]:
         """The names that requests are under way for, as far as it tells."""

@@ -1,14 +1,17 @@
 """LoRAX: adapters are loaded by the request that names them, from a folder on its machine, and never looked at again.
 
-The name a client gives is the folder's path, so it is the path that `adaptry follow` publishes (in its state file). There is
-no way to list or to unload: what this worker loaded counts as loaded until the engine is started anew.
+The name a client gives is the folder's path, so it is the path under its name in the state file that clients are to send. There
+is no way to list or to unload: a version counts as dropped once the engine was started anew without its files.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+from adaptry.errors import Unavailable
 from adaptry.worker.engines.engine import Engine, Loaded, require_done
+from adaptry.worker.engines.outside import Outside
 from adaptry.worker.engines.speaking import Reply, Speaking
 
 
@@ -19,9 +22,10 @@ class Lorax(Engine):
     swaps = True
     forgets = False
 
-    def __init__(self, speaking: Speaking) -> None:
+    def __init__(self, speaking: Speaking, outside: Outside, names: Mapping[str, str]) -> None:
         super().__init__(speaking)
-        self._paths: dict[str, str] = {}
+        self._outside = outside
+        self._paths = dict(names)
 
     def loaded(self) -> tuple[Loaded, ...]:
         require_done(self.speaking.get("/health"), "say that it is well")
@@ -32,11 +36,24 @@ class Lorax(Engine):
         self._paths[name] = str(path)
 
     def unload(self, name: str) -> None:
+        """Nobody is told its path any more; the engine has it until it is started anew."""
         self._paths.pop(name, None)
 
+    def renew(self) -> None:
+        self._outside.write(self._paths)
+        self._outside.start_anew(self._is_up)
+
     def ask(self, name: str) -> Reply:
-        return self._generate(self._paths.get(name, name))
+        if name not in self._paths:
+            return Reply(404, f"no adapter {name}")
+        return self._generate(self._paths[name])
 
     def _generate(self, path: str) -> Reply:
         parameters = {"adapter_id": path, "adapter_source": "local", "max_new_tokens": 1}
         return self.speaking.post("/generate", {"inputs": "a", "parameters": parameters})
+
+    def _is_up(self) -> bool:
+        try:
+            return self.speaking.get("/health").is_ok
+        except Unavailable:
+            return False

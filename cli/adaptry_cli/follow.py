@@ -1,0 +1,168 @@
+"""`adaptry follow`: a worker beside an engine, which keeps what it has loaded equal to what the aliases say."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from adaptry.errors import Invalid
+from adaptry.registry import Registry
+from adaptry_cli.arguments import FOLDER, RUNTIME
+from adaptry_cli.connection import registry_option, settings_for
+from adaptry_cli.out import tell
+
+if TYPE_CHECKING:
+    from adaptry.checks.runtimes import Runtime
+    from adaptry.running import Running
+    from adaptry.worker.following import Follower
+
+_ENGINES = ("vllm", "sglang", "lorax", "mistralrs", "llamacpp")
+_KEY = "ADAPTRY_ENGINE_KEY"
+
+
+@click.command()
+@click.option("--engine", "kind", type=click.Choice(_ENGINES), required=True, help="What it is.")
+@click.option("--url", required=True, metavar="URL", help="Where it answers.")
+@click.option(
+    "--watch",
+    multiple=True,
+    required=True,
+    metavar="REFS",
+    help="What to serve, under these very names: acme/tone@prod, or 'acme/*@prod'; may be repeated.",
+)
+@click.option(
+    "--preload", multiple=True, metavar="REF", help="What to have before all else; may be repeated."
+)
+@click.option("--slots", type=click.IntRange(1), help="Never load more than so many at once.")
+@click.option("--name", metavar="WORKER", help="What this worker is called; else the machine and the port.")
+@click.option(
+    "--base", metavar="NAME|ID", help="The base it serves, where its own name for it is not known here."
+)
+@click.option(
+    "--runtime",
+    "said",
+    type=RUNTIME,
+    metavar="ENGINE[@VERSION][,OPTION=VALUE…]",
+    help="Limits that it does not tell, as in vllm,max_lora_rank=64.",
+)
+@click.option(
+    "--restart",
+    metavar="COMMAND",
+    help="What starts the engine anew, where that is the only way to change or drop adapters (LoRAX, llama.cpp).",
+)
+@click.option(
+    "--prepare",
+    metavar="COMMAND",
+    help="What makes the GGUF {file} of the adapter in {folder}, for llama.cpp.",
+)
+@click.option(
+    "--lease", type=click.IntRange(5, 3600), default=60, show_default=True, help="Seconds a report holds."
+)
+@click.option(
+    "--cache", "folder", metavar="DIR", type=FOLDER, help="The cache; else ADAPTRY_CACHE, else yours."
+)
+@click.option("--once", is_flag=True, help="Stop as soon as all is as it should be.")
+@registry_option
+def follow(
+    registry: Registry,
+    kind: str,
+    url: str,
+    watch: tuple[str, ...],
+    preload: tuple[str, ...],
+    slots: int | None,
+    name: str | None,
+    base: str | None,
+    said: Runtime | None,
+    restart: str | None,
+    prepare: str | None,
+    lease: int,
+    folder: Path | None,
+    once: bool,
+) -> None:
+    """Keep an engine's adapters in step with the registry.
+
+    Loads what the aliases say, follows them when they move, drops what is recalled and proves it, takes part in rollouts, and
+    reports what is loaded (`adaptry workers`). Runs until it is stopped; the engine then keeps what it has. Its token needs
+    the role `worker`. ADAPTRY_ENGINE_KEY is the engine's API key, if it has one.
+    """
+    from adaptry.worker.cache import Cache
+    from adaptry.worker.engines import ENGINES, Outside, Speaking
+    from adaptry.worker.engines.outside import parse_command
+    from adaptry.worker.following import Around, Follower
+    from adaptry.worker.judging import serving_of
+    from adaptry.worker.memory import Memory
+    from adaptry.worker.opening import cache_of
+    from adaptry.worker.reporting import Settings
+
+    settings = settings_for(None)
+    cache: Cache = cache_of(settings, folder)
+    name = name or _name(url)
+    memory = Memory(cache.root / f"follow-{_plain(name)}.json")
+    outside = Outside(
+        cache.root / f"follow-{_plain(name)}.list",
+        parse_command(restart),
+        parse_command(prepare),
+    )
+    engine = ENGINES[kind](Speaking(url, os.environ.get(_KEY), settings.ca_bundle), outside, memory.now.names)
+
+    around = Around(
+        registry=registry,
+        engine=engine,
+        cache=cache,
+        memory=memory,
+        look=lambda: _look(url, said, kind, settings.ca_bundle),
+        judge=lambda found: serving_of(registry, found, said, base),
+        tell=tell,
+    )
+    told = Settings(name=name, engine=kind, watch=watch, preload=preload, slots=slots, lease=lease, url=url)
+    try:
+        _run(Follower(around, told), once)
+    finally:
+        cache.close()
+
+
+def _run(follower: Follower, once: bool) -> None:
+    """Turn after turn, until a signal asks to stop."""
+    from adaptry.worker.following import keep_up
+
+    stop = threading.Event()
+    is_main = threading.current_thread() is threading.main_thread()
+    signals = (signal.SIGINT, signal.SIGTERM) if is_main else ()
+    before = [signal.signal(number, lambda *_: stop.set()) for number in signals]
+    try:
+        keep_up(follower, stop, once=once)
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
+    tell("stopped; the engine keeps what it has")
+
+
+def _look(url: str, said: Runtime | None, kind: str, ca_bundle: str | None) -> Running:
+    """What runs there; of an engine that cannot be asked, what was said."""
+    from adaptry.checks.runtimes import parse_runtime
+    from adaptry.errors import NotFound
+    from adaptry.running import Running, running
+
+    try:
+        return running(url, ca_bundle)
+    except NotFound:
+        return Running(said or parse_runtime(kind), ())
+
+
+def _name(url: str) -> str:
+    match = re.search(r":(\d+)", url.rpartition("//")[2])
+    return f"{_plain(socket.gethostname())[:80]}-{match[1] if match else 'engine'}"
+
+
+def _plain(text: str) -> str:
+    plain = re.sub(r"[^A-Za-z0-9._-]", "-", text).strip("-._")
+    if not plain:
+        raise Invalid(f"not a name for a worker: {text[:80]!r} (--name: letters, digits, '.', '_' and '-')")
+    return plain

@@ -1,0 +1,72 @@
+"""`adaptry recall status`: whether anyone may still be answered with a version that was withdrawn."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from adaptry.cautions import caution
+from adaptry.recall import RecallStatus, recall_status
+from adaptry.refs import Ref
+from adaptry.registry import Registry
+from adaptry_cli.arguments import REF
+from adaptry_cli.connection import registry_option
+from adaptry_cli.exit_codes import NO
+from adaptry_cli.out import counted, json_option, say_json, tell
+from adaptry_cli.showing import when
+from adaptry_cli.tables import say_table
+
+_EVERY = 1.0
+
+
+@click.group()
+def recall() -> None:
+    """See how far the recall of a version has come.
+
+    `adaptry revoke` and `adaptry quarantine` begin one.
+    """
+
+
+@recall.command()
+@click.argument("ref", metavar="NAME@VERSION", type=REF)
+@click.option(
+    "--wait", type=click.FloatRange(0), metavar="SECONDS", default=0.0, help="Wait so long for it to be done."
+)
+@registry_option
+@json_option
+@click.pass_context
+def status(ctx: click.Context, registry: Registry, ref: Ref, wait: float, as_json: bool) -> None:
+    """Say of every worker that has or had a version whether it has dropped it.
+
+    Dropped is what was unloaded, whose files were removed, and which the engine refused when asked. The exit code is 1 while any
+    worker may still answer with it: one that has not dropped it yet, or is lost.
+    """
+    found = recall_status(registry, ref)
+    until = time.monotonic() + wait
+    while found.is_recalled and not found.is_complete and time.monotonic() < until:
+        time.sleep(min(_EVERY, max(0.0, until - time.monotonic())))
+        found = recall_status(registry, ref)
+    if as_json:
+        say_json(found)
+    else:
+        _say(found)
+    ctx.exit(0 if found.is_complete else NO)
+
+
+def _say(found: RecallStatus) -> None:
+    if found.lines:
+        say_table(
+            ("worker", "served as", "state", "since"),
+            ((one.worker, one.served_as, one.outcome, when(one.at)) for one in found.lines),
+        )
+    version = found.version
+    if not found.is_recalled:
+        tell(
+            f"{version.name}@{version.number} is {version.state}: nobody was asked to drop it (adaptry revoke "
+            f"{version.name}@{version.number} --reason TEXT)"
+        )
+        return
+    tell(caution(version) or "")
+    clean = sum(one.is_clean for one in found.lines)
+    tell(f"dropped in {clean} of {counted(len(found.lines), 'place')} that had it")

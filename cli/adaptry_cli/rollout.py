@@ -1,0 +1,148 @@
+"""`adaptry rollout start`, `status`, `advance`, `abort`: a version takes over an alias on some workers first."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+from adaptry.errors import Invalid, NotFound
+from adaptry.refs import AdapterName, Label, Ref, parse_alias, parse_selector
+from adaptry.registry import Registry
+from adaptry.rollouts import RolloutChange, RolloutInfo, RolloutPlan
+from adaptry_cli.arguments import NAME, REF, made
+from adaptry_cli.connection import registry_option
+from adaptry_cli.out import answer, json_option, say_json, tell
+from adaptry_cli.showing import when
+from adaptry_cli.tables import say_table
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_ref = click.argument("ref", metavar="NAME@ALIAS", type=REF)
+
+
+@click.group()
+def rollout() -> None:
+    """Let a version take over an alias on some workers first, then on more.
+
+    It stops by itself where a worker reports that it cannot load the version, or that the engine fails with it. At 100 % the
+    alias moves, unless someone moved it meanwhile.
+    """
+
+
+@rollout.command()
+@_ref
+@click.option("--to", "to", required=True, metavar="VERSION", help="The version: a number, or a digest.")
+@click.option("--percent", type=click.IntRange(1, 100), help="Begin with so many of the workers; then 100.")
+@click.option("--steps", metavar="N,N…", help="Go in these steps.  [default: 10,50,100]")
+@click.option(
+    "--every",
+    metavar="TIME",
+    help="Take the next step by itself after so long (30s, 10m, 2h), once everyone whose turn it is serves the version.",
+)
+@registry_option
+@json_option
+def start(
+    registry: Registry,
+    ref: Ref,
+    to: str,
+    percent: int | None,
+    steps: str | None,
+    every: str | None,
+    as_json: bool,
+) -> None:
+    """Begin: the first workers serve the version from now on."""
+    name, alias = _alias(ref)
+    wanted = made(RolloutPlan, steps=_steps(percent, steps), every=_seconds(every))
+    target = registry.version(Ref(name, parse_selector(to)))
+    begun = registry.start_rollout(name, alias, target.digest, wanted)
+    answer(begun, _line(begun), as_json)
+
+
+@rollout.command()
+@click.argument("name", metavar="NAME", type=NAME)
+@registry_option
+@json_option
+def status(registry: Registry, name: AdapterName, as_json: bool) -> None:
+    """Show the rollouts of an adapter, newest first."""
+    found = registry.rollouts(name)
+    if as_json:
+        say_json(found)
+        return
+    say_table(
+        ("alias", "from", "to", "percent", "stage", "since", "by", "reason"),
+        (
+            (
+                one.alias,
+                str(one.was_number),
+                str(one.number),
+                str(one.percent),
+                one.stage,
+                when(one.step_at),
+                one.started_by,
+                one.reason or "",
+            )
+            for one in found
+        ),
+        right=("from", "to", "percent"),
+    )
+    if not found:
+        tell(f"nothing of {name} was ever rolled out")
+
+
+@rollout.command()
+@_ref
+@registry_option
+@json_option
+def advance(registry: Registry, ref: Ref, as_json: bool) -> None:
+    """Take the next step now."""
+    _change(registry, ref, RolloutChange(to="advance"), as_json)
+
+
+@rollout.command()
+@_ref
+@click.option("--reason", metavar="TEXT", help="Why; kept as history.")
+@registry_option
+@json_option
+def abort(registry: Registry, ref: Ref, reason: str | None, as_json: bool) -> None:
+    """End it: everyone goes back to where the alias is."""
+    _change(registry, ref, made(RolloutChange, to="abort", reason=reason), as_json)
+
+
+def _change(registry: Registry, ref: Ref, change: RolloutChange, as_json: bool) -> None:
+    name, alias = _alias(ref)
+    going = next(
+        (one for one in registry.rollouts(name) if one.alias == alias and one.stage == "running"), None
+    )
+    if going is None:
+        raise NotFound(f"{ref} is not being rolled out; `adaptry rollout status {name}` shows what was")
+    changed = registry.change_rollout(name, alias, change, going.generation)
+    answer(changed, _line(changed), as_json)
+
+
+def _line(one: RolloutInfo) -> str:
+    return f"{one.name}@{one.alias} from {one.was_number} to {one.number}: {one.percent} %, {one.stage}"
+
+
+def _alias(ref: Ref) -> tuple[AdapterName, str]:
+    if not isinstance(ref.selector, Label):
+        raise Invalid(f"name the alias that is to move, as in {ref.name}@prod")
+    return ref.name, parse_alias(ref.selector.label)
+
+
+def _steps(percent: int | None, steps: str | None) -> tuple[int, ...]:
+    if steps is None:
+        return (10, 50, 100) if percent is None else (percent,)
+    if percent is not None:
+        raise Invalid("give the steps (--steps) or the first of them (--percent)")
+    if not re.fullmatch(r"\d{1,3}(,\d{1,3})*", steps):
+        raise Invalid(f"not steps: {steps[:80]!r} (write rising percentages, as in 10,50,100)")
+    return tuple(int(step) for step in steps.split(","))
+
+
+def _seconds(text: str | None) -> int | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d{1,6})([smhd])", text)
+    if match is None:
+        raise Invalid(f"not a time: {text[:40]!r} (write 30s, 10m or 2h)")
+    return int(match[1]) * _UNITS[match[2]]

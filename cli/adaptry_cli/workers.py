@@ -1,0 +1,120 @@
+"""`adaptry workers ls`, `show`, `forget`: which engines there are, and what each has loaded."""
+
+from __future__ import annotations
+
+import click
+
+from adaptry.registry import Registry
+from adaptry.residency import ResidentInfo, WorkerInfo
+from adaptry_cli.connection import registry_option
+from adaptry_cli.out import gather, json_option, limit_option, say_json, tell
+from adaptry_cli.showing import when
+from adaptry_cli.tables import say_facts, say_table
+
+_SHOWN = 10
+
+
+@click.group()
+def workers() -> None:
+    """See which engines there are, and what each has loaded.
+
+    Each is reported by the worker beside it (`adaptry follow`). One that was not heard of in time is lost, and what it had
+    counts as served until it is heard of again, or forgotten.
+    """
+
+
+@workers.command("ls")
+@limit_option
+@registry_option
+@json_option
+def list_all(registry: Registry, limit: int, as_json: bool) -> None:
+    """List the workers that have something you may read, and your own."""
+    found = gather(registry.workers, limit)
+    if as_json:
+        say_json(found)
+        return
+    say_table(
+        ("worker", "state", "engine", "base", "adapters", "troubles", "heard of"),
+        (
+            (
+                one.worker,
+                _state(one),
+                _engine(one),
+                one.base or "",
+                str(sum(each.may_be_served for each in one.residents)),
+                str(len(one.troubles) or ""),
+                when(one.reported_at),
+            )
+            for one in found
+        ),
+        right=("adapters", "troubles"),
+    )
+    if not found:
+        tell("no worker reports here; `adaptry follow` is one")
+
+
+@workers.command()
+@click.argument("name", metavar="WORKER")
+@registry_option
+@json_option
+def show(registry: Registry, name: str, as_json: bool) -> None:
+    """Show a worker, what it has loaded since when, and what it cannot serve."""
+    found = registry.worker(name)
+    if as_json:
+        say_json(found)
+        return
+    facts = [("worker", f"{found.worker}   {_state(found)}"), ("engine", _engine(found))]
+    facts += [("address", found.url)] if found.url else []
+    facts += [("base", found.base)] if found.base else []
+    facts += [("slots", str(found.slots))] if found.slots else []
+    facts += [
+        (
+            "heard of",
+            f"{when(found.reported_at)}, holds for {found.lease} s; first {when(found.first_at)}, of {found.owner}",
+        )
+    ]
+    facts += [("events", f"acted upon up to {found.seen}")] if found.seen is not None else []
+    facts += [(one.served_as, resident_text(one)) for one in found.residents]
+    facts += [(one.served_as, f"not as it should be: {one.reason}") for one in found.troubles]
+    say_facts(facts)
+
+
+@workers.command()
+@click.argument("name", metavar="WORKER")
+@registry_option
+def forget(registry: Registry, name: str) -> None:
+    """Say that a worker is no more, and serves nothing.
+
+    What it had is no longer counted, in recalls neither: do this only where its engine is gone.
+    """
+    registry.forget_worker(name)
+    tell(f"{name} is forgotten")
+
+
+def resident_text(one: ResidentInfo) -> str:
+    """`acme/tone@3, serving since 2026-11-26 04:00, last used …`."""
+    used = f", last used {when(one.last_used)}" if one.last_used else ""
+    reason = f": {one.reason}" if one.reason else ""
+    state = "" if one.state == "active" else f" ({one.state})"
+    return f"{one.name}@{one.number}{state}, {one.condition} since {when(one.since)}{used}{reason}"
+
+
+def served_text(residents: tuple[ResidentInfo, ...]) -> str:
+    """A line for each worker that has a version, for `adaptry show`."""
+    lines = [
+        f"{one.worker} as {one.served_as}, {'lost, ' if one.is_lost else ''}{one.condition} since {when(one.since)}"
+        for one in residents
+        if one.may_be_served
+    ]
+    more = [f"and {len(lines) - _SHOWN} more: adaptry workers ls"] if len(lines) > _SHOWN else []
+    return "\n".join([*lines[:_SHOWN], *more])
+
+
+def _state(one: WorkerInfo) -> str:
+    if one.is_lost:
+        return "lost"
+    return "serving" if one.is_answering else "engine away"
+
+
+def _engine(one: WorkerInfo) -> str:
+    return f"{one.engine}@{one.version}" if one.version else one.engine

@@ -1,0 +1,68 @@
+"""How far a recall has come: for every worker that ever had a version, whether a request may still be answered with it.
+
+A worker counts as clean when it has said that it dropped the version (files removed, engine refuses it), and only then: one that
+has unloaded it may load it again as long as the files are there, and of one that is lost nobody knows.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from adaptry.lifecycle import WITHDRAWN
+from adaptry.records import Value, VersionInfo
+from adaptry.refs import Ref
+from adaptry.registry import Registry
+from adaptry.residency import ResidentInfo
+
+Outcome = Literal["dropped", "unloaded", "serving", "lost"]
+
+
+class RecallLine(Value):
+    """A worker and a name, and what became of the version there. `at` is since when it is so, as far as that is known."""
+
+    worker: str
+    served_as: str
+    outcome: Outcome
+    at: datetime
+
+    @property
+    def is_clean(self) -> bool:
+        return self.outcome == "dropped"
+
+
+class RecallStatus(Value):
+    """A version, and who has or had it. `is_recalled` is False where nobody was asked to drop it."""
+
+    version: VersionInfo
+    is_recalled: bool
+    is_complete: bool
+    lines: tuple[RecallLine, ...]
+
+
+def recall_status(registry: Registry, ref: Ref) -> RecallStatus:
+    """Raises `NotFound`."""
+    version = registry.version(ref)
+    lines = tuple(map(_line, registry.residents(ref)))
+    is_recalled = version.state in WITHDRAWN
+    return RecallStatus(
+        version=version,
+        is_recalled=is_recalled,
+        is_complete=is_recalled and all(line.is_clean for line in lines),
+        lines=lines,
+    )
+
+
+def _line(resident: ResidentInfo) -> RecallLine:
+    outcome, at = _outcome(resident)
+    return RecallLine(worker=resident.worker, served_as=resident.served_as, outcome=outcome, at=at)
+
+
+def _outcome(resident: ResidentInfo) -> tuple[Outcome, datetime]:
+    if resident.dropped_at is not None:
+        return "dropped", resident.dropped_at
+    if resident.is_lost:
+        return "lost", resident.ended_at or resident.since
+    if resident.may_be_served:
+        return "serving", resident.since
+    return "unloaded", resident.ended_at or resident.since

@@ -1,0 +1,94 @@
+"""What some engines need besides requests: to be started anew, and their adapters in a format of their own.
+
+Both are commands that an operator gives, run without a shell. A command that fails is `Refused`, with what it said last.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from adaptry.errors import Invalid, Refused, Unavailable
+
+_PATIENCE = 600.0
+_EVERY = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """`restart` starts the engine anew; ADAPTRY_ADAPTERS names the file `listed`, a line for each adapter's file. `prepare` makes
+    the file `{file}` of the folder `{folder}`."""
+
+    listed: Path
+    restart: tuple[str, ...] = ()
+    prepare: tuple[str, ...] = ()
+
+    def write(self, files: Mapping[str, str]) -> None:
+        """The files that the engine is to load when it starts, by name."""
+        self.listed.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary = self.listed.with_name(f".{self.listed.name}.new")
+        temporary.write_text("".join(f"{file}\n" for file in dict.fromkeys(files.values())), encoding="utf-8")
+        temporary.replace(self.listed)
+
+    def start_anew(self, is_up: Callable[[], bool]) -> None:
+        """Runs the command and waits until the engine answers. Raises `Refused`, `Unavailable`."""
+        if not self.restart:
+            raise Refused(
+                "this engine changes its adapters only when it is started anew: say how (--restart COMMAND)"
+            )
+        _run(self.restart, {"ADAPTRY_ADAPTERS": str(self.listed)})
+        until = time.monotonic() + _PATIENCE
+        while not is_up():
+            if time.monotonic() > until:
+                raise Unavailable(
+                    f"the engine does not answer {_PATIENCE:.0f} s after {shlex.join(self.restart)}"
+                )
+            time.sleep(_EVERY)
+
+    def prepared(self, folder: Path, name: str) -> Path:
+        """The file of that name made of an adapter's folder: beside it, so that it goes when the folder does."""
+        file = folder.parent / name
+        if file.is_file():
+            return file
+        if not self.prepare:
+            raise Refused(
+                f"this engine takes {name} and no folder of PEFT's: say how it is made (--prepare COMMAND)"
+            )
+        temporary = folder.parent / f".{os.getpid()}.{name}"
+        words = {"{folder}": str(folder), "{file}": str(temporary)}
+        _run(tuple(words.get(word, word) for word in self.prepare), {})
+        temporary.replace(file)
+        return file
+
+
+def parse_command(text: str | None) -> tuple[str, ...]:
+    """A command's words. Raises `Invalid` for an open quotation."""
+    try:
+        return tuple(shlex.split(text or ""))
+    except ValueError as error:
+        raise Invalid(f"not a command: {text!r} ({error})") from error
+
+
+def _run(command: tuple[str, ...], more: Mapping[str, str]) -> None:
+    try:
+        done = subprocess.run(
+            command,
+            env={**os.environ, **more},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Refused(f"cannot run {shlex.join(command)}: {error}") from error
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines()
+        raise Refused(
+            f"{shlex.join(command)} ended with {done.returncode}: {said[-1][:500] if said else 'nothing'}"
+        )

@@ -1,0 +1,315 @@
+"""Aliases move and versions are recalled while engines, workers and the registry die: in the end everyone is right, and no worker
+ever answered with a version after it had said that it dropped it.
+
+The quick run is 80 moves and 4 workers; the whole is 1,000 moves and 8 workers (heavy). The registry is a process that is
+killed; engines lose all they have; workers die before or after whatever they were just saying to their engine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from adaptry import bases, tokens
+from adaptry.adapter.view import open_dir
+from adaptry.checkpoint import open_checkpoint
+from adaptry.client import HttpRegistry
+from adaptry.errors import Conflict, Unavailable
+from adaptry.opening import open_local
+from adaptry.records import StateChange, VersionInfo
+from adaptry.refs import AdapterName, Number, Ref
+from adaptry.running import running
+from adaptry.standing import change_state
+from adaptry.testing.breaking import AT_ONCE
+from adaptry.testing.samples import tiny_base, tiny_lora
+from adaptry.transfer import push
+from adaptry.worker.cache import Cache
+from adaptry.worker.engines import ENGINES, Outside, Reply, Speaking
+from adaptry.worker.following import Around, Follower
+from adaptry.worker.judging import serving_of
+from adaptry.worker.memory import Memory
+from adaptry.worker.reporting import Settings
+
+from .fakes import FAKES, WEIGHTS, FakeEngine
+
+TONE = AdapterName.parse("acme/tone")
+ALIASES = ("prod", "staging")
+VERSIONS = 12
+SPARED = 3  # versions that are recalled at the very end, or not at all: aliases need somewhere to go
+PATIENCE = 120.0
+
+
+class Died(BaseException):
+    """A worker's end; nothing in it can catch this."""
+
+
+class Mortal(Speaking):
+    """Says things to an engine until its worker dies, just before or just after the next of them."""
+
+    def __init__(self, url: str, chance: random.Random) -> None:
+        super().__init__(url)
+        self.is_doomed = False
+        self._chance = chance
+
+    def _ask(self, method: str, path: str, body: bytes | None, patience: float) -> Reply:
+        if self.is_doomed and self._chance.random() < 0.5:
+            raise Died
+        reply = super()._ask(method, path, body, patience)
+        if self.is_doomed:
+            raise Died
+        return reply
+
+
+class RegistryProcess:
+    """`adaptry serve`, which comes back under the same address."""
+
+    def __init__(self, data: Path) -> None:
+        self._data = data
+        self._port = 0
+        self.start()
+
+    def start(self) -> None:
+        command = [
+            sys.executable,
+            "-m",
+            "adaptry_cli",
+            "serve",
+            "--data",
+            str(self._data),
+            "--port",
+            str(self._port),
+        ]
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        assert self._process.stdout is not None
+        self.url = self._process.stdout.readline().strip()
+        self._port = int(self.url.rpartition(":")[2])
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+class Worker(threading.Thread):
+    """Follows; when it dies, another process takes its place, with its files and nothing else."""
+
+    def __init__(self, name: str, engine: FakeEngine, url: str, token: str, folder: Path, seed: int) -> None:
+        super().__init__(daemon=True)
+        self.name, self.engine = name, engine
+        self._url, self._token, self._folder = url, token, folder
+        self._chance = random.Random(seed)
+        self._speaking: Mortal | None = None
+        self._stop_asked = threading.Event()
+        self.deaths = 0
+        self.failure: Exception | None = None
+
+    def die(self) -> None:
+        if self._speaking:
+            self._speaking.is_doomed = True
+
+    def stop(self) -> None:
+        self._stop_asked.set()
+        self.join(60)
+
+    def run(self) -> None:
+        while not self._stop_asked.is_set():
+            cache = Cache(self._folder / "cache", persistence=AT_ONCE)
+            try:
+                self._live(cache)
+            except Died:
+                self.deaths += 1
+            except Unavailable:  # the registry was away when it was asked what the engine's base is
+                continue
+            except Exception as error:  # noqa: BLE001  whatever it is, the test is told
+                self.failure = error
+                return
+            finally:
+                cache.close()  # as the system does when a process ends
+
+    def _live(self, cache: Cache) -> None:
+        self._speaking = Mortal(self.engine.url, self._chance)
+        registry = HttpRegistry(self._url, self._token)
+        around = Around(
+            registry=registry,
+            engine=ENGINES[self.engine.kind](self._speaking, Outside(Path()), {}),
+            cache=cache,
+            memory=Memory(self._folder / "state.json"),
+            look=lambda: running(self.engine.url),
+            judge=lambda found: serving_of(registry, found),
+            tell=lambda line: None,
+        )
+        watch = tuple(f"acme/*@{alias}" for alias in ALIASES)
+        follower = Follower(around, Settings(name=self.name, engine=self.engine.kind, watch=watch, slots=4))
+        while not self._stop_asked.is_set():
+            follower.turn(0.1)
+
+
+class Chaos:
+    """The registry, its versions, and the fleet; every step is drawn from one seed."""
+
+    def __init__(self, folder: Path, workers: int, seed: int, stack: ExitStack) -> None:
+        self.chance = random.Random(seed)
+        local = open_local(folder / "data")
+        bases.register(
+            local, open_checkpoint(tiny_base(folder / "base")), ("org/tiny",), cache=folder / "bases"
+        )
+        self.weights: dict[str, VersionInfo] = {}
+        for number in range(1, VERSIONS + 1):
+            lora = tiny_lora(folder / f"lora-{number}", seed=number)
+            version = push(local, open_dir(lora), TONE).version
+            self.weights[hashlib.sha256((lora / WEIGHTS).read_bytes()).hexdigest()] = version
+        for alias in ALIASES:
+            local.move_alias(TONE, alias, local.version(Ref(TONE, Number(1))).digest, None)
+        root = tokens.create_token(local.catalog, "root", "admin", ("*",))
+        names = [f"gpu-{number}" for number in range(workers)]
+        reporting = {name: tokens.create_token(local.catalog, name, "worker", ("acme",)) for name in names}
+        local.close()
+        self.server = RegistryProcess(folder / "data")
+        stack.callback(self.server.kill)
+        self.registry = HttpRegistry(self.server.url, root)
+        self.fleet: list[Worker] = []
+        kinds = list(FAKES)
+        for number, name in enumerate(names):
+            engine = FAKES[kinds[number % len(kinds)]]()
+            stack.callback(engine.stop)
+            worker = Worker(name, engine, self.server.url, reporting[name], folder / name, seed + number)
+            stack.callback(worker.stop)
+            worker.start()
+            self.fleet.append(worker)
+        self.recalled: set[int] = set()
+        self.moves = self.crashes = 0
+
+    def move(self) -> None:
+        """One alias to another version that may be used."""
+        alias = self.chance.choice(ALIASES)
+        usable = [number for number in range(1, VERSIONS + 1) if number not in self.recalled]
+        target = self.registry.version(Ref(TONE, Number(self.chance.choice(usable))))
+        held = {one.alias: one.generation for one in self.registry.aliases(TONE)}
+        with suppress(Conflict):
+            self.registry.move_alias(TONE, alias, target.digest, held[alias])
+        self.moves += 1
+
+    def recall(self) -> None:
+        """The version that an alias is at, so that its name goes; or any other."""
+        usable = [number for number in range(1, VERSIONS + 1) if number not in self.recalled]
+        aliased = [one.number for one in self.registry.aliases(TONE) if one.number in usable]
+        number = self.chance.choice(aliased or usable)
+        change_state(self.registry, Ref(TONE, Number(number)), StateChange(state="revoked", reason="chaos"))
+        self.recalled.add(number)
+
+    def crash(self) -> None:
+        """An engine, a worker, or now and then the registry."""
+        self.crashes += 1
+        victim = self.chance.choice(self.fleet)
+        match self.chance.randrange(8):
+            case 0:
+                self.server.kill()
+                self.server.start()
+            case 1 | 2 | 3:
+                victim.engine.stop()
+                victim.engine.start()
+            case _:
+                victim.die()
+
+    def ask(self) -> None:
+        """A client's request to some engine, whatever comes of it."""
+        worker = self.chance.choice(self.fleet)
+        with suppress(Unavailable):
+            speaking = Speaking(worker.engine.url)
+            ENGINES[worker.engine.kind](speaking, Outside(Path()), {}).ask(
+                f"{TONE}@{self.chance.choice(ALIASES)}"
+            )
+
+    def settled(self) -> bool:
+        """Whether every engine serves what the aliases say, and every recall is acknowledged."""
+        meant = {
+            f"{TONE}@{one.alias}": one.digest.hex
+            for one in self.registry.aliases(TONE)
+            if one.number not in self.recalled
+        }
+        for worker in self.fleet:
+            served = worker.engine.names()
+            if served.keys() != meant.keys() or any(meant[name] not in path for name, path in served.items()):
+                return False
+        return all(
+            one.dropped_at is not None
+            for number in self.recalled
+            for one in self.registry.residents(Ref(TONE, Number(number)))
+        )
+
+    def dropped_at(self) -> dict[tuple[str, int], datetime]:
+        """When each worker was known to have dropped which version."""
+        return {
+            (one.worker, number): one.dropped_at
+            for number in self.recalled
+            for one in self.registry.residents(Ref(TONE, Number(number)))
+            if one.dropped_at is not None
+        }
+
+
+@contextmanager
+def chaos(folder: Path, workers: int, seed: int) -> Iterator[Chaos]:
+    with ExitStack() as stack:
+        yield Chaos(folder, workers, seed, stack)
+
+
+def test_everyone_ends_right_and_no_one_serves_what_he_dropped(tmp_path: Path) -> None:
+    survive(tmp_path, workers=4, moves=80, seed=7)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("seed", [1, 2])
+def test_everyone_ends_right_after_a_thousand_moves(tmp_path: Path, seed: int) -> None:
+    survive(tmp_path, workers=8, moves=1000, seed=seed)
+
+
+def survive(folder: Path, workers: int, moves: int, seed: int) -> None:
+    with chaos(folder, workers, seed) as world:
+        wait_for(world.settled, world)
+        while world.moves < moves:
+            world.move()
+            world.ask()
+            if world.chance.random() < 0.1:
+                world.crash()
+            if world.chance.random() < 6 / moves and len(world.recalled) < VERSIONS - SPARED:
+                world.recall()
+        wait_for(world.settled, world)
+        world.recall()  # of what every engine has now
+        wait_for(world.settled, world)
+        for _ in range(20 * workers):
+            world.ask()
+        dropped = world.dropped_at()
+        assert dropped
+        assert world.crashes
+        assert sum(worker.deaths for worker in world.fleet) > 0
+        for worker in world.fleet:
+            assert worker.engine.most <= 4
+            for at, name, weights in worker.engine.answers:
+                number = world.weights[weights].number
+                when = dropped.get((worker.name, number))
+                assert when is None or at <= when.timestamp(), (
+                    worker.name,
+                    name,
+                    number,
+                    at - when.timestamp(),
+                )
+
+
+def wait_for(condition: Callable[[], bool], world: Chaos) -> None:
+    until = time.monotonic() + PATIENCE * (1 if os.environ.get("CI") is None else 3)
+    while not condition():
+        failed = [worker.failure for worker in world.fleet if worker.failure]
+        assert not failed, failed
+        assert time.monotonic() < until, [worker.engine.names() for worker in world.fleet]

@@ -1,0 +1,183 @@
+"""The commands about serving: `follow`, `workers`, `recall`, `rollout`, and what `show` says of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from adaptry_cli.main import main
+
+from .conftest import PROD, Scene
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setenv("ADAPTRY_URL", scene.server.url)
+    monkeypatch.setenv("ADAPTRY_TOKEN", scene.server.admin)
+    monkeypatch.setenv("ADAPTRY_CACHE", str(scene.folder / "cache"))
+
+    def call(*words: str, code: int = 0) -> Result:
+        result = CliRunner().invoke(main, words)
+        assert result.exit_code == code, f"{result.exit_code}: {result.output}{result.exception!r}"
+        return result
+
+    return call
+
+
+@pytest.fixture
+def follow(run: Run) -> Callable[..., Result]:
+    def follow(engine: Any, *words: str, code: int = 0) -> Result:
+        told = ("--engine", engine.kind, "--url", engine.url, "--watch", "acme/*@prod", "--name", "gpu-1")
+        return run("follow", *told, "--once", *words, code=code)
+
+    return follow
+
+
+def test_a_worker_is_started_by_a_command_and_seen_by_others(
+    scene: Scene, run: Run, follow: Callable[..., Result]
+) -> None:
+    scene.alias(scene.publish(1))
+    engine = scene.engine()
+    assert f"loaded {PROD}: acme/tone@1" in follow(engine, "--slots", "3").stderr
+    assert scene.serves(engine) == 1
+    listed = run("workers", "ls").stdout
+    assert re.search(r"gpu-1 +serving +vllm@0.33.0 +org/tiny +1", listed)
+    assert f"{PROD}  " in run("workers", "show", "gpu-1").stdout
+    assert json.loads(run("workers", "show", "gpu-1", "--json").stdout)["slots"] == 3
+    assert f"gpu-1 as {PROD}, serving since" in run("show", "acme/tone@1").stdout
+    run("workers", "forget", "gpu-1")
+    assert "no worker reports here" in run("workers", "ls").stderr
+
+
+def test_a_recall_is_proved_worker_by_worker(scene: Scene, run: Run, follow: Callable[..., Result]) -> None:
+    scene.alias(scene.publish(1))
+    engine = scene.engine()
+    follow(engine)
+    assert "nobody was asked to drop it" in run("recall", "status", "acme/tone@1", code=1).stderr
+    run("revoke", "acme/tone@1", "--reason", "for a test")
+    waiting = run("recall", "status", "acme/tone@1", "--wait", "0.1", code=1)
+    assert re.search(r"gpu-1 +acme/tone@prod +serving", waiting.stdout)
+    follow(engine)
+    done = run("recall", "status", "acme/tone@1")
+    assert re.search(r"gpu-1 +acme/tone@prod +dropped", done.stdout)
+    assert "dropped in 1 of 1 place" in done.stderr
+    assert json.loads(run("recall", "status", "acme/tone@1", "--json").stdout)["is_complete"]
+
+
+def test_a_recall_is_not_done_while_a_worker_is_lost(
+    scene: Scene, run: Run, follow: Callable[..., Result]
+) -> None:
+    scene.alias(scene.publish(1))
+    follow(scene.engine(), "--lease", "5")
+    run("revoke", "acme/tone@1", "--reason", "for a test")
+    found = run("recall", "status", "acme/tone@1", code=1)
+    for _ in range(2000):
+        if "lost" in found.stdout:
+            break
+        found = run("recall", "status", "acme/tone@1", code=1)
+    assert re.search(r"gpu-1 +acme/tone@prod +lost", found.stdout)
+
+
+def test_a_rollout_by_hand(scene: Scene, run: Run, follow: Callable[..., Result]) -> None:
+    scene.alias(scene.publish(1))
+    scene.publish(2)
+    engine = scene.engine()
+    follow(engine)
+    started = run("rollout", "start", PROD, "--to", "2", "--percent", "10", "--every", "10m")
+    assert started.stdout == "acme/tone@prod from 1 to 2: 10 %, running\n"
+    follow(engine)
+    assert scene.serves(engine) == 2
+    assert re.search(r"prod +1 +2 +10 +running", run("rollout", "status", "acme/tone").stdout)
+    aborted = run("rollout", "abort", PROD, "--reason", "too slow")
+    assert aborted.stdout == "acme/tone@prod from 1 to 2: 10 %, aborted\n"
+    follow(engine)
+    assert scene.serves(engine) == 1
+    run("rollout", "advance", PROD, code=3)
+    run("rollout", "start", PROD, "--to", "2", "--steps", "50,100")
+    assert run("rollout", "advance", PROD).stdout == "acme/tone@prod from 1 to 2: 100 %, done\n"
+    follow(engine)
+    assert scene.serves(engine) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("start", "acme/tone@1", "--to", "2"), "name the alias"),
+        (("start", PROD, "--to", "2", "--steps", "50,10"), "rising percentages"),
+        (("start", PROD, "--to", "2", "--steps", "a"), "not steps"),
+        (("start", PROD, "--to", "2", "--percent", "5", "--steps", "10"), "--steps"),
+        (("start", PROD, "--to", "2", "--every", "soon"), "not a time"),
+    ],
+)
+def test_what_makes_no_sense_is_said(scene: Scene, run: Run, words: tuple[str, ...], sentence: str) -> None:
+    assert sentence in run("rollout", *words, code=2).stderr
+
+
+def test_wrong_calls_of_follow_are_refused(
+    scene: Scene, run: Run, follow: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = scene.engine()
+    assert "not refs" in follow(engine, "--watch", "acme/*", code=2).stderr
+    assert "not a name" in follow(engine, "--name", "///", code=2).stderr
+    engine.models = ("org/unknown",)
+    assert "--base" in follow(engine, code=3).stderr
+    engine.models = ("org/tiny",)
+    assert "and not vllm" in follow(scene.engine("sglang"), "--runtime", "vllm", code=2).stderr
+    told = ("--engine", "vllm", "--url", engine.url, "--watch", "acme/*@prod", "--name", "gpu-1", "--once")
+    monkeypatch.setenv("ADAPTRY_TOKEN", scene.server.token("ron", "reader", ("acme",)))
+    assert "--role worker" in run("follow", *told, code=5).stderr
+
+
+@pytest.fixture
+def process(scene: Scene) -> Iterator[Callable[[Any], subprocess.Popen[str]]]:
+    """`adaptry follow` as a process of its own."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(engine: Any) -> subprocess.Popen[str]:
+        words = ["--engine", engine.kind, "--url", engine.url, "--watch", "acme/*@prod", "--name", "gpu-1"]
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "adaptry_cli", "follow", *words],
+                env={
+                    **os.environ,
+                    "ADAPTRY_URL": scene.server.url,
+                    "ADAPTRY_TOKEN": scene.server.token("gpu-1", "worker", ("acme",)),
+                    "ADAPTRY_CACHE": str(scene.folder / "cache"),
+                },
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.kill()
+        one.communicate()
+
+
+def test_it_runs_until_it_is_stopped_and_the_engine_keeps_what_it_has(
+    scene: Scene, process: Callable[[Any], subprocess.Popen[str]]
+) -> None:
+    scene.alias(scene.publish(1))
+    engine = scene.engine()
+    worker = process(engine)
+    assert worker.stderr is not None
+    assert "loaded acme/tone@prod: acme/tone@1" in worker.stderr.readline()
+    scene.alias(scene.publish(2))
+    assert "acme/tone@prod is acme/tone@2 now" in worker.stderr.readline()
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(30) == 0
+    assert "stopped" in worker.stderr.read()
+    assert scene.serves(engine) == 2

@@ -1,0 +1,122 @@
+"""Plans: whatever an engine has and should have, the steps between keep to the slots, leave no gap that need not be, and end right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adaptry.digest import Digest
+from adaptry.records import VersionInfo
+from adaptry.refs import AdapterName
+from adaptry.worker.engines import Tally
+from adaptry.worker.failing import Failures
+from adaptry.worker.planning import Had, Load, Plan, Swap, Unload, Wanted, plan
+
+NAMES = [f"acme/{letter}@prod" for letter in "abcdef"]
+DIGESTS = [Digest.of(bytes([number])) for number in range(5)]
+names, digests = st.sampled_from(NAMES), st.sampled_from(DIGESTS)
+
+
+def version(digest: Digest) -> VersionInfo:
+    return VersionInfo(
+        name=AdapterName.parse("acme/a"),
+        number=DIGESTS.index(digest) + 1,
+        digest=digest,
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+        created_by="ada",
+        method="lora",
+        weights=digest,
+    )
+
+
+wanted_sets = st.dictionaries(names, st.tuples(digests, st.booleans())).map(
+    lambda chosen: [Wanted(name, version(digest), first) for name, (digest, first) in chosen.items()]
+)
+had_sets = st.dictionaries(names, st.tuples(digests, st.booleans())).map(
+    lambda chosen: [Had(name, digest, is_ours) for name, (digest, is_ours) in chosen.items()]
+)
+slot_counts = st.none() | st.integers(1, 6)
+
+
+def carried_out(had: Sequence[Had], made: Plan, slots: int | None) -> dict[str, Digest | None]:
+    """What the engine has in the end; it had no more than the slots at any time, unless it had so before."""
+    now = {one.served_as: one.digest for one in had}
+    most = max(slots or len(NAMES), len(now))
+    for step in made.steps:
+        match step:
+            case Unload(one):
+                assert now.pop(one.served_as) == one.digest
+            case Load(one):
+                assert one.served_as not in now
+                now[one.served_as] = one.digest
+            case Swap(one, was):
+                assert now[one.served_as] == was.digest != one.digest
+                now[one.served_as] = one.digest
+        assert len(now) <= most
+    return now
+
+
+@given(wanted_sets, had_sets, slot_counts, st.sets(digests, max_size=2))
+def test_a_plan_ends_where_it_should_and_never_needs_more_than_the_slots(
+    wanted: list[Wanted], had: list[Had], slots: int | None, withdrawn: set[Digest]
+) -> None:
+    made = plan(wanted, had, slots, withdrawn)
+    now = carried_out(had, made, slots)
+    assert not withdrawn & set(now.values())
+    usable = {one.served_as: one.digest for one in wanted if one.digest not in withdrawn}
+    left_out = {one.served_as for one in made.left_out}
+    foreign = {one.served_as for one in had if not one.is_ours and one.digest not in withdrawn}
+    assert now.keys() == (usable.keys() - left_out) | (foreign - usable.keys())
+    assert all(now[name] == digest for name, digest in usable.items() if name not in left_out)
+    assert slots is not None or not left_out
+    after = [Had(name, digest, name not in foreign) for name, digest in now.items()]
+    assert plan(wanted, after, slots, withdrawn).steps == ()
+
+
+@given(wanted_sets, had_sets, slot_counts)
+def test_what_is_wanted_first_is_left_out_last(
+    wanted: list[Wanted], had: list[Had], slots: int | None
+) -> None:
+    made = plan(wanted, had, slots)
+    if any(one.first for one in made.left_out):
+        taken = {one.served_as for one in wanted} - {one.served_as for one in made.left_out}
+        assert all(one.first for one in wanted if one.served_as in taken)
+
+
+def test_what_comes_is_loaded_before_what_goes_is_unloaded_where_a_slot_is_free() -> None:
+    wanted = [Wanted("acme/b@prod", version(DIGESTS[1]))]
+    had = [Had("acme/a@prod", DIGESTS[0], True)]
+    assert [type(step) for step in plan(wanted, had, slots=2).steps] == [Load, Unload]
+    assert [type(step) for step in plan(wanted, had, slots=1).steps] == [Unload, Load]
+
+
+def test_a_failure_is_tried_again_later_and_later() -> None:
+    now = 0.0
+    failures = Failures(lambda: now)
+    place = ("acme/a@prod", DIGESTS[0])
+    waited = []
+    for _ in range(8):
+        failures.note(place, "no")
+        began = now
+        while failures.is_to_wait(place):
+            now += 10.0
+        waited.append(now - began)
+    assert waited == [30, 60, 120, 240, 480, 900, 900, 900]
+    failures.forget(place)
+    assert failures.reason(place) is None
+
+
+def test_errors_count_since_a_version_is_served_and_not_from_before() -> None:
+    failures = Failures()
+    place = ("acme/a@prod", DIGESTS[0])
+    assert failures.count(place, None) is None
+    assert failures.count(place, Tally(1000, 900)) is None
+    assert failures.count(place, Tally(1002, 902)) is None
+    assert failures.count(place, Tally(1100, 903)) is None
+    assert failures.count(place, Tally(1100, 910)) == (
+        "10 of 100 requests to the engine ended in an error since it serves the version"
+    )
+    assert failures.count(place, Tally(5, 5)) is None

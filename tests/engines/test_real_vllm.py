@@ -1,0 +1,134 @@
+"""A worker beside a real vLLM: what it answers is what PEFT makes of the version that the alias means, and of no other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from adaptry import bases
+from adaptry.adapter.view import open_dir
+from adaptry.checkpoint import open_checkpoint
+from adaptry.records import StateChange, VersionInfo
+from adaptry.refs import AdapterName, ByDigest, Ref
+from adaptry.running import running as found_at
+from adaptry.standing import change_state
+from adaptry.testing.breaking import AT_ONCE
+from adaptry.transfer import push
+from adaptry.worker.cache import Cache
+from adaptry.worker.engines import ENGINES, Outside, Speaking
+from adaptry.worker.following import Around, Follower
+from adaptry.worker.judging import serving_of
+from adaptry.worker.memory import Memory
+from adaptry.worker.reporting import Settings
+from adaptry_api.settings import ServerSettings
+from adaptry_api.testing import Server, serving
+
+from ..formats.elsewhere import Elsewhere
+from ..vllm import models, running
+from .conftest import settle
+
+PYTHON = Elsewhere("vllm", "vllm_library.py")
+pytestmark = PYTHON.marks
+
+TONE = AdapterName.parse("acme/tone")
+PROD = "acme/tone@prod"
+
+
+class Place:
+    """A registry, a base of which vLLM serves a copy, and the folders of the versions by digest."""
+
+    def __init__(self, folder: Path, server: Server) -> None:
+        self.folder, self.registry = folder, server.registry()
+        self.base = models.model(folder / "base")
+        bases.register(self.registry, open_checkpoint(self.base), ("org/tiny",), cache=folder / "bases")
+        self._server = server
+
+    def publish(self, seed: int, **options: object) -> VersionInfo:
+        folder = models.adapter(self.folder / f"lora-{seed}", seed=seed, **options)
+        return push(self.registry, open_dir(folder), TONE).version
+
+    def alias(self, version: VersionInfo) -> None:
+        held = {one.alias: one.generation for one in self.registry.aliases(TONE)}
+        self.registry.move_alias(TONE, "prod", version.digest, held.get("prod"))
+
+    def is_said_by(self, vllm: running.Vllm, seed: int) -> bool:
+        """Whether the alias is answered with what PEFT makes of that version: the logprobs of what it chooses."""
+        answer = vllm.complete(PROD, models.PROMPT)
+        assert answer.status == 200, answer.body
+        said = answer.body["choices"][0]["logprobs"]["token_logprobs"]
+        assert len(said) > 2
+        trained = models.said(self.base, self.folder / f"lora-{seed}")[
+            : len(said)
+        ]  # vLLM stops at an end of text
+        return max(abs(one - other) for one, other in zip(said, trained, strict=True)) < 1e-3
+
+    def follow(self, url: str) -> Follower:
+        registry = self._server.registry(self._server.token("gpu-1", "worker", ("acme",)))
+        around = Around(
+            registry=registry,
+            engine=ENGINES["vllm"](Speaking(url), Outside(Path()), {}),
+            cache=Cache(self.folder / "cache", persistence=AT_ONCE),
+            memory=Memory(self.folder / "state.json"),
+            look=lambda: found_at(url),
+            judge=lambda found: serving_of(registry, found),
+            tell=print,
+        )
+        return Follower(around, Settings(name="gpu-1", engine="vllm", watch=("acme/*@prod",)))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp("place")
+    with serving(ServerSettings(data=folder / "data")) as server:
+        yield Place(folder, server)
+
+
+def test_aliases_recalls_limits_and_restarts_beside_a_real_vllm(place: Place) -> None:
+    """One after the other, since a server takes half a minute to start."""
+    env = running.environment(Path(), place.folder / "home", VLLM_ALLOW_RUNTIME_LORA_UPDATING="True")
+    first, second = place.publish(1), place.publish(2)
+    place.alias(first)
+    with running.serving(PYTHON.python, place.base, env, place.folder / "one.log") as vllm:
+        worker = place.follow(vllm.url)
+        settle(worker)
+        assert place.is_said_by(vllm, 1)
+
+        place.alias(second)
+        settle(worker)
+        assert place.is_said_by(vllm, 2)
+        assert not place.is_said_by(vllm, 1)
+        assert list(vllm.names()) == [PROD]
+
+        wide = place.publish(3, rank=32)
+        place.alias(wide)
+        worker.turn(0.0)
+        assert place.is_said_by(vllm, 2)
+        (trouble,) = place.registry.worker("gpu-1").troubles
+        assert "greater than max_lora_rank 16" in trouble.reason
+
+        place.alias(second)
+        settle(worker)
+        folder = Path(vllm.names()[PROD])
+        revoke(place, second)
+        settle(worker)
+        assert vllm.complete(PROD, models.PROMPT).status == 404
+        assert not folder.exists()
+        assert (
+            vllm.ask("POST", "/v1/load_lora_adapter", {"lora_name": PROD, "lora_path": str(folder)}).status
+            >= 400
+        )
+        (resident,) = place.registry.residents(Ref(TONE, ByDigest(second.digest.hex)))
+        assert resident.dropped_at is not None
+        place.alias(first)
+        settle(worker)
+    assert not worker.turn(0.0)
+    with running.serving(PYTHON.python, place.base, env, place.folder / "two.log") as vllm:
+        settle(place.follow(vllm.url))
+        assert place.is_said_by(vllm, 1)
+
+
+def revoke(place: Place, version: VersionInfo) -> None:
+    ref = Ref(TONE, ByDigest(version.digest.hex))
+    change_state(place.registry, ref, StateChange(state="revoked", reason="for a test"))
