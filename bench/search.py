@@ -1,28 +1,26 @@
 """How much slower is a search among a million versions than among a thousand?
 
-    python bench/search.py [--sizes 1000 1000000] [--folder DIR]
+    python bench/search.py [--database sqlite|postgresql] [--sizes 1000 1000000] [--explain]
 
-Fills two catalogs in SQL (so that filling takes a minute, not a day), asks both the same questions through
-`LocalRegistry.search`, and prints the median time of each and their ratio. Rare things are equally many in both,
-common ones equally dense, so that both answers fill the same page.
+Asks two catalogs (`bench/filled.py`) the same questions through `LocalRegistry.search`, and prints the median time of
+each and their ratio; with `--explain` also how the database finds the answer in the larger one.
 """
 
 from __future__ import annotations
 
 import argparse
-import sqlite3
 import statistics
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+
+from filled import filled
 
 from adaptry.blobs.memory import MemoryBlobs
+from adaptry.catalog import search
 from adaptry.catalog.database import Catalog
+from adaptry.catalog.sight import Sight
 from adaptry.local import LocalRegistry
 
-RARE = 60
-VERSIONS_PER_ADAPTER = 10
 QUERIES = (
     "",
     "base:org/common",
@@ -50,95 +48,6 @@ QUERIES = (
     "base:org/rare method:lora rank<=64 module:q_proj metric.accuracy>=0.1",
 )
 
-# A term, and which versions have it: of `id` among `:n`; `u` is a number in [0, 1) that looks random.
-_RANDOM = "(((id * 2654435761) % 4294967296) / 4294967296.0)"
-_POSTINGS = {
-    ("base", "org/common"): f"{_RANDOM} < 0.6",
-    ("base", "org/rare"): "id % (:n / 60) = 3",
-    ("method", "lora"): "id % 10 != 0",
-    ("method", "vera"): "id % (:n / 60) = 5",
-    ("module", "q_proj"): "1",
-    ("module", "v_proj"): "1",
-    ("module", "k_proj"): "id % 2 = 0",
-    ("module", "lm_head"): "id % (:n / 60) = 7",
-    ("alias", "prod"): "id % 2 = 1",
-    ("tag", "checked"): "id % 5 = 0",
-    ("tag", "seldom"): "id % (:n / 60) = 11",
-    ("word", "tone"): "id % 3 = 0",
-    ("word", "unusual"): "id % (:n / 60) = 13",
-    ("visibility", "private"): "1",
-    ("state", "active"): "1",
-}
-
-
-def fill(path: Path, count: int) -> None:
-    """A catalog of `count` versions at `path`."""
-    Catalog.at(path).close()
-    database = sqlite3.connect(path, isolation_level=None)
-    database.execute("PRAGMA synchronous=OFF")
-    database.execute("PRAGMA foreign_keys=OFF")
-    database.execute("PRAGMA cache_size=-400000")
-    indexes = database.execute(
-        "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
-    ).fetchall()
-    for name, _ in indexes:
-        database.execute(f"DROP INDEX {name}")
-    database.execute("BEGIN")
-    for statement in _rows():
-        database.execute(statement, {"n": count, "a": max(1, count // VERSIONS_PER_ADAPTER)})
-    _fill_postings(database, count)
-    database.execute("COMMIT")
-    for _, sql in indexes:
-        database.execute(sql)
-    database.close()
-
-
-def _rows() -> Iterator[str]:
-    numbers = "WITH RECURSIVE ids(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM ids WHERE id < {limit})"
-    yield (
-        "INSERT INTO adapters (id, name, namespace, description, tags, visibility, created_at, updated_at,"
-        " next_number, downloads) "
-        + numbers.format(limit=":a")
-        + " SELECT id, 'team-' || (id % 10) || '/adapter-' || id, 'team-' || (id % 10), '', '[]', 'private',"
-        " '2026-01-01', '2026-01-01', 11, 0 FROM ids"
-    )
-    yield (
-        "INSERT INTO versions (id, adapter_id, number, digest, state, created_at, created_by, method, rank, targets,"
-        " traits, parameters, size, weights, base_status, findings, downloads) "
-        + numbers.format(limit=":n")
-        + " SELECT id, 1 + id % :a, 1 + id / :a, printf('%064x', id), 'active', '2026-01-01', 'bench', 'lora',"
-        " CASE WHEN id % (:n / 60) = 1 THEN 512 ELSE 4 << (id % 5) END, '[\"q_proj\", \"v_proj\"]', '[]',"
-        " id % 1000000, id % 1000000000, printf('%064x', id), 'verified', 0, id % 100 FROM ids"
-    )
-    yield (
-        "INSERT INTO metric_summaries SELECT id, 'accuracy', v, v, v FROM"
-        f" (SELECT id, CASE WHEN id % (:n / 60) = 9 THEN 2.5 ELSE {_RANDOM} END AS v FROM versions)"
-    )
-    yield (
-        "INSERT INTO aliases SELECT adapter_id, 'prod', max(id), 1, '2026-01-01', 'bench' FROM versions GROUP BY adapter_id"
-    )
-
-
-def _fill_postings(database: sqlite3.Connection, count: int) -> None:
-    for number, ((field, text), condition) in enumerate(_POSTINGS.items(), start=1):
-        database.execute("INSERT INTO terms VALUES (?, ?, ?)", (number, field, text))
-        database.execute(
-            f"INSERT INTO postings SELECT {number}, id FROM versions WHERE {condition}",
-            {"n": count} if ":n" in condition else {},
-        )
-    of_namespace = 1000
-    for number in range(10):
-        database.execute(
-            "INSERT INTO terms VALUES (?, 'namespace', ?)", (of_namespace + number, f"team-{number}")
-        )
-    database.execute(
-        "INSERT INTO postings SELECT 1000 + adapter_id % 10, id FROM versions ORDER BY adapter_id % 10, id"
-    )
-    database.execute("INSERT INTO terms SELECT 10000 + id, 'name', name FROM adapters")
-    database.execute(
-        "INSERT INTO postings SELECT 10000 + adapter_id, id FROM versions ORDER BY adapter_id, id"
-    )
-
 
 def medians(registries: Sequence[LocalRegistry], query: str, times: int) -> list[tuple[float, int]]:
     """For each registry the median time of a search in milliseconds, and how many it finds.
@@ -157,20 +66,13 @@ def medians(registries: Sequence[LocalRegistry], query: str, times: int) -> list
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
     parser.add_argument("--sizes", type=int, nargs=2, default=(1_000, 1_000_000))
-    parser.add_argument("--folder", type=Path, help="keep and reuse the catalogs here")
     parser.add_argument("--times", type=int, default=31)
+    parser.add_argument("--explain", action="store_true")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = given.folder or Path(scratch)
-        registries = []
-        for size in given.sizes:
-            path = folder / f"search-{size}.sqlite"
-            if not path.exists():
-                started = time.perf_counter()
-                fill(path, size)
-                print(f"filled {size:,} versions in {time.perf_counter() - started:.0f} s")
-            registries.append(LocalRegistry(Catalog.at(path), MemoryBlobs()))
+    with filled(given.database, given.sizes) as urls:
+        registries = [LocalRegistry(Catalog(url), MemoryBlobs()) for url in urls.values()]
         print(f"{'p50 in ms':>10} {given.sizes[0]:>9,} {given.sizes[1]:>11,}  ratio  found  query")
         worst = 0.0
         for query in QUERIES:
@@ -179,7 +81,22 @@ def main() -> None:
             print(
                 f"{'':>10} {small:>9.2f} {large:>11.2f}  {large / small:>5.2f}  {few:>2}/{many:<2}  {query or '(all)'}"
             )
+            if given.explain:
+                explain(registries[1].catalog, query)
         print(f"worst ratio {worst:.2f}")
+        for registry in registries:
+            registry.close()
+
+
+def explain(catalog: Catalog, query: str) -> None:
+    """The plan of the search's own statement (those before it look terms up)."""
+    with catalog.read() as tx:
+        statement = search.statement(tx, Sight(None), query).limit(51)
+        dialect = tx.get_bind().dialect
+        plain = statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True})
+        how = "EXPLAIN QUERY PLAN" if dialect.name == "sqlite" else "EXPLAIN (ANALYZE, BUFFERS, COSTS OFF)"
+        for row in tx.connection().exec_driver_sql(f"{how} {plain}"):
+            print(f"{'':>12}{row[-1]}")
 
 
 if __name__ == "__main__":

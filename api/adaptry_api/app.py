@@ -8,13 +8,12 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from adaptry import __version__
-from adaptry_api import errors, guard
+from adaptry_api import errors, guard, sweeping
 from adaptry_api.counts import Counts
 from adaptry_api.draining import DRAINING
 from adaptry_api.envelope import Envelope
 from adaptry_api.hub.addresses import Undecoded
 from adaptry_api.hub.remembering import Memory
-from adaptry_api.hub.spools import swept
 from adaptry_api.routes import all_routes
 from adaptry_api.settings import ServerSettings
 from adaptry_api.store import Store
@@ -30,8 +29,9 @@ def create_app(settings: ServerSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, object]]:
+        sweeps = (store.sweep_spools, sweeping.SPOOLS_EVERY), (store.sweep_uploads, sweeping.UPLOADS_EVERY)
         with store.draining.noticing(settings.notice):
-            async with swept(store.spools):
+            async with sweeping.swept(*sweeps):
                 yield {DRAINING: store.draining}
                 await store.listening.close()
         store.close()

@@ -11,6 +11,7 @@ import contextlib
 import logging
 from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
 from anyio import CapacityLimiter, to_thread
 
@@ -18,6 +19,7 @@ from adaptry.catalog import events
 from adaptry.catalog.database import Catalog
 from adaptry.catalog.events import Told
 from adaptry.errors import AdaptryError
+from adaptry.feed import is_about
 from adaptry.identity import Identity
 from adaptry.records import News
 from adaptry_api.draining import Draining
@@ -32,6 +34,23 @@ Identify = Callable[[], Awaitable[Identity]]
 """Who a listener is; asked again before each answer, since a token may have ended. Raises `Unauthenticated`."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiting:
+    """A listener between two looks. Whom an event does not concern sleeps on, since being woken costs far more than this."""
+
+    identity: Identity
+    about: Sequence[str]
+    woken: asyncio.Future[None]
+
+    def hear(self, told: Sequence[Told]) -> None:
+        if any(is_about(one.event.name, self.about) and one.is_for(self.identity) for one in told):
+            self.wake()
+
+    def wake(self) -> None:
+        if not self.woken.done():
+            self.woken.set_result(None)
+
+
 class Listening:
     """`news` is `Registry.events` for one of many listeners. It begins to listen when the first one comes."""
 
@@ -41,7 +60,7 @@ class Listening:
         self._kept: list[Told] = []
         self._kept_after: int | None = None  # what is kept comes after this number; None: not begun
         self._kept_to = 0
-        self._changed = asyncio.Event()
+        self._waiting: set[_Waiting] = set()
         self._limiter = CapacityLimiter(_LOOKING)
         self._reading: asyncio.Task[None] | None = None
 
@@ -54,24 +73,26 @@ class Listening:
         loop = asyncio.get_running_loop()
         until = loop.time() + wait
         while True:
-            changed = self._changed
             identity = await identify()
-            if after is not None and wait and self._keeps(after):
-                news = events.news(self._kept_since(after), identity, about, after, limit)
-            else:  # who does not wait is told what was committed before he asked
-                news = await self._look(identity, after, limit, about)
-            is_early = after is not None and not after <= news.seq < after + events.SPAN
-            left = until - loop.time()
-            if news.items or is_early or left <= 0 or self._draining.has_begun:
-                return news
-            after = news.seq
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), left)
+            waiting = _Waiting(identity, about, loop.create_future())
+            self._waiting.add(waiting)  # before the look, so that nothing falls between it and the wait
+            try:
+                news = await self._look(identity, after, limit, wait, about)
+                is_early = after is not None and not after <= news.seq < after + events.SPAN
+                left = until - loop.time()
+                if news.items or is_early or left <= 0 or self._draining.has_begun:
+                    return news
+                after = news.seq
+                timer = loop.call_later(left, waiting.wake)
+                await waiting.woken
+                timer.cancel()
+            finally:
+                self._waiting.discard(waiting)
 
     def wake(self) -> None:
         """Every listener looks again."""
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
+        for waiting in self._waiting:
+            waiting.wake()
 
     async def close(self) -> None:
         if self._reading:
@@ -86,7 +107,12 @@ class Listening:
         first = bisect_right(self._kept, after, key=lambda told: told.event.seq)
         return self._kept[first : first + events.SPAN]
 
-    async def _look(self, identity: Identity, after: int | None, limit: int, about: Sequence[str]) -> News:
+    async def _look(
+        self, identity: Identity, after: int | None, limit: int, wait: float, about: Sequence[str]
+    ) -> News:
+        # Who does not wait is told what was committed before he asked, which may not have been read here yet.
+        if after is not None and wait and self._keeps(after):
+            return events.news(self._kept_since(after), identity, about, after, limit)
         return await to_thread.run_sync(
             _look_into, self._catalog, identity, after, limit, about, limiter=self._limiter
         )
@@ -111,7 +137,8 @@ class Listening:
                     continue
                 if told:
                     self._keep(told)
-                    self.wake()
+                    for waiting in self._waiting:
+                        waiting.hear(told)
                 if len(told) < events.SPAN:
                     await rung.wait()
 

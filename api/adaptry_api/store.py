@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from datetime import UTC, datetime
+
 import anyio
 
 from adaptry import tokens
@@ -11,6 +14,7 @@ from adaptry.catalog.adapters import is_own, is_used
 from adaptry.client import HttpRegistry
 from adaptry.identity import ANONYMOUS, Identity
 from adaptry.local.once import Once
+from adaptry.local.uploads import purge
 from adaptry.mirroring.delivering import MIRRORED
 from adaptry.mirroring.origin import Origin
 from adaptry.mirroring.through import through
@@ -98,6 +102,13 @@ class Store:
 
         here = self._registry.on_behalf_of(_MIRROR)
         return Origin(HttpRegistry(url, settings.mirror_token), here, is_ours, settings.mirror_age)
+
+    def sweep_spools(self) -> None:
+        self.spools.sweep(time.time())
+
+    def sweep_uploads(self) -> None:
+        """Drops what was idle for a day, in the registry's folder or its bucket."""
+        purge(self.catalog, self._registry.blobs, datetime.now(UTC))
 
     def check(self) -> None:
         """Raises `Unavailable` where the catalog or the blobs do not answer."""

@@ -36,7 +36,8 @@ def gc(registry: Registry, dry_run: bool, grace: timedelta, as_json: bool) -> No
 
     require(
         isinstance(registry, LocalRegistry),
-        "a sweep runs on the server's own machine, in its folder (--registry DIR), not through its address",
+        "a sweep runs on the server's own machine, in its folder (--registry DIR); through its address it is a job: "
+        "adaptry jobs submit gc",
     )
     assert isinstance(registry, LocalRegistry)
     with progress() as told:

@@ -30,7 +30,7 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
         "pull": ("transfer:pull", "Get an adapter out of the registry."),
         "import": ("importing:import_", "Take adapters over from a hub."),
         "copy": ("transfer:copy", "Copy a version to another name or registry."),
-        "mirror": ("mirror:mirror", "Make one registry follow another."),
+        "mirror": ("mirror:mirror", "Make this registry follow another."),
         "bundle": ("bundle:bundle", "Carry versions in a file to where no network goes."),
         "lock": ("locking:lock", "Pin refs to digests in a file."),
     },

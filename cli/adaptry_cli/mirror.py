@@ -6,11 +6,12 @@ import threading
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
 from adaptry.errors import Unavailable
-from adaptry.mirroring.following import follow
+from adaptry.mirroring.following import follow, follow_events
 from adaptry.mirroring.planning import Choice, Plan, plan
 from adaptry.mirroring.steps import Followed
 from adaptry.registry import Registry
@@ -20,6 +21,9 @@ from adaptry_cli.credentials import token_in
 from adaptry_cli.durations import DURATION
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.out import counted, json_option, progress, say, say_json, tell
+
+_PAUSE = 5.0
+"""Seconds before a registry that did not answer is asked again."""
 
 
 @click.command()
@@ -36,6 +40,7 @@ from adaptry_cli.out import counted, json_option, progress, say, say_json, tell
 @click.option(
     "--every", type=DURATION, metavar="SPAN", help="Again and again, so long after each round: 30s, 5m."
 )
+@click.option("--follow", "is_following", is_flag=True, help="Go on, and bring what changes as it happens.")
 @click.option("--dry-run", is_flag=True, help="Say what would come, and change nothing.")
 @filled_registry_option
 @json_option
@@ -50,6 +55,7 @@ def mirror(
     base_files: bool,
     delete: bool,
     every: timedelta | None,
+    is_following: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -60,7 +66,9 @@ def mirror(
     Exit code 1 means that something was refused.
     """
     require(not base_files or bases, "--base-files brings bases: not with --no-bases")
-    require(not every or not dry_run, "--every repeats what --dry-run only says: give one of them")
+    require(
+        sum((every is not None, is_following, dry_run)) <= 1, "give one of --every, --follow and --dry-run"
+    )
     there = source_registry(source, from_token_file)
     choice = Choice(
         query=query, aliases=aliases, bases=bases, base_files=base_files, parents=parents, delete=delete
@@ -68,6 +76,8 @@ def mirror(
     if dry_run:
         _say_plan(plan(there, registry, choice), as_json)
         return
+    if is_following:
+        _follow(there, registry, choice, as_json)
     while True:
         failed = _round(there, registry, choice, as_json, forgiving=every is not None)
         if every is None:
@@ -99,6 +109,18 @@ def _round(there: Registry, here: Registry, choice: Choice, as_json: bool, *, fo
         return True
     say_followed(followed, as_json)
     return bool(followed.failures)
+
+
+def _follow(there: Registry, here: Registry, choice: Choice, as_json: bool) -> NoReturn:
+    """Until it is stopped; a registry that does not answer is asked again, from the beginning."""
+    while True:
+        try:
+            for followed in follow_events(there, here, choice):
+                if followed.is_change or followed.failures:
+                    say_followed(followed, as_json)
+        except Unavailable as error:
+            tell(f"not now: {error.message}")
+        threading.Event().wait(_PAUSE)
 
 
 def say_followed(followed: Followed, as_json: bool) -> None:

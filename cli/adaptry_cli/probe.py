@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import click
 
 from adaptry.errors import Invalid, NotFound
+from adaptry.probing.asking import Ask, Asked
 from adaptry_cli.arguments import RUNTIME, SOURCE, Source
 from adaptry_cli.connection import Connected, connected_option, settings_for
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.out import json_option, progress, say, say_json, tell
-from adaptry_cli.sources import look_into
+from adaptry_cli.sources import Opened, look_into
 
 if TYPE_CHECKING:
     from adaptry.checks.runtimes import Runtime
@@ -66,43 +67,55 @@ def probe(
     Asks it fixed prompts with the adapter and without, and compares with PEFT on this machine's CPU. The exit code is 0
     for `as trained`, and 1 for `no-op` (the answers are the base's), for `differs`, and where it cannot be told.
     """
-    from adaptry import bases
     from adaptry.probing import comparison
-    from adaptry.probing.asking import ENGINES, Asked
     from adaptry.probing.judging import OUTCOMES
     from adaptry.probing.prompts import PROMPTS
+
+    running = _running(url, said, base_model)
+    asked = Asked(url, base_model or _base_model(running), model or str(source), engine_token)
+    ask = _ask(said.engine if said else running.runtime.engine if running else "")
+    folder = _base_folder(connected, look_into(connected, source), base)
+    tell(f"{source} at {url}, compared on {folder}")
+    with _folder_of(connected, source) as adapter:
+        found = comparison.probe(ask, asked, folder, adapter, prompts or PROMPTS)
+    if as_json:
+        say_json(found)
+    else:
+        say(OUTCOMES[found.outcome])
+        tell(found.sentence)
+    ctx.exit(0 if found.outcome == "as_trained" else NO)
+
+
+def _running(url: str, said: Runtime | None, base_model: str | None) -> Running | None:
+    """What the engine tells of itself; None where everything was said."""
     from adaptry.running import running
 
-    opened = look_into(connected, source)
-    found = running(url, settings_for(None).ca_bundle) if said is None or base_model is None else None
-    kind = said.engine if said else found.runtime.engine if found else ""
+    return None if said and base_model else running(url, settings_for(None).ca_bundle)
+
+
+def _base_model(running: Running | None) -> str:
+    """What the engine calls its base: vLLM tells a folder and a name, and is asked by the name."""
+    return running.models[-1] if running and running.models else ""
+
+
+def _ask(kind: str) -> Ask:
+    """Raises `Invalid` for an engine that is not asked here."""
+    from adaptry.probing.asking import ENGINES
+
     if kind not in ENGINES:
         raise Invalid(f"{kind} is not asked for its odds here; those that are: {', '.join(ENGINES)}")
-    key = base or (
-        str(opened.version.base_id)
-        if opened.version and opened.version.base_id
-        else opened.adapter.config.base_name
-    )
+    return ENGINES[kind]
+
+
+def _base_folder(connected: Connected, opened: Opened, base: str | None) -> Path:
+    """Where the base to compare on lies. Raises `NotFound`."""
+    from adaptry import bases
+
+    own = opened.version.base_id if opened.version else None
+    key = base or (str(own) if own else opened.adapter.config.base_name)
     if key is None:
         raise NotFound(f"{opened.label} names no base: say which one to compare on (--base NAME|DIR)")
-    checkpoint = bases.open_base(connected(), key)
-    whom = Asked(url, base_model or _base_of(found), model or str(source), engine_token)
-    tell(f"{opened.label} at {url} ({kind}), compared on {checkpoint.folder}")
-    with _folder_of(connected, source) as folder:
-        answer = comparison.probe(ENGINES[kind], whom, checkpoint.folder, folder, prompts or PROMPTS)
-    if as_json:
-        say_json(answer)
-    else:
-        say(OUTCOMES[answer.outcome])
-        tell(answer.sentence)
-    ctx.exit(0 if answer.outcome == "as_trained" else NO)
-
-
-def _base_of(found: Running | None) -> str:
-    """What the engine calls its base: vLLM tells a folder and a name, and is asked by the name."""
-    if found is None or not found.models:
-        return ""
-    return found.models[-1]
+    return bases.open_base(connected(), key).folder
 
 
 @contextlib.contextmanager

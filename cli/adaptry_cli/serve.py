@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from adaptry_cli.credentials import token_in
 from adaptry_cli.durations import DURATION
 from adaptry_cli.out import say, tell
 from adaptry_cli.places import catalog_option
+from adaptry_cli.work import beside
 
 if TYPE_CHECKING:
     from adaptry_api.serve import Started
@@ -117,6 +119,7 @@ _ONLY_HERE = ("127.0.0.1", "::1", "localhost")
     type=FOLDER,
     help="Where pieces of Hub clients' uploads wait, else in the folder; the same for all servers of a registry.",
 )
+@click.option("--work", "is_working", is_flag=True, help="Also run jobs, in a process beside the server.")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Server processes.")
 def serve(
     data: Path | None,
@@ -139,6 +142,7 @@ def serve(
     admin_token_file: Path | None,
     signing_secret_file: Path | None,
     spools: Path | None,
+    is_working: bool,
     workers: int,
 ) -> None:
     """Serve the registry over HTTP.
@@ -153,31 +157,33 @@ def serve(
     from adaptry.byte_sizes import parse_bytes
     from adaptry.settings import data_folder, said
 
-    server.serve(
-        data or data_folder(),
-        host,
-        port,
-        catalog=catalog,
-        anonymous_read=anonymous_read,
-        hosts=hosts,
-        merged_cache=parse_bytes(merged_cache) if merged_cache else 0,
-        upstream=upstream,
-        upstream_token=said("ADAPTRY_HUB_UPSTREAM_TOKEN"),
-        upstream_cache=parse_bytes(upstream_cache),
-        blobs=blobs,
-        blob_cache=parse_bytes(blob_cache),
-        presign_downloads=presign_downloads,
-        notice=notice,
-        presign_uploads=presign_uploads,
-        mirror_of=mirror_of,
-        mirror_token=token_in(mirror_token_file) if mirror_token_file else None,
-        mirror_age=mirror_age.total_seconds(),
-        admin_token=admin_token_file,
-        signing_secret=signing_secret_file,
-        spools=spools,
-        workers=workers,
-        announce=_announce,
-    )
+    folder = data or data_folder()
+    with beside(folder, catalog, blobs) if is_working else contextlib.nullcontext():
+        server.serve(
+            folder,
+            host,
+            port,
+            catalog=catalog,
+            anonymous_read=anonymous_read,
+            hosts=hosts,
+            merged_cache=parse_bytes(merged_cache) if merged_cache else 0,
+            upstream=upstream,
+            upstream_token=said("ADAPTRY_HUB_UPSTREAM_TOKEN"),
+            upstream_cache=parse_bytes(upstream_cache),
+            blobs=blobs,
+            blob_cache=parse_bytes(blob_cache),
+            presign_downloads=presign_downloads,
+            notice=notice,
+            presign_uploads=presign_uploads,
+            mirror_of=mirror_of,
+            mirror_token=token_in(mirror_token_file) if mirror_token_file else None,
+            mirror_age=mirror_age.total_seconds(),
+            admin_token=admin_token_file,
+            signing_secret=signing_secret_file,
+            spools=spools,
+            workers=workers,
+            announce=_announce,
+        )
 
 
 def _announce(started: Started) -> None:

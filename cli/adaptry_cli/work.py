@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import os
 import signal
+import subprocess
+import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
 import click
 
-from adaptry.errors import Invalid
+from adaptry.errors import Invalid, Missing
 from adaptry.jobs.records import RunnerInfo
 from adaptry.registry import Registry
 from adaptry_cli.arguments import FOLDER
@@ -68,6 +73,9 @@ from adaptry_cli.tables import say_table
     help="A registry that `replicate` jobs may copy to; repeat.",
 )
 @click.option("--once", is_flag=True, help="End when no job is open any more.")
+@click.option(
+    "--until-eof", is_flag=True, help="End when standard input does, as for who starts it beside itself."
+)
 def work(
     data: Path | None,
     catalog: str | None,
@@ -80,6 +88,7 @@ def work(
     poll: float,
     remotes: tuple[str, ...],
     once: bool,
+    until_eof: bool,
 ) -> None:
     """Run jobs.
 
@@ -109,10 +118,39 @@ def work(
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, asked)
+    if until_eof:
+        threading.Thread(target=_end_at_eof, args=(stop,), daemon=True).start()
     run(settings, stop, _announce)
     # Threads of the engine still wait for steps that were given up: they have nothing to save.
-    click.get_text_stream("stderr").flush()
+    sys.stdout.flush()
+    sys.stderr.flush()
     os._exit(0)
+
+
+@contextlib.contextmanager
+def beside(data: Path, catalog: str | None, blobs: str | None) -> Iterator[None]:
+    """A runner in a process of its own for as long as the block lasts, and no longer, however this process ends.
+
+    Raises `Missing`.
+    """
+    if importlib.util.find_spec("dbos") is None:
+        raise Missing("running jobs needs dbos: pip install 'adaptry[jobs]'")
+    words = [sys.executable, "-m", "adaptry_cli", "work", "--data", str(data), "--until-eof"]
+    environ = {name: value for name, value in os.environ.items() if name != "ADAPTRY_CATALOG_FILE"}
+    # Not among the words, which everybody on the machine can read.
+    environ |= {"ADAPTRY_CATALOG": catalog} if catalog else {}
+    environ |= {"ADAPTRY_BLOBS": blobs} if blobs else {}
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environ)
+    try:
+        yield
+    finally:
+        process.communicate()  # closes its input, which ends it
+
+
+def _end_at_eof(stop: threading.Event) -> None:
+    while sys.stdin.buffer.read(1 << 16):
+        continue
+    stop.set()
 
 
 def _announce(runner: RunnerInfo) -> None:

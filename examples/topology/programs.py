@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from services import Service, environment_of
+from compose import Service, environment_of
 
 _POSTGRES = ("/usr/lib/postgresql/*/bin", "/usr/local/bin", "/usr/pgsql-*/bin")
 
@@ -45,6 +45,8 @@ def started_with(service: Service) -> tuple[list[str], str | None]:
         return _postgres(service)
     if service.image.startswith("prom/"):
         return ["prometheus", *service.command], None
+    if service.image.startswith("chrislusf/seaweedfs:"):
+        return _seaweed(service), None
     return service.command, None
 
 
@@ -57,6 +59,35 @@ def asked(test: list[str]) -> list[str]:
             f"import urllib.request; urllib.request.urlopen({test[-1]!r}, timeout=3)",
         ]
     return [sys.executable, *test[1:]] if test[0] == "python" else test
+
+
+def tidy(services: list[Service]) -> None:
+    """Removes the sockets that SeaweedFS leaves in /tmp when it is killed."""
+    for port in {port for service in services for port in _ports(service)}:
+        for left in Path("/tmp").glob(f"seaweedfs-*-grpc-{port}.sock"):
+            left.unlink(missing_ok=True)
+
+
+def _ports(service: Service) -> range:
+    """Four, which follow from the topology's network."""
+    _, second, third, _ = (int(part) for part in service.address.split("."))
+    first = 20000 + (second * 256 + third) % 8000 * 4
+    return range(first, first + 4)
+
+
+def _seaweed(service: Service) -> list[str]:
+    """SeaweedFS names sockets in /tmp by its ports, whatever its address: with ports of its own, nobody finds another's."""
+    master, volume, filer, s3 = _ports(service)
+    said = [
+        word.replace(":9333", f":9333.{master}").replace(":8888", f":8888.{filer}")
+        for word in service.command
+    ]
+    if "server" not in said:
+        return said
+    return [
+        *said, f"-master.port.grpc={master}", f"-volume.port.grpc={volume}", f"-filer.port.grpc={filer}", f"-s3.port.grpc={s3}",
+        f"-filer.localSocket={service.places['/data'] / 'filer.sock'}", f"-s3.localSocket={service.places['/data'] / 's3.sock'}",
+    ]  # fmt: skip
 
 
 def _postgres(service: Service) -> tuple[list[str], str | None]:

@@ -10,9 +10,9 @@ FOLDER/state.json: processes, addresses, health. Data, logs and caches are in FO
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,13 +21,12 @@ import time
 from pathlib import Path
 
 import programs
-from services import Health, Service, environment_of, read
+from compose import Health, Service, environment_of, read
 
 _ROOT = Path(__file__).resolve().parents[2]
 _SHORTEST, _LONGEST = 0.1, 60.0  # seconds between two starts, as Docker waits: doubled each time
 _LASTED = 10.0  # who ran for so long begins at the shortest again
 _LOOK = 0.25
-_LOCK = "/tmp/adaptry-topology.lock"
 
 
 class Topology:
@@ -77,6 +76,7 @@ class Topology:
                 thread.join(one.grace)
                 self._signal(one, signal.SIGKILL)
                 thread.join()
+        programs.tidy(self.services)
 
     def _keep(self, service: Service) -> None:
         """One service's life: from what it depends on, through its restarts, to the end."""
@@ -203,16 +203,6 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
         return
 
 
-def _wait_for_others() -> None:
-    """SeaweedFS names sockets in /tmp by its ports, so two topologies would find each other's: one at a time."""
-    lock = os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)  # held until this process ends
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        print("waits for another topology on this machine to end", file=sys.stderr)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-
-
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("folder", type=Path, help="for data, logs and caches; kept for the next start")
@@ -230,14 +220,22 @@ def main() -> int:
     options = arguments.parse_args()
     folder = options.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    services = read(options.compose.absolute(), folder, os.environ, frozenset(options.profile))
+    # What is a container's own is new each time; so must this be, since addresses are, and some would be remembered there.
+    shutil.rmtree(folder / "own", ignore_errors=True)
+    try:
+        services = read(options.compose.absolute(), folder, os.environ, frozenset(options.profile))
+    except OSError as error:
+        print(
+            f"cannot read {error.filename}: {error.strerror} (make_secrets.py makes the secrets)",
+            file=sys.stderr,
+        )
+        return 1
     for service in services:
         told = [one.partition(":")[2] for one in options.env if one.startswith(f"{service.name}:")]
         service.environment.update(one.split("=", 1) for one in told)
     if lacking := programs.missing(services):
         print("not here: " + "; ".join(lacking), file=sys.stderr)
         return 1
-    _wait_for_others()
     topology = Topology(services, folder)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: threading.Thread(target=topology.stop).start())

@@ -1,12 +1,11 @@
 """Exporting out of a registry, and into one: a version made fit for a runtime is a version that names its parent.
 
-A job calls `export_version`; who wants a folder opens what it needs here and calls `exporting.export`.
+A job calls `export_version`; who wants a folder calls `exporting.export`.
 """
 
 from __future__ import annotations
 
 from adaptry.bases import open_base
-from adaptry.cautions import require_usable
 from adaptry.checks.runtimes import Runtime
 from adaptry.derivation import Derived, derive
 from adaptry.deriving.draft import Parent
@@ -15,36 +14,36 @@ from adaptry.exporting.export import Exported, ready
 from adaptry.exporting.setting import Setting
 from adaptry.progress import Progress, no_progress
 from adaptry.records import PushOptions
-from adaptry.refs import AdapterName, ByDigest, Ref
+from adaptry.refs import AdapterName
 from adaptry.registry import Registry
-from adaptry.transfer import open_revision
 
 _NO_OPTIONS = PushOptions()
 
 
 def export_version(
     registry: Registry,
-    ref: Ref,
+    parent: Parent,
     runtime: Runtime,
     name: AdapterName,
     *,
     rank: int | None = None,
+    energy: float | None = None,
     exact: bool = False,
-    options: PushOptions = _NO_OPTIONS,
     progress: Progress = no_progress,
-) -> Derived:
-    """Makes of `ref` a version of `name` that `runtime` serves as trained. Raises what `derive_for` raises."""
-    parent = parent_of(registry, ref, progress)
-    base = str(parent.base.id) if parent.base else None
+) -> tuple[Derived, Exported]:
+    """Makes of a version a version of `name` that `runtime` serves as trained, on the base it is known to be for. Raises what
+    `derive_for` raises."""
+    key = str(parent.base.id) if parent.base else None
     setting = Setting(
         record=parent.base,
-        open_weights=(lambda: open_base(registry, base, progress=progress)) if base else None,
-        base_name=registry.version(ref).base_name,
+        open_weights=(lambda: open_base(registry, key, progress=progress)) if key else None,
+        base_name=parent.adapter.config.base_name,
         rank=rank,
+        energy=energy,
         exact=exact,
         progress=progress,
     )
-    return derive_for(registry, parent, runtime, name, setting, options)[0]
+    return derive_for(registry, parent, runtime, name, setting)
 
 
 def derive_for(
@@ -73,15 +72,3 @@ def derive_for(
             raise Refused(f"{runtime} serves {parent.label} as it was trained, so no other version is needed")
         derived = derive(registry, made.draft(), name, options=options, progress=setting.progress)
         return derived, found.exported(())
-
-
-def parent_of(registry: Registry, ref: Ref, progress: Progress = no_progress) -> Parent:
-    """A version as what something is made of, its base where it is known by content. Raises `NotFound`, `Withdrawn`."""
-    version = registry.version(ref)
-    require_usable(version)
-    if version.base_id is not None and version.base_status == "verified":
-        base = registry.base_record(version.base_id)
-    else:
-        base = None
-    adapter = open_revision(registry, Ref(version.name, ByDigest(version.digest.hex)), progress=progress)
-    return Parent(adapter, f"{version.name}@{version.number}", version.digest, base)

@@ -22,7 +22,7 @@ TEXT_FIELDS = ("name", "namespace", "base", "method", "module", "trait", "alias"
 DIGEST_FIELDS = ("digest", "parent")
 NUMBER_FIELDS = ("rank", "size", "parameters", "version", "downloads")
 GRAMMAR = (
-    "words to find in names and descriptions; "
+    "words to find in names, descriptions and tags; "
     + ", ".join(f"{field}:TEXT" for field in TEXT_FIELDS)
     + " (text may end in *; without a state: those that are active or deprecated, with state:* all); "
     + " and ".join(f"{field}:DIGEST" for field in DIGEST_FIELDS)
@@ -54,7 +54,7 @@ _SUFFIXES = {
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word in the adapter's name or description."""
+    """A word in the adapter's name, its description or a tag."""
 
     text: str
     negated: bool = False

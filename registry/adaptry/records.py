@@ -215,11 +215,12 @@ class Committed(Value):
 
 
 class DirectPart(Value):
-    """`size` bytes of a file, from `start` on, which may be PUT to `address` for an hour, without a token."""
+    """`size` bytes of a file, from `start` on, which may be PUT to `address` with `headers` for an hour, without a token."""
 
     start: int
     size: int
     address: str
+    headers: dict[str, str] = {}
 
 
 class Upload(Value):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
@@ -10,6 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 import urllib3
 
+from adaptry.blobs.s3 import Place, S3Blobs
 from adaptry.digest import Digest
 from adaptry.errors import Conflict, DigestMismatch
 from adaptry.local.uploads import DIRECT, IDLE, purge
@@ -219,6 +221,18 @@ def test_what_came_before_the_source_broke_is_kept(server: Server, opened: Uploa
     with pytest.raises(ConnectionResetError):
         server.registry().append_upload(opened, 0, breaking())
     assert server.registry().open_upload(NAME, DIGEST, len(DATA)).offset == PART + 1000
+
+
+def test_a_server_sweeps_while_it_runs(
+    start: Callable[..., Server], place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adaptry_api.sweeping.UPLOADS_EVERY", 0.05)
+    start(blobs=place)
+    blobs = S3Blobs(Place.parse(place))
+    urllib3.request("PUT", blobs.writing_address(blobs.new_key(), 0, 5, 60).url, body=b"hello")
+    end = time.monotonic() + 60
+    while list(blobs.stagings()):
+        assert time.monotonic() < end
 
 
 def test_what_nobody_finishes_is_swept(server: Server, opened: Upload) -> None:

@@ -57,7 +57,7 @@ def test_what_contradicts_itself_is_a_usage_error(run) -> None:
     run(*THERE, "push", "./out", "acme/tone")
     words = (*HERE, "mirror", "--from", "./there")
     assert "--base-files brings bases" in run(*words, "--no-bases", "--base-files", code=2).stderr
-    assert "--every repeats" in run(*words, "--every", "5m", "--dry-run", code=2).stderr
+    assert "give one of --every" in run(*words, "--every", "5m", "--dry-run", code=2).stderr
     assert "unknown field" in run(*words, "colour:red", code=2).stderr
     assert "no registry" in run(*HERE, "mirror", "--from", "./nowhere", code=3).stderr
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -12,6 +15,8 @@ from adaptry.blobs.memory import MemoryBlobs
 from adaptry.blobs.s3 import Place, S3Blobs
 from adaptry.blobs.tiered import TieredBlobs
 from adaptry.testing.blob_contract import BlobContract
+from adaptry.testing.faults import between
+from adaptry.testing.http_faults import HttpProxy
 
 
 class TestInMemory(BlobContract):
@@ -33,11 +38,19 @@ class TestInABucket(BlobContract):
 
 
 class TestInABucketWithoutConditions(BlobContract):
+    """Its server answers 501 to every request that has one, as OpenStack's Swift does."""
+
     @pytest.fixture
-    def blobs(self, s3_place: str) -> BlobStore:
-        store = S3Blobs(Place.parse(s3_place))
-        store.objects.has_conditions = False
-        return store
+    def blobs(self, s3_place: str) -> Iterator[BlobStore]:
+        place = Place.parse(s3_place)
+        where = urlsplit(place.endpoint or "")
+        with between(HttpProxy(where.hostname or "", where.port or 0)) as proxy:
+            proxy.spoil(
+                "not_implemented", times=None, matches=lambda request: b"If-None-Match" in request.head
+            )
+            store = S3Blobs(replace(place, endpoint=f"http://127.0.0.1:{proxy.port}"))
+            yield store
+            assert proxy.struck <= 4  # it is not asked again and again
 
 
 @pytest.mark.heavy

@@ -1,19 +1,59 @@
-"""The registry's contract, kept over a bucket of a real S3 server."""
+"""The registry's contract, kept over a bucket of a real S3 server: by itself, and by a server that its clients pass by."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from adaptry.opening import open_local
 from adaptry.testing.promises.ground import MakeRegistry
+from adaptry.testing.promises.uploads import UploadPromises
 from adaptry.testing.registry_contract import RegistryContract
+from adaptry_api.settings import ServerSettings
+from adaptry_api.testing import serving
 
-pytestmark = pytest.mark.heavy
+from .test_registry_http import registry_for
 
 
-class TestInABucket(RegistryContract):
+class OverABucket:
+    """The registry on this machine."""
+
     @pytest.fixture
     def make_registry(self, tmp_path: Path, s3_place: str) -> MakeRegistry:
         return open_local(tmp_path / "registry", blobs=s3_place).on_behalf_of
+
+
+class PastTheServer:
+    """Every file, however small, goes to the bucket by an address that the server gives out, and comes from there."""
+
+    @pytest.fixture
+    def make_registry(
+        self, tmp_path: Path, s3_place: str, monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[MakeRegistry]:
+        monkeypatch.setattr("adaptry.local.uploads.DIRECT", 1)
+        monkeypatch.setattr("adaptry_api.elsewhere.LARGE", 1)
+        settings = ServerSettings(
+            data=tmp_path / "data",
+            anonymous_read=True,
+            blobs=s3_place,
+            presign_downloads=True,
+            presign_uploads=True,
+        )
+        with serving(settings) as server:
+            yield lambda identity: registry_for(server, identity)
+
+
+class TestBytesPastTheServer(PastTheServer, UploadPromises):
+    """What differs most, in every run."""
+
+
+@pytest.mark.heavy
+class TestOverABucket(OverABucket, RegistryContract):
+    pass
+
+
+@pytest.mark.heavy
+class TestPastTheServer(PastTheServer, RegistryContract):
+    pass

@@ -44,24 +44,3 @@ class TestHttpRegistryOnPostgres(TestHttpRegistry):
     @pytest.fixture
     def catalog(self, postgres: PostgresServer) -> str:
         return postgres.url(postgres.migrated())
-
-
-@pytest.mark.heavy
-class TestHttpRegistryAndABucket(RegistryContract):
-    """Every file, however small, goes to the bucket by an address that the server gives out, and comes from there."""
-
-    @pytest.fixture
-    def make_registry(
-        self, tmp_path: Path, s3_place: str, monkeypatch: pytest.MonkeyPatch
-    ) -> Iterator[MakeRegistry]:
-        monkeypatch.setattr("adaptry.local.uploads.DIRECT", 1)
-        monkeypatch.setattr("adaptry_api.elsewhere.LARGE", 1)
-        settings = ServerSettings(
-            data=tmp_path / "data",
-            anonymous_read=True,
-            blobs=s3_place,
-            presign_downloads=True,
-            presign_uploads=True,
-        )
-        with serving(settings) as server:
-            yield lambda identity: registry_for(server, identity)

@@ -21,12 +21,15 @@ def test_every_kind_is_done_by_one_runner_with_the_rights_of_who_asked(
     busy: LocalRegistry, data: Path, tmp_path: Path
 ) -> None:
     push(busy, open_dir(tiny_lora(tmp_path / "voice", seed=5)), "acme/voice")
+    push(busy, open_dir(tiny_lora(tmp_path / "rooted", config={"use_rslora": True})), "acme/rooted")
     mirror = tmp_path / "mirror"
     asked = {
         "convert": (ADA, {"source": "acme/tone@1", "to": "acme/plain", "rank": 2}),
+        "export": (ADA, {"source": "acme/rooted", "runtime": "sglang", "to": "acme/rooted-sglang"}),
         "combine": (ADA, {"inputs": ["acme/tone", "acme/voice=0.5"], "to": "acme/both", "method": "ties"}),
         "fingerprint": (EVERYWHERE, {"base": "org/tiny"}),
         "verify": (EVERYWHERE, {}),
+        "gc": (EVERYWHERE, {"grace_hours": 24}),
         "replicate": (EVERYWHERE, {"ref": "acme/tone@1", "remote": "mirror", "to": "acme/tone"}),
         "stolen": (EVE, {"source": "acme/tone@1", "to": "evil/tone"}),
         "elsewhere": (EVERYWHERE, {"ref": "acme/tone@1", "remote": "unheard-of", "to": "acme/tone"}),
@@ -46,14 +49,17 @@ def test_every_kind_is_done_by_one_runner_with_the_rights_of_who_asked(
     jobs = {name: busy.job(id) for name, id in ids.items()}
     states = {name: job.state for name, job in jobs.items()}
     assert states == {
-        **dict.fromkeys(["convert", "combine", "fingerprint", "verify", "replicate"], "done"),
+        **dict.fromkeys(["convert", "combine", "export", "fingerprint", "verify", "gc", "replicate"], "done"),
         **dict.fromkeys(["stolen", "elsewhere", "senseless"], "failed"),
     }, {name: job.fault for name, job in jobs.items()}
     assert result(jobs["convert"])["version"] == "acme/plain@1"
     assert [module.rank for module in busy.detail(Ref.parse("acme/plain")).spec.modules] == [2] * 4
+    exported = result(jobs["export"])
+    assert (exported["version"], exported["repairs"]) == ("acme/rooted-sglang@1", ["fold"])
     assert len(busy.detail(Ref.parse("acme/both")).manifest.parents) == 2
     assert busy.base("org/tiny").roots is not None
     assert result(jobs["verify"]) == {"problems": 0}
+    assert result(jobs["gc"])["deleted"] == 0
     there = open_local(mirror)
     assert there.version(Ref.parse("acme/tone")).digest == busy.version(Ref.parse("acme/tone@1")).digest
     there.close()

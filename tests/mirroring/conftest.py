@@ -58,14 +58,22 @@ def target(tmp_path: Path) -> Iterator[LocalRegistry]:
     opened.close()
 
 
-@pytest.fixture(params=["embedded", "http"])
+@pytest.fixture(params=["embedded", pytest.param("http", marks=pytest.mark.heavy)])
 def pair(
-    request: pytest.FixtureRequest, source: LocalRegistry, target: LocalRegistry, tmp_path: Path
+    request: pytest.FixtureRequest, source: LocalRegistry, target: LocalRegistry
+) -> tuple[Registry, Registry]:
+    """Both as a mirror sees them: in folders; in the long run also as servers."""
+    if request.param == "http":
+        served: tuple[Registry, Registry] = request.getfixturevalue("served")
+        return served
+    return source, target
+
+
+@pytest.fixture
+def served(
+    source: LocalRegistry, target: LocalRegistry, tmp_path: Path
 ) -> Iterator[tuple[Registry, Registry]]:
-    """Both as a mirror sees them."""
-    if request.param == "embedded":
-        yield source, target
-        return
+    """Both as servers."""
     here, there = ServerSettings(data=tmp_path / "source"), ServerSettings(data=tmp_path / "target")
     with serving(here) as one, serving(there) as other:
         yield one.registry(), other.registry()

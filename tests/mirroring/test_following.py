@@ -16,7 +16,7 @@ from adaptry.integrity import verify
 from adaptry.lineage import ancestry
 from adaptry.local import LocalRegistry
 from adaptry.mirroring.delivering import MIRRORED
-from adaptry.mirroring.following import follow
+from adaptry.mirroring.following import follow, follow_events
 from adaptry.mirroring.planning import Choice, plan
 from adaptry.promotion import promote
 from adaptry.records import AdapterEdit, PushOptions, StateChange
@@ -45,8 +45,8 @@ def change(
     change_state(registry, Ref.parse(ref), StateChange(state=to, reason=reason, successor=successor))
 
 
-def test_versions_come_with_all_that_is_said_of_them(pair: Pair, lora: MakeLora, tmp_path: Path) -> None:
-    there, here = pair
+def test_versions_come_with_all_that_is_said_of_them(served: Pair, lora: MakeLora, tmp_path: Path) -> None:
+    there, here = served
     register(there, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny",))
     for seed in (1, 2, 3):
         push(there, lora(seed), TONE, options=PushOptions(metrics={"accuracy": seed / 10}))
@@ -64,7 +64,7 @@ def test_versions_come_with_all_that_is_said_of_them(pair: Pair, lora: MakeLora,
         assert version.version.base_status == "verified"
         logged = [
             [(one.metric, one.value) for one in each.metrics(Ref.parse(f"acme/tone@{number}"))]
-            for each in pair
+            for each in served
         ]
         assert sorted(logged[0], key=itemgetter(0)) == sorted(logged[1], key=itemgetter(0))
     assert state(here, "acme/tone@2") == ("deprecated", "mirrored: it leaks")
@@ -250,6 +250,27 @@ def test_a_round_that_broke_goes_on_where_it_stopped(
     assert breaking.sent < size + 10_000  # the configs, which are not resumed
     assert not follow(source, target, ALL).is_change
     assert verify(target.catalog, target.blobs) == ()
+
+
+def test_what_happens_there_is_followed_as_it_happens(pair: Pair, lora: MakeLora) -> None:
+    there, here = pair
+    push(there, lora(1), TONE)
+    rounds = follow_events(there, here, Choice(aliases=True), wait=20)
+    assert next(rounds).copied == ("acme/tone@1",)
+
+    push(there, lora(2), VOICE, options=PushOptions(alias="prod"))
+    followed = next(rounds)
+    assert (followed.copied, followed.pointed) == (("acme/voice@1",), ("acme/voice@prod",))
+    change(there, "acme/tone@1", "revoked")
+    assert next(rounds).updated == ("acme/tone@1",)
+    there.rename_adapter(VOICE, AdapterName.parse("acme/song"))
+    followed = next(rounds)
+    assert (followed.copied, followed.gone) == (("acme/song@1",), ("acme/voice",))
+
+
+def test_where_nothing_happens_a_follower_says_so(source: LocalRegistry, target: LocalRegistry) -> None:
+    rounds = follow_events(source, target, ALL, wait=0)
+    assert [next(rounds).is_change for _ in range(3)] == [False] * 3
 
 
 def test_a_dry_look_changes_nothing(source: LocalRegistry, target: LocalRegistry, lora: MakeLora) -> None:

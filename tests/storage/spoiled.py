@@ -47,8 +47,7 @@ class Case:
             self.acknowledged[digest] = data
         with healthy.staging(OURS) as staged:
             staged.append(0, [STAGED[:30_000]])
-        address = healthy.writing_address(OTHERS, 0, len(DIRECT), 60)
-        assert address
+        address = healthy.writing_address(OTHERS, 0, len(DIRECT), 60).url
         assert urllib3.request("PUT", address, body=DIRECT).status == 200
 
     def put(self, data: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import shutil
 import socket
@@ -106,16 +107,14 @@ def log_once(ground: Ground, number: int) -> None:
 
 
 def move(registry: HttpRegistry, number: int) -> None:
-    """The alias to that version, looking again where it is unknown whether it moved."""
+    """The alias to that version, looking again where it is unknown whether it moved, or may still be about to."""
     to = registry.version(Ref.parse(f"{TONE}@{number}")).digest
-    seen = patiently(lambda: registry.aliases(TONE))
-    was = next((alias.generation for alias in seen if alias.alias == "prod"), None)
-    try:
-        registry.move_alias(TONE, "prod", to, was)
-    except (Unavailable, Conflict):
-        (now,) = patiently(lambda: registry.aliases(TONE))
-        if now.digest != to:
-            move(registry, number)
+    while True:
+        seen = next((one for one in registry.aliases(TONE) if one.alias == "prod"), None)
+        if seen and seen.digest == to:
+            return
+        with contextlib.suppress(Unavailable, Conflict):
+            registry.move_alias(TONE, "prod", to, seen.generation if seen else None)
 
 
 def one_round(ground: Ground, folder: Path, number: int) -> None:

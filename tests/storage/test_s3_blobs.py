@@ -5,16 +5,24 @@ from __future__ import annotations
 import os
 import random
 from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import urllib3
 
+from adaptry.adapter.view import open_content, open_dir
 from adaptry.blobs.s3 import Place, S3Blobs
 from adaptry.blobs.s3.examining import examine
 from adaptry.blobs.s3.objects import Listed
 from adaptry.blobs.s3.segments import SEGMENT, Segment, chain, new_name, parts
 from adaptry.digest import Digest
 from adaptry.errors import Conflict, Invalid, NotFound, Unavailable
+from adaptry.local.blob_content import BlobContent
+from adaptry.manifest import FileEntry, Manifest
+from adaptry.testing.faults import Proxy, between
+from adaptry.testing.http_faults import HttpProxy
+from adaptry.testing.samples import tiny_lora
 
 KEY = "0123456789abcdef" * 2
 
@@ -136,6 +144,7 @@ def test_parts_are_large_enough_but_for_the_last() -> None:
 
 def test_a_place_is_what_its_address_says() -> None:
     assert Place.parse("s3://adapters") == Place("adapters")
+    assert Place.parse("s3://adapters?public=https://f").public == "https://f"
     place = Place.parse(
         "s3://adapters/a/b/?endpoint=http://h:1&region=r&addressing=path&sse=aws:kms&kms-key=k"
     )
@@ -147,7 +156,7 @@ def test_a_place_is_what_its_address_says() -> None:
 @pytest.mark.parametrize(
     "text",
     ["adapters", "s3://", "s3://Upper", "s3://bucket/../x", "s3://bucket?typo=1", "s3://bucket?addressing=x",
-     "s3://bucket?sse=rot13", "https://bucket/x", "s3://user:secret@bucket/x", "s3://bucket//a//b"],
+     "s3://bucket?sse=rot13", "s3://bucket?endpoint=host:8333", "s3://bucket?public=http://user:secret@h", "https://bucket/x", "s3://user:secret@bucket/x", "s3://bucket//a//b"],
 )  # fmt: skip
 def test_what_is_no_place_for_blobs_is_refused(text: str) -> None:
     with pytest.raises(Invalid) as refused:
@@ -167,10 +176,30 @@ def test_an_upload_in_parts_that_nobody_ends_is_ended_after_a_day(
 
 
 def test_a_server_is_examined_by_trying_it(place: Place) -> None:
-    assert examine(place) == ()  # both have all that is asked for
+    missing = examine(place)
+    assert not missing or "at the end of a multipart upload" in missing[0]
     assert list(S3Blobs(place).objects.listed("")) == []
     with pytest.raises(Unavailable, match="there is no bucket"):
         examine(replace(place, bucket="no-such-bucket"))
+
+
+def test_a_server_that_has_all_is_said_to_lack_nothing(s3_place: str) -> None:
+    assert examine(Place.parse(s3_place)) == ()
+
+
+def test_a_server_without_conditions_is_said_to_have_none(place: Place) -> None:
+    where = urlsplit(place.endpoint or "")
+    with between(HttpProxy(where.hostname or "", where.port or 0)) as proxy:
+        proxy.spoil("not_implemented", times=None, matches=lambda request: b"If-None-Match" in request.head)
+        assert examine(replace(place, endpoint=f"http://127.0.0.1:{proxy.port}")) == (
+            "it has no conditional writes (501): every upload costs a request more",
+        )
+
+
+@pytest.mark.heavy
+def test_what_a_server_lacks_is_said_in_a_sentence(ceph_place: str) -> None:
+    (missing,) = examine(Place.parse(ceph_place))
+    assert "no notice of If-None-Match at the end of a multipart upload" in missing
 
 
 def test_an_address_gives_one_blob_to_anybody_for_a_while(place: Place) -> None:
@@ -178,7 +207,6 @@ def test_an_address_gives_one_blob_to_anybody_for_a_while(place: Place) -> None:
     digest = Digest.of(b"hello")
     blobs.put(digest, [b"hello"])
     address = blobs.address(digest, "adapter_model.safetensors", 60)
-    assert address
     answer = urllib3.request("GET", address, headers={"Range": "bytes=1-2"})
     assert (answer.status, answer.data) == (206, b"el")
     assert "adapter_model.safetensors" in answer.headers["Content-Disposition"]
@@ -191,8 +219,7 @@ def test_an_address_gives_one_blob_to_anybody_for_a_while(place: Place) -> None:
 def test_an_address_to_write_to_takes_so_many_bytes_and_what_comes_is_staged(place: Place) -> None:
     blobs = S3Blobs(place)
     data = os.urandom(100_000)
-    first, second = blobs.writing_address(KEY, 0, 60_000, 60), blobs.writing_address(KEY, 60_000, 40_000, 60)
-    assert first and second
+    first, second = (blobs.writing_address(KEY, *run, 60).url for run in ((0, 60_000), (60_000, 40_000)))
     assert urllib3.request("PUT", first, body=data[:59_999]).status == 403
     assert urllib3.request("PUT", first, body=data[:60_001]).status == 403
     assert urllib3.request("GET", first).status == 403
@@ -213,8 +240,7 @@ def test_what_was_written_to_an_address_is_hashed_where_nobody_else_can_write(
     """Whoever has the address writes other bytes there as soon as the first are read."""
     blobs = S3Blobs(place)
     data = os.urandom(SEGMENT)
-    address = blobs.writing_address(KEY, 0, len(data), 60)
-    assert address
+    address = blobs.writing_address(KEY, 0, len(data), 60).url
     urllib3.request("PUT", address, body=data)
     read = blobs.objects.read
 
@@ -228,3 +254,62 @@ def test_what_was_written_to_an_address_is_hashed_where_nobody_else_can_write(
         with blobs.staging(KEY) as staged:
             staged.publish(Digest.of(data))
     assert b"".join(S3Blobs(place).chunks(Digest.of(data))) == data
+
+
+@pytest.mark.parametrize("size", [1000, SEGMENT + 1000])
+def test_what_is_written_is_encrypted_where_that_was_asked_for(s3_place: str, size: int) -> None:
+    blobs = S3Blobs(replace(Place.parse(s3_place), sse="AES256"))
+    data = os.urandom(size)
+    blobs.put(Digest.of(data), [data])
+    (written,) = blobs.objects.listed("sha256/")
+    assert (
+        blobs.objects.client.head_object(**blobs.objects.at(written.key))["ServerSideEncryption"] == "AES256"
+    )
+    assert b"".join(blobs.chunks(Digest.of(data))) == data
+    address = blobs.writing_address(KEY, 0, 5, 60)
+    assert urllib3.request("PUT", address.url, body=b"hello").status == 403
+    assert urllib3.request("PUT", address.url, body=b"hello", headers=address.headers).status == 200
+
+
+@pytest.mark.parametrize(("addressing", "host"), [("path", "store.test"), ("virtual", "adapters.store.test")])
+def test_the_bucket_is_named_in_the_path_or_in_the_host(
+    s3_credentials: None, addressing: str, host: str
+) -> None:
+    place = Place.parse(f"s3://adapters/a?endpoint=http://store.test:8333&region=r&addressing={addressing}")
+    address = urlsplit(S3Blobs(place).address(Digest.of(b""), "x", 60))
+    assert (address.hostname, address.path.startswith("/adapters/")) == (host, addressing == "path")
+
+
+def test_a_header_is_read_without_the_weights(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = open_dir(tiny_lora(tmp_path / "lora", hidden=512, layers=8, rank=32))
+    blobs = S3Blobs(place)
+    files = []
+    for path, size in adapter.content.sizes.items():
+        data = adapter.content.read(path, 0, size)
+        blobs.put(Digest.of(data), [data])
+        files.append(FileEntry(path=path, size=size, sha256=Digest.of(data)))
+    files.sort(key=lambda entry: entry.path)
+    fetched: list[int] = []
+    read = blobs.objects.read
+
+    def counting(key: str, start: int, length: int) -> tuple[bytes, int]:
+        fetched.append(length)
+        return read(key, start, length)
+
+    monkeypatch.setattr(blobs.objects, "read", counting)
+    content = BlobContent(blobs, Manifest(files=tuple(files)))
+    assert open_content(content).spec == adapter.spec
+    assert sum(fetched) < 200_000 < max(entry.size for entry in files)
+
+
+def test_addresses_name_the_endpoint_that_clients_reach(place: Place) -> None:
+    where = urlsplit(place.endpoint or "")
+    with between(Proxy(where.hostname or "", where.port or 0)) as outside:
+        blobs = S3Blobs(replace(place, public=f"http://127.0.0.1:{outside.port}"))
+        blobs.put(Digest.of(b"hello"), [b"hello"])
+        assert outside.connections == 0
+        assert urllib3.request("GET", blobs.address(Digest.of(b"hello"), "x", 60)).data == b"hello"
+        assert urllib3.request("PUT", blobs.writing_address(KEY, 0, 5, 60).url, body=b"hello").status == 200
+        assert outside.connections

@@ -11,7 +11,7 @@ import pytest
 
 from adaptry.testing.postgres import REMEDY, programs
 
-from .running import Running, topology
+from .running import Running, new_folder, topology
 
 
 @pytest.fixture(scope="session")
@@ -26,5 +26,5 @@ def can_run() -> None:
 
 @pytest.fixture(scope="session")
 def running(can_run: None) -> Iterator[Running]:
-    with topology() as found:
+    with new_folder() as folder, topology(folder) as found:
         yield found

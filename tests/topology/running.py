@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -74,10 +73,16 @@ def logs(folder: Path) -> str:
 
 
 @contextmanager
-def topology(*options: str) -> Iterator[Running]:
-    """Starts everything, and ends it with the block."""
-    folder = Path(tempfile.mkdtemp(prefix="adaptry-topology-"))
-    folder.chmod(0o755)  # PostgreSQL runs as another user, and must find its data
+def new_folder() -> Iterator[Path]:
+    """A folder for a topology; gone with the block."""
+    with tempfile.TemporaryDirectory(prefix="adaptry-topology-", ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o755)  # PostgreSQL runs as another user, and must find its data
+        yield Path(name)
+
+
+@contextmanager
+def topology(folder: Path, *options: str) -> Iterator[Running]:
+    """Starts everything, and ends it with the block; what is stored stays in the folder."""
     secrets = folder / "secrets"
     subprocess.run(
         [sys.executable, str(SCRIPTS / "make_secrets.py"), str(secrets)], check=True, capture_output=True
@@ -97,7 +102,6 @@ def topology(*options: str) -> Iterator[Running]:
             too_long.cancel()
             process.terminate()
             _hasten(folder / "run" / "state.json")
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _hasten(state: Path) -> None:

@@ -18,7 +18,7 @@ from adaptry.testing.samples import tiny_lora
 from adaptry.transfer import pull, push
 
 from .pushing import Pushing, assert_nothing_lost, weights
-from .running import Running, topology
+from .running import Running, new_folder, topology
 
 KILLED = ("api-1", "api-2", "balancer", "postgres", "s3")
 PLACES = [name for name in NAMES if name.startswith(("uploads.", "blobs.after", "revisions."))]
@@ -71,7 +71,8 @@ def test_a_server_that_dies_at_a_place_leaves_the_rest_to_the_other(
 ) -> None:
     """The push that it had begun is made whole by the same client, which never learns of it."""
     name = AdapterName.parse("acme/died")
-    with topology("--env", f"api-1:ADAPTRY_FAILPOINT={place}") as running:
+    armed = ("--env", f"api-1:ADAPTRY_FAILPOINT={place}")
+    with new_folder() as folder, topology(folder, *armed) as running:
         with Pushing(running.registry(), name, tmp_path) as pushing:
             pushing.wait_for_more(4)
         assert running.state()["api-1"]["starts"] > 1
@@ -118,3 +119,15 @@ def test_a_server_that_is_replaced_fails_no_request(running: Running, tmp_path: 
         thread.join()
     assert failed == []
     assert asked[0] > 20
+
+
+@pytest.mark.heavy
+def test_when_all_is_killed_at_once_and_started_again_it_has_what_it_had(
+    can_run: None, tmp_path: Path
+) -> None:
+    name = AdapterName.parse("acme/kept")
+    with new_folder() as folder:
+        with topology(folder) as running, Pushing(running.registry(), name, tmp_path) as pushing:
+            pushing.wait_for_more(5)
+        with topology(folder) as running:
+            assert_nothing_lost(running.registry(), name, pushing.known, tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -165,3 +166,18 @@ def test_compose_and_kubernetes_call_the_same_commands() -> None:
     for service, pod in ours.items():
         command = pods()[pod]["spec"]["containers"][0]["command"]
         assert command[:2] == SERVICES[service]["command"][:2]
+
+
+def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "examples" / "topology" / "run.py"), *words]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **environment}
+    )
+
+
+def test_what_the_script_lacks_it_says_in_a_sentence(tmp_path: Path) -> None:
+    without_secrets = run(str(tmp_path / "run"), SECRETS=str(tmp_path / "nowhere"))
+    assert (without_secrets.returncode, without_secrets.stdout) == (1, "")
+    assert "make_secrets.py" in without_secrets.stderr and "Traceback" not in without_secrets.stderr
+    without_file = run(str(tmp_path / "run"), "--compose", str(tmp_path / "compose.yaml"))
+    assert "cannot read" in without_file.stderr and "Traceback" not in without_file.stderr

@@ -21,7 +21,7 @@ from adaptry.transfer import push
 from .pushing import patiently
 from .running import Running
 
-SHARDS = 4
+SHARDS = 3
 KILLED = ("runner-1", "runner-2", "api-1", "balancer", "postgres", "s3")
 
 

@@ -4,15 +4,18 @@ trained. And what the verdict calls refused is refused by the engine, and what i
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 from adaptry.adapter.view import open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.checks.runtimes import parse_runtime, verdict
 from adaptry.fingerprinting import fingerprint
+from adaptry_cli.main import main
 
 from . import models, running
 from .conftest import Place
@@ -101,23 +104,55 @@ def test_target_modules_of_the_server_that_leave_an_adapter_out_are_found(
     assert outcome(base, adapter, f"{ENGINE},lora_target_modules=q_proj+v_proj") == "as_trained"
 
 
+@pytest.fixture(scope="module")
+def engine(
+    place: Place, plain: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[running.Vllm]:
+    """A vLLM that is told what to load, with a prefix cache of short blocks."""
+    allowing = {**plain, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
+    log = tmp_path_factory.mktemp("plain") / "vllm.log"
+    with running.serving(running.PYTHON.python, place.base, allowing, log, ("--block-size", "32")) as server:
+        yield server
+
+
+def load(engine: running.Vllm, name: str, folder: Path) -> None:
+    body = {"lora_name": name, "lora_path": str(folder), "load_inplace": True}
+    answer = engine.ask("POST", "/v1/load_lora_adapter", body)
+    assert answer.status == 200, answer.body
+
+
 def test_a_reload_from_the_same_folder_is_stale_and_one_from_another_is_not(
-    place: Place, plain: dict[str, str], tmp_path: Path
+    place: Place, engine: running.Vllm, tmp_path: Path
 ) -> None:
     prompt = "It was a dark and stormy night, and then"  # longer than a block of the prefix cache
     first, second = models.adapter(tmp_path / "1", seed=1), models.adapter(tmp_path / "2", seed=2)
     folder = shutil.copytree(first, tmp_path / "tone")
-    allowing = {**plain, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
-    trained = [models.said(place.base, adapter, prompt=prompt) for adapter in (first, second)]
-    options = ("--block-size", "32")
-    with running.serving(running.PYTHON.python, place.base, allowing, tmp_path / "log", options) as vllm:
+    old, new = (models.said(place.base, adapter, prompt=prompt) for adapter in (first, second))
 
-        def loaded(path: Path) -> list[float]:
-            body = {"lora_name": "tone", "lora_path": str(path), "load_inplace": True}
-            assert vllm.ask("POST", "/v1/load_lora_adapter", body).status == 200
-            return logprobs(vllm.complete("tone", prompt))
+    load(engine, "reloaded", folder)
+    assert logprobs(engine.complete("reloaded", prompt)) == close_to(old)
+    shutil.copy(second / WEIGHTS, folder / WEIGHTS)
+    load(engine, "reloaded", folder)
+    assert logprobs(engine.complete("reloaded", prompt)) != close_to(
+        new
+    )  # its first block is the old weights'
 
-        assert loaded(folder) == close_to(trained[0])
-        shutil.copy(second / WEIGHTS, folder / WEIGHTS)
-        assert loaded(folder) != close_to(trained[1])  # the prompt's first block is the old weights'
-        assert loaded(second) == close_to(trained[1])
+    load(engine, "reloaded", second)
+    assert logprobs(engine.complete("reloaded", prompt)) == close_to(new)
+
+
+def test_a_probe_tells_an_adapter_that_acts_from_one_that_does_not(
+    place: Place, engine: running.Vllm, tmp_path: Path
+) -> None:
+    right = models.adapter(tmp_path / "right")
+    load(engine, "right", right)
+    load(engine, "wrong", prefixed(right, tmp_path / "wrong", "language_model."))
+
+    def probed(model: str) -> str:
+        words = ["probe", str(right), "--engine", engine.url, "--base", str(place.base), "--model", model]
+        found = CliRunner().invoke(main, words)
+        assert found.exit_code == (0 if model == "right" else 1), found.output
+        return found.stdout.strip()
+
+    assert probed("right") == "as trained"
+    assert probed("wrong") == "no-op: the answers are the base's"

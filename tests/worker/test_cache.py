@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import threading
@@ -365,11 +366,33 @@ def test_what_was_left_half_removed_is_swept(registry: LocalRegistry, cache: Cac
     cache.path_of(registry, "acme/tone")
     (cache.root / ".0123456789abcdef.gone" / "adapter").mkdir(parents=True)
     (cache.root / f".{'0' * 64}.part").mkdir()
+    (cache.root / ("1" * 64) / "adapter").mkdir(parents=True)
 
     cache.close()
     assert len(cache.shrink(0)) == 1
 
     assert {path.name for path in cache.root.iterdir()} == {".room"}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_cache_that_cannot_be_written_says_so(
+    registry: LocalRegistry, tmp_path: Path, publish: Publish
+) -> None:
+    publish()
+    (tmp_path / "cache").mkdir(mode=0o500)
+
+    with pytest.raises(Unavailable, match="cannot write"):
+        Cache(tmp_path / "cache").path_of(registry, "acme/tone")
+
+
+def test_a_cache_whose_place_is_a_file_says_so(
+    registry: LocalRegistry, tmp_path: Path, publish: Publish
+) -> None:
+    publish()
+    (tmp_path / "file").touch()
+
+    with pytest.raises(Unavailable, match="cannot write"):
+        Cache(tmp_path / "file" / "cache").path_of(registry, "acme/tone")
 
 
 def weights_of(registry: LocalRegistry, ref: str) -> Digest:

@@ -18,6 +18,7 @@ from adaptry.records import StateChange, VersionInfo
 from adaptry.refs import AdapterName, Ref
 from adaptry.standing import change_state
 from adaptry.testing.breaking import AT_ONCE
+from adaptry.testing.quantised_samples import quantised_copy
 from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry.transfer import push
 from adaptry.worker import Cache
@@ -46,9 +47,13 @@ class Flapping(LocalRegistry):
 class Bench:
     """A vLLM that serves `base`, with our resolver in it, and the registry that it asks."""
 
-    def __init__(self, registry: Flapping, base: Path, cache: Cache, refused_for: float = 5.0) -> None:
+    def __init__(
+        self, registry: Flapping, base: Path, cache: Cache, every: float = 3600, refused_for: float = 5.0
+    ) -> None:
         self.registry = registry
-        means = Means(registry, cache, LoRARequest, "0.32.0", every=3600, linger=0.0, refused_for=refused_for)
+        means = Means(
+            registry, cache, LoRARequest, "0.32.0", every=every, linger=0.0, refused_for=refused_for
+        )
         self.served = Served(means)
         self.models = Models(base, self._resolve)
 
@@ -318,6 +323,18 @@ def test_the_same_base_elsewhere_and_in_other_files_is_the_same(
     assert asyncio.run(moved.ask("acme/tone"))
 
 
+def test_a_quantised_copy_of_the_base_serves_its_adapters(
+    registry: LocalRegistry, tmp_path: Path, cache: Cache, publish: Publish
+) -> None:
+    whole = tiny_base(tmp_path / "whole", hidden=64)
+    bases.register(registry, open_checkpoint(whole), ("org/tiny",), cache=tmp_path / "bases")
+    publish(hidden=64)
+    copied = quantised_copy(whole, tmp_path / "copied", "nf4")
+    quantised = Bench(Flapping(registry.catalog, registry.blobs), copied, cache)
+
+    assert asyncio.run(quantised.ask("acme/tone"))
+
+
 def test_a_base_that_is_only_declared_is_no_base(
     registry: LocalRegistry, cache: Cache, publish: Publish, tmp_path: Path
 ) -> None:
@@ -363,3 +380,24 @@ def test_a_vllm_that_keeps_its_adapters_another_way_is_not_served_from() -> None
 
     with pytest.raises(Unsupported, match="adaptry follow"):
         asyncio.run(Unlike().resolve_lora("acme/tone"))
+
+
+def test_what_happens_in_the_registry_is_heard(
+    registry: LocalRegistry, base: Path, cache: Cache, publish: Publish
+) -> None:
+    first, second = publish(seed=1), publish(seed=2)
+    seen_at = registry.move_alias(TONE, "prod", first.digest, None)
+    hearing = Bench(Flapping(registry.catalog, registry.blobs), base, cache, every=0.01)
+
+    async def test() -> None:
+        await hearing.ask("acme/tone@prod")
+        assert await hearing.ask("acme/tone@next") is None
+        await asyncio.to_thread(registry.move_alias, TONE, "prod", second.digest, seen_at.generation)
+        await asyncio.to_thread(registry.move_alias, TONE, "next", second.digest, None)
+        async with asyncio.timeout(60):
+            while second.digest.hex not in (await hearing.ask("acme/tone@prod") or ""):
+                await asyncio.sleep(0)
+            while not await hearing.ask("acme/tone@next"):  # it was refused, and that is forgotten
+                await asyncio.sleep(0)
+
+    asyncio.run(test())

@@ -8,23 +8,16 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import logging
 import os
 import secrets
 import shutil
-import time
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import anyio
-from anyio import to_thread
-
 from adaptry.errors import StorageFull, TooLarge, Unavailable
 from adaptry.manifest import MAX_REVISION
-
-LOG = logging.getLogger("adaptry.api")
 
 IDLE_SECONDS = 3600.0
 FINISHED_SECONDS = 600.0
@@ -34,7 +27,6 @@ MOST_OPEN = 64
 LARGEST = MAX_REVISION
 """Bytes that one spool may hold."""
 
-_SWEEP_SECONDS = 300.0
 _BUFFER = 1 << 20
 _FINISHED = "finished"
 _ALONE = ".alone"
@@ -148,24 +140,6 @@ class Spool:
             with suppress(FileNotFoundError):  # another's draft, which has its name by now
                 size += path.stat().st_size
         return size
-
-
-@asynccontextmanager
-async def swept(spools: Spools) -> AsyncIterator[None]:
-    """Sweeps at once, then every few minutes, until the block ends."""
-
-    async def now_and_then() -> None:
-        while True:
-            try:
-                await to_thread.run_sync(spools.sweep, time.time())
-            except OSError:
-                LOG.exception("what is left of uploads cannot be removed")  # and the server serves on
-            await anyio.sleep(_SWEEP_SECONDS)
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(now_and_then)
-        yield
-        group.cancel_scope.cancel()
 
 
 def _held(path: Path) -> int:

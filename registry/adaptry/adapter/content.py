@@ -54,6 +54,21 @@ class Content(ABC):
         return lambda offset, length: self.read(path, offset, length)
 
 
+class StreamedContent(Content):
+    """Files that are read from a position on, by `chunks`; a subclass says how."""
+
+    def read(self, path: str, offset: int, length: int) -> bytes:
+        found = bytearray()
+        for chunk in self.chunks(path, offset):
+            found += chunk
+            if len(found) >= length:
+                break
+        return bytes(found[:length])
+
+    @abstractmethod
+    def chunks(self, path: str, start: int = 0) -> Iterator[bytes]: ...
+
+
 class FolderContent(Content):
     """Files of a folder, opened once each and read at positions."""
 

@@ -10,8 +10,9 @@ import hashlib
 import secrets
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -25,6 +26,14 @@ CHUNK = 1 << 20
 _KEPT_HASHERS = 256
 
 Hashers = OrderedDict[str, tuple[int, "hashlib._Hash"]]
+
+
+@dataclass(frozen=True, slots=True)
+class WritingAddress:
+    """Where to PUT bytes, and the headers that have to be sent with them."""
+
+    url: str
+    headers: Mapping[str, str]
 
 
 class BlobStore(ABC):
@@ -117,8 +126,8 @@ class BlobStore(ABC):
         """A URL under which anybody may read the blob for so long, to be saved as `filename`; None where there is none."""
         return None
 
-    def writing_address(self, key: str, start: int, size: int, seconds: int) -> str | None:
-        """A URL under which anybody may write these bytes of a staging, for so long; None where there is none.
+    def writing_address(self, key: str, start: int, size: int, seconds: int) -> WritingAddress | None:
+        """An address under which anybody may write these bytes of a staging, for so long; None where there is none.
 
         They count as staged once they are written. Publishing reads them again, and believes nothing else.
         """

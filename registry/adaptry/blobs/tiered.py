@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from adaptry.blobs.local import LocalBlobs
-from adaptry.blobs.store import BlobStore, Staged
+from adaptry.blobs.store import BlobStore, Staged, WritingAddress
 from adaptry.digest import Digest
 from adaptry.errors import Conflict, Corrupt, DigestMismatch, NotFound, Unavailable
 
@@ -90,7 +90,7 @@ class TieredBlobs(BlobStore):
     def address(self, digest: Digest, filename: str, seconds: int) -> str | None:
         return self.store.address(digest, filename, seconds)
 
-    def writing_address(self, key: str, start: int, size: int, seconds: int) -> str | None:
+    def writing_address(self, key: str, start: int, size: int, seconds: int) -> WritingAddress | None:
         return self.store.writing_address(key, start, size, seconds)
 
     def _nearest(self, digest: Digest) -> BlobStore:

@@ -234,14 +234,14 @@ def _info(row: AdapterRow | Columns, versions: int, latest: int | None) -> Adapt
 
 
 def _terms(row: AdapterRow) -> list[tuple[str, str]]:
-    bare = row.name.partition("/")[2]
+    bare, tags = row.name.partition("/")[2], unlisted(row.tags)
     return [
         ("name", row.name),
         ("name", bare),
         ("namespace", row.namespace),
         ("visibility", row.visibility),
-        *(("tag", tag) for tag in unlisted(row.tags)),
-        *(("word", word) for word in terms.words(f"{row.name} {row.description}")),
+        *(("tag", tag) for tag in tags),
+        *(("word", word) for word in terms.words(" ".join((row.name, row.description, *tags)))),
     ]
 
 

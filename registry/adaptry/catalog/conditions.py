@@ -6,12 +6,25 @@ from an index too, and says whether they come newest first. `search` decides whi
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, exists, false, func, literal_column, not_, or_, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Select,
+    and_,
+    exists,
+    false,
+    func,
+    literal_column,
+    not_,
+    or_,
+    select,
+)
 from sqlmodel import col
 
 from adaptry.catalog import terms
@@ -33,6 +46,7 @@ Keys = Select[Any]
 """Selects one column of keys. (`Any`: SQLAlchemy 2.0 and 2.1 spell its type differently.)"""
 
 _MOST_TERMS = 20
+_LARGEST, _LARGEST_LONG = 2**31 - 1, 2**62
 _COMPARE: dict[Operator, Callable[[Any, Any], Any]] = {  # columns in, SQL out: typed by SQLAlchemy as Any
     "=": operator.eq,
     "!=": operator.ne,
@@ -170,11 +184,27 @@ def _with_any(keys: Sequence[int]) -> Condition:
 
 def _number(term: NumberTerm) -> Condition:
     column, compare = _NUMBERS[term.field], _COMPARE[term.operator]
+    whole = _whole(term)
+    if whole is None:
+        return Condition(column.is_not(None) if term.operator == "!=" else false())
     # `+ 0` keeps the planner from driving by this column's index where we decided that something else drives.
     return Condition(
-        column.is_not(None) & compare(column + 0, term.value),
-        select(col(VersionRow.id)).where(compare(column, term.value)),
+        column.is_not(None) & compare(column + 0, whole),
+        select(col(VersionRow.id)).where(compare(column, whole)),
     )
+
+
+def _whole(term: NumberTerm) -> int | None:
+    """The whole number that a column of such numbers is to be compared with; None where none can equal it.
+
+    PostgreSQL uses an index only for numbers of the column's own kind.
+    """
+    value, operator = term.value, term.operator
+    largest = _LARGEST_LONG if isinstance(_NUMBERS[term.field].type, BigInteger) else _LARGEST
+    if operator in ("=", "!=") and not (value.is_integer() and abs(value) <= largest):
+        return None
+    rounded = math.ceil(value) if operator in ("<", ">=") else math.floor(value)
+    return max(-largest, min(largest, rounded))
 
 
 def _metric(term: MetricTerm) -> Condition:

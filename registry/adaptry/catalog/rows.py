@@ -13,6 +13,7 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     Index,
+    Integer,
     LargeBinary,
     MetaData,
     Text,
@@ -38,6 +39,9 @@ class Moment(TypeDecorator[datetime]):
             return None
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
+
+LONG = BigInteger().with_variant(Integer, "sqlite")
+"""Of keys that may pass two thousand million. (SQLite's are as large, and count up only where they are said to be `INTEGER`.)"""
 
 WITHDRAWN = text("state IN ('quarantined', 'revoked')")
 """Written out, since a database uses an index of some rows only where a statement says which in the same words."""
@@ -206,7 +210,7 @@ class MetricRow(Row, table=True):
 
     __tablename__ = "metric_values"
     __table_args__ = ({"sqlite_autoincrement": True},)
-    id: int | None = Field(default=None, primary_key=True)
+    id: int | None = Field(default=None, primary_key=True, sa_type=LONG)
     version_id: int = Field(foreign_key="versions.id", ondelete="CASCADE", index=True)
     metric: str
     value: float
@@ -235,7 +239,7 @@ class EventRow(Row, table=True):
 
     __tablename__ = "events"
     __table_args__ = (Index("ix_events_adapter", "adapter_id", "seq"), {"sqlite_autoincrement": True})
-    seq: int | None = Field(default=None, primary_key=True)
+    seq: int | None = Field(default=None, primary_key=True, sa_type=LONG)
     at: datetime = Field(sa_type=Moment)
     by: str
     kind: str

@@ -33,15 +33,21 @@ def search(tx: Transaction, sight: Sight, text: str, cursor: str | None, limit: 
         before = cursors.decode_number(cursor, about)
     except Invalid as error:
         raise InvalidQuery(error.message) from None
-    terms = query.parse(text)
-    wanted = conditions.of_terms(tx, terms) + conditions.of_states(terms) + conditions.of_sight(tx, sight)
-    statement = _walk(tx, wanted)
+    keys_found = statement(tx, sight, text)
     if before is not None:
-        statement = statement.where(col(VersionRow.id) < before)
-    keys = tx.execute(statement.limit(limit + 1)).scalars().all()
+        keys_found = keys_found.where(col(VersionRow.id) < before)
+    keys = tx.execute(keys_found.limit(limit + 1)).scalars().all()
     shown = keys[:limit]
     following = cursors.encode(shown[-1], about) if len(keys) > limit else None
     return Page[VersionInfo](items=by_keys(tx, shown), next=following)
+
+
+def statement(tx: Transaction, sight: Sight, text: str) -> Keys:
+    """Selects the keys of the versions that match and are seen, newest first. Raises `InvalidQuery`."""
+    terms = query.parse(text)
+    return _walk(
+        tx, conditions.of_terms(tx, terms) + conditions.of_states(terms) + conditions.of_sight(tx, sight)
+    )
 
 
 def _walk(tx: Transaction, wanted: Sequence[Condition]) -> Keys:
@@ -54,7 +60,8 @@ def _walk(tx: Transaction, wanted: Sequence[Condition]) -> Keys:
             continue
         reach = _reach(tx, condition.lister, condition.is_newest_first)
         if reach is None:
-            return statement.where(key.in_(condition.lister))
+            # As a list of keys: of a query inside, a planner may think that walking all versions is cheaper.
+            return statement.where(key.in_(tx.execute(condition.lister).scalars().all()))
         if condition.is_newest_first and (sparsest is None or reach < sparsest[0]):
             sparsest = reach, condition
     if sparsest is None:

@@ -7,7 +7,7 @@ is made in a transaction that looks first (`hold`). What a step came to is kept,
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -83,6 +83,14 @@ def results(tx: Transaction, id: str) -> dict[str, Any]:
     return {row.step: json.loads(row.result) for row in rows if row.result}
 
 
+def forget(tx: Transaction, id: str, names: Iterable[str]) -> None:
+    """These steps are to be done again."""
+    for name in names:
+        row = _step(tx, id, name)
+        row.result = None
+        tx.add(row)
+
+
 def _step(tx: Transaction, id: str, step: str) -> JobStepRow:
     job = row_of(tx, id)
     row = tx.get(JobStepRow, (job.key, step)) if job else None
@@ -94,7 +102,8 @@ class Fenced(Catalog):
     """A catalog in which every change is made for one step of a job, at its turn: else it is a `Conflict`."""
 
     def __init__(self, catalog: Catalog, look: Callable[[Transaction], None]) -> None:
-        self._database = catalog._database
+        vars(self).update(vars(catalog))  # the same database and all that hangs on it, opened once
+        self._behind = catalog  # which lets go of it when nobody has it any more
         self._look = look
 
     @contextmanager

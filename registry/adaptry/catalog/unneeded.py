@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, delete, exists, or_, update
+from sqlalchemy import ColumnElement, delete, exists, union, update
 from sqlmodel import col, select
 
 from adaptry.catalog import leaving
@@ -137,11 +137,12 @@ def _named(tx: Transaction, owner: str) -> Iterator[str]:
         yield from tx.exec(select(BaseFileRow.digest).where(BaseFileRow.base_id == base))
         return
     adapter = select(AdapterRow.id).where(AdapterRow.name == owner).scalar_subquery()
-    held = or_(
-        col(RevisionRow.digest).in_(select(CommitRow.digest).where(CommitRow.adapter_id == adapter)),
-        col(RevisionRow.digest).in_(select(VersionRow.digest).where(VersionRow.adapter_id == adapter)),
-    )
-    for manifest in tx.exec(select(RevisionRow.manifest).where(held).execution_options(yield_per=200)):
+    held = union(
+        select(CommitRow.digest).where(CommitRow.adapter_id == adapter),
+        select(VersionRow.digest).where(VersionRow.adapter_id == adapter),
+    ).subquery()
+    query = select(RevisionRow.manifest).join(held, held.c.digest == col(RevisionRow.digest))
+    for manifest in tx.exec(query.execution_options(yield_per=200)):
         yield from (entry.sha256.hex for entry in Manifest.parse(manifest).files)
 
 

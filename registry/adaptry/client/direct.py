@@ -76,6 +76,7 @@ class DirectWriting:
                 "PUT",
                 part.address,
                 body=cast(bytes, data),  # any buffer will do
+                headers=part.headers,
                 retries=_AGAIN,
                 timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=READ_SECONDS),
                 redirect=False,

@@ -93,7 +93,7 @@ _ALL = (
     ),
     ExportFormat(
         "kohya",
-        "`adapter.safetensors`",
+        "`lora.safetensors`",
         "kohya's sd-scripts and the interfaces built on it",
         "diffusers 0.42, which reads these names too",
         pipeline_file.write_kohya,

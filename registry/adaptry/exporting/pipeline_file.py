@@ -1,7 +1,8 @@
 """LoRA files of diffusion pipelines: diffusers' and kohya's, each out of the other's, or out of PEFT's folder of one part.
 
 Factors are copied as they are. What a loader multiplies by is written where it looks: for diffusers in the metadata, for
-kohya in an `alpha` beside each module.
+kohya in an `alpha` beside each module. There it is the same for a whole part, since diffusers 0.42 takes the commonest of a
+UNet's for all; what a module had otherwise goes into its `lora_up`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from adaptry.landing import landing
 if TYPE_CHECKING:
     from torch import Tensor
 
-KOHYA_FILE = "adapter.safetensors"
+KOHYA_FILE = "lora.safetensors"
 _ROLES = {
     PEFT.name: ("A", "B"),
     DIFFUSERS.name: ("A", "B"),
@@ -42,6 +43,10 @@ class Placed:
     path: str
     module: ModuleSpec
     roles: tuple[str, str]
+
+    @property
+    def part(self) -> str:
+        return self.path.partition(".")[0]
 
 
 def write_diffusers(parent: Parent, target: Path, setting: Setting) -> tuple[str, ...]:
@@ -61,12 +66,12 @@ def write_kohya(parent: Parent, target: Path, setting: Setting) -> tuple[str, ..
     """Raises `Unsupported`, `Refused` for what is no plain LoRA of a UNet and its text encoders, and what `landing`
     raises."""
     placed = _placed(parent, setting)
-    parts = {each.path.partition(".")[0] for each in placed}
+    parts = {each.part for each in placed}
     modules = [kohyas(each.path, parts) for each in placed]
     names = [f"{module}.{role}" for module in modules for role in ("lora_down.weight", "lora_up.weight")]
     alphas = [f"{module}.alpha" for module in modules]
     with landing(target) as folder:
-        tensors = _with_alphas(_factors(parent, placed, names), alphas, placed)
+        tensors = _with_alphas(_evened(_factors(parent, placed, names), placed), alphas, placed)
         write_tensors(folder / KOHYA_FILE, [*names, *alphas], tensors, _facts(placed, setting))
     return ()
 
@@ -108,12 +113,8 @@ def _paths(parent: Parent, setting: Setting) -> Mapping[str, str]:
 def _metadata(placed: list[Placed]) -> dict[str, Any]:
     """Each part's LoraConfig under the part's name, as `save_lora_weights` writes it. (`Any`: JSON.)"""
     fields: dict[str, Any] = {}
-    for part in sorted({each.path.partition(".")[0] for each in placed}):
-        inside = {
-            each.path.removeprefix(f"{part}."): each.module
-            for each in placed
-            if each.path.startswith(f"{part}.")
-        }
+    for part in sorted({each.part for each in placed}):
+        inside = {each.path.removeprefix(f"{part}."): each.module for each in placed if each.part == part}
         rank = Counter(module.rank for module in inside.values()).most_common(1)[0][0]
         alpha = Counter(_alpha(module) for module in inside.values()).most_common(1)[0][0]
         config = {
@@ -139,7 +140,8 @@ def _alpha(module: ModuleSpec) -> float:
 
 def _facts(placed: list[Placed], setting: Setting) -> dict[str, str]:
     """What sd-scripts keeps of a training that people read: where modules differ, the word it has for that."""
-    ranks, alphas = ({str(of(each.module)) for each in placed} for of in (lambda module: module.rank, _alpha))
+    ranks = {str(each.module.rank) for each in placed}
+    alphas = {str(alpha) for alpha in _commonest(placed).values()}
     facts = {
         "ss_network_module": "networks.lora",
         "ss_network_dim": ranks.pop() if len(ranks) == 1 else "Dynamic",
@@ -160,5 +162,25 @@ def _with_alphas(
     import torch
 
     yield from factors
+    common = _commonest(placed)
     for name, each in zip(names, placed, strict=True):
-        yield name, torch.tensor(float(_alpha(each.module)))
+        yield name, torch.tensor(float(common[each.part]))
+
+
+def _evened(factors: Iterator[tuple[str, Tensor]], placed: list[Placed]) -> Iterator[tuple[str, Tensor]]:
+    """Each `lora_up` with what its alpha has more, or less, than its part's."""
+    common = _commonest(placed)
+    for each in placed:
+        rest = _alpha(each.module) / common[each.part]
+        yield next(factors)
+        name, up = next(factors)
+        yield name, up if rest == 1.0 else (up.float() * rest).to(up.dtype)
+
+
+def _commonest(placed: list[Placed]) -> dict[str, float]:
+    """Of each part, the alpha that most of its modules have."""
+    parts = {each.part for each in placed}
+    return {
+        part: Counter(_alpha(each.module) for each in placed if each.part == part).most_common(1)[0][0]
+        for part in parts
+    }

@@ -17,8 +17,10 @@ WAYS: Mapping[str, str] = {
     "merge": "merging",
     "combine": "making:combine",
     "convert": "making:convert",
+    "export": "making:export",
     "fingerprint": "keeping:fingerprint",
     "verify": "keeping:verify",
+    "gc": "keeping:collect",
     "replicate": "keeping:replicate",
 }
 """`module` of this package for three steps, `module:function` for one."""

@@ -1,13 +1,17 @@
-"""Jobs that keep a registry in order: a base's full digests, everything looked at again, a version copied elsewhere."""
+"""Jobs that keep a registry in order: a base's full digests, everything looked at again, what nobody needs deleted, a version
+copied elsewhere."""
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from adaptry.bases import open_base, register
 from adaptry.errors import NotFound
+from adaptry.gc import collect as swept_out
 from adaptry.integrity import verify as looked_at
 from adaptry.jobs.desk import Desk
 from adaptry.jobs.paper import Outcome
-from adaptry.jobs.tasks import FingerprintBase, Replicate, Verify
+from adaptry.jobs.tasks import Collect, FingerprintBase, Replicate, Verify
 from adaptry.transfer import copy
 
 _TOLD = 100
@@ -25,6 +29,12 @@ def verify(task: Verify, desk: Desk) -> Outcome:
     for problem in problems[:_TOLD]:
         desk.say(f"{problem.where}: {problem.reason}")
     return Outcome(result={"problems": len(problems)})
+
+
+def collect(task: Collect, desk: Desk) -> Outcome:
+    grace = timedelta(hours=task.grace_hours)
+    swept = swept_out(desk.registry, grace=grace, dry_run=task.dry_run, progress=desk.progress)
+    return Outcome(result=swept.model_dump(mode="json"))
 
 
 def replicate(task: Replicate, desk: Desk) -> Outcome:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from adaptry.derivation import derive
+from typing import Any
+
+from adaptry.derivation import Derived, derive
 from adaptry.deriving.draft import Draft, Parent
 from adaptry.jobs.desk import Desk
 from adaptry.jobs.paper import Outcome
-from adaptry.jobs.tasks import Combine, Convert
+from adaptry.jobs.tasks import Combine, Convert, Export
 from adaptry.refs import AdapterName, Ref, split_weight
 
 
@@ -42,6 +44,19 @@ def convert(task: Convert, desk: Desk) -> Outcome:
     return _derived(desk, converted(parent, asked, ground), task.to)
 
 
+def export(task: Export, desk: Desk) -> Outcome:
+    from adaptry.checks.runtimes import parse_runtime
+    from adaptry.exports import export_version
+
+    parent, runtime = _parent(desk, task.source), parse_runtime(task.runtime)
+    asked = task.model_dump(include={"rank", "energy", "exact"})
+    derived, made = export_version(desk.registry, parent, runtime, task.to, progress=desk.progress, **asked)
+    for note in made.notes:
+        desk.say(f"note: {note}")
+    told = _told(derived)
+    return Outcome(result={**told, "repairs": list(made.repairs), "relative_error": made.equality.error})
+
+
 def _parent(desk: Desk, text: str) -> Parent:
     version, adapter, base = desk.opened(Ref.parse(text))
     return Parent(adapter, f"{version.name}@{version.number}", version.digest, base)
@@ -50,7 +65,11 @@ def _parent(desk: Desk, text: str) -> Parent:
 def _derived(desk: Desk, draft: Draft, to: AdapterName) -> Outcome:
     for note in draft.notes:
         desk.say(f"note: {note}")
-    derived = derive(desk.registry, draft, to, progress=desk.progress)
+    return Outcome(result=_told(derive(desk.registry, draft, to, progress=desk.progress)))
+
+
+def _told(derived: Derived) -> dict[str, Any]:
+    """(`Any`: JSON.)"""
     version = derived.pushed.version
     made = {"version": f"{version.name}@{version.number}", "digest": str(version.digest)}
-    return Outcome(result={**made, "is_new": derived.pushed.is_new, "kept_energy": derived.outcome.kept})
+    return {**made, "is_new": derived.pushed.is_new, "kept_energy": derived.outcome.kept}

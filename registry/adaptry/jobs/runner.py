@@ -53,7 +53,7 @@ def run(
     stop: threading.Event,
     announce: Callable[[RunnerInfo], None] = lambda runner: None,
 ) -> None:
-    """Runs jobs until `stop` is set. Does not come back: the process ends with the steps it was at, which others go on with.
+    """Runs jobs until `stop` is set. The process should end then: threads of the engine wait for steps that were given up.
 
     Raises `Unavailable`, `Missing`, and what opening a registry raises, before any job was taken.
     """

@@ -52,9 +52,19 @@ def _base_name(text: str) -> str:
     return text
 
 
+def _runtime(text: str) -> str:
+    from adaptry.checks.runtimes import parse_runtime
+
+    try:
+        return str(parse_runtime(text))
+    except Invalid as error:
+        raise ValueError(error.message) from None
+
+
 RefText = Annotated[str, Field(max_length=512), AfterValidator(_ref)]
 Weighted = Annotated[str, Field(max_length=512), AfterValidator(_weighted)]
 BaseKey = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_key)]
+RuntimeText = Annotated[str, Field(max_length=1024), AfterValidator(_runtime)]
 BaseName = Annotated[str, Field(max_length=512), AfterValidator(_base_name)]
 
 
@@ -125,6 +135,24 @@ class Convert(Task):
         return self.to.namespace
 
 
+class Export(Task):
+    """`adaptry export --for`: an adapter repaired for an engine, as a version of `to`."""
+
+    about: ClassVar[str] = (
+        "Repair an adapter for an engine that would serve it otherwise than it was trained."
+    )
+    source: RefText
+    runtime: RuntimeText
+    to: AdapterName
+    rank: int | None = Field(default=None, ge=1, le=1 << 16)
+    energy: float | None = Field(default=None, gt=0, le=1)
+    exact: bool = False
+
+    @property
+    def namespace(self) -> str:
+        return self.to.namespace
+
+
 class FingerprintBase(Task):
     """`adaptry base add --full`, of a base that is known: digests over every weight, as evidence."""
 
@@ -137,6 +165,14 @@ class Verify(Task):
 
     about: ClassVar[str] = "Look for rows and files that are not as they were stored."
     read_bytes: bool = True
+
+
+class Collect(Task):
+    """`adaptry gc`: what nobody needs is marked, and goes when it was marked `grace_hours` ago."""
+
+    about: ClassVar[str] = "Delete files that no version needs any more."
+    grace_hours: float = Field(default=24, ge=0, le=24 * 3650)
+    dry_run: bool = False
 
 
 class Replicate(Task):
@@ -152,8 +188,10 @@ TASKS: Mapping[str, type[Task]] = {
     "merge": Merge,
     "combine": Combine,
     "convert": Convert,
+    "export": Export,
     "fingerprint": FingerprintBase,
     "verify": Verify,
+    "gc": Collect,
     "replicate": Replicate,
 }
 

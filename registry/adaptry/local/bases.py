@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adaptry.catalog import bases, cursors, events, files, versions, waiting
+from adaptry.catalog import bases, cursors, events, files, leaving, versions, waiting
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.sight import sight_of
 from adaptry.digest import Digest
-from adaptry.errors import Conflict, Invalid, NotFound
+from adaptry.errors import Conflict, Invalid, NotFound, Unavailable
 from adaptry.fingerprint import BaseRecord
 from adaptry.fingerprinting.identify import check_identity
 from adaptry.local.admission import find_base, judge, open_stored
@@ -49,10 +49,13 @@ class Bases(Ground):
         self.require_base_writing()
         _check_names(names)
         check_identity(record)
-        lost = [entry.path for entry in files_ if not self.blobs.has(entry.sha256)]
-        if lost:
-            raise NotFound(f"the store has lost {', '.join(lost)}, made a while ago; make them again")
         with self.catalog.write() as tx:
+            # Bytes that nobody has may be on their way out, or gone: looked at here, where none can begin to go.
+            if any(leaving.is_going(tx, entry.sha256) for entry in files_):
+                raise Unavailable("some of these files are being deleted just now; try again in a moment")
+            lost = [entry.path for entry in files_ if not self.blobs.has(entry.sha256)]
+            if lost:
+                raise NotFound(f"{', '.join(lost)} was made a while ago and collected since; make it again")
             merged = self._put(tx, record, names)
             for entry in files_:
                 files.own(tx, record.id, entry.sha256, entry.size)

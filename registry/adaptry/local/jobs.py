@@ -6,8 +6,9 @@ import secrets
 
 from pydantic import TypeAdapter
 
-from adaptry.catalog import cursors, jobs, runners
+from adaptry.catalog import cursors, jobs, runners, steps
 from adaptry.catalog.database import Transaction
+from adaptry.digest import Digest
 from adaptry.errors import Conflict, Denied, NotFound
 from adaptry.jobs.records import JobInfo, JobOrder, JobState, LogLine, RunnerInfo
 from adaptry.jobs.tasks import parse_task
@@ -58,6 +59,8 @@ class Jobs(Ground):
                     f"job {id} is {found.state}; only one that failed or was cancelled is tried again"
                 )
             jobs.reopen(tx, id)
+            came_to = steps.results(tx, id)
+            steps.forget(tx, id, [step for step, result in came_to.items() if self._has_lost(result)])
             return self._job(tx, id)
 
     def job_log(self, id: str, cursor: str | None = None, limit: int = 50) -> Page[LogLine]:
@@ -77,6 +80,11 @@ class Jobs(Ground):
         if found is None or not self.identity.holds(found.namespace):
             raise NotFound(f"no job {id[:80]!a}; `adaptry jobs ls` shows those that you may see")
         return found
+
+    def _has_lost(self, result: dict[str, object]) -> bool:
+        """Whether a piece was stored and has been collected since, as nobody had named it."""
+        digest = result.get("sha256")
+        return isinstance(digest, str) and not self.blobs.has(Digest.parse(digest))
 
     def _require_asking(self, namespace: str, kind: str) -> None:
         """Raises `Denied`: a job does what its submitter may do, so whoever may not do that may not ask for it."""

@@ -146,7 +146,7 @@ class Uploads(Ground):
             address = self.blobs.writing_address(upload.id, start, size, _ADDRESS_SECONDS)
             if address is None:
                 return
-            yield DirectPart(start=start, size=size, address=address)
+            yield DirectPart(start=start, size=size, address=address.url, headers=dict(address.headers))
 
     def _upload(self, session: Session) -> Upload:
         offset = session.size if session.is_finished else self.blobs.staged(session.id)

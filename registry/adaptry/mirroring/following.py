@@ -6,10 +6,10 @@ A step that is refused is told and passed over; a registry that cannot be reache
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from adaptry.adapter.content import Content
+from adaptry.adapter.content import StreamedContent
 from adaptry.digest import Digest
 from adaptry.errors import Denied, Refused
 from adaptry.mirroring.delivering import deliver, deliver_base, point_aliases
@@ -17,11 +17,15 @@ from adaptry.mirroring.parcels import Parcel, gather
 from adaptry.mirroring.planning import Choice, Plan, made_here, plan
 from adaptry.mirroring.steps import Failure, Followed, Steps
 from adaptry.progress import Progress, no_progress
-from adaptry.records import BaseInfo, VersionInfo
+from adaptry.records import BaseInfo, Event, VersionInfo
 from adaptry.refs import AdapterName
 from adaptry.registry import Registry
 from adaptry.transfer.remote import RevisionContent
 from adaptry.transfer.retrying import PATIENT, Persistence
+
+_WAIT = 25.0
+_MOST_NAMES = 100
+"""Adapters that are looked at one by one; of more, everything is."""
 
 
 def follow(
@@ -29,12 +33,39 @@ def follow(
     destination: Registry,
     choice: Choice,
     *,
+    only: Collection[AdapterName] | None = None,
     progress: Progress = no_progress,
     persistence: Persistence = PATIENT,
 ) -> Followed:
-    """One round. Raises `Unavailable` where either registry does not answer, and as `plan`; `Refused` where everything that was ever
+    """One round; of these adapters `only`, if some are given. Raises `Unavailable` where either registry does not answer, and as `plan`; `Refused` where everything that was ever
     mirrored would be deleted: whoever may read nothing there sees the same as where nothing is."""
-    return carry_out(source, destination, plan(source, destination, choice), choice, progress, persistence)
+    return carry_out(
+        source, destination, plan(source, destination, choice, only), choice, progress, persistence
+    )
+
+
+def follow_events(
+    source: Registry,
+    destination: Registry,
+    choice: Choice,
+    *,
+    progress: Progress = no_progress,
+    persistence: Persistence = PATIENT,
+    wait: float = _WAIT,
+) -> Iterator[Followed]:
+    """A whole round, then one of what changed whenever something did; each is given when it is done, and once in `wait` seconds at
+    least. Raises as `follow`, after which a new one begins with a whole round again."""
+    seen = source.events().seq
+    yield follow(source, destination, choice, progress=progress, persistence=persistence)
+    while True:
+        news = source.events(seen, 200, wait)
+        was_set_back, seen = news.seq < seen, news.seq
+        names = {name for event in news.items for name in _names(event)}
+        only = None if was_set_back or len(names) > _MOST_NAMES else names
+        if only is None or only:
+            yield follow(source, destination, choice, only=only, progress=progress, persistence=persistence)
+        else:
+            yield Followed()
 
 
 def carry_out(
@@ -108,7 +139,7 @@ class _Bringing:
                 self.steps.bases.append(id)
 
 
-class BaseContent(Content):
+class BaseContent(StreamedContent):
     """The stored files of a base where they are."""
 
     def __init__(self, registry: Registry, info: BaseInfo) -> None:
@@ -119,16 +150,16 @@ class BaseContent(Content):
     def sizes(self) -> Mapping[str, int]:
         return {entry.path: entry.size for entry in self._info.stored}
 
-    def read(self, path: str, offset: int, length: int) -> bytes:
-        found = bytearray()
-        for chunk in self.chunks(path, offset):
-            found += chunk
-            if len(found) >= length:
-                break
-        return bytes(found[:length])
-
     def chunks(self, path: str, start: int = 0) -> Iterator[bytes]:
         return self._registry.read_base_file(self._info.id, path, start)
+
+
+def _names(event: Event) -> Iterator[AdapterName]:
+    """The adapters that something happened to; one that was renamed is gone under its old name."""
+    if event.name is not None:
+        yield event.name
+    if "was" in event.detail and event.kind == "adapter.renamed":
+        yield AdapterName.parse(event.detail["was"])
 
 
 def _require_some_left(destination: Registry, decided: Plan) -> None:

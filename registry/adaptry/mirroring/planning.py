@@ -6,7 +6,7 @@ states, its metrics and its end.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from adaptry.digest import Digest
@@ -49,13 +49,23 @@ class Plan:
     withheld: tuple[VersionInfo, ...] = ()
 
 
-def plan(source: Registry, destination: Registry, choice: Choice) -> Plan:
-    """Compares. Raises `InvalidQuery`, and `NotFound` for an adapter that was named and is not there."""
+def plan(
+    source: Registry,
+    destination: Registry,
+    choice: Choice,
+    only: Collection[AdapterName] | None = None,
+) -> Plan:
+    """Compares; all that is chosen, or of these adapters `only`. Raises `InvalidQuery`, and `NotFound` for an adapter that was named and is not there."""
     parse(choice.query)
     if choice.query and choice.names:
         raise InvalidQuery("give a query or names of adapters, not both")
-    wanted = _wanted(source, choice)
-    ours = set() if choice.names else made_here(destination)
+    wanted = _wanted(source, choice, only)
+    if choice.names:
+        ours: set[AdapterName] = set()
+    elif only is not None:
+        ours = {name for name in only if _is_made_here(destination, name)}
+    else:
+        ours = made_here(destination)
     copy: list[VersionInfo] = []
     update: list[VersionInfo] = []
     point: list[tuple[AdapterName, AliasInfo]] = []
@@ -121,13 +131,16 @@ def versions_in(registry: Registry, name: AdapterName) -> Iterator[VersionInfo]:
             return
 
 
-def _wanted(source: Registry, choice: Choice) -> dict[AdapterName, set[Digest]]:
+def _wanted(
+    source: Registry, choice: Choice, only: Collection[AdapterName] | None
+) -> dict[AdapterName, set[Digest]]:
     found: dict[AdapterName, set[Digest]] = {}
     for name in choice.names:
         found[name] = {version.digest for version in versions_in(source, name)}
     if choice.names:
         return found
-    chosen = list(versions_of(source, choice.query))
+    queries = [choice.query] if only is None else [f"{choice.query} name:{name}" for name in sorted(only)]
+    chosen = [version for query in queries for version in versions_of(source, query)]
     if choice.parents:
         chosen += ancestors(source, chosen)
     for version in chosen:
@@ -150,6 +163,13 @@ def made_here(destination: Registry) -> set[AdapterName]:
 def _order(version: VersionInfo) -> tuple[bool, int]:
     """By number, but what is to be taken instead of a version comes before it."""
     return bool(version.standing and version.standing.successor), version.number
+
+
+def _is_made_here(destination: Registry, name: AdapterName) -> bool:
+    try:
+        return MIRRORED in destination.adapter(name).tags
+    except NotFound:
+        return False
 
 
 def _differs(there: VersionInfo, here: VersionInfo) -> bool:

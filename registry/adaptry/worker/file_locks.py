@@ -1,7 +1,8 @@
 """Locks on files, between processes: shared by many or held by one, and let go of when a process dies, however it dies.
 
 A lock's file may be removed by whoever holds it alone: who waited for it meanwhile notices and takes the new one. Needs
-a POSIX system (flock) and a local file system, as engines have.
+a POSIX system (flock) and a local file system, as engines have. Where a lock's file cannot be made it is `Unavailable`, or
+`StorageFull`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import os
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from adaptry.landing import explained
 
 
 class FileLock:
@@ -61,7 +64,10 @@ class FileLock:
 
 def _taken(path: Path, how: int) -> int:
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise explained(error, path) from error
         try:
             fcntl.flock(descriptor, how)
         except BaseException:

@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from adaptry.digest import Digest
 from adaptry.manifest import FileEntry
 from adaptry.records import VersionInfo
+from adaptry.worker.file_locks import FileLock
 
 FILES = "adapter"
 _ABOUT = "about.json"
@@ -108,11 +109,15 @@ class Shelf:
         shutil.rmtree(gone, ignore_errors=True)
 
     def sweep(self) -> None:
-        """Removes what someone died discarding, and parts of which nobody knows what they are."""
+        """Removes what someone died discarding, and folders that nobody uses or knows: another version of ours made them."""
         for name in _names(self.root):
-            unknown = name.endswith(".part") and about_of(self.root / name) is None
-            if name.endswith(".gone") or unknown:
+            if name.endswith(".gone"):
                 shutil.rmtree(self.root / name, ignore_errors=True)
+            elif (match := _ENTRY.fullmatch(name)) and about_of(self.root / name) is None:
+                lease = FileLock.at_once(self.lease(Digest(match["digest"])))
+                if lease is not None:
+                    self.discard(self.root / name)
+                    lease.remove()
 
     def _beside(self, digest: Digest, kind: str) -> Path:
         return self.root / f".{digest.hex}.{kind}"

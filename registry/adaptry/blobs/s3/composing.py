@@ -28,7 +28,8 @@ _COPIED_AT_ONCE = 64 << 20
 def compose(objects: Objects, key: str, row: Sequence[Segment]) -> None:
     """Makes `key` of the segments, in order; what is there already is left. Raises `Unavailable`."""
     size = row[-1].end
-    if objects.size(key) == size:
+    found = objects.size(key)
+    if found == size:
         return
     with explained(objects.place):
         begun = objects.client.create_multipart_upload(**objects.at(key), **objects.place.encryption)
@@ -37,7 +38,7 @@ def compose(objects: Objects, key: str, row: Sequence[Segment]) -> None:
         with ThreadPoolExecutor(_AT_ONCE, "compose") as pool:
             sources = tuple(source for group in parts(row) for source in _sources(group))
             made = list(pool.map(lambda item: _part(objects, upload, *item), enumerate(sources, 1)))
-        _complete(objects, key, upload, made, size)
+        _complete(objects, key, upload, made, size, is_absent=found is None)
     except BaseException:
         # What cannot be ended now is no object, and ended by `tidy` after a day.
         with suppress(ClientError, BotoCoreError):
@@ -101,10 +102,15 @@ def _part(objects: Objects, upload: dict[str, str], number: int, source: _Source
 
 
 def _complete(
-    objects: Objects, key: str, upload: dict[str, str], made: list[dict[str, Any]], size: int
+    objects: Objects,
+    key: str,
+    upload: dict[str, str],
+    made: list[dict[str, Any]],
+    size: int,
+    is_absent: bool,
 ) -> None:
     for left in reversed(range(_TRIES)):
-        condition = {"IfNoneMatch": "*"} if objects.has_conditions and objects.size(key) is None else {}
+        condition = {"IfNoneMatch": "*"} if objects.has_conditions and is_absent else {}
         with explained(objects.place):
             try:
                 objects.client.complete_multipart_upload(
@@ -118,6 +124,7 @@ def _complete(
                     return  # someone else made it, or this is the answer to a request that was sent again
                 if left and (status_of(error) in (409, 412) or not _knows(objects, error)):
                     time.sleep(0.05 * (_TRIES - left))
+                    is_absent = objects.size(key) is None
                     continue
                 raise
 

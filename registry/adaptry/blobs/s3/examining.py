@@ -5,8 +5,11 @@ from __future__ import annotations
 import secrets
 from contextlib import suppress
 
+from botocore.exceptions import ClientError
+
 from adaptry.blobs.s3 import segments
 from adaptry.blobs.s3.composing import compose
+from adaptry.blobs.s3.errors import explained, status_of
 from adaptry.blobs.s3.objects import Objects
 from adaptry.blobs.s3.place import Place
 from adaptry.blobs.s3.segments import LEAST_PART, Segment
@@ -39,7 +42,30 @@ def examine(place: Place) -> tuple[str, ...]:
         compose(objects, whole, [Segment(name, 0, _SIZE)])
         if objects.read(whole, 0, _SIZE)[0] != data:
             raise Unavailable(f"{place} puts parts together wrongly; use another server")
+        if objects.has_conditions and not _minds_the_end(objects, whole):
+            missing.append(
+                "it takes no notice of If-None-Match at the end of a multipart upload: two who publish the same bytes "
+                "at once both write them, which costs work"
+            )
         return tuple(missing)
     finally:
         with suppress(AdaptryError):
             objects.delete([name, whole])
+
+
+def _minds_the_end(objects: Objects, key: str) -> bool:
+    """Whether an object that is there is not written again by a multipart upload that ends on that condition."""
+    client = objects.client
+    with explained(objects.place):
+        begun = client.create_multipart_upload(**objects.at(key), **objects.place.encryption)
+        upload = objects.at(key) | {"UploadId": begun["UploadId"]}
+        sent = client.upload_part(**upload, PartNumber=1, Body=b"again")
+        parts = {"Parts": [{"PartNumber": 1, "ETag": sent["ETag"]}]}
+        try:
+            client.complete_multipart_upload(**upload, MultipartUpload=parts, IfNoneMatch="*")
+        except ClientError as error:
+            client.abort_multipart_upload(**upload)
+            if status_of(error) in (409, 412):
+                return True
+            raise
+    return False

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -29,6 +30,7 @@ from adaptry.blobs.s3.errors import code_of, expected, explained, refuse_pages, 
 
 CONNECTIONS = 32
 _TRIES = 4
+_DELETED_AT_ONCE = 8  # one request for many is not the same on every server
 _CONNECT_SECONDS = 10.0
 _READ_SECONDS = 60.0
 
@@ -48,15 +50,19 @@ class Objects:
     def __init__(self, place: Place) -> None:
         self.place = place
         self.has_conditions = True
-        with explained(place):
-            # Any: boto3 makes its clients' methods at run time.
-            self.client: Any = boto3.session.Session().client(
+        self.client: Any = self._client(place.endpoint)
+        self._signing = self._client(place.public) if place.public else self.client
+
+    def _client(self, endpoint: str | None) -> Any:
+        """(`Any`: boto3 makes its clients' methods at run time.)"""
+        with explained(self.place):
+            client = boto3.session.Session().client(
                 "s3",
-                endpoint_url=place.endpoint,
-                region_name=place.region,
+                endpoint_url=endpoint,
+                region_name=self.place.region,
                 config=Config(
                     signature_version="s3v4",
-                    s3={"addressing_style": place.addressing},
+                    s3={"addressing_style": self.place.addressing},
                     retries={"mode": "standard", "max_attempts": _TRIES},
                     connect_timeout=_CONNECT_SECONDS,
                     read_timeout=_READ_SECONDS,
@@ -66,7 +72,8 @@ class Objects:
                     response_checksum_validation="when_required",
                 ),
             )
-            self.client.meta.events.register("after-call.s3", refuse_pages)
+        client.meta.events.register("after-call.s3", refuse_pages)
+        return client
 
     def at(self, key: str) -> dict[str, str]:
         """How a request names an object."""
@@ -149,9 +156,9 @@ class Objects:
 
     def delete(self, keys: Iterable[str]) -> None:
         """No error for those that are absent."""
-        with explained(self.place):
-            for key in keys:
-                self.client.delete_object(**self.at(key))
+        with explained(self.place), ThreadPoolExecutor(_DELETED_AT_ONCE, "s3-delete") as pool:
+            for _ in pool.map(lambda key: self.client.delete_object(**self.at(key)), keys):
+                pass
 
     def listed(self, prefix: str) -> Iterator[Listed]:
         """Every object whose key begins so, in the order of keys."""
@@ -191,13 +198,13 @@ class Objects:
             "ResponseContentType": "application/octet-stream",
         }
         with explained(self.place):
-            return str(self.client.generate_presigned_url("get_object", Params=asked, ExpiresIn=seconds))
+            return str(self._signing.generate_presigned_url("get_object", Params=asked, ExpiresIn=seconds))
 
     def writing_address(self, key: str, size: int, seconds: int) -> str:
         """A URL under which anybody may write this one object, of exactly so many bytes, for so long."""
         asked = self.at(key) | self.place.encryption | {"ContentLength": size}
         with explained(self.place):
-            return str(self.client.generate_presigned_url("put_object", Params=asked, ExpiresIn=seconds))
+            return str(self._signing.generate_presigned_url("put_object", Params=asked, ExpiresIn=seconds))
 
     def _head(self, key: str) -> Any:
         return expected(self.client.head_object(**self.at(key)), "ETag", self.place)

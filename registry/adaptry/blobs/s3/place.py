@@ -14,17 +14,21 @@ from adaptry.errors import Invalid
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _PREFIX = re.compile(r"((?!\.{1,2}(/|$))[A-Za-z0-9!_.*'()-]+(/(?!$)|$))+")
+_SERVER = re.compile(r"https?://[^/@?#\s]+/?")
 _ADDRESSING = ("auto", "path", "virtual")
 _SSE = ("AES256", "aws:kms", "aws:kms:dsse")
 _FORM = (
-    "expected s3://bucket/prefix, then perhaps ?endpoint=http://host:8333&region=…&addressing=path&sse=aws:kms"
-    "&kms-key=…"
+    "expected s3://bucket/prefix, then perhaps ?endpoint=http://host:8333&public=https://…&region=…&addressing=path"
+    "&sse=aws:kms&kms-key=…"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """`endpoint` and `region` are boto3's own unless given; `sse` is asked of the server with all that is written."""
+    """`endpoint` and `region` are boto3's own unless given; `sse` is asked of the server with all that is written.
+
+    `public` is the endpoint in addresses that are given out, where clients reach the server under another than we do.
+    """
 
     bucket: str
     prefix: str = ""
@@ -33,6 +37,7 @@ class Place:
     addressing: str = "auto"
     sse: str | None = None
     kms_key: str | None = None
+    public: str | None = None
 
     @classmethod
     def parse(cls, url: str) -> Self:
@@ -46,9 +51,12 @@ class Place:
             raise Invalid(
                 f"not a prefix of keys: {prefix[:200]!r} (letters, digits and !_.*'()- between slashes)"
             )
-        unknown = set(options) - {"endpoint", "region", "addressing", "sse", "kms-key"}
+        unknown = set(options) - {"endpoint", "public", "region", "addressing", "sse", "kms-key"}
         if unknown:
             raise Invalid(f"{_shown(url)!r} has an unknown option {min(unknown)!r} ({_FORM})")
+        for name in ("endpoint", "public"):
+            if name in options and not _SERVER.fullmatch(options[name]):
+                raise Invalid(f"{name}={_shown(options[name])!r} is no server's address (http://host:8333)")
         addressing, sse = options.get("addressing", "auto"), options.get("sse")
         if addressing not in _ADDRESSING:
             raise Invalid(f"addressing={addressing[:40]!r} is none of {', '.join(_ADDRESSING)}")
@@ -62,12 +70,22 @@ class Place:
             addressing=addressing,
             sse=sse,
             kms_key=options.get("kms-key"),
+            public=options.get("public"),
         )
 
     @property
     def encryption(self) -> dict[str, str]:
         """What every write asks of the server."""
         asked = {"ServerSideEncryption": self.sse, "SSEKMSKeyId": self.kms_key}
+        return {name: value for name, value in asked.items() if value}
+
+    @property
+    def encryption_headers(self) -> dict[str, str]:
+        """The same for who writes without our client: the headers that its signature covers."""
+        asked = {
+            "x-amz-server-side-encryption": self.sse,
+            "x-amz-server-side-encryption-aws-kms-key-id": self.kms_key,
+        }
         return {name: value for name, value in asked.items() if value}
 
     def __str__(self) -> str:

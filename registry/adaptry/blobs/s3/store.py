@@ -20,7 +20,7 @@ from adaptry.blobs.s3.ranges import read_on
 from adaptry.blobs.s3.segments import Segment
 from adaptry.blobs.s3.sending import Sending
 from adaptry.blobs.s3.staging import StagedObjects
-from adaptry.blobs.store import CHUNK, BlobStore, Staged
+from adaptry.blobs.store import CHUNK, BlobStore, Staged, WritingAddress
 from adaptry.digest import Digest
 from adaptry.errors import Conflict, NotFound
 
@@ -113,12 +113,13 @@ class S3Blobs(BlobStore):
     def tidy(self) -> int:
         return self.objects.abort_uploads(_ABANDONED)
 
-    def address(self, digest: Digest, filename: str, seconds: int) -> str | None:
+    def address(self, digest: Digest, filename: str, seconds: int) -> str:
         disposition = f"attachment; filename*=UTF-8''{quote(filename)}"
         return self.objects.address(_key(digest), seconds, disposition)
 
-    def writing_address(self, key: str, start: int, size: int, seconds: int) -> str | None:
-        return self.objects.writing_address(segments.new_open_name(key, start), size, seconds)
+    def writing_address(self, key: str, start: int, size: int, seconds: int) -> WritingAddress:
+        url = self.objects.writing_address(segments.new_open_name(key, start), size, seconds)
+        return WritingAddress(url, self.place.encryption_headers)
 
     def _released(self, key: str, row: tuple[Segment, ...]) -> None:
         if row:

@@ -19,6 +19,8 @@ dropped, names that match nothing. `check` says so before it happens:
 adaptry check acme/tone --runtime vllm@0.33,max_lora_rank=64 --runtime llama.cpp
 ```
 
+and [`adaptry export REF --for ENGINE`](exporting.md) makes the repairs.
+
 A verdict is one of three: {outcomes}. Exit code 1 means that it is not the first. It is a function of headers, config
 and, where it is known, the base's record; weights are not read, and verdicts are computed when asked for, so that one is never
 older than the rules. A rule that needs the base's names is silent where the base is not known: register it first.

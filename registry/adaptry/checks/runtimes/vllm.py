@@ -174,6 +174,10 @@ VLLM = Engine(
     cautions=(
         "load_inplace under the same path goes on answering from the prefix cache of the old weights (#42125): a new version needs a new path.",
         "Unloading only forgets the name; the engine keeps the weights until they are pushed out (#54839).",
+        "Unloading a name and loading it again while requests for it are under way ends the engine (0.32, seen): two that are "
+        "loaded under one name are mixed up. Wait until none is under way, or let our plugin do it (docs/vllm.md).",
+        "An adapter that was pushed out is loaded again from its folder, and the engine ends if that is gone (0.32, seen): "
+        "files may go only after the last request.",
         "Nothing compares the base: the resolver compares two strings, loading by path not even those.",
     ),
     start=_start,

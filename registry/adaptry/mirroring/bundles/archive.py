@@ -9,13 +9,15 @@ from __future__ import annotations
 import hashlib
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import BinaryIO
 
-from adaptry.adapter.content import Content
+from adaptry.adapter.content import Content, StreamedContent
 from adaptry.digest import Digest
-from adaptry.errors import DigestMismatch, InvalidBundle
+from adaptry.errors import DigestMismatch, InvalidBundle, NotFound, Unavailable
 from adaptry.manifest import FileEntry
 from adaptry.mirroring.bundles.index import LIMITS, Entry, Index
 from adaptry.progress import Progress, no_progress
@@ -130,7 +132,19 @@ class Bundle:
         return found
 
 
-class _Packed(Content):
+@contextmanager
+def opened(path: Path) -> Iterator[Bundle]:
+    """The bundle in a file, its index read. Raises `NotFound`, `Unavailable` where it cannot be read, and as `Bundle.open`."""
+    if not path.is_file():
+        raise NotFound(f"no file {path}")
+    try:
+        with path.open("rb") as file:
+            yield Bundle.open(file)
+    except OSError as error:
+        raise Unavailable(f"cannot read {path}: {error.strerror or error}") from error
+
+
+class _Packed(StreamedContent):
     """Files of a bundle by the names that a manifest gives them."""
 
     def __init__(self, bundle: Bundle, entries: Mapping[str, Entry]) -> None:
@@ -140,14 +154,6 @@ class _Packed(Content):
     @property
     def sizes(self) -> Mapping[str, int]:
         return {path: entry.size for path, entry in self._entries.items()}
-
-    def read(self, path: str, offset: int, length: int) -> bytes:
-        found = bytearray()
-        for chunk in self.chunks(path, offset):
-            found += chunk
-            if len(found) >= length:
-                break
-        return bytes(found[:length])
 
     def chunks(self, path: str, start: int = 0) -> Iterator[bytes]:
         return self._bundle.chunks(self._entries[path], start)

@@ -12,12 +12,11 @@ from pydantic import ValidationError
 
 from adaptry import strictjson
 from adaptry.digest import Digest
-from adaptry.errors import AdaptryError, Denied, InvalidBundle, NotFound
+from adaptry.errors import AdaptryError, Denied, InvalidBundle
 from adaptry.fingerprint import BaseRecord
 from adaptry.fingerprinting.identify import check_identity
-from adaptry.landing import explained
 from adaptry.manifest import Manifest, check_path
-from adaptry.mirroring.bundles.archive import Bundle
+from adaptry.mirroring.bundles.archive import Bundle, opened
 from adaptry.mirroring.bundles.index import RECORD, Index, PackedBase
 from adaptry.mirroring.delivering import deliver, deliver_base, point_aliases
 from adaptry.mirroring.steps import Failure, Followed, Steps
@@ -40,23 +39,14 @@ def load(
 
     Raises `InvalidBundle` before anything is sent, `Incompatible`, `NotFound`, `Unavailable`; what is refused is among the failures.
     """
-    if not path.is_file():
-        raise NotFound(f"no file {path}")
-    try:
-        with path.open("rb") as file:
-            bundle = Bundle.open(file)
-            manifests, records = examined(bundle, progress)
-            return _deliver(registry, bundle, manifests, records, aliases, progress, persistence)
-    except OSError as error:
-        raise explained(error, path) from error
+    with opened(path) as bundle:
+        manifests, records = examined(bundle, progress)
+        return _deliver(registry, bundle, manifests, records, aliases, progress, persistence)
 
 
 def examine(path: Path, progress: Progress = no_progress) -> Index:
     """What is in a bundle, verified from end to end; no registry is asked. Raises as `load`."""
-    if not path.is_file():
-        raise NotFound(f"no file {path}")
-    with path.open("rb") as file:
-        bundle = Bundle.open(file)
+    with opened(path) as bundle:
         examined(bundle, progress)
         return bundle.index
 

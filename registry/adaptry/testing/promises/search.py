@@ -26,6 +26,15 @@ FINDS = {
     "rank=4": ["tone@1"],
     "rank!=4": ["voice-over@1", "tone@2"],
     "rank>8": ["voice-over@1"],
+    "rank>8.5": ["voice-over@1"],
+    "rank<=8.5": ["tone@2", "tone@1"],
+    "rank=4.5": [],
+    "rank!=4.5": ["voice-over@1", "tone@2", "tone@1"],
+    "-rank=4.5": ["voice-over@1", "tone@2", "tone@1"],
+    "rank<1e300 size<1e300": ["voice-over@1", "tone@2", "tone@1"],
+    "rank>1e300": [],
+    "rank=1e10": [],
+    "rank>-1e300 size>=-1e300": ["voice-over@1", "tone@2", "tone@1"],
     "module:k_proj": ["voice-over@1"],
     "module:k_*": ["voice-over@1"],
     "module:q_proj -module:k_proj": ["tone@2", "tone@1"],
@@ -36,6 +45,10 @@ FINDS = {
     "alias:prod": ["tone@1"],
     "-alias:prod": ["voice-over@1", "tone@2"],
     "tag:speech": ["voice-over@1"],
+    "speech": ["voice-over@1"],
+    "DUBBED films": ["voice-over@1"],
+    "spee*": ["voice-over@1"],
+    "-speech": ["tone@2", "tone@1"],
     "tag:spe*": ["voice-over@1"],
     "name:acme/tone": ["tone@2", "tone@1"],
     "name:tone": ["tone@2", "tone@1"],
@@ -149,7 +162,11 @@ class SearchPromises(Ground):
     ) -> None:
         shelf(registry, lora)
         registry.edit_adapter(VOICE, AdapterEdit(tags=("audio",), description="A narrator"))
-        assert [len(registry.search(query).items) for query in ("tag:speech", "dubbing")] == [0, 0]
+        assert [len(registry.search(query).items) for query in ("tag:speech", "speech", "dubbing")] == [
+            0,
+            0,
+            0,
+        ]
         assert [len(registry.search(query).items) for query in ("tag:audio", "narrator")] == [1, 1]
 
     def test_a_moved_alias_is_found_where_it_points(self, registry: Registry, lora: MakeLora) -> None:

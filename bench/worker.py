@@ -1,0 +1,179 @@
+"""How long does a worker take until it has an adapter, and vLLM until it answers with one?
+
+    python bench/worker.py [--megabytes 64] [--times 5]
+
+The cache, over HTTP: a version that is not here, beside the same files copied and flushed on the same disk; one that is, beside
+one question to the registry. Then, where `.venvs/vllm` is (`make environments`), vLLM with a tiny model on this CPU: the first
+answer with an adapter that is nowhere here, that is in the cache, and that vLLM loads from a folder by its own HTTP interface;
+and how long after an alias moved the first answer comes from the new version.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # vLLM is started as the tests start it
+
+from tests.vllm import running
+
+from adaptry import bases
+from adaptry.adapter.view import open_dir
+from adaptry.checkpoint import open_checkpoint
+from adaptry.client import HttpRegistry
+from adaptry.refs import AdapterName, Ref
+from adaptry.testing.samples import tiny_lora, write_safetensors
+from adaptry.transfer import push
+from adaptry.worker import Cache
+from adaptry_api.settings import ServerSettings
+from adaptry_api.testing import Server, serving
+
+TONE = AdapterName.parse("acme/tone")
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--megabytes", type=int, default=64)
+    arguments.add_argument("--times", type=int, default=5)
+    options = arguments.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with serving(ServerSettings(data=folder / "data")) as server:
+            measure_cache(folder, server.registry(), options.megabytes, options.times)
+            if running.PYTHON.python:
+                measure_vllm(folder, server, options.times)
+            else:
+                print("no .venvs/vllm, so vLLM was not measured (make environments)")
+
+
+def measure_cache(folder: Path, registry: HttpRegistry, megabytes: int, times: int) -> None:
+    made = large(folder / "large", megabytes)
+    push(registry, open_dir(made), "acme/large")
+    cache = Cache(folder / "large-cache")
+    ref = Ref.parse("acme/large")
+
+    def fetch() -> None:
+        cache.path_of(registry, ref)
+
+    def forget() -> None:
+        cache.close()
+        cache.shrink(0)
+
+    copied = median(times, lambda: copy(made, folder / "copy"), lambda: shutil.rmtree(folder / "copy", True))
+    cold = median(times, fetch, forget)
+    asked = median(4 * times, lambda: registry.version(ref))
+    hit = median(4 * times, fetch)
+    here = median(4 * times, lambda: cache.kept(registry.version(ref).digest) and None)
+    print(f"the cache, {megabytes} MB over HTTP, median of {times}")
+    show("copied and flushed", copied, copied)
+    show("fetched, verified, flushed", cold, copied)
+    show("one question to the registry", asked, asked)
+    show("a hit (asks every time)", hit, asked)
+    show("a hit, the version known", here, asked)
+
+
+def measure_vllm(folder: Path, server: Server, times: int) -> None:
+    from tests.vllm import models
+
+    registry = server.registry()
+    base = models.model(folder / "base")
+    bases.register(registry, open_checkpoint(base), ("org/tiny",), cache=folder)
+    folders = [models.adapter(folder / f"a{seed}", seed=seed) for seed in range(1, times + 2)]
+    versions = [push(registry, open_dir(made), TONE).version for made in folders]
+    alias = registry.move_alias(TONE, "prod", versions[0].digest, None)
+    env = running.environment(
+        running.installed(running.PYTHON.python, folder / "wheel"),
+        folder / "home",
+        ADAPTRY_URL=server.url,
+        ADAPTRY_TOKEN=server.admin,
+        ADAPTRY_CACHE=str(folder / "cache"),
+        VLLM_ALLOW_RUNTIME_LORA_UPDATING="True",
+    )
+    with running.serving(running.PYTHON.python, base, env, folder / "log") as vllm:
+
+        def answer(model: str) -> str:
+            return vllm.complete(model, models.PROMPT, tokens=1).model
+
+        answer(running.NAME)
+        plain = median(4 * times, lambda: answer(running.NAME))
+        answer(f"acme/tone@{times + 1}")  # the first one ever: the base is looked at, kernels are made
+        cold, warm, direct, moved = [], [], [], []
+        for number in range(1, times + 1):
+            name = f"acme/tone@{number}"
+            cold.append(seconds(lambda name=name: answer(name)))  # type: ignore[misc]
+            vllm.ask("POST", "/v1/unload_lora_adapter", {"lora_name": name})
+            warm.append(seconds(lambda name=name: answer(name)))  # type: ignore[misc]
+            body = {"lora_name": f"direct-{number}", "lora_path": str(folder / f"a{number}")}
+            direct.append(
+                seconds(
+                    lambda body=body: (
+                        vllm.ask("POST", "/v1/load_lora_adapter", body),
+                        answer(body["lora_name"]),
+                    )
+                )  # type: ignore[misc]
+            )
+        loaded = median(4 * times, lambda: answer("acme/tone@1"))
+        answer("acme/tone@prod")
+        for version in versions[1:]:
+            alias = registry.move_alias(TONE, "prod", version.digest, alias.generation)
+            began = time.perf_counter()
+            while version.digest.brief not in answer("acme/tone@prod"):
+                pass
+            moved.append(time.perf_counter() - began)
+    print(f"vLLM, one token of a tiny model on this CPU, median of {times}")
+    show("the base", plain, plain)
+    show("an adapter that is loaded", loaded, plain)
+    by_path = statistics.median(direct)
+    show("loaded by path, then asked", by_path, by_path)
+    show("asked, its files in the cache", statistics.median(warm), by_path)
+    show("asked, nothing of it here", statistics.median(cold), by_path)
+    show("alias moved to first answer", statistics.median(moved), by_path)
+
+
+def large(folder: Path, megabytes: int) -> Path:
+    made = tiny_lora(folder)
+    rows = megabytes * (1 << 17)
+    module = "base_model.model.model.layers.0.self_attn.q_proj"
+    values = bytes(range(64)) * (rows // 16)
+    tensors = {
+        f"{module}.lora_{side}.weight": ("F32", shape, values)
+        for side, shape in (("A", (1, rows)), ("B", (rows, 1)))
+    }
+    write_safetensors(made / "adapter_model.safetensors", tensors)
+    return made
+
+
+def copy(source: Path, target: Path) -> None:
+    shutil.copytree(source, target)
+    for path in target.iterdir():
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+
+
+def median(times: int, work: Callable[[], object], before: Callable[[], object] = lambda: None) -> float:
+    found = []
+    for _ in range(times):
+        before()
+        found.append(seconds(work))
+    return statistics.median(found)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def show(what: str, took: float, beside: float) -> None:
+    print(f"  {what:34} {1000 * took:9.1f} ms   {took / beside:6.2f}×")
+
+
+if __name__ == "__main__":
+    main()

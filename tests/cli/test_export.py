@@ -1,0 +1,89 @@
+"""`adaptry export`: the plan, a folder, a version with its parent, and what is refused before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from adaptry.testing.samples import random_tensor, tiny_base, tiny_lora
+
+from .conftest import Run
+
+Answer = Callable[..., Any]
+
+
+def test_a_dry_run_shows_the_repairs_and_makes_nothing(run: Run, answer: Answer, tmp_path: Path) -> None:
+    tiny_lora(tmp_path / "rs", config={"use_rslora": True})
+    told = answer("export", "./rs", "--for", "sglang", "--dry-run")
+    assert [(step["repair"], step["exact"], step["findings"]) for step in told["repairs"]] == [
+        ("fold", True, ["scale"])
+    ]
+    said = run("export", "./rs", "--for", "sglang", "--dry-run").stdout
+    assert said.startswith("fold: folds each scale into lora_B (exact): SGLang serves something else")
+    assert "nothing to repair" in run("export", "./rs", "--for", "vllm", "--dry-run").stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["rs"]
+
+
+def test_a_version_is_exported_as_a_version_that_names_its_parent(
+    run: Run, answer: Answer, tmp_path: Path
+) -> None:
+    tiny_lora(tmp_path / "rs", config={"use_rslora": True})
+    run("base", "add", str(tiny_base(tmp_path / "base")), "--name", "org/tiny")
+    parent = run("push", "./rs", "acme/tone").stdout.split()[1]
+    told = answer("export", "acme/tone", "--for", "sglang", "-o", "acme/tone-sglang", "--alias", "prod")
+    assert (told["output"], told["repairs"]) == ("acme/tone-sglang@1", ["fold"])
+    assert (told["relative_error"], told["largest_difference"], told["compared"]) == (0.0, 0.0, 4)
+    shown = answer("show", "acme/tone-sglang@prod")
+    assert shown["manifest"]["parents"] == [parent]
+    assert shown["manifest"]["recipe"]["runtime"] == "sglang"
+    again = answer("export", "acme/tone", "--for", "sglang", "-o", "acme/tone-sglang")
+    assert (again["output"], again["digest"]) == (told["output"], told["digest"])
+    assert "acme/tone@1" in run("lineage", "acme/tone-sglang").stdout
+
+
+def test_what_must_be_merged_becomes_a_folder_and_no_version(run: Run, tmp_path: Path) -> None:
+    run("base", "add", str(tiny_base(tmp_path / "base")), "--name", "org/tiny")
+    biased = {"target_modules": ["q_proj", "v_proj"], "bias": "lora_only"}
+    extra = {"base_model.model.model.layers.0.self_attn.q_proj.bias": random_tensor((16,), 3)}
+    tiny_lora(tmp_path / "biased", extra=extra, config=biased)
+    refused = run("export", "./biased", "--for", "vllm", "--base", "org/tiny", "-o", "acme/biased", code=1)
+    assert "a model is no version of an adapter" in refused.stderr
+
+
+def test_a_format_alone_is_written_from_a_folder(run: Run, answer: Answer, tmp_path: Path) -> None:
+    tiny_lora(tmp_path / "rs", config={"use_rslora": True})
+    tiny_base(tmp_path / "base")
+    told = answer("export", "./rs", "--format", "gguf", "--base", "./base", "-o", "./out")
+    assert (told["format"], told["repairs"]) == ("gguf", ["fold_evenly"])
+    assert (tmp_path / "out" / "adapter.gguf").read_bytes().startswith(b"GGUF")
+    assert (
+        "refuse" not in run("export", "./rs", "--format", "ollama", "--base", "./base", "-o", "./made").stderr
+    )
+    assert (tmp_path / "made" / "Modelfile").read_text().splitlines()[-1] == "ADAPTER ./adapter.gguf"
+
+
+def test_calls_that_make_no_sense_are_told_apart(run: Run, tmp_path: Path) -> None:
+    tiny_lora(tmp_path / "lora")
+    assert "--for ENGINE or --format" in run("export", "./lora", "-o", "./out", code=2).stderr
+    assert "say where it goes" in run("export", "./lora", "--for", "vllm", code=2).stderr
+    assert (
+        "no rules for an engine" in run("export", "./lora", "--for", "nothing", "-o", "./out", code=2).stderr
+    )
+    assert "there are peft" in run("export", "./lora", "--format", "zip", "-o", "./out", code=2).stderr
+    assert "--base" in run("export", "./lora", "--format", "gguf", "-o", "./out", code=1).stderr
+    assert "oci://HOST" in run("export", "./lora", "--push", "oci://nowhere", code=2).stderr
+    assert (
+        "--rank or --energy"
+        in run(
+            "export", "./lora", "--for", "vllm", "--rank", "2", "--energy", "0.5", "-o", "./out", code=2
+        ).stderr
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_formats_are_listed(run: Run) -> None:
+    said = run("export", "--formats").stdout
+    assert all(
+        name in said for name in ("peft", "checkpoint", "gguf", "ollama", "mlx", "diffusers", "kohya", "oci")
+    )

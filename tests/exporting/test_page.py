@@ -1,0 +1,12 @@
+"""The page of repairs and formats is made of the tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adaptry.exporting.page import page
+
+
+def test_the_page_is_current() -> None:
+    written = Path(__file__).parents[2] / "docs" / "exporting.md"
+    assert written.read_text() == page(), "run: python -m adaptry.exporting > docs/exporting.md"

@@ -1,0 +1,20 @@
+"""A process that makes one registry follow another, for one round, and prints what it copied.
+
+python mirroring.py SOURCE TARGET
+"""
+
+from __future__ import annotations
+
+import sys
+
+from adaptry.mirroring.following import follow
+from adaptry.mirroring.planning import Choice
+from adaptry.opening import open_local
+
+
+def main(source: str, target: str) -> None:
+    print(*follow(open_local(source), open_local(target), Choice(aliases=True)).copied, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

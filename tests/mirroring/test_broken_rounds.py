@@ -1,0 +1,108 @@
+"""Rounds that are killed at every step, and rounds at the same time: the next one has what they left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from adaptry.adapter.view import Adapter
+from adaptry.failpoints import NAMES, VARIABLE
+from adaptry.integrity import verify
+from adaptry.local import LocalRegistry
+from adaptry.mirroring.bundles.loading import load
+from adaptry.mirroring.bundles.packing import create
+from adaptry.mirroring.following import follow
+from adaptry.mirroring.planning import Choice, versions_in
+from adaptry.records import PushOptions
+from adaptry.refs import AdapterName
+from adaptry.registry import Registry
+from adaptry.transfer import push
+
+TONE = AdapterName.parse("acme/tone")
+MakeLora = Callable[..., Adapter]
+ALL = Choice(aliases=True)
+QUICK = ("blobs.after_rename", "revisions.before_commit")
+EVERY = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.heavy) for name in NAMES]
+
+
+@pytest.mark.parametrize("place", EVERY)
+def test_a_round_killed_anywhere_is_finished_by_the_next(
+    place: str, source: LocalRegistry, target: LocalRegistry, lora: MakeLora, tmp_path: Path
+) -> None:
+    for seed in (1, 2):
+        push(source, lora(seed), TONE, options=PushOptions(metrics={"accuracy": seed / 10}))
+    script = str(Path(__file__).with_name("mirroring.py"))
+    words = [sys.executable, script, str(tmp_path / "source"), str(tmp_path / "target")]
+    killed = subprocess.run(words, env={**os.environ, VARIABLE: place}, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert verify(target.catalog, target.blobs) == ()
+
+    assert follow(source, target, ALL).failures == ()
+
+    assert_same(source, target)
+    assert not follow(source, target, ALL).is_change
+    assert verify(target.catalog, target.blobs) == ()
+
+
+def test_rounds_at_the_same_time_do_no_harm(pair: tuple[Registry, Registry], lora: MakeLora) -> None:
+    there, here = pair
+    for seed in (1, 2, 3):
+        push(there, lora(seed), TONE)
+    with ThreadPoolExecutor(3) as pool:
+        rounds = list(pool.map(lambda number: follow(there, here, Choice()), range(3)))
+    assert [one.failures for one in rounds] == [(), (), ()]
+    assert_same(there, here)
+
+
+def test_a_bundle_loaded_twice_at_once_is_loaded_once(
+    source: LocalRegistry, target: LocalRegistry, lora: MakeLora, tmp_path: Path
+) -> None:
+    for seed in (1, 2):
+        push(source, lora(seed), TONE)
+    create(source, versions_in(source, TONE), tmp_path / "x.bundle")
+    with ThreadPoolExecutor(2) as pool:
+        loads = list(pool.map(lambda number: load(target, tmp_path / "x.bundle"), range(2)))
+    assert [one.failures for one in loads] == [(), ()]
+    assert_same(source, target)
+
+
+def test_a_mirror_goes_round_until_it_is_stopped(
+    source: LocalRegistry, lora: MakeLora, tmp_path: Path
+) -> None:
+    push(source, lora(1), TONE)
+    words = [
+        "mirror",
+        "--from",
+        str(tmp_path / "source"),
+        "--registry",
+        str(tmp_path / "new"),
+        "--every",
+        "1s",
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "adaptry_cli", *words],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "copied acme/tone@1\n"
+        push(source, lora(2), TONE)
+        assert process.stdout.readline() == "copied acme/tone@2\n"
+        process.terminate()
+        assert process.wait(60) == -signal.SIGTERM
+
+
+def assert_same(there: Registry, here: Registry) -> None:
+    seen = [
+        [(one.number, one.digest, one.state, one.metrics) for one in registry.versions(TONE).items]
+        for registry in (there, here)
+    ]
+    assert seen[0] == seen[1]

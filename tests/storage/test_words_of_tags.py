@@ -1,0 +1,78 @@
+"""A registry that was filled before words of tags were searched finds them after its migration, on both databases."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from sqlalchemy import create_engine
+
+from adaptry import open_dir, push
+from adaptry.blobs.memory import MemoryBlobs
+from adaptry.catalog.database import Catalog
+from adaptry.local import LocalRegistry
+from adaptry.records import AdapterEdit
+from adaptry.refs import AdapterName
+from adaptry.testing.postgres import PostgresServer
+from adaptry.testing.samples import tiny_lora
+
+TONE = AdapterName.parse("acme/tone")
+BEFORE = (
+    "DELETE FROM postings WHERE term_id IN (SELECT id FROM terms WHERE field = 'word' AND text IN ('for', 'speech'))",
+    "DELETE FROM terms WHERE field = 'word' AND text = 'speech'",
+)
+NARROW = (
+    "ALTER TABLE events ALTER COLUMN seq TYPE integer",
+    "ALTER SEQUENCE events_seq_seq AS integer",
+    "ALTER TABLE metric_values ALTER COLUMN id TYPE integer",
+    "ALTER SEQUENCE metric_values_id_seq AS integer",
+)
+
+
+def fill(url: str, tmp_path: Path) -> None:
+    catalog = Catalog(url)
+    registry = LocalRegistry(catalog, MemoryBlobs())
+    registry.create_adapter(TONE, AdapterEdit(tags=("for-Speech",), description="tone of voice"))
+    for seed in (1, 2):
+        push(registry, open_dir(tiny_lora(tmp_path / f"lora-{seed}", seed=seed)), TONE)
+    catalog.close()
+
+
+def migrate_again(url: str, *before: str) -> None:
+    """The one migration, on rows and columns as they were before it."""
+    migration = import_module("adaptry.catalog.migrations.versions.0008_words_of_tags")
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        for statement in before:
+            connection.exec_driver_sql(statement)
+        with Operations.context(MigrationContext.configure(connection)):
+            migration.upgrade()
+    engine.dispose()
+
+
+def found(registry: LocalRegistry) -> list[list[int]]:
+    """What words of the tag, and of the description, find."""
+    return [[item.number for item in registry.search(query).items] for query in ("speech", "for", "voice")]
+
+
+def test_in_sqlite(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'catalog.sqlite'}"
+    fill(url, tmp_path)
+    migrate_again(url, *BEFORE)
+    registry = LocalRegistry(Catalog(url), MemoryBlobs())
+    assert found(registry) == [[2, 1], [2, 1], [2, 1]]
+    registry.close()
+
+
+def test_in_postgresql(postgres: PostgresServer, tmp_path: Path) -> None:
+    name = postgres.migrated()
+    fill(postgres.url(name), tmp_path)
+    migrate_again(postgres.url(name).replace("postgresql:", "postgresql+psycopg:"), *BEFORE, *NARROW)
+    registry = LocalRegistry(Catalog(postgres.url(name)), MemoryBlobs())
+    assert found(registry) == [[2, 1], [2, 1], [2, 1]]
+    postgres.execute("SELECT setval('events_seq_seq', 3000000000)", name)
+    registry.edit_adapter(TONE, AdapterEdit(description="numbered beyond 32 bits"))
+    assert registry.events(2**31).items[0].seq == 3_000_000_001
+    registry.close()

@@ -1,0 +1,48 @@
+"""What a worker takes from its environment, and what it says of what makes no sense."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from adaptry.errors import Invalid
+from adaptry.settings import Settings
+from adaptry.worker.opening import WorkerSettings, cache_of, registry_of
+
+
+@pytest.mark.parametrize("where", [None, "./registry", "/srv/registry"])
+def test_a_worker_reaches_servers_only(where: str | None) -> None:
+    with pytest.raises(Invalid, match="set ADAPTRY_URL"):
+        registry_of(Settings(registry=where))
+
+
+def test_the_environment_says_where_the_cache_is_and_how_large(tmp_path: Path) -> None:
+    environ = {"ADAPTRY_CACHE": str(tmp_path / "cache"), "ADAPTRY_CACHE_SIZE": "2GB"}
+
+    cache = cache_of(Settings.from_env(environ))
+
+    assert (cache.root, cache.size) == (tmp_path / "cache", 2_000_000_000)
+
+
+@pytest.mark.parametrize("seconds", ["soon", "0", "-1", "nan", "1e9"])
+def test_a_pause_that_is_none_is_refused(seconds: str) -> None:
+    with pytest.raises(Invalid, match="ADAPTRY_WATCH_SECONDS"):
+        WorkerSettings.from_env({"ADAPTRY_WATCH_SECONDS": seconds})
+
+
+@pytest.mark.parametrize(
+    "environ", [{}, {"ADAPTRY_URL": "http://registry"}, {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}]
+)
+def test_without_a_registry_or_leave_to_load_the_plugin_does_nothing(environ: dict[str, str]) -> None:
+    code = (
+        "from adaptry.worker.vllm import register; register(); import sys; print('vllm.lora' in sys.modules)"
+    )
+
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True
+    )
+
+    assert run.stdout == "False\n"
