@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -22,7 +23,7 @@ _EVERY = 0.2
 @dataclass(frozen=True, slots=True)
 class Outside:
     """`restart` starts the engine anew; ADAPTRY_ADAPTERS names the file `listed`, a line for each adapter's file. `prepare` makes
-    the file `{file}` of the folder `{folder}`."""
+    `{file}` of the folder `{folder}`: the file itself, or a folder with it in it, as `adaptry export` does."""
 
     listed: Path
     restart: tuple[str, ...] = ()
@@ -62,7 +63,11 @@ class Outside:
         temporary = folder.parent / f".{os.getpid()}.{name}"
         words = {"{folder}": str(folder), "{file}": str(temporary)}
         _run(tuple(words.get(word, word) for word in self.prepare), {})
-        temporary.replace(file)
+        made = next(temporary.glob(f"*{file.suffix}"), temporary) if temporary.is_dir() else temporary
+        if not made.is_file():
+            raise Refused(f"{shlex.join(self.prepare)} made no {file.suffix} of {folder}")
+        made.replace(file)
+        shutil.rmtree(temporary, ignore_errors=True)
         return file
 
 
