@@ -83,7 +83,10 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
         "export": ("export:export", "Write an adapter as an engine needs it."),
     },
     "Serve with engines": {
-        "probe": ("probe:probe", "Show whether a running engine answers as an adapter was trained to."),
+        "probe": (
+            "probe:probe",
+            "Show that a running engine answers as an adapter was trained to, or that it does not.",
+        ),
         "cache": ("cache:cache", "Look after the adapters that engines on this machine are given."),
     },
     "Serve": {

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from adaptry.adapter.view import open_dir
+from adaptry.checks.runtimes import parse_runtime, verdict
 from adaptry.deriving.draft import Parent
 from adaptry.errors import Refused, Unsupported
 from adaptry.exporting.export import export
@@ -57,6 +60,30 @@ def test_either_way_diffusers_answers_as_before(
     cases = [f"{kind}-{way}" for way in ways if (corpus / f"{kind}-{way}").exists()]
     made = [written(corpus, case, format, tmp_path / case) for case in cases]
     same(kind, [corpus / case for case in cases], made)
+
+
+def test_several_alphas_in_kohyas_file_are_found_and_told_to_diffusers_where_it_reads_them(
+    corpus: Path, tmp_path: Path
+) -> None:
+    tensors = load_file(corpus / "sd-kohya" / "style.safetensors")
+    name = next(name for name in tensors if name.startswith("lora_unet") and name.endswith("to_q.alpha"))
+    (tmp_path / "mixed").mkdir()
+    save_file(
+        {**tensors, name: np.array(24.0, np.float32)},
+        tmp_path / "mixed" / "style.safetensors",
+        {"ss_network_dim": "4"},
+    )
+    record = fingerprint(open_base_folder(corpus / "sd"))
+    mixed, runtime = Parent(open_dir(tmp_path / "mixed"), "mixed"), parse_runtime("diffusers")
+    assert "alphas_mixed" in {found.code for found in verdict(mixed.adapter, runtime, record).findings}
+    export(mixed, tmp_path / "diffusers", Setting(record), runtime=runtime)
+    export(mixed, tmp_path / "kohya", Setting(record), format="kohya")
+    paths = [tmp_path / name for name in ("mixed", "diffusers", "kohya")]
+    as_it_is, own, evened = DIFFUSERS.run("loaded", "sd", *paths)
+    assert set(as_it_is["scales"].values()) == {0.5, 1.5}
+    assert set(own["scales"].values()) == {0.5, 1.5, 6.0}
+    assert _close(own["step"], evened["step"])
+    assert not _close(own["step"], as_it_is["step"])
 
 
 def test_what_a_file_cannot_hold_is_refused(corpus: Path, tmp_path: Path) -> None:
