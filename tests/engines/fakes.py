@@ -31,6 +31,13 @@ class Broken(Exception):
         self.status = status
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients die here, on purpose."""
+
+
 class FakeEngine:
     """A server on a port of its own, which it keeps when it is started again; then it has nothing loaded.
 
@@ -102,8 +109,7 @@ class FakeEngine:
             def log_message(self, *words: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), Requests)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", self._port), Requests)
         self._port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
