@@ -22,7 +22,7 @@ from .elsewhere import Elsewhere
 
 DIFFUSERS = Elsewhere("diffusers", "diffusers_library.py")
 TO_KOHYA = ("metadata", "patterns", "rslora", "conv")
-TO_DIFFUSERS = ("kohya", "locon", "metadata", "alphas")
+TO_DIFFUSERS = ("kohya", "locon", "metadata")
 
 pytestmark = DIFFUSERS.marks
 
@@ -62,6 +62,17 @@ def test_either_way_diffusers_answers_as_before(
     same(kind, [corpus / case for case in cases], made)
 
 
+def test_alphas_that_are_tensors_are_told_to_diffusers_where_it_reads_them(
+    corpus: Path, tmp_path: Path
+) -> None:
+    made = written(corpus, "sd-alphas", "diffusers", tmp_path / "made")
+    refused, own, as_trained = DIFFUSERS.run(
+        "loaded", "sd", corpus / "sd-alphas", made, corpus / "sd-metadata"
+    )
+    assert "refused" in refused
+    assert _close(own["step"], as_trained["step"])
+
+
 def test_several_alphas_in_kohyas_file_are_found_and_told_to_diffusers_where_it_reads_them(
     corpus: Path, tmp_path: Path
 ) -> None:
@@ -91,7 +102,7 @@ def test_what_a_file_cannot_hold_is_refused(corpus: Path, tmp_path: Path) -> Non
         written(corpus, "flux-metadata", "kohya", tmp_path / "flux")
     with pytest.raises(Refused, match="DoRA"):
         written(corpus, "sd-dora", "kohya", tmp_path / "dora")
-    with pytest.raises(Refused, match="its pipeline"):
+    with pytest.raises(Refused, match=r"module_missing|its pipeline"):
         record = fingerprint(open_base_folder(corpus / "flux"))
         export(
             Parent(open_dir(corpus / "sd-kohya"), "it"), tmp_path / "it", Setting(record), format="diffusers"

@@ -93,7 +93,7 @@ _ALL = (
         "diffusers 0.42",
         pipeline_file.write_diffusers,
         "diffusers",
-        mends=(repairs.ONE_ALPHA,),
+        mends=(repairs.ONE_ALPHA, repairs.WRITE_ANEW),
     ),
     ExportFormat(
         "kohya",

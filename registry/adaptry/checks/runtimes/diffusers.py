@@ -80,7 +80,7 @@ DIFFUSERS_ENGINE = Engine(
             "refuses",
             "alphas twice, or tensors that are no LoRA",
             _told("loader_refuses"),
-            "save it again with pipeline.save_lora_weights(DIR)",
+            repairs.WRITE_ANEW,
             _LOAD,
         ),
         Rule(

@@ -23,6 +23,7 @@ RELAYOUT = (
     "rewrite it in the other layout: adaptry relayout REF --to transformers5 (or transformers4) -o NAME"
 )
 ONE_RUNTIME = "serve it with PEFT"
+WRITE_ANEW = "write it anew: adaptry export REF --for diffusers --base BASE -o DIR; else save it again with pipeline.save_lora_weights(DIR)"
 ONE_ALPHA = (
     "write each module's own scale where it is read: adaptry export REF --for diffusers --base BASE -o DIR"
 )
