@@ -87,7 +87,7 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
             "probe:probe",
             "Show that a running engine answers as an adapter was trained to, or that it does not.",
         ),
-        "cache": ("cache:cache", "Look after the adapters that engines on this machine are given."),
+        "cache": ("cache:cache", "Look after the cache of adapters that engines on this machine are given."),
     },
     "Serve": {
         "follow": ("follow:follow", "Keep an engine's adapters in step with the registry."),
