@@ -2,7 +2,8 @@
 
 `--registry` (before or after the command's name), else ADAPTRY_URL, else the embedded registry. A token comes from
 ADAPTRY_TOKEN, else from what `adaptry login` kept for that server. Only a command that puts something into a
-registry makes one where there is none.
+registry makes one where there is none. What is done in a registry's own folder (`serve`, `work`, `token`) has `--data`,
+which goes before all of that.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import click
 
 from adaptry.registry import Registry
-from adaptry.settings import Settings, is_server
+from adaptry.settings import Settings, data_folder, is_server
+from adaptry_cli.arguments import require
 from adaptry_cli.out import tell
 
 Connected = Callable[[], Registry]
@@ -82,3 +85,18 @@ def settings_for(where: str | None) -> Settings:
 
         return replace(settings, registry=chosen, token=token_for(chosen))
     return replace(settings, registry=chosen)
+
+
+def folder_of(data: Path | None, reason: str) -> Path:
+    """The folder of a registry for what is done on its own machine: `data`, else what `settings_for` says, else the embedded one's.
+
+    A usage error with the `reason` where that is a server's address.
+    """
+    from adaptry.opening import folder_named
+
+    where = None if data else settings_for(None).registry
+    require(
+        where is None or not is_server(where),
+        f"{where} is a server's address, and {reason}: say --data DIR, or unset ADAPTRY_URL for the embedded one",
+    )
+    return data or (folder_named(where) if where else data_folder())

@@ -69,6 +69,7 @@ def mirror(
     require(
         sum((every is not None, is_following, dry_run)) <= 1, "give one of --every, --follow and --dry-run"
     )
+    require(every is None or bool(every), "--every 0 would ask without a pause; --follow hears of changes as they happen")
     there = source_registry(source, from_token_file)
     choice = Choice(
         query=query, aliases=aliases, bases=bases, base_files=base_files, parents=parents, delete=delete

@@ -13,6 +13,7 @@ import click
 
 from adaptry.errors import Missing
 from adaptry_cli.arguments import FOLDER
+from adaptry_cli.connection import folder_of
 from adaptry_cli.credentials import token_in
 from adaptry_cli.durations import DURATION
 from adaptry_cli.out import say, tell
@@ -28,7 +29,10 @@ _ONLY_HERE = ("127.0.0.1", "::1", "localhost")
 
 @click.command()
 @click.option(
-    "--data", metavar="DIR", type=FOLDER, help="The registry's folder; else the embedded registry's."
+    "--data",
+    metavar="DIR",
+    type=FOLDER,
+    help="The registry's folder; else that of ADAPTRY_URL, else the embedded registry's.",
 )
 @catalog_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
@@ -155,9 +159,9 @@ def serve(
     except ModuleNotFoundError as error:
         raise Missing(f"the server needs {error.name}: pip install 'adaptry[server]'") from error
     from adaptry.byte_sizes import parse_bytes
-    from adaptry.settings import data_folder, said
+    from adaptry.settings import said
 
-    folder = data or data_folder()
+    folder = folder_of(data, "what is served is a folder")
     with beside(folder, catalog, blobs) if is_working else contextlib.nullcontext():
         server.serve(
             folder,

@@ -13,10 +13,9 @@ from adaptry import tokens
 from adaptry.errors import NotFound
 from adaptry.identity import Role
 from adaptry.local import LocalRegistry
-from adaptry.opening import folder_named, is_registry, open_local
-from adaptry.settings import data_folder, is_server
+from adaptry.opening import is_registry, open_local
 from adaptry_cli.arguments import FOLDER, require
-from adaptry_cli.connection import settings_for
+from adaptry_cli.connection import folder_of
 from adaptry_cli.out import json_option, say, say_json, tell
 from adaptry_cli.places import catalog_option
 from adaptry_cli.showing import when
@@ -29,7 +28,7 @@ def _data_option(command: Callable[..., Any]) -> Callable[..., Any]:
         "--data",
         metavar="DIR",
         type=FOLDER,
-        help="The served registry's folder; else the embedded registry's.",
+        help="The served registry's folder; else that of ADAPTRY_URL, else the embedded registry's.",
     )
     return folder(catalog_option(command))
 
@@ -116,12 +115,7 @@ def revoke(id: int, data: Path | None, catalog: str | None) -> None:
 
 
 def _opened(data: Path | None, catalog: str | None) -> LocalRegistry:
-    where = None if data else settings_for(None).registry
-    require(
-        where is None or not is_server(where),
-        f"tokens are made on the server's own machine, in its folder (--data DIR), not through {where}",
-    )
-    folder = data or (folder_named(where) if where else data_folder())
+    folder = folder_of(data, "tokens are made on the server's own machine, in its folder")
     if not is_registry(folder):
         raise NotFound(f"no registry in {folder}; `adaptry serve --data {folder}` makes one and serves it")
     registry = open_local(folder, catalog=catalog)

@@ -19,7 +19,7 @@ from adaptry.errors import Invalid, Missing
 from adaptry.jobs.records import RunnerInfo
 from adaptry.registry import Registry
 from adaptry_cli.arguments import FOLDER
-from adaptry_cli.connection import registry_option
+from adaptry_cli.connection import folder_of, registry_option
 from adaptry_cli.out import json_option, say, say_json, size, tell
 from adaptry_cli.places import catalog_option
 from adaptry_cli.showing import when
@@ -28,7 +28,10 @@ from adaptry_cli.tables import say_table
 
 @click.command()
 @click.option(
-    "--data", metavar="DIR", type=FOLDER, help="The registry's folder; else the embedded registry's."
+    "--data",
+    metavar="DIR",
+    type=FOLDER,
+    help="The registry's folder; else that of ADAPTRY_URL, else the embedded registry's.",
 )
 @catalog_option
 @click.option(
@@ -98,10 +101,10 @@ def work(
     from adaptry.byte_sizes import parse_bytes
     from adaptry.jobs.paper import Place
     from adaptry.jobs.runner import RunnerSettings, run
-    from adaptry.settings import data_folder
 
+    folder = folder_of(data, "a runner reaches a registry's rows and files itself, in its folder")
     settings = RunnerSettings(
-        place=Place(folder=str((data or data_folder()).absolute()), catalog=catalog, blobs=blobs),
+        place=Place(folder=str(folder.absolute()), catalog=catalog, blobs=blobs),
         devices=devices,
         tags=tags,
         concurrency=concurrency,

@@ -53,6 +53,11 @@ def test_a_mirror_reads_the_token_for_its_source_from_a_file(run, tmp_path: Path
     assert "no token in" in run(*words, "--from-token-file", "./token", code=2).stderr
 
 
+def test_a_mirror_makes_a_pause_between_rounds(run) -> None:
+    run(*THERE, "create", "acme/tone")
+    assert "--follow" in run(*HERE, "mirror", "--from", "./there", "--every", "0", code=2).stderr
+
+
 def test_what_contradicts_itself_is_a_usage_error(run) -> None:
     run(*THERE, "push", "./out", "acme/tone")
     words = (*HERE, "mirror", "--from", "./there")

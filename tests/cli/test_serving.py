@@ -111,3 +111,29 @@ def test_tokens_are_not_made_through_a_server(run) -> None:
 def test_room_for_finished_files_is_given_as_a_size(run, tmp_path: Path) -> None:
     told = run("serve", "--data", str(tmp_path / "served"), "--merged-cache", "lots", code=2).stderr
     assert "not a size: 'lots'" in told
+
+
+def test_what_is_done_in_a_folder_is_done_in_the_one_that_is_named(run, monkeypatch, tmp_path: Path) -> None:
+    run("push", "./out", "acme/tone", "--registry", "./ours")
+    monkeypatch.setenv("ADAPTRY_URL", "./ours")
+
+    token = run("token", "create", "ci", "--namespace", "acme").stdout.strip()
+    with subprocess.Popen(
+        [sys.executable, "-m", "adaptry_cli", "serve", "--port", "0"], stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, text=True, cwd=tmp_path,
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().strip()
+            monkeypatch.setenv("ADAPTRY_TOKEN", token)
+            assert "acme/tone" in run("ls", "--registry", url).stdout
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("words", [("serve", "--port", "0"), ("work",), ("token", "ls")], ids=" ".join)
+def test_what_is_done_in_a_folder_is_refused_for_an_address(run, words: tuple[str, ...]) -> None:
+    told = run("--registry", "http://127.0.0.1:9", *words, code=2).stderr
+
+    assert "--data DIR" in told
+    assert "http://127.0.0.1:9" in told
