@@ -75,6 +75,8 @@ def main() -> None:
         for database in given.databases:
             ours = measured(database, given.sizes, given.times, loras)
             show(f"{database}: ours", ours)
+            if not given.peer:
+                continue
             if MLFLOW.exists():
                 show(
                     f"{database}: MLflow's",

@@ -6,6 +6,7 @@ stops within that time in every process of the server.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Callable
@@ -26,6 +27,7 @@ class Callers:
         self._look_up = identify
         self._anonymous_read = anonymous_read
         self._known: dict[bytes, tuple[float, Identity]] = {}
+        self._asking: dict[bytes, asyncio.Future[Identity]] = {}
 
     async def identify(self, authorization: str | None) -> Identity:
         """Who sent this header. Raises `Unauthenticated`."""
@@ -38,11 +40,20 @@ class Callers:
             raise Unauthenticated("send the token as `Authorization: Bearer adr_…`")
         secret = secret.strip()
         key = hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
-        now = time.monotonic()
         believed = self._known.get(key)
-        if believed and believed[0] > now:
+        if believed and believed[0] > time.monotonic():
             return believed[1]
-        identity = await to_thread.run_sync(self._look_up, secret)
+        asking = self._asking.get(key)
+        if asking is None:  # of a thousand who listen with one token, one asks
+            asking = self._asking[key] = asyncio.ensure_future(self._ask(key, secret))
+        return await asyncio.shield(asking)
+
+    async def _ask(self, key: bytes, secret: str) -> Identity:
+        now = time.monotonic()
+        try:
+            identity = await to_thread.run_sync(self._look_up, secret)
+        finally:
+            self._asking.pop(key, None)
         if len(self._known) >= _REMEMBERED:
             self._known.clear()
         self._known[key] = (now + BELIEVED_SECONDS, identity)

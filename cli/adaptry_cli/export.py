@@ -114,7 +114,7 @@ def export(
     )
     with progress() as told:
         parent = parent_named(connected, source, told)
-        setting = _setting(connected, parent, told, said)
+        setting = _setting(connected, parent, told, {**said, "is_replacing": target.is_replacing})
         if dry_run:
             plan = _planned(parent, runtime, format, setting)
         elif artifact:

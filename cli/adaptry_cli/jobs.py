@@ -69,6 +69,52 @@ def submit(
 
 
 @jobs.command()
+@click.argument("name")
+@click.argument("cron", metavar="CRON")
+@click.argument("kind", type=click.Choice(list(TASKS)))
+@click.argument("fields", metavar="FIELD=VALUE...", nargs=-1)
+@registry_option
+@json_option
+def schedule(
+    registry: Registry, name: str, cron: str, kind: str, fields: tuple[str, ...], as_json: bool
+) -> None:
+    """Ask for a job again and again.
+
+    CRON is minute, hour, day, month and weekday in UTC: `adaptry jobs schedule nightly '30 2 * * *' verify`. Runners look at the
+    clock; a time that passed while there were none is made up for within a day, once.
+    """
+    order = made(JobOrder, kind=kind, task=_task(kind, fields))
+    answer(registry.schedule_job(name, cron, order), name, as_json)
+
+
+@jobs.command()
+@click.argument("name")
+@registry_option
+def unschedule(registry: Registry, name: str) -> None:
+    """Ask no more for a job that is scheduled."""
+    registry.unschedule_job(name)
+    tell(f"{name} is no longer scheduled")
+
+
+@jobs.command()
+@registry_option
+@json_option
+def schedules(registry: Registry, as_json: bool) -> None:
+    """List what is asked for again and again."""
+    found = registry.schedules()
+    if as_json:
+        say_json(found)
+        return
+    say_table(
+        ("schedule", "when (UTC)", "kind", "task", "by"),
+        (
+            (each.name, each.cron, each.order.kind, json.dumps(each.order.task, ensure_ascii=False), each.by)
+            for each in found
+        ),
+    )
+
+
+@jobs.command()
 @click.option(
     "--state", type=click.Choice(["queued", "running", "done", "failed", "cancelled"]), help="Only these."
 )

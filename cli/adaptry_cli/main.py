@@ -83,8 +83,11 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
         "export": ("export:export", "Write an adapter as an engine needs it."),
     },
     "Serve with engines": {
-        "probe": ("probe:probe", "Show whether a running engine answers as an adapter was trained to."),
-        "cache": ("cache:cache", "Look after the adapters that engines on this machine are given."),
+        "probe": (
+            "probe:probe",
+            "Show that a running engine answers as an adapter was trained to, or that it does not.",
+        ),
+        "cache": ("cache:cache", "Look after the cache of adapters that engines on this machine are given."),
     },
     "Serve": {
         "follow": ("follow:follow", "Keep an engine's adapters in step with the registry."),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,10 +48,24 @@ class Service:
     health: Health | None
 
 
+def claim_network() -> tuple[str, socket.socket]:
+    """The beginning of addresses that are nobody else's for as long as the socket is open."""
+    while True:
+        network = f"127.{16 + secrets.randbelow(230)}.{secrets.randbelow(250)}"
+        claim = socket.socket()
+        try:
+            claim.bind((f"{network}.1", 8750))
+            claim.listen()
+        except OSError:
+            claim.close()
+            continue
+        return network, claim
+
+
 def read(
-    compose: Path, folder: Path, variables: Mapping[str, str], profiles: frozenset[str]
+    compose: Path, folder: Path, variables: Mapping[str, str], profiles: frozenset[str], network: str
 ) -> list[Service]:
-    """The services to start, with their places in `folder`. (`Any`, below: YAML.)"""
+    """The services to start, with their places in `folder` and addresses in `network`. (`Any`, below: YAML.)"""
     text = re.sub(
         r"\$\{(\w+):-([^}]*)\}", lambda found: variables.get(found[1]) or found[2], compose.read_text()
     )
@@ -58,7 +73,7 @@ def read(
     wanted = {
         name: one for name, one in said["services"].items() if profiles.issuperset(one.get("profiles", ()))
     }
-    addresses = _addresses(list(wanted))
+    addresses = {name: f"{network}.{number}" for number, name in enumerate(wanted, 10)}
     found = []
     for name, one in wanted.items():
         copies = one.get("deploy", {}).get("replicas", 1)
@@ -162,12 +177,6 @@ def _with_places(text: str, places: Mapping[str, Path]) -> str:
     # All at once: a folder here may contain what is a place there.
     targets = "|".join(re.escape(target) for target in sorted(places, key=len, reverse=True))
     return re.sub(rf"(?<![\w/.-])({targets})(?![\w.-])", lambda found: str(places[found[1]]), text)
-
-
-def _addresses(names: list[str]) -> dict[str, str]:
-    """An address for each, in a network of the loopback interface that nobody else is likely to be in."""
-    network = f"127.{16 + secrets.randbelow(230)}.{secrets.randbelow(250)}"
-    return {name: f"{network}.{number}" for number, name in enumerate(names, 10)}
 
 
 def _seconds(text: str) -> float:

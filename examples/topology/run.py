@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 import programs
-from compose import Health, Service, environment_of, read
+from compose import Health, Service, claim_network, environment_of, read
 
 _ROOT = Path(__file__).resolve().parents[2]
 _SHORTEST, _LONGEST = 0.1, 60.0  # seconds between two starts, as Docker waits: doubled each time
@@ -222,8 +222,9 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     # What is a container's own is new each time; so must this be, since addresses are, and some would be remembered there.
     shutil.rmtree(folder / "own", ignore_errors=True)
+    network, _claim = claim_network()  # held until this process ends
     try:
-        services = read(options.compose.absolute(), folder, os.environ, frozenset(options.profile))
+        services = read(options.compose.absolute(), folder, os.environ, frozenset(options.profile), network)
     except OSError as error:
         print(
             f"cannot read {error.filename}: {error.strerror} (make_secrets.py makes the secrets)",

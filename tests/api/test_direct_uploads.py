@@ -202,6 +202,16 @@ def test_a_client_that_cannot_reach_the_bucket_sends_through_the_server(
     assert registry.has_file(NAME, DIGEST)
 
 
+def test_a_bucket_that_says_nothing_is_done_without(
+    server: Server, proxy: HttpProxy, opened: Upload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adaptry.client.direct._ANSWER_SECONDS", 0.2)
+    proxy.spoil("swallowed", times=None, matches=is_direct)
+    registry = server.registry()
+    registry.finish_upload(registry.append_upload(opened, 0, pieces()))
+    assert registry.has_file(NAME, DIGEST)
+
+
 def test_parts_that_the_bucket_refuses_go_through_the_server(
     server: Server, proxy: HttpProxy, opened: Upload
 ) -> None:
@@ -227,7 +237,7 @@ def test_a_server_sweeps_while_it_runs(
     start: Callable[..., Server], place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adaptry_api.sweeping.UPLOADS_EVERY", 0.05)
-    start(blobs=place)
+    assert start(blobs=place).call("GET", "/healthz").status == 200  # what it sweeps at its start is past
     blobs = S3Blobs(Place.parse(place))
     urllib3.request("PUT", blobs.writing_address(blobs.new_key(), 0, 5, 60).url, body=b"hello")
     end = time.monotonic() + 60

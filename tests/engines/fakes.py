@@ -31,6 +31,13 @@ class Broken(Exception):
         self.status = status
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients die here, on purpose."""
+
+
 class FakeEngine:
     """A server on a port of its own, which it keeps when it is started again; then it has nothing loaded.
 
@@ -46,6 +53,7 @@ class FakeEngine:
         self.refuses: set[str] = set()
         self.fails: set[str] = set()
         self.most = 0
+        self.ended: str | None = None
         self.requests = self.errors = 0
         self._port = 0
         self._lock = threading.RLock()
@@ -101,8 +109,7 @@ class FakeEngine:
             def log_message(self, *words: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), Requests)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", self._port), Requests)
         self._port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
@@ -165,16 +172,27 @@ class FakeVllm(FakeEngine):
     kind = "vllm"
     max_cpu_loras = 4
     running: tuple[str, ...] = ()
-    """What its metrics say that requests are under way for."""
+    """What its metrics say that requests are under way for, besides those that are held."""
+
+    def hold(self, name: str) -> int:
+        """A long request begins."""
+        number = self._names[name][1]
+        self._held[number] = name
+        return number
+
+    def let_go(self, number: int) -> None:
+        """It ends."""
+        self._held.pop(number, None)
 
     def clear(self) -> None:
+        self._held: dict[int, str] = {}
         self._names: dict[str, tuple[str, int]] = {}
         self._engine: OrderedDict[int, str] = OrderedDict()
         self._paths: dict[int, str] = {}
         self._numbers = itertools.count(1)
 
     def names(self) -> dict[str, str]:
-        return {name: path for name, (path, _) in self._names.items()}
+        return {name: path for name, (path, _) in dict(self._names).items()}
 
     def get(self, path: str) -> Answer:
         match path:
@@ -183,8 +201,9 @@ class FakeVllm(FakeEngine):
             case "/version":
                 return 200, {"version": self.version}
             case "/metrics":
+                running = ",".join((*self.running, *self._held.values()))
                 return 200, (
-                    f'vllm:lora_requests_info{{max_lora="4",running_lora_adapters="{",".join(self.running)}",'
+                    f'vllm:lora_requests_info{{max_lora="4",running_lora_adapters="{running}",'
                     f'waiting_lora_adapters=""}} {time.time()}\n'
                     f'vllm:request_success_total{{finished_reason="length"}} {self.requests - self.errors}\n'
                     f'http_requests_total{{handler="/v1/completions",status="5xx"}} {self.errors}\n'
@@ -229,6 +248,9 @@ class FakeVllm(FakeEngine):
         if name not in self._names:
             raise Broken(404, f"The model `{name}` does not exist.")
         path, number = self._names[name]
+        if any(held == name and other != number for other, held in self._held.items()):
+            self.ended = f"two adapters called {name} in one batch"
+            raise Broken(500, "EngineCore encountered an issue")
         if number not in self._engine:
             self._put(number, path)  # it was pushed out, and comes back from its path
         self._engine.move_to_end(number)
@@ -246,7 +268,7 @@ class FakeSglang(FakeEngine):
         self._remembered: dict[str, str] = {}
 
     def names(self) -> dict[str, str]:
-        return {name: path for name, (path, _) in self._loaded.items()}
+        return {name: path for name, (path, _) in dict(self._loaded).items()}
 
     def get(self, path: str) -> Answer:
         match path:
@@ -316,7 +338,7 @@ class FakeMistralRs(FakeEngine):
         self._aliases: dict[str, tuple[str, str]] = {}
 
     def names(self) -> dict[str, str]:
-        return {name: path for name, (path, _) in self._aliases.items()}
+        return {name: path for name, (path, _) in dict(self._aliases).items()}
 
     def get(self, path: str) -> Answer:
         match path:

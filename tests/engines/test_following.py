@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from pathlib import Path
+
 import pytest
 
 from adaptry.refs import AdapterName, Ref
 from adaptry.rollouts import RolloutPlan
 
 from .conftest import PROD, TONE, Scene, settle
-from .fakes import FIXED
+from .fakes import FIXED, FakeVllm
 
 
 def test_an_engine_serves_what_the_alias_says_and_follows_it(scene: Scene, kind: str) -> None:
@@ -46,15 +50,14 @@ def test_a_recalled_version_is_gone_for_good_and_that_is_known(scene: Scene, kin
     engine = scene.engine(kind)
     worker = scene.worker(engine)
     settle(worker)
-    path = engine.names()[PROD]
+    path = Path(engine.names()[PROD])
     scene.stand(first)
     settle(worker)
     assert engine.names() == {}
     assert scene.serves(engine) is None
     (resident,) = scene.registry.residents(Ref.parse("acme/tone@1"))
     assert resident.dropped_at is not None
-    with pytest.raises(FileNotFoundError):
-        open(path)  # noqa: PTH123, SIM115  the folder that it was served from
+    assert not path.exists()
     settle(scene.worker(engine))
     assert scene.serves(engine) is None
 
@@ -78,15 +81,14 @@ def test_a_recall_reaches_an_older_version_that_is_only_kept_in_the_cache(scene:
     engine = scene.engine("sglang")
     worker = scene.worker(engine)
     settle(worker)
-    path = engine.names()[PROD]
+    path = Path(engine.names()[PROD])
     scene.alias(second)
     settle(worker)
     scene.stand(first)
     settle(worker)
     (resident,) = scene.registry.residents(Ref.parse("acme/tone@1"))
     assert resident.dropped_at is not None
-    with pytest.raises(FileNotFoundError):
-        open(path)  # noqa: PTH123, SIM115
+    assert not path.exists()
 
 
 def test_what_somebody_else_loaded_is_left_alone_unless_it_is_recalled(scene: Scene) -> None:
@@ -264,3 +266,46 @@ def test_a_name_whose_version_was_recalled_before_it_was_loaded_stands_for_nothi
     scene.stand(second)
     settle(worker)
     assert scene.serves(engine) is None
+
+
+def test_a_name_of_vllm_changes_hands_once_the_requests_under_way_have_ended(scene: Scene) -> None:
+    first, second = scene.publish(1), scene.publish(2)
+    scene.alias(first)
+    engine = scene.engine("vllm")
+    assert isinstance(engine, FakeVllm)
+    worker = scene.worker(engine)
+    settle(worker)
+    number = engine.hold(PROD)
+    scene.alias(second)
+    turning = threading.Thread(target=settle, args=(worker,))
+    turning.start()
+    until = time.monotonic() + 60
+    while PROD in engine.names():
+        assert time.monotonic() < until
+    for _ in range(20):
+        assert scene.serves(engine) is None
+    engine.let_go(number)
+    turning.join(60)
+    assert scene.serves(engine) == 2
+    assert engine.ended is None
+
+
+def test_the_files_of_a_recalled_version_stay_as_long_as_a_request_may_need_them(scene: Scene) -> None:
+    first = scene.publish(1)
+    scene.alias(first)
+    engine = scene.engine("vllm")
+    assert isinstance(engine, FakeVllm)
+    worker = scene.worker(engine)
+    settle(worker)
+    path = Path(engine.names()[PROD])
+    number = engine.hold(PROD)
+    scene.stand(first)
+    for _ in range(3):
+        assert not worker.turn(0.0)
+    assert engine.names() == {}
+    assert path.is_dir()
+    assert scene.registry.residents(Ref.parse("acme/tone@1"))[0].dropped_at is None
+    engine.let_go(number)
+    settle(worker)
+    assert not path.exists()
+    assert scene.registry.residents(Ref.parse("acme/tone@1"))[0].dropped_at is not None

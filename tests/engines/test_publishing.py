@@ -16,11 +16,14 @@ from adaptry.manifest import BaseClaim
 from adaptry.refs import AdapterName, Ref
 from adaptry.rl import Publisher
 from adaptry.worker.cache import Cache
-from adaptry.worker.engines import ENGINES, Speaking
+from adaptry.worker.engines import Speaking
+from adaptry.worker.engines.sglang import Sglang
+from adaptry.worker.engines.vllm import Vllm
 
 from .conftest import Scene, settle
 
 POLICY = AdapterName.parse("acme/policy")
+KINDS = {"vllm": Vllm, "sglang": Sglang}
 
 
 @pytest.fixture
@@ -95,7 +98,7 @@ def test_engines_answer_from_each_version_under_its_own_name(
     scene: Scene, model: Any, kind: str, tmp_path: Path
 ) -> None:
     engines = [scene.engine(kind), scene.engine(kind)]
-    spoken = [ENGINES[kind](Speaking(engine.url)) for engine in engines]
+    spoken = [KINDS[kind](Speaking(engine.url)) for engine in engines]
     publisher = Publisher(scene.registry, POLICY, engines=spoken, cache=Cache(tmp_path / "engines"))
     for step in range(4):
         learn(model)
@@ -105,18 +108,14 @@ def test_engines_answer_from_each_version_under_its_own_name(
         for engine in engines:
             assert list(engine.names()) == [published.model]
             assert published.version.digest.hex in engine.names()[published.model]
-            assert ENGINES[kind](Speaking(engine.url)).ask(published.model).is_ok
+            assert KINDS[kind](Speaking(engine.url)).ask(published.model).is_ok
             assert engine.most <= 2
 
 
 def test_a_version_that_is_in_use_is_drained_before_it_goes(scene: Scene, model: Any, tmp_path: Path) -> None:
     engine = scene.engine("vllm")
-    publisher = Publisher(
-        scene.registry,
-        POLICY,
-        engines=[ENGINES["vllm"](Speaking(engine.url))],
-        cache=Cache(tmp_path / "engines"),
-    )
+    spoken = Vllm(Speaking(engine.url))
+    publisher = Publisher(scene.registry, POLICY, engines=[spoken], cache=Cache(tmp_path / "engines"))
     old = publisher.publish(model, 1)
     engine.running = (old.model,)
     learn(model)
@@ -124,9 +123,10 @@ def test_a_version_that_is_in_use_is_drained_before_it_goes(scene: Scene, model:
     with pytest.raises(Unavailable, match=engine.url):
         publisher.drain(timeout=0.05, poll=0.01)
     assert set(engine.names()) == {old.model, new.model}
+    spoken.load("acme/policy@prod", Path(engine.names()[old.model]))
     engine.running = (new.model,)
     publisher.drain(timeout=30)
-    assert set(engine.names()) == {new.model}
+    assert set(engine.names()) == {new.model, "acme/policy@prod"}, "what others loaded is theirs"
 
 
 def test_an_engine_that_refuses_is_told_of_and_the_next_try_goes_on(
@@ -136,7 +136,7 @@ def test_an_engine_that_refuses_is_told_of_and_the_next_try_goes_on(
     publisher = Publisher(
         scene.registry,
         POLICY,
-        engines=[ENGINES["vllm"](Speaking(engine.url))],
+        engines=[Vllm(Speaking(engine.url))],
         cache=Cache(tmp_path / "engines"),
     )
     engine.stop()
@@ -167,7 +167,7 @@ def test_followers_are_waited_for(scene: Scene, model: Any) -> None:
 
 
 def test_what_cannot_be_is_said_at_once(scene: Scene, model: Any) -> None:
-    engine = ENGINES["vllm"](Speaking(scene.engine("vllm").url))
+    engine = Vllm(Speaking(scene.engine("vllm").url))
     for options in ({"window": 0}, {"engines": [engine]}):
         with pytest.raises(Invalid):
             Publisher(scene.registry, POLICY, **options)

@@ -30,11 +30,13 @@ from adaptry.adapter.view import open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.checks.runtimes import parse_runtime, verdict
 from adaptry.deriving.draft import Parent
+from adaptry.deriving.writing import write
 from adaptry.errors import Refused, Unsupported
 from adaptry.exporting import gguf_file
 from adaptry.exporting.export import export
 from adaptry.exporting.setting import Setting
 from adaptry.fingerprinting import fingerprint
+from adaptry.migrating.migrate import migrate
 
 from .llamacpp import PROMPT, VOCABULARY, log_probabilities, write_base
 
@@ -204,6 +206,20 @@ def test_fused_experts_are_taken_apart_and_answer_as_in_peft(mixtral: Base, tmp_
     expected = by_peft(mixtral, adapter)
     assert apart(log_probabilities(mixtral.gguf, exported(mixtral, adapter, tmp_path)), expected) < CLOSE
     assert apart(log_probabilities(mixtral.gguf, None), expected) > 0.1
+
+
+@pytest.mark.filterwarnings(
+    "ignore:The following .*_pattern keys:RuntimeWarning"
+)  # PEFT's own, of its own patterns
+def test_experts_one_by_one_are_put_together_for_peft(mixtral: Base, tmp_path: Path) -> None:
+    parameters = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+    fused = trained(mixtral, tmp_path / "fused", target_modules=["q_proj"], target_parameters=parameters)
+    each = Parent(open_dir(fused), "it")
+    write(migrate(each, fingerprint(open_checkpoint(mixtral.folder)), "transformers4"), tmp_path / "each")
+    apart_again = Parent(open_dir(tmp_path / "each"), "it")
+    made = export(apart_again, tmp_path / "out", mixtral.setting, runtime=parse_runtime("peft"))
+    assert made.repairs == ("experts_together",)
+    assert apart(by_peft(mixtral, tmp_path / "out"), by_peft(mixtral, fused)) < CLOSE
 
 
 def test_another_method_becomes_a_lora_and_answers_as_in_peft(llama: Base, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ from adaptry.adapter.view import Adapter, open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.checks.runtimes import ENGINES, Verdict, parse_runtime, verdict
 from adaptry.deriving.draft import Parent
-from adaptry.errors import Invalid, Refused
+from adaptry.errors import Invalid, InvalidWeights, Refused
 from adaptry.exporting.export import Exported, export
+from adaptry.exporting.formats import FORMATS
 from adaptry.exporting.planning import Plan, plan
 from adaptry.exporting.repairs import BY_REMEDY, FOR_PEOPLE, MERGED, REPAIRS
 from adaptry.exporting.setting import Setting
@@ -58,7 +61,8 @@ def numbers(adapter: Adapter) -> dict[str, bytes]:
 
 def test_every_remedy_is_a_repair_or_a_merge_or_for_people() -> None:
     said = {rule.repair for engine in ENGINES.values() for rule in (*engine.gates, *engine.rules)}
-    known = {*BY_REMEDY, *MERGED, *FOR_PEOPLE}
+    written = {remedy for format in FORMATS.values() for remedy in format.mends}
+    known = {*BY_REMEDY, *MERGED, *FOR_PEOPLE, *written}
     left = said - known
     words = ("start the server", "load it with", "look whether", "register the base", "expect it", "save it again", "serve it",
              "merge it with the PEFT")  # fmt: skip
@@ -252,3 +256,63 @@ def test_what_is_at_the_place_already_is_left_alone(tmp_path: Path, base: Path) 
         exported(lora, "llama.cpp", tmp_path / "out", base)
     assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
     assert json.loads((lora / "adapter_config.json").read_text())["use_rslora"] is True
+
+
+def test_another_base_than_its_own_is_refused_before_anything_is_written(tmp_path: Path, base: Path) -> None:
+    wider = tiny_base(tmp_path / "wider", hidden=32)
+    lora = tiny_lora(tmp_path / "lora", config={"use_rslora": True})
+    for format in ("gguf", "mlx", "peft", "oci"):
+        with pytest.raises(Refused, match="shape_mismatch"):
+            export(Parent(open_dir(lora), "it"), tmp_path / "out", setting(wider), format=format)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("format", ["gguf", "mlx"])
+def test_odd_numbers_are_written_or_refused_with_a_sentence(tmp_path: Path, base: Path, format: str) -> None:
+    def made(folder: Path) -> Exported:
+        return export(
+            Parent(open_dir(folder), "it"), folder.with_suffix(".out"), setting(base), format=format
+        )
+
+    with pytest.raises(Refused, match="scale_zero"):
+        made(tiny_lora(tmp_path / "zero", config={"lora_alpha": 0}))
+    made(tiny_lora(tmp_path / "negative", config={"lora_alpha": -4}))
+    with pytest.raises(InvalidWeights, match="NaN"):
+        nan = ("F32", (4, 16), struct.pack("<64f", *[math.nan] * 64))
+        made(tiny_lora(tmp_path / "nan", extra={f"{LAYER}.self_attn.q_proj.lora_A.weight": nan}))
+    with pytest.raises(Refused, match="no_effect"):
+        made(tiny_lora(tmp_path / "empty", targets=(), extra={}))
+
+
+def test_an_adapter_makes_room_for_its_repaired_self_when_asked(tmp_path: Path, base: Path) -> None:
+    lora = tiny_lora(tmp_path / "lora", config={"use_rslora": True})
+    exported(lora, "sglang", lora, base, is_replacing=True)
+    assert judged(lora, "sglang", base).outcome == "as_trained"
+
+
+def test_a_copy_of_the_bases_embedding_is_left_out_and_a_trained_one_is_not(
+    tmp_path: Path, base: Path
+) -> None:
+    key = "base_model.model.model.embed_tokens"
+    checkpoint = open_checkpoint(base)
+    info = checkpoint.tensors["model.embed_tokens.weight"]
+    own = checkpoint.path_of("model.embed_tokens.weight").read_bytes()[info.start : info.end]
+    factors = {
+        f"{key}.lora_embedding_A": random_tensor((4, 32), 12),
+        f"{key}.lora_embedding_B": random_tensor((16, 4), 13),
+    }
+    copied = tiny_lora(
+        tmp_path / "copied",
+        extra={**factors, f"{key}.base_layer.weight": (info.dtype, info.shape, own)},
+        config={"target_modules": ["q_proj", "v_proj", "embed_tokens"]},
+    )
+    assert exported(copied, "llama.cpp", tmp_path / "out", base).repairs == ("copies",)
+    trained = {f"{key}.base_layer.weight": random_tensor((32, 16), 14)}
+    other = tiny_lora(
+        tmp_path / "other",
+        extra={**factors, **trained},
+        config={"target_modules": ["q_proj", "v_proj", "embed_tokens"]},
+    )
+    with pytest.raises(Refused, match=r"embed_tokens.weight, and it is not the base's"):
+        exported(other, "llama.cpp", tmp_path / "no", base)
+    assert not (tmp_path / "no").exists()

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from adaptry.adapter.view import open_dir
+from adaptry.checks.runtimes import parse_runtime, verdict
 from adaptry.deriving.draft import Parent
 from adaptry.errors import Refused, Unsupported
 from adaptry.exporting.export import export
@@ -19,7 +22,7 @@ from .elsewhere import Elsewhere
 
 DIFFUSERS = Elsewhere("diffusers", "diffusers_library.py")
 TO_KOHYA = ("metadata", "patterns", "rslora", "conv")
-TO_DIFFUSERS = ("kohya", "locon", "metadata", "alphas")
+TO_DIFFUSERS = ("kohya", "locon", "metadata")
 
 pytestmark = DIFFUSERS.marks
 
@@ -59,12 +62,47 @@ def test_either_way_diffusers_answers_as_before(
     same(kind, [corpus / case for case in cases], made)
 
 
+def test_alphas_that_are_tensors_are_told_to_diffusers_where_it_reads_them(
+    corpus: Path, tmp_path: Path
+) -> None:
+    made = written(corpus, "sd-alphas", "diffusers", tmp_path / "made")
+    refused, own, as_trained = DIFFUSERS.run(
+        "loaded", "sd", corpus / "sd-alphas", made, corpus / "sd-metadata"
+    )
+    assert "refused" in refused
+    assert _close(own["step"], as_trained["step"])
+
+
+def test_several_alphas_in_kohyas_file_are_found_and_told_to_diffusers_where_it_reads_them(
+    corpus: Path, tmp_path: Path
+) -> None:
+    tensors = load_file(corpus / "sd-kohya" / "style.safetensors")
+    name = next(name for name in tensors if name.startswith("lora_unet") and name.endswith("to_q.alpha"))
+    (tmp_path / "mixed").mkdir()
+    save_file(
+        {**tensors, name: np.array(24.0, np.float32)},
+        tmp_path / "mixed" / "style.safetensors",
+        {"ss_network_dim": "4"},
+    )
+    record = fingerprint(open_base_folder(corpus / "sd"))
+    mixed, runtime = Parent(open_dir(tmp_path / "mixed"), "mixed"), parse_runtime("diffusers")
+    assert "alphas_mixed" in {found.code for found in verdict(mixed.adapter, runtime, record).findings}
+    export(mixed, tmp_path / "diffusers", Setting(record), runtime=runtime)
+    export(mixed, tmp_path / "kohya", Setting(record), format="kohya")
+    paths = [tmp_path / name for name in ("mixed", "diffusers", "kohya")]
+    as_it_is, own, evened = DIFFUSERS.run("loaded", "sd", *paths)
+    assert set(as_it_is["scales"].values()) == {0.5, 1.5}
+    assert set(own["scales"].values()) == {0.5, 1.5, 6.0}
+    assert _close(own["step"], evened["step"])
+    assert not _close(own["step"], as_it_is["step"])
+
+
 def test_what_a_file_cannot_hold_is_refused(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(Unsupported, match="--format diffusers"):
         written(corpus, "flux-metadata", "kohya", tmp_path / "flux")
     with pytest.raises(Refused, match="DoRA"):
         written(corpus, "sd-dora", "kohya", tmp_path / "dora")
-    with pytest.raises(Refused, match="its pipeline"):
+    with pytest.raises(Refused, match=r"module_missing|its pipeline"):
         record = fingerprint(open_base_folder(corpus / "flux"))
         export(
             Parent(open_dir(corpus / "sd-kohya"), "it"), tmp_path / "it", Setting(record), format="diffusers"

@@ -11,6 +11,7 @@ from adaptry.errors import NotFound
 from adaptry.failpoints import RUNNER, STEPS
 from adaptry.integrity import verify
 from adaptry.local import LocalRegistry
+from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.running import MERGE, Runner, is_stopped, over, registry_with_work, runner, wait_until
 
 PLACES = (*RUNNER, *(f"parent:{name}" for name in STEPS))
@@ -74,6 +75,20 @@ def test_a_step_that_was_taken_over_changes_nothing_when_it_wakes_up(busy: Local
     assert ended_once(busy, job.id) == before
 
 
+@pytest.mark.heavy
+def test_a_database_that_falls_and_comes_back_ends_no_job(
+    postgres: PostgresServer, data: Path, tmp_path: Path
+) -> None:
+    registry = registry_with_work(data, tmp_path / "scraps", catalog=postgres.database())
+    job = registry.submit_job(MERGE)
+    with runner(data, lease=5.0):
+        wait_until(lambda: registry.job(job.id).pieces > 0, "the job to be cut")
+        postgres.crash()
+        assert over(registry, job.id).state == "done"
+    ended_once(registry, job.id)
+    registry.close()
+
+
 def test_a_cancelled_job_is_stopped_and_leaves_nothing(busy: LocalRegistry, data: Path) -> None:
     job = busy.submit_job(MERGE)
     with runner(data, armed="stop:merge.stored") as working:
@@ -103,6 +118,17 @@ def test_a_process_that_dies_again_and_again_fails_its_job_and_no_other(
     assert failed.state == "failed"
     assert failed.fault is not None
     assert "killed by SIGKILL" in failed.fault.message
+
+
+def test_a_step_that_takes_more_memory_than_there_is_fails_its_job(busy: LocalRegistry, data: Path) -> None:
+    job = busy.submit_job(MERGE)
+
+    assert Runner(data, "--once", "--memory", "1MB").ended() == 0
+
+    failed = busy.job(job.id)
+    assert failed.state == "failed"
+    assert failed.fault is not None
+    assert "more than the 0.0 GB that this runner has" in failed.fault.message
 
 
 def ended_once(registry: LocalRegistry, id: str) -> tuple[object, ...]:

@@ -29,6 +29,7 @@ def test_the_stored_base_is_what_the_command_writes(
 
     done = busy.job(job.id)
     assert (done.state, done.fault) == ("done", None)
+    assert done.pieces == (1 if order is TORCH else 2)
     assert done.pieces == len(
         [file for file in done.result["files"] if file["path"].endswith(".safetensors")]
     )

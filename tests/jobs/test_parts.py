@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from adaptry.blobs.memory import MemoryBlobs
-from adaptry.catalog import jobs, runners, steps
+from adaptry.catalog import jobs, runners, schedules, steps
 from adaptry.catalog.database import Catalog
 from adaptry.errors import Conflict
+from adaptry.jobs.cron import Cron
 from adaptry.jobs.queues import queue_of, queues_for
 from adaptry.jobs.records import GIB, JobOrder, Needs, RunnerInfo
 from adaptry.jobs.room import Room
@@ -166,6 +167,45 @@ def test_room_is_given_to_so_many_steps_and_so_much_memory() -> None:
     with room.taken(1_000):  # alone, rather than never
         order.append("needs more than there is")
     assert order[1:] == ["needs more than there is"]
+
+
+@pytest.mark.parametrize(
+    ("cron", "last"),
+    [
+        ("* * * * *", "2026-01-01 12:34"),
+        ("*/15 * * * *", "2026-01-01 12:30"),
+        ("0 3 * * *", "2026-01-01 03:00"),
+        ("10,50 8-17/4 * * *", "2026-01-01 12:10"),
+        ("0 0 * * 3", "2025-12-31 00:00"),  # a Wednesday
+        ("0 0 1 * 3", "2026-01-01 00:00"),  # the first, or a Wednesday
+        ("0 0 * * 7", None),
+        ("35 12 * * *", "2025-12-31 12:35"),
+    ],
+)
+def test_a_schedule_knows_its_last_time(cron: str, last: str | None) -> None:
+    until = datetime(2026, 1, 1, 12, 34, 56, tzinfo=UTC)
+    found = Cron.parse(cron).last(until - timedelta(days=1, hours=13), until)
+    assert (f"{found:%Y-%m-%d %H:%M}" if found else None) == last
+
+
+def test_a_scheduled_order_is_given_once_for_each_time_and_made_up_for_once(registry: LocalRegistry) -> None:
+    registry.schedule_job("hourly", "0 * * * *", JobOrder(kind="verify", task={}))
+    made = registry.schedules()[0].created_at
+    begun = made.replace(minute=30, second=0, microsecond=0) + timedelta(hours=1)
+
+    def jobs_at(moment: datetime) -> int:
+        for _ in range(3):  # as many runners look
+            with registry.catalog.write() as tx:
+                schedules.submit_due(tx, moment)
+        return len(registry.jobs().items)
+
+    assert jobs_at(begun) == 1
+    assert jobs_at(begun + timedelta(minutes=29)) == 1
+    assert jobs_at(begun + timedelta(minutes=31)) == 2
+    assert jobs_at(begun + timedelta(hours=9)) == 3  # nobody was there for hours
+    assert jobs_at(begun - timedelta(minutes=20)) == 3  # a clock that was put back
+    registry.unschedule_job("hourly")
+    assert jobs_at(begun + timedelta(hours=12)) == 3
 
 
 def test_every_kind_says_what_it_is_and_where_it_is_done() -> None:

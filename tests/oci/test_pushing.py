@@ -160,9 +160,38 @@ class _NotesSubjects(BaseHTTPRequestHandler):
         """Nothing."""
 
 
+class _WantsTokens(_NotesSubjects):
+    """The same behind a token server, as Docker Hub and GitHub have it (distribution's `auth/token`)."""
+
+    def _pass(self) -> None:
+        if self.path.startswith("/token?"):
+            login = self.headers.get("Authorization", "").removeprefix("Basic ")
+            is_known = base64.b64decode(login) == b"ann:secret" and "scope=repository" in self.path
+            self._say(200 if is_known else 401, b'{"token": "good"}' if is_known else b"{}")
+        elif self.headers.get("Authorization") == "Bearer good":
+            super()._pass()
+        else:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            where = f"http://{self.headers['Host']}/token"
+            self._say(
+                401, b"{}", f'Bearer realm="{where}",service="tests",scope="repository:acme/kept:pull,push"'
+            )
+
+    def _say(self, status: int, body: bytes, challenge: str = "") -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        if challenge:
+            self.send_header("WWW-Authenticate", challenge)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = _pass  # noqa: N815
+
+
 @contextmanager
-def noting_subjects(behind: str) -> Iterator[str]:
-    handler = type("Handler", (_NotesSubjects,), {"behind": behind})
+def in_front(kind: type[_NotesSubjects], behind: str) -> Iterator[str]:
+    handler = type("Handler", (kind,), {"behind": behind})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"127.0.0.1:{server.server_port}"
@@ -171,7 +200,7 @@ def noting_subjects(behind: str) -> Iterator[str]:
 
 def test_no_tag_lists_what_the_registry_keeps_itself(server: str, tmp_path: Path) -> None:
     made = artifact(tmp_path)
-    with noting_subjects(server) as address:
+    with in_front(_NotesSubjects, server) as address:
         pushed = Remote(Reference.parse(f"oci://{address}/acme/kept:v1")).push(made)
     assert not pushed.is_listed_by_tag
     assert made.base is not None
@@ -191,6 +220,18 @@ def test_a_login_that_is_kept_is_used_and_one_that_is_not_is_asked_for(tmp_path:
         with pytest.raises(Unauthenticated):
             Remote(place, kept_login(tmp_path, address, b"wrong")).push(artifact(tmp_path))
         assert Remote(place, kept_login(tmp_path, address, b"U*U")).push(artifact(tmp_path)).is_listed_by_tag
+
+
+def test_a_login_is_changed_for_a_token_where_the_registry_wants_one(server: str, tmp_path: Path) -> None:
+    with in_front(_WantsTokens, server) as address:
+        place = Reference.parse(f"oci://{address}/acme/kept:tokens")
+        with pytest.raises(Unauthenticated, match="gave no token"):
+            Remote(place, kept_login(tmp_path, address, b"wrong")).push(artifact(tmp_path))
+        pushed = Remote(place, kept_login(tmp_path, address, b"secret")).push(artifact(tmp_path))
+    assert (
+        Remote(Reference.parse(f"oci://{server}/acme/kept")).descriptor_of("tokens").digest
+        == pushed.descriptor.digest
+    )
 
 
 def kept_login(folder: Path, address: str, password: bytes) -> Path:

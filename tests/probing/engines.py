@@ -74,6 +74,8 @@ def answering(kind: Answer, base: Path, adapter: Path | None) -> Iterator[str]:
         return [(int(token), float(found[token])) for token in found.argsort(descending=True)]
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # connections are kept, as engines do
+
         def do_GET(self) -> None:
             self._answer({})
 

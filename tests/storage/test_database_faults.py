@@ -239,7 +239,7 @@ def pgbouncer(port: int, folder: Path) -> Iterator[int]:
     (folder / "pgbouncer.ini").write_text(
         f"[databases]\n* = host=127.0.0.1 port={port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {at}\n"
         f"auth_type = trust\nauth_file = {folder / 'users.txt'}\npool_mode = transaction\nunix_socket_dir =\n"
-        "default_pool_size = 10\n"
+        "default_pool_size = 10\nmax_client_conn = 500\nserver_idle_timeout = 1\n"  # each test has a database
     )
     for path in (folder, *folder.iterdir()):
         shutil.chown(path, "postgres")

@@ -21,7 +21,7 @@ from .pushing import Pushing, assert_nothing_lost, weights
 from .running import Running, new_folder, topology
 
 KILLED = ("api-1", "api-2", "balancer", "postgres", "s3")
-PLACES = [name for name in NAMES if name.startswith(("uploads.", "blobs.after", "revisions."))]
+PLACES = [name for name in NAMES if name.startswith(("uploads.", "revisions."))]
 SOME = [
     name if name in ("api-1", "postgres") else pytest.param(name, marks=pytest.mark.heavy) for name in KILLED
 ]

@@ -78,17 +78,28 @@ def test_the_verdict_is_what_the_engine_does(plain: dict[str, str], tmp_path: Pa
             assert answer == close_to(models.said(base, adapter)), name
 
 
-def test_a_wrong_prefix_changes_nothing_and_is_found(plain: dict[str, str], tmp_path: Path) -> None:
+def test_a_wrong_prefix_changes_nothing_is_found_and_is_right_when_exported(
+    plain: dict[str, str], tmp_path: Path
+) -> None:
     base = models.model(tmp_path / "base")
     right = models.adapter(tmp_path / "right")
     wrong = prefixed(right, tmp_path / "wrong", "language_model.")
+    repaired = tmp_path / "repaired"
+    words = ["export", str(wrong), "--for", ENGINE, "--base", str(base), "-o", str(repaired)]
+    assert CliRunner().invoke(main, words).exit_code == 0
 
-    said, as_wrong, as_right = running.offline(plain, base, models.PROMPT, [wrong, right])
+    said, as_wrong, as_right, as_repaired = running.offline(
+        plain, base, models.PROMPT, [wrong, right, repaired]
+    )
 
     assert as_wrong == said
-    assert outcome(base, wrong) == "not_as_trained"
     assert as_right == close_to(models.said(base, right))
-    assert outcome(base, right) == "as_trained"
+    assert as_repaired == as_right
+    assert [outcome(base, one) for one in (wrong, right, repaired)] == [
+        "not_as_trained",
+        "as_trained",
+        "as_trained",
+    ]
 
 
 def test_target_modules_of_the_server_that_leave_an_adapter_out_are_found(

@@ -373,6 +373,21 @@ def test_a_cache_that_is_full_makes_room_by_what_nobody_asks_for(
     asyncio.run(test())
 
 
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        ("0.32.0", "vllm@0.32.0"),
+        ("0.33.1.dev5+gabc.cpu", "vllm@0.33.1"),
+        ("0.1.dev1", "vllm@0.1"),
+        ("dev", "vllm"),
+    ],
+)
+def test_what_runs_is_known_with_its_limits(bench: Bench, version: str, said: str) -> None:
+    runtime = Vllm(bench.models).runtime(version)
+
+    assert str(runtime) == f"{said},max_lora_rank=16,max_loras=2"
+
+
 def test_a_vllm_that_keeps_its_adapters_another_way_is_not_served_from() -> None:
     class Unlike:
         async def resolve_lora(self, name: str) -> Any:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import Path, Query, Request, Response
+from pydantic import BaseModel, Field
 
 from adaptry import wire
-from adaptry.jobs.records import JobInfo, JobOrder, JobState, LogLine, RunnerInfo
+from adaptry.jobs.records import JobInfo, JobOrder, JobState, LogLine, RunnerInfo, ScheduleInfo
 from adaptry.records import Page
 from adaptry_api.changing import fresh
 from adaptry_api.guard import CallersRegistry, guarded
@@ -16,6 +17,15 @@ from adaptry_api.routes.parameters import Cursor, Limit
 
 ROUTES = guarded(wire.PREFIX, "jobs")
 
+
+class NewSchedule(BaseModel, extra="forbid"):
+    """When, and what."""
+
+    cron: Annotated[str, Field(max_length=256)]
+    order: JobOrder
+
+
+ScheduleName = Annotated[str, Path(max_length=64)]
 JobId = Annotated[str, Path(max_length=64)]
 
 
@@ -60,3 +70,19 @@ def retry(job: JobId, registry: CallersRegistry) -> JobInfo:
 @ROUTES.get("/runners")
 def list_runners(registry: CallersRegistry) -> tuple[RunnerInfo, ...]:
     return registry.runners()
+
+
+@ROUTES.get("/schedules")
+def list_schedules(registry: CallersRegistry) -> tuple[ScheduleInfo, ...]:
+    return registry.schedules()
+
+
+@ROUTES.put("/schedules/{schedule}")
+def schedule(schedule: ScheduleName, body: NewSchedule, registry: CallersRegistry) -> ScheduleInfo:
+    """The order is given whenever the time comes, with the rights that the caller has now."""
+    return registry.schedule_job(schedule, body.cron, body.order)
+
+
+@ROUTES.delete("/schedules/{schedule}", status_code=204)
+def unschedule(schedule: ScheduleName, registry: CallersRegistry) -> None:
+    registry.unschedule_job(schedule)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
     ColumnElement,
     Select,
     and_,
@@ -62,6 +61,8 @@ _NUMBERS = {
     "version": col(VersionRow.number),
     "downloads": col(VersionRow.downloads),
 }
+_LONG = frozenset({"size", "parameters"})
+"""Those of 64 bits."""
 _PICKS = {
     "newest": col(MetricSummaryRow.newest),
     "max": col(MetricSummaryRow.highest),
@@ -200,7 +201,7 @@ def _whole(term: NumberTerm) -> int | None:
     PostgreSQL uses an index only for numbers of the column's own kind.
     """
     value, operator = term.value, term.operator
-    largest = _LARGEST_LONG if isinstance(_NUMBERS[term.field].type, BigInteger) else _LARGEST
+    largest = _LARGEST_LONG if term.field in _LONG else _LARGEST
     if operator in ("=", "!=") and not (value.is_integer() and abs(value) <= largest):
         return None
     rounded = math.ceil(value) if operator in ("<", ">=") else math.floor(value)

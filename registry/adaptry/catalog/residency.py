@@ -192,16 +192,6 @@ def forget(tx: Transaction, worker: WorkerRow) -> None:
     tx.flush()
 
 
-def resident_digests(tx: Transaction) -> frozenset[Digest]:
-    """The revisions that some worker has, or had when it was heard of last: what must not be collected."""
-    query = (
-        select(VersionRow.digest)
-        .join(ResidentRow, col(ResidentRow.version_id) == col(VersionRow.id))
-        .where(col(ResidentRow.condition).not_in(GONE))
-    )
-    return frozenset(Digest(digest) for digest in tx.exec(query.distinct()))
-
-
 def resident_of(tx: Transaction, line: int) -> tuple[str, ...]:
     """The workers that have a version of an adapter, in name order."""
     query = (

@@ -15,14 +15,17 @@ from typing import cast
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from adaptry.client.connection import READ_SECONDS, Connection
+from adaptry.client.connection import Connection
 from adaptry.records import DirectPart, Upload
 
 _AT_ONCE = 3
 _CONNECT_SECONDS = 5.0
+_ANSWER_SECONDS = 30.0
+"""A bucket that is silent for so long, twice, is done without: the server is there."""
 _AGAIN = urllib3.Retry(
     total=3,
     connect=0,  # whether the bucket can be reached at all is known soon
+    read=1,
     redirect=False,
     allowed_methods=None,
     status_forcelist=(500, 502, 503, 504),
@@ -78,7 +81,7 @@ class DirectWriting:
                 body=cast(bytes, data),  # any buffer will do
                 headers=part.headers,
                 retries=_AGAIN,
-                timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=READ_SECONDS),
+                timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=_ANSWER_SECONDS),
                 redirect=False,
             )
         except (HTTPError, OSError):

@@ -7,12 +7,14 @@ from pydantic import TypeAdapter
 from adaptry.client.connection import Connection, path_of
 from adaptry.client.paths import once_key
 from adaptry.jobs.board import JobBoard
-from adaptry.jobs.records import JobInfo, JobOrder, JobState, LogLine, RunnerInfo
+from adaptry.jobs.records import JobInfo, JobOrder, JobState, LogLine, RunnerInfo, ScheduleInfo
 from adaptry.records import Page
 
 _JOB = TypeAdapter(JobInfo)
 _JOBS = TypeAdapter(Page[JobInfo])
 _LOG = TypeAdapter(Page[LogLine])
+_SCHEDULE = TypeAdapter(ScheduleInfo)
+_SCHEDULES: TypeAdapter[tuple[ScheduleInfo, ...]] = TypeAdapter(tuple[ScheduleInfo, ...])
 _RUNNERS: TypeAdapter[tuple[RunnerInfo, ...]] = TypeAdapter(tuple[RunnerInfo, ...])
 
 
@@ -46,3 +48,13 @@ class RemoteJobs(JobBoard):
 
     def runners(self) -> tuple[RunnerInfo, ...]:
         return self._server.ask(_RUNNERS, "GET", path_of("runners"))
+
+    def schedule_job(self, name: str, cron: str, order: JobOrder) -> ScheduleInfo:
+        body = {"cron": cron, "order": order.model_dump(mode="json")}
+        return self._server.ask(_SCHEDULE, "PUT", path_of("schedules", name), body=body, again=True)
+
+    def schedules(self) -> tuple[ScheduleInfo, ...]:
+        return self._server.ask(_SCHEDULES, "GET", path_of("schedules"))
+
+    def unschedule_job(self, name: str) -> None:
+        self._server.tell("DELETE", path_of("schedules", name))

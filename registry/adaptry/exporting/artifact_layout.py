@@ -26,7 +26,7 @@ def artifact_of(parent: Parent, setting: Setting) -> Artifact:
 def write(parent: Parent, target: Path, setting: Setting) -> tuple[str, ...]:
     """Raises what `landing` raises."""
     artifact = artifact_of(parent, setting)
-    with landing(target) as folder:
+    with landing(target, replace=setting.is_replacing) as folder:
         write_layout(artifact, folder, _TAG)
     if artifact.subject is None:
         return ("it names no base, since none is known by content: say --base to give it a subject",)

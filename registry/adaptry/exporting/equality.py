@@ -27,8 +27,8 @@ _ROWS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Equality:
-    """`figures` by module (`energy` of the original's update, `lost` of it). `compared`: how many modules were formed and
-    subtracted; `largest`: the largest difference of an element among them, None where none were."""
+    """`figures` by module (`energy` of the original's update, `lost` of it), none where all are the same. `compared`: how many
+    modules were formed and subtracted; `largest`: the largest difference of an element among them, None where none were."""
 
     figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     compared: int = 0
@@ -51,11 +51,18 @@ def equality(original: Parent, made: Parent, outcomes: Sequence[Outcome]) -> Equ
     if pairs is None:
         return Equality(told)
     figures: dict[str, Mapping[str, float]] = {}
+    same: list[tuple[Site, ModuleSpec]] = []
     largest = 0.0
     for site, before, after in pairs:
-        figures[site.key], most = _difference(original.adapter, before, made.adapter, after)
+        found = _difference(original.adapter, before, made.adapter, after)
+        if found is None:
+            same.append((site, before))
+            continue
+        figures[site.key], most = found
         largest = max(largest, most)
-    return Equality(figures, len(figures), largest)
+    if figures:  # a share is one of all that was trained
+        figures |= {site.key: _energy(original.adapter, module) for site, module in same}
+    return Equality(figures, len(pairs), largest)
 
 
 def _pairs(original: Adapter, made: Adapter) -> list[tuple[Site, ModuleSpec, ModuleSpec]] | None:
@@ -72,14 +79,15 @@ def _pairs(original: Adapter, made: Adapter) -> list[tuple[Site, ModuleSpec, Mod
 
 def _difference(
     original: Adapter, before: ModuleSpec, made: Adapter, after: ModuleSpec
-) -> tuple[Mapping[str, float], float]:
+) -> tuple[Mapping[str, float], float] | None:
+    """The figures, and the largest difference of an element; None where the factors are the same."""
     import torch
 
     from adaptry.tensors.lowrank import inner
 
     own, new = lora_factors(original, before).folded(), lora_factors(made, after).folded()
     if _are_same(own, new):
-        return {"energy": inner(own, own), "lost": 0.0, "rank": float(after.rank)}, 0.0
+        return None
     lost, most = 0.0, 0.0
     for start in range(0, own.up.shape[-2], _ROWS):
         rows = slice(start, start + _ROWS)
@@ -87,6 +95,13 @@ def _difference(
         lost += float(torch.linalg.vector_norm(apart, dtype=torch.float64)) ** 2
         most = max(most, float(apart.abs().max()))
     return {"energy": inner(own, own), "lost": lost, "rank": float(after.rank)}, most
+
+
+def _energy(adapter: Adapter, module: ModuleSpec) -> Mapping[str, float]:
+    from adaptry.tensors.lowrank import inner
+
+    own = lora_factors(adapter, module)
+    return {"energy": inner(own, own), "lost": 0.0, "rank": float(module.rank)}
 
 
 def _are_same(own: Factors, new: Factors) -> bool:

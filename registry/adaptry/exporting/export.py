@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from adaptry.checks import check
 from adaptry.checks.runtimes import Runtime
 from adaptry.deriving.draft import Parent
-from adaptry.errors import Invalid
+from adaptry.errors import Invalid, Refused
 from adaptry.exporting.equality import Equality
 from adaptry.exporting.formats import FORMATS, ExportFormat
 from adaptry.exporting.repairing import Repaired, repaired
@@ -71,10 +72,23 @@ def ready(
     engine = chosen.engine if chosen else None
     runtime = runtime or (Runtime(engine) if engine else None)
     if runtime is None or (chosen and chosen.name == "checkpoint"):
-        yield Ready(parent, chosen or FORMATS["peft"], None)
+        found = Ready(parent, chosen or FORMATS["peft"], None)
+        _check_fits(found, setting)
+        yield found
         return
     with repaired(parent, runtime, setting) as made:
-        yield Ready(made.parent, _format(made, chosen), made)
+        found = Ready(made.parent, _format(made, chosen), made)
+        _check_fits(found, setting)
+        yield found
+
+
+def _check_fits(found: Ready, setting: Setting) -> None:
+    """Raises `Refused` where what is to be written cannot work on the base that is known. Merging looks for itself."""
+    if setting.record is None or found.format.name == "checkpoint":
+        return
+    report = check(found.parent.adapter, setting.record, setting.base_name)
+    if report.is_blocked:
+        raise Refused(f"{found.parent.label}: {report.sentence()}")
 
 
 def format_named(name: str) -> ExportFormat:

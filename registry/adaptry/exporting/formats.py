@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from adaptry.checks.runtimes import repairs
 from adaptry.deriving.draft import Parent
 from adaptry.exporting import (
     artifact_layout,
@@ -29,7 +30,7 @@ Write = Callable[[Parent, Path, Setting], Notes]
 class ExportFormat:
     """`writes`: the files, for the page; `reader`: who reads them; `tried`: which real program read them in our tests.
 
-    `engine`: the one whose files these are, for which it is repaired where nothing else is said; `needs_base`: whether
+    `mends`: remedies of that engine for what its other files cannot say, and these can. `engine`: the one whose files these are, for which it is repaired where nothing else is said; `needs_base`: whether
     headers and config of the base are needed.
     """
 
@@ -40,6 +41,7 @@ class ExportFormat:
     write: Write
     engine: str | None = None
     needs_base: bool = False
+    mends: tuple[str, ...] = ()
 
 
 _ALL = (
@@ -90,6 +92,8 @@ _ALL = (
         "diffusers (`load_lora_weights`)",
         "diffusers 0.42",
         pipeline_file.write_diffusers,
+        "diffusers",
+        mends=(repairs.ONE_ALPHA, repairs.WRITE_ANEW),
     ),
     ExportFormat(
         "kohya",

@@ -41,7 +41,7 @@ class Placed:
 def write(parent: Parent, target: Path, setting: Setting) -> tuple[str, ...]:
     """Raises `Unsupported` (an architecture or a module that llama.cpp has no place for), `Refused` (what no factors hold;
     no base known), `Missing` (no gguf package), and what `landing` raises."""
-    with landing(target) as folder:
+    with landing(target, replace=setting.is_replacing) as folder:
         return write_into(parent, folder, setting)
 
 
@@ -64,7 +64,7 @@ def write_into(parent: Parent, folder: Path, setting: Setting) -> tuple[str, ...
         writer.write_tensors_to_file()
     finally:
         writer.close()
-    if alphas > 1:
+    if alphas:
         return (f"{alphas} modules' scales are in their lora_b, beside the one alpha {alpha:g}",)
     return ()
 
@@ -79,6 +79,8 @@ def _check_plain(parent: Parent) -> None:
         raise Refused(
             f"{parent.label} {reason}, which no GGUF adapter holds: export it with --for llama.cpp, which repairs it"
         )
+    if not adapter.spec.modules:
+        raise Refused(f"{parent.label} updates no module, so there is nothing to write")
     whole = [extra.target for extra in adapter.spec.extras if ".base_layer." not in extra.tensor]
     if whole or adapter.spec.unclaimed:
         first = (*whole, *adapter.spec.unclaimed)[0]
@@ -115,13 +117,11 @@ def _check_place(label: str, module: ModuleSpec, where: Place | None, facts: Map
 
 
 def _alphas(modules: Sequence[ModuleSpec]) -> tuple[float, int]:
-    """The one alpha, and how many different ones there were."""
+    """The one alpha, and of how many modules it does not tell the scale; never 0, by which nothing could be divided."""
     alphas = {module.scale * module.rank for module in modules}
-    return (
-        (alphas.pop(), 1)
-        if len(alphas) == 1
-        else (float(max(module.rank for module in modules)), len(modules))
-    )
+    if len(alphas) == 1 and alphas != {0.0}:
+        return alphas.pop(), 0
+    return float(max(module.rank for module in modules)), len(modules)
 
 
 def _add_words(gguf: Any, writer: Any, parent: Parent, setting: Setting, alpha: float) -> None:
@@ -166,9 +166,10 @@ def _factors(
     parent: Parent, module: ModuleSpec, architecture: Architecture, facts: Mapping[str, Any], alpha: float
 ) -> Factors:
     """With what llama.cpp does not multiply by in `up`, whose rows are in its order. (`Any`: JSON.)"""
+    from adaptry.deriving.rounding import check_values
     from adaptry.tensors.lowrank import Factors
 
-    found = lora_factors(parent.adapter, module)
+    found = check_values(lora_factors(parent.adapter, module), f"{parent.label}: the update of {module.path}")
     up, rest = found.up, module.scale * module.rank / alpha
     if rest != 1.0:
         up = up * rest

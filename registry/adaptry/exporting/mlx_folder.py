@@ -42,7 +42,7 @@ def write(parent: Parent, target: Path, setting: Setting) -> tuple[str, ...]:
     scales = {module.scale for module in modules.values()}
     scale = scales.pop() if len(scales) == 1 else 1.0
     names = [f"{path}.{role}" for path in filled for role in ("lora_a", "lora_b")]
-    with landing(target) as folder:
+    with landing(target, replace=setting.is_replacing) as folder:
         write_tensors(folder / MLX.weights, names, _tensors(parent, filled, rank, scale))
         text = json.dumps(_config(parent, setting, filled, layers, rank, scale), indent=2)
         (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
@@ -112,9 +112,10 @@ def _tensors(
 
 
 def _factors(parent: Parent, module: ModuleSpec, rank: int, scale: float) -> Factors:
+    from adaptry.deriving.rounding import check_values
     from adaptry.tensors.lowrank import Factors, padded
 
-    own = lora_factors(parent.adapter, module)
+    own = check_values(lora_factors(parent.adapter, module), f"{parent.label}: the update of {module.path}")
     up = own.up if module.scale == scale else own.up * (module.scale / scale)
     return padded(Factors(up, own.down), rank)
 

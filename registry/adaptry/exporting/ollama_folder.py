@@ -18,7 +18,7 @@ MODELFILE = "Modelfile"
 def write(parent: Parent, target: Path, setting: Setting) -> tuple[str, ...]:
     """Raises what `gguf_file.write` raises."""
     name = setting.base_name or parent.adapter.config.base_name or "BASE"
-    with landing(target) as folder:
+    with landing(target, replace=setting.is_replacing) as folder:
         notes = gguf_file.write_into(parent, folder, setting)
         text = f"# {name} as Ollama has it: a model of its library, or a GGUF file\nFROM {name}\nADAPTER ./{gguf_file.NAME}\n"
         (folder / MODELFILE).write_text(text, encoding="utf-8")

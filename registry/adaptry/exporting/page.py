@@ -42,7 +42,7 @@ This page is written by `python -m adaptry.exporting > docs/exporting.md`, from 
 """
 
 _TAIL = """
-Formats that are one engine's (`gguf`, `ollama`) are repaired for that engine where no `--for` is said. A version in the
+Formats that are one engine's (`gguf`, `ollama`, `diffusers`) are repaired for that engine where no `--for` is said. A version in the
 registry is PEFT's folder.
 
 ## llama.cpp
@@ -76,9 +76,10 @@ that keep passwords elsewhere are not run. `--format oci -o ./DIR` writes an ima
 - **PEFT**: everything that is repaired for another engine is loaded by it and compared with the original.
 - **mlx-lm 0.32**: logits with an exported adapter, beside PEFT's; and PEFT's with one of mlx-lm's brought back.
 - **diffusers 0.42**: one step of a pipeline with the original and with the exported file, of kohya's names and its own. Where
-  a UNet's modules have several alphas in kohya's file it takes the commonest for all, so the exported file has one for each part.
-- **Docker's registry 2.8 and skopeo**: pushed, listed, pulled, and copied from the layout. No registry that keeps referrers was
-  to be had: its answer was put before Docker's registry.
+  a part's modules have several alphas in kohya's file its attention gets the commonest (`alphas_mixed`): in its own format each
+  module keeps its scale, and the kohya file that is written has one alpha for each part.
+- **Docker's registry 2.8 and skopeo**: pushed, listed, pulled, and copied from the layout; with a password. No registry that
+  keeps referrers and no token server was to be had: what they answer was put before Docker's registry.
 - **Ollama, SGLang, LoRAX, TGI, TensorRT-LLM, LMDeploy and mistral.rs** were not run: the verdicts on what is made for them are by
   the rules read in their sources ([which](runtimes.md)).
 """

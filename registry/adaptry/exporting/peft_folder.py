@@ -17,10 +17,10 @@ def write(parent: Parent, target: Path, setting: Setting) -> tuple[str, ...]:
     """Raises what `landing` raises, and `Unsupported` for a layout that is not brought into PEFT's."""
     if parent.adapter.format is not PEFT:
         draft = pefts_layout(parent, Runtime("peft"), setting)
-        write_draft(draft, target, progress=setting.progress)
+        write_draft(draft, target, replace=setting.is_replacing, progress=setting.progress)
         return draft.notes
     content = parent.adapter.content
-    with landing(target) as folder:
+    with landing(target, replace=setting.is_replacing) as folder:
         for name in content.sizes:
             with (folder / name).open("xb") as file:
                 file.writelines(content.chunks(name))

@@ -1,8 +1,8 @@
 """LoRA files of diffusion pipelines: diffusers' and kohya's, each out of the other's, or out of PEFT's folder of one part.
 
 Factors are copied as they are. What a loader multiplies by is written where it looks: for diffusers in the metadata, for
-kohya in an `alpha` beside each module. There it is the same for a whole part, since diffusers 0.42 takes the commonest of a
-UNet's for all; what a module had otherwise goes into its `lora_up`.
+kohya in an `alpha` beside each module. There it is the same for a whole part, since diffusers 0.42 gives attention the
+commonest of a part; what a module had otherwise goes into its `lora_up`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def write_diffusers(parent: Parent, target: Path, setting: Setting) -> tuple[str
         "format": "pt",
         "lora_adapter_metadata": json.dumps(_metadata(placed), indent=2, sort_keys=True),
     }
-    with landing(target) as folder:
+    with landing(target, replace=setting.is_replacing) as folder:
         write_tensors(folder / DIFFUSERS.weights, names, _factors(parent, placed, names), metadata)
     return ()
 
@@ -70,7 +70,7 @@ def write_kohya(parent: Parent, target: Path, setting: Setting) -> tuple[str, ..
     modules = [kohyas(each.path, parts) for each in placed]
     names = [f"{module}.{role}" for module in modules for role in ("lora_down.weight", "lora_up.weight")]
     alphas = [f"{module}.alpha" for module in modules]
-    with landing(target) as folder:
+    with landing(target, replace=setting.is_replacing) as folder:
         tensors = _with_alphas(_evened(_factors(parent, placed, names), placed), alphas, placed)
         write_tensors(folder / KOHYA_FILE, [*names, *alphas], tensors, _facts(placed, setting))
     return ()
@@ -182,5 +182,6 @@ def _commonest(placed: list[Placed]) -> dict[str, float]:
     parts = {each.part for each in placed}
     return {
         part: Counter(_alpha(each.module) for each in placed if each.part == part).most_common(1)[0][0]
+        or 1.0  # nothing could be divided by 0
         for part in parts
     }

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from adaptry.checks.runtimes import Runtime, Verdict, verdict
 from adaptry.deriving.draft import Parent
 from adaptry.errors import Refused
-from adaptry.exporting.formats import OF_ENGINE
+from adaptry.exporting.formats import FORMATS, OF_ENGINE
 from adaptry.exporting.repairs import BY_REMEDY, MERGED, REPAIRS, Repair
 from adaptry.exporting.setting import Setting
 from adaptry.report import Finding
@@ -60,7 +60,10 @@ def plan(parent: Parent, runtime: Runtime, setting: Setting) -> Plan:
     judged = verdict(parent.adapter, runtime, setting.record)
     wanted: dict[str, list[Finding]] = {}
     merged, left = [], []
+    mended = FORMATS[OF_ENGINE.get(runtime.engine, "peft")].mends
     for finding in judged.findings:
+        if finding.remedy in mended:
+            continue
         is_needed = finding.severity != "notes"
         repair = BY_REMEDY.get(finding.remedy)
         if repair and (is_needed or _is_free(repair, setting)):
@@ -86,6 +89,5 @@ def check_possible(parent: Parent, plan: Plan) -> None:
 
 
 def _is_free(repair: Repair, setting: Setting) -> bool:
-    return (
-        repair.is_exact and repair.unasked and (not repair.needs_weights or setting.open_weights is not None)
-    )
+    at_hand = {"": True, "shapes": setting.record is not None, "weights": setting.open_weights is not None}
+    return repair.is_exact and at_hand[repair.needs]

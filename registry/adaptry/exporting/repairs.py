@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from adaptry.checks.runtimes import Runtime, repairs
 from adaptry.deriving.draft import Draft, Parent
@@ -20,8 +21,8 @@ Make = Callable[[Parent, Runtime, Setting], Draft]
 class Repair:
     """One repair. `does` ends the sentence "this …"; `remedies` ask for it. `is_exact`: not a number of the update changes.
 
-    `unasked`: made also where the finding only wants attention, because it costs nothing. `needs_weights`: such a finding
-    is left alone where the base's weights are not at hand. `covers`: repairs that are done with this one.
+    Where it is exact and what it `needs` of the base is at hand, it is made also for a finding that only wants attention, because it
+    costs nothing. `covers`: repairs that are done with this one.
     """
 
     name: str
@@ -29,8 +30,7 @@ class Repair:
     remedies: tuple[str, ...]
     make: Make
     is_exact: bool = True
-    unasked: bool = True
-    needs_weights: bool = False
+    needs: Literal["", "shapes", "weights"] = ""
     covers: tuple[str, ...] = ()
 
 
@@ -38,7 +38,9 @@ _ALL = (
     Repair("layout", "brings mlx-lm's files into PEFT's layout", (repairs.TO_PEFT,), foreign.pefts_layout),
     Repair("names", "gives every factor its one prefix", (repairs.SPELL,), spelling.plain_keys),
     Repair("disk_names", "calls modules as the base does on disk, experts one by one", (repairs.RELAYOUT,), spelling.names_on_disk),
-    Repair("experts", "takes fused experts apart", (repairs.SPLIT_EXPERTS,), spelling.experts_one_by_one),
+    Repair("experts", "takes fused experts apart", (repairs.SPLIT_EXPERTS,), spelling.experts_one_by_one, needs="shapes"),
+    Repair("experts_together", "puts the experts of a layer together", (repairs.JOIN_EXPERTS,), spelling.experts_together,
+           needs="shapes"),
     Repair("lora", "writes it as a plain LoRA", (repairs.AS_LORA, repairs.WITHOUT_START), plain.as_lora, is_exact=False,
            covers=("fold",)),
     Repair("fold_evenly", "folds each scale into lora_B, all modules at one rank", (repairs.FOLD_UNIFORM, repairs.ONE_RANK),
@@ -50,7 +52,7 @@ _ALL = (
     Repair("saved", "empties modules_to_save, of which the file has none", (repairs.NO_SAVED_LISTED,), plain.nothing_saved_listed),
     Repair("sides", "turns fan_in_fan_out off", (repairs.PLAIN_SIDES,), plain.plain_sides),
     Repair("copies", "leaves out copies of the base's embeddings", (repairs.DROP_COPIES,), plain.without_copies,
-           needs_weights=True),
+           needs="weights"),
 )  # fmt: skip
 
 REPAIRS: Mapping[str, Repair] = {repair.name: repair for repair in _ALL}

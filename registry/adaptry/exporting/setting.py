@@ -18,7 +18,8 @@ from adaptry.progress import Progress, no_progress
 class Setting:
     """`record`: the base's shapes and facts; `open_weights`: its files, opened only where their values are needed.
 
-    `rank` or `energy` bring what is no LoRA, or too large a one, to a rank; `exact`: nothing may be lost. `base_name`: what
+    `rank` or `energy` bring what is no LoRA, or too large a one, to a rank; `exact`: nothing may be lost;
+    `is_replacing`: an adapter that is at the place already makes room. `base_name`: what
     engines call the base. `part`: of which part of a pipeline PEFT's folder is; `subject`: the manifest of the base in an
     OCI registry, where it is one's own.
     """
@@ -31,6 +32,7 @@ class Setting:
     dtype: Dtype | None = None
     exact: bool = False
     other_base: bool = False
+    is_replacing: bool = False
     part: str | None = None
     subject: Descriptor | None = None
     progress: Progress = no_progress

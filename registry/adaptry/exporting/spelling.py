@@ -94,7 +94,7 @@ def _targets(paths: Mapping[str, str]) -> dict[str, object]:
     return {"target_modules": sorted(paths.values()), "exclude_modules": None, "layers_to_transform": None}
 
 
-def layout_of_transformers5(parent: Parent, runtime: Runtime, setting: Setting) -> Draft:
+def experts_together(parent: Parent, runtime: Runtime, setting: Setting) -> Draft:
     return migrate(parent, setting.shapes(f"putting the experts of {parent.label} together"), "transformers5")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from adaptry.jobs.records import JobInfo, JobOrder, JobState, LogLine, RunnerInfo
+from adaptry.jobs.records import JobInfo, JobOrder, JobState, LogLine, RunnerInfo, ScheduleInfo
 from adaptry.records import Page
 
 
@@ -51,3 +51,16 @@ class JobBoard(ABC):
     @abstractmethod
     def runners(self) -> tuple[RunnerInfo, ...]:
         """Those that were heard of lately, in the order of their ids. Nobody without a namespace sees any."""
+
+    @abstractmethod
+    def schedule_job(self, name: str, cron: str, order: JobOrder) -> ScheduleInfo:
+        """Gives the order whenever `cron` says so (`cron.GRAMMAR`), as long as there are runners; a time that passed while
+        there were none is made up for within a day, once. Replaces one of that name. Raises as `submit_job`."""
+
+    @abstractmethod
+    def schedules(self) -> tuple[ScheduleInfo, ...]:
+        """Those of the namespaces that the caller holds, in name order."""
+
+    @abstractmethod
+    def unschedule_job(self, name: str) -> None:
+        """Jobs that were asked for already go on. Raises `NotFound`, `Denied`."""

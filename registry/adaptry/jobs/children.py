@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 from pydantic import ValidationError
@@ -49,6 +50,7 @@ class Child:
     paper: Paper
     process: subprocess.Popen[str]
     is_unwanted: bool = False
+    is_greedy: bool = False
 
     @classmethod
     def start(cls, paper: Paper, environ: Mapping[str, str] = os.environ) -> Child:
@@ -100,6 +102,15 @@ class Child:
         """It is not wanted any more: nothing that it does matters, so it is not asked."""
         self.is_unwanted = True
         self.process.kill()
+
+    @property
+    def resident(self) -> int:
+        """Bytes of memory that it has just now; 0 where the system does not tell, or it has none any more."""
+        try:
+            pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        except (OSError, IndexError):
+            return 0
+        return pages * os.sysconf("SC_PAGE_SIZE")
 
     @property
     def died(self) -> str:

@@ -9,12 +9,17 @@ same PostgreSQL database, or in a file in the same folder.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from adaptry.errors import Missing
+from sqlalchemy.exc import DBAPIError
+
+from adaptry.errors import AdaptryError, Missing, Unavailable
 from adaptry.jobs.queues import OVERSEERS, queue_of
 from adaptry.jobs.records import JobInfo
 
@@ -27,7 +32,10 @@ FILE = "jobs.sqlite"
 _VERSION = "1"  # of the workflows below: those of another version are left to runners that know them
 _MANY = 1_000  # jobs overseen by one runner at once
 _PATIENCE = 0.2  # seconds between two looks at whether a step is done
+_GIVEN_UP = ("ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
+_PAUSE = 1.0  # seconds until a catalog that cannot be reached is asked again
 Json = dict[str, Any]  # what steps come to
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +72,9 @@ class Engine:
         self._concurrency = concurrency
         self._poll = poll
         self._work = work
+        self._runner = runner
+        self._here: set[str] = set()
+        self._missed: set[str] = set()
         DBOS(
             config={
                 "name": "adaptry",
@@ -88,28 +99,43 @@ class Engine:
 
     def hand(self, job: JobInfo) -> None:
         """Makes sure that a job is under way; again is no harm."""
-        DBOS.enqueue_workflow_with_options(
-            {
-                "queue_name": OVERSEERS,
-                "workflow_name": "job",
-                "workflow_id": f"{job.id}.{job.tries}",
-                "app_version": _VERSION,
-                "priority": job.priority,
-            },
-            job.id,
-            job.tries,
-        )
+        with _reached():
+            DBOS.enqueue_workflow_with_options(
+                {
+                    "queue_name": OVERSEERS,
+                    "workflow_name": "job",
+                    "workflow_id": f"{job.id}.{job.tries}",
+                    "app_version": _VERSION,
+                    "priority": job.priority,
+                },
+                job.id,
+                job.tries,
+            )
+
+    def broken(self, job: JobInfo) -> bool:
+        """Whether the engine has given a job up that is not over, so that nobody would ever end it."""
+        with _reached():
+            status = DBOS.get_workflow_status(f"{job.id}.{job.tries}")
+        return status is not None and status.status in _GIVEN_UP
 
     def take_over(self, living: Iterable[str]) -> int:
-        """Gives out again what was under way at runners that are none of the `living`; how much that was."""
-        known = set(living)
-        lost = [
-            each
-            for each in DBOS.list_workflows(status="PENDING", load_input=False, load_output=False)
-            if each.executor_id not in known
-        ]
-        for each in lost:
-            DBOS.resume_workflow(each.workflow_id, queue_name=each.queue_name or OVERSEERS)
+        """Gives out again what was under way at runners that are none of the `living`; how much that was.
+
+        And what was given to this one and is not at work: its thread may have died with a connection to the database.
+        """
+        others = set(living) - {self._runner}
+        with _reached():
+            pending = DBOS.list_workflows(status="PENDING", load_input=False, load_output=False)
+            mine = {each.workflow_id for each in pending if each.executor_id == self._runner}
+            idle = mine - self._here
+            stuck, self._missed = idle & self._missed, idle  # one that has only just been given is not
+            lost = [
+                each
+                for each in pending
+                if each.workflow_id in stuck or each.executor_id not in {*others, self._runner}
+            ]
+            for each in lost:
+                DBOS.resume_workflow(each.workflow_id, queue_name=each.queue_name or OVERSEERS)
         return len(lost)
 
     # The workflows. What they decide by comes from steps, so that who goes on with one decides the same.
@@ -136,30 +162,42 @@ class Engine:
             fault, result = last.get("fault"), last
         self._ending(id, None if fault else result, fault)
 
+    @contextmanager
+    def _at_it(self) -> Iterator[None]:
+        """Around what a workflow does here, so that one that was given to this process and is not at work is noticed."""
+        here = str(DBOS.workflow_id)
+        self._here.add(here)
+        try:
+            yield
+        finally:
+            self._here.discard(here)
+
     def _register(self) -> None:
         """Makes them known to DBOS, which takes functions and no methods."""
         work = self._work
 
         @DBOS.step(name="is_open")
         def is_open(id: str) -> Json | None:
-            found = work.find(id)
+            found = _patiently(lambda: work.find(id))
             return found.model_dump(mode="json") if found and found.is_open else None
 
         @DBOS.step(name="do")
         def do(id: str, step: str, memory: int) -> Json:
-            return work.step(id, step, memory)
+            return _answered(lambda: work.step(id, step, memory))
 
         @DBOS.step(name="end")
         def end(id: str, result: Json | None, fault: Json | None) -> None:
-            work.end(id, result, fault)
+            _patiently(lambda: work.end(id, result, fault))
 
         @DBOS.workflow(name="step")
         def step(id: str, step: str, memory: int) -> Json:
-            return do(id, step, memory)
+            with self._at_it():
+                return do(id, step, memory)
 
         @DBOS.workflow(name="job")
         def job(id: str, tries: int) -> None:
-            self._job(id, tries)
+            with self._at_it():
+                self._job(id, tries)
 
         self._is_open, self._ending = is_open, end
 
@@ -209,6 +247,38 @@ class _Run:
             step,
             memory,
         )
+
+
+@contextmanager
+def _reached() -> Iterator[None]:
+    """Raises `Unavailable` where the engine's database cannot be reached."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise Unavailable(f"cannot reach the jobs' database: {error.orig}") from error
+
+
+def _patiently(action: Callable[[], Answer]) -> Answer:
+    """What it answers, once the catalog can be reached: what failed for want of it would end a workflow, and not its job."""
+    while True:
+        try:
+            return action()
+        except Unavailable:
+            time.sleep(_PAUSE)
+
+
+def _answered(step: Callable[[], Json]) -> Json:
+    """What a step comes to; what goes wrong with doing it is an answer too."""
+    try:
+        return _patiently(step)
+    except AdaptryError as error:
+        return {"fault": {"code": error.code, "message": error.message}}
+    except Exception as error:  # noqa: BLE001  (whatever it is, the job ends and says so)
+        traceback.print_exc()
+        said = (
+            f"{type(error).__name__}: {error} (a fault in adaptry; the runner's own output has the details)"
+        )
+        return {"fault": {"code": AdaptryError.code, "message": said}}
 
 
 def database_of(folder: Path, catalog: str | None) -> str:

@@ -38,6 +38,7 @@ from adaptry.merging.record import record
 from adaptry.merging.streaming.virtual import VirtualCheckpoint
 from adaptry.quantised import fold
 from adaptry.refs import ByDigest, Ref, split_weight
+from adaptry.settings import data_folder
 
 _AROUND = 1 << 30  # bytes that a process with torch in it takes before it computes anything
 _COPIES = 4  # float32 copies of a tensor that is made as a whole, at most
@@ -122,7 +123,7 @@ def _opened(task: Merge, desk: Desk, pinned: list[Any], base: str) -> Iterator[_
         Input(source=text, weight=weight) for text, (_, weight) in zip(_refs(task), pinned, strict=True)
     )
     recipe = Recipe(base=task.base, inputs=inputs, **task.model_dump(exclude={"base", "inputs", "to"}))
-    checkpoint = open_base(desk.registry, base, progress=desk.progress)
+    checkpoint = _base(desk, base)
     found = ""
     if task.base_copy == "original" and fold(checkpoint).packed:
         checkpoint, found = open_original(desk.registry, checkpoint, desk.progress)
@@ -139,6 +140,14 @@ def _opened(task: Merge, desk: Desk, pinned: list[Any], base: str) -> Iterator[_
     went_in = Digest.of(repr([(str(source.revision), source.weighted.weight) for source in sources]).encode())
     with _one_thread(kernels.used(plan.changed)):
         yield _Model(recipe, plan, revisions, VirtualCheckpoint(plan, kernels, went_in, {}, desk.scratch))
+
+
+def _base(desk: Desk, key: str) -> Checkpoint:
+    """Its stored files, where it has some: a copy that this machine happens to have may be cut into other files, and
+    a piece is one of them."""
+    is_stored = desk.registry.base(key).is_stored
+    kept = data_folder() / "cache" / "stored" if is_stored else None
+    return open_base(desk.registry, key, cache=kept, progress=desk.progress)
 
 
 @contextmanager

@@ -39,6 +39,17 @@ class JobOrder(_Said):
     priority: int = Field(default=5, ge=1, le=9)
 
 
+class ScheduleInfo(Value):
+    """An order that is given whenever its `cron` expression says so, with the rights of who asked for that."""
+
+    name: str
+    cron: str
+    order: JobOrder
+    namespace: str
+    by: str
+    created_at: datetime
+
+
 class Fault(Value):
     """Why a job failed: the stable code of the error, and its sentence."""
 

@@ -12,7 +12,7 @@ class Room:
 
     def __init__(self, places: int, memory: int) -> None:
         self._places = places
-        self._memory = memory
+        self.memory = memory
         self._free = memory
         self._inside = 0
         self._changed = threading.Condition()
@@ -20,7 +20,7 @@ class Room:
     @contextmanager
     def taken(self, memory: int) -> Iterator[None]:
         """Waits until there is room, and has it for the block."""
-        memory = min(memory, self._memory)
+        memory = min(memory, self.memory)
         with self._changed:
             self._changed.wait_for(lambda: self._inside < self._places and memory <= self._free)
             self._inside += 1

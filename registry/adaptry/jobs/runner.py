@@ -18,9 +18,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from adaptry.catalog import jobs, runners
+from adaptry.catalog import jobs, runners, schedules
 from adaptry.catalog.database import Catalog
-from adaptry.errors import Unavailable
+from adaptry.errors import AdaptryError, Unavailable
 from adaptry.failpoints import reach
 from adaptry.jobs.engine import Engine, Work, database_of
 from adaptry.jobs.paper import Place
@@ -140,10 +140,13 @@ class _Rounds:
     def _round(self) -> None:
         self._feed()
         self._bench.end_the_unwanted()
+        self._bench.end_the_greedy()
         if time.monotonic() - self._beaten < self._settings.lease / 4:
             return
         self._beaten = time.monotonic()
         _greet(self._bench.catalog, self._me)
+        with self._bench.catalog.write() as tx:
+            schedules.submit_due(tx, datetime.now(UTC))
         self._take_over()
 
     def _feed(self) -> None:
@@ -162,3 +165,7 @@ class _Rounds:
             with self._bench.catalog.write() as tx:
                 runners.forget(tx, dead)
         self._engine.take_over(beats.keys() - dead)
+        for job in unfinished(self._bench.catalog):
+            if self._engine.broken(job):
+                said = "the engine gave this job up; its runners' own output may say why"
+                ended(self._bench.catalog, job.id, None, Fault(code=AdaptryError.code, message=said))

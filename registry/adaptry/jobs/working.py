@@ -96,6 +96,15 @@ class Bench:
             if not self._is_ours(child.paper):
                 child.end()
 
+    def end_the_greedy(self) -> None:
+        """Stops the largest process where all together have more memory than there is room for, before the system stops another."""
+        with self.lock:
+            sizes = {child: child.resident for child in self.children}
+        if sum(sizes.values()) > self.room.memory:
+            greedy = max(sizes, key=lambda child: sizes[child])
+            greedy.is_greedy = True
+            greedy.process.kill()
+
     def end_all(self) -> None:
         """Nothing is computed here any more, and no step that was under way comes to an end."""
         self.stopping.set()
@@ -123,6 +132,11 @@ class Bench:
             return came_to
         if child.is_unwanted:
             return None
+        if child.is_greedy:
+            took = f"the step {paper.step} took more than the {self.room.memory / 1e9:.1f} GB that this runner has for its steps"
+            return Fault(
+                code=Unavailable.code, message=f"{took}: run it where there is more, with --memory"
+            ), False
         if came_to is None:
             return Fault(code=Unavailable.code, message=f"the step {paper.step} failed: {child.died}"), True
         if came_to.code == Conflict.code and not self._is_ours(paper):

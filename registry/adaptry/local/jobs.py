@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 
 from pydantic import TypeAdapter
 
-from adaptry.catalog import cursors, jobs, runners, steps
+from adaptry.catalog import cursors, jobs, runners, schedules, steps
 from adaptry.catalog.database import Transaction
 from adaptry.digest import Digest
-from adaptry.errors import Conflict, Denied, NotFound
-from adaptry.jobs.records import JobInfo, JobOrder, JobState, LogLine, RunnerInfo
+from adaptry.errors import Conflict, Denied, Invalid, NotFound
+from adaptry.jobs.cron import Cron
+from adaptry.jobs.records import JobInfo, JobOrder, JobState, LogLine, RunnerInfo, ScheduleInfo
 from adaptry.jobs.tasks import parse_task
 from adaptry.local.ground import Ground
 from adaptry.records import Page
 
 _INFO = TypeAdapter(JobInfo)
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 class Jobs(Ground):
-    """`submit_job` to `runners`."""
+    """`submit_job` to `unschedule_job`."""
 
     def submit_job(self, order: JobOrder) -> JobInfo:
-        task = parse_task(order.kind, order.task)
-        self._require_asking(task.namespace, order.kind)
-        # As its kind understood it, so that what is shown and what is done are the same.
-        order = order.model_copy(update={"task": task.model_dump(mode="json", exclude_defaults=True)})
+        order, namespace = self._understood(order)
         id = f"job-{secrets.token_hex(8)}"
         with self.catalog.write() as tx:
             return self.once(
-                tx, _INFO, lambda: jobs.insert(tx, id, order, task.namespace, self.identity, self.clock())
+                tx, _INFO, lambda: jobs.insert(tx, id, order, namespace, self.identity, self.clock())
             )
 
     def job(self, id: str) -> JobInfo:
@@ -74,6 +74,45 @@ class Jobs(Ground):
             return ()
         with self.catalog.read() as tx:
             return runners.every(tx)
+
+    def schedule_job(self, name: str, cron: str, order: JobOrder) -> ScheduleInfo:
+        if not _NAME.fullmatch(name):
+            raise Invalid(
+                f"not a name for a schedule: {name[:80]!a} (1 to 64 letters, digits, '_', '.', '-')"
+            )
+        parsed = Cron.parse(cron)
+        order, namespace = self._understood(order)
+        with self.catalog.write() as tx:
+            known = schedules.find(tx, name)
+            if known and not self.identity.holds(known.namespace):
+                raise Conflict(f"the name {name} is taken; choose another")
+            if known:
+                self._require_asking(known.namespace, known.order.kind)
+            return schedules.put(tx, name, parsed, order, namespace, self.identity, self.clock())
+
+    def schedules(self) -> tuple[ScheduleInfo, ...]:
+        with self.catalog.read() as tx:
+            return tuple(each for each in schedules.every(tx) if self.identity.holds(each.namespace))
+
+    def unschedule_job(self, name: str) -> None:
+        with self.catalog.write() as tx:
+            known = schedules.find(tx, name)
+            if known is None or not self.identity.holds(known.namespace):
+                raise NotFound(
+                    f"no schedule {name[:80]!a}; `adaptry jobs schedules` shows those that you may see"
+                )
+            self._require_asking(known.namespace, known.order.kind)
+            schedules.remove(tx, name)
+
+    def _understood(self, order: JobOrder) -> tuple[JobOrder, str]:
+        """The order as its kind reads it, so that what is shown and what is done are the same; and whose it is.
+
+        Raises `Invalid`, `Denied`.
+        """
+        task = parse_task(order.kind, order.task)
+        self._require_asking(task.namespace, order.kind)
+        said = task.model_dump(mode="json", exclude_defaults=True)
+        return order.model_copy(update={"task": said}), task.namespace
 
     def _job(self, tx: Transaction, id: str) -> JobInfo:
         found = jobs.find(tx, id)

@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 import urllib3
 
 from adaptry.errors import Unauthenticated
+from adaptry.oci.reference import Reference
 
 _PARAMETER = re.compile(r'(\w+)="([^"]*)"')
 
@@ -32,17 +33,22 @@ def kept_login(config: Path | None, host: str) -> str | None:
     return str(kept)
 
 
-def authorisation(pool: urllib3.PoolManager, challenge: str, login: str | None, host: str) -> str:
-    """The header that answers a registry's `WWW-Authenticate`. Raises `Unauthenticated`."""
+def authorisation(pool: urllib3.PoolManager, challenge: str, login: str | None, place: Reference) -> str:
+    """The header that answers a registry's `WWW-Authenticate`. A login goes in the clear only where the registry itself is
+    spoken to so. Raises `Unauthenticated`."""
     scheme, _, rest = challenge.partition(" ")
     words = dict(_PARAMETER.findall(rest))
     if scheme.lower() == "basic" and login:
         return f"Basic {login}"
-    if scheme.lower() == "bearer" and words.get("realm", "").startswith(("https://", "http://")):
-        return f"Bearer {_token(pool, words, login, host)}"
+    if scheme.lower() == "bearer" and words.get("realm", "").startswith(("https://", *_plain(place))):
+        return f"Bearer {_token(pool, words, login, place.host)}"
     raise Unauthenticated(
-        f"{host} wants a login, and none is kept: `docker login {host}` (or oras, or skopeo) keeps one"
+        f"{place.host} wants a login, and none is kept: `docker login {place.host}` (or oras, or skopeo) keeps one"
     )
+
+
+def _plain(place: Reference) -> tuple[str, ...]:
+    return ("http://",) if place.is_plain else ()
 
 
 def _token(pool: urllib3.PoolManager, words: Mapping[str, str], login: str | None, host: str) -> str:

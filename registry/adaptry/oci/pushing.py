@@ -136,9 +136,8 @@ class Remote:
         answer = self._request(method, address, body, headers)
         if answer.status == 401 and not isinstance(body, Iterator):
             challenge = answer.headers.get("WWW-Authenticate", "")
-            self._said = authorisation(
-                self._pool, challenge, kept_login(self.config, self.place.host), self.place.host
-            )
+            login = kept_login(self.config, self.place.host)
+            self._said = authorisation(self._pool, challenge, login, self.place)
             answer = self._request(method, address, body, headers)
         if answer.status >= 400:
             raise self._error(method, answer)

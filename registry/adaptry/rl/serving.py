@@ -51,18 +51,19 @@ class Loading(Serving):
 
     def _unload_idle(self, engine: Engine, version: VersionInfo) -> bool:
         """Whether one of the policy's older versions is still in use."""
-        mine, busy = f"{version.name}@", engine.busy()
-        older = [
-            each
-            for each in engine.loaded()
-            if each.name.startswith(mine) and each.name != self.model_of(version)
-        ]
+        busy = engine.busy()
+        older = [each for each in engine.loaded() if self._is_older(each.name, version)]
         for each in older:
             if each.name not in busy:
                 engine.unload(each.name)
                 if each.digest is not None:
                     self._cache.release(each.digest)
         return any(each.name in busy for each in older)
+
+    def _is_older(self, name: str, version: VersionInfo) -> bool:
+        """Names that a resolver or a worker has given (`acme/policy@prod`) are theirs to take away."""
+        adapter, _, number = name.partition("@")
+        return adapter == str(version.name) and number.isdigit() and name != self.model_of(version)
 
 
 class Followed(Serving):

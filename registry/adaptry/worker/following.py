@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from threading import Event
 
 from adaptry.digest import Digest
-from adaptry.errors import AdaptryError, Unauthenticated, Unavailable
+from adaptry.errors import AdaptryError, Conflict, Unauthenticated, Unavailable
 from adaptry.lifecycle import WITHDRAWN
 from adaptry.records import VersionInfo
 from adaptry.refs import AdapterName, ByDigest, Ref
@@ -208,6 +208,9 @@ class Follower:
                 acting.take(step, has_room)
             except _AWAY:
                 raise
+            except Conflict as error:  # says nothing about the version: the next turn tries again
+                is_done = False
+                around.tell(error.message)
             except AdaptryError as error:
                 is_done = False
                 around.tell(error.message)
@@ -234,9 +237,10 @@ class Follower:
             if entry.digest not in digests:
                 self._around.cache.release(entry.digest)
         self._report(loaded, left_out=made.left_out)
+        self._recalling.note(self._around.memory.now.meant, self._told.withdrawn, loaded)
+        self._recalling.clear(loaded)
         if not self._told.withdrawn:
             return
-        self._recalling.note(self._around.memory.now.meant, self._told.withdrawn, loaded)
         if dropped := self._recalling.dropped(self._told.withdrawn, loaded):
             self._report(loaded, dropped=dropped, left_out=made.left_out)
             self._around.tell(

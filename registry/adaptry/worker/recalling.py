@@ -1,8 +1,9 @@
-"""Dropping what was withdrawn, and proving it: the files first, then the engine, then a request that must be refused.
+"""Dropping what was withdrawn, and proving it: the name first, then the files, then a request that must be refused.
 
-The order is what makes it hold. An engine that loads again from a path that it remembers (SGLang) finds nothing there, and a
-resolver that would claim the name again (vLLM) is refused by the cache. Dropped is said only of what the engine no longer lists,
-has no request under way for, and does not answer with when asked.
+The files stay until no request is under way, since an engine that has pushed weights out fetches them from there (vLLM ends if they
+are gone). After that, an engine that loads again what it has unloaded, from a path that it remembers (SGLang), finds nothing there;
+what it loaded in between is unloaded at the next look. Dropped is said only of what is off the disk, is not listed, has no request
+under way, and is not answered with when asked.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Recalling:
     memory: Memory
     tell: Callable[[str], None]
     _names: dict[Digest, set[str]] = field(default_factory=dict)
+    _reasons: dict[Digest, str] = field(default_factory=dict)
     _renewed: set[Digest] = field(default_factory=set)
 
     @property
@@ -41,7 +43,7 @@ class Recalling:
     def note(
         self, meant: Mapping[str, VersionInfo], told: Iterable[Withdrawal], loaded: Sequence[Loaded]
     ) -> None:
-        """Takes to heart what the registry says: files go at once, and come back only where a recall was taken back."""
+        """Takes to heart what the registry says; what it takes back may be had again."""
         reasons = {one.digest: (one.name, f"{one.name}@{one.number} is {one.state}") for one in told}
         for version in meant.values():
             if version.state in WITHDRAWN:
@@ -51,11 +53,18 @@ class Recalling:
         for digest, (name, reason) in reasons.items():
             if digest not in self.withdrawn:
                 self.tell(f"{reason}: it is dropped here")
-            if self.cache.recalled(digest) is None:
-                self.cache.forget(digest, reason)
+            self._reasons[digest] = reason
             self.memory.now.recalled[digest] = name
             self._names.setdefault(digest, set()).update(one.name for one in loaded if one.digest == digest)
         self.memory.save()
+
+    def clear(self, loaded: Sequence[Loaded]) -> None:
+        """Removes the files of what is not loaded any more, and that no request is under way for."""
+        busy = self.engine.busy()
+        for digest in self.withdrawn:
+            is_used = any(one.digest == digest for one in loaded) or self._names.get(digest, set()) & busy
+            if not is_used and self.cache.recalled(digest) is None:
+                self.cache.forget(digest, self._reasons.get(digest, "withdrawn"))
 
     def dropped(self, told: Sequence[Withdrawal], loaded: Sequence[Loaded]) -> tuple[Dropped, ...]:
         """Of what the registry waits for: the versions that are gone from here for good."""
@@ -71,6 +80,8 @@ class Recalling:
     def _is_gone(self, digest: Digest, loaded: Sequence[Loaded], busy: frozenset[str]) -> bool:
         names = self._names.get(digest, set())
         if any(one.digest == digest for one in loaded) or names & busy:
+            return False
+        if self.cache.recalled(digest) is None:
             return False
         taken = {one.name for one in loaded}
         return all(name in taken or self.engine.refuses(name) for name in names)

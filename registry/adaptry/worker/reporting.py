@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from adaptry.digest import Digest
 from adaptry.errors import InvalidRef
 from adaptry.records import VersionInfo
-from adaptry.refs import AdapterName, Ref
+from adaptry.refs import AdapterName
 from adaptry.residency import Condition, Dropped, Resident, Trouble, WorkerReport
 from adaptry.running import Running
 from adaptry.worker.engines import Loaded
@@ -117,8 +117,8 @@ def report_of(
 
 
 def _named(served_as: str) -> AdapterName | None:
-    """Whose a name is that somebody else loaded: it is a ref, or it is nobody's."""
+    """Whose a name is that somebody else loaded, such as a resolver (`acme/tone@prod@sha256:…`)."""
     try:
-        return Ref.parse(served_as).name
+        return AdapterName.parse(served_as.partition("@")[0])
     except InvalidRef:
         return None

@@ -26,6 +26,17 @@ def _told(code: str, formats: tuple[str, ...] = ("diffusers", "kohya")) -> Condi
     return found
 
 
+def _mixed_alphas(subject: Subject, runtime: Runtime) -> Found | None:
+    """A part of the pipeline whose modules have several alphas in kohya's file."""
+    if subject.adapter.format.name != "kohya":
+        return None
+    parts: dict[str, set[float]] = {}
+    for module in subject.spec.modules:
+        parts.setdefault("_".join(module.path.split("_")[:2]), set()).add(module.alpha)
+    mixed = [part for part, alphas in parts.items() if len(alphas) > 1]
+    return Found(f"the modules of {', '.join(mixed)} have several alphas") if mixed else None
+
+
 def _of_text(subject: Subject, runtime: Runtime) -> Found | None:
     """An adapter in PEFT's layout of a task of language."""
     task = subject.spec.task
@@ -69,7 +80,7 @@ DIFFUSERS_ENGINE = Engine(
             "refuses",
             "alphas twice, or tensors that are no LoRA",
             _told("loader_refuses"),
-            "save it again with pipeline.save_lora_weights(DIR)",
+            repairs.WRITE_ANEW,
             _LOAD,
         ),
         Rule(
@@ -79,6 +90,14 @@ DIFFUSERS_ENGINE = Engine(
             _told("alpha_unknown"),
             "save it again with a newer version of the tool that trained it",
             _LOAD,
+        ),
+        Rule(
+            "alphas_mixed",
+            "changes",
+            "several alphas within a part, in kohya's file: attention modules get the commonest",
+            _mixed_alphas,
+            repairs.ONE_ALPHA,
+            "utils/peft_utils.py · get_peft_kwargs: its alpha_pattern names nothing (seen by loading such a file)",
         ),
         Rule(
             "magnitudes_dropped",

@@ -67,7 +67,7 @@ PEFT_ENGINE = Engine(
             "needs",
             "experts one by one",
             when.layout(EXPERTS_EACH, "its experts are modules of their own, as before transformers 5"),
-            repairs.RELAYOUT,
+            repairs.JOIN_EXPERTS,
             "transformers 5 holds a layer's experts as one parameter",
             since=(0, 19),
         ),

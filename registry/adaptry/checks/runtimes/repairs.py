@@ -23,6 +23,10 @@ RELAYOUT = (
     "rewrite it in the other layout: adaptry relayout REF --to transformers5 (or transformers4) -o NAME"
 )
 ONE_RUNTIME = "serve it with PEFT"
+WRITE_ANEW = "write it anew: adaptry export REF --for diffusers --base BASE -o DIR; else save it again with pipeline.save_lora_weights(DIR)"
+ONE_ALPHA = (
+    "write each module's own scale where it is read: adaptry export REF --for diffusers --base BASE -o DIR"
+)
 ONE_RANK = "bring it to one rank: adaptry convert REF --uniform -o NAME"
 LIST_TARGETS = (
     "write the module names as a list in adapter_config.json: adaptry export REF --for ENGINE -o NAME"
@@ -31,5 +35,6 @@ PLAIN_SIDES = (
     "write it without fan_in_fan_out, which its factors do not need: adaptry export REF --for ENGINE -o NAME"
 )
 FILL_LAYERS = f"fill the layers that lack it with updates of zero: adaptry export REF --for ENGINE -o NAME; else {MERGE}"
+JOIN_EXPERTS = "put its experts together: adaptry relayout REF --to transformers5 -o NAME"
 SPLIT_EXPERTS = "take its experts apart: adaptry relayout REF --to transformers4 -o NAME"
 DROP_COPIES = "nothing, where no token was added to the base: adaptry export REF --base BASE --for ENGINE leaves the copy out; else merge it: adaptry merge --base BASE REF -o DIR"

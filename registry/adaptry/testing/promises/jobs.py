@@ -115,6 +115,44 @@ class JobPromises(Ground):
         with pytest.raises(NotFound):
             make_registry(ADA).job(job.id)
 
+    def test_schedules_of_jobs_are_kept_replaced_and_taken_back(self, make_registry: MakeRegistry) -> None:
+        ada = make_registry(ADA)
+        ada.schedule_job("nightly", "0 3 * * *", CONVERT)
+
+        again = ada.schedule_job("nightly", "30  2 * * 1-5", CONVERT)
+
+        assert (again.name, again.cron, again.order, again.by) == ("nightly", "30 2 * * 1-5", CONVERT, "ada")
+        assert ada.schedules() == make_registry(RON).schedules() == (again,)
+        assert ada.jobs().items == ()
+        ada.unschedule_job("nightly")
+        assert ada.schedules() == ()
+
+    def test_schedules_of_jobs_are_for_those_who_may_ask_for_them(self, make_registry: MakeRegistry) -> None:
+        ada = make_registry(ADA)
+        ada.schedule_job("nightly", "0 3 * * *", CONVERT)
+        with pytest.raises(Denied):
+            ada.schedule_job("other", "0 3 * * *", VERIFY)
+        assert make_registry(EVE).schedules() == make_registry(ANONYMOUS).schedules() == ()
+        with pytest.raises(NotFound):
+            make_registry(EVE).unschedule_job("nightly")
+        evil = CONVERT.model_copy(update={"task": {**CONVERT.task, "to": "evil/plain"}})
+        with pytest.raises(Conflict, match="taken"):
+            make_registry(EVE).schedule_job("nightly", "* * * * *", evil)
+        with pytest.raises(Denied):
+            make_registry(RON).unschedule_job("nightly")
+        assert len(ada.schedules()) == 1
+
+    @pytest.mark.parametrize(
+        "cron",
+        ["0 3 * *", "61 * * * *", "x * * * *", "5-1 * * * *", "*/0 * * * *", "* * * * MON", "0 3 * * * *"],
+    )
+    def test_a_time_that_is_none_schedules_no_job(self, registry: Registry, cron: str) -> None:
+        with pytest.raises(Invalid, match="not a schedule"):
+            registry.schedule_job("other", cron, CONVERT)
+        with pytest.raises(Invalid, match="name"):
+            registry.schedule_job("two words", "0 3 * * *", CONVERT)
+        assert registry.schedules() == ()
+
     def test_a_job_nobody_asked_for_is_not_found(self, registry: Registry) -> None:
         for ask in (registry.job, registry.job_log, registry.cancel_job, registry.retry_job):
             with pytest.raises(NotFound):

@@ -60,7 +60,7 @@ class Engine(ABC):
 
     @abstractmethod
     def load(self, name: str, path: Path) -> None:
-        """Raises `Refused`, `Unavailable`."""
+        """Raises `Refused`, `Unavailable`, or `Conflict` where it must wait for requests that are under way."""
 
     @abstractmethod
     def unload(self, name: str) -> None:

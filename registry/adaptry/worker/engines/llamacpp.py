@@ -14,7 +14,7 @@ from typing import Any
 from adaptry import strictjson
 from adaptry.errors import Invalid, Refused, Unavailable
 from adaptry.worker.engines.engine import Engine, Loaded, require_done
-from adaptry.worker.engines.outside import Outside
+from adaptry.worker.engines.outside import NO_NAMES, NOTHING, Outside
 from adaptry.worker.engines.speaking import Reply, Speaking
 
 _FILE = "adapter.gguf"
@@ -28,7 +28,9 @@ class LlamaCpp(Engine):
     swaps = True
     forgets = False
 
-    def __init__(self, speaking: Speaking, outside: Outside, names: Mapping[str, str]) -> None:
+    def __init__(
+        self, speaking: Speaking, outside: Outside = NOTHING, names: Mapping[str, str] = NO_NAMES
+    ) -> None:
         super().__init__(speaking)
         self._outside = outside
         self._files = {name: str(Path(path).parent / _FILE) for name, path in names.items()}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from adaptry.errors import Unavailable
 from adaptry.worker.engines.engine import Engine, Loaded, require_done
-from adaptry.worker.engines.outside import Outside
+from adaptry.worker.engines.outside import NO_NAMES, NOTHING, Outside
 from adaptry.worker.engines.speaking import Reply, Speaking
 
 
@@ -22,7 +22,9 @@ class Lorax(Engine):
     swaps = True
     forgets = False
 
-    def __init__(self, speaking: Speaking, outside: Outside, names: Mapping[str, str]) -> None:
+    def __init__(
+        self, speaking: Speaking, outside: Outside = NOTHING, names: Mapping[str, str] = NO_NAMES
+    ) -> None:
         super().__init__(speaking)
         self._outside = outside
         self._paths = dict(names)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from adaptry.errors import Invalid, Refused, Unavailable
 
@@ -22,14 +24,16 @@ _EVERY = 0.2
 @dataclass(frozen=True, slots=True)
 class Outside:
     """`restart` starts the engine anew; ADAPTRY_ADAPTERS names the file `listed`, a line for each adapter's file. `prepare` makes
-    the file `{file}` of the folder `{folder}`."""
+    `{file}` of the folder `{folder}`: the file itself, or a folder with it in it, as `adaptry export` does."""
 
-    listed: Path
+    listed: Path = Path()
     restart: tuple[str, ...] = ()
     prepare: tuple[str, ...] = ()
 
     def write(self, files: Mapping[str, str]) -> None:
-        """The files that the engine is to load when it starts, by name."""
+        """The files that the engine is to load when it starts, by name; nobody reads them where nobody starts it."""
+        if not self.restart:
+            return
         self.listed.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         temporary = self.listed.with_name(f".{self.listed.name}.new")
         temporary.write_text("".join(f"{file}\n" for file in dict.fromkeys(files.values())), encoding="utf-8")
@@ -62,8 +66,18 @@ class Outside:
         temporary = folder.parent / f".{os.getpid()}.{name}"
         words = {"{folder}": str(folder), "{file}": str(temporary)}
         _run(tuple(words.get(word, word) for word in self.prepare), {})
-        temporary.replace(file)
+        made = next(temporary.glob(f"*{file.suffix}"), temporary) if temporary.is_dir() else temporary
+        if not made.is_file():
+            raise Refused(f"{shlex.join(self.prepare)} made no {file.suffix} of {folder}")
+        made.replace(file)
+        shutil.rmtree(temporary, ignore_errors=True)
         return file
+
+
+NOTHING = Outside()
+"""Of an engine that nobody can start anew."""
+NO_NAMES: Mapping[str, str] = MappingProxyType({})
+"""Of a worker that has given none yet."""
 
 
 def parse_command(text: str | None) -> tuple[str, ...]:

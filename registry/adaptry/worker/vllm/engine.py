@@ -7,6 +7,7 @@ the client of the engine. What is not there is said when it is first needed.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import MutableMapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from adaptry.checks.runtimes import Runtime
 from adaptry.checks.runtimes.runtime import parse_version
 from adaptry.errors import Refused, Unsupported
 
+_VERSION = re.compile(r"\d+(?:\.\d+){0,2}")
 _NEEDED = ("lora_requests", "lora_id_counter", "lora_resolver_lock", "engine_client", "model_config")
 
 
@@ -64,8 +66,8 @@ class Vllm:
         targets = getattr(config, "target_modules", None)
         if targets:
             options["lora_target_modules"] = "+".join(sorted(targets))
-        numbers = version.partition("+")[0].split(".")[:3]
-        return Runtime("vllm", parse_version(".".join(n for n in numbers if n.isdecimal())), options)
+        numbers = _VERSION.match(version)
+        return Runtime("vllm", parse_version(numbers[0]) if numbers else None, options)
 
     def is_resolving(self, name: str) -> bool:
         """Whether a request waits for it to be loaded."""

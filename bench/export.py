@@ -1,0 +1,97 @@
+"""How many times as long an export takes as reading the adapter's file once, in one run.
+
+    python bench/export.py [--rank N] [--layers N]
+
+An rsLoRA of hidden size 2048 with another alpha for half of its layers, so that every scale has to be folded in: made plain for
+SGLang, and a GGUF for llama.cpp. Reading is the same file out of the page cache, checksummed, as whoever copies it would.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from adaptry.adapter.view import open_dir
+from adaptry.checkpoint import open_checkpoint
+from adaptry.checks.runtimes import parse_runtime
+from adaptry.deriving.draft import Parent
+from adaptry.exporting.export import export
+from adaptry.exporting.setting import Setting
+from adaptry.fingerprint import BaseRecord
+from adaptry.fingerprinting import fingerprint
+from adaptry.testing.samples import tiny_base, tiny_lora
+
+_HIDDEN = 2048
+_TIMES = 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rank", type=int, default=64)
+    parser.add_argument("--layers", type=int, default=24)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        adapter = _adapter(folder / "adapter", asked.rank, asked.layers)
+        base = _base(folder / "base", asked.layers)
+        size = (adapter / "adapter_model.safetensors").stat().st_size
+        reading = min(_seconds(partial(_read, adapter)) for _ in range(_TIMES))
+        print(f"adapter    {size / 1e6:.0f} MB; reading it with SHA-256 {reading:.2f} s")
+        for engine in ("sglang", "llama.cpp"):
+            taken = min(_seconds(partial(_export, adapter, base, engine, folder)) for _ in range(_TIMES))
+            print(f"{engine:10} {taken:.2f} s, {taken / reading:.1f} times reading")
+
+
+def _adapter(folder: Path, rank: int, layers: int) -> Path:
+    pattern = {f"layers.{layer}.self_attn.q_proj": 16 for layer in range(0, layers, 2)}
+    tiny_lora(folder, layers=1, rank=rank, config={"use_rslora": True, "alpha_pattern": pattern})
+    key = "base_model.model.model.layers.{}.self_attn.{}.lora_{}.weight"
+    sides = {"A": (rank, _HIDDEN), "B": (_HIDDEN, rank)}
+    tensors = {
+        key.format(layer, name, factor): torch.randn(shape) * 0.02
+        for layer in range(layers)
+        for name in ("q_proj", "v_proj")
+        for factor, shape in sides.items()
+    }
+    save_file(tensors, folder / "adapter_model.safetensors")
+    return folder
+
+
+def _base(folder: Path, layers: int) -> BaseRecord:
+    """The record of a base of these sides: its shapes are all that an export looks at."""
+    record = fingerprint(open_checkpoint(tiny_base(folder, layers=layers)))
+    wide = {
+        name: shape.model_copy(update={"shape": (_HIDDEN, _HIDDEN)}) if "self_attn" in name else shape
+        for name, shape in record.tensors.items()
+    }
+    return record.model_copy(update={"tensors": wide})
+
+
+def _export(adapter: Path, base: BaseRecord, engine: str, folder: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        export(
+            Parent(open_dir(adapter), "it"), Path(place) / "out", Setting(base), runtime=parse_runtime(engine)
+        )
+
+
+def _read(adapter: Path) -> None:
+    with (adapter / "adapter_model.safetensors").open("rb") as file:
+        hashlib.file_digest(file, "sha256")
+
+
+def _seconds(act: Callable[[], None]) -> float:
+    started = time.perf_counter()
+    act()
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()

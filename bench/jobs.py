@@ -1,0 +1,142 @@
+"""What does a merge cost as a job, run by one runner and by two, beside `adaptry merge`?
+
+    python bench/jobs.py [--folder .bench] [--layers 12] [--rounds 3]
+
+The generated base (three files) and adapter are in an embedded registry, the base stored. Each round merges them by the command,
+by a job that one `adaptry work --once` runs, and by a job that two share, and counts processor seconds and bytes written of all
+processes that took part (`getrusage` of who was waited for). Files are compared by digest. Two cores show no speed-up worth the
+name: what is looked at is what the sharing costs. Needs four times the base on the disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+from generated import Generated, generated
+
+from adaptry.adapter.view import open_dir
+from adaptry.bases import register
+from adaptry.checkpoint import open_checkpoint
+from adaptry.digest import Digest
+from adaptry.jobs.records import JobOrder
+from adaptry.local import LocalRegistry
+from adaptry.opening import open_local
+from adaptry.transfer import push
+
+COMMAND = (sys.executable, "-m", "adaptry_cli")
+Files = dict[str, Digest]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds on the clock, of processors, and bytes written."""
+
+    seconds: float
+    busy: float
+    written: int
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, default=Path(".bench"))
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=3)
+    asked = parser.parse_args()
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    made = generated(asked.folder, asked.layers)
+    with tempfile.TemporaryDirectory(dir=asked.folder) as scratch:
+        measure(made, Path(scratch), asked.rounds)
+
+
+def measure(made: Generated, scratch: Path, rounds: int) -> None:
+    registry = open_local(scratch / "data")
+    register(registry, open_checkpoint(made.base), ("org/base",), store=True, cache=scratch / "seen")
+    push(registry, open_dir(made.adapter), "acme/tone")
+    size = sum(path.stat().st_size for path in made.base.glob("*.safetensors"))
+    costs: dict[str, list[Cost]] = {"adaptry merge": [], "a job, one runner": [], "a job, two runners": []}
+    for number in range(rounds):
+        cost, expected = counted(lambda: by_command(scratch))
+        costs["adaptry merge"].append(cost)
+        for name, runners in (("a job, one runner", 1), ("a job, two runners", 2)):
+            cost, files = counted(partial(by_job, registry, scratch / "data", number, runners))
+            if files != expected:
+                sys.exit(f"{name}: other files than the command's: {files} and {expected}")
+            costs[name].append(cost)
+    print(
+        f"{size / 1e9:.2f} GB in three files, {rounds} rounds (the median), {os.cpu_count()} cores, "
+        f"load {os.getloadavg()[0]:.1f}; the files are the same"
+    )
+    least = median(cost.busy for cost in costs["adaptry merge"])
+    for name, found in costs.items():
+        busy, seconds = median(cost.busy for cost in found), median(cost.seconds for cost in found)
+        written = median(cost.written for cost in found)
+        print(
+            f"  {name:20} {busy / size * 1e9:6.2f} processor s a GB ({busy / least:4.2f} times the command's), "
+            f"{written / size:4.2f} bytes written a byte, {seconds:6.1f} s"
+        )
+
+
+def counted(action: Callable[[], Files]) -> tuple[Cost, Files]:
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    files = action()
+    after, seconds = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - began
+    busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Cost(seconds, busy, (after.ru_oublock - before.ru_oublock) * 512), files
+
+
+def by_command(scratch: Path) -> Files:
+    target = scratch / "merged"
+    words = (
+        "merge",
+        "acme/tone@1",
+        "--base",
+        "org/base",
+        "-o",
+        str(target),
+        "--registry",
+        str(scratch / "data"),
+    )
+    subprocess.run([*COMMAND, *words], check=True, capture_output=True)
+    found = {path.name: Digest.of_chunks(chunks(path)) for path in target.glob("*.safetensors")}
+    shutil.rmtree(target)
+    return found
+
+
+def by_job(registry: LocalRegistry, data: Path, number: int, runners: int) -> Files:
+    """The files are in the store already after the first time, as the same bytes are one blob; they are computed all the same."""
+    task = {"base": "org/base", "inputs": ["acme/tone@1"], "to": f"acme/merged-{number}-{runners}"}
+    job = registry.submit_job(JobOrder(kind="merge", task=task))
+    work = [*COMMAND, "work", "--data", str(data), "--once", "--poll", "0.2"]
+    at_work = [
+        subprocess.Popen(work, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(runners)
+    ]
+    for each in at_work:
+        if each.wait():
+            sys.exit("a runner failed")
+    done = registry.job(job.id)
+    if done.result is None:
+        sys.exit(f"the job is {done.state}: {done.fault}")
+    files = {entry["path"]: Digest.parse(entry["sha256"]) for entry in done.result["files"]}
+    return {name: digest for name, digest in files.items() if name.endswith(".safetensors")}
+
+
+def chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while data := file.read(1 << 20):
+            yield data
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Schedules in the catalog: orders that are given again and again, each time once, whoever looks at the clock."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime, timedelta
+from typing import cast
+
+from sqlmodel import select
+
+from adaptry.catalog import jobs
+from adaptry.catalog.database import Transaction
+from adaptry.catalog.packing import listed, unlisted
+from adaptry.catalog.rows import JobScheduleRow
+from adaptry.identity import Identity, Role
+from adaptry.jobs.cron import Cron
+from adaptry.jobs.records import JobOrder, ScheduleInfo
+
+_MADE_UP_FOR = timedelta(days=1)
+"""A time that passed while nobody was there is made up for so long, the last of them, once."""
+
+
+def put(
+    tx: Transaction, name: str, cron: Cron, order: JobOrder, namespace: str, identity: Identity, now: datetime
+) -> ScheduleInfo:
+    """From now on; one of that name is replaced."""
+    row = JobScheduleRow(
+        name=name,
+        cron=cron.text,
+        ordered=order.model_dump_json(),
+        namespace=namespace,
+        by=identity.name,
+        by_role=identity.role,
+        by_namespaces=listed(identity.namespaces),
+        created_at=now,
+    )
+    return _info(tx.merge(row))
+
+
+def find(tx: Transaction, name: str) -> ScheduleInfo | None:
+    row = tx.get(JobScheduleRow, name)
+    return _info(row) if row else None
+
+
+def every(tx: Transaction) -> tuple[ScheduleInfo, ...]:
+    return tuple(_info(row) for row in tx.exec(select(JobScheduleRow).order_by(JobScheduleRow.name)))
+
+
+def remove(tx: Transaction, name: str) -> None:
+    tx.delete(tx.get_one(JobScheduleRow, name))
+
+
+def submit_due(tx: Transaction, now: datetime) -> None:
+    """Gives the orders whose time has come and that were not given for it yet; a job's id says which time it is of."""
+    for row in tx.exec(select(JobScheduleRow).order_by(JobScheduleRow.name)).all():
+        due = Cron.parse(row.cron).last(max(row.created_at, now - _MADE_UP_FOR), now)
+        if due is None:
+            continue
+        id = f"job-{hashlib.sha256(f'{row.name} {row.created_at} {due}'.encode()).hexdigest()[:16]}"
+        if jobs.row_of(tx, id) is None:
+            identity = Identity(row.by, cast(Role, row.by_role), unlisted(row.by_namespaces))
+            jobs.insert(tx, id, JobOrder.model_validate_json(row.ordered), row.namespace, identity, now)
+
+
+def _info(row: JobScheduleRow) -> ScheduleInfo:
+    return ScheduleInfo(
+        name=row.name,
+        cron=row.cron,
+        order=JobOrder.model_validate_json(row.ordered),
+        namespace=row.namespace,
+        by=row.by,
+        created_at=row.created_at,
+    )

@@ -1,0 +1,146 @@
+"""A worker beside the real llama.cpp, which is started anew for each version: it answers with that, and with nothing that was recalled."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from adaptry import bases
+from adaptry.adapter.view import open_dir
+from adaptry.checkpoint import open_checkpoint
+from adaptry.errors import Unavailable
+from adaptry.records import StateChange, VersionInfo
+from adaptry.refs import AdapterName, ByDigest, Ref
+from adaptry.running import running
+from adaptry.standing import change_state
+from adaptry.testing.breaking import AT_ONCE
+from adaptry.testing.samples import tiny_lora
+from adaptry.transfer import push
+from adaptry.worker.cache import Cache
+from adaptry.worker.engines import ENGINES, Outside, Speaking
+from adaptry.worker.following import Around, Follower
+from adaptry.worker.judging import serving_of
+from adaptry.worker.memory import Memory
+from adaptry.worker.reporting import Settings
+from adaptry_api.settings import ServerSettings
+from adaptry_api.testing import serving
+
+from .conftest import settle
+
+pytest.importorskip("xllamacpp", reason="llama.cpp is not installed: pip install xllamacpp")
+pytest.importorskip("gguf", reason="the base is written by gguf: pip install gguf")
+pytestmark = pytest.mark.heavy
+
+TONE = AdapterName.parse("acme/tone")
+PROD = "acme/tone@prod"
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """A free port, and the command that starts llama.cpp there anew; it is started once."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from ..exporting.llamacpp import VOCABULARY, gguf, write_base
+
+    config = LlamaConfig(
+        hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4,
+        vocab_size=VOCABULARY, initializer_range=0.2,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    model.save_pretrained(tmp_path / "base")
+    turned = {"q_proj.weight": 4, "k_proj.weight": 4}
+    file = write_base(model, gguf.MODEL_ARCH.LLAMA, tmp_path / "base.gguf", turned)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    pidfile = tmp_path / "pid"
+    script = str(Path(__file__).with_name("llamacpp_server.py"))
+    command = (sys.executable, script, "restart", str(file), str(port), str(pidfile))
+    subprocess.run(command, check=True)
+    yield f"http://127.0.0.1:{port}", command
+    with suppress(ProcessLookupError):
+        os.kill(int(pidfile.read_text()), signal.SIGKILL)
+
+
+def test_versions_and_recalls_beside_the_real_llamacpp(
+    tmp_path: Path, address: tuple[str, tuple[str, ...]]
+) -> None:
+    url, command = address
+    with serving(ServerSettings(data=tmp_path / "data")) as server:
+        registry = server.registry()
+        bases.register(registry, open_checkpoint(tmp_path / "base"), ("org/tiny",), cache=tmp_path / "bases")
+
+        def publish(seed: int) -> VersionInfo:
+            folder = tiny_lora(tmp_path / f"lora-{seed}", hidden=64, seed=seed, alpha=400)
+            return push(registry, open_dir(folder), TONE).version
+
+        first, second = publish(1), publish(2)
+        export = (sys.executable, "-m", "adaptry_cli", "export", "{folder}", "--for", "llama.cpp")
+        outside = Outside(
+            tmp_path / "adapters", command, (*export, "--base", str(tmp_path / "base"), "-o", "{file}")
+        )
+        memory = Memory(tmp_path / "state.json")
+        worker_registry = server.registry(server.token("gpu-1", "worker", ("acme",)))
+        engine = ENGINES["llamacpp"](Speaking(url), outside, memory.now.names)
+        around = Around(
+            registry=worker_registry,
+            engine=engine,
+            cache=Cache(tmp_path / "cache", persistence=AT_ONCE),
+            memory=memory,
+            look=lambda: running(url),
+            judge=lambda found: serving_of(worker_registry, found, None, "org/tiny"),
+            tell=print,
+        )
+        follower = Follower(around, Settings(name="gpu-1", engine="llamacpp", watch=("acme/*@prod",)))
+        outside.start_anew(lambda: is_up(url))
+
+        registry.move_alias(TONE, "prod", first.digest, None)
+        settle(follower)
+        assert [one.digest for one in engine.loaded()] == [first.digest]
+        assert {one["scale"] for one in listed(url)} == {0.0}
+        assert engine.ask(PROD).is_ok
+        plain, once = odds(url, None), odds(url, 0)
+        assert plain != once
+
+        registry.move_alias(TONE, "prod", second.digest, 1)
+        settle(follower)
+        assert [one.digest for one in engine.loaded()] == [second.digest]
+        assert odds(url, None) == plain
+        assert odds(url, 0) not in (plain, once)
+
+        ref = Ref(TONE, ByDigest(second.digest.hex))
+        change_state(registry, ref, StateChange(state="revoked", reason="for a test"))
+        settle(follower)
+        assert not any(second.digest.hex in str(one["path"]) for one in listed(url))
+        assert engine.ask(PROD).status == 404
+        (resident,) = registry.residents(ref)
+        assert resident.dropped_at is not None
+
+
+def listed(url: str) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = json.loads(Speaking(url).get("/lora-adapters").text)
+    return found
+
+
+def odds(url: str, number: int | None) -> object:
+    """What may follow a prompt and how likely, with the adapter of that number or without any."""
+    asked = {"prompt": [5, 9, 11], "n_predict": 1, "n_probs": 5, "temperature": 0.0, "cache_prompt": False}
+    if number is not None:
+        asked["lora"] = [{"id": number, "scale": 1.0}]
+    return Speaking(url).post("/completion", asked).json["completion_probabilities"]
+
+
+def is_up(url: str) -> bool:
+    try:
+        return Speaking(url).get("/health").is_ok
+    except Unavailable:
+        return False

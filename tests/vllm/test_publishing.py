@@ -1,0 +1,43 @@
+"""A policy that learns beside a real vLLM: what it answers after each publication is what PEFT says of the policy then."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adaptry.rl import Publisher
+from adaptry.worker.cache import Cache
+from adaptry.worker.engines import Speaking
+from adaptry.worker.engines import vllm as engines
+
+from . import models, running
+from .conftest import Place
+from .running import Vllm
+
+pytestmark = running.PYTHON.marks
+
+
+def test_each_publication_is_what_vllm_answers_with(place: Place, vllm: Vllm, tmp_path: Path) -> None:
+    import peft
+    import torch
+    import transformers
+
+    folder = models.adapter(tmp_path / "policy", seed=21)
+    base = transformers.AutoModelForCausalLM.from_pretrained(place.base, dtype=torch.float32)
+    policy: Any = peft.PeftModel.from_pretrained(base, folder, is_trainable=True)
+    engine = engines.Vllm(Speaking(vllm.url))
+    publisher = Publisher(place.registry, "acme/policy", engines=[engine], cache=Cache(tmp_path / "cache"))
+    for step in range(3):
+        with torch.no_grad():
+            for name, value in policy.named_parameters():
+                if "lora_B" in name:
+                    value += torch.randn(value.shape) * 0.2
+        published = publisher.publish(policy, step)
+        publisher.drain(timeout=60)
+        policy.save_pretrained(tmp_path / f"step-{step}")
+        answer = vllm.complete(published.model, models.PROMPT)
+        told = answer.body["choices"][0]["logprobs"]["token_logprobs"]
+        assert told == pytest.approx(models.said(place.base, tmp_path / f"step-{step}"), abs=2e-4)
+        assert [name for name in vllm.names() if name.startswith("acme/policy")] == [published.model]
