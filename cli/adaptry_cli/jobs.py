@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from adaptry.errors import AdaptryError, Invalid, by_code
-from adaptry.jobs.records import GIB, JobInfo, JobOrder, JobState, Needs
+from adaptry.jobs.records import DEVICES, GIB, JobInfo, JobOrder, JobState, Needs
 from adaptry.jobs.tasks import TASKS
 from adaptry.registry import Registry
 from adaptry_cli.arguments import made
@@ -30,7 +30,7 @@ def jobs() -> None:
 @jobs.command()
 @click.argument("kind", type=click.Choice(list(TASKS)))
 @click.argument("fields", metavar="FIELD=VALUE...", nargs=-1)
-@click.option("--device", metavar="NAME", help="Only on a runner with this device: cuda, mps.")
+@click.option("--device", type=click.Choice(DEVICES), help="Only on a runner with this device.")
 @click.option("--tag", metavar="TAG", help="Only on a runner with this tag.")
 @click.option("--memory", metavar="SIZE", help="What a step takes, as in 8GB; 2 GiB unless said.")
 @click.option(

@@ -16,7 +16,7 @@ from types import FrameType
 import click
 
 from adaptry.errors import Invalid, Missing
-from adaptry.jobs.records import RunnerInfo
+from adaptry.jobs.records import DEVICES, RunnerInfo
 from adaptry.registry import Registry
 from adaptry_cli.arguments import FOLDER
 from adaptry_cli.connection import folder_of, registry_option
@@ -44,8 +44,8 @@ from adaptry_cli.tables import say_table
     "--device",
     "devices",
     multiple=True,
-    metavar="NAME",
-    help="What it can compute on beside the processor: cuda, mps; repeat.",
+    type=click.Choice(DEVICES),
+    help="What it can compute on beside the processor; repeat.",
 )
 @click.option(
     "--tag", "tags", multiple=True, metavar="TAG", help="Also take jobs that ask for this tag; repeat."

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 import adaptry
 from adaptry import bases
 from adaptry.checkpoint import open_checkpoint
-from adaptry.errors import Conflict, NotFound, Refused, Unsupported, Withdrawn
+from adaptry.errors import Conflict, Invalid, NotFound, Refused, Unsupported, Withdrawn
 from adaptry.records import StateChange
 from adaptry.registry import Registry
 from adaptry.worker import Cache
@@ -269,3 +269,26 @@ def test_what_a_swap_would_do_wrongly_is_refused(base: Path, model: Any, make: M
     assert torch.equal(answers(placed.model), before)
     with pytest.raises(NotFound, match="has none"):
         adaptry.load(make(4), into=transformers.AutoModelForCausalLM.from_pretrained(base), hotswap=True)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"dtype": "float16"},
+        {"dtype": torch.int8},
+        {"device": "toaster"},
+        {"device": 3.5},
+        {"hotswap": True},
+        {"trainable": True},
+        {"into": 5},
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_said_at_once(make: MakeAdapter, options: dict[str, Any]) -> None:
+    with pytest.raises(Invalid):
+        adaptry.load(make(), **options)
+
+
+def test_nothing_is_no_source() -> None:
+    with pytest.raises(Invalid, match="a ref"):
+        adaptry.load(None)  # type: ignore[call-overload]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,10 +22,15 @@ class _Said(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+Device = Literal["cpu", "cuda", "hpu", "mps", "npu", "xpu"]
+DEVICES = get_args(Device)
+"""What torch computes on, by its name there."""
+
+
 class Needs(_Said):
     """What a runner must have: a `device` (None: any), a `tag` that somebody gave it, bytes of `memory` for one step."""
 
-    device: str | None = Field(default=None, pattern=r"^[a-z]{1,16}$")
+    device: Device | None = None
     tag: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     memory: int = Field(default=2 * GIB, ge=1, le=1 << 50)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.adapter.view import Adapter, open_dir
+from adaptry.errors import Invalid
 from adaptry.opening import connect
 from adaptry.records import VersionInfo
 from adaptry.refs import Ref, is_folder
@@ -36,12 +37,14 @@ class Obtained:
 def obtained(source: Source, registry: Registry | str | None, cache: Cache | None) -> Iterator[Obtained]:
     """The files of `source`: a folder (a `Path`, or text that begins like one), else a ref. They stay for the block.
 
-    Raises as `worker.cache.Cache.path_of` and `open_dir`.
+    Raises `Invalid`, and as `worker.cache.Cache.path_of` and `open_dir`.
     """
     if isinstance(source, Path) or (isinstance(source, str) and is_folder(source)):
         folder = Path(source).expanduser()
         yield Obtained(folder, open_dir(folder))
         return
+    if not isinstance(source, Ref | str):
+        raise Invalid(f"an adapter is a ref (acme/tone@prod) or a folder (./out), not {source!r}")
     settings = Settings.from_env()
     place = registry if isinstance(registry, Registry) else connect(registry, settings)
     shelf = cache or cache_of(settings)

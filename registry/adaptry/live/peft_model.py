@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from adaptry.adapter.formats import PEFT
 from adaptry.adapter.view import Adapter
 from adaptry.checks.wording import folded, shortened
-from adaptry.errors import AdaptryError, Conflict, Refused, Unsupported
+from adaptry.errors import AdaptryError, Conflict, Invalid, Refused, Unsupported
 from adaptry.live.obtaining import Obtained
 
 if TYPE_CHECKING:
@@ -25,6 +25,14 @@ _PROMPT = "prompt_embeddings"
 
 _NO_RANDOM_VALUES = {"low_cpu_mem_usage": True}
 """No random values for weights that are overwritten at once: that is most of what loading costs."""
+
+
+def require_model(model: object) -> None:
+    """Raises `Invalid`."""
+    from torch.nn import Module
+
+    if not isinstance(model, Module):
+        raise Invalid(f"into is a transformers or PEFT model, not {type(model).__name__}")
 
 
 def place(model: Module, obtained: Obtained, name: str, trainable: bool) -> PeftModel:

@@ -46,6 +46,18 @@ class Tensors(Mapping[str, "Tensor"]):
         return len(self._infos)
 
 
+def check_place(device: str | device, dtype: dtype | None) -> None:
+    """Raises `Invalid` for a device or a dtype that torch has not."""
+    import torch
+
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise Invalid(f"dtype is one of torch's for floats, as in torch.bfloat16, not {dtype!r}")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        raise Invalid(f"torch has no device {device!r} here: {str(error).splitlines()[0]}") from error
+
+
 def _over(memory: mmap.mmap, info: TensorInfo, name: str) -> Tensor:
     import torch
 

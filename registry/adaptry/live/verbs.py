@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, overload
 
-from adaptry.errors import Missing
+from adaptry.errors import Invalid, Missing
 from adaptry.live import hotswap as hotswapping
 from adaptry.live import peft_model
 from adaptry.live.obtaining import Obtained, Source, obtained
 from adaptry.live.placed import Placed
 from adaptry.live.same_base import require_same_base
-from adaptry.live.tensors import Tensors
+from adaptry.live.tensors import Tensors, check_place
 from adaptry.registry import Registry
 from adaptry.worker.cache import Cache
 
@@ -67,25 +67,26 @@ def load(
 
     `registry` is one that is open, or where it is (None: as `connect`). A version is asked for every time, and its files are
     kept by digest in `cache` (None: the user's). Raises `NotFound`, `Withdrawn`, `DigestMismatch`, `Conflict` (the name is
-    taken), `Unsupported`, `Refused` (another base; something of it would do nothing), `Missing` (no torch or no PEFT), and
+    taken), `Invalid`, `Unsupported`, `Refused` (another base; something of it would do nothing), `Missing` (no torch or no PEFT), and
     `Unavailable`; then the model is as it was.
     """
+    if into is None:
+        _require("torch", "adaptry[torch]")
+        if hotswap or trainable or any_base:
+            raise Invalid("hotswap, trainable and any_base are about a model: pass it as into=model")
+        check_place(device, dtype)
+    else:
+        _require("peft", "peft>=0.17")
+        peft_model.require_model(into)
     with obtained(source, registry, cache) as found:
         if into is None:
-            return _tensors(found, device, dtype)
+            return Tensors(found.folder / found.adapter.format.weights, found.adapter.tensors, device, dtype)
         return _placed(found, into, name, hotswap, trainable, any_base)
-
-
-def _tensors(found: Obtained, device: str | Device, dtype: DType | None) -> Tensors:
-    _require("torch", "adaptry[torch]")
-    adapter = found.adapter
-    return Tensors(found.folder / adapter.format.weights, adapter.tensors, device, dtype)
 
 
 def _placed(
     found: Obtained, model: Module, name: str, hotswap: bool, trainable: bool, any_base: bool
 ) -> Placed:
-    _require("peft", "peft>=0.17")
     base = None if any_base else require_same_base(model, found)
     placed = (
         hotswapping.swap(model, found, name) if hotswap else peft_model.place(model, found, name, trainable)
