@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 _PROMPT = "prompt_embeddings"
 """PEFT puts a prompt's rows in place itself, and then counts their key as one of no module."""
 
-_NO_RANDOM_VALUES = {"low_cpu_mem_usage": True}
-"""No random values for weights that are overwritten at once: that is most of what loading costs."""
-
 
 def require_model(model: object) -> None:
     """Raises `Invalid`."""
@@ -63,26 +60,16 @@ def _wrapped(model: Module, obtained: Obtained, name: str, trainable: bool) -> P
     with _undone(model, obtained, lambda: _unwrap(model)):
         config = PeftConfig.from_pretrained(str(obtained.folder))
         config.inference_mode = not trainable
-        placed: PeftModel = get_peft_model(model, config, adapter_name=name, **_options(config))
+        placed: PeftModel = get_peft_model(model, config, adapter_name=name)
         _loaded(placed, obtained, name, trainable)
         return placed
 
 
 def _loaded(model: PeftModel, obtained: Obtained, name: str, trainable: bool) -> None:
-    from peft import PeftConfig
-
-    config = PeftConfig.from_pretrained(str(obtained.folder))
-    result = model.load_adapter(
-        str(obtained.folder), adapter_name=name, is_trainable=trainable, **_options(config)
-    )
+    result = model.load_adapter(str(obtained.folder), adapter_name=name, is_trainable=trainable)
     spare = [key for key in result.unexpected_keys if key != _PROMPT]
     _require_none(spare, "of its weights fit nothing in the model", obtained)
     _require_none(result.missing_keys, "weights of the model it has no values for", obtained)
-
-
-def _options(config: Any) -> dict[str, Any]:
-    """(`Any`: a PEFT config.)"""
-    return {} if config.is_prompt_learning or config.is_adaption_prompt else _NO_RANDOM_VALUES
 
 
 def _require_peft(adapter: Adapter, obtained: Obtained) -> None:
