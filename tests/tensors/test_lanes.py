@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from adaptry.tensors.lane import Weight, room_for, row_blocks
+from adaptry.tensors.lane import DEEP, Weight, room_for, row_blocks
 from adaptry.tensors.llvm_lane import LlvmLane
 from adaptry.tensors.torch_lane import TorchLane
 
 from .conftest import DTYPES, baked, term, torch
 
 LANES = [LlvmLane, TorchLane]
-RANKS = [1, 2, 3, 7, 8, 16, 33, 64, 255, 256]
+RANKS = [1, 2, 3, 7, 8, 16, 33, 64, 192, 256]
 SCALES = [2.0, 1.375, 0.1, -3.0, 2.0**-20, 1.0]
 
 
@@ -50,9 +50,11 @@ def test_a_lane_gives_pefts_bits(lane: Any, dtype: str, transposed: bool, rank: 
     stored = made(rank, 333, 416, dtype=DTYPES[dtype])
     up, down = factors(stored, rank, transposed)
 
-    found = baked(lane, stored, [term(up, down, scale)], transposed=transposed)
-
-    assert_same_bits(found, by_peft(stored, up, down, scale, transposed))
+    if lane.takes(Weight(dtype, dtype, 333, 416, transposed), rank):
+        found = baked(lane, stored, [term(up, down, scale)], transposed=transposed)
+        assert_same_bits(found, by_peft(stored, up, down, scale, transposed))
+    else:
+        assert lane is LlvmLane and rank > DEEP
 
 
 @pytest.mark.parametrize("lane", LANES)
@@ -127,8 +129,8 @@ def test_infinities_zeros_and_the_smallest_numbers_are_kept(lane: Any, dtype: st
     kind = DTYPES[dtype]
     smallest = torch.finfo(kind).smallest_normal
     odd = [torch.inf, -torch.inf, 0.0, smallest, smallest / 2, -smallest / 4, torch.finfo(kind).max]
-    stored = torch.tensor(odd + [1.0] * 25, dtype=torch.float64).to(kind).repeat(8, 1)
-    up, down = torch.zeros(8, 4), torch.zeros(4, 32)
+    stored = torch.tensor(odd + [1.0] * 25, dtype=torch.float64).to(kind).repeat(16, 1)
+    up, down = torch.zeros(16, 4), torch.zeros(4, 32)
 
     assert_same_bits(baked(lane, stored, [term(up, down, 2.0)]), stored)
 
@@ -151,15 +153,15 @@ def test_what_is_not_a_number_stays_none_and_spoils_nothing_else(lane: Any, dtyp
 
 @pytest.mark.parametrize("lane", LANES)
 def test_a_sum_beyond_half_precision_becomes_infinite_as_in_torch(lane: Any) -> None:
-    stored = torch.full((8, 32), 65504.0, dtype=torch.float16)
-    up, down = torch.full((8, 1), 100.0), torch.full((1, 32), 100.0)
+    stored = torch.full((16, 32), 65504.0, dtype=torch.float16)
+    up, down = torch.full((16, 1), 100.0), torch.full((1, 32), 100.0)
 
     assert baked(lane, stored, [term(up, down, 1.0)]).isinf().all()
 
 
 def test_subnormal_results_are_rounded_not_flushed() -> None:
-    stored = torch.full((8, 32), 2.0**-133, dtype=torch.bfloat16)
-    up, down = torch.full((8, 1), 2.0**-70), torch.full((1, 32), 2.0**-63)
+    stored = torch.full((16, 32), 2.0**-133, dtype=torch.bfloat16)
+    up, down = torch.full((16, 1), 2.0**-70), torch.full((1, 32), 2.0**-63)
 
     found = [baked(lane, stored, [term(up, down, 1.0)]) for lane in LANES]
 
@@ -171,12 +173,12 @@ def test_subnormal_results_are_rounded_not_flushed() -> None:
     [
         (Weight("BF16", "BF16", 64, 33), 8),
         (Weight("BF16", "F32", 64, 64), 8),
-        (Weight("BF16", "BF16", 1, 64), 8),
+        (Weight("BF16", "BF16", 15, 64), 8),
         (Weight("BF16", "BF16", 64, 0), 8),
-        (Weight("BF16", "BF16", 64, 64), 257),
+        (Weight("BF16", "BF16", 64, 64), 193),
         (Weight("BF16", "BF16", 64, 64), 0),
     ],
-    ids=["odd columns", "a cast", "one row", "no columns", "a high rank", "no update"],
+    ids=["odd columns", "a cast", "few rows", "no columns", "a high rank", "no update"],
 )
 def test_what_the_compiled_loop_cannot_do_alike_falls_to_torch(weight: Weight, rank: int) -> None:
     assert not LlvmLane.takes(weight, rank)

@@ -16,8 +16,12 @@ from dataclasses import dataclass
 BLOCK = 256 << 10
 """Bytes of W at a time: with its fp32 images it fills most of a 2 MiB L2 cache."""
 
-THIN = 8
-"""Rows under which BLAS sums a product in another order: one row is a gemv, a few take other kernels."""
+THIN = 16
+"""Rows, or columns, under which BLAS may sum a product in another order: one row is a gemv, a few take other kernels. MKL
+took them under 8 rows on an Intel Xeon and under 12 on an AMD EPYC."""
+
+DEEP = 192
+"""The rank above which BLAS may sum a product in parts: MKL did above 384 on an Intel Xeon and from 224 on an AMD EPYC."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ class Lane(ABC):
 
 def row_blocks(rows: int, row_bytes: int, block: int = BLOCK) -> Iterator[tuple[int, int]]:
     """(first, count) of even runs of rows of about `block` bytes, none thin unless the weight is."""
-    most = max(4 * THIN, block // max(1, row_bytes))
+    most = max(2 * THIN, block // max(1, row_bytes))
     blocks = max(1, -(-rows // most))
     cuts = [rows * index // blocks for index in range(blocks + 1)]
     for first, last in itertools.pairwise(cuts):

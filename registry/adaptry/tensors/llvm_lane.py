@@ -1,7 +1,7 @@
 """The lane that is nearest to the memory's speed: one pass over W in compiled code, without torch.
 
 It takes what the compiled loop takes (the dtype unchanged, rows of a multiple of 32 elements) and sums as BLAS does
-(more rows than one, ranks up to 256 together); the torch lane does the rest.
+(no thin product, and no deep one: `lane`); the torch lane does the rest.
 """
 
 from __future__ import annotations
@@ -15,10 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptry.tensors.lane import Factor, Lane, Term, Weight
+from adaptry.tensors.lane import DEEP, THIN, Factor, Lane, Term, Weight
 from adaptry.tensors.llvm_kernel import WIDTH, Kernel, is_fit
-
-MAX_RANK = 256  # above it BLAS splits the sum, and so would have to we to stay bit-equal
 
 _compiled = lru_cache(maxsize=None)(Kernel)  # one per dtype and process; 40 ms each
 
@@ -36,9 +34,9 @@ class LlvmLane(Lane):
     @staticmethod
     def takes(weight: Weight, rank: int) -> bool:
         return (
-            1 <= rank <= MAX_RANK
+            1 <= rank <= DEEP
             and weight.source_dtype == weight.dtype
-            and weight.rows > 1  # of one row, a product is a gemv, which sums in several parts
+            and weight.rows >= THIN
             and weight.columns > 0
             and weight.columns % WIDTH == 0
             and is_fit(weight.dtype)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adaptry.tensors.lane import THIN, Factor, Lane, Term, Weight
+from adaptry.tensors.lane import DEEP, THIN, Factor, Lane, Term, Weight
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -64,7 +64,7 @@ class TorchLane(Lane):
         """image [rows, columns] fp32 += scale · product."""
         left, right = update.sides(first, image.shape[0])
         delta = self._delta[: image.numel()].view(image.shape)
-        if update.is_transposed and image.shape[0] < THIN:
+        if update.is_transposed and min(image.shape) < THIN:
             # So thin a product is summed in another order: form the one that PEFT forms, and turn it.
             image.add_((torch.mm(right.t(), left.t()) * update.scale).t())
         elif _may_fuse(left, right, update.scale):
@@ -125,9 +125,9 @@ def _may_fuse(left: Tensor, right: Tensor, scale: float) -> bool:
     """Whether `addmm(alpha=scale)` rounds as the three steps do.
 
     It does if scaling is exact (a power of two, far from the ends) and the product is finished before it meets W: at
-    rank 1 MKL adds the one product with an fma, above rank 384 it adds partial sums to W in turn, and a product that
-    is a vector is a gemv that starts from W.
+    rank 1 MKL adds the one product with an fma, at a deep one it adds partial sums to W in turn, and a thin product
+    starts from W.
     """
-    is_matrix = left.shape[0] > 1 and right.shape[1] > 1
+    is_matrix = min(left.shape[0], right.shape[1]) >= THIN
     is_exact = math.frexp(scale)[0] == 0.5 and 2.0**-14 <= scale <= 2.0**14
-    return is_matrix and is_exact and 2 <= left.shape[1] <= 256
+    return is_matrix and is_exact and 2 <= left.shape[1] <= DEEP
