@@ -87,3 +87,9 @@ def test_the_formats_are_listed(run: Run) -> None:
     assert all(
         name in said for name in ("peft", "checkpoint", "gguf", "ollama", "mlx", "diffusers", "kohya", "oci")
     )
+
+
+def test_a_version_of_an_engine_that_nobody_read_is_said(run: Run, tmp_path: Path) -> None:
+    tiny_lora(tmp_path / "lora")
+    said = run("export", "./lora", "--for", "vllm@0.1", "-o", "./out").stderr
+    assert "0.1 was asked about: compare an answer with PEFT's" in said

@@ -67,12 +67,12 @@ def _carried_out(original: Parent, runtime: Runtime, setting: Setting, folder: P
         decided = plan(current, runtime, setting)
         if decided.merged:
             whole = original if original.adapter.format is current.adapter.format else current
-            return Repaired(original, whole, tuple(done), decided, Equality(), tuple(notes))
+            return Repaired(original, whole, tuple(done), decided, Equality(), (*_said(decided), *notes))
         check_possible(current, decided)
         if not decided.steps:
             found = equality(original, current, outcomes)
             _check_exact(original, found, setting)
-            return Repaired(original, current, tuple(done), decided, found, tuple(notes))
+            return Repaired(original, current, tuple(done), decided, found, (*_said(decided), *notes))
         for step in decided.steps:
             draft = step.repair.make(current, runtime, setting)
             place = folder / f"{len(done)}-{step.repair.name}"
@@ -84,6 +84,15 @@ def _carried_out(original: Parent, runtime: Runtime, setting: Setting, folder: P
     raise Refused(
         f"after {len(done)} repairs {original.label} is still not served as trained by {runtime}: "
         f"{decided.verdict.findings[0].reason} → {decided.verdict.findings[0].remedy}"
+    )
+
+
+def _said(decided: Plan) -> tuple[str, ...]:
+    """What the verdict notes and no repair can change, such as that nobody read this version of the engine."""
+    return tuple(
+        f"{finding.reason}: {finding.remedy}" if finding.remedy else finding.reason
+        for finding in decided.verdict.findings
+        if finding.code == "rules_of_another_version"
     )
 
 
