@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from datetime import datetime
-from typing import cast
+from typing import NamedTuple, cast
 
 from sqlalchemy import func, update
 from sqlmodel import col, select
@@ -20,6 +20,15 @@ from adaptry.records import Page
 
 _MOST_LINES = 5_000  # of one job's log; a loop that talks would fill the database
 _LONGEST_LINE = 2_000
+
+
+class Unfinished(NamedTuple):
+    """As much of an open job as its runners look at again and again."""
+
+    id: str
+    tries: int
+    priority: int
+    needs: Needs
 
 
 def insert(
@@ -75,10 +84,16 @@ def page(
     return Page[JobInfo](items=_infos(tx, rows[:limit]), next=following)
 
 
-def unfinished(tx: Transaction) -> tuple[JobInfo, ...]:
-    """Every job that still has to come to its end, oldest first."""
-    query = select(JobRow).where(col(JobRow.state).in_(OPEN)).order_by(col(JobRow.key))
-    return _infos(tx, tx.exec(query).all())
+def unfinished(tx: Transaction) -> tuple[Unfinished, ...]:
+    """Every job that still has to come to its end, in the order of their turns."""
+    columns = (JobRow.id, JobRow.tries, JobRow.priority, JobRow.needs)
+    query = (
+        select(*columns).where(col(JobRow.state).in_(OPEN)).order_by(col(JobRow.priority), col(JobRow.key))
+    )
+    return tuple(
+        Unfinished(id, tries, priority, Needs.model_validate_json(needs))
+        for id, tries, priority, needs in tx.exec(query)
+    )
 
 
 def finish(

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ from adaptry.jobs.watching import Watch
 from adaptry.jobs.working import Bench, ended, unfinished
 from adaptry.opening import catalog_of, open_local
 
-_LEAST = 256 << 20  # bytes that a step's process takes before it computes anything, with what it has loaded
+_AT_ONCE = 100  # jobs that are handed to the engine in one round
+_LEAST = 64 << 20  # bytes: less than any process of a step takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,11 +164,15 @@ class _Rounds:
         self._take_over()
 
     def _feed(self) -> None:
-        """Jobs are asked for in the catalog alone; whoever sees one first hands it to the engine, and others do no harm."""
-        for job in unfinished(self._bench.catalog):
-            if (job.id, job.tries) not in self._handed:
-                self._engine.hand(job)
-                self._handed.add((job.id, job.tries))
+        """Jobs are asked for in the catalog alone; whoever sees one first hands it to the engine, and others do no harm.
+
+        Not all of very many in one round, which would keep this runner from saying that it lives.
+        """
+        there = {(job.id, job.tries): job for job in unfinished(self._bench.catalog)}
+        self._handed &= there.keys()
+        for name in islice((name for name in there if name not in self._handed), _AT_ONCE):
+            self._engine.hand(there[name])
+            self._handed.add(name)
         reach("runner.after_feed")
 
     def _take_over(self) -> None:
@@ -177,7 +183,6 @@ class _Rounds:
             with self._bench.catalog.write() as tx:
                 runners.forget(tx, dead)
         self._engine.take_over(beats.keys() - dead)
-        for job in unfinished(self._bench.catalog):
-            if self._engine.broken(job):
-                said = "the engine gave this job up; its runners' own output may say why"
-                ended(self._bench.catalog, job.id, None, Fault(code=AdaptryError.code, message=said))
+        for job in self._engine.broken(unfinished(self._bench.catalog)):
+            said = "the engine gave this job up; its runners' own output may say why"
+            ended(self._bench.catalog, job.id, None, Fault(code=AdaptryError.code, message=said))
