@@ -2,7 +2,8 @@
 
 `ADAPTRY_FAILPOINT=blobs.before_rename` kills the process with SIGKILL when it gets there. Unarmed, reaching
 a place is one look into the environment, a few times a push. Before the name, `parent:` takes the
-process that started this one along, and `stop:` stops this one there instead, until somebody lets it go on.
+process that started this one along, and `stop:` stops this one there instead, until somebody lets it go on. With `hold:`
+only the thread that comes there first waits, of all processes that share a gate, until somebody opens that.
 """
 
 from __future__ import annotations
@@ -10,8 +11,11 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import MutableMapping
+from pathlib import Path
 
 VARIABLE = "ADAPTRY_FAILPOINT"
+GATE = "ADAPTRY_FAILPOINT_GATE"
+"""A folder with a FIFO called `gate`, for `hold:`; who waits there writes its process id into `here`."""
 NAMES = (
     "uploads.after_open",
     "blobs.before_fsync",
@@ -58,7 +62,18 @@ def reach(name: str, environ: MutableMapping[str, str] = os.environ) -> None:
     if armed == f"stop:{name}":
         del environ[VARIABLE]  # once: whoever goes on passes the place again
         os.kill(os.getpid(), signal.SIGSTOP)
+    if armed == f"hold:{name}":
+        _wait_at(Path(environ[GATE]))
     if armed == f"parent:{name}":
         os.kill(os.getppid(), signal.SIGKILL)
     if armed in (name, f"parent:{name}"):
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _wait_at(folder: Path) -> None:
+    try:
+        with (folder / "here").open("x") as file:
+            file.write(f"{os.getpid()}\n")
+    except FileExistsError:
+        return  # somebody came before
+    os.close(os.open(folder / "gate", os.O_RDONLY))  # blocks until it is opened for writing
