@@ -77,7 +77,7 @@ class Runner:
         environ: Mapping[str, str] | None = None,
         command: tuple[str, ...] = (),
     ) -> None:
-        work = ("work", "--poll", "0.2", "--lease", str(lease), *options)
+        work = ("work", "--poll", "0.4", "--lease", str(lease), *options)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "adaptry_cli", *(command or work), "--data", str(data)],
             env={**os.environ, **({VARIABLE: armed} if armed else {}), **(environ or {})},
@@ -143,7 +143,7 @@ def wait_until(is_so: Callable[[], bool], what: str) -> None:
     while not is_so():
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {PATIENCE:.0f} s: {what}")
-        time.sleep(0.05)
+        time.sleep(0.1)
 
 
 def over(registry: LocalRegistry, id: str) -> JobInfo:
@@ -154,13 +154,18 @@ def over(registry: LocalRegistry, id: str) -> JobInfo:
 
 def is_stopped(pid: int) -> bool:
     """Whether some process of a session stands still at a failpoint."""
-    return any(state.startswith("T") for state in living(pid).values())
+    return any(state == "T" for state in living(pid).values())
 
 
 def living(session: int) -> dict[int, str]:
-    """The processes of a session that are not dead, each with what it does, as `ps` writes it."""
-    found = subprocess.run(
-        ["ps", "-s", str(session), "-o", "pid=,stat="], capture_output=True, text=True, check=False
-    )
-    states = {int(pid): state for pid, state in map(str.split, found.stdout.splitlines())}
-    return {pid: state for pid, state in states.items() if not state.startswith("Z")}
+    """The processes of a session that are not dead, each with the letter of what it does (proc(5))."""
+    found: dict[int, str] = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            # after the name, which may hold anything: state, parent, group, session
+            state, _, _, its = (place / "stat").read_text().rpartition(")")[2].split()[:4]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(its) == session and state not in "ZX":
+            found[int(place.name)] = state
+    return found
