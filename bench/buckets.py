@@ -34,9 +34,11 @@ SERVER = """
 import sys
 from pathlib import Path
 from adaptry_api.serve import serve
+from adaptry_api.settings import ServerSettings
 is_direct = sys.argv[3] == "past"
-serve(Path(sys.argv[1]), port=0, blobs=sys.argv[2], blob_cache=0, presign_uploads=is_direct,
-      presign_downloads=is_direct, announce=lambda started: print(started.url, flush=True))
+settings = ServerSettings(data=Path(sys.argv[1]), blobs=sys.argv[2], blob_cache=0, presign_uploads=is_direct,
+                          presign_downloads=is_direct)
+serve(settings, port=0, announce=lambda started: print(started.url, flush=True))
 """
 SEGMENT = 8 << 20
 AT_ONCE = 3

@@ -29,7 +29,9 @@ SERVER = """
 import sys
 from pathlib import Path
 from adaptry_api.serve import serve
-serve(Path(sys.argv[1]), port=0, catalog=sys.argv[2], announce=lambda started: print(started.url, flush=True))
+from adaptry_api.settings import ServerSettings
+settings = ServerSettings(data=Path(sys.argv[1]), catalog=sys.argv[2])
+serve(settings, port=0, announce=lambda started: print(started.url, flush=True))
 """
 TICKS = os.sysconf("SC_CLK_TCK")
 

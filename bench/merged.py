@@ -38,7 +38,8 @@ SERVER = """
 import sys
 from pathlib import Path
 from adaptry_api.serve import serve
-serve(Path(sys.argv[1]), port=0, announce=lambda started: print(started.url, started.token_file, flush=True))
+from adaptry_api.settings import ServerSettings
+serve(ServerSettings(data=Path(sys.argv[1])), port=0, announce=lambda started: print(started.url, started.token_file, flush=True))
 """
 
 

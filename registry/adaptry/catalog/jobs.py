@@ -12,9 +12,9 @@ from sqlmodel import col, select
 
 from adaptry.catalog import cursors
 from adaptry.catalog.database import Transaction
-from adaptry.catalog.packing import listed, unlisted
+from adaptry.catalog.packing import listed
 from adaptry.catalog.rows import JobLineRow, JobRow, JobStepRow
-from adaptry.identity import Identity, Role
+from adaptry.identity import Identity
 from adaptry.jobs.records import OPEN, Fault, JobInfo, JobOrder, JobState, LogLine, Needs, Stage
 from adaptry.records import Page
 
@@ -55,8 +55,7 @@ def row_of(tx: Transaction, id: str) -> JobRow | None:
 
 def submitter(tx: Transaction, id: str) -> Identity:
     """Whose rights the job has. It must be there."""
-    row = tx.exec(select(JobRow).where(JobRow.id == id)).one()
-    return Identity(row.by, cast(Role, row.by_role), unlisted(row.by_namespaces))
+    return tx.exec(select(JobRow).where(JobRow.id == id)).one().asker
 
 
 def page(

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime, timedelta
-from typing import cast
 
 from sqlmodel import select
 
 from adaptry.catalog import jobs
 from adaptry.catalog.database import Transaction
-from adaptry.catalog.packing import listed, unlisted
+from adaptry.catalog.packing import listed
 from adaptry.catalog.rows import JobScheduleRow
-from adaptry.identity import Identity, Role
+from adaptry.identity import Identity
 from adaptry.jobs.cron import Cron
 from adaptry.jobs.records import JobOrder, ScheduleInfo
 
@@ -58,8 +57,7 @@ def submit_due(tx: Transaction, now: datetime) -> None:
             continue
         id = f"job-{hashlib.sha256(f'{row.name} {row.created_at} {due}'.encode()).hexdigest()[:16]}"
         if jobs.row_of(tx, id) is None:
-            identity = Identity(row.by, cast(Role, row.by_role), unlisted(row.by_namespaces))
-            jobs.insert(tx, id, JobOrder.model_validate_json(row.ordered), row.namespace, identity, now)
+            jobs.insert(tx, id, JobOrder.model_validate_json(row.ordered), row.namespace, row.asker, now)
 
 
 def _info(row: JobScheduleRow) -> ScheduleInfo:

@@ -32,7 +32,7 @@ from adaptry.merging.kernels import choose
 from adaptry.merging.layout import OutputFile
 from adaptry.merging.merge import Source, check_values, decide
 from adaptry.merging.planning import Plan
-from adaptry.merging.recipe import Input, Recipe
+from adaptry.merging.recipe import Recipe
 from adaptry.merging.record import NAME as RECORD
 from adaptry.merging.record import record
 from adaptry.merging.streaming.virtual import VirtualCheckpoint
@@ -120,10 +120,6 @@ def _again(task: Merge, desk: Desk) -> Iterator[_Model]:
 @contextmanager
 def _opened(task: Merge, desk: Desk, pinned: list[Any], base: str) -> Iterator[_Model]:
     """(`Any`: pairs of a ref and a weight, as JSON has them.)"""
-    inputs = tuple(
-        Input(source=text, weight=weight) for text, (_, weight) in zip(_refs(task), pinned, strict=True)
-    )
-    recipe = Recipe(base=task.base, inputs=inputs, **task.model_dump(exclude={"base", "inputs", "to"}))
     checkpoint = _base(desk, base)
     found = ""
     if task.base_copy == "original" and fold(checkpoint).packed:
@@ -133,13 +129,13 @@ def _opened(task: Merge, desk: Desk, pinned: list[Any], base: str) -> Iterator[_
         version, adapter, known = desk.opened(Ref.parse(text))
         label = f"{version.name}@{version.number}"
         sources.append(Source(Weighted(adapter, weight, label, known), version.digest))
-    plan = decide(recipe, checkpoint, sources, found)
+    plan = decide(task.recipe, checkpoint, sources, found)
     for source in sources:
         check_values(source.weighted)
     kernels = choose(desk.device)
     revisions = tuple(source.revision for source in sources)
     went_in = Digest.of(repr([(str(source.revision), source.weighted.weight) for source in sources]).encode())
-    yield _Model(recipe, plan, revisions, VirtualCheckpoint(plan, kernels, went_in, {}, desk.scratch))
+    yield _Model(task.recipe, plan, revisions, VirtualCheckpoint(plan, kernels, went_in, {}, desk.scratch))
 
 
 def _base(desk: Desk, key: str) -> Checkpoint:
@@ -209,10 +205,6 @@ def _told(
         yield data
         done += len(data)
         desk.progress("merging", done, file.size)
-
-
-def _refs(task: Merge) -> list[str]:
-    return [split_weight(text)[0] for text in task.inputs]
 
 
 def _pinned(desk: Desk, text: str) -> Ref:

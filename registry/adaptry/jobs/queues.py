@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from adaptry.jobs.records import GIB, Needs
+from adaptry.jobs.records import GIB, Needs, RunnerInfo
 
 _SIZES = (8, 64, 512, 1 << 20)  # GiB
 OVERSEERS = "jobs"
@@ -27,6 +27,11 @@ def queues_for(devices: Iterable[str], tags: Iterable[str], memory: int) -> tupl
     return tuple(
         _name(device, tag, size) for device in (None, *devices) for tag in (None, *tags) for size in sizes
     )
+
+
+def takes(runner: RunnerInfo, needs: Needs) -> bool:
+    """Whether a runner has what a step needs."""
+    return queue_of(needs) in queues_for(runner.devices, runner.tags, runner.memory)
 
 
 def _name(device: str | None, tag: str | None, size: int) -> str:

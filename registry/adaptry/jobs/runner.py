@@ -20,7 +20,7 @@ from typing import Any
 
 from adaptry.catalog import jobs, runners, schedules
 from adaptry.catalog.database import Catalog
-from adaptry.errors import AdaptryError, Unavailable
+from adaptry.errors import AdaptryError, Invalid, Unavailable
 from adaptry.failpoints import reach
 from adaptry.jobs.engine import Engine, Work, database_of
 from adaptry.jobs.paper import Place
@@ -31,11 +31,16 @@ from adaptry.jobs.watching import Watch
 from adaptry.jobs.working import Bench, ended, unfinished
 from adaptry.opening import catalog_of, open_local
 
+_LEAST = 256 << 20  # bytes that a step's process takes before it computes anything, with what it has loaded
+
 
 @dataclass(frozen=True, slots=True)
 class RunnerSettings:
     """`devices` are what it can compute on beside the processor. `lease` is how many seconds others wait for a sign of life
-    before they take its work over, `poll` how often it looks for work. With `once` it ends when no job is open."""
+    before they take its work over, `poll` how often it looks for work. With `once` it ends when no job is open.
+
+    `memory` (bytes) is what its steps may take together; 0: all that the machine has. Raises `Invalid` for less than any step takes.
+    """
 
     place: Place
     devices: tuple[str, ...] = ()
@@ -46,6 +51,13 @@ class RunnerSettings:
     poll: float = 1.0
     once: bool = False
     remotes: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if 0 < self.memory < _LEAST:
+            raise Invalid(
+                f"a runner with {self.memory:,} bytes of memory could do nothing: a step takes at least "
+                f"{_LEAST >> 20} MiB (leave --memory out for all there is)"
+            )
 
 
 def run(
