@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 _LIBRARY = "/usr/lib/*/faketime/libfaketime.so.1"
 DAY = 86_400
+REMEDY = "libfaketime is not installed: apt-get install faketime"
 _SITE = """\
 import os, sys
 if "LD_PRELOAD" not in os.environ:
@@ -17,15 +16,20 @@ if "LD_PRELOAD" not in os.environ:
 
 
 class Clock:
-    """The wall clock of every process that is started with `environ`; the steady clock goes on as it does."""
+    """The wall clock of every process that is started with `environ`; the steady clock goes on as it does.
+
+    Without the library there is only the machine's: `is_ours` says so.
+    """
 
     def __init__(self, folder: Path) -> None:
-        found = sorted(Path("/").glob(_LIBRARY[1:]))
-        if not found:
-            pytest.skip("libfaketime is not installed: apt-get install faketime")
         folder.mkdir()
         self._file = folder / "clock"
         self.put(0)
+        found = sorted(Path("/").glob(_LIBRARY[1:]))
+        self.is_ours = bool(found)
+        self.environ: dict[str, str] = {}
+        if not found:
+            return
         faked = {
             "LD_PRELOAD": str(found[0]),
             "FAKETIME_TIMESTAMP_FILE": str(self._file),

@@ -1,113 +1,91 @@
 """Whatever happens at whichever place of a job, it ends once, with the effect that it would have had.
 
 Six things happen at each of twelve places: four that only a merge comes to, and eight that every job does, where it is two of
-five kinds in turn; on two kinds of database: 240 cases, of which the quick run has `QUICK`.
+four kinds in turn; on two kinds of database: 240 cases, of which the quick run has `QUICK`.
 """
 
 from __future__ import annotations
 
-import os
-import signal
+import itertools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from adaptry.failpoints import RUNNER, STEPS
 from adaptry.testing.postgres import PostgresServer
-from adaptry.testing.running import Gate, Runner, living, runner, wait_until
+from adaptry.testing.running import living, wait_until
 
-from .clocks import DAY, Clock
-from .scenes import ORDERS, Scene, a_registry
+from .clocks import DAY, REMEDY
+from .scenes import Scene
+from .stages import Player, Stage
 
-Happening = Callable[[Scene, str, Path], None]
+Happening = Callable[[Scene, Player, Player], None]
 Case = tuple[str, str, str, str]
+GetStage = Callable[[str], Stage]
 
-_SHOWS = {
+_SHOWN = {
     "merge.adopted",
     "runner.before_finish",
     "runner.after_finish",
 }  # what was made is seen before these
 
 
-def killed(scene: Scene, place: str, scraps: Path) -> None:
-    """Whoever gets there dies, and the runner with its step; another runner goes on."""
-    armed = place if place in RUNNER else f"parent:{place}"
-    with runner(scene.data, armed=armed) as dying:
-        assert dying.ended() == -signal.SIGKILL
-        wait_until(lambda: not living(dying.process.pid), "its step to have ended")
-    scene.happened(is_seen(scene, place))
-    with scene.taken_over():
-        pass
+def killed(scene: Scene, one: Player, other: Player) -> None:
+    """The runner dies there, with its step; another goes on."""
+    one.runner.kill()
+    wait_until(lambda: not living(one.pid), "its step to have ended")
 
 
-def left_behind(scene: Scene, place: str, scraps: Path) -> None:
-    """Who started the one that gets there dies, not it itself: the runner of a step, or the server of a runner."""
-    gate = Gate(scraps / "gate", place)
-    serve = ("serve", "--work", "--port", "0") if place in RUNNER else ()
-    with runner(scene.data, environ=gate.environ, command=serve) as dying:
-        left = gate.waiting()
-        assert left != dying.process.pid
-        os.kill(dying.process.pid, signal.SIGKILL)
-        if serve:
-            gate.open()
-        wait_until(lambda: not living(dying.process.pid), "what it left behind to end")
-    # A runner whose server died goes on until it notices: what it did meanwhile counts, and is not done again.
-    scene.happened(is_seen=bool(serve) or is_seen(scene, place))
-    with scene.taken_over():
-        pass
+def left_behind(scene: Scene, one: Player, other: Player) -> None:
+    """Not the one that gets there dies, but who started it: the runner of a step, or the server of a runner."""
+    waits = scene.stage.gate.waiting()
+    if waits != one.pid:
+        one.kill()
+    else:
+        one.lose_its_server()
+        scene.stage.gate.open()
+    wait_until(lambda: not living(one.pid), "what was left behind to end")
 
 
-def asleep(scene: Scene, place: str, scraps: Path) -> None:
+def asleep(scene: Scene, one: Player, other: Player) -> None:
     """The runner is put to sleep there with its step, another does the work, and it wakes up and does it as well."""
-    with sleeping(scene, place, scraps) as (sleeper, gate):
-        with scene.taken_over():
-            pass
-        ended = scene.ended_once()
-        sleeper.thaw()
-        gate.open()
-        wait_until(lambda: scene.is_heard_of(sleeper), "the sleeper to say that it lives")
-        wait_until(lambda: len(living(sleeper.process.pid)) == 1, "its step to end")
-        wait_until(scene.nothing_under_way, "the engine to have ended everything")
-        assert sleeper.stop() == 0
+    stage = scene.stage
+    stage.put_to_sleep(one)
+    wait_until(scene.is_over, "the end of the job")
+    wait_until(stage.is_idle, "the engine to have ended everything")
+    wait_until(lambda: not stage.hears(one), "the sleeper to be taken for dead")
+    ended = scene.ended_once()
+    one.runner.thaw()
+    stage.gate.open()
+    wait_until(lambda: stage.hears(one), "the sleeper to say that it lives")
+    wait_until(lambda: not one.has_steps(), "its step to end")
     assert scene.ended_once() == ended
 
 
-def lapsed(scene: Scene, place: str, scraps: Path) -> None:
-    """Its lease runs out while it is asleep there, and it goes on as soon as another was given its work: both are at it."""
-    with sleeping(scene, place, scraps) as (sleeper, gate), scene.taken_over() as other:
-        wait_until(
-            lambda: scene.is_heard_of(other) and not scene.is_heard_of(sleeper), "it to be taken for dead"
-        )
-        sleeper.thaw()
-        gate.open()
-        wait_until(lambda: not scene.registry.job(scene.job).is_open, "the end of the job")
-        wait_until(lambda: len(living(sleeper.process.pid)) == 1, "its step to end")
-        assert sleeper.stop() == 0
+def lapsed(scene: Scene, one: Player, other: Player) -> None:
+    """Its lease runs out while it is asleep there, and it goes on as soon as that is so: two are at the same work."""
+    scene.stage.put_to_sleep(one)
+    wait_until(lambda: not scene.stage.hears(one), "the sleeper to be taken for dead")
+    one.runner.thaw()
+    scene.stage.gate.open()
 
 
-def put_forward(scene: Scene, place: str, scraps: Path) -> None:
-    """Its clock, and that of its step, is put forward by a day; another with the right time works beside it."""
-    with_another_clock(scene, place, scraps, DAY)
+def put_forward(scene: Scene, one: Player, other: Player) -> None:
+    """Its clock, and that of its step, is put forward by a day; the other has the right time."""
+    wander(scene, one, DAY)
 
 
-def put_back(scene: Scene, place: str, scraps: Path) -> None:
-    """Its clock is put back by a day."""
-    with_another_clock(scene, place, scraps, -DAY)
+def put_back(scene: Scene, one: Player, other: Player) -> None:
+    """Its clock, and that of its step, is put back by a day."""
+    wander(scene, one, -DAY)
 
 
-def with_another_clock(scene: Scene, place: str, scraps: Path, by: int) -> None:
-    clock, gate = Clock(scraps / "clock"), Gate(scraps / "gate", place)
-    with runner(scene.data, environ={**clock.environ, **gate.environ}) as astray:
-        gate.waiting()
-        scene.happened(is_seen(scene, place))
-        clock.put(by)
-        with scene.taken_over():
-            gate.open()
-            wait_until(lambda: not scene.registry.job(scene.job).is_open, "the end of the job")
-            wait_until(scene.nothing_under_way, "the engine to have ended everything")
-            assert astray.stop() == 0
+def wander(scene: Scene, one: Player, by: int) -> None:
+    one.clock.put(by)
+    scene.stage.gate.open()
+    wait_until(scene.is_over, "the end of the job")
+    wait_until(scene.stage.is_idle, "the engine to have ended everything")
+    one.clock.put(0)
 
 
 HAPPENINGS: tuple[Happening, ...] = (killed, left_behind, asleep, lapsed, put_forward, put_back)
@@ -121,55 +99,71 @@ def every_case() -> Iterator[Case]:
             for place in (*RUNNER, STEPS[0]):
                 number += 1
                 yield ("merge", "verify")[number % 2], place, happening.__name__, database
-                yield ("combine", "export", "fingerprint")[number % 3], place, happening.__name__, database
+                yield ("combine", "export")[number // 2 % 2], place, happening.__name__, database
             number += 1  # so that the next happening meets the other kinds
 
 
 QUICK: set[Case] = {
     ("merge", "merge.stored", "killed", "sqlite"),
     ("merge", "merge.before_adoption", "asleep", "sqlite"),
-    ("verify", "runner.concluded", "lapsed", "postgresql"),
+    ("merge", "merge.adopted", "left_behind", "sqlite"),
+    ("merge", "merge.stored", "put_back", "sqlite"),
 }
 CASES = [pytest.param(*case, marks=[] if case in QUICK else pytest.mark.heavy) for case in every_case()]
 
 
 def test_there_are_as_many_cases_as_we_say() -> None:
-    assert len(CASES) == 240
+    assert len(set(every_case())) == len(CASES) == 240
     assert set(every_case()) >= QUICK
+
+
+@pytest.fixture(scope="module")
+def stages(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GetStage]:
+    """A stage for each kind of database, made when it is first asked for, and again where it was abandoned."""
+    made: dict[str, Stage] = {}
+
+    def stage(database: str) -> Stage:
+        if database not in made or made[database].is_abandoned:
+            postgres: PostgresServer | None = None
+            if database == "postgresql":
+                postgres = request.getfixturevalue("postgres")
+            made[database] = Stage(tmp_path_factory.mktemp("stage"), postgres)
+        return made[database]
+
+    yield stage
+    for each in made.values():
+        if not each.is_abandoned:
+            each.close()
+
+
+_numbers = itertools.count(1)
 
 
 @pytest.mark.parametrize(("kind", "place", "happening", "database"), CASES)
 def test_a_job_ends_once_whatever_happens_to_it_wherever(
-    kind: str, place: str, happening: str, database: str, request: pytest.FixtureRequest, tmp_path: Path
+    kind: str, place: str, happening: str, database: str, stages: GetStage
 ) -> None:
-    postgres: PostgresServer | None = None
-    name = ""
-    if database == "postgresql":
-        server: PostgresServer = request.getfixturevalue("postgres")
-        postgres, name = server, server.migrated()
-    catalog = postgres.url(name) if postgres else None
-    shards = 2 if place.startswith("merge.") else 1
-    registry = a_registry(tmp_path / "data", tmp_path / "scraps", kind, shards, catalog)
-    job = registry.submit_job(ORDERS[kind]).id
-    scene = Scene(kind, shards, tmp_path / "data", registry, job, postgres, name)
+    stage = stages(database)
+    happens = next(each for each in HAPPENINGS if each.__name__ == happening)
+    with stage.unless_broken():
+        first, _ = stage.ready()
+        if happens in (put_forward, put_back) and not first.clock.is_ours:
+            pytest.skip(REMEDY)
+        if place == "runner.after_hello":  # nobody comes there but who starts
+            stage.leave(first)
+        stage.gate.put(place)
+        if place == "runner.after_hello":
+            stage.enter()
+        scene = Scene(stage, kind, next(_numbers))
+        one, other = stage.whose(stage.gate.waiting())
+        scene.happens(is_seen=place in _SHOWN or (place == "runner.concluded" and kind != "merge"))
 
-    next(each for each in HAPPENINGS if each.__name__ == happening)(scene, place, tmp_path)
+        happens(scene, one, other)
 
-    scene.ended_once()
-    registry.close()
-
-
-def is_seen(scene: Scene, place: str) -> bool:
-    """Whether what a job makes is there when it comes to a place for the first time."""
-    return place in _SHOWS or (place == "runner.concluded" and scene.kind != "merge")
-
-
-@contextmanager
-def sleeping(scene: Scene, place: str, scraps: Path) -> Iterator[tuple[Runner, Gate]]:
-    """A runner that was put to sleep, with its step, when it came to a place, and the gate there."""
-    gate = Gate(scraps / "gate", place)
-    with runner(scene.data, environ=gate.environ) as sleeper:
-        gate.waiting()
-        scene.freeze(sleeper)
-        scene.happened(is_seen(scene, place))
-        yield sleeper, gate
+        stage.gate.take_away()
+        wait_until(scene.is_over, "the end of the job")
+        wait_until(stage.is_idle, "the engine to have ended everything")
+        stage.ready()
+        assert not one.has_steps()
+        assert not other.has_steps()
+        scene.ended_once()

@@ -38,13 +38,25 @@ def registry_with_work(
 
 
 class Gate:
-    """A place where the first that comes waits, while the rest of its process goes on (`hold:` of a failpoint)."""
+    """A place where the first that comes waits, of all processes with `environ`, while the rest of its process goes on."""
 
-    def __init__(self, folder: Path, place: str) -> None:
+    def __init__(self, folder: Path) -> None:
         folder.mkdir()
         os.mkfifo(folder / "gate")
         self._folder = folder
-        self.environ = {VARIABLE: f"hold:{place}", GATE: str(folder)}
+        self.environ = {GATE: str(folder)}
+
+    def put(self, place: str) -> None:
+        """From now on it is there."""
+        self.take_away()
+        new = self._folder / "new"
+        new.write_text(place)
+        new.replace(self._folder / "place")
+
+    def take_away(self) -> None:
+        """Nobody comes to it any more."""
+        for name in ("place", "here"):
+            (self._folder / name).unlink(missing_ok=True)
 
     def waiting(self) -> int:
         """The process that waits there, once one does."""
@@ -65,8 +77,7 @@ class Gate:
 
 
 class Runner:
-    """An `adaptry work` on the registry in a folder, or another `command`; with `armed`, a failpoint is armed in it and
-    in its steps."""
+    """An `adaptry work` on the registry in a folder; with `armed`, a failpoint is armed in it and in its steps."""
 
     def __init__(
         self,
@@ -75,12 +86,12 @@ class Runner:
         armed: str | None = None,
         lease: float = 2.0,
         environ: Mapping[str, str] | None = None,
-        command: tuple[str, ...] = (),
     ) -> None:
-        work = ("work", "--poll", "0.4", "--lease", str(lease), *options)
+        command = [sys.executable, "-m", "adaptry_cli", "work", "--data", str(data)]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "adaptry_cli", *(command or work), "--data", str(data)],
+            [*command, "--poll", "0.4", "--lease", str(lease), *options],
             env={**os.environ, **({VARIABLE: armed} if armed else {}), **(environ or {})},
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             start_new_session=True,  # its steps die, stop and go on with it
@@ -121,16 +132,9 @@ class Runner:
 
 
 @contextmanager
-def runner(
-    data: Path,
-    *options: str,
-    armed: str | None = None,
-    lease: float = 2.0,
-    environ: Mapping[str, str] | None = None,
-    command: tuple[str, ...] = (),
-) -> Iterator[Runner]:
+def runner(data: Path, *options: str, armed: str | None = None, lease: float = 2.0) -> Iterator[Runner]:
     """A runner, dead at the end of the block if not before."""
-    started = Runner(data, *options, armed=armed, lease=lease, environ=environ, command=command)
+    started = Runner(data, *options, armed=armed, lease=lease)
     try:
         yield started
     finally:
