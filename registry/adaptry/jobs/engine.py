@@ -33,6 +33,8 @@ _VERSION = "1"  # of the workflows below: those of another version are left to r
 _MANY = 1_000  # jobs overseen by one runner at once
 _PATIENCE = 0.2  # seconds between two looks at whether a step is done
 _GIVEN_UP = ("ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
+_OVER = ["SUCCESS", *_GIVEN_UP]
+_AT_ONCE = 500
 _PAUSE = 1.0  # seconds until a catalog that cannot be reached is asked again
 Json = dict[str, Any]  # what steps come to
 Answer = TypeVar("Answer")
@@ -137,6 +139,23 @@ class Engine:
             for each in lost:
                 DBOS.resume_workflow(each.workflow_id, queue_name=each.queue_name or OVERSEERS)
         return len(lost)
+
+    def forget(self, unknown: Callable[[set[str]], set[str]]) -> None:
+        """Drops what is remembered of work that is over, for jobs that are `unknown`."""
+        kept = 0
+        while True:
+            with _reached():
+                page = DBOS.list_workflows(
+                    status=_OVER, limit=_AT_ONCE, offset=kept, load_input=False, load_output=False
+                )
+            gone = unknown({_job_of(each.workflow_id) for each in page})
+            some = [each.workflow_id for each in page if _job_of(each.workflow_id) in gone]
+            kept += len(page) - len(some)
+            if some:
+                with _reached():
+                    DBOS.delete_workflows(some)
+            if len(page) < _AT_ONCE:
+                return
 
     # The workflows. What they decide by comes from steps, so that who goes on with one decides the same.
 
@@ -247,6 +266,11 @@ class _Run:
             step,
             memory,
         )
+
+
+def _job_of(workflow: str) -> str:
+    """The job that a workflow's id was made of."""
+    return workflow.partition(".")[0]
 
 
 @contextmanager

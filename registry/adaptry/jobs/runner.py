@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,16 @@ from adaptry.jobs.watching import Watch
 from adaptry.jobs.working import Bench, ended, unfinished
 from adaptry.opening import catalog_of, open_local
 
+KEEP = timedelta(days=30)
+_TIDIED_EVERY = 600.0
+_FORGOTTEN_AT_ONCE = 200
+
 
 @dataclass(frozen=True, slots=True)
 class RunnerSettings:
     """`devices` are what it can compute on beside the processor. `lease` is how many seconds others wait for a sign of life
-    before they take its work over, `poll` how often it looks for work. With `once` it ends when no job is open."""
+    before they take its work over, `poll` how often it looks for work. With `once` it ends when no job is open. Jobs that ended
+    longer than `keep` ago are forgotten, by whichever runner comes to it."""
 
     place: Place
     devices: tuple[str, ...] = ()
@@ -45,6 +50,7 @@ class RunnerSettings:
     lease: float = 30.0
     poll: float = 1.0
     once: bool = False
+    keep: timedelta = KEEP
     remotes: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -84,10 +90,9 @@ def run(
 
 
 def _introduced(settings: RunnerSettings) -> RunnerInfo:
-    host = socket.gethostname()
     return RunnerInfo(
-        id=f"{host[:40]}-{os.getpid()}-{secrets.token_hex(3)}",
-        host=host,
+        id=f"runner-{secrets.token_hex(6)}",
+        host=socket.gethostname(),
         devices=settings.devices,
         tags=settings.tags,
         concurrency=settings.concurrency,
@@ -127,6 +132,7 @@ class _Rounds:
         self._watch = Watch(settings.lease)
         self._handed: set[tuple[str, int]] = set()
         self._beaten = 0.0
+        self._tidied: float | None = None
 
     def until(self, stop: threading.Event) -> None:
         while not stop.wait(self._settings.poll):
@@ -148,6 +154,26 @@ class _Rounds:
         with self._bench.catalog.write() as tx:
             schedules.submit_due(tx, datetime.now(UTC))
         self._take_over()
+        if self._tidied is None or time.monotonic() - self._tidied >= _TIDIED_EVERY:
+            self._tidied = time.monotonic()
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Jobs that ended long ago go: rows first, so that what the engine remembers of jobs without rows is found again."""
+        catalog, before = self._bench.catalog, datetime.now(UTC) - self._settings.keep
+        while True:
+            with catalog.write() as tx:
+                some = set(jobs.due(tx, before, _FORGOTTEN_AT_ONCE))
+                jobs.forget(tx, some)
+            self._handed = {(id, tries) for id, tries in self._handed if id not in some}
+            if len(some) < _FORGOTTEN_AT_ONCE:
+                break
+
+        def unknown(ids: set[str]) -> set[str]:
+            with catalog.read() as tx:
+                return jobs.unknown(tx, ids)
+
+        self._engine.forget(unknown)
 
     def _feed(self) -> None:
         """Jobs are asked for in the catalog alone; whoever sees one first hands it to the engine, and others do no harm."""
