@@ -78,7 +78,7 @@ def database(url: str, busy_timeout: float) -> Database:
         writing=_in_turn(Lock(), busy_timeout),
         opening=nullcontext,
         settle=_compare_bytes,
-        meaning=partial(_meaning, address.render_as_string(hide_password=True)),
+        meaning=partial(_meaning, address.set(drivername="postgresql").render_as_string(hide_password=True)),
         announce=_announce,
         hear=partial(_hear, address.set(drivername="postgresql").render_as_string(hide_password=False)),
     )
@@ -187,7 +187,8 @@ def _meaning(where: str, error: BaseException) -> AdaptryError | None:
         state = "22021"
     if state is None:
         is_lost = type(error).__name__ in ("OperationalError", "ConnectionTimeout")
-        return Unavailable(f"cannot reach the database {where}: {_line(error)}") if is_lost else None
+        said = f"cannot reach the database {where}: {_line(error)}; does it run, and are its address, name, user and password right?"
+        return Unavailable(said) if is_lost else None
     match state[:2], state:
         case _, "55P03" | "40001" | "40P01" | "25P03":
             return _busy()
@@ -199,10 +200,19 @@ def _meaning(where: str, error: BaseException) -> AdaptryError | None:
             return Corrupt(f"the database {where} is damaged: {_line(error)}; restore a backup")
         case (("08" | "28" | "3D" | "53" | "57" | "58"), _):
             return Unavailable(f"cannot use the database {where}: {_line(error)}")
-        case _, "25006" | "42501":
-            return Unavailable(f"the database {where} may not be written to: {_line(error)}")
+        case _, "25006":
+            return Unavailable(
+                f"the database {where} may not be written to: {_line(error)}; is it a standby? name the one it follows"
+            )
+        case _, "42501":
+            return Unavailable(
+                f"the database {where} does not allow its user that: {_line(error)}; its tables are best made and owned by "
+                "the role that Adaptry connects as"
+            )
     return None
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
+    """What happened, without the statement it happened at and the driver's own advice."""
+    primary = getattr(getattr(error, "diag", None), "message_primary", None)
+    return str(primary or str(error).partition("\n")[0])[:300]
