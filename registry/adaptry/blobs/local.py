@@ -213,7 +213,10 @@ def _fsync_folder(folder: Path) -> None:
 
 
 def _full(folder: Path) -> StorageFull:
-    return StorageFull(f"no space left in {folder}; free some and push again, what was stored is untouched")
+    what_then = "free some and push again, what was stored is untouched"
+    return StorageFull(
+        f"no space left in {folder}; {what_then}", told=f"no space left in the registry; {what_then}"
+    )
 
 
 @contextmanager
@@ -223,7 +226,10 @@ def _writing_to(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _FULL:
             raise _full(folder) from error
-        raise Unavailable(f"cannot write to {folder}: {error.strerror}") from error
+        raise Unavailable(
+            f"cannot write to {folder}: {error.strerror}",
+            told="the registry's files cannot be written; its administrator has the details",
+        ) from error
 
 
 @contextmanager

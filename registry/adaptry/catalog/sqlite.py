@@ -174,8 +174,12 @@ def _meaning(url: str, error: BaseException) -> AdaptryError | None:
             return StorageFull("no space left for the registry's database; free some and try again")
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return Corrupt(
-                f"{make_url(url).database} is not a sound SQLite database: {error}; restore a backup"
+                f"{make_url(url).database} is not a sound SQLite database: {error}; restore a backup",
+                told="the registry's database is damaged; its administrator has the details",
             )
         case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_IOERR | sqlite3.SQLITE_PERM:
-            return Unavailable(f"cannot use the database {make_url(url).database}: {error}")
+            return Unavailable(
+                f"cannot use the database {make_url(url).database}: {error}",
+                told="the registry's database cannot be used; its administrator has the details",
+            )
     return None
