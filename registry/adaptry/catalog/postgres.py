@@ -188,7 +188,7 @@ def _meaning(where: str, error: BaseException) -> AdaptryError | None:
         state = "22021"
     if state is None:
         is_lost = type(error).__name__ in ("OperationalError", "ConnectionTimeout")
-        said = f"cannot reach the database {where}: {_line(error)}; does it run, and are its address, name, user and password right?"
+        said = f"cannot reach the database {where}: {_line(error)}; does it run, has it a connection to spare, and are its address, name, user and password right?"
         return Unavailable(said, told=_AWAY) if is_lost else None
     match state[:2], state:
         case _, "55P03" | "40001" | "40P01" | "25P03":
@@ -200,7 +200,7 @@ def _meaning(where: str, error: BaseException) -> AdaptryError | None:
         case "XX", "XX001" | "XX002":
             said = f"the database {where} is damaged: {_line(error)}; restore a backup"
             return Corrupt(said, told="the registry's database is damaged; its administrator has the details")
-        case (("08" | "28" | "3D" | "53" | "57" | "58"), _):
+        case (("08" | "28" | "3D" | "3F" | "53" | "57" | "58"), _):
             return Unavailable(f"cannot use the database {where}: {_line(error)}", told=_AWAY)
         case _, "25006":
             return Unavailable(

@@ -127,6 +127,14 @@ def forbid_changes(connection: Connection, tables: Iterable[str], reason: str) -
             )
 
 
+def why_forbidden(connection: Connection) -> str | None:
+    """The reason that `forbid_changes` was given."""
+    query = f"SELECT sql FROM sqlite_master WHERE type = 'trigger' AND name LIKE '{_FORBIDDEN}%' LIMIT 1"
+    trigger = connection.exec_driver_sql(query).scalar()
+    quoted = trigger and trigger.partition(f"'{_FORBIDDEN}: ")[2].rpartition("'); END")[0]
+    return quoted.replace("''", "'") if quoted else None
+
+
 def _check_durable(connection: sqlite3.Connection) -> None:
     found = {
         name: connection.execute(f"PRAGMA {name}").fetchone()[0]
