@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from adaptry.beside import FlushBehind
-from adaptry.blobs.store import CHUNK, BlobStore, Hashers, Staged
+from adaptry.blobs.store import CHUNK, BlobStore, Hashers, Staged, absent
 from adaptry.digest import Digest
 from adaptry.errors import Conflict, NotFound, StorageFull, Unavailable
 from adaptry.failpoints import reach
@@ -107,7 +107,7 @@ class LocalBlobs(BlobStore):
         """Where the blob is, for readers that map or send files. Raises `NotFound`."""
         path = self._path(digest)
         if not path.is_file():
-            raise NotFound(f"no stored bytes {digest.brief}")
+            raise absent(digest)
         return path
 
     def place(self, staged: Path, digest: Digest) -> None:
@@ -237,4 +237,4 @@ def _absent_is_not_found(digest: Digest) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise NotFound(f"no stored bytes {digest.brief}") from None
+        raise absent(digest) from None

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from adaptry.blobs.s3.place import Place
 
 _AWAY = "the registry's files cannot be reached just now; its administrator has the details, try again in a moment"
+_REMEDIES = {
+    "InvalidAccessKeyId": "is AWS_ACCESS_KEY_ID (or what else boto3 reads) one of that server's?",
+    "SignatureDoesNotMatch": "is AWS_SECRET_ACCESS_KEY (or what else boto3 reads) the one of that key?",
+    "RequestTimeTooSkewed": "this machine's clock and the server's differ by more than some minutes: set them",
+    "ExpiredToken": "the session they were for is over: get new ones",
+}
 _FULL = ("QuotaExceeded", "XMinioStorageFull", "InsufficientStorage")
 
 
@@ -59,7 +65,10 @@ def explained(place: Place) -> Iterator[None]:
             told=_AWAY,
         ) from error
     except (BotoCoreError, ResponseParserError, HTTPError) as error:
-        raise Unavailable(f"{place} does not answer ({error}); try again in a moment", told=_AWAY) from error
+        raise Unavailable(
+            f"{place} does not answer ({error}); is its endpoint right? if so, try again in a moment",
+            told=_AWAY,
+        ) from error
 
 
 def _meaning(error: ClientError, place: Place) -> AdaptryError:
@@ -76,8 +85,9 @@ def _meaning(error: ClientError, place: Place) -> AdaptryError:
             told="no space left in the registry; free some and push again, what was stored is untouched",
         )
     if status in (401, 403):
+        remedy = _REMEDIES.get(code, "they need to get, put, list and delete objects there")
         return Unavailable(
-            f"{place} refuses these credentials ({code}); they need to get, put, list and delete objects there",
+            f"{place} refuses these credentials ({code}); {remedy}",
             told=_AWAY,
         )
     return Unavailable(f"{place} answered {status} {code}; try again in a moment", told=_AWAY)
