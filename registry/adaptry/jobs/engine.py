@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,6 +35,8 @@ _VERSION = "1"  # of the workflows below: those of another version are left to r
 _SPARE = 6  # jobs of one need that a runner oversees beyond two for each step it does at once, so that none waits for the next
 _PATIENCE = 0.1  # seconds between two looks at whether a step is done, for each job that is overseen here
 _GIVEN_UP = ["ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
+_OVER = ["SUCCESS", *_GIVEN_UP]
+_AT_ONCE = 500
 _PAUSE = 1.0  # seconds until a catalog that cannot be reached is asked again
 Json = dict[str, Any]  # what steps come to
 Answer = TypeVar("Answer")
@@ -145,6 +148,28 @@ class Engine:
             for each in lost:
                 DBOS.resume_workflow(each.workflow_id, queue_name=each.queue_name)
         return len(lost)
+
+    def forget(self, before: datetime, unknown: Callable[[set[str]], set[str]]) -> None:
+        """Drops what is remembered of work that was over `before`, for jobs that are `unknown`."""
+        kept = 0
+        while True:
+            with _reached():
+                page = DBOS.list_workflows(
+                    status=_OVER,
+                    completed_before=before.isoformat(),
+                    limit=_AT_ONCE,
+                    offset=kept,
+                    load_input=False,
+                    load_output=False,
+                )
+            gone = unknown({_job_of(each.workflow_id) for each in page})
+            some = [each.workflow_id for each in page if _job_of(each.workflow_id) in gone]
+            kept += len(page) - len(some)
+            if some:
+                with _reached():
+                    DBOS.delete_workflows(some)
+            if len(page) < _AT_ONCE:
+                return
 
     # The workflows. What they decide by comes from steps, so that who goes on with one decides the same.
 
@@ -262,6 +287,11 @@ class _Run:
 def _name(job: Unfinished) -> str:
     """By which the engine knows this try at a job."""
     return f"{job.id}.{job.tries}"
+
+
+def _job_of(workflow: str) -> str:
+    """The job that a workflow's id was made of."""
+    return workflow.partition(".")[0]
 
 
 @contextmanager
