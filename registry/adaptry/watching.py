@@ -123,7 +123,7 @@ class Watch:
         news = self._registry.events(self._seq, _AT_ONCE, wait, self._about)
         if news.seq < self._seq:
             return self._look_at_all()
-        changed = self._look_at(_names(news))
+        changed = self._look_at(adapters_of(news))
         self._seq = news.seq
         return changed
 
@@ -182,6 +182,17 @@ def follow(
         yield from news.items
 
 
+def adapters_of(news: News) -> tuple[AdapterName, ...]:
+    """The adapters whose refs may mean something else now; of one that was renamed, the name before too."""
+    names: dict[AdapterName, None] = {}
+    for event in news.items:
+        if event.name is not None and event.kind != _TELLS_NOTHING:
+            names[event.name] = None
+            if event.kind == "adapter.renamed":
+                names[AdapterName.parse(event.detail["was"])] = None
+    return tuple(names)
+
+
 def _again_and_again(look: Callable[[], Answer], pause: Callable[[float], object]) -> Iterator[Answer]:
     patience = _PAUSES[0]
     while True:
@@ -193,17 +204,6 @@ def _again_and_again(look: Callable[[], Answer], pause: Callable[[float], object
             continue
         patience = _PAUSES[0]
         yield answer
-
-
-def _names(news: News) -> tuple[AdapterName, ...]:
-    """The adapters whose refs may mean something else now; of one that was renamed, the name before too."""
-    names: dict[AdapterName, None] = {}
-    for event in news.items:
-        if event.name is not None and event.kind != _TELLS_NOTHING:
-            names[event.name] = None
-            if event.kind == "adapter.renamed":
-                names[AdapterName.parse(event.detail["was"])] = None
-    return tuple(names)
 
 
 def _meaning(version: VersionInfo | None) -> object:
