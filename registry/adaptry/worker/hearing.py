@@ -17,7 +17,7 @@ from adaptry.errors import AdaptryError
 from adaptry.feed import MOST_GLOBS
 from adaptry.refs import AdapterName
 from adaptry.registry import Registry
-from adaptry.watching import adapters_of
+from adaptry.watching import adapters_in
 
 _WAIT = 25.0  # seconds that one question waits at the registry
 _PAUSE = 5.0  # seconds after a question that was not answered
@@ -50,7 +50,9 @@ class Ear:
         """Until something happened that was not waited for yet, at most so long: the adapters that it was about, others of
         their namespaces among them. None where it is not known what happened."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):  # unlike wait_for, it never takes a cancellation for an answer
+            async with asyncio.timeout(
+                seconds
+            ):  # unlike wait_for, it never takes a cancellation for an answer
                 await self._happened.wait()
         self._happened.clear()
         heard, self._heard = frozenset(self._heard), set()
@@ -64,7 +66,7 @@ class Ear:
             except AdaptryError:
                 time.sleep(_PAUSE)
                 continue
-            heard = adapters_of(news)
+            heard = adapters_in(news)
             if seq is None or heard or news.seq < seq:  # what came before the first answer is not told
                 with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
                     loop.call_soon_threadsafe(self._tell, heard)
