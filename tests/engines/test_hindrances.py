@@ -162,6 +162,13 @@ def test_an_engine_of_another_kind_than_was_said_is_not_followed(scene: Scene, f
     assert "and not vllm" in found.stderr
 
 
+def test_an_address_that_is_no_engines_is_refused(scene: Scene, follow: Follow) -> None:
+    engine = scene.engine()
+    for url in (f"{engine.url}/v1", scene.server.url):
+        assert "does not list its models" in follow(engine, "--url", url, code=1).stderr
+    assert "does not list its adapters" in follow(engine, "--engine", "llamacpp", code=1).stderr
+
+
 def test_an_engine_that_wants_its_key_is_asked_with_it(
     scene: Scene, follow: Follow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
