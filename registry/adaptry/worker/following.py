@@ -125,7 +125,7 @@ class Follower:
             self._around.tell("the registry answers again")
         self.is_alone = False
         self._around.memory.now.meant = self._watch.seen
-        self._around.memory.save()
+        self._around.memory.note()
 
     def _alone(self, error: AdaptryError) -> None:
         if not self.is_alone:
@@ -323,7 +323,7 @@ class Follower:
         self._last, self._reported_at = said, time.monotonic()
         if residents is not None:
             memory.confirmed = [(one.served_as, one.digest) for one in residents if one.condition != "failed"]
-            around.memory.save()
+            around.memory.note()
 
     def _asked(self) -> list[tuple[str, VersionInfo]]:
         """Every version that some name should stand for."""
