@@ -11,7 +11,7 @@ from sqlalchemy import Connection, inspect, text
 from adaptry.catalog.kinds import Database
 from adaptry.errors import Incompatible
 
-KNOWN = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009")
+KNOWN = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010")
 """Every schema there ever was, oldest first. Written here so that an up-to-date database opens without Alembic."""
 
 
