@@ -174,3 +174,12 @@ def _number_or_word(text: str) -> object:
         except ValueError:
             continue
     return text
+
+
+engine_key_option = click.option(
+    "--engine-key",
+    "key",
+    envvar="ADAPTRY_ENGINE_KEY",
+    metavar="KEY",
+    help="The engine's API key, if it has one; also ADAPTRY_ENGINE_KEY.",
+)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 
@@ -18,7 +19,9 @@ import click
 from adaptry.errors import Invalid, Missing
 from adaptry.jobs.records import DEVICES, RunnerInfo
 from adaptry.registry import Registry
+from adaptry_cli.arguments import require
 from adaptry_cli.connection import folder_of, registry_option
+from adaptry_cli.durations import DURATION
 from adaptry_cli.out import json_option, say, say_json, size, tell
 from adaptry_cli.places import place_options
 from adaptry_cli.showing import when
@@ -69,6 +72,14 @@ from adaptry_cli.tables import say_table
     metavar="NAME=URL",
     help="A registry that `replicate` jobs may copy to; repeat.",
 )
+@click.option(
+    "--keep",
+    type=DURATION,
+    default="30d",
+    show_default=True,
+    metavar="SPAN",
+    help="Forget jobs that ended longer ago than this, with their logs; 2d at least.",
+)
 @click.option("--once", is_flag=True, help="End when no job is open any more.")
 @click.option(
     "--until-eof", is_flag=True, help="End when standard input does, as for who starts it beside itself."
@@ -84,6 +95,7 @@ def work(
     lease: float,
     poll: float,
     remotes: tuple[str, ...],
+    keep: timedelta,
     once: bool,
     until_eof: bool,
 ) -> None:
@@ -95,6 +107,7 @@ def work(
     from adaptry.jobs.paper import Place
     from adaptry.jobs.runner import RunnerSettings, run
 
+    require(keep >= timedelta(days=2), "jobs are kept for 2d at least: schedules look a day back")
     folder = folder_of(data, "a runner reaches a registry's rows and files itself, in its folder")
     settings = RunnerSettings(
         place=Place(folder=str(folder.absolute()), catalog=catalog, blobs=blobs),
@@ -105,6 +118,7 @@ def work(
         lease=lease,
         poll=poll,
         once=once,
+        keep=keep,
         remotes=dict(_remote(text) for text in remotes),
     )
     stop = threading.Event()
@@ -174,10 +188,11 @@ def runners(registry: Registry, as_json: bool) -> None:
         say_json(found)
     elif found:
         say_table(
-            ("runner", "devices", "tags", "at once", "memory", "heard of"),
+            ("runner", "on", "devices", "tags", "at once", "memory", "heard of"),
             (
                 (
                     each.id,
+                    each.host or "",
                     ", ".join(each.devices),
                     ", ".join(each.tags),
                     str(each.concurrency),

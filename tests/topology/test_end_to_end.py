@@ -22,9 +22,6 @@ from .running import Running, new_folder, topology
 
 KILLED = ("api-1", "api-2", "balancer", "postgres", "s3")
 PLACES = [name for name in NAMES if name.startswith(("uploads.", "revisions."))]
-SOME = [
-    name if name in ("api-1", "postgres") else pytest.param(name, marks=pytest.mark.heavy) for name in KILLED
-]
 
 
 def test_pushed_promoted_and_pulled_through_both_servers(running: Running, tmp_path: Path) -> None:
@@ -36,18 +33,6 @@ def test_pushed_promoted_and_pulled_through_both_servers(running: Running, tmp_p
     pull(registry, "acme/whole@prod", tmp_path / "pulled")
     assert weights(tmp_path / "pulled") == weights(tmp_path / "lora")
     assert all(running.requests(one) > count for one, count in before.items())
-
-
-@pytest.mark.parametrize("service", SOME)
-def test_whoever_is_killed_amid_pushes_nothing_acknowledged_is_lost(
-    running: Running, tmp_path: Path, service: str
-) -> None:
-    name = AdapterName.parse(f"acme/killed-{service}")
-    with Pushing(running.registry(), name, tmp_path) as pushing:
-        pushing.wait_for_more()
-        running.hurt(service)
-        pushing.wait_for_more()
-    assert_nothing_lost(running.registry(), name, pushing.known, tmp_path)
 
 
 @pytest.mark.heavy

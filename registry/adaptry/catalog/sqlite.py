@@ -128,6 +128,14 @@ def forbid_changes(connection: Connection, tables: Iterable[str], reason: str) -
             )
 
 
+def why_forbidden(connection: Connection) -> str | None:
+    """The reason that `forbid_changes` was given."""
+    query = f"SELECT sql FROM sqlite_master WHERE type = 'trigger' AND name LIKE '{_FORBIDDEN}%' LIMIT 1"
+    trigger = connection.exec_driver_sql(query).scalar()
+    quoted = trigger and trigger.partition(f"'{_FORBIDDEN}: ")[2].rpartition("'); END")[0]
+    return quoted.replace("''", "'") if quoted else None
+
+
 def _check_durable(connection: sqlite3.Connection) -> None:
     found = {
         name: connection.execute(f"PRAGMA {name}").fetchone()[0]
@@ -175,8 +183,12 @@ def _meaning(url: str, error: BaseException) -> AdaptryError | None:
             return StorageFull("no space left for the registry's database; free some and try again")
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return Corrupt(
-                f"{make_url(url).database} is not a sound SQLite database: {error}; restore a backup"
+                f"{make_url(url).database} is not a sound SQLite database: {error}; restore a backup",
+                told="the registry's database is damaged; its administrator has the details",
             )
         case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_IOERR | sqlite3.SQLITE_PERM:
-            return Unavailable(f"cannot use the database {make_url(url).database}: {error}")
+            return Unavailable(
+                f"cannot use the database {make_url(url).database}: {error}",
+                told="the registry's database cannot be used; its administrator has the details",
+            )
     return None

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from adaptry.digest import Digest
-from adaptry.errors import InvalidQuery, NotFound
+from adaptry.errors import Invalid, InvalidQuery, NotFound
 from adaptry.lifecycle import WITHDRAWN
 from adaptry.mirroring.delivering import MIRRORED
 from adaptry.query import parse
@@ -93,6 +93,18 @@ def plan(
                 if one.digest in coming and at.get(one.alias) != one.digest
             ]
     return Plan(tuple(copy), tuple(update), tuple(point), tuple(gone), tuple(withheld))
+
+
+def require_another(source: Registry, destination: Registry) -> None:
+    """Raises `Invalid` where both are one registry, by whatever addresses, or exact copies of one: its newest event is also the other's."""
+    end = source.events().seq
+    last = source.events(max(0, end - 1)).items
+    here = destination.events(max(0, end - 1)).items
+    if last and last[0] in here:
+        raise Invalid(
+            "what is to be mirrored is this very registry, or a copy of it in which nothing has happened since: there is "
+            "nothing to do"
+        )
 
 
 def versions_of(registry: Registry, query: str) -> Iterator[VersionInfo]:
