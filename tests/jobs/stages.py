@@ -145,7 +145,7 @@ class Stage:
 
     def close(self) -> None:
         """The runners end, and are forgotten."""
-        self.gate.take_away()
+        self.gate.open()
         for player in [each for each in self._players if living(each.pid)]:
             self.leave(player)
         assert self.registry.runners() == ()
