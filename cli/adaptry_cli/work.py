@@ -19,29 +19,18 @@ import click
 from adaptry.errors import Invalid, Missing
 from adaptry.jobs.records import DEVICES, RunnerInfo
 from adaptry.registry import Registry
-from adaptry_cli.arguments import FOLDER, require
+from adaptry_cli.arguments import require
 from adaptry_cli.connection import folder_of, registry_option
 from adaptry_cli.durations import DURATION
 from adaptry_cli.out import json_option, say, say_json, size, tell
-from adaptry_cli.places import catalog_option
+from adaptry_cli.places import place_options
 from adaptry_cli.showing import when
+from adaptry_cli.sizes import SIZE
 from adaptry_cli.tables import say_table
 
 
 @click.command()
-@click.option(
-    "--data",
-    metavar="DIR",
-    type=FOLDER,
-    help="The registry's folder; else that of ADAPTRY_URL, else the embedded registry's.",
-)
-@catalog_option
-@click.option(
-    "--blobs",
-    envvar="ADAPTRY_BLOBS",
-    metavar="URL",
-    help="The bucket of a registry that keeps its files in one, s3://bucket/prefix; also ADAPTRY_BLOBS.",
-)
+@place_options
 @click.option(
     "--device",
     "devices",
@@ -55,7 +44,13 @@ from adaptry_cli.tables import say_table
 @click.option(
     "--concurrency", type=click.IntRange(1, 64), default=1, show_default=True, help="Steps of jobs at once."
 )
-@click.option("--memory", metavar="SIZE", help="What they may take together, as in 8GB; else all there is.")
+@click.option(
+    "--memory",
+    type=SIZE,
+    default=0,
+    metavar="SIZE",
+    help="What they may take together, as in 8GB; else all there is.",
+)
 @click.option(
     "--lease",
     type=click.FloatRange(0.5, 3600),
@@ -96,7 +91,7 @@ def work(
     devices: tuple[str, ...],
     tags: tuple[str, ...],
     concurrency: int,
-    memory: str | None,
+    memory: int,
     lease: float,
     poll: float,
     remotes: tuple[str, ...],
@@ -109,7 +104,6 @@ def work(
     A runner is trusted: it reaches the registry's database and files itself, and gives each job the rights of who asked
     for it. Start as many as there are machines; each step of a job runs in a process of its own on one of them.
     """
-    from adaptry.byte_sizes import parse_bytes
     from adaptry.jobs.paper import Place
     from adaptry.jobs.runner import RunnerSettings, run
 
@@ -120,7 +114,7 @@ def work(
         devices=devices,
         tags=tags,
         concurrency=concurrency,
-        memory=parse_bytes(memory) if memory else 0,
+        memory=memory,
         lease=lease,
         poll=poll,
         once=once,

@@ -123,12 +123,12 @@ def test_a_process_that_dies_again_and_again_fails_its_job_and_no_other(
 def test_a_step_that_takes_more_memory_than_there_is_fails_its_job(busy: LocalRegistry, data: Path) -> None:
     job = busy.submit_job(MERGE)
 
-    assert Runner(data, "--once", "--memory", "1MB").ended() == 0
+    assert Runner(data, "--once", "--memory", "64MiB").ended() == 0
 
     failed = busy.job(job.id)
     assert failed.state == "failed"
     assert failed.fault is not None
-    assert "more than the 0.0 GB that this runner has" in failed.fault.message
+    assert "more than the 0.1 GB that this runner has" in failed.fault.message
 
 
 def ended_once(registry: LocalRegistry, id: str) -> tuple[object, ...]:

@@ -12,17 +12,16 @@ beginnings and the order of names mean that.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import closing, nullcontext
 from functools import partial
-from threading import Lock
 from typing import Any
 
 from sqlalchemy import URL, Connection, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from adaptry.catalog.kinds import Database, pause
+from adaptry.catalog.kinds import Database, busy, in_turn, pause
 from adaptry.errors import AdaptryError, Corrupt, Invalid, Missing, StorageFull, Unavailable
 
 _WRITES = "adaptry_writes"  # the execution option of connections whose transactions write: True, or _NOTES
@@ -76,7 +75,7 @@ def database(url: str, busy_timeout: float) -> Database:
         writers=writers,
         noters=writers.execution_options(**{_WRITES: _NOTES}),
         reading=nullcontext,
-        writing=_in_turn(Lock(), busy_timeout),
+        writing=in_turn(busy_timeout),  # so that no more than one of them holds a connection while it waits
         opening=nullcontext,
         settle=_compare_bytes,
         meaning=partial(_meaning, address.set(drivername="postgresql").render_as_string(hide_password=True)),
@@ -146,21 +145,6 @@ def _hear(address: str, stop: socket.socket) -> Iterator[bool]:
                 list(connection.notifies(timeout=0))
 
 
-def _in_turn(lock: Lock, patience: float) -> Callable[[], Any]:
-    """The writers of one process wait here, so that no more than one of them holds a connection while it waits."""
-
-    @contextmanager
-    def turn() -> Iterator[None]:
-        if not lock.acquire(timeout=patience):
-            raise _busy()
-        try:
-            yield
-        finally:
-            lock.release()
-
-    return turn
-
-
 def _with_other_order(connection: Connection) -> list[tuple[str, str, str]]:
     """Tables, columns and types of text that is compared in the database's own language."""
     query = text(
@@ -177,10 +161,6 @@ def _compare_bytes(connection: Connection) -> None:
         connection.exec_driver_sql(f'ALTER TABLE "{table}" ALTER COLUMN "{column}" TYPE {kind} COLLATE "C"')
 
 
-def _busy() -> Unavailable:
-    return Unavailable("the registry's database is busy with another writer; try again in a moment")
-
-
 def _meaning(where: str, error: BaseException) -> AdaptryError | None:
     """By the SQLSTATE (PostgreSQL's documentation, appendix A); without one, the server was not reached."""
     state = getattr(error, "sqlstate", None)
@@ -192,7 +172,7 @@ def _meaning(where: str, error: BaseException) -> AdaptryError | None:
         return Unavailable(said, told=_AWAY) if is_lost else None
     match state[:2], state:
         case _, "55P03" | "40001" | "40P01" | "25P03":
-            return _busy()
+            return busy()
         case _, "22021":
             return Invalid("a text cannot hold the character U+0000")
         case "53", "53100":

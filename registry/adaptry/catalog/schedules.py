@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime, timedelta
-from typing import cast
 
 from sqlmodel import select
 
 from adaptry.catalog import jobs, tokens
 from adaptry.catalog.database import Transaction
-from adaptry.catalog.packing import listed, unlisted
+from adaptry.catalog.packing import listed
 from adaptry.catalog.rows import JobScheduleRow
-from adaptry.identity import Identity, Role
+from adaptry.identity import Identity
 from adaptry.jobs.cron import Cron
 from adaptry.jobs.records import JobOrder, ScheduleInfo
 
@@ -55,19 +54,14 @@ def remove(tx: Transaction, name: str) -> None:
 def submit_due(tx: Transaction, now: datetime) -> None:
     """Gives the orders whose time has come and that were not given for it yet; a job's id says which time it is of."""
     for row in tx.exec(select(JobScheduleRow).order_by(JobScheduleRow.name)).all():
-        if tokens.is_taken_back(tx, _rights_of(row)):
+        if tokens.is_taken_back(tx, row.asker):
             continue
         due = Cron.parse(row.cron).last(max(row.created_at, now - _MADE_UP_FOR), now)
         if due is None:
             continue
         id = f"job-{hashlib.sha256(f'{row.name} {row.created_at} {due}'.encode()).hexdigest()[:16]}"
         if jobs.row_of(tx, id) is None:
-            order = JobOrder.model_validate_json(row.ordered)
-            jobs.insert(tx, id, order, row.namespace, _rights_of(row), now)
-
-
-def _rights_of(row: JobScheduleRow) -> Identity:
-    return Identity(row.by, cast(Role, row.by_role), unlisted(row.by_namespaces))
+            jobs.insert(tx, id, JobOrder.model_validate_json(row.ordered), row.namespace, row.asker, now)
 
 
 def _info(tx: Transaction, row: JobScheduleRow) -> ScheduleInfo:
@@ -78,5 +72,5 @@ def _info(tx: Transaction, row: JobScheduleRow) -> ScheduleInfo:
         namespace=row.namespace,
         by=row.by,
         created_at=row.created_at,
-        is_held=tokens.is_taken_back(tx, _rights_of(row)),
+        is_held=tokens.is_taken_back(tx, row.asker),
     )

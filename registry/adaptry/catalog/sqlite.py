@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
-from adaptry.catalog.kinds import Block, Database, pause
+from adaptry.catalog.kinds import Block, Database, busy, in_turn, pause
 from adaptry.errors import AdaptryError, Corrupt, StorageFull, Unavailable
 
 _WRITES = "adaptry_writes"  # the execution option of connections whose transactions write: True, or _NOTES
@@ -42,13 +42,14 @@ def database(url: str, busy_timeout: float) -> Database:
     _prepare(engine, is_durable=not in_memory)
     # One connection is the whole database in memory, so its users take turns.
     lock = RLock()
-    turn: Block = (lambda: lock) if in_memory else nullcontext
+    reading: Block = (lambda: lock) if in_memory else nullcontext
     return Database(
         readers=engine,
         writers=engine.execution_options(**{_WRITES: True}),
         noters=engine.execution_options(**{_WRITES: _NOTES}),
-        reading=turn,
-        writing=turn,
+        reading=reading,
+        # SQLite's own writers look again and again, ever less often: one that waits among many may never get its turn.
+        writing=reading if in_memory else in_turn(busy_timeout),
         opening=partial(_opening, url),
         settle=lambda connection: None,
         meaning=partial(_meaning, url),
@@ -177,7 +178,7 @@ def _meaning(url: str, error: BaseException) -> AdaptryError | None:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     match code:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return Unavailable("the registry's database is busy with another writer; try again in a moment")
+            return busy()
         case sqlite3.SQLITE_FULL:
             return StorageFull("no space left for the registry's database; free some and try again")
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:

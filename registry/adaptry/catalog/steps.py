@@ -17,7 +17,7 @@ from sqlmodel import col, select
 
 from adaptry.catalog import tokens
 from adaptry.catalog.database import Catalog, Transaction
-from adaptry.catalog.jobs import finish, rights_of, row_of
+from adaptry.catalog.jobs import finish, row_of
 from adaptry.catalog.rows import JobStepRow
 from adaptry.errors import Conflict, Denied
 from adaptry.jobs.records import OPEN, Fault
@@ -39,7 +39,7 @@ def begin(tx: Transaction, id: str, step: str, runner: str, now: datetime) -> Be
     job = row_of(tx, id)
     if job is None or job.key is None or job.state not in OPEN:
         return None
-    if tokens.is_taken_back(tx, rights_of(job)):
+    if tokens.is_taken_back(tx, job.asker):
         said = f"the token {job.by}, whose rights this job has, was revoked; submit it with another"
         finish(tx, id, "failed", now, fault=Fault(code=Denied.code, message=said))
         return None
@@ -62,7 +62,7 @@ def hold(tx: Transaction, id: str, step: str, turn: int) -> None:
         raise Conflict(
             f"job {id} is no longer this runner's: it was cancelled, or taken over by another; nothing was changed"
         )
-    if tokens.is_taken_back(tx, rights_of(job)):
+    if tokens.is_taken_back(tx, job.asker):
         raise Conflict(
             f"job {id} has no rights any more: the token {job.by} was revoked; nothing was changed"
         )

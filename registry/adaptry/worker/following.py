@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from threading import Event
 
 from adaptry.digest import Digest
-from adaptry.errors import AdaptryError, Conflict, Unauthenticated, Unavailable
+from adaptry.errors import AdaptryError, Conflict, Refused, StorageFull, Unauthenticated, Unavailable
 from adaptry.lifecycle import WITHDRAWN
 from adaptry.records import VersionInfo
 from adaptry.refs import AdapterName, ByDigest, Ref
@@ -34,6 +34,7 @@ from adaptry.worker.serving import Serving
 _RECKONINGS = 4  # plans made within a turn, because the registry said something new about the one before
 _EVERY = 5.0  # seconds
 _PAUSE = 1.0
+_PATIENCE = 60.0
 _AWAY = (Unavailable, Unauthenticated)
 """What a registry raises where it cannot be asked: a token that ended is no reason to unload."""
 
@@ -72,12 +73,16 @@ class Follower:
         self._serving: Serving | None = None
         self._reported_at = 0.0
         self._last: object = None
+        self._hindered: dict[str, str] = {}
+        self.away: AdaptryError | None = None
+        """Why engine or registry could not be asked last; None where both could."""
         self.is_alone = False
         """Whether the registry did not answer last."""
 
     def turn(self, wait: float) -> bool:
         """A look at both, waiting so long for news, and what follows from it. Whether all is as it should be."""
         around = self._around
+        self.away = None
         self._hear(wait)
         try:
             loaded = around.engine.loaded()
@@ -85,16 +90,27 @@ class Follower:
             made = self._reckoned(loaded)
             is_done = self._act(made)
             after = around.engine.loaded()
+            self._count_errors(after)
+            self._settle(after, made)
         except _AWAY as error:
             around.tell(error.message)
+            self.away = error
             self._running = self._serving = None
             self._report(None)
             return False
-        self._count_errors(after)
-        self._settle(after, made)
         is_recalling = bool(self._told.withdrawn)
         is_news = is_recalling or bool(self._to_do(after).steps)
         return is_done and not is_news and not self.is_alone
+
+    def require_served(self) -> None:
+        """Raises `Refused` where something that should be served could not be; what found no slot was not meant to be."""
+        failed = [
+            f"{name}: {reason}"
+            for name, version in self._asked()
+            if (reason := self._failures.reason((name, version.digest)))
+        ]
+        if failed:
+            raise Refused(f"not served as it should be: {'; '.join(failed)}")
 
     # Looking
 
@@ -114,7 +130,7 @@ class Follower:
     def _alone(self, error: AdaptryError) -> None:
         if not self.is_alone:
             self._around.tell(f"{error.message}; what is loaded stays")
-        self.is_alone = True
+        self.is_alone, self.away = True, error
 
     def _look(self) -> None:
         """What the engine is, anew after it was away."""
@@ -201,25 +217,32 @@ class Follower:
             around.tell,
         )
         slots, is_done = self._settings.slots, True
+        self._hindered = {}
         for step in made.steps:
             place = None if isinstance(step, Unload) else (step.wanted.served_as, step.wanted.digest)
+            has_room = slots is None or len(around.engine.loaded()) < slots
             try:
-                has_room = slots is None or len(around.engine.loaded()) < slots
                 acting.take(step, has_room)
-            except _AWAY:
-                raise
-            except Conflict as error:  # says nothing about the version: the next turn tries again
-                is_done = False
-                around.tell(error.message)
             except AdaptryError as error:
+                self._missed(place, error)
                 is_done = False
-                around.tell(error.message)
-                if place:
-                    self._failures.note(place, error.message)
             else:
                 if place:
                     self._failures.forget(place)
         return is_done
+
+    def _missed(self, place: Place | None, error: AdaptryError) -> None:
+        """Notes why a step failed: of the version, or only of this time. Raises where engine or registry is away."""
+        is_passing = isinstance(error, (Conflict, *_AWAY)) and not isinstance(error, StorageFull)
+        if isinstance(error, _AWAY) and is_passing:
+            self._around.engine.loaded()
+            if not self.is_alone:
+                self._around.registry.events()
+        self._around.tell(error.message)
+        if place and is_passing:
+            self._hindered[place[0]] = error.message
+        elif place:
+            self._failures.note(place, error.message)
 
     def _count_errors(self, loaded: Sequence[Loaded]) -> None:
         """A version that is being rolled out and makes the engine fail has failed."""
@@ -318,6 +341,7 @@ class Follower:
             one.served_as: f"no slot is free for {label_of(one.version)} ({self._settings.slots} are in use)"
             for one in left_out
         }
+        troubles |= self._hindered
         for name, version in self._asked():
             if reason := self._failures.reason((name, version.digest)):
                 troubles[name] = reason
@@ -346,14 +370,30 @@ def _only(made: Plan, confirmed: set[Place]) -> Plan:
     return Plan(tuple(steps), made.left_out)
 
 
-def keep_up(follower: Follower, stop: Event, *, once: bool = False, every: float = _EVERY) -> None:
-    """Turn after turn until `stop`, or with `once` until all is as it should be. Waits for news at most `every` seconds,
-    so that an engine that was started anew is not empty for longer."""
+def keep_up(follower: Follower, stop: Event, every: float = _EVERY) -> None:
+    """Turn after turn until `stop`. Waits for news at most `every` seconds, so that an engine that was started anew is not
+    empty for longer."""
     wait = 0.0
     while not stop.is_set():
         is_settled = follower.turn(wait)
-        if is_settled and once:
-            return
         wait = every if is_settled else 0.0
         if not is_settled:
             stop.wait(_PAUSE)
+
+
+def settle(follower: Follower, stop: Event, patience: float = _PATIENCE) -> None:
+    """Turn after turn until all is as it should be, or `stop`. Raises why engine or registry cannot be asked, and `Refused` where
+    something that should be served is not, or is not settled after `patience` seconds."""
+    until = time.monotonic() + patience
+    while not stop.is_set():
+        is_settled = follower.turn(0.0)
+        if follower.away:
+            raise follower.away
+        if is_settled:
+            follower.require_served()
+            return
+        if time.monotonic() > until:
+            raise Refused(
+                f"not all is as it should be after {patience:.0f} s; what is left to do was said above"
+            )
+        stop.wait(_PAUSE)
