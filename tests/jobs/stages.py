@@ -78,7 +78,7 @@ class Stage:
         self._players: list[Player] = []
         self._has_clocks = has_clocks
         self._started = 0
-        self.is_abandoned = False
+        self._is_abandoned = False
 
     def ready(self) -> tuple[Player, Player]:
         """Two runners that are at work, of which nobody disturbs one."""
@@ -145,8 +145,14 @@ class Stage:
             asked = f"SELECT count(*) FROM workflow_status WHERE {_UNDER_WAY}"
             return bool(file.execute(asked).fetchone() == (0,))
 
+    @property
+    def is_usable(self) -> bool:
+        return not self._is_abandoned
+
     def close(self) -> None:
         """The runners end, and are forgotten."""
+        if self._is_abandoned:
+            return
         self.gate.open()
         for player in [each for each in self._players if living(each.pid)]:
             self.leave(player)
@@ -159,7 +165,7 @@ class Stage:
         try:
             yield
         except BaseException:
-            self.is_abandoned = True
+            self._is_abandoned = True
             for player in self._players:
                 player.runner.kill()
             self.registry.close()

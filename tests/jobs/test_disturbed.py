@@ -120,22 +120,27 @@ def test_there_are_as_many_cases_as_we_say() -> None:
 
 @pytest.fixture(scope="module")
 def stages(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GetStage]:
-    """A stage for each kind of database, made when it is first asked for, and again where it was abandoned."""
+    """A stage of one kind at a time, made when another was asked for before, or that was abandoned."""
     made: dict[tuple[str, bool], Stage] = {}
 
+    def close() -> None:
+        for each in made.values():
+            each.close()
+        made.clear()
+
     def stage(database: str, has_clocks: bool) -> Stage:
-        key = database, has_clocks
-        if key not in made or made[key].is_abandoned:
+        if (database, has_clocks) not in made or not made[database, has_clocks].is_usable:
+            close()
             postgres: PostgresServer | None = None
             if database == "postgresql":
                 postgres = request.getfixturevalue("postgres")
-            made[key] = Stage(tmp_path_factory.mktemp("stage"), postgres, has_clocks=has_clocks)
-        return made[key]
+            made[database, has_clocks] = Stage(
+                tmp_path_factory.mktemp("stage"), postgres, has_clocks=has_clocks
+            )
+        return made[database, has_clocks]
 
     yield stage
-    for each in made.values():
-        if not each.is_abandoned:
-            each.close()
+    close()
 
 
 _numbers = itertools.count(1)
