@@ -22,6 +22,7 @@ from adaptry.testing.samples import tiny_lora
 from .clocks import Clock
 
 LEASE = 2.0  # seconds, after which a runner that is silent is taken for dead
+_MEMORY = 3 << 30
 _UNDER_WAY = "status IN ('PENDING', 'ENQUEUED')"
 
 
@@ -36,10 +37,12 @@ def a_registry(folder: Path, scraps: Path, catalog: str | None = None) -> LocalR
 
 @dataclass(eq=False)
 class Player:
-    """A runner with a clock of its own, started as if by a server."""
+    """A runner with a clock of its own, started as if by a server. The registry tells it from others by how much `memory`
+    it says it has."""
 
     runner: Runner
     clock: Clock
+    memory: int
 
     @property
     def pid(self) -> int:
@@ -91,8 +94,16 @@ class Stage:
         """A runner is started."""
         self._started += 1
         clock = Clock(self._folder / f"clock-{self._started}")
-        environ = {**clock.environ, **self.gate.environ}
-        self._players.append(Player(Runner(self.data, "--until-eof", lease=LEASE, environ=environ), clock))
+        memory = _MEMORY + self._started
+        started = Runner(
+            self.data,
+            "--until-eof",
+            "--memory",
+            str(memory),
+            lease=LEASE,
+            environ={**clock.environ, **self.gate.environ},
+        )
+        self._players.append(Player(started, clock, memory))
         return self._players[-1]
 
     def leave(self, player: Player) -> None:
@@ -109,7 +120,7 @@ class Stage:
 
     def hears(self, player: Player) -> bool:
         """Whether the registry has heard of a runner lately."""
-        return any(f"-{player.pid}-" in each.id for each in self.registry.runners())
+        return any(each.memory == player.memory for each in self.registry.runners())
 
     def put_to_sleep(self, player: Player) -> None:
         """With its steps, where they hold no lock of the database: whoever does keeps everybody waiting."""
@@ -134,7 +145,7 @@ class Stage:
 
     def close(self) -> None:
         """The runners end, and are forgotten."""
-        self.gate.take_away()
+        self.gate.open()
         for player in [each for each in self._players if living(each.pid)]:
             self.leave(player)
         assert self.registry.runners() == ()

@@ -55,8 +55,8 @@ def asleep(scene: Scene, one: Player, other: Player) -> None:
     wait_until(stage.is_idle, "the engine to have ended everything")
     wait_until(lambda: not stage.hears(one), "the sleeper to be taken for dead")
     ended = scene.ended_once()
-    one.runner.thaw()
     stage.gate.open()
+    one.runner.thaw()
     wait_until(lambda: stage.hears(one), "the sleeper to say that it lives")
     wait_until(lambda: not one.has_steps(), "its step to end")
     assert scene.ended_once() == ended
@@ -66,8 +66,8 @@ def lapsed(scene: Scene, one: Player, other: Player) -> None:
     """Its lease runs out while it is asleep there, and it goes on as soon as that is so: two are at the same work."""
     scene.stage.put_to_sleep(one)
     wait_until(lambda: not scene.stage.hears(one), "the sleeper to be taken for dead")
-    one.runner.thaw()
     scene.stage.gate.open()
+    one.runner.thaw()
 
 
 def put_forward(scene: Scene, one: Player, other: Player) -> None:
@@ -160,7 +160,7 @@ def test_a_job_ends_once_whatever_happens_to_it_wherever(
 
         happens(scene, one, other)
 
-        stage.gate.take_away()
+        stage.gate.open()
         wait_until(scene.is_over, "the end of the job")
         wait_until(stage.is_idle, "the engine to have ended everything")
         stage.ready()

@@ -99,7 +99,6 @@ def trained(base: Path, folder: Path, **config: Any) -> Path:
 MERGED: dict[str, dict[str, Any]] = {
     "a trained head": {"modules_to_save": ["lm_head"]},
     "rows of an embedding": {"trainable_token_indices": {"embed_tokens": [40, 41, 107]}},
-    "biases": {"bias": "lora_only", "lora_bias": True},
 }
 
 

@@ -42,21 +42,14 @@ class Gate:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
-        os.mkfifo(folder / "gate")
         self._folder = folder
         self.environ = {GATE: str(folder)}
 
     def put(self, place: str) -> None:
         """From now on it is there."""
-        self.take_away()
         new = self._folder / "new"
         new.write_text(place)
         new.replace(self._folder / "place")
-
-    def take_away(self) -> None:
-        """Nobody comes to it any more."""
-        for name in ("place", "here"):
-            (self._folder / name).unlink(missing_ok=True)
 
     def waiting(self) -> int:
         """The process that waits there, once one does."""
@@ -65,15 +58,9 @@ class Gate:
         return int(here.read_text())
 
     def open(self) -> None:
-        """Whoever waits goes on. The process must live."""
-        wait_until(self._opened, "somebody to go through the gate")
-
-    def _opened(self) -> bool:
-        try:
-            os.close(os.open(self._folder / "gate", os.O_WRONLY | os.O_NONBLOCK))
-        except OSError:  # a process that was stopped and goes on is between two waits
-            return False
-        return True
+        """Whoever waits goes on, or will when it wakes up; nobody comes to the place any more."""
+        for name in ("place", "here"):
+            (self._folder / name).unlink(missing_ok=True)
 
 
 class Runner:

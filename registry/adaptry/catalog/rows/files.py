@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import BigInteger, Index
+from sqlalchemy import BigInteger, Index, text
 from sqlmodel import Field
 
 from adaptry.catalog.rows.row import Moment, Row
+
+_GOES_ON: dict[str, Any] = {
+    "sqlite_where": text("is_finished IS 0"),
+    "postgresql_where": text("is_finished IS false"),
+}
+"""Of uploads, only those that are not finished: those are few, and the others are kept for a day. (`Any`: keywords.)"""
 
 
 class FileRow(Row, table=True):
@@ -44,10 +51,14 @@ class UploadRow(Row, table=True):
     """An upload session. Its bytes are a staging of the same id; how many there are, the staging knows."""
 
     __tablename__ = "uploads"
-    __table_args__ = (Index("ix_uploads_owner", "owner", "digest"),)
+    __table_args__ = (
+        Index("ix_uploads_owner", "owner", "digest"),
+        Index("ix_uploads_open", "tenant", **_GOES_ON),
+        Index("ix_uploads_coming", "digest", **_GOES_ON),
+    )
     id: str = Field(primary_key=True)
     owner: str
-    tenant: str = Field(index=True)
+    tenant: str
     digest: str
     size: int = Field(sa_type=BigInteger)
     created_by: str
