@@ -8,9 +8,11 @@ from typing import Any
 
 import click
 
-from adaptry.errors import AdaptryError, Invalid, by_code
+from adaptry.errors import AdaptryError, Invalid, NotFound, by_code
+from adaptry.jobs.queues import takes
 from adaptry.jobs.records import DEVICES, GIB, JobInfo, JobOrder, JobState, Needs
-from adaptry.jobs.tasks import TASKS
+from adaptry.jobs.tasks import TASKS, parse_task
+from adaptry.refs import Ref
 from adaptry.registry import Registry
 from adaptry_cli.arguments import made
 from adaptry_cli.connection import registry_option
@@ -60,8 +62,9 @@ def submit(
     needs = made(Needs, device=device, tag=tag, memory=parse_bytes(memory) if memory else 2 * GIB)
     order = made(JobOrder, kind=kind, task=_task(kind, fields), needs=needs, priority=priority)
     job = registry.submit_job(order)
-    if not registry.runners():
-        tell("nobody runs jobs yet, so it waits: `adaptry work` runs them, here or on another machine")
+    _tell_of_missing(registry, order)
+    if reason := _waits_for(registry, needs):
+        tell(f"it waits: {reason}")
     if wait:
         job = _waited(registry, job)
     answer(job, job.id, as_json)
@@ -106,9 +109,16 @@ def schedules(registry: Registry, as_json: bool) -> None:
         say_json(found)
         return
     say_table(
-        ("schedule", "when (UTC)", "kind", "task", "by"),
+        ("schedule", "when (UTC)", "kind", "task", "by", "held"),
         (
-            (each.name, each.cron, each.order.kind, json.dumps(each.order.task, ensure_ascii=False), each.by)
+            (
+                each.name,
+                each.cron,
+                each.order.kind,
+                json.dumps(each.order.task, ensure_ascii=False),
+                each.by,
+                "token revoked" if each.is_held else "",
+            )
             for each in found
         ),
     )
@@ -161,6 +171,7 @@ def show(registry: Registry, job: str, as_json: bool) -> None:
         ("task", json.dumps(found.task, ensure_ascii=False)),
         ("state", found.state),
         ("how far", _far(found)),
+        ("waits", _waits_for(registry, needs) if found.state == "queued" else ""),
         ("needs", ", ".join(filter(None, (needs.device, needs.tag, size(needs.memory))))),
         ("priority", str(found.priority)),
         ("asked for by", f"{found.submitted_by}, {when(found.submitted_at)}"),
@@ -205,6 +216,27 @@ def retry(registry: Registry, job: str) -> None:
     """Queue a job again that failed or was cancelled; parts that were finished are kept."""
     found = registry.retry_job(job)
     tell(f"{found.id} is {found.state}, for the {found.tries}. time")
+
+
+def _tell_of_missing(registry: Registry, order: JobOrder) -> None:
+    """What it reads may come before it begins, as another job's result; more often it is misspelt."""
+    for text in parse_task(order.kind, order.task).refs:
+        try:
+            registry.version(Ref.parse(text))
+        except NotFound as error:
+            tell(f"warns: {error.message}; the job fails unless it is there when the job begins")
+
+
+def _waits_for(registry: Registry, needs: Needs) -> str:
+    """Why a job would wait for ever as things are, or nothing."""
+    runners = registry.runners()
+    if not runners:
+        return "nobody runs jobs yet; `adaptry work` does, here or on another machine"
+    if any(takes(runner, needs) for runner in runners):
+        return ""
+    asked = [f"the device {needs.device}"] if needs.device else []
+    asked += [f"the tag {needs.tag}"] if needs.tag else []
+    return f"no runner has {', '.join((*asked, size(needs.memory)))}; `adaptry runners` shows what they have"
 
 
 def _waited(registry: Registry, job: JobInfo) -> JobInfo:

@@ -47,7 +47,14 @@ try:
 finally:
     print("torch" in sys.modules, file=sys.stderr)
 """
-    for words in (["push", "./out", "acme/tone"], ["check", "./out"], ["ls"], ["search", "method:lora"]):
+    combine = ["jobs", "submit", "combine", "inputs=acme/tone", "to=acme/both", "method=ties"]
+    for words in (
+        ["push", "./out", "acme/tone"],
+        ["check", "./out"],
+        ["ls"],
+        ["search", "method:lora"],
+        combine,
+    ):
         done = subprocess.run(
             [sys.executable, "-c", script, *words], cwd=tmp_path, capture_output=True, text=True, check=False
         )

@@ -22,6 +22,7 @@ from adaptry.combining import (
     tsv,
 )
 from adaptry.combining.method import Combination
+from adaptry.errors import Invalid
 
 COMBINATIONS: Mapping[str, Combination] = {
     combination.name: combination
@@ -44,3 +45,13 @@ COMBINATIONS: Mapping[str, Combination] = {
     )
 }
 """Every way to combine, by the name that recipes use."""
+
+
+def combination_named(name: str) -> Combination:
+    """Raises `Invalid` with the names there are."""
+    try:
+        return COMBINATIONS[name]
+    except KeyError:
+        raise Invalid(
+            f"no way to combine is called {name[:40]!r} (there are {', '.join(COMBINATIONS)})"
+        ) from None

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from adaptry.adapter.patterns import compile_suffix, first_match
-from adaptry.combining import COMBINATIONS
+from adaptry.combining import combination_named
 from adaptry.combining.agreeing import check_one_base, check_sequence
 from adaptry.combining.method import Combination, Number
 from adaptry.combining.peft_order import order_note
@@ -156,16 +156,6 @@ def _patterns(recipe: CombineRecipe) -> dict[str, Override]:
             said = error.message.removeprefix("adapter_config.json: ")
             raise Invalid(f"in the recipe's modules, {said}") from None
     return {override.match: override for override in recipe.modules}
-
-
-def combination_named(name: str) -> Combination:
-    """Raises `Invalid` with the names there are."""
-    try:
-        return COMBINATIONS[name]
-    except KeyError:
-        raise Invalid(
-            f"no way to combine is called {name[:40]!r} (there are {', '.join(COMBINATIONS)})"
-        ) from None
 
 
 def _holders(updates: Sequence[Updates]) -> dict[Site, list[int]]:

@@ -14,10 +14,8 @@ import traceback
 from pathlib import Path
 from typing import TextIO
 
-from pydantic import ValidationError
-
 from adaptry.catalog import steps
-from adaptry.errors import AdaptryError, Invalid
+from adaptry.errors import AdaptryError
 from adaptry.failpoints import reach
 from adaptry.identity import Identity
 from adaptry.jobs.desk import Desk
@@ -39,10 +37,6 @@ def main() -> None:
         said.line(Line(what="outcome", outcome=_done(paper, said)))
     except AdaptryError as error:
         said.line(Line(what="fault", fault=Fault(code=error.code, message=error.message)))
-    except ValidationError as error:  # a recipe that makes no sense, which no payload could show alone
-        first = error.errors(include_url=False, include_input=False)[0]
-        reason = str(first["msg"]).removeprefix("Value error, ")
-        said.line(Line(what="fault", fault=Fault(code=Invalid.code, message=f"{paper.kind}: {reason}")))
     except Exception as error:  # noqa: BLE001  (whatever it is, the job has failed, and its log says how)
         said.say(traceback.format_exc())
         fault = Fault(code=AdaptryError.code, message=f"{type(error).__name__}: {error} ({_FAILED})"[:1000])

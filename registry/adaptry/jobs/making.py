@@ -9,19 +9,14 @@ from adaptry.deriving.draft import Draft, Parent
 from adaptry.jobs.desk import Desk
 from adaptry.jobs.paper import Outcome
 from adaptry.jobs.tasks import Combine, Convert, Export
-from adaptry.refs import AdapterName, Ref, split_weight
+from adaptry.refs import AdapterName, Ref
 
 
 def combine(task: Combine, desk: Desk) -> Outcome:
     from adaptry.combining.combine import draft
     from adaptry.combining.planning import plan
-    from adaptry.combining.recipe import CombineRecipe
-    from adaptry.merging.recipe import Input
 
-    named = [split_weight(text) for text in task.inputs]
-    inputs = tuple(Input(source=source, weight=weight) for source, weight in named)
-    recipe = CombineRecipe(inputs=inputs, **task.model_dump(exclude={"inputs", "to"}))
-    decided = plan(recipe, [_parent(desk, source) for source, _ in named])
+    decided = plan(task.recipe, [_parent(desk, text) for text in task.refs])
     return _derived(desk, draft(decided), task.to)
 
 

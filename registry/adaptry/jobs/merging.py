@@ -32,7 +32,7 @@ from adaptry.merging.kernels import choose
 from adaptry.merging.layout import OutputFile
 from adaptry.merging.merge import Source, check_values, decide
 from adaptry.merging.planning import Plan
-from adaptry.merging.recipe import Input, Recipe
+from adaptry.merging.recipe import Recipe
 from adaptry.merging.record import NAME as RECORD
 from adaptry.merging.record import record
 from adaptry.merging.streaming.virtual import VirtualCheckpoint
@@ -65,6 +65,7 @@ def piece(task: Merge, desk: Desk, step: str) -> Outcome:
     """One file of weights, computed into the store."""
     with _again(task, desk) as model:
         file = model.plan.files[int(step.removeprefix("piece-")) - 1]
+        _keep_to_one_thread(choose(desk.device).used(model.plan.changed))
         computed = _told(model.merged.read(file.name, 0, file.size), file, desk)
         digest, size = desk.registry.blobs.ingest(computed)
     reach("merge.stored")
@@ -119,10 +120,6 @@ def _again(task: Merge, desk: Desk) -> Iterator[_Model]:
 @contextmanager
 def _opened(task: Merge, desk: Desk, pinned: list[Any], base: str) -> Iterator[_Model]:
     """(`Any`: pairs of a ref and a weight, as JSON has them.)"""
-    inputs = tuple(
-        Input(source=text, weight=weight) for text, (_, weight) in zip(_refs(task), pinned, strict=True)
-    )
-    recipe = Recipe(base=task.base, inputs=inputs, **task.model_dump(exclude={"base", "inputs", "to"}))
     checkpoint = _base(desk, base)
     found = ""
     if task.base_copy == "original" and fold(checkpoint).packed:
@@ -132,14 +129,13 @@ def _opened(task: Merge, desk: Desk, pinned: list[Any], base: str) -> Iterator[_
         version, adapter, known = desk.opened(Ref.parse(text))
         label = f"{version.name}@{version.number}"
         sources.append(Source(Weighted(adapter, weight, label, known), version.digest))
-    plan = decide(recipe, checkpoint, sources, found)
+    plan = decide(task.recipe, checkpoint, sources, found)
     for source in sources:
         check_values(source.weighted)
     kernels = choose(desk.device)
     revisions = tuple(source.revision for source in sources)
     went_in = Digest.of(repr([(str(source.revision), source.weighted.weight) for source in sources]).encode())
-    with _one_thread(kernels.used(plan.changed)):
-        yield _Model(recipe, plan, revisions, VirtualCheckpoint(plan, kernels, went_in, {}, desk.scratch))
+    yield _Model(task.recipe, plan, revisions, VirtualCheckpoint(plan, kernels, went_in, {}, desk.scratch))
 
 
 def _base(desk: Desk, key: str) -> Checkpoint:
@@ -150,14 +146,12 @@ def _base(desk: Desk, key: str) -> Checkpoint:
     return open_base(desk.registry, key, cache=kept, progress=desk.progress)
 
 
-@contextmanager
-def _one_thread(kernels: tuple[str, ...]) -> Iterator[None]:
+def _keep_to_one_thread(kernels: tuple[str, ...]) -> None:
     """As in a merge on one machine: another number of threads would give other bits."""
     if any(kernel != "llvm" for kernel in kernels):
         import torch
 
         torch.set_num_threads(1)
-    yield
 
 
 def _beside(desk: Desk, model: _Model, made: tuple[FileEntry, ...]) -> Iterator[FileEntry]:
@@ -211,10 +205,6 @@ def _told(
         yield data
         done += len(data)
         desk.progress("merging", done, file.size)
-
-
-def _refs(task: Merge) -> list[str]:
-    return [split_weight(text)[0] for text in task.inputs]
 
 
 def _pinned(desk: Desk, text: str) -> Ref:

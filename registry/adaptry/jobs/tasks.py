@@ -7,12 +7,16 @@ more than who asked. Carrying it out is `doing`'s; nothing here computes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from adaptry.errors import Invalid, InvalidRef
 from adaptry.refs import AdapterName, Ref, is_folder, parse_base_name, split_weight
+
+if TYPE_CHECKING:
+    from adaptry.combining.recipe import CombineRecipe
+    from adaptry.merging.recipe import Input, Recipe
 
 Dtype = Literal["F32", "F16", "BF16"]
 
@@ -69,7 +73,11 @@ BaseName = Annotated[str, Field(max_length=512), AfterValidator(_base_name)]
 
 
 class Task(BaseModel):
-    """One thing to do. `about` is its line of help."""
+    """One thing to do. `about` is its line of help.
+
+    What of it makes no sense is refused when it is asked for, and not hours later by a runner: `check` adds to the fields
+    what they mean together.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     about: ClassVar[str]
@@ -78,6 +86,24 @@ class Task(BaseModel):
     def namespace(self) -> str:
         """Whose job it is: of who may write there. Empty where it changes what every namespace shares."""
         return ""
+
+    @property
+    def refs(self) -> tuple[str, ...]:
+        """The versions it reads, as they were written."""
+        return ()
+
+    def check(self) -> None:
+        """Raises `Invalid`, `ValidationError` where the fields together make no sense that any runner could find."""
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        try:
+            self.check()
+        except Invalid as error:
+            raise ValueError(error.message) from None
+        except ValidationError as error:
+            raise ValueError(_reason(error)) from None
+        return self
 
 
 class Merge(Task):
@@ -97,6 +123,20 @@ class Merge(Task):
     other_base: bool = False
     resize_vocab: bool = False
     base_copy: Literal["original", "dequantised"] | None = None
+
+    @property
+    def refs(self) -> tuple[str, ...]:
+        return _sources(self.inputs)
+
+    @property
+    def recipe(self) -> Recipe:
+        """What `adaptry merge` would be asked. Raises `ValidationError` where it makes no sense."""
+        from adaptry.merging.recipe import Recipe
+
+        return Recipe(inputs=_inputs(self.inputs), **self.model_dump(exclude={"inputs", "to"}))
+
+    def check(self) -> None:
+        _check_method(self)
 
 
 class Combine(Task):
@@ -118,6 +158,20 @@ class Combine(Task):
     def namespace(self) -> str:
         return self.to.namespace
 
+    @property
+    def refs(self) -> tuple[str, ...]:
+        return _sources(self.inputs)
+
+    @property
+    def recipe(self) -> CombineRecipe:
+        """What `adaptry combine` would be asked. Raises `ValidationError` where it makes no sense."""
+        from adaptry.combining.recipe import CombineRecipe
+
+        return CombineRecipe(inputs=_inputs(self.inputs), **self.model_dump(exclude={"inputs", "to"}))
+
+    def check(self) -> None:
+        _check_method(self)
+
 
 class Convert(Task):
     """`adaptry convert`: an adapter of any method as a plain LoRA, as a version of `to`."""
@@ -133,6 +187,13 @@ class Convert(Task):
     @property
     def namespace(self) -> str:
         return self.to.namespace
+
+    @property
+    def refs(self) -> tuple[str, ...]:
+        return (self.source,)
+
+    def check(self) -> None:
+        _check_ranks(self)
 
 
 class Export(Task):
@@ -151,6 +212,13 @@ class Export(Task):
     @property
     def namespace(self) -> str:
         return self.to.namespace
+
+    @property
+    def refs(self) -> tuple[str, ...]:
+        return (self.source,)
+
+    def check(self) -> None:
+        _check_ranks(self)
 
 
 class FingerprintBase(Task):
@@ -183,6 +251,10 @@ class Replicate(Task):
     remote: str = Field(min_length=1, max_length=64)
     to: AdapterName
 
+    @property
+    def refs(self) -> tuple[str, ...]:
+        return (self.ref,)
+
 
 TASKS: Mapping[str, type[Task]] = {
     "merge": Merge,
@@ -206,6 +278,33 @@ def parse_task(kind: str, fields: Mapping[str, Any]) -> Task:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        reason = str(first["msg"]).removeprefix("Value error, ")
+        if not where:  # of the whole: no field is missing or misspelt
+            raise Invalid(f"{kind}: {_reason(error)[:500]}") from None
         takes = ", ".join(model.model_fields)
-        raise Invalid(f"{kind}: {where[:200]}: {reason[:500]} (its fields are {takes})") from None
+        raise Invalid(f"{kind}: {where[:200]}: {_reason(error)[:500]} (its fields are {takes})") from None
+
+
+def _sources(weighted: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(split_weight(text)[0] for text in weighted)
+
+
+def _inputs(weighted: tuple[str, ...]) -> tuple[Input, ...]:
+    from adaptry.merging.recipe import Input
+
+    return tuple(Input(source=source, weight=weight) for source, weight in map(split_weight, weighted))
+
+
+def _check_method(task: Merge | Combine) -> None:
+    from adaptry.combining import combination_named
+
+    combination_named(task.recipe.method).checked(task.parameters)
+
+
+def _check_ranks(task: Convert | Export) -> None:
+    if task.rank is not None and task.energy is not None:
+        raise Invalid("say rank or energy, not both: each decides the rank")
+
+
+def _reason(error: ValidationError) -> str:
+    said = error.errors(include_url=False, include_input=False)[0]["msg"]
+    return str(said).removeprefix("Value error, ")

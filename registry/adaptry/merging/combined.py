@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from adaptry.combining import combination_named
 from adaptry.combining.combine import combined_update
-from adaptry.combining.planning import CombinePlan, PlannedSite, combination_named, plan
+from adaptry.combining.planning import CombinePlan, PlannedSite, plan
 from adaptry.combining.recipe import CombineRecipe
 from adaptry.deriving.draft import Parent
 from adaptry.deriving.sites import Site, site_of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from adaptry.checks.runtimes import conditions as when
-from adaptry.checks.runtimes import limits, on_base, repairs, shared
+from adaptry.checks.runtimes import limits, on_base, parts, repairs, shared
 from adaptry.checks.runtimes.rule import Engine, Needs, Option, Rule
 
 _CONFIG = "mistralrs-quant/src/lora/mod.rs · LoraConfig::validate_dynamic"
@@ -19,10 +19,18 @@ def _start(needs: Needs) -> tuple[str, ...]:
 MISTRALRS = Engine(
     name="mistral.rs",
     title="mistral.rs",
-    read="9e92262 (0.9.2)",
+    read="9e92262 (0.9.2) and run in 0.9.5",
     latest=(0, 9),
     gates=(shared.peft_files(_CONFIG), shared.only_lora(_CONFIG)),
     rules=(
+        Rule(
+            "config_incomplete",
+            "refuses",
+            "no `r`, `lora_alpha` or `target_modules` in the config",
+            when.field_missing("r", "lora_alpha", "target_modules"),
+            repairs.SAVE_AGAIN,
+            _CONFIG,
+        ),
         shared.dora("refuses", _CONFIG),
         shared.biases("refuses", _CONFIG),
         shared.saved_modules("refuses", _CONFIG),
@@ -38,7 +46,30 @@ MISTRALRS = Engine(
             _CONFIG,
         ),
         shared.starts_from_base("refuses", _CONFIG),
-        shared.unmatched("refuses", _ALL),
+        Rule(
+            "tensors_unmatched",
+            "refuses",
+            "tensors that are no factors",
+            parts.beyond_prefix(),
+            repairs.SPELL,
+            _ALL,
+        ),
+        Rule(
+            "prefix",
+            "needs",
+            "factors without PEFT's prefix, which it takes and PEFT drops",
+            parts.without_prefix,
+            repairs.SPELL,
+            _ALL,
+        ),
+        Rule(
+            "targets_undeclared",
+            "refuses",
+            "modules that `target_modules` does not name",
+            parts.undeclared,
+            repairs.LIST_TARGETS,
+            _SITES,
+        ),
         Rule(
             "embeddings",
             "refuses",

@@ -51,6 +51,11 @@ def biases(effect: Effect, source: str) -> Rule:
     return Rule("biases", effect, "biases", found, repairs.LEAVE_OUT_BIAS, source)
 
 
+def trained_biases(effect: Effect, source: str) -> Rule:
+    """`biases`, of an engine that does not look at the config's `bias`: only where the file has some."""
+    return Rule("biases", effect, "biases in its file", when.has_biases, repairs.LEAVE_OUT_BIAS, source)
+
+
 def saved_modules(effect: Effect, source: str) -> Rule:
     return Rule(
         "saved_modules",

@@ -12,6 +12,8 @@ from adaptry.testing.promises.ground import ADA, EVE, RON, Ground, MakeRegistry
 
 CONVERT = JobOrder(kind="convert", task={"source": "acme/tone@1", "to": "acme/plain"})
 VERIFY = JobOrder(kind="verify", task={})
+MERGE = {"base": "o/m", "inputs": ["a/b"], "to": "o/x"}
+COMBINE = {"inputs": ["acme/tone", "acme/voice"], "to": "acme/both"}
 
 
 class JobPromises(Ground):
@@ -74,6 +76,19 @@ class JobPromises(Ground):
             (JobOrder(kind="merge", task={"base": "o/m", "inputs": [], "to": "o/x"}), "inputs"),
             (JobOrder(kind="merge", task={"base": "o/m", "inputs": ["../a=2"], "to": "o/x"}), "not folders"),
             (JobOrder(kind="merge", task={"base": "o/m", "inputs": ["a/b=nan"], "to": "o/x"}), "weight"),
+            (JobOrder(kind="merge", task={"base": "o/m", "inputs": ["a/b=0"], "to": "o/x"}), "weights are 0"),
+            (JobOrder(kind="merge", task={**MERGE, "method": "nonsense"}), "there are linear"),
+            (JobOrder(kind="combine", task={**COMBINE, "method": "nonsense"}), "there are linear"),
+            (
+                JobOrder(kind="combine", task={**COMBINE, "parameters": {"density": 0.5}}),
+                "no parameter 'density'",
+            ),
+            (
+                JobOrder(kind="combine", task={**COMBINE, "method": "ties", "parameters": {"density": 2}}),
+                "from 0 to 1",
+            ),
+            (JobOrder(kind="combine", task={**COMBINE, "rank": 4, "energy": 0.9}), "not both"),
+            (JobOrder(kind="convert", task={**CONVERT.task, "rank": 4, "energy": 0.9}), "not both"),
         ],
     )
     def test_what_cannot_be_understood_is_refused_when_it_is_asked_for(

@@ -1,0 +1,36 @@
+"""`adaptry jobs` before anybody runs one: what makes no sense is refused at once, and what will not happen is said."""
+
+from __future__ import annotations
+
+import pytest
+
+pytestmark = pytest.mark.usefixtures("out")
+
+TIES = ("combine", "inputs=acme/tone", "inputs=acme/voice=0.5", "to=acme/both", "method=ties")
+
+
+def test_a_method_or_parameter_that_does_not_exist_is_refused_when_the_job_is_asked_for(run, answer) -> None:
+    told = run("jobs", "submit", *TIES[:-1], "method=nonsense", code=2).stderr
+    assert "no way to combine is called 'nonsense' (there are linear, " in told
+    told = run("jobs", "submit", *TIES, 'parameters={"loudness": 11}', code=2).stderr
+    assert "ties has no parameter 'loudness'" in told
+    assert answer("jobs", "ls") == []
+
+
+def test_what_a_job_reads_and_is_not_there_is_told_and_may_still_come(run, answer) -> None:
+    run("push", "./out", "acme/tone")
+    told = run("jobs", "submit", *TIES).stderr
+    assert "no adapter acme/voice; the job fails unless it is there when the job begins" in told
+    assert "acme/tone" not in told
+    assert [job["state"] for job in answer("jobs", "ls")] == ["queued"]
+
+
+def test_a_job_that_nobody_would_run_says_why_it_waits(run) -> None:
+    asked = run("jobs", "submit", "verify", "--tag", "eu")
+    assert "it waits: nobody runs jobs yet" in asked.stderr
+    assert "nobody runs jobs yet" in run("jobs", "show", asked.stdout.strip()).stdout
+
+
+def test_a_runner_with_less_memory_than_any_step_takes_does_not_start(run) -> None:
+    told = run("work", "--memory", "1B", code=2).stderr
+    assert "a step takes at least 64 MiB" in told
