@@ -79,6 +79,7 @@ MISTRALRS = Engine(
             _SITES,
         ),
         shared.odd_layers("refuses", _SITES),
+        shared.turned_experts(_SITES),
         Rule(
             "rank",
             "refuses",
