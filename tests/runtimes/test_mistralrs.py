@@ -61,7 +61,7 @@ KINDS = {
     "Mistral": {"head_dim": 16, "sliding_window": None},
     "Qwen2": {},
     "Qwen3": {"head_dim": 16},
-    "Phi3": {"pad_token_id": 0},
+    "Phi3": {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
     "Gemma2": {"head_dim": 16, "query_pre_attn_scalar": 16},
 }
 
@@ -72,7 +72,8 @@ def test_a_lora_of_every_linear_layer_is_served_as_trained_on_other_bases(tmp_pa
     torch.manual_seed(0)
     config = getattr(transformers, f"{kind}Config")(**{**SIZES, **KINDS[kind]})
     model = getattr(transformers, f"{kind}ForCausalLM")(config).eval()
-    fields = {"sliding_window": None, "rope_scaling": None, "attention_bias": False}
+    fields = {"sliding_window": getattr(config, "sliding_window", None), "rope_scaling": None}
+    fields |= {"attention_bias": False}
     base = saved(
         model,
         tmp_path / "base",
