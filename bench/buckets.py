@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from served import served
 from transfer import WEIGHTS, large_lora
 
 from adaptry.adapter.view import open_dir
@@ -30,16 +29,9 @@ from adaptry.digest import Digest
 from adaptry.testing.seaweed import CREDENTIALS, Seaweed, program, running
 from adaptry.transfer import pull, push
 
-SERVER = """
-import sys
-from pathlib import Path
-from adaptry_api.serve import serve
-is_direct = sys.argv[3] == "past"
-serve(Path(sys.argv[1]), port=0, blobs=sys.argv[2], blob_cache=0, presign_uploads=is_direct,
-      presign_downloads=is_direct, announce=lambda started: print(started.url, flush=True))
-"""
 SEGMENT = 8 << 20
 AT_ONCE = 3
+WAYS = {"through": (), "past": ("--presign-uploads", "--presign-downloads")}
 
 
 def main() -> None:
@@ -84,8 +76,8 @@ def measure(bucket: Seaweed, folder: Path, size: int, rounds: int) -> None:
 
     bench.show("the store's limit, writing", write_pieces, raw_up)
     bench.show("our store, put", lambda _: put(blobs, file), raw_up)
-    for way in ("through", "past"):
-        with server(folder / f"up-{way}", bucket.new_place(), way) as registry:
+    for way, options in WAYS.items():
+        with over(folder / f"up-{way}", bucket.new_place(), options) as registry:
             bench.show(
                 f"push, {way} the server",
                 lambda number: push(registry, open_dir(source), f"acme/tone-{number}"),
@@ -104,8 +96,8 @@ def measure(bucket: Seaweed, folder: Path, size: int, rounds: int) -> None:
     bench.show("the store's limit, reading", read_pieces, raw_down)
     digest = put(blobs, file)
     bench.show("our store, read to the end", lambda _: sum(map(len, blobs.chunks(digest))), raw_down)
-    for way in ("through", "past"):
-        with server(folder / f"down-{way}", bucket.new_place(), way) as registry:
+    for way, options in WAYS.items():
+        with over(folder / f"down-{way}", bucket.new_place(), options) as registry:
             push(registry, open_dir(source), "acme/tone")
             bench.show(
                 f"pull, {way} the server",
@@ -153,16 +145,10 @@ def put(blobs: S3Blobs, file: Path) -> Digest:
 
 
 @contextmanager
-def server(data: Path, place: str, way: str) -> Iterator[HttpRegistry]:
-    """A server process over a bucket, reached as its administrator."""
-    command = [sys.executable, "-c", SERVER, str(data), place, way]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        url = process.stdout.readline().strip()
-        try:
-            yield HttpRegistry(url, (data / "admin-token").read_text().strip())
-        finally:
-            process.terminate()
+def over(data: Path, place: str, options: tuple[str, ...]) -> Iterator[HttpRegistry]:
+    """A server over a bucket, of which it keeps nothing."""
+    with served(data, "--blobs", place, "--blob-cache", "0", *options) as server:
+        yield server.registry
 
 
 if __name__ == "__main__":

@@ -57,6 +57,17 @@ class Generated:
     adapter: Path
 
 
+def asked_of(doc: str) -> argparse.Namespace:
+    """`folder`, which is made, `layers` and `rounds`, from the command line of a bench on this model."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--folder", type=Path, default=Path(".bench"))
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=3)
+    asked = parser.parse_args()
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    return asked
+
+
 def generated(folder: Path, layers: int) -> Generated:
     """A base of so many layers and its adapter, made unless they are there."""
     made = Generated(folder / f"base-{layers}", folder / f"adapter-{layers}")

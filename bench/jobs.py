@@ -10,7 +10,6 @@ name: what is looked at is what the sharing costs. Needs four times the base on 
 
 from __future__ import annotations
 
-import argparse
 import os
 import resource
 import shutil
@@ -24,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from generated import Generated, generated
+from generated import Generated, asked_of, generated
 
 from adaptry.adapter.view import open_dir
 from adaptry.bases import register
@@ -49,12 +48,7 @@ class Cost:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, default=Path(".bench"))
-    parser.add_argument("--layers", type=int, default=12)
-    parser.add_argument("--rounds", type=int, default=3)
-    asked = parser.parse_args()
-    asked.folder.mkdir(parents=True, exist_ok=True)
+    asked = asked_of(__doc__)
     made = generated(asked.folder, asked.layers)
     with tempfile.TemporaryDirectory(dir=asked.folder) as scratch:
         measure(made, Path(scratch), asked.rounds)

@@ -13,24 +13,17 @@ import argparse
 import asyncio
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from adaptry.client import HttpRegistry
+from served import Served, served
+
 from adaptry.records import AdapterEdit
 from adaptry.refs import AdapterName
 from adaptry.testing.postgres import postgres_server
 
-SERVER = """
-import sys
-from pathlib import Path
-from adaptry_api.serve import serve
-serve(Path(sys.argv[1]), port=0, catalog=sys.argv[2], announce=lambda started: print(started.url, flush=True))
-"""
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -40,30 +33,26 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--events", type=int, default=20)
     given = parser.parse_args()
-    with postgres_server() as postgres, tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-c", SERVER, str(Path(folder) / "data"), postgres.database()]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            try:
-                assert process.stdout
-                url = process.stdout.readline().strip()
-                token = (Path(folder) / "data" / "admin-token").read_text().strip()
-                asyncio.run(measure(process.pid, url, token, given.listeners, given.seconds, given.events))
-            finally:
-                process.terminate()
+    with (
+        postgres_server() as postgres,
+        tempfile.TemporaryDirectory() as folder,
+        served(Path(folder) / "data", "--catalog", postgres.database()) as server,
+    ):
+        asyncio.run(measure(server, given.listeners, given.seconds, given.events))
 
 
-async def measure(server: int, url: str, token: str, count: int, seconds: float, events: int) -> None:
-    registry = HttpRegistry(url, token)
-    warm = [await listen(url, token) for _ in range(20)]
-    before = memory(server)
-    streams = [await listen(url, token) for _ in range(count)]
-    print(f"{count:,} listeners: {(memory(server) - before) / count / 1024:.1f} KiB of memory each")
-    began = processor(server)
+async def measure(server: Served, count: int, seconds: float, events: int) -> None:
+    registry, process = server.registry, server.process
+    warm = [await listen(server) for _ in range(20)]
+    before = memory(process)
+    streams = [await listen(server) for _ in range(count)]
+    print(f"{count:,} listeners: {(memory(process) - before) / count / 1024:.1f} KiB of memory each")
+    began = processor(process)
     draining = [asyncio.create_task(drain(reader, seconds)) for reader, _ in streams]
     await asyncio.gather(*draining)
-    spent = (processor(server) - began) / seconds
+    spent = (processor(process) - began) / seconds
     print(f"idle: {spent:.3f} of a processor, {1e6 * spent / count:.0f} µs a second each")
-    firsts, lasts, began = [], [], processor(server)
+    firsts, lasts, began = [], [], processor(process)
     for number in range(events):
         name = f"acme/tone-{number}"
         heard = [asyncio.create_task(hear(reader, name.encode())) for reader, _ in streams]
@@ -73,31 +62,31 @@ async def measure(server: int, url: str, token: str, count: int, seconds: float,
         times = await asyncio.gather(*heard)
         firsts.append((min(times) - made) * 1e3)
         lasts.append((max(times) - made) * 1e3)
-    told = (processor(server) - began) / (events * count)
+    told = (processor(process) - began) / (events * count)
     print(f"an event costs the server {1e6 * told:.0f} µs of processor time for each listener")
     print(
         f"an event: at the first after {statistics.median(firsts):.0f} ms, at the last after {statistics.median(lasts):.0f} ms (p50)"
     )
     for _, writer in streams:
         writer.close()
-    streams = [await listen(url, token, "?about=nobody/*") for _ in range(count)]
-    one, began = warm[0][0], processor(server)
+    streams = [await listen(server, "?about=nobody/*") for _ in range(count)]
+    one, began = warm[0][0], processor(process)
     for number in range(events):
         name = f"acme/voice-{number}"
         await asyncio.to_thread(registry.create_adapter, AdapterName.parse(name), AdapterEdit())
         await hear(one, name.encode())
-    passed = (processor(server) - began) / (events * count)
+    passed = (processor(process) - began) / (events * count)
     print(f"and {1e6 * passed:.0f} µs for each that asked about other adapters")
     for _, writer in (*streams, *warm):
         writer.close()
 
 
-async def listen(url: str, token: str, query: str = "") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def listen(server: Served, query: str = "") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A stream that has begun."""
-    parts = urlsplit(url)
+    parts = urlsplit(server.url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     writer.write(
-        f"GET /api/v1/events{query} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nAccept: text/event-stream\r\n\r\n".encode()
+        f"GET /api/v1/events{query} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.token}\r\nAccept: text/event-stream\r\n\r\n".encode()
     )
     await reader.readuntil(b"\nid: ")
     return reader, writer

@@ -9,7 +9,6 @@ two as a share of the weights' norm. `ties` has no PEFT beside it, which cannot 
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -20,7 +19,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from generated import LINEAR, RANK, generated
+from generated import LINEAR, RANK, asked_of, generated
 from merge import OURS, REPORTING, Contestant, run_once, size_of
 from numpy.typing import NDArray
 
@@ -76,12 +75,7 @@ class Near:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, default=Path(".bench"))
-    parser.add_argument("--layers", type=int, default=12)
-    parser.add_argument("--rounds", type=int, default=3)
-    asked = parser.parse_args()
-    asked.folder.mkdir(parents=True, exist_ok=True)
+    asked = asked_of(__doc__)
     base = generated(asked.folder, asked.layers).base.absolute()
     print(
         f"{size_of(base) / 1e9:.2f} GB of base, {os.cpu_count()} cores, load before {os.getloadavg()[0]:.1f}"

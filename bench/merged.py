@@ -10,7 +10,6 @@ memory is the VmHWM of the processes. Needs three times the base on the disk.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -20,35 +19,22 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
 import urllib3
-from generated import Generated, generated
+from generated import Generated, asked_of, generated
+from served import Served, served
 
 from adaptry.adapter.view import open_dir
 from adaptry.bases import register
 from adaptry.checkpoint import open_checkpoint
-from adaptry.client import HttpRegistry
 from adaptry.manifest import BaseClaim
 from adaptry.transfer import push
 
-SERVER = """
-import sys
-from pathlib import Path
-from adaptry_api.serve import serve
-serve(Path(sys.argv[1]), port=0, announce=lambda started: print(started.url, started.token_file, flush=True))
-"""
-
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, default=Path(".bench"))
-    parser.add_argument("--layers", type=int, default=12)
-    parser.add_argument("--rounds", type=int, default=3)
-    asked = parser.parse_args()
-    asked.folder.mkdir(parents=True, exist_ok=True)
+    asked = asked_of(__doc__)
     made = generated(asked.folder, asked.layers)
     with tempfile.TemporaryDirectory(dir=asked.folder) as scratch:
         measure(made, Path(scratch), asked.rounds)
@@ -61,8 +47,8 @@ def measure(made: Generated, scratch: Path, rounds: int) -> None:
         f"{size / 1e9:.2f} GB, {rounds} rounds (the median), {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
     )
     show("adaptry merge", size, seconds, seconds)
-    with server(scratch) as (reader, process):
-        registry = HttpRegistry(reader.url, reader.token)
+    with served(scratch / "data") as server:
+        registry, reader = server.registry, Reader(server)
         register(registry, open_checkpoint(made.base), ("org/base",), store=True)
         push(registry, open_dir(made.adapter), "acme/tone", base=BaseClaim(name="org/base"))
         began = time.perf_counter()
@@ -86,15 +72,15 @@ def measure(made: Generated, scratch: Path, rounds: int) -> None:
             show("merged, two readers", size, both, seconds)
         stored = timed(rounds, lambda: [reader.drain("org/base", name) for name in files])
         show("stored base, one reader", size, stored, seconds)
-        for what, pid in (("server", process.pid), ("process that computes", child_of(process.pid))):
+        for what, pid in (("server", server.process), ("process that computes", child_of(server.process))):
             print(f"  peak memory of the {what}: {peak(pid):.0f} MiB")
 
 
 class Reader:
     """What reads from the server, and keeps nothing."""
 
-    def __init__(self, url: str, token: str) -> None:
-        self.url, self.token = url, token
+    def __init__(self, server: Served) -> None:
+        self._url, self._bearer = server.url, {"Authorization": f"Bearer {server.token}"}
         self._pool = urllib3.PoolManager(maxsize=2)
 
     def info(self, model: str) -> object:
@@ -111,8 +97,7 @@ class Reader:
         return hasher.hexdigest()
 
     def _get(self, path: str) -> Iterator[bytes]:
-        headers = {"Authorization": f"Bearer {self.token}"}
-        response = self._pool.request("GET", self.url + path, headers=headers, preload_content=False)
+        response = self._pool.request("GET", self._url + path, headers=self._bearer, preload_content=False)
         if response.status != 200:
             sys.exit(f"{path}: {response.status} {response.data[:500]!r}")
         yield from response.stream(1 << 20)
@@ -158,19 +143,6 @@ def show(what: str, size: int, seconds: float, beside: float) -> None:
     print(
         f"  {what:<28}{size / seconds / 1e9:6.2f} GB/s  {seconds / beside:5.2f} times the merge", flush=True
     )
-
-
-@contextmanager
-def server(folder: Path) -> Iterator[tuple[Reader, subprocess.Popen[str]]]:
-    words = [sys.executable, "-c", SERVER, str(folder / "data")]
-    environment = {**os.environ, "ADAPTRY_HOME": str(folder / "home")}
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        try:
-            assert process.stdout is not None
-            url, token_file = process.stdout.readline().split()
-            yield Reader(url, Path(token_file).read_text().strip()), process
-        finally:
-            process.terminate()
 
 
 def child_of(pid: int) -> int:

@@ -11,26 +11,19 @@ from __future__ import annotations
 import argparse
 import http.client
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from served import served
+
 from adaptry.adapter.view import open_dir
-from adaptry.client import HttpRegistry
 from adaptry.records import PushOptions
 from adaptry.testing.samples import tiny_lora
 from adaptry.transfer import push
 
-SERVER = """
-import sys
-from pathlib import Path
-from adaptry_api.serve import serve
-serve(Path(sys.argv[1]), port=0, workers=int(sys.argv[2]), announce=lambda started: print(started.url, flush=True))
-"""
 PROD = "/api/v1/adapters/acme/tone/versions/prod"
 
 
@@ -45,24 +38,21 @@ def main() -> None:
 
 
 def measure(folder: Path, seconds: float, clients: int, workers: int) -> None:
-    command = [sys.executable, "-c", SERVER, str(folder / "data"), str(workers)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        url = process.stdout.readline().strip()
-        try:
-            token = (folder / "data" / "admin-token").read_text().strip()
-            adapter = open_dir(tiny_lora(folder / "tone"))
-            push(HttpRegistry(url, token), adapter, "acme/tone", options=PushOptions(alias="prod"))
-            bearer = {"Authorization": f"Bearer {token}"}
-            tag = answer(url, PROD, bearer).headers["ETag"]
-            print(f"{clients} clients, {workers} server process(es)")
-            idle = ask(url, "/healthz", {}, seconds, clients)
-            show("healthz", idle, seconds, idle)
-            show("resolve an alias", ask(url, PROD, bearer, seconds, clients), seconds, idle)
-            seen = {**bearer, "If-None-Match": tag}
-            show("resolve, nothing changed (304)", ask(url, PROD, seen, seconds, clients), seconds, idle)
-        finally:
-            process.terminate()
+    with served(folder / "data", "--workers", str(workers)) as server:
+        push(
+            server.registry,
+            open_dir(tiny_lora(folder / "tone")),
+            "acme/tone",
+            options=PushOptions(alias="prod"),
+        )
+        url, bearer = server.url, {"Authorization": f"Bearer {server.token}"}
+        tag = answer(url, PROD, bearer).headers["ETag"]
+        print(f"{clients} clients, {workers} server process(es)")
+        idle = ask(url, "/healthz", {}, seconds, clients)
+        show("healthz", idle, seconds, idle)
+        show("resolve an alias", ask(url, PROD, bearer, seconds, clients), seconds, idle)
+        seen = {**bearer, "If-None-Match": tag}
+        show("resolve, nothing changed (304)", ask(url, PROD, seen, seconds, clients), seconds, idle)
 
 
 def ask(url: str, path: str, headers: dict[str, str], seconds: float, clients: int) -> list[float]:

@@ -15,12 +15,12 @@ import os
 import random
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+
+from served import served
 
 from adaptry.adapter.view import open_dir
 from adaptry.client import HttpRegistry
@@ -28,12 +28,6 @@ from adaptry.opening import open_local
 from adaptry.testing.samples import tiny_lora, write_safetensors
 from adaptry.transfer import pull, push
 
-SERVER = """
-import sys
-from pathlib import Path
-from adaptry_api.serve import serve
-serve(Path(sys.argv[1]), port=0, announce=lambda started: print(started.url, flush=True))
-"""
 HIDDEN = 1 << 14
 RANK = 256
 WEIGHTS = "adapter_model.safetensors"
@@ -61,12 +55,20 @@ def measure(folder: Path, size: int, rounds: int) -> None:
         rounds, lambda number: push(open_local(folder / f"local-{number}"), open_dir(source), "acme/tone")
     )
     show("push, embedded", size, embedded, f"{embedded / local:.2f} x the time of sha256sum, cp and fsync")
-    with server(folder / "served") as registry:
+    with served(folder / "served") as server:
+        registry = server.registry
         pushed = best(rounds, lambda number: push(registry, open_dir(source), f"acme/tone-{number}"))
         show("push over HTTP", size, pushed, f"{pushed / hashing:.2f} x the time of sha256sum")
         url = file_url(registry)
-        token = (folder / "served" / "admin-token").read_text().strip()
-        curl = ["curl", "--silent", "--fail", "--header", f"Authorization: Bearer {token}", url, "--output"]
+        curl = [
+            "curl",
+            "--silent",
+            "--fail",
+            "--header",
+            f"Authorization: Bearer {server.token}",
+            url,
+            "--output",
+        ]
         show("curl, thrown away", size, best(rounds, lambda number: run(*curl, os.devnull)))
         to_file = best(rounds, lambda number: run(*curl, folder / f"curled-{number}"))
         show("curl to a file", size, to_file)
@@ -121,19 +123,6 @@ def flush(file: Path) -> None:
 def file_url(registry: HttpRegistry) -> str:
     version = registry.search("name:acme/tone-0").items[0]
     return f"{registry.url}/api/v1/adapters/{version.name}/revisions/{version.digest}/files/{WEIGHTS}"
-
-
-@contextmanager
-def server(data: Path) -> Iterator[HttpRegistry]:
-    """A server process on `data`, reached as its administrator."""
-    command = [sys.executable, "-c", SERVER, str(data)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        url = process.stdout.readline().strip()
-        try:
-            yield HttpRegistry(url, (data / "admin-token").read_text().strip())
-        finally:
-            process.terminate()
 
 
 def large_lora(folder: Path, size: int) -> Path:

@@ -7,6 +7,7 @@ Nothing of a traceback or of the input beyond our own sentence is ever sent.
 from __future__ import annotations
 
 import http
+import logging
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -53,6 +54,9 @@ _CODES = {
 }
 
 
+LOG = logging.getLogger("adaptry.api")
+
+
 class Problem(BaseModel):
     """What an error says: `code` for programs, `detail` for people, `request` for the log."""
 
@@ -80,7 +84,7 @@ class Carried(HTTPException):
     """An error of ours on its way through FastAPI, which passes nothing else out of body parsing."""
 
     def __init__(self, error: AdaptryError) -> None:
-        super().__init__(status_of(error), error.message)
+        super().__init__(status_of(error), error.told)
         self.error = error
 
 
@@ -111,20 +115,22 @@ def problem(
 
 
 def answer(error: AdaptryError, request_id: str) -> Response:
-    """A problem for an error of ours."""
+    """A problem for an error of ours. What callers are not told, the log is."""
     status = status_of(error)
+    if error.told != error.message:
+        LOG.warning("request %s: %s", request_id, error.message)
     headers: dict[str, str] = {}
     match error:
         case errors.OffsetMismatch(offset=offset):
             headers[wire.OFFSET_HEADER] = str(offset)
-            return problem(request_id, status, error.code, error.message, headers, offset=offset)
+            return problem(request_id, status, error.code, error.told, headers, offset=offset)
         case errors.Unauthenticated():
             headers["WWW-Authenticate"] = 'Bearer realm="adaptry"'
         case errors.Unavailable():
             headers["Retry-After"] = "1"
         case errors.Incompatible():
             headers["Upgrade"] = f"adaptry-api/{wire.API}"
-    return problem(request_id, status, error.code, error.message, headers)
+    return problem(request_id, status, error.code, error.told, headers)
 
 
 def install(app: FastAPI) -> None:

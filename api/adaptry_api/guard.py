@@ -19,7 +19,8 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.responses import Response
 
-from adaptry.errors import Denied
+from adaptry import wire
+from adaptry.errors import Denied, Invalid
 from adaptry.identity import Identity
 from adaptry.registry import Registry
 from adaptry_api import errors
@@ -119,10 +120,15 @@ class GuardedRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         asks_who = any(dependant.call is caller for dependant in _all(self.dependant))
+        ours = self.path.startswith(f"{wire.PREFIX}/")  # the Hub's clients say what we need not know
+        known = {field.alias for one in (self.dependant, *_all(self.dependant)) for field in one.query_params}
 
         async def strictly(request: Request) -> Response:
             if asks_who:
                 await identify(request)  # before FastAPI reads a body that a stranger sent
+            if ours and (unknown := request.query_params.keys() - known):
+                takes = f"there are {', '.join(sorted(known))}" if known else "it takes none"
+                raise Invalid(f"not a parameter of this address: {min(unknown)[:80]!a} ({takes})")
             return await handle(StrictRequest(request.scope, request.receive))
 
         return strictly

@@ -43,7 +43,7 @@ class _Waiting:
     woken: asyncio.Future[None]
 
     def hear(self, told: Sequence[Told]) -> None:
-        if any(is_about(one.event.name, self.about) and one.is_for(self.identity) for one in told):
+        if any(is_about(one.event, self.about) and one.is_for(self.identity) for one in told):
             self.wake()
 
     def wake(self) -> None:

@@ -36,74 +36,23 @@ class Started:
 
 
 def serve(
-    data: Path,
+    settings: ServerSettings,
     host: str = "127.0.0.1",
     port: int = 8750,
     *,
-    catalog: str | None = None,
-    anonymous_read: bool = False,
-    docs: bool = False,
-    hosts: tuple[str, ...] = (),
-    require_known_base: bool = False,
-    merged_cache: int = 0,
-    upstream: str | None = None,
-    upstream_token: str | None = None,
-    upstream_cache: int = 64 << 30,
-    blobs: str | None = None,
-    blob_cache: int | None = None,
-    presign_downloads: bool = False,
-    notice: float = 0.0,
-    presign_uploads: bool = False,
-    mirror_of: str | None = None,
-    mirror_token: str | None = None,
-    mirror_age: float = 60.0,
-    admin_token: Path | None = None,
-    signing_secret: Path | None = None,
-    spools: Path | None = None,
     workers: int = 1,
-    log_level: str = "warning",
     announce: Callable[[Started], None] = lambda started: None,
 ) -> None:
-    """Serves `data` until SIGINT or SIGTERM, then lets requests finish for half a minute (`draining`).
+    """Serves a registry until SIGINT or SIGTERM, then lets requests finish for half a minute (`draining`).
 
-    `catalog` is the PostgreSQL database of its rows, where they are in one.
     `port` 0 takes a free one. `announce` is called once the address is bound: connections made from then on
     are answered. Raises `Unavailable` where the address or the folder cannot be had.
     """
-    settings = ServerSettings(
-        data=data,
-        catalog=catalog,
-        anonymous_read=anonymous_read,
-        docs=docs,
-        hosts=hosts,
-        require_known_base=require_known_base,
-        merged_cache=merged_cache,
-        upstream=upstream,
-        upstream_token=upstream_token,
-        upstream_cache=upstream_cache,
-        blobs=blobs,
-        blob_cache=blob_cache,
-        presign_downloads=presign_downloads,
-        notice=notice,
-        presign_uploads=presign_uploads,
-        mirror_of=mirror_of,
-        mirror_token=mirror_token,
-        mirror_age=mirror_age,
-        admin_token=admin_token,
-        signing_secret=signing_secret,
-        spools=spools,
-    )
-    store = Store(settings)
-    try:
-        token_file = admin_token or ensure_admin_token(data, store.catalog)
-        if admin_token:
-            admit_admin_token(admin_token, store.catalog)
-    finally:
-        store.close()
+    token_file = _first_token(settings)
     listening = bind(host, port)
     try:
         announce(Started(url_of(host, listening), token_file))
-        server = server_of(settings, workers=workers, log_level=log_level)
+        server = server_of(settings, workers=workers)
         if workers > 1:
             Multiprocess(server.config, sockets=[listening]).run()
         else:
@@ -114,7 +63,7 @@ def serve(
         listening.close()
 
 
-def server_of(settings: ServerSettings, *, workers: int = 1, log_level: str = "warning") -> uvicorn.Server:
+def server_of(settings: ServerSettings, *, workers: int = 1) -> uvicorn.Server:
     """The server as `serve` runs it, without a socket yet."""
     config = uvicorn.Config(
         functools.partial(create_app, settings),
@@ -123,7 +72,7 @@ def server_of(settings: ServerSettings, *, workers: int = 1, log_level: str = "w
         http=_protocol(),
         loop="auto",
         lifespan="on",
-        log_level=log_level,
+        log_level="warning",
         access_log=False,
         server_header=False,
         proxy_headers=False,  # nobody's word is taken for where a request came from
@@ -159,6 +108,18 @@ def url_of(host: str, listening: socket.socket) -> str:
     """The address to tell people."""
     port = listening.getsockname()[1]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _first_token(settings: ServerSettings) -> Path:
+    """The file with the first administrator's token, which opens this registry from now on. It also makes the registry, if it is new."""
+    store = Store(settings)
+    try:
+        if settings.admin_token is None:
+            return ensure_admin_token(settings.data, store.catalog)
+        admit_admin_token(settings.admin_token, store.catalog)
+        return settings.admin_token
+    finally:
+        store.close()
 
 
 def _protocol() -> type[asyncio.Protocol] | str:

@@ -111,9 +111,8 @@ class Store:
         purge(self.catalog, self._registry.blobs, datetime.now(UTC))
 
     def check(self) -> None:
-        """Raises `Unavailable` where the catalog or the blobs do not answer."""
-        with self.catalog.read():
-            pass
+        """Raises `Unavailable` where the catalog does not answer, or this machine has no room."""
+        self.catalog.check()
         self._registry.blobs.require_room(1)
 
     def close(self) -> None:

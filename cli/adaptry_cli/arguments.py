@@ -79,10 +79,22 @@ class RuntimeWord(click.ParamType):  # type: ignore[type-arg]  # as above
         return parse_runtime(value) if isinstance(value, str) else value
 
 
+class DtypeWord(click.ParamType):  # type: ignore[type-arg]  # as above
+    """A dtype that we write, as safetensors spells it."""
+
+    name = "dtype"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from adaptry.merging.recipe import parse_dtype
+
+        return parse_dtype(value)
+
+
 REF = RefWord()
 NAME = NameWord()
 SOURCE = SourceWord()
 RUNTIME = RuntimeWord()
+DTYPE = DtypeWord()
 FOLDER = click.Path(path_type=Path)
 
 
@@ -162,3 +174,12 @@ def _number_or_word(text: str) -> object:
         except ValueError:
             continue
     return text
+
+
+engine_key_option = click.option(
+    "--engine-key",
+    "key",
+    envvar="ADAPTRY_ENGINE_KEY",
+    metavar="KEY",
+    help="The engine's API key, if it has one; also ADAPTRY_ENGINE_KEY.",
+)

@@ -15,6 +15,7 @@ from adaptry_cli.arguments import FOLDER, REF
 from adaptry_cli.connection import registry_option, settings_for
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.out import answer, counted, json_option, progress, say, say_json, size, tell
+from adaptry_cli.sizes import SIZE
 from adaptry_cli.tables import say_table
 
 if TYPE_CHECKING:
@@ -81,16 +82,16 @@ def path(registry: Registry, ref: Ref, folder: Path | None, as_json: bool) -> No
 
 
 @cache.command()
-@click.option("--size", "wanted", metavar="SIZE", default="0", show_default=True, help="Leave so much.")
+@click.option(
+    "--size", "wanted", type=SIZE, metavar="SIZE", default=0, show_default=True, help="Leave so much."
+)
 @_folder
-def gc(folder: Path | None, wanted: str) -> None:
+def gc(folder: Path | None, wanted: int) -> None:
     """Remove what nobody uses, what was not used for longest first; print the digests.
 
     What a process on this machine uses stays.
     """
-    from adaptry.byte_sizes import parse_bytes
-
-    gone = _opened(folder).shrink(parse_bytes(wanted))
+    gone = _opened(folder).shrink(wanted)
     for entry in gone:
         say(str(entry.digest))
     tell(f"{counted(len(gone), 'adapter')}, {size(sum(entry.size for entry in gone))} removed")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adaptry_cli.arguments import FOLDER, made, parse_parameters, require
+from adaptry_cli.arguments import DTYPE, FOLDER, made, parse_parameters, require
 from adaptry_cli.connection import Connected
 from adaptry_cli.making import Target, making_options, parent_named, to_place
 from adaptry_cli.out import counted, json_option, number, progress, say_json, size, tell
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     "--energy", type=float, metavar="SHARE", help="The smallest ranks that keep this share, as in 0.99."
 )
 @click.option("--uniform", is_flag=True, help="The same rank for every module, for engines that want one.")
-@click.option("--dtype", default=None, metavar="DTYPE", help="float32 (the default), float16 or bfloat16.")
+@click.option("--dtype", type=DTYPE, metavar="DTYPE", help="float32 (the default), float16 or bfloat16.")
 @click.option(
     "--seed", type=click.IntRange(0), default=None, help="For the methods that draw random numbers."
 )
@@ -74,7 +74,7 @@ def combine(
 @click.option(
     "--own-ranks", is_flag=True, help="Each module keeps its own rank (smaller; not for every engine)."
 )
-@click.option("--dtype", default=None, metavar="DTYPE", help="float32 (the default), float16 or bfloat16.")
+@click.option("--dtype", type=DTYPE, metavar="DTYPE", help="float32 (the default), float16 or bfloat16.")
 @click.option(
     "--whole-weights", metavar="INPUT|none", help="Whose saved modules come along, if several have some."
 )
@@ -129,7 +129,7 @@ def _recipe(file: Path | None, said: dict[str, Any]) -> CombineRecipe:
     """The recipe of a file, or of the words of the call; not of both."""
     from adaptry.combining.recipe import CombineRecipe
     from adaptry.combining.recipefile import read_recipe
-    from adaptry.merging.recipe import Input, parse_dtype
+    from adaptry.merging.recipe import Input
     from adaptry.refs import split_weight
 
     words = {key: value for key, value in said.items() if value not in (None, ()) and value is not False}
@@ -140,8 +140,6 @@ def _recipe(file: Path | None, said: dict[str, Any]) -> CombineRecipe:
     words["inputs"] = tuple(
         Input(source=source, weight=weight) for source, weight in map(split_weight, said["inputs"])
     )
-    if "dtype" in words:
-        words["dtype"] = parse_dtype(words["dtype"])
     if "parameters" in words:
         words["parameters"] = parse_parameters(said["parameters"])
     return made(CombineRecipe, **words)

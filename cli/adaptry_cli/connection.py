@@ -39,12 +39,13 @@ def registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def filled_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """As `registry_option`, for a command that makes a registry where there is none. (`Any`: likewise.)"""
+    """As `registry_option`, for a command that makes a registry where there is none, unless it is a `--dry-run`. (`Any`: likewise.)"""
 
     @_where
     @functools.wraps(command)
     def connected(*args: Any, where: str | None, **options: Any) -> Any:
-        return command(*args, registry=connect_to(where, making=True), **options)
+        registry = _looked_at(where) if options.get("dry_run") else connect_to(where, making=True)
+        return command(*args, registry=registry, **options)
 
     return connected
 
@@ -73,6 +74,18 @@ def connect_to(where: str | None, *, making: bool = False) -> Registry:
     if context := click.get_current_context(silent=True):
         context.call_on_close(registry.close)
     return registry
+
+
+def _looked_at(where: str | None) -> Registry:
+    """The registry at `where`; where there is none yet, one that is as empty."""
+    from adaptry.opening import folder_named, is_registry, open_nowhere
+
+    settings = settings_for(where)
+    place = settings.registry
+    if settings.catalog or (place and is_server(place)):
+        return connect_to(where)
+    is_there = is_registry(folder_named(place) if place else data_folder())
+    return connect_to(where) if is_there else open_nowhere()
 
 
 def settings_for(where: str | None) -> Settings:

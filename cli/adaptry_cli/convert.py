@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adaptry.errors import Invalid
-from adaptry_cli.arguments import made, means_folder, require
+from adaptry_cli.arguments import DTYPE, made, means_folder, require
 from adaptry_cli.connection import Connected
 from adaptry_cli.making import Target, making_options, parent_named
 from adaptry_cli.out import json_option, number, progress, say_json, tell
@@ -33,7 +33,7 @@ _PLACE = "say where the result goes: -o NAME, or -o ./DIR for a folder"
     "--energy", type=float, metavar="SHARE", help="The smallest ranks that keep this share, as in 0.99."
 )
 @click.option("--uniform", is_flag=True, help="The same rank for every module, for engines that want one.")
-@click.option("--dtype", metavar="DTYPE", help="float32 (the default), float16 or bfloat16.")
+@click.option("--dtype", type=DTYPE, metavar="DTYPE", help="float32 (the default), float16 or bfloat16.")
 @click.option("--drop-bias", is_flag=True, help="Leave out the biases that the adapter changes.")
 @click.option("--whole-weights", type=click.Choice(["none"]), help="none: leave saved modules out.")
 @click.option("--other-base", is_flag=True, help="Also on another base than the adapter is known to be for.")
@@ -56,11 +56,8 @@ def convert(
     """
     from adaptry.converting.asked import Asked
     from adaptry.converting.convert import convert as converted
-    from adaptry.merging.recipe import parse_dtype
 
     require(target.place is not None, _PLACE)
-    if said["dtype"]:
-        said["dtype"] = parse_dtype(said["dtype"])
     asked = made(Asked, **said)
     with progress() as told:
         parent = parent_named(connected, source, told)
@@ -80,7 +77,7 @@ def convert(
     help="The ranks a server takes, as in 8,16,32: the smallest that keeps --energy (else all), or the largest.",
 )
 @click.option("--uniform", is_flag=True, help="The same rank for every module; zeros fill it.")
-@click.option("--dtype", metavar="DTYPE", help="float32 (the default), float16 or bfloat16.")
+@click.option("--dtype", type=DTYPE, metavar="DTYPE", help="float32 (the default), float16 or bfloat16.")
 @click.option("--whole-weights", type=click.Choice(["none"]), help="none: leave saved modules out.")
 @click.option("--dry-run", is_flag=True, help="Show what each rank would keep, and make nothing.")
 @report_options
@@ -103,7 +100,6 @@ def resize(
     """
     from adaptry.converting.resize import Goal
     from adaptry.converting.resize import resize as resized
-    from adaptry.merging.recipe import parse_dtype
 
     require(dry_run or target.place is not None, _PLACE)
     require(not (allowed and said["rank"]), "--allowed chooses the rank; leave out --rank")
@@ -113,7 +109,7 @@ def resize(
         require(said["energy"] is None, "--dry-run shows the energy that each rank keeps; leave out --energy")
         _say_curve(_points(parent, said["rank"], _ranks(allowed)), as_json)
         return
-    said["dtype"] = parse_dtype(said["dtype"]) if said["dtype"] else "F32"
+    said["dtype"] = said["dtype"] or "F32"
     if allowed:
         said |= {"rank": _chosen(parent, _ranks(allowed), said["energy"]), "energy": None, "uniform": True}
     require(said["rank"] or said["energy"], "say --rank N, --energy 0.99 or --allowed 8,16; --dry-run shows")

@@ -11,8 +11,8 @@ import click
 from adaptry.errors import Invalid
 from adaptry.fingerprint import BaseRecord
 from adaptry.refs import AdapterName
-from adaptry_cli.arguments import RUNTIME, means_folder, require
-from adaptry_cli.connection import Connected
+from adaptry_cli.arguments import DTYPE, RUNTIME, means_folder, require
+from adaptry_cli.connection import Connected, settings_for
 from adaptry_cli.making import Target, making_options, parent_named
 from adaptry_cli.out import json_option, number, progress, say, say_json, say_lines, tell
 from adaptry_cli.sources import base_named
@@ -59,7 +59,10 @@ def _list_formats(ctx: click.Context, option: click.Parameter, is_asked: bool) -
     "--energy", type=float, metavar="SHARE", help="Or of the smallest ranks that keep this share, as in 0.99."
 )
 @click.option(
-    "--dtype", metavar="DTYPE", help="float32, float16 or bfloat16, where numbers are computed anew."
+    "--dtype",
+    type=DTYPE,
+    metavar="DTYPE",
+    help="float32, float16 or bfloat16, where numbers are computed anew.",
 )
 @click.option("--exact", is_flag=True, help="Refuse what would change a number of the update.")
 @click.option("--other-base", is_flag=True, help="Also on another base than the adapter is known to be for.")
@@ -137,13 +140,10 @@ def export(
 def _setting(connected: Connected, parent: Parent, told: Progress, said: dict[str, Any]) -> Setting:
     """The base by what the call says, else as the registry knows it. (`Any`: click's values.)"""
     from adaptry.exporting.setting import Setting
-    from adaptry.merging.recipe import parse_dtype
 
     base = said.pop("base")
     record, name = _base(connected, parent, base)
     key = base or (str(parent.base.id) if parent.base else None)
-    if said["dtype"]:
-        said["dtype"] = parse_dtype(said["dtype"])
     if said["energy"] is not None and not 0 < said["energy"] <= 1:
         raise Invalid(f"--energy is a share from 0 to 1, not {said['energy']:g}")
     require(
@@ -219,7 +219,8 @@ def _push(
     from adaptry.oci.reference import Reference
 
     config = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker")) / "config.json"
-    remote = Remote(Reference.parse(place), config)
+    settings = settings_for(None)
+    remote = Remote(Reference.parse(place), config, settings.ca_bundle, settings.proxy)
     if subject:
         setting = replace(setting, subject=remote.descriptor_of(subject))
     with ready(parent, setting, runtime=runtime, format="oci") as found:

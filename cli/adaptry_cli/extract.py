@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adaptry.refs import is_folder
-from adaptry_cli.arguments import made, require
+from adaptry_cli.arguments import DTYPE, made, require
 from adaptry_cli.connection import Connected
 from adaptry_cli.making import Landed, Target, json_of, landed, making_options, parent_named, say_landed
 from adaptry_cli.out import json_option, number, progress, say_json, tell
@@ -31,7 +31,7 @@ _WORST = 5
 @click.option(
     "--modules", multiple=True, metavar="PATTERN", help="Only modules whose path ends so, as in q_proj."
 )
-@click.option("--dtype", default=None, metavar="DTYPE", help="float32 (the default), float16 or bfloat16.")
+@click.option("--dtype", type=DTYPE, metavar="DTYPE", help="float32 (the default), float16 or bfloat16.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="For the decomposition.")
 @click.option("--no-verify", is_flag=True, help="Do not merge the result back and compare.")
 @making_options
@@ -54,13 +54,10 @@ def extract(
     from adaptry.extracting.extraction import draft
     from adaptry.extracting.planning import plan
     from adaptry.extracting.recipe import ExtractRecipe
-    from adaptry.merging.recipe import parse_dtype
 
     require((said["rank"] is None) != (said["energy"] is None), "say either --rank N or --energy SHARE")
     require(target.place is not None, "say where the result goes: -o NAME, or -o ./DIR for a folder")
     words = {key: value for key, value in said.items() if value is not None}
-    if "dtype" in words:
-        words["dtype"] = parse_dtype(words["dtype"])
     recipe = made(ExtractRecipe, **words)
     with progress() as told:
         base_checkpoint = _opened(connected, base, told)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import socket
@@ -14,17 +13,17 @@ import click
 
 from adaptry.errors import Invalid
 from adaptry.registry import Registry
-from adaptry_cli.arguments import FOLDER, RUNTIME
+from adaptry_cli.arguments import FOLDER, RUNTIME, engine_key_option
 from adaptry_cli.connection import registry_option, settings_for
 from adaptry_cli.out import tell
 
 if TYPE_CHECKING:
     from adaptry.checks.runtimes import Runtime
     from adaptry.running import Running
+    from adaptry.worker.engines import Engine
     from adaptry.worker.following import Follower
 
 _ENGINES = ("vllm", "sglang", "lorax", "mistralrs", "llamacpp")
-_KEY = "ADAPTRY_ENGINE_KEY"
 
 
 @click.command()
@@ -68,7 +67,8 @@ _KEY = "ADAPTRY_ENGINE_KEY"
 @click.option(
     "--cache", "folder", metavar="DIR", type=FOLDER, help="The cache; else ADAPTRY_CACHE, else yours."
 )
-@click.option("--once", is_flag=True, help="Stop as soon as all is as it should be.")
+@engine_key_option
+@click.option("--once", is_flag=True, help="Stop once all is as it should be, or with an error.")
 @registry_option
 def follow(
     registry: Registry,
@@ -84,13 +84,14 @@ def follow(
     prepare: str | None,
     lease: int,
     folder: Path | None,
+    key: str | None,
     once: bool,
 ) -> None:
     """Keep an engine's adapters in step with the registry.
 
     Loads what the aliases say, follows them when they move, drops what is recalled and proves it, takes part in rollouts, and
     reports what is loaded (`adaptry workers`). Runs until it is stopped; the engine then keeps what it has. Its token needs
-    the role `worker`. ADAPTRY_ENGINE_KEY is the engine's API key, if it has one.
+    the role `worker`.
     """
     from adaptry.worker.cache import Cache
     from adaptry.worker.engines import ENGINES, Outside, Speaking
@@ -110,14 +111,14 @@ def follow(
         parse_command(restart),
         parse_command(prepare),
     )
-    engine = ENGINES[kind](Speaking(url, os.environ.get(_KEY), settings.ca_bundle), outside, memory.now.names)
+    engine = ENGINES[kind](Speaking(url, key, settings.ca_bundle), outside, memory.now.names)
 
     around = Around(
         registry=registry,
         engine=engine,
         cache=cache,
         memory=memory,
-        look=lambda: _look(url, said, kind, settings.ca_bundle),
+        look=lambda: _look(engine, key, said, settings.ca_bundle),
         judge=lambda found: serving_of(registry, found, said, base),
         tell=tell,
     )
@@ -130,30 +131,37 @@ def follow(
 
 def _run(follower: Follower, once: bool) -> None:
     """Turn after turn, until a signal asks to stop."""
-    from adaptry.worker.following import keep_up
+    from adaptry.worker.following import keep_up, settle
 
     stop = threading.Event()
     is_main = threading.current_thread() is threading.main_thread()
     signals = (signal.SIGINT, signal.SIGTERM) if is_main else ()
     before = [signal.signal(number, lambda *_: stop.set()) for number in signals]
     try:
-        keep_up(follower, stop, once=once)
+        if once:
+            settle(follower, stop)
+        else:
+            keep_up(follower, stop)
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
     tell("stopped; the engine keeps what it has")
 
 
-def _look(url: str, said: Runtime | None, kind: str, ca_bundle: str | None) -> Running:
-    """What runs there; of an engine that cannot be asked, what was said."""
+def _look(engine: Engine, key: str | None, said: Runtime | None, ca_bundle: str | None) -> Running:
+    """What runs there; of an engine that cannot be asked, what was said. Raises `Invalid` where it is another kind."""
     from adaptry.checks.runtimes import parse_runtime
     from adaptry.errors import NotFound
     from adaptry.running import Running, running
 
+    url = engine.speaking.url
     try:
-        return running(url, ca_bundle)
+        found = running(url, ca_bundle, key)
     except NotFound:
-        return Running(said or parse_runtime(kind), ())
+        return Running(said or parse_runtime(engine.name), ())
+    if found.runtime.engine != engine.name:
+        raise Invalid(f"{url} is {found.runtime}, and not {engine.name}: say what it is (--engine)")
+    return found
 
 
 def _name(url: str) -> str:

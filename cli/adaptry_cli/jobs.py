@@ -109,9 +109,16 @@ def schedules(registry: Registry, as_json: bool) -> None:
         say_json(found)
         return
     say_table(
-        ("schedule", "when (UTC)", "kind", "task", "by"),
+        ("schedule", "when (UTC)", "kind", "task", "by", "held"),
         (
-            (each.name, each.cron, each.order.kind, json.dumps(each.order.task, ensure_ascii=False), each.by)
+            (
+                each.name,
+                each.cron,
+                each.order.kind,
+                json.dumps(each.order.task, ensure_ascii=False),
+                each.by,
+                "token revoked" if each.is_held else "",
+            )
             for each in found
         ),
     )

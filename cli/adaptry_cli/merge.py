@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from adaptry.errors import Invalid
-from adaptry.refs import ByDigest, is_folder
-from adaptry.registry import Registry
-from adaptry_cli.arguments import made, means_folder, parse_parameters
-from adaptry_cli.cautioning import tell_caution
-from adaptry_cli.connection import connect_to
+from adaptry.refs import is_folder
+from adaptry_cli.arguments import DTYPE, made, parse_parameters
+from adaptry_cli.connection import Connected, connect_to
+from adaptry_cli.making import parent_named
 from adaptry_cli.out import counted, json_option, progress, say, say_json, size, tell
+from adaptry_cli.sizes import SIZE
 from adaptry_cli.tables import say_table
 
 if TYPE_CHECKING:
+    from adaptry.checkpoint import Checkpoint
     from adaptry.merging.merge import Source
     from adaptry.merging.planning import Plan
-    from adaptry.merging.recipe import Copy
+    from adaptry.merging.recipe import Input, Recipe
     from adaptry.merging.record import MergeRecord
     from adaptry.progress import Progress
 
@@ -31,9 +30,14 @@ if TYPE_CHECKING:
 @click.option("--base", required=True, metavar="NAME|DIR|ID", help="The base to merge into.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The folder to write.")
 @click.option(
-    "--dtype", metavar="DTYPE", help="float32, float16 or bfloat16; else each weight keeps its own."
+    "--dtype",
+    type=DTYPE,
+    metavar="DTYPE",
+    help="float32, float16 or bfloat16; else each weight keeps its own.",
 )
-@click.option("--max-shard-size", metavar="SIZE", help="As in 5GB; else the base's files stay as they are.")
+@click.option(
+    "--max-shard-size", type=SIZE, metavar="SIZE", help="As in 5GB; else the base's files stay as they are."
+)
 @click.option("--device", default="cpu", show_default=True, help="Where to compute: cpu, cuda, cuda:1, mps.")
 @click.option(
     "--kernel",
@@ -72,20 +76,13 @@ def merge(
     inputs: tuple[str, ...],
     base: str,
     output: Path,
-    dtype: str | None,
-    max_shard_size: str | None,
     device: str,
     kernel: str,
     no_hash: bool,
-    other_base: bool,
-    resize_vocab: bool,
-    base_copy: Copy | None,
-    method: str,
-    parameters: tuple[str, ...],
-    seed: int,
     dry_run: bool,
     where: str | None,
     as_json: bool,
+    **said: Any,
 ) -> None:
     """Merge adapters into their base's weights.
 
@@ -93,38 +90,14 @@ def merge(
     before a weight is read; the output folder appears whole or not at all. `adaptry_merge.json` in it says what
     went in.
     """
-    from adaptry.bases import open_base
-    from adaptry.checkpoint import open_checkpoint
-    from adaptry.copies import open_original
     from adaptry.merging.merge import How, decide
     from adaptry.merging.merge import merge as carry_out
-    from adaptry.merging.recipe import Input, Recipe, parse_dtype, parse_size
-    from adaptry.quantised import fold
-    from adaptry.refs import split_weight
 
-    named = [split_weight(text) for text in inputs]
-    if not any(weight for _, weight in named):
-        raise Invalid("all weights are 0, so the result would be the base")
-    recipe = made(
-        Recipe,
-        base=base,
-        inputs=tuple(Input(source=source, weight=weight) for source, weight in named),
-        dtype=parse_dtype(dtype) if dtype else None,
-        max_shard_size=parse_size(max_shard_size) if max_shard_size else None,
-        other_base=other_base,
-        resize_vocab=resize_vocab,
-        base_copy=base_copy,
-        method=method,
-        parameters=parse_parameters(parameters),
-        seed=seed,
-    )
+    recipe = _recipe(base, inputs, said)
     connected = functools.cache(lambda: connect_to(where))  # folders need none
     with progress() as told:
-        checkpoint = open_checkpoint(base) if is_folder(base) else open_base(connected(), base, progress=told)
-        found = ""
-        if base_copy == "original" and fold(checkpoint).packed:
-            checkpoint, found = open_original(connected(), checkpoint, told)
-        sources = [_opened(connected, source, weight, told) for source, weight in named]
+        checkpoint, found = _base(connected, recipe, told)
+        sources = [_opened(connected, entry, told) for entry in recipe.inputs]
         if dry_run:
             plan = decide(recipe, checkpoint, sources, found)
         else:
@@ -132,31 +105,41 @@ def merge(
             record = carry_out(recipe, checkpoint, sources, output, how, told, found)
     if dry_run:
         _say_plan(plan, as_json)
-        return
-    _say_record(record, output, as_json)
+    else:
+        _say_record(record, output, as_json)
 
 
-def _opened(connected: Callable[[], Registry], text: str, weight: float, told: Progress) -> Source:
+def _recipe(base: str, inputs: tuple[str, ...], said: dict[str, Any]) -> Recipe:
+    """What was typed, as one value. (`Any`: each option has its field's type.)"""
+    from adaptry.merging.recipe import Input, Recipe
+    from adaptry.refs import split_weight
+
+    entries = tuple(Input(source=source, weight=weight) for source, weight in map(split_weight, inputs))
+    said["parameters"] = parse_parameters(said["parameters"])
+    return made(Recipe, base=base, inputs=entries, **said)
+
+
+def _base(connected: Connected, recipe: Recipe, told: Progress) -> tuple[Checkpoint, str]:
+    """The base to merge into, its weights at hand, and how it was found where that is the original of the one named."""
+    from adaptry.bases import open_base
+    from adaptry.checkpoint import open_checkpoint
+    from adaptry.copies import open_original
+    from adaptry.quantised import fold
+
+    base = recipe.base
+    checkpoint = open_checkpoint(base) if is_folder(base) else open_base(connected(), base, progress=told)
+    if recipe.base_copy == "original" and fold(checkpoint).packed:
+        return open_original(connected(), checkpoint, told)
+    return checkpoint, ""
+
+
+def _opened(connected: Connected, entry: Input, told: Progress) -> Source:
     """An input by folder or ref, its weights at hand."""
-    from adaptry.adapter.view import open_dir
     from adaptry.merging.fitting import Weighted
     from adaptry.merging.merge import Source
-    from adaptry.refs import Ref
-    from adaptry.transfer import open_revision
 
-    if means_folder(text):
-        return Source(Weighted(open_dir(text), weight, text))
-    registry = connected()
-    version = registry.version(Ref.parse(text))
-    tell_caution(version)
-    exact = Ref(version.name, ByDigest(version.digest.hex))
-    adapter = open_revision(registry, exact, progress=told)
-    base = (
-        registry.base_record(version.base_id)
-        if version.base_id and version.base_status == "verified"
-        else None
-    )
-    return Source(Weighted(adapter, weight, f"{version.name}@{version.number}", base), version.digest)
+    parent = parent_named(connected, entry.source, told)
+    return Source(Weighted(parent.adapter, entry.weight, parent.label, parent.base), parent.revision)
 
 
 def _say_record(record: MergeRecord, output: Path, as_json: bool) -> None:

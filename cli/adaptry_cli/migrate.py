@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ class _Folder(click.ParamType):  # type: ignore[type-arg]  # subscriptable since
         if isinstance(value, Path):
             return value
         if not value.startswith(_SQLITE) or value == _SQLITE:
-            raise Invalid(f"--from takes a registry's folder as sqlite:DIR, not {value[:200]!r}")
+            shown = re.sub(r"//[^/@]*@", "//…@", value)  # it may be an address with a password
+            raise Invalid(f"--from takes a registry's folder as sqlite:DIR, not {shown[:200]!r}")
         return Path(value.removeprefix(_SQLITE)).expanduser()
 
 

@@ -12,7 +12,7 @@ import click
 
 from adaptry.errors import Unavailable
 from adaptry.mirroring.following import follow, follow_events
-from adaptry.mirroring.planning import Choice, Plan, plan
+from adaptry.mirroring.planning import Choice, Plan, plan, require_another
 from adaptry.mirroring.steps import Followed
 from adaptry.registry import Registry
 from adaptry_cli.arguments import FOLDER, require
@@ -78,6 +78,7 @@ def mirror(
         query=query, aliases=aliases, bases=bases, base_files=base_files, parents=parents, delete=delete
     )
     if dry_run:
+        require_another(there, registry)
         _say_plan(plan(there, registry, choice), as_json)
         return
     if is_following:
@@ -104,6 +105,7 @@ def source_registry(where: str, token_file: Path | None) -> Registry:
 def _round(there: Registry, here: Registry, choice: Choice, as_json: bool, *, forgiving: bool) -> bool:
     """Whether something was refused. Who comes back anyway only tells that a registry did not answer."""
     try:
+        require_another(there, here)
         with progress() as told:
             followed = follow(there, here, choice, progress=told)
     except Unavailable as error:
@@ -119,6 +121,7 @@ def _follow(there: Registry, here: Registry, choice: Choice, as_json: bool) -> N
     """Until it is stopped; a registry that does not answer is asked again, from the beginning."""
     while True:
         try:
+            require_another(there, here)
             for followed in follow_events(there, here, choice):
                 if followed.is_change or followed.failures:
                     say_followed(followed, as_json)

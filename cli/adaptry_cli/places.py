@@ -8,14 +8,29 @@ from typing import Any
 import click
 
 from adaptry.settings import said
+from adaptry_cli.arguments import FOLDER
+
+data_option = click.option(
+    "--data",
+    metavar="DIR",
+    type=FOLDER,
+    help="The registry's folder; else that of ADAPTRY_URL, else the embedded registry's.",
+)
+catalog_option = click.option(
+    "--catalog",
+    default=lambda: said("ADAPTRY_CATALOG"),
+    metavar="URL",
+    help="Where a new registry has its rows: postgresql://USER@HOST/DATABASE, else SQLite in the folder, which "
+    "remembers it. Also ADAPTRY_CATALOG, or a file with it in ADAPTRY_CATALOG_FILE.",
+)
+blobs_option = click.option(
+    "--blobs",
+    envvar="ADAPTRY_BLOBS",
+    metavar="URL",
+    help="Where a new registry has its files: s3://bucket/prefix, else the folder, which remembers it. Also ADAPTRY_BLOBS.",
+)
 
 
-def catalog_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds `--catalog`. (`Any`: the arguments are each command's own.)"""
-    return click.option(
-        "--catalog",
-        default=lambda: said("ADAPTRY_CATALOG"),
-        metavar="URL",
-        help="Where a new registry has its rows: postgresql://USER@HOST/DATABASE, else SQLite in the folder, which "
-        "remembers it. Also ADAPTRY_CATALOG, or a file with it in ADAPTRY_CATALOG_FILE.",
-    )(command)
+def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds `--data`, `--catalog` and `--blobs`. (`Any`: the arguments are each command's own.)"""
+    return data_option(catalog_option(blobs_option(command)))

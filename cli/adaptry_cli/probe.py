@@ -12,7 +12,7 @@ import click
 
 from adaptry.errors import Invalid, NotFound
 from adaptry.probing.asking import Ask, Asked
-from adaptry_cli.arguments import RUNTIME, SOURCE, Source
+from adaptry_cli.arguments import RUNTIME, SOURCE, Source, engine_key_option
 from adaptry_cli.connection import Connected, connected_option, settings_for
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.out import json_option, progress, say, say_json, tell
@@ -43,9 +43,7 @@ if TYPE_CHECKING:
 @click.option(
     "--prompt", "prompts", multiple=True, metavar="TEXT", help="A prompt of your own; may be repeated."
 )
-@click.option(
-    "--engine-token", envvar="ADAPTRY_ENGINE_TOKEN", metavar="TOKEN", help="Also ADAPTRY_ENGINE_TOKEN."
-)
+@engine_key_option
 @connected_option
 @json_option
 @click.pass_context
@@ -59,7 +57,7 @@ def probe(
     model: str | None,
     base_model: str | None,
     prompts: tuple[str, ...],
-    engine_token: str | None,
+    key: str | None,
     as_json: bool,
 ) -> None:
     """Show that a running engine answers as an adapter was trained to, or that it does not.
@@ -71,8 +69,8 @@ def probe(
     from adaptry.probing.judging import OUTCOMES
     from adaptry.probing.prompts import PROMPTS
 
-    running = _running(url, said, base_model)
-    asked = Asked(url, base_model or _base_model(running), model or str(source), engine_token)
+    running = _running(url, said, base_model, key)
+    asked = Asked(url, base_model or _base_model(running), model or str(source), key)
     ask = _ask(said.engine if said else running.runtime.engine if running else "")
     folder = _base_folder(connected, look_into(connected, source), base)
     tell(f"{source} at {url}, compared on {folder}")
@@ -86,11 +84,11 @@ def probe(
     ctx.exit(0 if found.outcome == "as_trained" else NO)
 
 
-def _running(url: str, said: Runtime | None, base_model: str | None) -> Running | None:
+def _running(url: str, said: Runtime | None, base_model: str | None, key: str | None) -> Running | None:
     """What the engine tells of itself; None where everything was said."""
     from adaptry.running import running
 
-    return None if said and base_model else running(url, settings_for(None).ca_bundle)
+    return None if said and base_model else running(url, settings_for(None).ca_bundle, key)
 
 
 def _base_model(running: Running | None) -> str:

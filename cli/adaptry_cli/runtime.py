@@ -12,7 +12,7 @@ import click
 from adaptry.errors import Invalid, NotFound
 from adaptry.fingerprint import BaseRecord
 from adaptry.refs import AdapterName, Ref
-from adaptry_cli.arguments import RUNTIME, SOURCE, Source
+from adaptry_cli.arguments import RUNTIME, SOURCE, Source, engine_key_option
 from adaptry_cli.connection import Connected, connected_option, settings_for
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.out import counted, gather, json_option, limit_option, say, say_json, say_lines, size, tell
@@ -111,11 +111,18 @@ def plan_server(
     metavar="ENGINE[@VERSION][,OPTION=VALUE…]",
     help="What it is, or limits that it does not tell, as in vllm,max_lora_rank=64.",
 )
+@engine_key_option
 @limit_option
 @connected_option
 @json_option
 def fits(
-    connected: Connected, url: str, base: str | None, said: Runtime | None, limit: int, as_json: bool
+    connected: Connected,
+    url: str,
+    base: str | None,
+    said: Runtime | None,
+    key: str | None,
+    limit: int,
+    as_json: bool,
 ) -> None:
     """Ask a running server what it is, and list the adapters that it serves as trained.
 
@@ -124,7 +131,7 @@ def fits(
     """
     from adaptry.checks.runtimes import verdict
 
-    found = _asked(url, said)
+    found = _asked(url, said, key)
     name, record = _served_base(connected, found, base)
     tell(f"{url} is {found.runtime}, serving {name}")
     verdicts = [
@@ -151,13 +158,13 @@ def fits(
     tell(f"{len(fitting)} of {counted(len(verdicts), 'adapter')} of {name}")
 
 
-def _asked(url: str, said: Runtime | None) -> Running:
+def _asked(url: str, said: Runtime | None, key: str | None) -> Running:
     """What runs there; what was said goes before what is told. Nothing is asked of an engine that cannot tell."""
     from adaptry.checks.runtimes import Runtime
     from adaptry.running import Running, running
 
     try:
-        found = running(url, settings_for(None).ca_bundle)
+        found = running(url, settings_for(None).ca_bundle, key)
     except NotFound:
         if said is None:
             raise

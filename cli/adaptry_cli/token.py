@@ -14,23 +14,17 @@ from adaptry.errors import NotFound
 from adaptry.identity import Role
 from adaptry.local import LocalRegistry
 from adaptry.opening import is_registry, open_local
-from adaptry_cli.arguments import FOLDER, require
+from adaptry_cli.arguments import require
 from adaptry_cli.connection import folder_of
 from adaptry_cli.out import json_option, say, say_json, tell
-from adaptry_cli.places import catalog_option
+from adaptry_cli.places import catalog_option, data_option
 from adaptry_cli.showing import when
 from adaptry_cli.tables import say_table
 
 
-def _data_option(command: Callable[..., Any]) -> Callable[..., Any]:
+def _folder_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """(`Any`: the arguments are each command's own.)"""
-    folder = click.option(
-        "--data",
-        metavar="DIR",
-        type=FOLDER,
-        help="The served registry's folder; else that of ADAPTRY_URL, else the embedded registry's.",
-    )
-    return folder(catalog_option(command))
+    return data_option(catalog_option(command))
 
 
 @click.group()
@@ -52,7 +46,7 @@ def token() -> None:
 @click.option(
     "--days", type=click.IntRange(1, 3650), default=90, show_default=True, help="How long it is good for."
 )
-@_data_option
+@_folder_options
 @json_option
 def create(
     name: str,
@@ -78,7 +72,7 @@ def create(
 
 
 @token.command()
-@_data_option
+@_folder_options
 @json_option
 def ls(data: Path | None, catalog: str | None, as_json: bool) -> None:
     """List tokens, without their secrets."""
@@ -107,7 +101,7 @@ def ls(data: Path | None, catalog: str | None, as_json: bool) -> None:
 
 @token.command()
 @click.argument("id", type=int)
-@_data_option
+@_folder_options
 def revoke(id: int, data: Path | None, catalog: str | None) -> None:
     """End a token, by the id that `token ls` shows."""
     tokens.revoke_token(_opened(data, catalog).catalog, id)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 
@@ -18,28 +19,18 @@ import click
 from adaptry.errors import Invalid, Missing
 from adaptry.jobs.records import DEVICES, RunnerInfo
 from adaptry.registry import Registry
-from adaptry_cli.arguments import FOLDER
+from adaptry_cli.arguments import require
 from adaptry_cli.connection import folder_of, registry_option
+from adaptry_cli.durations import DURATION
 from adaptry_cli.out import json_option, say, say_json, size, tell
-from adaptry_cli.places import catalog_option
+from adaptry_cli.places import place_options
 from adaptry_cli.showing import when
+from adaptry_cli.sizes import SIZE
 from adaptry_cli.tables import say_table
 
 
 @click.command()
-@click.option(
-    "--data",
-    metavar="DIR",
-    type=FOLDER,
-    help="The registry's folder; else that of ADAPTRY_URL, else the embedded registry's.",
-)
-@catalog_option
-@click.option(
-    "--blobs",
-    envvar="ADAPTRY_BLOBS",
-    metavar="URL",
-    help="The bucket of a registry that keeps its files in one, s3://bucket/prefix; also ADAPTRY_BLOBS.",
-)
+@place_options
 @click.option(
     "--device",
     "devices",
@@ -53,7 +44,13 @@ from adaptry_cli.tables import say_table
 @click.option(
     "--concurrency", type=click.IntRange(1, 64), default=1, show_default=True, help="Steps of jobs at once."
 )
-@click.option("--memory", metavar="SIZE", help="What they may take together, as in 8GB; else all there is.")
+@click.option(
+    "--memory",
+    type=SIZE,
+    default=0,
+    metavar="SIZE",
+    help="What they may take together, as in 8GB; else all there is.",
+)
 @click.option(
     "--lease",
     type=click.FloatRange(0.5, 3600),
@@ -75,6 +72,14 @@ from adaptry_cli.tables import say_table
     metavar="NAME=URL",
     help="A registry that `replicate` jobs may copy to; repeat.",
 )
+@click.option(
+    "--keep",
+    type=DURATION,
+    default="30d",
+    show_default=True,
+    metavar="SPAN",
+    help="Forget jobs that ended longer ago than this, with their logs; 2d at least.",
+)
 @click.option("--once", is_flag=True, help="End when no job is open any more.")
 @click.option(
     "--until-eof", is_flag=True, help="End when standard input does, as for who starts it beside itself."
@@ -86,10 +91,11 @@ def work(
     devices: tuple[str, ...],
     tags: tuple[str, ...],
     concurrency: int,
-    memory: str | None,
+    memory: int,
     lease: float,
     poll: float,
     remotes: tuple[str, ...],
+    keep: timedelta,
     once: bool,
     until_eof: bool,
 ) -> None:
@@ -98,20 +104,21 @@ def work(
     A runner is trusted: it reaches the registry's database and files itself, and gives each job the rights of who asked
     for it. Start as many as there are machines; each step of a job runs in a process of its own on one of them.
     """
-    from adaptry.byte_sizes import parse_bytes
     from adaptry.jobs.paper import Place
     from adaptry.jobs.runner import RunnerSettings, run
 
+    require(keep >= timedelta(days=2), "jobs are kept for 2d at least: schedules look a day back")
     folder = folder_of(data, "a runner reaches a registry's rows and files itself, in its folder")
     settings = RunnerSettings(
         place=Place(folder=str(folder.absolute()), catalog=catalog, blobs=blobs),
         devices=devices,
         tags=tags,
         concurrency=concurrency,
-        memory=parse_bytes(memory) if memory else 0,
+        memory=memory,
         lease=lease,
         poll=poll,
         once=once,
+        keep=keep,
         remotes=dict(_remote(text) for text in remotes),
     )
     stop = threading.Event()
@@ -181,10 +188,11 @@ def runners(registry: Registry, as_json: bool) -> None:
         say_json(found)
     elif found:
         say_table(
-            ("runner", "devices", "tags", "at once", "memory", "heard of"),
+            ("runner", "on", "devices", "tags", "at once", "memory", "heard of"),
             (
                 (
                     each.id,
+                    each.host or "",
                     ", ".join(each.devices),
                     ", ".join(each.tags),
                     str(each.concurrency),

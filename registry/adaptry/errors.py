@@ -12,16 +12,20 @@ from typing import ClassVar
 
 
 class AdaptryError(Exception):
-    """The root of every error we raise on purpose."""
+    """The root of every error we raise on purpose.
+
+    `told` is what those hear who call a server: the message, unless that says where the server keeps its things.
+    """
 
     code: ClassVar[str] = "error"
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, *, told: str | None = None) -> None:
         super().__init__(message)
         self.message = message
+        self.told = told or message
 
-    def __reduce__(self) -> tuple[type[AdaptryError], tuple[str]]:
-        return type(self), (self.message,)
+    def __reduce__(self) -> tuple[type[AdaptryError], tuple[str], dict[str, object]]:
+        return type(self), (self.message,), vars(self)
 
 
 class Invalid(AdaptryError):

@@ -3,15 +3,22 @@
 `ADAPTRY_FAILPOINT=blobs.before_rename` kills the process with SIGKILL when it gets there. Unarmed, reaching
 a place is one look into the environment, a few times a push. Before the name, `parent:` takes the
 process that started this one along, and `stop:` stops this one there instead, until somebody lets it go on.
+
+`ADAPTRY_FAILPOINT_GATE=folder` has only the thread wait that comes first to a place, of all processes that share the gate, and
+only while the place is named in the folder: so processes can be disturbed that were not started for it.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import MutableMapping
+from pathlib import Path
 
 VARIABLE = "ADAPTRY_FAILPOINT"
+GATE = "ADAPTRY_FAILPOINT_GATE"
+"""A folder: `place` names where to wait; who does writes its process id into `here`, and goes on when that is removed."""
 NAMES = (
     "uploads.after_open",
     "blobs.before_fsync",
@@ -58,7 +65,21 @@ def reach(name: str, environ: MutableMapping[str, str] = os.environ) -> None:
     if armed == f"stop:{name}":
         del environ[VARIABLE]  # once: whoever goes on passes the place again
         os.kill(os.getpid(), signal.SIGSTOP)
+    if GATE in environ:
+        _wait_at(Path(environ[GATE]), name)
     if armed == f"parent:{name}":
         os.kill(os.getppid(), signal.SIGKILL)
     if armed in (name, f"parent:{name}"):
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _wait_at(folder: Path, name: str) -> None:
+    try:
+        if (folder / "place").read_text() != name:
+            return
+        with (folder / "here").open("x") as file:
+            file.write(f"{os.getpid()}\n")
+    except (FileNotFoundError, FileExistsError):
+        return  # no place is named, or somebody came before
+    while (folder / "here").exists():
+        time.sleep(0.01)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from adaptry.errors import Invalid
-from adaptry.records import News
+from adaptry.records import Event, News
 from adaptry.refs import AdapterName
 
 MOST_GLOBS = 64
@@ -46,6 +46,15 @@ def check_asked(after: int | None, wait: float, about: Sequence[str]) -> None:
         raise Invalid(f"ask for at most {MOST_GLOBS} globs of names, of {_LONGEST_GLOB} characters each")
 
 
-def is_about(name: AdapterName | None, globs: Sequence[str]) -> bool:
-    """Whether one of the globs fits the name; without globs everything fits."""
-    return not globs or (name is not None and any(fnmatchcase(str(name), glob) for glob in globs))
+def adapters_of(event: Event) -> tuple[AdapterName, ...]:
+    """Whose refs it is about: none of a base's; of a renaming the name before too."""
+    if event.name is None:
+        return ()
+    if event.kind == "adapter.renamed":
+        return event.name, AdapterName.parse(event.detail["was"])
+    return (event.name,)
+
+
+def is_about(event: Event, globs: Sequence[str]) -> bool:
+    """Whether one of the globs fits one of its adapters; without globs everything fits."""
+    return not globs or any(fnmatchcase(str(name), glob) for name in adapters_of(event) for glob in globs)

@@ -104,6 +104,15 @@ def open_local(
     )
 
 
+def open_nowhere() -> LocalRegistry:
+    """An empty registry in memory, which nobody will find again: what is compared with one that is not there yet."""
+    from adaptry.blobs.memory import MemoryBlobs
+    from adaptry.catalog.database import Catalog
+    from adaptry.local import LocalRegistry
+
+    return LocalRegistry(Catalog("sqlite://"), MemoryBlobs())
+
+
 def catalog_of(folder: Path) -> str | None:
     """The address of the database that has the registry's rows, without a password; None for a file in the folder."""
     from adaptry.catalog.choosing import address_in

@@ -1,7 +1,7 @@
 """A registry's rows out of its folder into PostgreSQL, when one machine is too small; its files stay where they are.
 
-Until the last step the folder's own catalog is the registry, and nothing of it is changed; the last step is one
-small file, the new address. The old catalog stays in the folder, for reading only.
+Until all rows are there the folder's own catalog is the registry; then it can only be read, and the last step is one small
+file, the new address. A move that was cut short before that step is finished by another.
 """
 
 from __future__ import annotations
@@ -42,10 +42,12 @@ def move_catalog(folder: Path, url: str, progress: Progress = no_progress) -> Mo
             f"no registry in {folder}; a new one begins in PostgreSQL with `adaptry serve --catalog`"
         )
     with closing(Catalog.at(folder / choosing.FILE)) as source, closing(Catalog(url)) as target:
-        with source.write() as leaving:
-            with target.write() as arriving:
+        with source.write() as leaving, target.write() as arriving:
+            if moving.is_retired(leaving, place):  # and then the last step was not taken
+                rows = moving.count(arriving)
+            else:
                 rows = moving.copy(leaving, arriving)
-            choosing.keep_address(folder, url)
-            moving.retire(leaving, place)
+                moving.retire(leaving, place)
+        choosing.keep_address(folder, url)
         problems = verify(target, open_blobs(folder), read_bytes=False, progress=progress)
     return Moved(rows, problems)

@@ -38,6 +38,7 @@ class Running:
 class _Server:
     url: str
     pool: urllib3.PoolManager
+    headers: Mapping[str, str]
 
     def text(self, path: str) -> str | None:
         """The answer to `GET path`; None where it is no answer. Raises `Unavailable` where nobody listens."""
@@ -45,6 +46,7 @@ class _Server:
             answer = self.pool.request(
                 "GET",
                 f"{self.url}{path}",
+                headers=self.headers,
                 timeout=_SECONDS,
                 retries=False,
                 redirect=False,
@@ -69,10 +71,14 @@ class _Server:
         return found if isinstance(found, dict) else {}
 
 
-def running(url: str, ca_bundle: str | None = None) -> Running:
-    """What runs at `url`. Raises `Invalid` (no address), `Unavailable` (nobody listens), `NotFound` (no engine we know)."""
+def running(url: str, ca_bundle: str | None = None, key: str | None = None) -> Running:
+    """What runs at `url`; `key` is its API key, where it has one.
+
+    Raises `Invalid` (no address), `Unavailable` (nobody listens), `NotFound` (no engine we know).
+    """
     address = check_url(url)
-    server = _Server(address, open_pool(address, ca_bundle, None))
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    server = _Server(address, open_pool(address, ca_bundle, None), headers)
     for look in _LOOKS:
         if found := look(server):
             return found

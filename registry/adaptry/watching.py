@@ -12,9 +12,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Self, TypeVar
 
 from adaptry.errors import InvalidRef, NotFound, Unavailable
+from adaptry.feed import adapters_of
+from adaptry.paging import every
 from adaptry.records import Event, News, VersionInfo
 from adaptry.refs import AdapterName, Label, Ref
 from adaptry.registry import Registry
@@ -24,7 +27,7 @@ Answer = TypeVar("Answer")
 _MAGIC = frozenset("*?[")
 _TELLS_NOTHING = "metrics.logged"
 """The kind of event that comes often and after which every ref means what it meant before."""
-_FULL_LOOK = 600.0  # seconds
+_FULL_LOOK = 60.0  # seconds
 _PAUSES = 0.5, 30.0  # seconds, at first and at most, before a registry that did not answer is asked again
 _AT_ONCE = 200
 
@@ -68,7 +71,7 @@ class Pattern:
             except NotFound:
                 return
         else:
-            for version in _pages(registry, self._query(name)):
+            for version in every(partial(registry.search, self._query(name), limit=_AT_ONCE)):
                 if self.is_about(version.name):
                     for alias in version.aliases:
                         if fnmatchcase(alias, self.selector):
@@ -123,7 +126,7 @@ class Watch:
         news = self._registry.events(self._seq, _AT_ONCE, wait, self._about)
         if news.seq < self._seq:
             return self._look_at_all()
-        changed = self._look_at(_names(news))
+        changed = self._look_at(adapters_in(news))
         self._seq = news.seq
         return changed
 
@@ -182,6 +185,12 @@ def follow(
         yield from news.items
 
 
+def adapters_in(news: News) -> tuple[AdapterName, ...]:
+    """The adapters whose refs may mean something else now."""
+    told = (name for event in news.items if event.kind != _TELLS_NOTHING for name in adapters_of(event))
+    return tuple(dict.fromkeys(told))
+
+
 def _again_and_again(look: Callable[[], Answer], pause: Callable[[float], object]) -> Iterator[Answer]:
     patience = _PAUSES[0]
     while True:
@@ -193,17 +202,6 @@ def _again_and_again(look: Callable[[], Answer], pause: Callable[[float], object
             continue
         patience = _PAUSES[0]
         yield answer
-
-
-def _names(news: News) -> tuple[AdapterName, ...]:
-    """The adapters whose refs may mean something else now; of one that was renamed, the name before too."""
-    names: dict[AdapterName, None] = {}
-    for event in news.items:
-        if event.name is not None and event.kind != _TELLS_NOTHING:
-            names[event.name] = None
-            if event.kind == "adapter.renamed":
-                names[AdapterName.parse(event.detail["was"])] = None
-    return tuple(names)
 
 
 def _meaning(version: VersionInfo | None) -> object:
@@ -218,16 +216,6 @@ def _meaning(version: VersionInfo | None) -> object:
         version.base_id,
         version.base_status,
     )
-
-
-def _pages(registry: Registry, query: str) -> Iterator[VersionInfo]:
-    cursor = None
-    while True:
-        page = registry.search(query, cursor, _AT_ONCE)
-        yield from page.items
-        cursor = page.next
-        if cursor is None:
-            return
 
 
 def _term(field: str, glob: str) -> str:

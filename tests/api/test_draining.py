@@ -22,10 +22,10 @@ CODE = """
 import sys
 from pathlib import Path
 from adaptry_api.serve import serve
+from adaptry_api.settings import ServerSettings
 serve(
-    Path(sys.argv[1]),
+    ServerSettings(data=Path(sys.argv[1]), notice=float(sys.argv[2])),
     port=0,
-    notice=float(sys.argv[2]),
     announce=lambda started: print(started.url, flush=True),
 )
 """

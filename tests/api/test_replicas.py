@@ -101,3 +101,26 @@ def test_an_upload_begun_at_one_goes_on_at_the_other(servers: Pair, tmp_path: Pa
     session = other.append_upload(session, 1000, [data[1000:]])
     one.finish_upload(session)
     assert other.has_file(TONE, Digest.of(data))
+
+
+def test_a_database_that_is_away_is_said_to_be_without_where_it_is(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    name = postgres.migrated()
+    with serving(ServerSettings(data=tmp_path / "data", catalog=postgres.url(name))) as server:
+        assert server.call("GET", "/readyz", token=None).status == 200
+        postgres.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        postgres.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        answers = [
+            server.call("GET", "/readyz", token=None),
+            server.call("GET", "/api/v1/adapters", token="adr_pat_" + "0" * 38),
+            server.call("GET", "/api/models/acme/tone"),
+        ]
+        postgres.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        assert server.call("GET", "/readyz", token=None).status == 200
+    assert [answer.status for answer in answers] == [503, 503, 503]
+    for answer in answers:
+        assert b"does not answer as it should" in answer.body
+        assert not any(
+            said in answer.body for said in (name.encode(), b"postgresql", str(postgres.socket).encode())
+        )

@@ -210,3 +210,17 @@ def test_a_moment_that_no_clock_in_utc_shows_is_invalid(server: Server, since: s
 
     assert_problem(answer, 422, "invalid")
     assert "outside the years" in answer.json["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/api/v1/jobs/job-0/log?after=3", "'after' (there are cursor, limit)"),
+        ("/api/v1/search?q=&limt=2", "'limt'"),
+        ("/api/v1/adapters/acme/tone/versions/1?verbose=1", "'verbose' (it takes none)"),
+    ],
+)
+def test_a_parameter_that_an_address_does_not_know_is_refused(server: Server, path: str, said: str) -> None:
+    answer = server.call("GET", path)
+    assert (answer.status, answer.json["code"]) == (400, "invalid")
+    assert said in answer.json["detail"]

@@ -17,13 +17,15 @@ from adaptry.errors import Unavailable
 from adaptry.records import AdapterEdit
 from adaptry.refs import AdapterName
 from adaptry_api.serve import serve
+from adaptry_api.settings import ServerSettings
 
 CODE = """
 import sys
 from pathlib import Path
 from adaptry_api.serve import serve
+from adaptry_api.settings import ServerSettings
 serve(
-    Path(sys.argv[1]),
+    ServerSettings(data=Path(sys.argv[1])),
     port=0,
     workers=int(sys.argv[2]),
     announce=lambda started: print(started.url, started.token_file, flush=True),
@@ -103,13 +105,13 @@ def test_several_processes_serve_one_registry(run: Run) -> None:
 def test_an_address_that_is_taken_is_named(run: Run, tmp_path: Path) -> None:
     _, url, _ = run()
     with pytest.raises(Unavailable, match="choose another with --port"):
-        serve(tmp_path / "other", port=int(url.rpartition(":")[2]))
+        serve(ServerSettings(data=tmp_path / "other"), port=int(url.rpartition(":")[2]))
 
 
 def test_a_folder_that_cannot_be_had_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(Unavailable, match="file"):
-        serve(tmp_path / "file")
+        serve(ServerSettings(data=tmp_path / "file"))
 
 
 def test_a_server_that_admits_a_push_never_loads_what_computes(tmp_path: Path) -> None:

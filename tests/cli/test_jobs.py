@@ -33,4 +33,4 @@ def test_a_job_that_nobody_would_run_says_why_it_waits(run) -> None:
 
 def test_a_runner_with_less_memory_than_any_step_takes_does_not_start(run) -> None:
     told = run("work", "--memory", "1B", code=2).stderr
-    assert "a step takes at least 256 MiB" in told
+    assert "a step takes at least 64 MiB" in told

@@ -146,7 +146,7 @@ def test_kernels_agree_and_hashing_can_be_left_out(run, answer) -> None:
         (("./out=nan",), 2, "nan"),
         (("./out", "--dtype", "int8"), 2, "float32, float16 or bfloat16"),
         (("./out", "--max-shard-size", "big"), 2, "5GB"),
-        (("./out", "--max-shard-size", "10kB"), 2, "a shard holds at least 1 MiB"),
+        (("./out", "--max-shard-size", "10kB"), 2, "a shard (--max-shard-size) holds at least 1 MiB"),
         (("./out=0",), 2, "all weights are 0"),
         (("./out", "--kernel", "fast"), 2, "auto"),
         (("./out", "--device", "cuda:99"), 2, "torch cannot use the device 'cuda:99' here"),

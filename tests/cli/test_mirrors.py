@@ -43,6 +43,28 @@ def test_a_registry_follows_another(run, answer) -> None:
     assert answer(*HERE, "mirror", "--from", "./there")["updated"] == ["acme/tone@1"]
 
 
+def test_a_dry_mirror_makes_no_registry(run, tmp_path: Path) -> None:
+    run("--registry", "./there", "push", "./out", "acme/tone")
+    assert "copy acme/tone@1" in run("--registry", "./new", "mirror", "--from", "./there", "--dry-run").stdout
+    assert not Path("new").exists()
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",), ("--follow",)])
+def test_a_registry_does_not_mirror_itself_by_whatever_address(
+    run, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    run("--registry", "./there", "push", "./out", "acme/tone")
+    for place in ("./there", "./nested/../there"):
+        Path("nested").mkdir(exist_ok=True)
+        told = run("--registry", "./there", "mirror", "--from", place, *more, code=2).stderr
+        assert "this very registry" in told
+    with serving(ServerSettings(data=Path("there"))) as server:
+        token = Path("token")
+        token.write_text(server.token("m", "reader", ("*",)))
+        words = ("mirror", "--from", server.url, "--from-token-file", str(token))
+        assert "this very registry" in run("--registry", "./there", *words, *more, code=2).stderr
+
+
 def test_a_mirror_reads_the_token_for_its_source_from_a_file(run, tmp_path: Path) -> None:
     with serving(ServerSettings(data=tmp_path / "served")) as server:
         (tmp_path / "token").write_text(f"{server.admin}\n")

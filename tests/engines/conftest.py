@@ -91,6 +91,7 @@ class Scene:
         watch: tuple[str, ...] = ("acme/*@prod",),
         token: str | None = None,
         restarts: bool = True,
+        cache_size: int | None = None,
         **options: Any,
     ) -> Follower:
         """A worker as it is after its process was started: whatever it knew before is in its files."""
@@ -100,7 +101,7 @@ class Scene:
         around = Around(
             registry=registry,
             engine=self.spoken_to(engine, memory, home / "files.list", restarts),
-            cache=Cache(home / "cache", persistence=AT_ONCE),
+            cache=Cache(home / "cache", cache_size, AT_ONCE),
             memory=memory,
             look=lambda: (
                 running(engine.url) if engine.kind != "lorax" else Running(parse_runtime("lorax"), ())

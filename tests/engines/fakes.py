@@ -41,7 +41,8 @@ class _Server(ThreadingHTTPServer):
 class FakeEngine:
     """A server on a port of its own, which it keeps when it is started again; then it has nothing loaded.
 
-    `refuses` are digests of weights that it will not load, `fails` those with which requests end in an error.
+    `refuses` are digests of weights that it will not load, `fails` those with which requests end in an error. While it
+    `is_starting` it answers 503; with a `key` it wants that, as vLLM does, under `/v1`.
     """
 
     kind: ClassVar[str]
@@ -54,6 +55,8 @@ class FakeEngine:
         self.fails: set[str] = set()
         self.most = 0
         self.ended: str | None = None
+        self.is_starting = False
+        self.key: str | None = None
         self.requests = self.errors = 0
         self._port = 0
         self._lock = threading.RLock()
@@ -95,6 +98,7 @@ class FakeEngine:
 
             def _answer(self, ask: Any, *asked: Any) -> None:
                 try:
+                    engine.receive(self.path, self.headers.get("Authorization"))
                     with engine._lock:
                         status, content = ask(*asked)
                 except Broken as broken:
@@ -123,6 +127,13 @@ class FakeEngine:
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
             self.clear()
+
+    def receive(self, path: str, authorization: str | None) -> None:
+        """Whether anything is answered at all."""
+        if self.is_starting:
+            raise Broken(503, "Loading model")
+        if self.key and path.startswith("/v1") and authorization != f"Bearer {self.key}":
+            raise Broken(401, "Unauthorized")
 
     def clear(self) -> None:
         raise NotImplementedError

@@ -27,12 +27,14 @@ def write_base(
     path: Path,
     turned: Mapping[str, int],
     flipped: bool = False,
+    letters: Sequence[str] = (),
 ) -> Path:
-    """`turned`: ends of weights' names → heads whose rows llama.cpp has in its order. `flipped`: Conv1D weights (GPT-2)."""
+    """`turned`: ends of weights' names → heads whose rows llama.cpp has in its order. `flipped`: Conv1D weights (GPT-2).
+    `letters`: the tokens of a tokenizer of bytes, without merges; else words that mean nothing."""
     config = model.config
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[arch])
     _add_settings(writer, config, flipped)
-    _add_vocabulary(writer)
+    _add_letters(writer, letters) if letters else _add_vocabulary(writer)
     names = gguf.get_tensor_name_map(arch, config.num_hidden_layers)
     for name, tensor in model.state_dict().items():
         if name == "lm_head.weight" and config.tie_word_embeddings:
@@ -97,6 +99,18 @@ def _add_vocabulary(writer: gguf.GGUFWriter) -> None:
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     writer.add_unk_token_id(0)
+
+
+def _add_letters(writer: gguf.GGUFWriter, letters: Sequence[str]) -> None:
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(list(letters))
+    special = [letter.startswith("<") and len(letter) > 1 for letter in letters]
+    writer.add_token_types([gguf.TokenType.CONTROL if one else gguf.TokenType.NORMAL for one in special])
+    writer.add_token_merges(["\u0100 \u0101"])  # it wants one: of two bytes that no text has
+    writer.add_bos_token_id(letters.index("<s>"))
+    writer.add_eos_token_id(letters.index("</s>"))
+    writer.add_add_bos_token(False)
 
 
 def log_probabilities(base: Path, adapter: Path | None, prompt: Sequence[int] = PROMPT) -> torch.Tensor:

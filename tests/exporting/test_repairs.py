@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import resource
 import struct
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from adaptry.adapter.view import Adapter, open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.checks.runtimes import ENGINES, Verdict, parse_runtime, verdict
 from adaptry.deriving.draft import Parent
-from adaptry.errors import Invalid, InvalidWeights, Refused
+from adaptry.errors import Invalid, InvalidWeights, Refused, StorageFull
 from adaptry.exporting.export import Exported, export
 from adaptry.exporting.formats import FORMATS
 from adaptry.exporting.planning import Plan, plan
@@ -302,6 +303,21 @@ def test_odd_numbers_are_written_or_refused_with_a_sentence(tmp_path: Path, base
         made(tiny_lora(tmp_path / "nan", extra={f"{LAYER}.self_attn.q_proj.lora_A.weight": nan}))
     with pytest.raises(Refused, match="no_effect"):
         made(tiny_lora(tmp_path / "empty", targets=(), extra={}))
+
+
+def test_a_gguf_for_which_there_is_no_room_is_refused_with_that_and_leaves_nothing(
+    tmp_path: Path, base: Path
+) -> None:
+    pytest.importorskip("gguf", reason="GGUF files are written by gguf: pip install gguf")
+    lora = tiny_lora(tmp_path / "lora", rank=256)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
+    try:
+        with pytest.raises(StorageFull, match="no space left"):
+            export(Parent(open_dir(lora), "it"), tmp_path / "out", setting(base), format="gguf")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["lora"]
 
 
 def test_an_adapter_makes_room_for_its_repaired_self_when_asked(tmp_path: Path, base: Path) -> None:

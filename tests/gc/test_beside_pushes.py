@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import closing, suppress
@@ -36,6 +37,8 @@ from adaptry.refs import AdapterName
 from adaptry.testing.breaking import AT_ONCE
 from adaptry.testing.samples import tiny_lora
 from adaptry.transfer import push, upload
+
+from .storming import NAMES
 
 TONE = AdapterName.parse("acme/tone")
 OF_A_PUSH = (
@@ -168,65 +171,108 @@ def _let_lapse(registry: LocalRegistry) -> None:
 
 
 STORM = [
-    pytest.param("files", 5),
-    pytest.param("files", 600, marks=pytest.mark.heavy),
-    pytest.param("postgres and a bucket", 60, marks=pytest.mark.heavy),
+    pytest.param("files", 60, 0),
+    pytest.param("files", 20_000, 600, marks=pytest.mark.heavy),
+    pytest.param("postgres and a bucket", 500, 60, marks=pytest.mark.heavy),
 ]
-"""Where, and for how many seconds: a short one in the quick run, ten minutes in the long one."""
+"""Where, and until how many pushes and seconds: a short one in the quick run; in the long one, 20,000 and ten minutes."""
+_SWEEP_EVERY = 0.1  # seconds
+_DELETE_EVERY = 2.0
 
 
-@pytest.mark.parametrize(("where", "seconds"), STORM)
+class Storming:
+    """A process that pushes until the end of the block."""
+
+    def __init__(self, folder: Path, seed: int, outs: list[Path]) -> None:
+        words = [sys.executable, str(Path(__file__).with_name("storming.py")), str(folder), str(seed)]
+        self._process = subprocess.Popen(
+            [*words, *map(str, outs)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.pushes = 0
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout
+        for line in self._process.stdout:
+            self.pushes = max(self.pushes, int(line))
+
+    def is_at_it(self) -> bool:
+        return self._process.poll() is None
+
+    def __enter__(self) -> Storming:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.close()
+        self._process.wait(100)
+        self._reader.join()
+        self._process.stdout.close()
+        assert self._process.returncode == 0
+
+
+@pytest.mark.parametrize(("where", "pushes", "seconds"), STORM)
 def test_in_a_storm_of_pushes_copies_and_deletions_no_version_loses_a_byte(
-    where: str, seconds: float, request: pytest.FixtureRequest, tmp_path: Path
+    where: str, pushes: int, seconds: float, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
+    """Three processes push, two threads each, what is there already for the most part; here it is swept every 100 ms without
+    grace, adapters are deleted, and files are sent that nothing will name."""
     folder = tmp_path / "registry"
+    catalog = blobs = None
     if where != "files":
         catalog = request.getfixturevalue("postgres").database()
-        open_local(folder, catalog=catalog, blobs=request.getfixturevalue("s3_place")).close()
-    outs = [open_dir(tiny_lora(tmp_path / f"out-{seed}", seed=seed, hidden=8, layers=1)) for seed in range(4)]
+        blobs = request.getfixturevalue("s3_place")
+    outs = [tiny_lora(tmp_path / f"out-{seed}", seed=seed, hidden=8, layers=1) for seed in range(4)]
+    contents = [open_dir(out).content for out in outs]
     over = threading.Event()
-    pushes = itertools.count()
+    source = random.Random(7)
+    swept = itertools.count()
 
-    def until_over(work: Callable[[LocalRegistry, random.Random], None], seed: int) -> Future[None]:
+    def again(work: Callable[[], None], pause: float) -> Future[None]:
         def run() -> None:
-            with closing(open_local(folder)) as registry:
-                source = random.Random(seed)
-                while not over.is_set():
-                    with suppress(
-                        NotFound, Conflict
-                    ):  # deleted or swept from under it: that is said, and it is repeated
-                        work(registry, source)
+            while not over.wait(pause):
+                with suppress(NotFound, Conflict):  # it is not there, or is just going
+                    work()
 
         return pool.submit(run)
 
-    def push_one(registry: LocalRegistry, source: random.Random) -> None:
-        name = f"acme/tone-{source.randrange(3)}"
-        push(registry, source.choice(outs), name, persistence=AT_ONCE)
-        next(pushes)
+    def sweep_all() -> None:
+        collect(registry, grace=timedelta(0))
+        next(swept)
 
-    def send_one(registry: LocalRegistry, source: random.Random) -> None:
-        content = source.choice(outs).content
+    def send_one() -> None:
+        content = source.choice(contents)
         for path in content.sizes:
             upload(registry, TONE, content, path, Digest.of_chunks(content.chunks(path)), None, AT_ONCE)
 
-    def delete_one(registry: LocalRegistry, source: random.Random) -> None:
-        registry.delete_adapter(AdapterName.parse(f"acme/tone-{source.randrange(3)}"))
+    def delete_one() -> None:
+        registry.delete_adapter(AdapterName.parse(f"acme/tone-{source.randrange(NAMES)}"))
 
-    def sweep_all(registry: LocalRegistry, source: random.Random) -> None:
+    with closing(open_local(folder, catalog=catalog, blobs=blobs)) as registry:
+        begun = time.monotonic()
+        with (
+            ThreadPoolExecutor(3) as pool,
+            Storming(folder, 1, outs) as one,
+            Storming(folder, 2, outs) as two,
+            Storming(folder, 3, outs) as three,
+        ):
+            storm = (one, two, three)
+            others = [again(sweep_all, _SWEEP_EVERY), again(send_one, 1.0), again(delete_one, _DELETE_EVERY)]
+            try:
+                while sum(each.pushes for each in storm) < pushes or time.monotonic() - begun < seconds:
+                    assert all(each.is_at_it() for each in storm)
+                    if wait(others, 0.2, FIRST_EXCEPTION).done:
+                        break  # what it raised is raised below
+            finally:
+                over.set()
+        for each in others:
+            each.result()
+        made, took = sum(each.pushes for each in storm), time.monotonic() - begun
+        print(f"{made} pushes, {next(swept)} sweeps, {took:.0f} s")
+
+        assert verify(registry.catalog, registry.blobs) == ()
+        assert made >= pushes
         collect(registry, grace=timedelta(0))
-
-    work = (push_one, push_one, push_one, send_one, delete_one, sweep_all, sweep_all)
-    open_local(folder).close()
-    with ThreadPoolExecutor(len(work)) as pool:
-        running = [until_over(each, seed) for seed, each in enumerate(work)]
-        wait(running, seconds, FIRST_EXCEPTION)
-        over.set()
-    for each in running:
-        each.result()
-
-    registry = open_local(folder)
-    assert verify(registry.catalog, registry.blobs) == ()
-    assert next(pushes) > seconds
-    collect(registry, grace=timedelta(0))
-    assert verify(registry.catalog, registry.blobs) == ()
-    registry.close()
+        assert verify(registry.catalog, registry.blobs) == ()

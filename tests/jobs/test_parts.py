@@ -11,6 +11,7 @@ from adaptry.blobs.memory import MemoryBlobs
 from adaptry.catalog import jobs, runners, schedules, steps
 from adaptry.catalog.database import Catalog
 from adaptry.errors import Conflict
+from adaptry.identity import LOCAL
 from adaptry.jobs.cron import Cron
 from adaptry.jobs.queues import queue_of, queues_for
 from adaptry.jobs.records import GIB, JobOrder, Needs, RunnerInfo
@@ -20,6 +21,7 @@ from adaptry.jobs.watching import Watch
 from adaptry.local import LocalRegistry
 from adaptry.records import AdapterEdit
 from adaptry.refs import AdapterName
+from adaptry.testing.promises.ground import ADA, EVE
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TONE = AdapterName.parse("acme/tone")
@@ -121,6 +123,16 @@ def test_a_runner_forgotten_too_early_is_there_again_at_its_next_beat(registry: 
         runners.forget(tx, ["r"])
         runners.beat(tx, runner)
     assert registry.runners() == (runner,)
+
+
+def test_on_which_machine_a_runner_is_administrators_are_told(registry: LocalRegistry) -> None:
+    runner = RunnerInfo(id="r", host="h", devices=(), tags=("t",), concurrency=1, memory=GIB, seen_at=NOW)
+    with registry.catalog.write() as tx:
+        runners.beat(tx, runner)
+    told = {
+        who.name: [each.host for each in registry.on_behalf_of(who).runners()] for who in (LOCAL, ADA, EVE)
+    }
+    assert told == {"local": ["h"], "ada": [None], "eve": [None]}
 
 
 @pytest.mark.parametrize(

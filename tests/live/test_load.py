@@ -289,6 +289,14 @@ def test_what_cannot_be_is_said_at_once(make: MakeAdapter, options: dict[str, An
         adaptry.load(make(), **options)
 
 
+def test_a_model_whose_weights_were_not_loaded_is_refused(base: Path, make: MakeAdapter) -> None:
+    config = transformers.AutoConfig.from_pretrained(base)
+    with torch.device("meta"):
+        empty = transformers.AutoModelForCausalLM.from_config(config)
+    with pytest.raises(Invalid, match="no weights yet"):
+        adaptry.load(make(), into=empty)
+
+
 def test_nothing_is_no_source() -> None:
     with pytest.raises(Invalid, match="a ref"):
         adaptry.load(None)  # type: ignore[call-overload]

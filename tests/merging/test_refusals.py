@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from adaptry import open_dir
+from adaptry.byte_sizes import parse_bytes
 from adaptry.checkpoint import open_checkpoint
 from adaptry.errors import AdaptryError, Conflict, Invalid, Refused, Unsupported
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.merge import How, Source, merge
-from adaptry.merging.recipe import Input, Recipe, parse_dtype, parse_size
+from adaptry.merging.recipe import Input, Recipe, parse_dtype
 from adaptry.testing.samples import Tensors, random_tensor, tiny_base, tiny_lora, write_safetensors
 
 LAYER = "base_model.model.model.layers.0"
@@ -258,7 +259,7 @@ def test_a_dtype_that_is_not_written_shows_those_that_are(text: str) -> None:
 @pytest.mark.parametrize("text", ["5 tons", "-1GB", "", "GB", "1e9"])
 def test_a_size_that_is_none_shows_how_one_is_written(text: str) -> None:
     with pytest.raises(Invalid, match=r"not a size: .* \(write 5GB, 512MiB or a number of bytes\)"):
-        parse_size(text)
+        parse_bytes(text)
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "nonsense"])

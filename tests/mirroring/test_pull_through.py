@@ -14,12 +14,13 @@ from adaptry.checkpoint import open_checkpoint
 from adaptry.client import HttpRegistry
 from adaptry.digest import Digest
 from adaptry.errors import NotFound, Unavailable, Withdrawn
+from adaptry.lifecycle import State
 from adaptry.local import LocalRegistry
 from adaptry.mirroring.delivering import MIRRORED
 from adaptry.mirroring.origin import Origin
 from adaptry.mirroring.through import ThroughRegistry, through
 from adaptry.promotion import promote
-from adaptry.records import AdapterEdit, PushOptions, StateChange
+from adaptry.records import AdapterEdit, CommitNote, PushOptions, StateChange
 from adaptry.refs import AdapterName, Ref
 from adaptry.standing import change_state
 from adaptry.testing.samples import tiny_base
@@ -244,3 +245,35 @@ def test_the_hubs_clients_read_through_it_too(servers: tuple[Server, Server], lo
     found = front.call("GET", "/acme/tone/resolve/main/adapter_config.json")
     assert found.status == 200
     assert b"LORA" in found.body
+
+
+@pytest.mark.parametrize("state", ["quarantined", "revoked"])
+def test_what_is_withdrawn_there_is_not_let_in_by_a_push(
+    there: Counting, here: ThroughRegistry, lora: MakeLora, state: State
+) -> None:
+    pushed = push(there, lora(1), TONE).version
+    change_state(there, FIRST, StateChange(state=state, reason="it leaks"))
+    with pytest.raises(Withdrawn, match="it leaks"):
+        push(here, lora(1), TONE)
+    with pytest.raises(Withdrawn, match="it leaks"):
+        here.put_commit(TONE, "main", there.tree(TONE, pushed.digest).to_bytes(), CommitNote(title="again"))
+    with pytest.raises(NotFound):
+        here.version(FIRST)
+
+
+def test_what_is_pushed_and_is_there_already_is_what_it_is_there(
+    there: Counting, here: ThroughRegistry, lora: MakeLora
+) -> None:
+    push(there, lora(1), TONE)
+    push(there, lora(2), TONE)
+    change_state(there, SECOND, StateChange(state="deprecated", reason="use 1"))
+    pushed = push(here, lora(2), TONE)
+    assert (pushed.is_new, pushed.version.number, pushed.version.state) == (False, 2, "deprecated")
+    assert MIRRORED in here.adapter(TONE).tags
+
+
+def test_who_pushes_while_nobody_answers_there_is_served(
+    there: Counting, here: ThroughRegistry, lora: MakeLora
+) -> None:
+    there.silent = True
+    assert push(here, lora(1), "acme/own").version.number == 1

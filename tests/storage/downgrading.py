@@ -21,6 +21,9 @@ def back_to_0004(database: sqlite3.Connection) -> None:
     """Takes away what schemas 0005 and later added."""
     for table in _NEW_TABLES:
         database.execute(f"DROP TABLE {table}")
+    for index in ("ix_uploads_open", "ix_uploads_coming"):
+        database.execute(f"DROP INDEX {index}")
+    database.execute("CREATE INDEX ix_uploads_tenant ON uploads (tenant)")
     database.execute("ALTER TABLE files DROP COLUMN unneeded_since")
     database.execute("DROP INDEX ix_versions_withdrawn")
     for column in ("generation", "reason", "successor", "at", "by"):

@@ -109,6 +109,36 @@ def test_a_writer_waits_for_another_and_then_gives_up_in_words(path: Path) -> No
     other.close()
 
 
+def test_writers_of_one_process_all_get_their_turn(path: Path) -> None:
+    """SQLite itself lets some of so many wait for seconds."""
+    catalog = Catalog.at(path, busy_timeout=5.0)
+    change(path, "CREATE TABLE counts (value integer)")
+    change(path, "INSERT INTO counts VALUES (0)")
+
+    def count(times: int) -> None:
+        for _ in range(times):
+            with catalog.write() as tx:
+                seen = tx.connection().exec_driver_sql("SELECT value FROM counts").scalar_one()
+                tx.connection().exec_driver_sql(f"UPDATE counts SET value = {seen + 1}")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(count, [40] * 8))
+    with catalog.read() as tx:
+        assert tx.connection().exec_driver_sql("SELECT value FROM counts").scalar() == 320
+    catalog.close()
+
+
+def test_a_writer_of_the_same_process_that_waits_too_long_is_told(path: Path) -> None:
+    catalog = Catalog.at(path, busy_timeout=0.05)
+    with (
+        catalog.write(),
+        ThreadPoolExecutor(1) as pool,
+        pytest.raises(Unavailable, match="busy with another writer"),
+    ):
+        pool.submit(_write, catalog).result()
+    catalog.close()
+
+
 def test_a_transaction_that_raises_changes_nothing(path: Path) -> None:
     catalog = Catalog.at(path)
     with pytest.raises(RuntimeError), catalog.write() as tx:
@@ -117,6 +147,11 @@ def test_a_transaction_that_raises_changes_nothing(path: Path) -> None:
     with catalog.read() as tx:
         assert tx.connection().exec_driver_sql("SELECT count(*) FROM namespaces").scalar() == 0
     catalog.close()
+
+
+def _write(catalog: Catalog) -> None:
+    with catalog.write():
+        pass
 
 
 def change(path: Path, statement: str) -> None:

@@ -18,7 +18,7 @@ from adaptry.adapter.view import open_dir
 from adaptry.blobs.memory import MemoryBlobs
 from adaptry.catalog.database import Catalog
 from adaptry.catalog.rows import Row
-from adaptry.errors import Incompatible, Invalid, Unavailable
+from adaptry.errors import Conflict, Incompatible, Invalid, Unavailable
 from adaptry.integrity import verify
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
@@ -91,6 +91,39 @@ def test_a_server_that_does_not_answer_is_told_without_the_password(tmp_path: Pa
 def test_a_database_that_is_not_there_is_told(postgres: PostgresServer) -> None:
     with pytest.raises(Unavailable, match='database "nowhere" does not exist'):
         Catalog(postgres.url("nowhere"))
+
+
+def test_what_to_look_at_is_told_of_a_database_that_cannot_be_reached(postgres: PostgresServer) -> None:
+    with pytest.raises(Unavailable, match="name, user and password right") as raised:
+        Catalog(postgres.url("nowhere"))
+    assert "postgresql://" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "CREATE TABLE versions (x int)",
+        "CREATE TABLE alembic_version (version_num varchar(32)); INSERT INTO alembic_version VALUES ('1a2b3c')",
+        "CREATE TABLE alembic_version (version_num varchar(32)); INSERT INTO alembic_version VALUES ('0003')",
+    ],
+)
+def test_a_database_of_another_program_is_left_as_it_is(postgres: PostgresServer, made: str) -> None:
+    name = postgres.empty()
+    for statement in made.split("; "):
+        postgres.execute(statement, name)
+    before = postgres.execute("SELECT relname FROM pg_class WHERE relkind = 'r' ORDER BY 1", name)
+    with pytest.raises(Conflict, match="a database of its own"):
+        Catalog(postgres.url(name))
+    assert postgres.execute("SELECT relname FROM pg_class WHERE relkind = 'r' ORDER BY 1", name) == before
+
+
+def test_a_role_that_may_not_is_told_so_and_not_of_statements(postgres: PostgresServer, name: str) -> None:
+    Catalog(postgres.url(name)).close()
+    postgres.execute("DROP ROLE IF EXISTS stranger")
+    postgres.execute("CREATE ROLE stranger LOGIN")
+    with pytest.raises(Unavailable, match="does not allow its user that: permission denied") as raised:
+        Catalog(postgres.url(name).replace("postgres@", "stranger@"))
+    assert "SELECT" not in str(raised.value)
 
 
 def test_a_writer_waits_for_another_process_and_then_gives_up_in_words(

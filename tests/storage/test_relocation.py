@@ -132,6 +132,30 @@ def test_a_move_that_is_cut_short_changes_nothing(
     registry.close()
 
 
+def test_a_move_that_was_cut_short_at_its_last_step_is_finished_by_another(
+    postgres: PostgresServer, folder: Path, secret: str
+) -> None:
+    before = open_local(folder)
+    seen = shown(before)
+    before.close()
+    url = postgres.url(postgres.empty())
+    rows = move_catalog(folder, url).rows
+    (folder / "catalog.url").unlink()  # what the last step writes
+    halfway = open_local(folder)
+    with pytest.raises(Unavailable, match="has moved to"):
+        halfway.make_tag(TONE, "t1")
+    halfway.close()
+
+    with pytest.raises(Conflict, match="to finish the move"):
+        move_catalog(folder, postgres.database())
+    assert move_catalog(folder, url).rows == rows
+
+    registry = open_local(folder)
+    assert shown(registry) == seen
+    registry.make_tag(TONE, "t1")
+    registry.close()
+
+
 def test_files_that_are_gone_are_told(postgres: PostgresServer, folder: Path, secret: str) -> None:
     registry = open_local(folder)
     weights = next(

@@ -4,6 +4,7 @@ becomes of the registry, the training goes on."""
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,6 @@ class Rows(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         row = (torch.arange(12) + index) % 32
         return {"input_ids": row, "labels": row}
-
-
-@pytest.fixture
-def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
-    monkeypatch.setenv("ADAPTRY_HOME", str(tmp_path / "home"))
-    return adaptry.connect(str(tmp_path / "registry"))
 
 
 def tiny_model() -> Any:
@@ -173,6 +168,30 @@ def test_a_registry_that_is_away_stops_no_training(
     assert len(left) == 4
     folder = Path(left[-1].rpartition("adaptry push ")[2].split()[0])
     assert load_file(folder / "adapter_model.safetensors")
+
+
+def test_a_disk_that_is_full_stops_no_training(
+    registry: Registry,
+    train: Train,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where the Trainer's own checkpoints go there is room; where temporary files go, none, or no such place."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    callback = AdaptryCallback(registry, TONE, run="full")
+    with caplog.at_level(logging.WARNING, "adaptry.training"):
+        assert train(callback).state.global_step == 6
+    assert "there is no place to keep it" in caplog.text
+
+    class Unsaved(AdaptryCallback):
+        def on_save(self, *args: Any, **kwargs: Any) -> None:
+            monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with caplog.at_level(logging.WARNING, "adaptry.training"):
+        assert train(Unsaved(registry, TONE, run="filled")).state.global_step == 6
+    assert "it could not be saved" in caplog.text
 
 
 def test_what_is_refused_is_said_and_kept(

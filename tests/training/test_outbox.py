@@ -48,6 +48,21 @@ def test_what_is_refused_holds_nothing_up_and_is_kept(tmp_path: Path) -> None:
     shutil.rmtree(left.folder.parent)
 
 
+def test_a_fault_holds_nothing_up_and_is_said(tmp_path: Path) -> None:
+    folder, done, said = tiny_lora(tmp_path / "lora"), [], []
+
+    def broken(files: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    outbox = Outbox(said.append, retry=0.001)
+    outbox.give("first", folder, broken)
+    outbox.give("second", folder, lambda files: done.append("second"))
+    (left,) = outbox.finish(patience=30)
+    assert (done, left.title) == (["second"], "first")
+    assert said == ["first was not pushed: OSError: [Errno 28] No space left on device"]
+    shutil.rmtree(left.folder.parent)
+
+
 def test_a_folder_may_be_deleted_once_it_is_given(tmp_path: Path) -> None:
     folder = tiny_lora(tmp_path / "lora")
     data, seen = (folder / "adapter_model.safetensors").read_bytes(), []

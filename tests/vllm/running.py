@@ -123,9 +123,23 @@ def serving(
     python: str, model: Path, env: Mapping[str, str], log: Path, options: tuple[str, ...] = ()
 ) -> Iterator[Vllm]:
     """A server of `model` with adapters of rank 16 and less, until the block ends."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    with _held_port() as port, _served(python, model, env, log, options, port) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def _held_port() -> Iterator[int]:
+    """A free port that is given to nobody meanwhile but who binds it with SO_REUSEADDR, as vLLM does."""
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
+
+
+@contextlib.contextmanager
+def _served(
+    python: str, model: Path, env: Mapping[str, str], log: Path, options: tuple[str, ...], port: int
+) -> Iterator[Vllm]:
     command = [
         *(
             python,

@@ -3,6 +3,7 @@ trained. And what the verdict calls refused is refused by the engine, and what i
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,8 +110,12 @@ def test_target_modules_of_the_server_that_leave_an_adapter_out_are_found(
     adapter = models.adapter(tmp_path / "adapter")
 
     said, answer = running.offline(plain, base, models.PROMPT, [adapter], lora_target_modules=["o_proj"])
+    _, named = running.offline(
+        plain, base, models.PROMPT, [adapter], lora_target_modules=["o_proj", "q_proj", "v_proj"]
+    )
 
     assert answer == said
+    assert named == close_to(models.said(base, adapter))
     assert outcome(base, adapter, f"{ENGINE},lora_target_modules=o_proj") == "not_as_trained"
     assert outcome(base, adapter, f"{ENGINE},lora_target_modules=q_proj+v_proj") == "as_trained"
 
@@ -158,6 +163,12 @@ def test_a_probe_tells_an_adapter_that_acts_from_one_that_does_not(
     right = models.adapter(tmp_path / "right")
     load(engine, "right", right)
     load(engine, "wrong", prefixed(right, tmp_path / "wrong", "language_model."))
+    weaker = models.adapter(tmp_path / "weaker")
+    config = json.loads((weaker / "adapter_config.json").read_text())
+    (weaker / "adapter_config.json").write_text(
+        json.dumps({**config, "lora_alpha": config["lora_alpha"] // 4})
+    )
+    load(engine, "weaker", weaker)
 
     def probed(model: str) -> str:
         words = ["probe", str(right), "--engine", engine.url, "--base", str(place.base), "--model", model]
@@ -167,3 +178,4 @@ def test_a_probe_tells_an_adapter_that_acts_from_one_that_does_not(
 
     assert probed("right") == "as trained"
     assert probed("wrong") == "no-op: the answers are the base's"
+    assert probed("weaker") == "differs from the reference"

@@ -90,7 +90,7 @@ async def _elsewhere(request: Request, error: AdaptryError) -> Response | None:
 
 def _refusal(request: Request, error: AdaptryError) -> Response:
     headers: dict[str, str] = {}
-    text = error.message
+    text = error.told
     match error:
         case Unauthenticated() if "authorization" in request.headers:
             headers["X-Error-Message"] = BAD_TOKEN

@@ -22,7 +22,10 @@ async def healthz() -> str:
 
 @ROUTES.get("/readyz", dependencies=[ANYBODY], response_class=PlainTextResponse)
 def readyz(request: Request) -> str:
-    """The catalog and the blobs answer too, and the server is not about to stop; 503 otherwise."""
+    """The catalog answers too, there is room on its disk, and the server is not about to stop; 503 otherwise.
+
+    A bucket is not asked: without one, what is in the catalog can still be read.
+    """
     store = store_of(request)
     if not store.draining.is_ready:
         raise Unavailable("this server is about to stop")

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from adaptry.beside import FlushBehind
-from adaptry.blobs.store import CHUNK, BlobStore, Hashers, Staged
+from adaptry.blobs.store import CHUNK, BlobStore, Hashers, Staged, absent
 from adaptry.digest import Digest
 from adaptry.errors import Conflict, NotFound, StorageFull, Unavailable
 from adaptry.failpoints import reach
@@ -107,7 +107,7 @@ class LocalBlobs(BlobStore):
         """Where the blob is, for readers that map or send files. Raises `NotFound`."""
         path = self._path(digest)
         if not path.is_file():
-            raise NotFound(f"no stored bytes {digest.brief}")
+            raise absent(digest)
         return path
 
     def place(self, staged: Path, digest: Digest) -> None:
@@ -213,7 +213,10 @@ def _fsync_folder(folder: Path) -> None:
 
 
 def _full(folder: Path) -> StorageFull:
-    return StorageFull(f"no space left in {folder}; free some and push again, what was stored is untouched")
+    what_then = "free some and push again, what was stored is untouched"
+    return StorageFull(
+        f"no space left in {folder}; {what_then}", told=f"no space left in the registry; {what_then}"
+    )
 
 
 @contextmanager
@@ -223,7 +226,10 @@ def _writing_to(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _FULL:
             raise _full(folder) from error
-        raise Unavailable(f"cannot write to {folder}: {error.strerror}") from error
+        raise Unavailable(
+            f"cannot write to {folder}: {error.strerror}",
+            told="the registry's files cannot be written; its administrator has the details",
+        ) from error
 
 
 @contextmanager
@@ -231,4 +237,4 @@ def _absent_is_not_found(digest: Digest) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise NotFound(f"no stored bytes {digest.brief}") from None
+        raise absent(digest) from None

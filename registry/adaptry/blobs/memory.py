@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from threading import Lock
 
-from adaptry.blobs.store import BlobStore, Hashers, Staged
+from adaptry.blobs.store import BlobStore, Hashers, Staged, absent
 from adaptry.digest import Digest
-from adaptry.errors import Conflict, NotFound
+from adaptry.errors import Conflict
 
 
 class MemoryBlobs(BlobStore):
@@ -70,7 +70,7 @@ class MemoryBlobs(BlobStore):
         try:
             return self._blobs[digest]
         except KeyError:
-            raise NotFound(f"no stored bytes {digest.brief}") from None
+            raise absent(digest) from None
 
 
 class _StagedBytes(Staged):

@@ -18,7 +18,7 @@ from typing import Self
 
 from adaptry.beside import Beside
 from adaptry.digest import Digest
-from adaptry.errors import DigestMismatch, OffsetMismatch
+from adaptry.errors import DigestMismatch, NotFound, OffsetMismatch
 
 CHUNK = 1 << 20
 """No piece handed out and no write is larger: some kernels write 4 MiB ten times slower than 1 MiB."""
@@ -34,6 +34,14 @@ class WritingAddress:
 
     url: str
     headers: Mapping[str, str]
+
+
+def absent(digest: Digest) -> NotFound:
+    """What every store raises for a blob that it does not have."""
+    return NotFound(
+        f"no stored bytes {digest.brief}; where a version names them they were lost: push its files again, or restore them "
+        "from a copy"
+    )
 
 
 class BlobStore(ABC):

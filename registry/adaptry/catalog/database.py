@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlmodel import Session
@@ -73,6 +73,11 @@ class Catalog:
         """The number of the schema that it has, as `migrate` counts them."""
         with self._errors_translated(), self._database.readers.connect() as connection:
             return str(schema_of(connection))
+
+    def check(self) -> None:
+        """Raises `Unavailable` where the database does not answer."""
+        with self._errors_translated(), self._database.readers.connect() as connection:
+            connection.execute(select(1))
 
     def close(self) -> None:
         """Gives the database's files and connections back to the system."""

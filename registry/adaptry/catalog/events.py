@@ -110,7 +110,7 @@ def news(told: Sequence[Told], identity: Identity, about: Sequence[str], after: 
     """What of `told`, which comes after number `after`, is for one reader, and how far that went."""
     items: list[Event] = []
     for one in told:
-        if is_about(one.event.name, about) and one.is_for(identity):
+        if is_about(one.event, about) and one.is_for(identity):
             items.append(one.event)
             if len(items) == limit:
                 return News(items=tuple(items), seq=one.event.seq)

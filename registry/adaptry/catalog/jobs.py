@@ -5,21 +5,30 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from datetime import datetime
-from typing import cast
+from typing import NamedTuple, cast
 
-from sqlalchemy import func, update
+from sqlalchemy import delete, func, update
 from sqlmodel import col, select
 
 from adaptry.catalog import cursors
 from adaptry.catalog.database import Transaction
-from adaptry.catalog.packing import listed, unlisted
+from adaptry.catalog.packing import listed
 from adaptry.catalog.rows import JobLineRow, JobRow, JobStepRow
-from adaptry.identity import Identity, Role
+from adaptry.identity import Identity
 from adaptry.jobs.records import OPEN, Fault, JobInfo, JobOrder, JobState, LogLine, Needs, Stage
 from adaptry.records import Page
 
 _MOST_LINES = 5_000  # of one job's log; a loop that talks would fill the database
 _LONGEST_LINE = 2_000
+
+
+class Unfinished(NamedTuple):
+    """As much of an open job as its runners look at again and again."""
+
+    id: str
+    tries: int
+    priority: int
+    needs: Needs
 
 
 def insert(
@@ -55,8 +64,7 @@ def row_of(tx: Transaction, id: str) -> JobRow | None:
 
 def submitter(tx: Transaction, id: str) -> Identity:
     """Whose rights the job has. It must be there."""
-    row = tx.exec(select(JobRow).where(JobRow.id == id)).one()
-    return Identity(row.by, cast(Role, row.by_role), unlisted(row.by_namespaces))
+    return tx.exec(select(JobRow).where(JobRow.id == id)).one().asker
 
 
 def page(
@@ -76,10 +84,16 @@ def page(
     return Page[JobInfo](items=_infos(tx, rows[:limit]), next=following)
 
 
-def unfinished(tx: Transaction) -> tuple[JobInfo, ...]:
-    """Every job that still has to come to its end, oldest first."""
-    query = select(JobRow).where(col(JobRow.state).in_(OPEN)).order_by(col(JobRow.key))
-    return _infos(tx, tx.exec(query).all())
+def unfinished(tx: Transaction) -> tuple[Unfinished, ...]:
+    """Every job that still has to come to its end, in the order of their turns."""
+    columns = (JobRow.id, JobRow.tries, JobRow.priority, JobRow.needs)
+    query = (
+        select(*columns).where(col(JobRow.state).in_(OPEN)).order_by(col(JobRow.priority), col(JobRow.key))
+    )
+    return tuple(
+        Unfinished(id, tries, priority, Needs.model_validate_json(needs))
+        for id, tries, priority, needs in tx.exec(query)
+    )
 
 
 def finish(
@@ -113,6 +127,27 @@ def reopen(tx: Transaction, id: str) -> None:
     row.started_at = row.finished_at = row.fault = row.result = None
     tx.add(row)
     tx.flush()
+
+
+def due(tx: Transaction, before: datetime, most: int) -> tuple[str, ...]:
+    """Jobs that ended before that, longest ago first."""
+    query = select(JobRow.id).where(col(JobRow.state).not_in(OPEN), col(JobRow.finished_at) < before)
+    return tuple(tx.exec(query.order_by(col(JobRow.finished_at)).limit(most)).all())
+
+
+def forget(tx: Transaction, ids: Iterable[str]) -> None:
+    """These jobs, their steps and what they said are gone; one that is open again meanwhile stays."""
+    query = select(JobRow.key).where(col(JobRow.id).in_(list(ids)), col(JobRow.state).not_in(OPEN))
+    keys = list(tx.exec(query).all())
+    tx.execute(delete(JobLineRow).where(col(JobLineRow.job_key).in_(keys)))
+    tx.execute(delete(JobStepRow).where(col(JobStepRow.job_key).in_(keys)))
+    tx.execute(delete(JobRow).where(col(JobRow.key).in_(keys)))
+
+
+def unknown(tx: Transaction, ids: Iterable[str]) -> set[str]:
+    """Which of these jobs are not there."""
+    asked = set(ids)
+    return asked - set(tx.exec(select(JobRow.id).where(col(JobRow.id).in_(asked))).all())
 
 
 def say(tx: Transaction, id: str, step: str, texts: Iterable[str], now: datetime) -> None:

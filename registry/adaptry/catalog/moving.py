@@ -44,14 +44,36 @@ def copy(source: Transaction, target: Transaction) -> Mapping[str, int]:
 def retire(source: Transaction, where: str) -> None:
     """From the commit on, nobody can write to the catalog that was moved away, also who has it open already."""
     names = [table.name for table in Row.metadata.sorted_tables]
-    sqlite.forbid_changes(source.connection(), names, f"this registry's catalog has moved to {where}")
+    sqlite.forbid_changes(source.connection(), names, _moved_to(where))
+
+
+def is_retired(source: Transaction, where: str) -> bool:
+    """Whether all was moved there before. Raises `Conflict` where it was moved elsewhere."""
+    reason = sqlite.why_forbidden(source.connection())
+    if reason not in (None, _moved_to(where)):
+        raise Conflict(f"{reason}; name that database, to finish the move")
+    return reason is not None
+
+
+def count(target: Transaction) -> Mapping[str, int]:
+    """How many rows of each table there are."""
+    there = target.connection()
+    tables = Row.metadata.sorted_tables
+    return {
+        table.name: there.execute(select(func.count()).select_from(table)).scalar_one() for table in tables
+    }
+
+
+def _moved_to(where: str) -> str:
+    return f"this registry's catalog has moved to {where}"
 
 
 def _require_empty(connection: Connection, tables: Sequence[Table]) -> None:
     full = [table.name for table in tables if connection.execute(select(table).limit(1)).first()]
     if full:
         raise Conflict(
-            f"that database has a catalog already (rows in {', '.join(full)}); give an empty database"
+            f"that database has a catalog already (rows in {', '.join(full)}); give an empty database; if a move to it was "
+            "cut short, drop it and make it again"
         )
 
 

@@ -12,17 +12,16 @@ beginnings and the order of names mean that.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import closing, nullcontext
 from functools import partial
-from threading import Lock
 from typing import Any
 
 from sqlalchemy import URL, Connection, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from adaptry.catalog.kinds import Database, pause
+from adaptry.catalog.kinds import Database, busy, in_turn, pause
 from adaptry.errors import AdaptryError, Corrupt, Invalid, Missing, StorageFull, Unavailable
 
 _WRITES = "adaptry_writes"  # the execution option of connections whose transactions write: True, or _NOTES
@@ -34,6 +33,7 @@ _LOOKS = (
     1.0  # seconds between two looks for events that nobody was told of, as through a pooler that loses LISTEN
 )
 _LONGEST_PAUSE = 60  # seconds that a writer may be silent before it is taken for dead and its lock given on
+_AWAY = "the registry's database does not answer as it should; its administrator has the details, try again in a moment"
 _GONE = {  # of libpq: a server that vanished without a word is noticed within a minute
     "keepalives_idle": 20,
     "keepalives_interval": 10,
@@ -75,10 +75,10 @@ def database(url: str, busy_timeout: float) -> Database:
         writers=writers,
         noters=writers.execution_options(**{_WRITES: _NOTES}),
         reading=nullcontext,
-        writing=_in_turn(Lock(), busy_timeout),
+        writing=in_turn(busy_timeout),  # so that no more than one of them holds a connection while it waits
         opening=nullcontext,
         settle=_compare_bytes,
-        meaning=partial(_meaning, address.render_as_string(hide_password=True)),
+        meaning=partial(_meaning, address.set(drivername="postgresql").render_as_string(hide_password=True)),
         announce=_announce,
         hear=partial(_hear, address.set(drivername="postgresql").render_as_string(hide_password=False)),
     )
@@ -145,21 +145,6 @@ def _hear(address: str, stop: socket.socket) -> Iterator[bool]:
                 list(connection.notifies(timeout=0))
 
 
-def _in_turn(lock: Lock, patience: float) -> Callable[[], Any]:
-    """The writers of one process wait here, so that no more than one of them holds a connection while it waits."""
-
-    @contextmanager
-    def turn() -> Iterator[None]:
-        if not lock.acquire(timeout=patience):
-            raise _busy()
-        try:
-            yield
-        finally:
-            lock.release()
-
-    return turn
-
-
 def _with_other_order(connection: Connection) -> list[tuple[str, str, str]]:
     """Tables, columns and types of text that is compared in the database's own language."""
     query = text(
@@ -176,10 +161,6 @@ def _compare_bytes(connection: Connection) -> None:
         connection.exec_driver_sql(f'ALTER TABLE "{table}" ALTER COLUMN "{column}" TYPE {kind} COLLATE "C"')
 
 
-def _busy() -> Unavailable:
-    return Unavailable("the registry's database is busy with another writer; try again in a moment")
-
-
 def _meaning(where: str, error: BaseException) -> AdaptryError | None:
     """By the SQLSTATE (PostgreSQL's documentation, appendix A); without one, the server was not reached."""
     state = getattr(error, "sqlstate", None)
@@ -187,22 +168,35 @@ def _meaning(where: str, error: BaseException) -> AdaptryError | None:
         state = "22021"
     if state is None:
         is_lost = type(error).__name__ in ("OperationalError", "ConnectionTimeout")
-        return Unavailable(f"cannot reach the database {where}: {_line(error)}") if is_lost else None
+        said = f"cannot reach the database {where}: {_line(error)}; does it run, has it room and a connection to spare, and are its address, name, user and password right?"
+        return Unavailable(said, told=_AWAY) if is_lost else None
     match state[:2], state:
         case _, "55P03" | "40001" | "40P01" | "25P03":
-            return _busy()
+            return busy()
         case _, "22021":
             return Invalid("a text cannot hold the character U+0000")
         case "53", "53100":
             return StorageFull("no space left for the registry's database; free some and try again")
         case "XX", "XX001" | "XX002":
-            return Corrupt(f"the database {where} is damaged: {_line(error)}; restore a backup")
-        case (("08" | "28" | "3D" | "53" | "57" | "58"), _):
-            return Unavailable(f"cannot use the database {where}: {_line(error)}")
-        case _, "25006" | "42501":
-            return Unavailable(f"the database {where} may not be written to: {_line(error)}")
+            said = f"the database {where} is damaged: {_line(error)}; restore a backup"
+            return Corrupt(said, told="the registry's database is damaged; its administrator has the details")
+        case (("08" | "28" | "3D" | "3F" | "53" | "57" | "58"), _):
+            return Unavailable(f"cannot use the database {where}: {_line(error)}", told=_AWAY)
+        case _, "25006":
+            return Unavailable(
+                f"the database {where} may not be written to: {_line(error)}; is it a standby? name the one it follows",
+                told=_AWAY,
+            )
+        case _, "42501":
+            return Unavailable(
+                f"the database {where} does not allow its user that: {_line(error)}; its tables are best made and owned by "
+                "the role that Adaptry connects as",
+                told=_AWAY,
+            )
     return None
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
+    """What happened, without the statement it happened at and the driver's own advice."""
+    primary = getattr(getattr(error, "diag", None), "message_primary", None)
+    return str(primary or str(error).partition("\n")[0])[:300]

@@ -20,7 +20,7 @@ def beat(tx: Transaction, runner: RunnerInfo) -> None:
     """It lives. One that was taken for dead is there again."""
     row = tx.get(RunnerRow, runner.id) or RunnerRow(
         id=runner.id,
-        host=runner.host,
+        host=runner.host or "",
         devices=listed(runner.devices),
         tags=listed(runner.tags),
         concurrency=runner.concurrency,

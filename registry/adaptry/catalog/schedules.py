@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime, timedelta
-from typing import cast
 
 from sqlmodel import select
 
-from adaptry.catalog import jobs
+from adaptry.catalog import jobs, tokens
 from adaptry.catalog.database import Transaction
-from adaptry.catalog.packing import listed, unlisted
+from adaptry.catalog.packing import listed
 from adaptry.catalog.rows import JobScheduleRow
-from adaptry.identity import Identity, Role
+from adaptry.identity import Identity
 from adaptry.jobs.cron import Cron
 from adaptry.jobs.records import JobOrder, ScheduleInfo
 
@@ -34,16 +33,18 @@ def put(
         by_namespaces=listed(identity.namespaces),
         created_at=now,
     )
-    return _info(tx.merge(row))
+    return _info(tx, tx.merge(row))
 
 
 def find(tx: Transaction, name: str) -> ScheduleInfo | None:
     row = tx.get(JobScheduleRow, name)
-    return _info(row) if row else None
+    return _info(tx, row) if row else None
 
 
 def every(tx: Transaction) -> tuple[ScheduleInfo, ...]:
-    return tuple(_info(row) for row in tx.exec(select(JobScheduleRow).order_by(JobScheduleRow.name)))
+    return tuple(
+        _info(tx, row) for row in tx.exec(select(JobScheduleRow).order_by(JobScheduleRow.name)).all()
+    )
 
 
 def remove(tx: Transaction, name: str) -> None:
@@ -53,16 +54,17 @@ def remove(tx: Transaction, name: str) -> None:
 def submit_due(tx: Transaction, now: datetime) -> None:
     """Gives the orders whose time has come and that were not given for it yet; a job's id says which time it is of."""
     for row in tx.exec(select(JobScheduleRow).order_by(JobScheduleRow.name)).all():
+        if tokens.is_taken_back(tx, row.asker):
+            continue
         due = Cron.parse(row.cron).last(max(row.created_at, now - _MADE_UP_FOR), now)
         if due is None:
             continue
         id = f"job-{hashlib.sha256(f'{row.name} {row.created_at} {due}'.encode()).hexdigest()[:16]}"
         if jobs.row_of(tx, id) is None:
-            identity = Identity(row.by, cast(Role, row.by_role), unlisted(row.by_namespaces))
-            jobs.insert(tx, id, JobOrder.model_validate_json(row.ordered), row.namespace, identity, now)
+            jobs.insert(tx, id, JobOrder.model_validate_json(row.ordered), row.namespace, row.asker, now)
 
 
-def _info(row: JobScheduleRow) -> ScheduleInfo:
+def _info(tx: Transaction, row: JobScheduleRow) -> ScheduleInfo:
     return ScheduleInfo(
         name=row.name,
         cron=row.cron,
@@ -70,4 +72,5 @@ def _info(row: JobScheduleRow) -> ScheduleInfo:
         namespace=row.namespace,
         by=row.by,
         created_at=row.created_at,
+        is_held=tokens.is_taken_back(tx, row.asker),
     )

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
-from adaptry.catalog.kinds import Block, Database, pause
+from adaptry.catalog.kinds import Block, Database, busy, in_turn, pause
 from adaptry.errors import AdaptryError, Corrupt, StorageFull, Unavailable
 
 _WRITES = "adaptry_writes"  # the execution option of connections whose transactions write: True, or _NOTES
@@ -42,13 +42,14 @@ def database(url: str, busy_timeout: float) -> Database:
     _prepare(engine, is_durable=not in_memory)
     # One connection is the whole database in memory, so its users take turns.
     lock = RLock()
-    turn: Block = (lambda: lock) if in_memory else nullcontext
+    reading: Block = (lambda: lock) if in_memory else nullcontext
     return Database(
         readers=engine,
         writers=engine.execution_options(**{_WRITES: True}),
         noters=engine.execution_options(**{_WRITES: _NOTES}),
-        reading=turn,
-        writing=turn,
+        reading=reading,
+        # SQLite's own writers look again and again, ever less often: one that waits among many may never get its turn.
+        writing=reading if in_memory else in_turn(busy_timeout),
         opening=partial(_opening, url),
         settle=lambda connection: None,
         meaning=partial(_meaning, url),
@@ -127,6 +128,14 @@ def forbid_changes(connection: Connection, tables: Iterable[str], reason: str) -
             )
 
 
+def why_forbidden(connection: Connection) -> str | None:
+    """The reason that `forbid_changes` was given."""
+    query = f"SELECT sql FROM sqlite_master WHERE type = 'trigger' AND name LIKE '{_FORBIDDEN}%' LIMIT 1"
+    trigger = connection.exec_driver_sql(query).scalar()
+    quoted = trigger and trigger.partition(f"'{_FORBIDDEN}: ")[2].rpartition("'); END")[0]
+    return quoted.replace("''", "'") if quoted else None
+
+
 def _check_durable(connection: sqlite3.Connection) -> None:
     found = {
         name: connection.execute(f"PRAGMA {name}").fetchone()[0]
@@ -169,13 +178,17 @@ def _meaning(url: str, error: BaseException) -> AdaptryError | None:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     match code:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return Unavailable("the registry's database is busy with another writer; try again in a moment")
+            return busy()
         case sqlite3.SQLITE_FULL:
             return StorageFull("no space left for the registry's database; free some and try again")
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return Corrupt(
-                f"{make_url(url).database} is not a sound SQLite database: {error}; restore a backup"
+                f"{make_url(url).database} is not a sound SQLite database: {error}; restore a backup",
+                told="the registry's database is damaged; its administrator has the details",
             )
         case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_IOERR | sqlite3.SQLITE_PERM:
-            return Unavailable(f"cannot use the database {make_url(url).database}: {error}")
+            return Unavailable(
+                f"cannot use the database {make_url(url).database}: {error}",
+                told="the registry's database cannot be used; its administrator has the details",
+            )
     return None

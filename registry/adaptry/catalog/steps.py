@@ -15,11 +15,12 @@ from typing import Any
 
 from sqlmodel import col, select
 
+from adaptry.catalog import tokens
 from adaptry.catalog.database import Catalog, Transaction
-from adaptry.catalog.jobs import row_of
+from adaptry.catalog.jobs import finish, row_of
 from adaptry.catalog.rows import JobStepRow
-from adaptry.errors import Conflict
-from adaptry.jobs.records import OPEN
+from adaptry.errors import Conflict, Denied
+from adaptry.jobs.records import OPEN, Fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +32,16 @@ class Begun:
 
 
 def begin(tx: Transaction, id: str, step: str, runner: str, now: datetime) -> Begun | None:
-    """The next turn of a step. None where the job is over, so that nothing is to be done for it."""
+    """The next turn of a step. None where the job is over, so that nothing is to be done for it.
+
+    A job whose submitter's token was revoked is over now.
+    """
     job = row_of(tx, id)
     if job is None or job.key is None or job.state not in OPEN:
+        return None
+    if tokens.is_taken_back(tx, job.asker):
+        said = f"the token {job.by}, whose rights this job has, was revoked; submit it with another"
+        finish(tx, id, "failed", now, fault=Fault(code=Denied.code, message=said))
         return None
     row = tx.get(JobStepRow, (job.key, step)) or JobStepRow(job_key=job.key, step=step)
     if row.result is not None:
@@ -47,12 +55,16 @@ def begin(tx: Transaction, id: str, step: str, runner: str, now: datetime) -> Be
 
 
 def hold(tx: Transaction, id: str, step: str, turn: int) -> None:
-    """Raises `Conflict` unless the step is still at this turn, and its job is not over."""
+    """Raises `Conflict` unless the step is still at this turn, and its job neither over nor of a token that was revoked."""
     job = row_of(tx, id)
     row = tx.get(JobStepRow, (job.key, step)) if job else None
     if job is None or job.state not in OPEN or row is None or row.turn != turn:
         raise Conflict(
             f"job {id} is no longer this runner's: it was cancelled, or taken over by another; nothing was changed"
+        )
+    if tokens.is_taken_back(tx, job.asker):
+        raise Conflict(
+            f"job {id} has no rights any more: the token {job.by} was revoked; nothing was changed"
         )
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from itertools import groupby
+from operator import itemgetter
 
-from sqlalchemy import delete, insert, literal
+from sqlalchemy import and_, delete, insert, literal, or_
 from sqlmodel import col, select
 
 from adaptry.catalog.database import Transaction
@@ -64,17 +66,17 @@ def rewrite(tx: Transaction, adapter: int, fields: Iterable[str], terms: Terms) 
 
 def _ids(tx: Transaction, terms: Terms) -> set[int]:
     """The keys of terms; those that are new are added."""
-    wanted = set(terms)
+    wanted = sorted(set(terms))
     found: dict[tuple[str, str], int] = {}
-    for field in {field for field, _ in wanted}:
-        texts = [text for of, text in wanted if of == field]
-        for at in range(0, len(texts), _IDS_AT_ONCE):
-            some = texts[at : at + _IDS_AT_ONCE]
-            query = select(TermRow.text, TermRow.id).where(
-                TermRow.field == field, col(TermRow.text).in_(some)
-            )
-            found |= {(field, text): key for text, key in tx.exec(query) if key is not None}
-    new = [TermRow(field=field, text=text) for field, text in sorted(wanted - found.keys())]
+    for at in range(0, len(wanted), _IDS_AT_ONCE):
+        by_field = groupby(wanted[at : at + _IDS_AT_ONCE], key=itemgetter(0))
+        any_of = [
+            and_(col(TermRow.field) == field, col(TermRow.text).in_([text for _, text in some]))
+            for field, some in by_field
+        ]
+        query = select(TermRow.field, TermRow.text, TermRow.id).where(or_(*any_of))
+        found |= {(field, text): key for field, text, key in tx.exec(query) if key is not None}
+    new = [TermRow(field=field, text=text) for field, text in wanted if (field, text) not in found]
     tx.add_all(new)
     tx.flush()
     return {*found.values(), *(row.id for row in new if row.id is not None)}

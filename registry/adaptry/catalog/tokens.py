@@ -12,7 +12,7 @@ from sqlmodel import col, select
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.packing import listed, unlisted
 from adaptry.catalog.rows import TokenRow
-from adaptry.identity import Role
+from adaptry.identity import LOCAL, Identity, Role
 
 
 class TokenInfo(BaseModel):
@@ -64,6 +64,19 @@ def revoke(tx: Transaction, id: int, at: datetime) -> bool:
     if was_valid:
         tx.execute(update(TokenRow).where(col(TokenRow.id) == id).values(revoked_at=at))
     return was_valid
+
+
+def is_taken_back(tx: Transaction, identity: Identity) -> bool:
+    """Whether somebody has these rights only by tokens that were revoked. One that has merely expired was not taken back."""
+    if identity == LOCAL:  # who works in the registry's folder needs no token
+        return False
+    tokens = select(TokenRow.revoked_at).where(
+        TokenRow.name == identity.name,
+        TokenRow.role == identity.role,
+        TokenRow.namespaces == listed(identity.namespaces),
+    )
+    found = tx.exec(tokens).all()
+    return bool(found) and None not in found
 
 
 def _info(row: TokenRow) -> TokenInfo:

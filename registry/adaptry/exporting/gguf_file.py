@@ -8,6 +8,7 @@ weight the other way round (GPT-2): they are [r, in] and [out, r] there too.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,12 @@ def write_into(parent: Parent, folder: Path, setting: Setting) -> tuple[str, ...
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
+    except OSError as error:
+        if (
+            error.errno is None
+        ):  # numpy's, of a disk that is full: how much it was to write, and how much it wrote
+            raise OSError(errno.ENOSPC, str(error)) from error
+        raise
     finally:
         writer.close()
     if alphas:

@@ -14,13 +14,15 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy.exc import DBAPIError
 
+from adaptry.catalog.jobs import Unfinished
 from adaptry.errors import AdaptryError, Missing, Unavailable
-from adaptry.jobs.queues import OVERSEERS, queue_of
+from adaptry.jobs.queues import of_jobs, queue_of
 from adaptry.jobs.records import JobInfo
 
 try:
@@ -30,9 +32,11 @@ except ModuleNotFoundError as error:
 
 FILE = "jobs.sqlite"
 _VERSION = "1"  # of the workflows below: those of another version are left to runners that know them
-_MANY = 1_000  # jobs overseen by one runner at once
-_PATIENCE = 0.2  # seconds between two looks at whether a step is done
-_GIVEN_UP = ("ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
+_SPARE = 6  # jobs of one need that a runner oversees beyond two for each step it does at once, so that none waits for the next
+_PATIENCE = 0.1  # seconds between two looks at whether a step is done, for each job that is overseen here
+_GIVEN_UP = ["ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
+_OVER = ["SUCCESS", *_GIVEN_UP]
+_AT_ONCE = 500
 _PAUSE = 1.0  # seconds until a catalog that cannot be reached is asked again
 Json = dict[str, Any]  # what steps come to
 Answer = TypeVar("Answer")
@@ -88,23 +92,29 @@ class Engine:
             }
         )
         self._register()
-        DBOS.listen_queues([OVERSEERS, *self._queues])
+        DBOS.listen_queues([*map(of_jobs, self._queues), *self._queues])
+
+    @property
+    def patience(self) -> float:
+        """Seconds between two looks of a job at its step. The more jobs are overseen here, the longer, as each look costs."""
+        return _PATIENCE * max(2, len(self._here))
 
     def launch(self) -> None:
         """From now on work is given to this process."""
         DBOS.launch()
-        DBOS.register_queue(OVERSEERS, worker_concurrency=_MANY, polling_interval_sec=self._poll)
         for queue in self._queues:
+            many = 2 * self._concurrency + _SPARE
+            DBOS.register_queue(of_jobs(queue), worker_concurrency=many, polling_interval_sec=self._poll)
             DBOS.register_queue(queue, worker_concurrency=self._concurrency, polling_interval_sec=self._poll)
 
-    def hand(self, job: JobInfo) -> None:
+    def hand(self, job: Unfinished) -> None:
         """Makes sure that a job is under way; again is no harm."""
         with _reached():
             DBOS.enqueue_workflow_with_options(
                 {
-                    "queue_name": OVERSEERS,
+                    "queue_name": of_jobs(queue_of(job.needs)),
                     "workflow_name": "job",
-                    "workflow_id": f"{job.id}.{job.tries}",
+                    "workflow_id": _name(job),
                     "app_version": _VERSION,
                     "priority": job.priority,
                 },
@@ -112,11 +122,12 @@ class Engine:
                 job.tries,
             )
 
-    def broken(self, job: JobInfo) -> bool:
-        """Whether the engine has given a job up that is not over, so that nobody would ever end it."""
+    def broken(self, jobs: Iterable[Unfinished]) -> tuple[Unfinished, ...]:
+        """Those of these that the engine has given up, so that nobody would ever end them."""
         with _reached():
-            status = DBOS.get_workflow_status(f"{job.id}.{job.tries}")
-        return status is not None and status.status in _GIVEN_UP
+            given_up = DBOS.list_workflows(name="job", status=_GIVEN_UP, load_input=False, load_output=False)
+        ids = {each.workflow_id for each in given_up}
+        return tuple(job for job in jobs if _name(job) in ids)
 
     def take_over(self, living: Iterable[str]) -> int:
         """Gives out again what was under way at runners that are none of the `living`; how much that was.
@@ -135,8 +146,30 @@ class Engine:
                 if each.workflow_id in stuck or each.executor_id not in {*others, self._runner}
             ]
             for each in lost:
-                DBOS.resume_workflow(each.workflow_id, queue_name=each.queue_name or OVERSEERS)
+                DBOS.resume_workflow(each.workflow_id, queue_name=each.queue_name)
         return len(lost)
+
+    def forget(self, before: datetime, unknown: Callable[[set[str]], set[str]]) -> None:
+        """Drops what is remembered of work that was over `before`, for jobs that are `unknown`."""
+        kept = 0
+        while True:
+            with _reached():
+                page = DBOS.list_workflows(
+                    status=_OVER,
+                    completed_before=before.isoformat(),
+                    limit=_AT_ONCE,
+                    offset=kept,
+                    load_input=False,
+                    load_output=False,
+                )
+            gone = unknown({_job_of(each.workflow_id) for each in page})
+            some = [each.workflow_id for each in page if _job_of(each.workflow_id) in gone]
+            kept += len(page) - len(some)
+            if some:
+                with _reached():
+                    DBOS.delete_workflows(some)
+            if len(page) < _AT_ONCE:
+                return
 
     # The workflows. What they decide by comes from steps, so that who goes on with one decides the same.
 
@@ -219,14 +252,16 @@ class _Run:
         given = [(step, memory, self._given(step, memory, 0)) for step, memory in steps]
         found: list[Json | None] = []
         for step, memory, handle in given:
-            came_to = handle.get_result(polling_interval_sec=_PATIENCE)
+            came_to = handle.get_result(polling_interval_sec=self.engine.patience)
             again = 0
             while came_to.get("gone"):
                 # Somebody else had begun it as well, and may be dead by now; or the job is over.
                 if self.engine._is_open(self.id) is None:
                     return [None]
                 again += 1
-                came_to = self._given(step, memory, again).get_result(polling_interval_sec=_PATIENCE)
+                came_to = self._given(step, memory, again).get_result(
+                    polling_interval_sec=self.engine.patience
+                )
             found.append(came_to)
             if "fault" in came_to:
                 break
@@ -247,6 +282,16 @@ class _Run:
             step,
             memory,
         )
+
+
+def _name(job: Unfinished) -> str:
+    """By which the engine knows this try at a job."""
+    return f"{job.id}.{job.tries}"
+
+
+def _job_of(workflow: str) -> str:
+    """The job that a workflow's id was made of."""
+    return workflow.partition(".")[0]
 
 
 @contextmanager

@@ -65,6 +65,7 @@ def piece(task: Merge, desk: Desk, step: str) -> Outcome:
     """One file of weights, computed into the store."""
     with _again(task, desk) as model:
         file = model.plan.files[int(step.removeprefix("piece-")) - 1]
+        _keep_to_one_thread(choose(desk.device).used(model.plan.changed))
         computed = _told(model.merged.read(file.name, 0, file.size), file, desk)
         digest, size = desk.registry.blobs.ingest(computed)
     reach("merge.stored")
@@ -134,10 +135,7 @@ def _opened(task: Merge, desk: Desk, pinned: list[Any], base: str) -> Iterator[_
     kernels = choose(desk.device)
     revisions = tuple(source.revision for source in sources)
     went_in = Digest.of(repr([(str(source.revision), source.weighted.weight) for source in sources]).encode())
-    with _one_thread(kernels.used(plan.changed)):
-        yield _Model(
-            task.recipe, plan, revisions, VirtualCheckpoint(plan, kernels, went_in, {}, desk.scratch)
-        )
+    yield _Model(task.recipe, plan, revisions, VirtualCheckpoint(plan, kernels, went_in, {}, desk.scratch))
 
 
 def _base(desk: Desk, key: str) -> Checkpoint:
@@ -148,14 +146,12 @@ def _base(desk: Desk, key: str) -> Checkpoint:
     return open_base(desk.registry, key, cache=kept, progress=desk.progress)
 
 
-@contextmanager
-def _one_thread(kernels: tuple[str, ...]) -> Iterator[None]:
+def _keep_to_one_thread(kernels: tuple[str, ...]) -> None:
     """As in a merge on one machine: another number of threads would give other bits."""
     if any(kernel != "llvm" for kernel in kernels):
         import torch
 
         torch.set_num_threads(1)
-    yield
 
 
 def _beside(desk: Desk, model: _Model, made: tuple[FileEntry, ...]) -> Iterator[FileEntry]:

@@ -1,7 +1,8 @@
 """Which queue a step waits in, and which queues a runner takes from: by what the one needs and the other has.
 
 A queue's name is a need: a device or any, a tag or none, and a size of memory. A runner takes from every queue whose need it
-meets. Memory goes by sizes, so that there are few queues; within a size, runners count exactly (`room`).
+meets. Memory goes by sizes, so that there are few queues; within a size, runners count exactly (`room`). Jobs themselves wait in
+queues of their own, by the same needs: overseeing one computes nothing, but is for a runner that can do its steps.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ from collections.abc import Iterable
 from adaptry.jobs.records import GIB, Needs, RunnerInfo
 
 _SIZES = (8, 64, 512, 1 << 20)  # GiB
-OVERSEERS = "jobs"
-"""Where jobs themselves wait: whoever oversees one computes nothing, so every runner takes any number."""
 
 
 def queue_of(needs: Needs) -> str:
     size = next(size for size in _SIZES if needs.memory <= size * GIB)
     return _name(needs.device, needs.tag, size)
+
+
+def of_jobs(queue: str) -> str:
+    """Where the jobs wait whose first step will wait in `queue`."""
+    return f"jobs:{queue}"
 
 
 def queues_for(devices: Iterable[str], tags: Iterable[str], memory: int) -> tuple[str, ...]:

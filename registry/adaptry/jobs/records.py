@@ -45,7 +45,10 @@ class JobOrder(_Said):
 
 
 class ScheduleInfo(Value):
-    """An order that is given whenever its `cron` expression says so, with the rights of who asked for that."""
+    """An order that is given whenever its `cron` expression says so, with the rights of who asked for that.
+
+    `is_held`: their token was revoked, so it is not given.
+    """
 
     name: str
     cron: str
@@ -53,6 +56,7 @@ class ScheduleInfo(Value):
     namespace: str
     by: str
     created_at: datetime
+    is_held: bool = False
 
 
 class Fault(Value):
@@ -106,10 +110,10 @@ class LogLine(Value):
 
 
 class RunnerInfo(Value):
-    """Who runs jobs: on which machine, with what, and when it was last heard of."""
+    """Who runs jobs: with what, and when it was last heard of. On which machine (`host`), administrators are told."""
 
     id: str
-    host: str
+    host: str | None = None
     devices: tuple[str, ...]
     tags: tuple[str, ...]
     concurrency: int

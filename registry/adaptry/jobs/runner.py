@@ -14,7 +14,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,18 @@ from adaptry.jobs.watching import Watch
 from adaptry.jobs.working import Bench, ended, unfinished
 from adaptry.opening import catalog_of, open_local
 
-_LEAST = 256 << 20  # bytes that a step's process takes before it computes anything, with what it has loaded
+KEEP = timedelta(days=30)
+_TIDIED_EVERY = 600.0
+_AT_ONCE = 100  # jobs that are handed to the engine in one round
+_FORGOTTEN_AT_ONCE = 200
+_LEAST = 64 << 20  # bytes: less than any process of a step takes
 
 
 @dataclass(frozen=True, slots=True)
 class RunnerSettings:
     """`devices` are what it can compute on beside the processor. `lease` is how many seconds others wait for a sign of life
-    before they take its work over, `poll` how often it looks for work. With `once` it ends when no job is open.
+    before they take its work over, `poll` how often it looks for work. With `once` it ends when no job is open. Jobs that ended
+    longer than `keep` ago are forgotten, by whichever runner comes to it.
 
     `memory` (bytes) is what its steps may take together; 0: all that the machine has. Raises `Invalid` for less than any step takes.
     """
@@ -50,6 +56,7 @@ class RunnerSettings:
     lease: float = 30.0
     poll: float = 1.0
     once: bool = False
+    keep: timedelta = KEEP
     remotes: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -96,10 +103,9 @@ def run(
 
 
 def _introduced(settings: RunnerSettings) -> RunnerInfo:
-    host = socket.gethostname()
     return RunnerInfo(
-        id=f"{host[:40]}-{os.getpid()}-{secrets.token_hex(3)}",
-        host=host,
+        id=f"runner-{secrets.token_hex(6)}",
+        host=socket.gethostname(),
         devices=settings.devices,
         tags=settings.tags,
         concurrency=settings.concurrency,
@@ -139,6 +145,7 @@ class _Rounds:
         self._watch = Watch(settings.lease)
         self._handed: set[tuple[str, int]] = set()
         self._beaten = 0.0
+        self._tidied: float | None = None
 
     def until(self, stop: threading.Event) -> None:
         while not stop.wait(self._settings.poll):
@@ -160,13 +167,36 @@ class _Rounds:
         with self._bench.catalog.write() as tx:
             schedules.submit_due(tx, datetime.now(UTC))
         self._take_over()
+        if self._tidied is None or time.monotonic() - self._tidied >= _TIDIED_EVERY:
+            self._tidied = time.monotonic()
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Jobs that ended long ago go: rows first, so that what the engine remembers of jobs without rows is found again."""
+        catalog, before = self._bench.catalog, datetime.now(UTC) - self._settings.keep
+        while True:
+            with catalog.write() as tx:
+                some = set(jobs.due(tx, before, _FORGOTTEN_AT_ONCE))
+                jobs.forget(tx, some)
+            if len(some) < _FORGOTTEN_AT_ONCE:
+                break
+
+        def unknown(ids: set[str]) -> set[str]:
+            with catalog.read() as tx:
+                return jobs.unknown(tx, ids)
+
+        self._engine.forget(before, unknown)
 
     def _feed(self) -> None:
-        """Jobs are asked for in the catalog alone; whoever sees one first hands it to the engine, and others do no harm."""
-        for job in unfinished(self._bench.catalog):
-            if (job.id, job.tries) not in self._handed:
-                self._engine.hand(job)
-                self._handed.add((job.id, job.tries))
+        """Jobs are asked for in the catalog alone; whoever sees one first hands it to the engine, and others do no harm.
+
+        Not all of very many in one round, which would keep this runner from saying that it lives.
+        """
+        there = {(job.id, job.tries): job for job in unfinished(self._bench.catalog)}
+        self._handed &= there.keys()
+        for name in islice((name for name in there if name not in self._handed), _AT_ONCE):
+            self._engine.hand(there[name])
+            self._handed.add(name)
         reach("runner.after_feed")
 
     def _take_over(self) -> None:
@@ -177,7 +207,6 @@ class _Rounds:
             with self._bench.catalog.write() as tx:
                 runners.forget(tx, dead)
         self._engine.take_over(beats.keys() - dead)
-        for job in unfinished(self._bench.catalog):
-            if self._engine.broken(job):
-                said = "the engine gave this job up; its runners' own output may say why"
-                ended(self._bench.catalog, job.id, None, Fault(code=AdaptryError.code, message=said))
+        for job in self._engine.broken(unfinished(self._bench.catalog)):
+            said = "the engine gave this job up; its runners' own output may say why"
+            ended(self._bench.catalog, job.id, None, Fault(code=AdaptryError.code, message=said))

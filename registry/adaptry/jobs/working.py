@@ -22,7 +22,7 @@ from adaptry.errors import AdaptryError, Conflict, Unavailable
 from adaptry.failpoints import reach
 from adaptry.jobs.children import Child, Listening
 from adaptry.jobs.paper import Outcome, Paper, Place
-from adaptry.jobs.records import Fault, JobInfo, Needs
+from adaptry.jobs.records import Fault, Needs
 from adaptry.jobs.room import Room
 
 _DEATHS = 3  # of a step's process, after which it is no accident
@@ -216,7 +216,7 @@ def ended(catalog: Catalog, id: str, result: Mapping[str, Any] | None, fault: Fa
     reach("runner.after_finish")
 
 
-def unfinished(catalog: Catalog) -> tuple[JobInfo, ...]:
+def unfinished(catalog: Catalog) -> tuple[jobs.Unfinished, ...]:
     with catalog.read() as tx:
         return jobs.unfinished(tx)
 

@@ -25,11 +25,13 @@ _PROMPT = "prompt_embeddings"
 
 
 def require_model(model: object) -> None:
-    """Raises `Invalid`."""
+    """Raises `Invalid`, also for a model without weights: PEFT would leave the adapter's out as well, with a warning."""
     from torch.nn import Module
 
     if not isinstance(model, Module):
         raise Invalid(f"into is a transformers or PEFT model, not {type(model).__name__}")
+    if all(parameter.is_meta for parameter in model.parameters()):
+        raise Invalid(f"this {type(model).__name__} has no weights yet (device meta): load them first")
 
 
 def place(model: Module, obtained: Obtained, name: str, trainable: bool) -> PeftModel:

@@ -6,7 +6,6 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from adaptry.byte_sizes import parse_bytes
 from adaptry.errors import Invalid
 
 Dtype = Literal["F32", "F16", "BF16"]
@@ -58,14 +57,6 @@ class Recipe(BaseModel):
         if self.method == "linear" and self.parameters:
             raise ValueError(f"linear has no parameter {min(self.parameters)!r}: say --method too")
         return self
-
-
-def parse_size(text: str) -> int:
-    """As `parse_bytes`, of a shard. Raises `Invalid`."""
-    size = parse_bytes(text)
-    if size < 1 << 20:
-        raise Invalid(f"a shard holds at least 1 MiB, not {text!r}")
-    return size
 
 
 def parse_dtype(text: str) -> Dtype:

@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable
 from threading import Lock
 
-from adaptry.errors import AdaptryError, Denied, NotFound, Unauthenticated, Unavailable
+from adaptry.digest import Digest
+from adaptry.errors import AdaptryError, Denied, NotFound, Unauthenticated, Unavailable, Withdrawn
 from adaptry.lifecycle import WITHDRAWN
 from adaptry.mirroring.delivering import deliver, deliver_base, followed, point_aliases
 from adaptry.mirroring.parcels import exactly, gather
 from adaptry.records import VersionInfo
-from adaptry.refs import AdapterName, Label, Latest, Ref
+from adaptry.refs import AdapterName, ByDigest, Label, Latest, Ref
 from adaptry.registry import Registry
 from adaptry.transfer.remote import RevisionContent
 from adaptry.transfer.retrying import Persistence
@@ -85,6 +86,21 @@ class Origin:
         for alias in found:
             self.bring(Ref(name, Label(alias.alias)))
         return None
+
+    def require_not_withdrawn(self, name: AdapterName, revision: Digest) -> None:
+        """Raises `Withdrawn` for what is held back there; where nobody answers, nothing is known of it."""
+        if self._is_ours(name) or self._clock() < self._silent_until:
+            return
+        try:
+            found = self._there.version(Ref(name, ByDigest(revision.hex)))
+        except AdaptryError:
+            return
+        if found.state in WITHDRAWN:
+            reason = found.standing.reason if found.standing else "no reason was given"
+            raise Withdrawn(
+                f"{name}@{found.number} is {found.state} in the registry behind this one ({reason}); it is not taken here "
+                "under that name"
+            )
 
     def close(self) -> None:
         self._there.close()

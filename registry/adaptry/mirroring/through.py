@@ -1,6 +1,6 @@
 """A local registry with another behind it: whoever reads what is not here, or is old here, has it brought first.
 
-What lists and searches shows what is here. Writing is not passed on.
+What lists and searches shows what is here. Writing is not passed on; but what was withdrawn there is not let in here by it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,18 @@ from adaptry.local import LocalRegistry
 from adaptry.local.once import Once
 from adaptry.manifest import Manifest
 from adaptry.mirroring.origin import Origin
-from adaptry.records import AdapterInfo, AliasInfo, CommitInfo, Page, VersionDetail, VersionInfo
+from adaptry.records import (
+    AdapterInfo,
+    AliasInfo,
+    CommitInfo,
+    CommitNote,
+    Committed,
+    Page,
+    Pushed,
+    PushOptions,
+    VersionDetail,
+    VersionInfo,
+)
 from adaptry.refs import AdapterName, ByDigest, Label, Latest, Number, Ref
 from adaptry.revision_words import parse_word
 
@@ -65,8 +76,25 @@ class ThroughRegistry(LocalRegistry):
             lambda: super(ThroughRegistry, self).read_file(name, revision, path, start),
         )
 
+    def put_revision(self, name: AdapterName, manifest: bytes, options: PushOptions) -> Pushed:
+        self._let_in(name, manifest)
+        return super().put_revision(name, manifest, options)
+
+    def put_commit(
+        self, name: AdapterName, branch: str, manifest: bytes, note: CommitNote, parent: str | None = None
+    ) -> Committed:
+        self._let_in(name, manifest)
+        return super().put_commit(name, branch, manifest, note, parent)
+
     def commit(self, name: AdapterName, revision: str = MAIN) -> CommitInfo:
         return self._after(_ref(name, revision), lambda: super(ThroughRegistry, self).commit(name, revision))
+
+    def _let_in(self, name: AdapterName, manifest: bytes) -> None:
+        """What is pushed here and is a version there already is what it is there. Raises `Withdrawn`."""
+        if self.identity.may_write(name):
+            revision = Digest.of(manifest)
+            self.origin.bring(Ref(name, ByDigest(revision.hex)))
+            self.origin.require_not_withdrawn(name, revision)
 
     def _after(self, ref: Ref, read: Callable[[], Answer]) -> Answer:
         problem = self.origin.bring(ref) if self.identity.holds(ref.name.namespace) else None

@@ -72,6 +72,9 @@ def ask_llamacpp(whom: Asked, prompt: str, with_adapter: bool) -> Odds:
         "temperature": 0,
         "n_probs": _TOP,
         "cache_prompt": False,
+        "logit_bias": [
+            ["a", 1000]
+        ],  # what is sampled: it tells no odds of a token that is a part of a letter
         "lora": [{"id": number, "scale": 1.0 if with_adapter else 0.0}],
     }
     found = _post(whom, "/completion", body)

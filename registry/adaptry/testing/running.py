@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from adaptry import push
 from adaptry.adapter.view import open_dir
 from adaptry.bases import register
 from adaptry.checkpoint import open_checkpoint
-from adaptry.failpoints import VARIABLE
+from adaptry.failpoints import GATE, VARIABLE
 from adaptry.jobs.records import JobInfo, JobOrder
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
@@ -28,23 +28,57 @@ MERGE = JobOrder(kind="merge", task={"base": "org/tiny", "inputs": ["acme/tone@1
 def registry_with_work(
     folder: Path, scraps: Path, *, catalog: str | None = None, shards: int = 2
 ) -> LocalRegistry:
-    """A registry that has a base in so many files, `org/tiny`, and an adapter for it, `acme/tone`."""
+    """A registry that has a base in so many files, `org/tiny`, and an adapter for it, `acme/tone`, of a width that the
+    llvm kernel takes: a process that loads torch takes two seconds longer."""
     registry = open_local(folder, catalog=catalog)
-    base = open_checkpoint(tiny_base(scraps / "base", shards=shards))
+    base = open_checkpoint(tiny_base(scraps / "base", hidden=32, shards=shards))
     register(registry, base, ("org/tiny",), store=True, cache=scraps / "seen")
-    push(registry, open_dir(tiny_lora(scraps / "tone")), "acme/tone")
+    push(registry, open_dir(tiny_lora(scraps / "tone", hidden=32)), "acme/tone")
     return registry
+
+
+class Gate:
+    """A place where the first that comes waits, of all processes with `environ`, while the rest of its process goes on."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self._folder = folder
+        self.environ = {GATE: str(folder)}
+
+    def put(self, place: str) -> None:
+        """From now on it is there."""
+        new = self._folder / "new"
+        new.write_text(place)
+        new.replace(self._folder / "place")
+
+    def waiting(self) -> int:
+        """The process that waits there, once one does."""
+        here = self._folder / "here"
+        wait_until(lambda: here.exists() and here.read_text().endswith("\n"), "somebody to come to the gate")
+        return int(here.read_text())
+
+    def open(self) -> None:
+        """Whoever waits goes on, or will when it wakes up; nobody comes to the place any more."""
+        for name in ("place", "here"):
+            (self._folder / name).unlink(missing_ok=True)
 
 
 class Runner:
     """An `adaptry work` on the registry in a folder; with `armed`, a failpoint is armed in it and in its steps."""
 
-    def __init__(self, data: Path, *options: str, armed: str | None = None, lease: float = 2.0) -> None:
+    def __init__(
+        self,
+        data: Path,
+        *options: str,
+        armed: str | None = None,
+        lease: float = 2.0,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
         command = [sys.executable, "-m", "adaptry_cli", "work", "--data", str(data)]
-        environ = {**os.environ, VARIABLE: armed} if armed else dict(os.environ)
         self.process = subprocess.Popen(
-            [*command, "--poll", "0.2", "--lease", str(lease), *options],
-            env=environ,
+            [*command, "--poll", "0.4", "--lease", str(lease), *options],
+            env={**os.environ, **({VARIABLE: armed} if armed else {}), **(environ or {})},
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             start_new_session=True,  # its steps die, stop and go on with it
@@ -65,6 +99,11 @@ class Runner:
         """As the power does: it and its steps, without a word."""
         self._tell(signal.SIGKILL)
         self.process.communicate()
+
+    def stop(self) -> int:
+        """Asks it to end, and waits until it has."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.ended()
 
     def freeze(self) -> None:
         self._tell(signal.SIGSTOP)
@@ -95,7 +134,7 @@ def wait_until(is_so: Callable[[], bool], what: str) -> None:
     while not is_so():
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {PATIENCE:.0f} s: {what}")
-        time.sleep(0.05)
+        time.sleep(0.1)
 
 
 def over(registry: LocalRegistry, id: str) -> JobInfo:
@@ -106,5 +145,18 @@ def over(registry: LocalRegistry, id: str) -> JobInfo:
 
 def is_stopped(pid: int) -> bool:
     """Whether some process of a session stands still at a failpoint."""
-    found = subprocess.run(["ps", "-s", str(pid), "-o", "stat="], capture_output=True, text=True, check=False)
-    return any(line.strip().startswith("T") for line in found.stdout.splitlines())
+    return any(state == "T" for state in living(pid).values())
+
+
+def living(session: int) -> dict[int, str]:
+    """The processes of a session that are not dead, each with the letter of what it does (proc(5))."""
+    found: dict[int, str] = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            # after the name, which may hold anything: state, parent, group, session
+            state, _, _, its = (place / "stat").read_text().rpartition(")")[2].split()[:4]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(its) == session and state not in "ZX":
+            found[int(place.name)] = state
+    return found

@@ -78,8 +78,12 @@ class AdaptryCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if state.is_world_process_zero:
+        if not state.is_world_process_zero:
+            return
+        try:
             self._outbox = Outbox(_LOG.warning, self._retry)
+        except OSError as error:
+            _LOG.warning("nothing of %s is pushed: there is no place to keep it (%s)", self.name, error)
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -96,21 +100,26 @@ class AdaptryCallback(TrainerCallback):
     ) -> None:
         if self._outbox is None:
             return
-        last = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        with tempfile.TemporaryDirectory(prefix="adaptry-") as place:
-            if self._release == "best":
-                self._give(f"the best of {self.name}", None, lambda files: self._release_best())
-            elif self._release == "last":
-                folder = last if _is_sharded(args) else _saved(kwargs.get("model"), Path(place))
-                self._give_last(folder, _step_at_end(args, state), state)
+        if self._release == "best":
+            self._give(f"the best of {self.name}", None, lambda files: self._release_best())
+        elif self._release == "last":
+            try:
+                self._give_last(args, state, kwargs.get("model"))
+            except Exception as error:  # noqa: BLE001  of saving, whatever it is: what was trained is not to be lost by it
+                _LOG.warning("%s was not pushed: it could not be saved (%s)", self.name, error)
         self._finish(self._outbox)
 
-    def _give_last(self, folder: Path | None, step: int, state: TrainerState) -> None:
-        if folder is None:
-            _LOG.warning("%s was not pushed: what was trained is no PEFT model", self.name)
-            return
+    def _give_last(self, args: TrainingArguments, state: TrainerState, model: Any) -> None:
+        """(`Any`: whatever was trained.)"""
+        step = _step_at_end(args, state)
         metrics = measured_at(state.log_history, step)
-        self._give(str(self.name), folder, lambda files: self._release_last(files, step, metrics))
+        with tempfile.TemporaryDirectory(prefix="adaptry-") as place:
+            last = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+            folder = last if _is_sharded(args) else _saved(model, Path(place))
+            if folder is None:
+                _LOG.warning("%s was not pushed: what was trained is no PEFT model", self.name)
+                return
+            self._give(str(self.name), folder, lambda files: self._release_last(files, step, metrics))
 
     def _give(self, title: str, folder: Path | None, work: Any) -> None:
         """(`Any`: a lambda's type.)"""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from adaptry.adapter.listing import list_folder
-from adaptry.errors import AdaptryError, Unavailable
+from adaptry.errors import AdaptryError, Refused, Unavailable
 
 Work = Callable[[Path], None]
 
@@ -97,8 +97,11 @@ class Outbox:
             parcel.error = error
             return False
         except AdaptryError as error:
-            self._told(f"{parcel.title} was not pushed: {error.message}")
             parcel.error, is_refused = error, True
+        except Exception as error:  # noqa: BLE001  what comes after it is pushed all the same
+            parcel.error, is_refused = Refused(f"{type(error).__name__}: {error}"), True
+        if is_refused and parcel.error:
+            self._told(f"{parcel.title} was not pushed: {parcel.error.message}")
         with self._changed:
             self._waiting.popleft()
             if is_refused:

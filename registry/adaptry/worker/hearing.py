@@ -1,7 +1,8 @@
 """Hearing of a registry's events on a thread of its own, for who lives on an event loop.
 
-`wait` comes back when something happened, or after a while all the same: a registry that cannot be reached, or has no
-feed, tells nothing, and who listens looks again anyway.
+`wait` comes back with whose adapters something happened to, or after a while all the same: a registry that cannot be
+reached, or has no feed, tells nothing, and who listens looks again anyway. Only the namespaces that are of interest are
+listened to, so that what others do wakes nobody here.
 """
 
 from __future__ import annotations
@@ -10,45 +11,67 @@ import asyncio
 import contextlib
 import threading
 import time
+from collections.abc import Collection
 
 from adaptry.errors import AdaptryError
+from adaptry.feed import MOST_GLOBS
+from adaptry.refs import AdapterName
 from adaptry.registry import Registry
+from adaptry.watching import adapters_in
 
 _WAIT = 25.0  # seconds that one question waits at the registry
 _PAUSE = 5.0  # seconds after a question that was not answered
 
 
 class Ear:
-    """Listens from the first `wait` on, until the process ends."""
+    """Listens from the first `listen_to` on, until the process ends."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._happened = asyncio.Event()
+        self._heard: set[AdapterName] = set()
+        self._about: tuple[str, ...] = ()
         self._thread: threading.Thread | None = None
 
-    async def wait(self, seconds: float) -> bool:
-        """Until something happened that was not waited for yet, at most so long; whether anything did."""
+    def listen_to(self, about: Collection[AdapterName]) -> None:
+        """The namespaces of these adapters, from the next question on, and no others. Nothing changes where there are none."""
+        globs = tuple(sorted({f"{name.namespace}/*" for name in about}))
+        if not globs:
+            return
+        self._about = globs if len(globs) <= MOST_GLOBS else ()
         if self._thread is None:
             loop = asyncio.get_running_loop()
             self._thread = threading.Thread(
                 target=self._listen, args=(loop,), name="adaptry-events", daemon=True
             )
             self._thread.start()
+
+    async def wait(self, seconds: float) -> frozenset[AdapterName]:
+        """Until something happened that was not waited for yet, at most so long: the adapters that it was about, others of
+        their namespaces among them. None where it is not known what happened."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._happened.wait(), seconds)
-        happened = self._happened.is_set()
+            async with asyncio.timeout(
+                seconds
+            ):  # unlike wait_for, it never takes a cancellation for an answer
+                await self._happened.wait()
         self._happened.clear()
-        return happened
+        heard, self._heard = frozenset(self._heard), set()
+        return heard
 
     def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
         seq: int | None = None
         while not loop.is_closed():
             try:
-                news = self._registry.events(seq, wait=_WAIT if seq is not None else 0.0)
+                news = self._registry.events(seq, wait=_WAIT if seq is not None else 0.0, about=self._about)
             except AdaptryError:
                 time.sleep(_PAUSE)
                 continue
-            if news.items and seq is not None:
+            heard = adapters_in(news)
+            if seq is None or heard or news.seq < seq:  # what came before the first answer is not told
                 with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-                    loop.call_soon_threadsafe(self._happened.set)
+                    loop.call_soon_threadsafe(self._tell, heard)
             seq = news.seq
+
+    def _tell(self, heard: Collection[AdapterName]) -> None:
+        self._heard.update(heard)
+        self._happened.set()

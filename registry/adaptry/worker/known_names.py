@@ -35,6 +35,10 @@ class Refusals:
     def clear(self) -> None:
         self._known.clear()
 
+    def names(self, now: float) -> list[str]:
+        """What is refused at present."""
+        return [name for name, (until, _) in self._known.items() if now < until]
+
 
 @dataclass(slots=True)
 class Pace:

@@ -21,12 +21,12 @@ class WorkerSettings:
     seconds pass between two looks at what a name means."""
 
     base: str | None = None
-    watch_seconds: float = 1.0
+    watch_seconds: float = 0.1
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
         """Reads ADAPTRY_BASE, ADAPTRY_WATCH_SECONDS. Raises `Invalid`."""
-        said = environ.get("ADAPTRY_WATCH_SECONDS") or "1"
+        said = environ.get("ADAPTRY_WATCH_SECONDS") or "0.1"
         try:
             seconds = float(said)
         except ValueError:

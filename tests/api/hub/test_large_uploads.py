@@ -25,7 +25,8 @@ SERVE = """
 import sys
 from pathlib import Path
 from adaptry_api.serve import serve
-serve(Path(sys.argv[1]), port=0, workers=2, announce=lambda started: print(started.url, flush=True))
+from adaptry_api.settings import ServerSettings
+serve(ServerSettings(data=Path(sys.argv[1])), port=0, workers=2, announce=lambda started: print(started.url, flush=True))
 """
 
 

@@ -15,6 +15,13 @@ from adaptry.errors import AdaptryError, NotFound, StorageFull, Unavailable
 if TYPE_CHECKING:
     from adaptry.blobs.s3.place import Place
 
+_AWAY = "the registry's files cannot be reached just now; its administrator has the details, try again in a moment"
+_REMEDIES = {
+    "InvalidAccessKeyId": "is AWS_ACCESS_KEY_ID (or what else boto3 reads) one of that server's?",
+    "SignatureDoesNotMatch": "is AWS_SECRET_ACCESS_KEY (or what else boto3 reads) the one of that key?",
+    "RequestTimeTooSkewed": "this machine's clock and the server's differ by more than some minutes: set them",
+    "ExpiredToken": "the session they were for is over: get new ones",
+}
 _FULL = ("QuotaExceeded", "XMinioStorageFull", "InsufficientStorage")
 
 
@@ -31,7 +38,8 @@ def expected(answer: Any, name: str, place: Place) -> Any:
     """The answer, if what an S3 server always says is in it. Raises `Unavailable`. (`Any`: botocore's.)"""
     if not answer.get(name):
         raise Unavailable(
-            f"{place} did not answer as an S3 server does ({name} is missing); try again in a moment"
+            f"{place} did not answer as an S3 server does ({name} is missing); try again in a moment",
+            told=_AWAY,
         )
     return answer
 
@@ -53,24 +61,33 @@ def explained(place: Place) -> Iterator[None]:
         raise _meaning(error, place) from error
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise Unavailable(
-            f"no credentials for {place}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what else boto3 reads"
+            f"no credentials for {place}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what else boto3 reads",
+            told=_AWAY,
         ) from error
     except (BotoCoreError, ResponseParserError, HTTPError) as error:
-        raise Unavailable(f"{place} does not answer ({error}); try again in a moment") from error
+        raise Unavailable(
+            f"{place} does not answer ({error}); is its endpoint right? if so, try again in a moment",
+            told=_AWAY,
+        ) from error
 
 
 def _meaning(error: ClientError, place: Place) -> AdaptryError:
     status, code = status_of(error), code_of(error)
     if code == "NoSuchBucket":
-        return Unavailable(f"there is no bucket {place.bucket}; make it, or name another place for blobs")
+        return Unavailable(
+            f"there is no bucket {place.bucket}; make it, or name another place for blobs", told=_AWAY
+        )
     if status == 404:
         return NotFound(f"no such object in {place}")
     if status == 507 or code in _FULL:
         return StorageFull(
-            f"no space left in {place}; free some and push again, what was stored is untouched"
+            f"no space left in {place}; free some and push again, what was stored is untouched",
+            told="no space left in the registry; free some and push again, what was stored is untouched",
         )
     if status in (401, 403):
+        remedy = _REMEDIES.get(code, "they need to get, put, list and delete objects there")
         return Unavailable(
-            f"{place} refuses these credentials ({code}); they need to get, put, list and delete objects there"
+            f"{place} refuses these credentials ({code}); {remedy}",
+            told=_AWAY,
         )
-    return Unavailable(f"{place} answered {status} {code}; try again in a moment")
+    return Unavailable(f"{place} answered {status} {code}; try again in a moment", told=_AWAY)

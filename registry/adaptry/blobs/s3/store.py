@@ -20,7 +20,7 @@ from adaptry.blobs.s3.ranges import read_on
 from adaptry.blobs.s3.segments import Segment
 from adaptry.blobs.s3.sending import Sending
 from adaptry.blobs.s3.staging import StagedObjects
-from adaptry.blobs.store import CHUNK, BlobStore, Staged, WritingAddress
+from adaptry.blobs.store import CHUNK, BlobStore, Staged, WritingAddress, absent
 from adaptry.digest import Digest
 from adaptry.errors import Conflict, NotFound
 
@@ -49,7 +49,7 @@ class S3Blobs(BlobStore):
     def size(self, digest: Digest) -> int:
         size = self.objects.size(_key(digest))
         if size is None:
-            raise NotFound(f"no stored bytes {digest.brief}")
+            raise absent(digest)
         return size
 
     def read(self, digest: Digest, start: int, length: int) -> bytes:
@@ -132,7 +132,7 @@ class S3Blobs(BlobStore):
         try:
             return self.objects.read(_key(digest), start, length)
         except NotFound:
-            raise NotFound(f"no stored bytes {digest.brief}") from None
+            raise absent(digest) from None
 
     def _stream(self, digest: Digest, first: bytes, start: int, size: int) -> Iterator[bytes]:
         """The first piece, then what was asked for while those before it were read."""

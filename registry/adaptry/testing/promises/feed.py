@@ -123,6 +123,13 @@ class FeedPromises(Ground):
         ]
         assert told == [{"acme/tone", "acme/voice"}, {"acme/tone", "acme/voice", "other/tone"}, set()]
 
+    def test_who_listens_to_a_name_is_told_that_it_was_given_up(self, registry: Registry) -> None:
+        registry.create_adapter(TONE, AdapterEdit())
+        seen = registry.events().seq
+        registry.rename_adapter(TONE, AdapterName.parse("other/tone"))
+        (event,) = registry.events(seen, about=("acme/*",)).items
+        assert (str(event.name), event.detail["was"]) == ("other/tone", str(TONE))
+
     @pytest.mark.parametrize(
         ("after", "limit", "wait", "about"),
         [

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from adaptry.digest import Digest
-from adaptry.errors import Refused
+from adaptry.errors import Refused, Unavailable
 from adaptry.worker.engines.speaking import Reply, Speaking
 
 _DIGEST = re.compile(r"(?:^|/)([0-9a-f]{64})(?:/|$)")
@@ -100,10 +100,22 @@ def require_done(reply: Reply, what: str) -> None:
         raise Refused(f"the engine would not {what}: {reply.words}")
 
 
+def require_told(reply: Reply, what: str) -> None:
+    """The same of what every engine of its kind tells. Raises `Unavailable` where it cannot now: it starts, or ends."""
+    if reply.status >= 500:
+        raise Unavailable(f"the engine cannot {what} now: {reply.words}")
+    if reply.status == 404:
+        raise Refused(
+            f"what answers there does not {what}: is it another engine than was said, or is there more in its address than "
+            "http://host:port?"
+        )
+    require_done(reply, what)
+
+
 def models(speaking: Speaking) -> tuple[Loaded, ...]:
     """The adapters of an OpenAI listing: what has a `parent`."""
     reply = speaking.get("/v1/models")
-    require_done(reply, "list its models")
+    require_told(reply, "list its models")
     found = [
         Loaded(str(one.get("id")), str(one.get("root") or ""))
         for one in reply.listed("data")

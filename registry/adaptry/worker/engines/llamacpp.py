@@ -13,7 +13,7 @@ from typing import Any
 
 from adaptry import strictjson
 from adaptry.errors import Invalid, Refused, Unavailable
-from adaptry.worker.engines.engine import Engine, Loaded, require_done
+from adaptry.worker.engines.engine import Engine, Loaded, require_done, require_told
 from adaptry.worker.engines.outside import NO_NAMES, NOTHING, Outside
 from adaptry.worker.engines.speaking import Reply, Speaking
 
@@ -77,7 +77,7 @@ class LlamaCpp(Engine):
     def _listed(self) -> list[Mapping[str, Any]]:
         """(`Any`: JSON.)"""
         reply = self.speaking.get("/lora-adapters")
-        require_done(reply, "list its adapters")
+        require_told(reply, "list its adapters")
         try:
             found = strictjson.loads(reply.text.encode(), _LIMITS, "the engine's answer")
         except Invalid as error:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from adaptry.errors import Unavailable
-from adaptry.worker.engines.engine import Engine, Loaded, require_done
+from adaptry.worker.engines.engine import Engine, Loaded, require_done, require_told
 from adaptry.worker.engines.outside import NO_NAMES, NOTHING, Outside
 from adaptry.worker.engines.speaking import Reply, Speaking
 
@@ -30,7 +30,7 @@ class Lorax(Engine):
         self._paths = dict(names)
 
     def loaded(self) -> tuple[Loaded, ...]:
-        require_done(self.speaking.get("/health"), "say that it is well")
+        require_told(self.speaking.get("/health"), "say that it is well")
         return tuple(Loaded(name, path) for name, path in sorted(self._paths.items()))
 
     def load(self, name: str, path: Path) -> None:

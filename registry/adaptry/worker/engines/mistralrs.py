@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adaptry.worker.engines.engine import Engine, Loaded, require_done
+from adaptry.worker.engines.engine import Engine, Loaded, require_done, require_told
 from adaptry.worker.engines.speaking import Reply
 
 
@@ -48,5 +48,5 @@ class MistralRs(Engine):
 
     def _listing(self) -> Reply:
         reply = self.speaking.get("/v1/lora_adapters")
-        require_done(reply, "list its adapters")
+        require_told(reply, "list its adapters")
         return reply

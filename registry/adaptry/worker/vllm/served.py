@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ from adaptry.errors import (
     Withdrawn,
 )
 from adaptry.records import VersionInfo
-from adaptry.refs import ByDigest, Ref
+from adaptry.refs import AdapterName, ByDigest, Ref
 from adaptry.registry import Registry
 from adaptry.worker.cache import Cache, Kept
 from adaptry.worker.engine_base import base_served
@@ -61,7 +61,7 @@ class Means:
     request: Request
     version: str
     base: str | None = None
-    every: float = 1.0
+    every: float = 0.1
     linger: float = 10.0
     refused_for: float = 5.0
 
@@ -100,15 +100,17 @@ class Served:
     async def _asked(self, vllm: Vllm, name: str, ref: Ref) -> Loaded:
         self._pace.take(time.monotonic())
         self._watch(vllm)
+        self._ear.listen_to([ref.name, *self._of_interest()])
         try:
             return await self._loadable(vllm, name, ref)
         except AdaptryError as error:
             self._refuse(name, error)
             raise
 
-    async def look_after(self, vllm: Vllm) -> None:
-        """One look at every name that is loaded, and at what is leaving."""
-        await asyncio.gather(*(self._follow(vllm, name) for name in tuple(self._names)))
+    async def look_after(self, vllm: Vllm, about: Collection[AdapterName] = ()) -> None:
+        """One look at every name that is loaded, or at those of some adapters; and at what is leaving."""
+        names = [name for name, loaded in self._names.items() if not about or loaded.ref.name in about]
+        await asyncio.gather(*(self._follow(vllm, name) for name in names))
         in_use, now = vllm.in_use(), time.monotonic()
         for loaded in self._names.values():
             loaded.used_at = now if loaded.number in in_use else loaded.used_at
@@ -216,10 +218,18 @@ class Served:
 
     async def _look_again_and_again(self, vllm: Vllm) -> None:
         while True:
-            await asyncio.sleep(self._means.every)
-            if await self._ear.wait(_AT_LATEST):
+            heard = await self._ear.wait(_AT_LATEST)
+            if heard:
                 self._refusals.clear()  # what was refused may be served by now
             try:
-                await self.look_after(vllm)
+                await self.look_after(vllm, heard)
             except Exception:
                 log.exception("looking after what is served failed")
+            self._ear.listen_to(self._of_interest())
+            await asyncio.sleep(self._means.every)
+
+    def _of_interest(self) -> list[AdapterName]:
+        """Whose events matter: what is loaded, and what was refused and may be served by now."""
+        names = self._refusals.names(time.monotonic())
+        refused = (ref.name for name in names if (ref := asked_for(name)))
+        return [*(loaded.ref.name for loaded in self._names.values()), *refused]

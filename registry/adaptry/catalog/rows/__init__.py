@@ -1,0 +1,54 @@
+"""The tables. Private to the catalog: what leaves it is made of `records`.
+
+Digests are their 64 hex digits. Names of tables and columns are the vocabulary of the project. A change here
+needs a migration; a test compares the two. All of them are imported here, so that whoever has one has `Row.metadata` whole.
+"""
+
+from adaptry.catalog.rows.adapters import AdapterRow, AliasRow, NamespaceRow
+from adaptry.catalog.rows.bases import BaseFileRow, BaseNameRow, BaseRow
+from adaptry.catalog.rows.commits import CommitRow, MarkRow
+from adaptry.catalog.rows.events import AnswerRow, EventRow
+from adaptry.catalog.rows.files import FileRow, LeavingRow, UploadRow, WeightsRow
+from adaptry.catalog.rows.jobs import JobLineRow, JobRow, JobScheduleRow, JobStepRow, RunnerRow
+from adaptry.catalog.rows.metrics import MetricRow, MetricSummaryRow
+from adaptry.catalog.rows.row import Moment, Row
+from adaptry.catalog.rows.terms import PostingRow, TermRow
+from adaptry.catalog.rows.tokens import TokenRow
+from adaptry.catalog.rows.versions import WITHDRAWN, RevisionRow, VersionDetailRow, VersionRow
+from adaptry.catalog.rows.workers import ResidentRow, RolloutRow, WorkerRow
+
+__all__ = [
+    "WITHDRAWN",
+    "AdapterRow",
+    "AliasRow",
+    "AnswerRow",
+    "BaseFileRow",
+    "BaseNameRow",
+    "BaseRow",
+    "CommitRow",
+    "EventRow",
+    "FileRow",
+    "JobLineRow",
+    "JobRow",
+    "JobScheduleRow",
+    "JobStepRow",
+    "LeavingRow",
+    "MarkRow",
+    "MetricRow",
+    "MetricSummaryRow",
+    "Moment",
+    "NamespaceRow",
+    "PostingRow",
+    "ResidentRow",
+    "RevisionRow",
+    "RolloutRow",
+    "Row",
+    "RunnerRow",
+    "TermRow",
+    "TokenRow",
+    "UploadRow",
+    "VersionDetailRow",
+    "VersionRow",
+    "WeightsRow",
+    "WorkerRow",
+]

@@ -1,0 +1,42 @@
+"""Rows of bases."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, LargeBinary, Text
+from sqlmodel import Field
+
+from adaptry.catalog.rows.row import KEYS_GIVEN_ONCE, Moment, Row
+
+
+class BaseRow(Row, table=True):
+    """A base: its record compressed, and what listings show of it."""
+
+    __tablename__ = "bases"
+    __table_args__ = (KEYS_GIVEN_ONCE,)
+    key: int | None = Field(default=None, primary_key=True)
+    id: str = Field(unique=True)
+    architecture: str = Field(index=True)
+    record: bytes = Field(sa_type=LargeBinary)
+    summary: str = Field(sa_type=Text)
+    created_at: datetime = Field(sa_type=Moment)
+    created_by: str
+
+
+class BaseNameRow(Row, table=True):
+    """A name that a base goes by."""
+
+    __tablename__ = "base_names"
+    name: str = Field(primary_key=True)
+    base_id: str = Field(foreign_key="bases.id", index=True)
+
+
+class BaseFileRow(Row, table=True):
+    """A file of a base whose weights are stored."""
+
+    __tablename__ = "base_files"
+    base_id: str = Field(primary_key=True, foreign_key="bases.id")
+    path: str = Field(primary_key=True)
+    digest: str = Field(index=True)
+    size: int = Field(sa_type=BigInteger)

@@ -1,0 +1,183 @@
+"""What gets in a worker's way: it keeps nobody else from being served, is said, and ends where its cause does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from click.testing import Result
+
+from adaptry.refs import AdapterName, Ref
+from adaptry.residency import WorkerInfo
+
+from .conftest import PROD, TONE, Scene, settle
+from .test_commands import follow, run
+
+__all__ = ["follow", "run"]
+Follow = Callable[..., Result]
+
+
+def troubles(worker: WorkerInfo) -> dict[str, str]:
+    return {trouble.served_as: trouble.reason for trouble in worker.troubles}
+
+
+def test_a_version_that_the_cache_has_no_room_for_keeps_no_other_from_being_served(scene: Scene) -> None:
+    large, small = scene.publish(1, AdapterName.parse("acme/a"), rank=8), scene.publish(2)
+    scene.alias(large)
+    scene.alias(small)
+    engine = scene.engine()
+    worker = scene.worker(engine, cache_size=small.size + 10)
+
+    for _ in range(2):
+        worker.turn(0.0)
+
+    assert scene.serves(engine) == 1
+    assert list(engine.names()) == [PROD]
+    assert "ADAPTRY_CACHE_SIZE" in troubles(scene.registry.worker("gpu-1"))["acme/a@prod"]
+
+
+def test_a_version_whose_bytes_cannot_be_had_keeps_no_other_from_being_served(scene: Scene) -> None:
+    lost, there = scene.publish(1, AdapterName.parse("acme/a")), scene.publish(2)
+    scene.alias(lost)
+    scene.alias(there)
+    weights = next(digest for digest, version in scene.weights.items() if version.digest == lost.digest)
+    (blob,) = [path for path in (scene.folder / "data").rglob(f"*{weights}*") if path.is_file()]
+    blob.unlink()
+    engine = scene.engine()
+    worker = scene.worker(engine)
+
+    for _ in range(2):
+        worker.turn(0.0)
+
+    assert scene.serves(engine) == 1
+    assert list(engine.names()) == [PROD]
+    assert "acme/a@prod" in troubles(scene.registry.worker("gpu-1"))
+
+
+def test_requests_that_do_not_end_keep_no_other_name_from_being_served(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from adaptry.worker.engines import vllm
+
+    from .fakes import FakeVllm
+
+    monkeypatch.setattr(vllm, "_PATIENCE", 0.1)
+    held, other = AdapterName.parse("acme/a"), TONE
+    first, second = scene.publish(1, held), scene.publish(2, held)
+    scene.alias(first)
+    engine = scene.engine()
+    assert isinstance(engine, FakeVllm)
+    worker = scene.worker(engine)
+    settle(worker)
+    number = engine.hold("acme/a@prod")
+    scene.alias(second)
+    scene.alias(scene.publish(3, other))
+
+    worker.turn(0.0)
+
+    assert scene.serves(engine) == 1
+    assert "under way" in troubles(scene.registry.worker("gpu-1"))["acme/a@prod"]
+    engine.let_go(number)
+    settle(worker)
+    assert scene.serves(engine, "acme/a@prod") == 2
+    assert troubles(scene.registry.worker("gpu-1")) == {}
+
+
+def test_what_is_recalled_goes_although_the_worker_can_write_nothing_down(scene: Scene, kind: str) -> None:
+    first, second = scene.publish(1), scene.publish(2)
+    scene.alias(first)
+    engine = scene.engine(kind)
+    worker = scene.worker(engine)
+    settle(worker)
+    state = scene.memories["gpu-1"].path
+    state.unlink()
+    (state / "in the way").mkdir(parents=True)
+    scene.alias(second)
+    worker.turn(0.0)
+    assert scene.serves(engine) == 1
+    assert str(state) in troubles(scene.registry.worker("gpu-1"))[PROD]
+
+    scene.stand(first)
+    for _ in range(3):
+        worker.turn(0.0)
+
+    assert scene.serves(engine) is None
+    (resident,) = scene.registry.residents(Ref.parse("acme/tone@1"))
+    assert resident.dropped_at is not None
+    (state / "in the way").rmdir()
+    state.rmdir()
+    settle(worker)
+    assert scene.serves(engine) == 2
+
+
+def test_an_engine_that_starts_is_waited_for(scene: Scene, kind: str) -> None:
+    scene.alias(scene.publish(1))
+    engine = scene.engine(kind)
+    engine.is_starting = True
+    worker = scene.worker(engine)
+
+    assert not worker.turn(0.0)
+    engine.is_starting = False
+    settle(worker)
+
+    assert scene.serves(engine) == 1
+
+
+def test_once_ends_with_an_error_where_the_engine_does_not_answer(scene: Scene, follow: Follow) -> None:
+    scene.alias(scene.publish(1))
+    engine = scene.engine()
+    engine.stop()
+
+    found = follow(engine, code=6)
+
+    assert f"the engine at {engine.url} does not answer" in found.stderr
+
+
+def test_once_ends_with_an_error_where_the_registry_does_not_answer(scene: Scene, follow: Follow) -> None:
+    engine = scene.engine()
+
+    found = follow(engine, "--registry", "http://127.0.0.1:9", code=6)
+
+    assert "http://127.0.0.1:9" in found.stderr
+
+
+def test_once_ends_with_an_error_where_something_is_not_served_as_it_should_be(
+    scene: Scene, follow: Follow
+) -> None:
+    scene.alias(scene.publish(1, rank=32))
+    engine = scene.engine()
+
+    found = follow(engine, "--runtime", "vllm,max_lora_rank=16", code=1)
+
+    assert "not served as it should be: acme/tone@prod: acme/tone@1 on vllm" in found.stderr
+    assert engine.names() == {}
+
+
+def test_an_engine_of_another_kind_than_was_said_is_not_followed(scene: Scene, follow: Follow) -> None:
+    engine = scene.engine("sglang")
+
+    found = follow(engine, "--engine", "vllm", code=2)
+
+    assert f"{engine.url} is sglang@0.5.23" in found.stderr
+    assert "and not vllm" in found.stderr
+
+
+def test_an_address_that_is_no_engines_is_refused(scene: Scene, follow: Follow) -> None:
+    engine = scene.engine()
+    for url in (f"{engine.url}/v1", scene.server.url):
+        assert "does not list its models" in follow(engine, "--url", url, code=1).stderr
+    assert "does not list its adapters" in follow(engine, "--engine", "llamacpp", code=1).stderr
+
+
+def test_an_engine_that_wants_its_key_is_asked_with_it(
+    scene: Scene, follow: Follow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.alias(scene.publish(1))
+    engine = scene.engine()
+    engine.key = "sesame"
+
+    assert "Unauthorized" in follow(engine, code=1).stderr
+    monkeypatch.setenv("ADAPTRY_ENGINE_KEY", "sesame")
+    follow(engine)
+
+    assert list(engine.names()) == [PROD]

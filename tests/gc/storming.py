@@ -1,0 +1,62 @@
+"""A process that pushes adapters to names of a registry, in threads, until its standard input ends; it prints how many pushes
+were made, again and again.
+
+python storming.py REGISTRY SEED FOLDER...
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import sys
+import threading
+from contextlib import closing, suppress
+
+from adaptry.adapter.view import Adapter, open_dir
+from adaptry.errors import Conflict, NotFound
+from adaptry.local import LocalRegistry
+from adaptry.opening import open_local
+from adaptry.testing.breaking import AT_ONCE
+from adaptry.transfer import push
+
+NAMES = 3
+_THREADS = 2
+_TOLD = 10
+
+
+def main(folder: str, seed: str, *folders: str) -> None:
+    outs = [open_dir(each) for each in folders]
+    over = threading.Event()
+    pushes = itertools.count(1)
+    with closing(open_local(folder)) as registry:
+        threads = [
+            threading.Thread(target=_push, args=(registry, outs, f"{seed}-{each}", over, pushes))
+            for each in range(_THREADS)
+        ]
+        for thread in threads:
+            thread.start()
+        sys.stdin.read()
+        over.set()
+        for thread in threads:
+            thread.join()
+    print(next(pushes) - 1, flush=True)
+
+
+def _push(
+    registry: LocalRegistry,
+    outs: list[Adapter],
+    seed: str,
+    over: threading.Event,
+    pushes: itertools.count[int],
+) -> None:
+    source = random.Random(seed)
+    while not over.is_set():
+        # What was deleted or swept from under a push is said, and it is repeated.
+        with suppress(NotFound, Conflict):
+            push(registry, source.choice(outs), f"acme/tone-{source.randrange(NAMES)}", persistence=AT_ONCE)
+            if (number := next(pushes)) % _TOLD == 0:
+                print(number, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,47 @@
+"""A clock that a test puts forward or back, for a runner and its steps (libfaketime)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_LIBRARY = "/usr/lib/*/faketime/libfaketime.so.1"
+DAY = 86_400
+REMEDY = "libfaketime is not installed: apt-get install faketime"
+_SITE = """\
+import os, sys
+if "LD_PRELOAD" not in os.environ:
+    os.environ |= {environ!r}
+    os.execv(sys.executable, sys.orig_argv)
+"""
+
+
+class Clock:
+    """The wall clock of every process that is started with `environ`; the steady clock goes on as it does.
+
+    Without the library there is only the machine's: `is_ours` says so.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self._file = folder / "clock"
+        self.put(0)
+        found = sorted(Path("/").glob(_LIBRARY[1:]))
+        self.is_ours = bool(found)
+        self.environ: dict[str, str] = {}
+        if not found:
+            return
+        faked = {
+            "LD_PRELOAD": str(found[0]),
+            "FAKETIME_TIMESTAMP_FILE": str(self._file),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+        # A runner gives its steps none of these: they take them on as they start.
+        (folder / "sitecustomize.py").write_text(_SITE.format(environ=faked))
+        self.environ = {**faked, "PYTHONPATH": str(folder)}
+
+    def put(self, seconds: int) -> None:
+        """So many seconds before or behind the machine's clock, from now on."""
+        new = self._file.with_suffix(".new")
+        new.write_text(f"{seconds:+d}\n")
+        new.replace(self._file)

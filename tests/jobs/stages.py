@@ -1,0 +1,183 @@
+"""Two runners on one registry, whose jobs are disturbed one after another: a process is started only for one that was killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from adaptry import open_dir, push
+from adaptry.jobs.engine import FILE
+from adaptry.local import LocalRegistry
+from adaptry.testing.postgres import PostgresServer
+from adaptry.testing.running import Gate, Runner, living, registry_with_work, wait_until
+from adaptry.testing.samples import tiny_lora
+
+from .clocks import Clock
+
+LEASE = 2.0  # seconds, after which a runner that is silent is taken for dead
+_MEMORY = 3 << 30
+_UNDER_WAY = "status IN ('PENDING', 'ENQUEUED')"
+
+
+def a_registry(folder: Path, scraps: Path, catalog: str | None = None) -> LocalRegistry:
+    """One that has what each kind of job needs."""
+    registry = registry_with_work(folder, scraps, catalog=catalog)
+    push(registry, open_dir(tiny_lora(scraps / "voice", hidden=32, seed=5)), "acme/voice")
+    rooted = tiny_lora(scraps / "rooted", hidden=32, config={"use_rslora": True})
+    push(registry, open_dir(rooted), "acme/rooted")
+    return registry
+
+
+@dataclass(eq=False)
+class Player:
+    """A runner with a clock of its own, started as if by a server. The registry tells it from others by how much `memory`
+    it says it has."""
+
+    runner: Runner
+    clock: Clock
+    memory: int
+
+    @property
+    def pid(self) -> int:
+        return self.runner.process.pid
+
+    def has_steps(self) -> bool:
+        return bool(living(self.pid).keys() - {self.pid})
+
+    def kill(self) -> None:
+        """It alone; its steps are left behind."""
+        os.kill(self.pid, signal.SIGKILL)
+
+    def lose_its_server(self) -> None:
+        """What is seen of that is the end of the standard input."""
+        process = self.runner.process
+        assert process.stdin is not None
+        process.stdin.close()
+        process.stdin = None
+
+
+class Stage:
+    """A registry in a folder, its catalog in PostgreSQL if told, and a gate that both runners and their steps come to."""
+
+    def __init__(self, folder: Path, postgres: PostgresServer | None) -> None:
+        self._postgres = postgres
+        self._database = postgres.migrated() if postgres else ""
+        self._folder = folder
+        self.data = folder / "data"
+        catalog = postgres.url(self._database) if postgres else None
+        self.registry = a_registry(self.data, folder / "scraps", catalog)
+        self.gate = Gate(folder / "gate")
+        self._players: list[Player] = []
+        self._started = 0
+        self.is_abandoned = False
+
+    def ready(self) -> tuple[Player, Player]:
+        """Two runners that are at work, of which nobody disturbs one."""
+        for dead in [player for player in self._players if not living(player.pid)]:
+            dead.runner.kill()
+            self._players.remove(dead)
+        while len(self._players) < 2:
+            self.enter()
+        first, second = self._players
+        wait_until(lambda: self.hears(first) and self.hears(second), "two runners")
+        wait_until(lambda: len(self.registry.runners()) == 2, "the dead to be forgotten")
+        return first, second
+
+    def enter(self) -> Player:
+        """A runner is started."""
+        self._started += 1
+        clock = Clock(self._folder / f"clock-{self._started}")
+        memory = _MEMORY + self._started
+        started = Runner(
+            self.data,
+            "--until-eof",
+            "--memory",
+            str(memory),
+            lease=LEASE,
+            environ={**clock.environ, **self.gate.environ},
+        )
+        self._players.append(Player(started, clock, memory))
+        return self._players[-1]
+
+    def leave(self, player: Player) -> None:
+        """It is asked to end, and does."""
+        self._players.remove(player)
+        assert player.runner.stop() == 0
+        assert not living(player.pid)
+        assert not self.hears(player)
+
+    def whose(self, process: int) -> tuple[Player, Player]:
+        """The runner that a process is, or is a step of; and the other one."""
+        mine = next(each for each in self._players if process in living(each.pid))
+        return mine, next(each for each in self._players if each is not mine)
+
+    def hears(self, player: Player) -> bool:
+        """Whether the registry has heard of a runner lately."""
+        return any(each.memory == player.memory for each in self.registry.runners())
+
+    def put_to_sleep(self, player: Player) -> None:
+        """With its steps, where they hold no lock of the database: whoever does keeps everybody waiting."""
+
+        def sleeps() -> bool:
+            player.runner.freeze()
+            if self._is_free():
+                return True
+            player.runner.thaw()
+            return False
+
+        wait_until(sleeps, "the runner to hold no lock")
+
+    def is_idle(self) -> bool:
+        """Whether the engine has ended all that it was told of."""
+        if self._postgres:
+            asked = f"SELECT count(*) FROM dbos.workflow_status WHERE {_UNDER_WAY}"
+            return self._postgres.execute(asked, self._database) == [(0,)]
+        with closing(sqlite3.connect(self.data / FILE, timeout=30)) as file:
+            asked = f"SELECT count(*) FROM workflow_status WHERE {_UNDER_WAY}"
+            return bool(file.execute(asked).fetchone() == (0,))
+
+    def close(self) -> None:
+        """The runners end, and are forgotten."""
+        self.gate.open()
+        for player in [each for each in self._players if living(each.pid)]:
+            self.leave(player)
+        assert self.registry.runners() == ()
+        self.registry.close()
+
+    @contextmanager
+    def unless_broken(self) -> Iterator[None]:
+        """What goes wrong in the block is the end of the stage: nobody knows what state it is in."""
+        try:
+            yield
+        except pytest.skip.Exception:
+            raise
+        except BaseException:
+            self.is_abandoned = True
+            for player in self._players:
+                player.runner.kill()
+            self.registry.close()
+            raise
+
+    def _is_free(self) -> bool:
+        if self._postgres:
+            others = "datname = current_database() AND pid <> pg_backend_pid()"
+            asked = f"SELECT count(*) FROM pg_stat_activity WHERE {others} AND state LIKE '%transaction%'"
+            return self._postgres.execute(asked, self._database) == [(0,)]
+        return all(map(_can_be_written, (self.data / "catalog.sqlite", self.data / FILE)))
+
+
+def _can_be_written(path: Path) -> bool:
+    with closing(sqlite3.connect(path, timeout=0.2, isolation_level=None)) as file:
+        try:
+            file.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return False
+        file.execute("ROLLBACK")
+    return True

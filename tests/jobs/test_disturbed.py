@@ -1,0 +1,169 @@
+"""Whatever happens at whichever place of a job, it ends once, with the effect that it would have had.
+
+Six things happen at each of twelve places: four that only a merge comes to, and eight that every job does, where it is two of
+four kinds in turn; on two kinds of database: 240 cases, of which the quick run has `QUICK`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from adaptry.failpoints import RUNNER, STEPS
+from adaptry.testing.postgres import PostgresServer
+from adaptry.testing.running import living, wait_until
+
+from .clocks import DAY, REMEDY
+from .scenes import Scene
+from .stages import Player, Stage
+
+Happening = Callable[[Scene, Player, Player], None]
+Case = tuple[str, str, str, str]
+GetStage = Callable[[str], Stage]
+
+_SHOWN = {
+    "merge.adopted",
+    "runner.before_finish",
+    "runner.after_finish",
+}  # what was made is seen before these
+
+
+def killed(scene: Scene, one: Player, other: Player) -> None:
+    """The runner dies there, with its step; another goes on."""
+    one.runner.kill()
+    wait_until(lambda: not living(one.pid), "its step to have ended")
+
+
+def left_behind(scene: Scene, one: Player, other: Player) -> None:
+    """Not the one that gets there dies, but who started it: the runner of a step, or the server of a runner."""
+    waits = scene.stage.gate.waiting()
+    if waits != one.pid:
+        one.kill()
+    else:
+        one.lose_its_server()
+        scene.stage.gate.open()
+    wait_until(lambda: not living(one.pid), "what was left behind to end")
+
+
+def asleep(scene: Scene, one: Player, other: Player) -> None:
+    """The runner is put to sleep there with its step, another does the work, and it wakes up and does it as well."""
+    stage = scene.stage
+    stage.put_to_sleep(one)
+    wait_until(scene.is_over, "the end of the job")
+    wait_until(stage.is_idle, "the engine to have ended everything")
+    wait_until(lambda: not stage.hears(one), "the sleeper to be taken for dead")
+    ended = scene.ended_once()
+    stage.gate.open()
+    one.runner.thaw()
+    wait_until(lambda: stage.hears(one), "the sleeper to say that it lives")
+    wait_until(lambda: not one.has_steps(), "its step to end")
+    assert scene.ended_once() == ended
+
+
+def lapsed(scene: Scene, one: Player, other: Player) -> None:
+    """Its lease runs out while it is asleep there, and it goes on as soon as that is so: two are at the same work."""
+    scene.stage.put_to_sleep(one)
+    wait_until(lambda: not scene.stage.hears(one), "the sleeper to be taken for dead")
+    scene.stage.gate.open()
+    one.runner.thaw()
+
+
+def put_forward(scene: Scene, one: Player, other: Player) -> None:
+    """Its clock, and that of its step, is put forward by a day; the other has the right time."""
+    wander(scene, one, DAY)
+
+
+def put_back(scene: Scene, one: Player, other: Player) -> None:
+    """Its clock, and that of its step, is put back by a day."""
+    wander(scene, one, -DAY)
+
+
+def wander(scene: Scene, one: Player, by: int) -> None:
+    one.clock.put(by)
+    scene.stage.gate.open()
+    wait_until(scene.is_over, "the end of the job")
+    wait_until(scene.stage.is_idle, "the engine to have ended everything")
+    one.clock.put(0)
+
+
+HAPPENINGS: tuple[Happening, ...] = (killed, left_behind, asleep, lapsed, put_forward, put_back)
+
+
+def every_case() -> Iterator[Case]:
+    for number, database in enumerate(("sqlite", "postgresql")):
+        for happening in HAPPENINGS:
+            for place in STEPS[1:]:
+                yield "merge", place, happening.__name__, database
+            for place in (*RUNNER, STEPS[0]):
+                number += 1
+                yield ("merge", "verify")[number % 2], place, happening.__name__, database
+                yield ("combine", "export")[number // 2 % 2], place, happening.__name__, database
+            number += 1  # so that the next happening meets the other kinds
+
+
+QUICK: set[Case] = {
+    ("merge", "merge.stored", "killed", "sqlite"),
+    ("merge", "merge.before_adoption", "asleep", "sqlite"),
+    ("merge", "merge.adopted", "left_behind", "sqlite"),
+    ("merge", "merge.stored", "put_back", "sqlite"),
+}
+CASES = [pytest.param(*case, marks=[] if case in QUICK else pytest.mark.heavy) for case in every_case()]
+
+
+def test_there_are_as_many_cases_as_we_say() -> None:
+    assert len(set(every_case())) == len(CASES) == 240
+    assert set(every_case()) >= QUICK
+
+
+@pytest.fixture(scope="module")
+def stages(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GetStage]:
+    """A stage for each kind of database, made when it is first asked for, and again where it was abandoned."""
+    made: dict[str, Stage] = {}
+
+    def stage(database: str) -> Stage:
+        if database not in made or made[database].is_abandoned:
+            postgres: PostgresServer | None = None
+            if database == "postgresql":
+                postgres = request.getfixturevalue("postgres")
+            made[database] = Stage(tmp_path_factory.mktemp("stage"), postgres)
+        return made[database]
+
+    yield stage
+    for each in made.values():
+        if not each.is_abandoned:
+            each.close()
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.mark.parametrize(("kind", "place", "happening", "database"), CASES)
+def test_a_job_ends_once_whatever_happens_to_it_wherever(
+    kind: str, place: str, happening: str, database: str, stages: GetStage
+) -> None:
+    stage = stages(database)
+    happens = next(each for each in HAPPENINGS if each.__name__ == happening)
+    with stage.unless_broken():
+        first, _ = stage.ready()
+        if happens in (put_forward, put_back) and not first.clock.is_ours:
+            pytest.skip(REMEDY)
+        if place == "runner.after_hello":  # nobody comes there but who starts
+            stage.leave(first)
+        stage.gate.put(place)
+        if place == "runner.after_hello":
+            stage.enter()
+        scene = Scene(stage, kind, next(_numbers))
+        one, other = stage.whose(stage.gate.waiting())
+        scene.happens(is_seen=place in _SHOWN or (place == "runner.concluded" and kind != "merge"))
+
+        happens(scene, one, other)
+
+        stage.gate.open()
+        wait_until(scene.is_over, "the end of the job")
+        wait_until(stage.is_idle, "the engine to have ended everything")
+        stage.ready()
+        assert not one.has_steps()
+        assert not other.has_steps()
+        scene.ended_once()

@@ -1,0 +1,81 @@
+"""A merge that somebody orders and waits for, and the same merge on one machine to compare with."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from adaptry.adapter.view import open_dir
+from adaptry.bases import register
+from adaptry.checkpoint import open_checkpoint
+from adaptry.jobs.records import JobInfo, JobOrder
+from adaptry.registry import Registry
+from adaptry.testing.samples import tiny_base, tiny_lora
+from adaptry.transfer import push
+
+from .repeating import patiently
+
+SHARDS = 3
+
+
+def ordered(registry: Registry, folder: Path, name: str) -> JobInfo:
+    """A base of several files and an adapter of it, pushed, and the order to merge them."""
+    base = tiny_base(folder / "base", shards=SHARDS, seed=len(name))
+    patiently(lambda: register(registry, open_checkpoint(base), (f"org/{name}",), store=True))
+    lora = open_dir(tiny_lora(folder / "lora", base_name=f"org/{name}"))
+    patiently(lambda: push(registry, lora, f"acme/{name}"))
+    task = {"base": f"org/{name}", "inputs": [f"acme/{name}"], "to": f"org/{name}-merged"}
+    return patiently(lambda: registry.submit_job(JobOrder(kind="merge", task=task)))
+
+
+def begun(registry: Registry, job: JobInfo) -> None:
+    """Waits until a runner is at it."""
+    end = time.monotonic() + 60
+    while patiently(lambda: registry.job(job.id)).state == "queued":
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def ended(registry: Registry, job: JobInfo) -> JobInfo:
+    end = time.monotonic() + 240
+    while (seen := patiently(lambda: registry.job(job.id))).is_open:
+        assert time.monotonic() < end, seen
+        time.sleep(0.2)
+    return seen
+
+
+def assert_as_on_one_machine(registry: Registry, folder: Path, name: str) -> None:
+    """The stored result has the files that `adaptry merge` writes."""
+    command = [str(Path(sys.executable).with_name("adaptry")), "merge", "--base", str(folder / "base")]
+    subprocess.run(
+        [*command, str(folder / "lora"), "-o", str(folder / "merged")], check=True, capture_output=True
+    )
+    stored = {entry.path: entry.sha256.hex for entry in registry.base(f"org/{name}-merged").stored}
+    weights = sorted((folder / "merged").glob("*.safetensors"))
+    assert len(weights) == SHARDS
+    for path in weights:
+        assert stored[path.name] == hashlib.sha256(path.read_bytes()).hexdigest(), path.name
+
+
+def assert_ended_once(registry: Registry, job: JobInfo, folder: Path, name: str) -> None:
+    """Done, in its first try, all pieces, and no other job came of it; its result is whole."""
+    seen = ended(registry, job)
+    assert (seen.state, seen.pieces, seen.tries, seen.fault) == ("done", SHARDS, 1, None)
+    about = [one for one in registry.jobs(limit=200).items if one.task.get("to") == f"org/{name}-merged"]
+    assert [one.id for one in about] == [job.id]
+    made = [one for one in _bases(registry) if f"org/{name}-merged" in one]
+    assert len(made) == 1
+    assert_as_on_one_machine(registry, folder, name)
+
+
+def _bases(registry: Registry) -> list[tuple[str, ...]]:
+    """The names of every base that is there."""
+    found, page = [], registry.bases()
+    while True:
+        found += [one.names for one in page.items]
+        if page.next is None:
+            return found
+        page = registry.bases(cursor=page.next)

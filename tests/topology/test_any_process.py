@@ -1,0 +1,153 @@
+"""Whichever process is killed, at whichever step: what was acknowledged is there, nothing is half visible, jobs end once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from adaptry.adapter.view import open_dir
+from adaptry.client import HttpRegistry
+from adaptry.digest import Digest
+from adaptry.errors import Conflict, NotFound, Unavailable
+from adaptry.records import AliasInfo, Event
+from adaptry.refs import AdapterName
+from adaptry.testing.samples import tiny_lora
+from adaptry.transfer import pull, push
+
+from .merging import assert_ended_once, begun, ordered
+from .pushing import Pushing, weights
+from .repeating import Repeating, patiently
+from .running import Running
+
+PROCESSES = ("api-1", "api-2", "balancer", "postgres", "s3", "runner-1", "runner-2")
+QUICK = {("push", "api-1"), ("promote", "postgres")}
+
+
+def amid_pushes(running: Running, service: str, folder: Path) -> None:
+    with Pushing(running.registry(), AdapterName.parse(f"acme/pushed-{service}"), folder) as pushing:
+        pushing.wait_for_more()
+        running.hurt(service)
+        pushing.wait_for_more()
+    pushing.check()
+
+
+def amid_promotions(running: Running, service: str, folder: Path) -> None:
+    with Promoting(running.registry(), AdapterName.parse(f"acme/promoted-{service}"), folder) as promoting:
+        promoting.wait_for_more(5)
+        running.hurt(service)
+        promoting.wait_for_more(5)
+    promoting.check()
+
+
+def amid_pulls(running: Running, service: str, folder: Path) -> None:
+    with Pulling(running.registry(), AdapterName.parse(f"acme/pulled-{service}"), folder) as pulling:
+        pulling.wait_for_more()
+        running.hurt(service)
+        pulling.wait_for_more()
+
+
+def amid_a_merge(running: Running, service: str, folder: Path) -> None:
+    registry, name = running.registry(), f"without-{service}"
+    job = ordered(registry, folder, name)
+    begun(registry, job)
+    running.hurt(service)
+    assert_ended_once(registry, job, folder, name)
+
+
+STEPS: dict[str, Callable[[Running, str, Path], None]] = {
+    "push": amid_pushes,
+    "promote": amid_promotions,
+    "pull": amid_pulls,
+    "merge": amid_a_merge,
+}
+
+
+@pytest.mark.parametrize(
+    ("step", "service"),
+    [
+        pytest.param(step, service, marks=() if (step, service) in QUICK else pytest.mark.heavy)
+        for step in STEPS
+        for service in PROCESSES
+    ],
+)
+def test_whoever_is_killed_at_whichever_step(
+    running: Running, tmp_path: Path, step: str, service: str
+) -> None:
+    STEPS[step](running, service, tmp_path)
+
+
+class Promoting(Repeating):
+    """Somebody who moves `prod` to and fro between two versions, and looks again where the answer was lost."""
+
+    def __init__(self, registry: HttpRegistry, name: AdapterName, folder: Path) -> None:
+        super().__init__()
+        self._registry = registry
+        self._name = name
+        self._versions = [
+            push(registry, open_dir(tiny_lora(folder / f"lora-{seed}", seed=seed)), name).version.digest
+            for seed in (1, 2)
+        ]
+        self._known: dict[int, Digest] = {}
+        self._seen: AliasInfo | None = None
+
+    def once(self, turn: int) -> None:
+        to = self._versions[turn % 2]
+        while True:
+            try:
+                was = self._seen.generation if self._seen else None
+                self._seen = self._registry.move_alias(self._name, "prod", to, was)
+            except (Unavailable, Conflict):
+                self._seen = patiently(self._look)
+                if self._seen is None or self._seen.digest != to:
+                    continue
+            self._known[self._seen.generation] = to
+            return
+
+    def _look(self) -> AliasInfo | None:
+        return next((one for one in self._registry.aliases(self._name) if one.alias == "prod"), None)
+
+    def check(self) -> None:
+        """Every move that was acknowledged is in the history, as one of an unbroken row; the last is what `prod` means."""
+        moves: list[Event] = []
+        page = self._registry.history(self._name, limit=200)
+        while True:
+            moves += [event for event in page.items if event.kind == "alias.moved"]
+            if page.next is None:
+                break
+            page = self._registry.history(self._name, cursor=page.next, limit=200)
+        made = {int(move.detail["generation"]): Digest.parse(move.detail["to"]) for move in moves}
+        assert sorted(made) == list(range(1, len(moves) + 1))
+        assert {generation: made[generation] for generation in self._known} == self._known
+        now = self._look()
+        assert now
+        assert (now.generation, now.digest) == (len(moves), made[len(moves)])
+
+
+class Pulling(Repeating):
+    """Somebody who pulls one version into one folder after another; a pull that fails leaves no folder."""
+
+    def __init__(self, registry: HttpRegistry, name: AdapterName, folder: Path) -> None:
+        super().__init__()
+        self._registry = registry
+        self._name = name
+        self._to = folder / "pulled"
+        self._to.mkdir()
+        lora = tiny_lora(folder / "lora")
+        push(registry, open_dir(lora), name)
+        self._content = weights(lora)
+
+    def once(self, turn: int) -> None:
+        folder = self._to / str(turn)
+        patiently(lambda: self._pull(folder))
+        assert weights(folder) == self._content
+
+    def _pull(self, folder: Path) -> None:
+        try:
+            pull(self._registry, f"{self._name}@1", folder)
+        except Unavailable:
+            assert not folder.exists()
+            raise
+        except NotFound as error:  # what was pushed is never "not there", whoever is away
+            raise AssertionError(f"{error}") from error

@@ -1,0 +1,120 @@
+"""What vLLM does not take as it is, it serves as trained once it was exported for it: in a real vLLM, beside PEFT."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from adaptry.adapter.view import open_dir
+from adaptry.checkpoint import open_checkpoint
+from adaptry.checks.runtimes import parse_runtime
+from adaptry.deriving.draft import Parent
+from adaptry.exporting.export import Exported, export
+from adaptry.exporting.setting import Setting
+from adaptry.fingerprinting import fingerprint
+
+from . import models, running
+from .test_resolver import close_to
+from .test_verdicts import ENGINE, WEIGHTS, outcome, plain
+
+__all__ = ["plain"]
+pytestmark = running.PYTHON.marks
+WIDE = 32
+
+
+def exported(base: Path, adapter: Path, to: Path) -> Exported:
+    setting = Setting(fingerprint(open_checkpoint(base)), lambda: open_checkpoint(base))
+    return export(Parent(open_dir(adapter), "it"), to, setting, runtime=parse_runtime(ENGINE))
+
+
+def of_rank(folder: Path, rank: int) -> Path:
+    """An adapter whose file says rank 32, and whose updates have another."""
+    adapter = models.adapter(folder, rank=WIDE)
+    tensors = load_file(adapter / WEIGHTS)
+    mixed = torch.randn(rank, WIDE, generator=torch.Generator().manual_seed(0)) / WIDE**0.5
+    for name in [name for name in tensors if "lora_B" in name]:
+        tensors[name] = tensors[name][:, :rank] @ mixed
+    save_file(tensors, adapter / WEIGHTS, {"format": "pt"})
+    return adapter
+
+
+def updates(adapter: Path) -> dict[str, torch.Tensor]:
+    """ΔW of each module, by its formula."""
+    tensors, config = load_file(adapter / WEIGHTS), open_dir(adapter).config.fields
+    scale = config["lora_alpha"] / config["r"]
+    return {
+        name: scale * tensors[name.replace("lora_A", "lora_B")].double() @ factor.double()
+        for name, factor in tensors.items()
+        if "lora_A" in name
+    }
+
+
+def apart(one: Path, other: Path) -> float:
+    """‖Δ − Δ'‖ / ‖Δ‖ over all modules."""
+    first, second = updates(one), updates(other)
+    far = sum(float((first[name] - second[name]).square().sum()) for name in first)
+    return float((far / sum(float(update.square().sum()) for update in first.values())) ** 0.5)
+
+
+def test_a_rank_above_the_servers_is_served_within_the_error_that_was_told(
+    plain: dict[str, str], tmp_path: Path
+) -> None:
+    base = models.model(tmp_path / "base")
+    exact, lossy = of_rank(tmp_path / "exact", 12), models.adapter(tmp_path / "lossy", rank=WIDE)
+    told = {one: exported(base, one, one.with_suffix(".out")) for one in (exact, lossy)}
+    repaired = {one: one.with_suffix(".out") for one in told}
+
+    _, *answers = running.offline(
+        plain, base, models.PROMPT, [exact, lossy, repaired[exact], repaired[lossy]]
+    )
+
+    assert all("rank 32 is greater than max_lora_rank 16" in str(answer) for answer in answers[:2])
+    assert [made.repairs for made in told.values()] == [("rank",), ("rank",)]
+    assert answers[2] == close_to(models.said(base, exact))
+    assert answers[3] == close_to(models.said(base, repaired[lossy]))
+    assert told[exact].equality.error < 1e-6
+    assert told[lossy].equality.error == pytest.approx(apart(lossy, repaired[lossy]), rel=1e-4)
+    assert told[lossy].equality.error > 0.1
+
+
+def trained(base: Path, folder: Path, **config: Any) -> Path:
+    """An adapter as PEFT saves it, every number of it moved."""
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    tuned = get_peft_model(model, LoraConfig(**{"r": 4, "lora_alpha": 64, "target_modules": ["q_proj", "v_proj"], **config}))  # fmt: skip
+    with torch.no_grad():
+        for parameter in tuned.parameters():
+            if parameter.requires_grad:
+                parameter += 0.1 * torch.randn_like(parameter)
+    tuned.save_pretrained(str(folder))
+    return folder
+
+
+MERGED: dict[str, dict[str, Any]] = {
+    "a trained head": {"modules_to_save": ["lm_head"]},
+    "rows of an embedding": {"trainable_token_indices": {"embed_tokens": [40, 41, 107]}},
+}
+
+
+@pytest.mark.parametrize("what", MERGED)
+def test_what_no_adapter_can_tell_vllm_is_served_as_a_model(
+    plain: dict[str, str], tmp_path: Path, what: str
+) -> None:
+    base = models.model(tmp_path / "base")
+    adapter = trained(base, tmp_path / "adapter", **MERGED[what])
+    assert outcome(base, adapter) == "refused"
+
+    made = exported(base, adapter, tmp_path / "model")
+    _, refused = running.offline(plain, base, models.PROMPT, [adapter])
+    (answer,) = running.offline(plain, tmp_path / "model", models.PROMPT, [])
+
+    assert made.format == "checkpoint"
+    assert isinstance(refused, str)
+    assert answer == close_to(models.said(base, adapter))
+    assert answer != close_to(models.said(base, None))
