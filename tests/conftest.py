@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from adaptry.local import LocalRegistry
     from adaptry.testing.ceph import Ceph
     from adaptry.testing.postgres import PostgresServer
     from adaptry.testing.seaweed import Seaweed
@@ -37,6 +38,16 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("ADAPTRY_HOME", str(folder))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
     return folder
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[LocalRegistry]:
+    """A new one, in a folder."""
+    from adaptry.opening import open_local
+
+    opened = open_local(tmp_path / "registry")
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="session")

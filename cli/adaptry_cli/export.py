@@ -12,7 +12,7 @@ from adaptry.errors import Invalid
 from adaptry.fingerprint import BaseRecord
 from adaptry.refs import AdapterName
 from adaptry_cli.arguments import DTYPE, RUNTIME, means_folder, require
-from adaptry_cli.connection import Connected
+from adaptry_cli.connection import Connected, settings_for
 from adaptry_cli.making import Target, making_options, parent_named
 from adaptry_cli.out import json_option, number, progress, say, say_json, say_lines, tell
 from adaptry_cli.sources import base_named
@@ -219,7 +219,8 @@ def _push(
     from adaptry.oci.reference import Reference
 
     config = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker")) / "config.json"
-    remote = Remote(Reference.parse(place), config)
+    settings = settings_for(None)
+    remote = Remote(Reference.parse(place), config, settings.ca_bundle, settings.proxy)
     if subject:
         setting = replace(setting, subject=remote.descriptor_of(subject))
     with ready(parent, setting, runtime=runtime, format="oci") as found:

@@ -94,25 +94,28 @@ def _postgres(service: Service) -> tuple[list[str], str | None]:
     """A cluster with the user and the database that the environment asks for, as the image's entry point makes it."""
     said, user = service.environment, _server_user()
     data = Path(said["PGDATA"])
-    if not (data / "PG_VERSION").exists():
+    if not data.exists():
+        draft = data.with_name(f"{data.name}.part")  # what was cut short is begun anew
+        shutil.rmtree(draft, ignore_errors=True)
         password = data.parent / "password"
         password.write_text(Path(said["POSTGRES_PASSWORD_FILE"]).read_text())
-        data.mkdir(exist_ok=True)
+        draft.mkdir()
         if user:
-            for path in (data.parent, data, password):
+            for path in (data.parent, draft, password):
                 shutil.chown(path, user)
         owner = said["POSTGRES_USER"]
         _run(
             service, user,
-            ["initdb", "-D", str(data), "-U", owner, "-A", "scram-sha-256", f"--pwfile={password}", "-E", "UTF8", "--locale=C.UTF-8"],
+            ["initdb", "-D", str(draft), "-U", owner, "-A", "scram-sha-256", f"--pwfile={password}", "-E", "UTF8", "--locale=C.UTF-8"],
         )  # fmt: skip
         password.unlink()
-        with (data / "pg_hba.conf").open("a") as rules:
+        with (draft / "pg_hba.conf").open("a") as rules:
             rules.write("host all all all scram-sha-256\n")
         _run(
-            service, user, ["postgres", "--single", "-D", str(data), "postgres"],
+            service, user, ["postgres", "--single", "-D", str(draft), "postgres"],
             f"CREATE DATABASE {said['POSTGRES_DB']}\n",
         )  # fmt: skip
+        draft.rename(data)
     (data / "postmaster.pid").unlink(
         missing_ok=True
     )  # of one that was killed; a container's would be gone too
@@ -126,7 +129,7 @@ def _run(service: Service, user: str | None, command: list[str], stdin: str = ""
         command, user=user, env=environment, cwd="/", input=stdin, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise RuntimeError(f"{service.name}: {command[0]} failed: {done.stderr.strip()[-2000:]}")
+        raise RuntimeError(f"{command[0]} failed: {done.stderr.strip()[-2000:]}")
 
 
 def _server_user() -> str | None:

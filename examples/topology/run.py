@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -21,6 +22,8 @@ import time
 from pathlib import Path
 
 import programs
+import yaml
+from claims import Taken, claim_folder, end_leftovers
 from compose import Health, Service, claim_network, environment_of, read
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -87,6 +90,9 @@ class Topology:
             began = time.monotonic()
             code = self._run(service)
             self._tell(service, pid=None, exit=code, health="ended")
+            if code and not self.stopping.is_set():
+                log = self.folder / "logs" / f"{service.name}.log"
+                print(f"{service.name} ended with {code}; {log} may say why", file=sys.stderr, flush=True)
             if service.restart == "no" or (service.restart == "on-failure" and code == 0):
                 return
             pause = _SHORTEST if time.monotonic() - began > _LASTED else min(pause * 2, _LONGEST)
@@ -219,7 +225,15 @@ def main() -> int:
     )
     options = arguments.parse_args()
     folder = options.folder.absolute()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        _folder = claim_folder(folder)  # as is the network
+        end_leftovers(folder)
+    except Taken as error:
+        print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"cannot write to {folder}: {error.strerror}; take another folder", file=sys.stderr)
+        return 1
     # What is a container's own is new each time; so must this be, since addresses are, and some would be remembered there.
     shutil.rmtree(folder / "own", ignore_errors=True)
     network, _claim = claim_network()  # held until this process ends
@@ -231,6 +245,19 @@ def main() -> int:
             file=sys.stderr,
         )
         return 1
+    except (UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
+        print(f"cannot understand {options.compose} and its secrets: {error}", file=sys.stderr)
+        return 1
+    if "balancer" not in {one.name for one in services}:
+        print(
+            f"{options.compose} has no service `balancer`, whose address is the topology's", file=sys.stderr
+        )
+        return 1
+    names = {one.name for one in services}
+    for one in options.env:
+        if not re.fullmatch(r"[^:]+:[^=]+=.*", one) or one.partition(":")[0] not in names:
+            print(f"not SERVICE:NAME=VALUE: {one} (services are {', '.join(sorted(names))})", file=sys.stderr)
+            return 1
     for service in services:
         told = [one.partition(":")[2] for one in options.env if one.startswith(f"{service.name}:")]
         service.environment.update(one.split("=", 1) for one in told)

@@ -21,6 +21,7 @@ from adaptry.fingerprinting.hashing import full_hashes
 from adaptry.fingerprinting.matching import match
 from adaptry.fingerprinting.quantised_copies import is_packed
 from adaptry.manifest import MAX_FILE, FileEntry, check_path
+from adaptry.paging import every
 from adaptry.places import recall, remember
 from adaptry.progress import Progress, no_progress
 from adaptry.records import BaseInfo, BaseMatch
@@ -113,15 +114,9 @@ def _candidates(registry: Registry, record: BaseRecord) -> Iterator[BaseInfo]:
         yield info
     if seen and not is_packed(record):
         return
-    cursor: str | None = None
-    while True:
-        page = registry.bases(cursor, limit=200)
-        for info in page.items:
-            if info.id not in seen and info.model_type == record.facts.get("model_type"):
-                yield info
-        cursor = page.next
-        if cursor is None:
-            return
+    for info in every(lambda cursor: registry.bases(cursor, limit=200)):
+        if info.id not in seen and info.model_type == record.facts.get("model_type"):
+            yield info
 
 
 def _opened(folder: Path, base: Digest) -> Checkpoint | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from adaptry.digest import Digest
 from adaptry.errors import Conflict, NotFound
+from adaptry.paging import every
 from adaptry.records import AliasInfo, Event
 from adaptry.refs import AdapterName, Ref, parse_alias
 from adaptry.registry import Registry
@@ -73,15 +74,8 @@ def current(registry: Registry, name: AdapterName, alias: str) -> AliasInfo | No
 
 
 def _last_move(registry: Registry, name: AdapterName, alias: str) -> Event | None:
-    cursor: str | None = None
-    while True:
-        page = registry.history(name, cursor, 200)
-        for event in page.items:
-            if event.kind == MOVED and event.detail.get("alias") == alias:
-                return event
-        cursor = page.next
-        if cursor is None:
-            return None
+    history = every(lambda cursor: registry.history(name, cursor, 200))
+    return next((one for one in history if one.kind == MOVED and one.detail.get("alias") == alias), None)
 
 
 def _place(found: AliasInfo | None) -> str:

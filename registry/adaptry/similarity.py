@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,6 +18,7 @@ from adaptry.deriving.draft import Parent
 from adaptry.deriving.updates import Updates, updates_of
 from adaptry.digest import Digest
 from adaptry.errors import AdaptryError, Missing, NotFound, Refused, Unavailable, Unsupported
+from adaptry.paging import every
 from adaptry.progress import Progress, no_progress
 from adaptry.records import VersionInfo
 from adaptry.registry import Registry
@@ -65,13 +67,8 @@ def versions_of(registry: Registry, base: str) -> list[VersionInfo]:
         keys = (base,)  # declared by adapters, and not registered
     found: dict[str, VersionInfo] = {}
     for key in keys:
-        cursor: str | None = None
-        while True:
-            page = registry.search(f'base:"{key}"', cursor, _PAGE)
-            found |= {ref_of(version): version for version in page.items}
-            cursor = page.next
-            if cursor is None:
-                break
+        versions = every(partial(registry.search, f'base:"{key}"', limit=_PAGE))
+        found |= {ref_of(version): version for version in versions}
     return list(found.values())
 
 

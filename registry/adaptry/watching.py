@@ -12,10 +12,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Self, TypeVar
 
 from adaptry.errors import InvalidRef, NotFound, Unavailable
 from adaptry.feed import adapters_of
+from adaptry.paging import every
 from adaptry.records import Event, News, VersionInfo
 from adaptry.refs import AdapterName, Label, Ref
 from adaptry.registry import Registry
@@ -69,7 +71,7 @@ class Pattern:
             except NotFound:
                 return
         else:
-            for version in _pages(registry, self._query(name)):
+            for version in every(partial(registry.search, self._query(name), limit=_AT_ONCE)):
                 if self.is_about(version.name):
                     for alias in version.aliases:
                         if fnmatchcase(alias, self.selector):
@@ -214,16 +216,6 @@ def _meaning(version: VersionInfo | None) -> object:
         version.base_id,
         version.base_status,
     )
-
-
-def _pages(registry: Registry, query: str) -> Iterator[VersionInfo]:
-    cursor = None
-    while True:
-        page = registry.search(query, cursor, _AT_ONCE)
-        yield from page.items
-        cursor = page.next
-        if cursor is None:
-            return
 
 
 def _term(field: str, glob: str) -> str:

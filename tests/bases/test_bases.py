@@ -11,16 +11,10 @@ import pytest
 from adaptry.bases import find, open_base, register
 from adaptry.checkpoint import open_checkpoint
 from adaptry.errors import Conflict, InvalidRef, NotFound, TooLarge
-from adaptry.opening import open_local
 from adaptry.registry import Registry
 from adaptry.testing.samples import tiny_base
 
 NAME = ("org/tiny",)
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return open_local(tmp_path / "registry")
 
 
 def test_a_base_is_registered_by_content_and_named(registry: Registry, tmp_path: Path) -> None:

@@ -18,18 +18,12 @@ from adaptry.fingerprint import BaseRecord
 from adaptry.fingerprinting import fingerprint
 from adaptry.fingerprinting.hashing import full_hashes
 from adaptry.fingerprinting.matching import match
-from adaptry.opening import open_local
 from adaptry.quantised import fold
 from adaptry.registry import Registry
 from adaptry.testing.quantised_samples import quantised_copy
 from adaptry.testing.samples import Tensors, random_tensor, tiny_base, tiny_lora, write_safetensors
 
 KINDS = [("nf4", False), ("nf4", True), ("fp4", False), ("int8", False)]
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return open_local(tmp_path / "registry")
 
 
 def record_of(folder: Path) -> BaseRecord:

@@ -118,7 +118,7 @@ def test_trained_token_rows_are_dropped_or_refused(tmp_path: Path, engine: str, 
     assert judged(tmp_path, engine, extra=ROWS, config={"trainable_token_indices": [3, 4]}).outcome == outcome
 
 
-@pytest.mark.parametrize("engine", ["vllm", "sglang", "lorax"])
+@pytest.mark.parametrize("engine", ["vllm", "lorax"])
 def test_names_that_only_end_alike_would_change_nothing(tmp_path: Path, engine: str) -> None:
     """vLLM compares the last part of a name, so a wrong prefix passes its check."""
     base = tiny_base(tmp_path / "base", layers=1)  # the adapter has a second layer
@@ -160,8 +160,7 @@ def test_modules_that_a_server_was_not_started_for_are_not_served(tmp_path: Path
 @pytest.mark.parametrize(
     ("runtime", "outcome"),
     [
-        *(("sglang", "not_as_trained"), ("sglang,lora_strict_loading=true", "refused")),
-        *(("sglang,lora_strict_loading=false", "not_as_trained"), ("peft", "not_as_trained")),
+        *(("sglang", "refused"), ("peft", "not_as_trained")),
         *(("vllm", "refused"), ("mistral.rs", "refused"), ("llama.cpp", "refused")),
     ],
 )
@@ -171,6 +170,70 @@ def test_tensors_that_match_nothing_are_dropped_or_refused(
     found = judged(tmp_path, runtime, extra=STRANGE)
     assert found.outcome == outcome
     assert "tensors_unmatched" in codes(found)
+
+
+@pytest.mark.parametrize(
+    ("targets", "lacking"),
+    [
+        *((("q_proj",), "v_proj"), (("k_proj", "v_proj"), "q_proj"), (("up_proj",), "gate_proj")),
+        *((("q_proj", "v_proj"), None), (("gate_proj",), None), (("o_proj", "down_proj"), None)),
+    ],
+)
+def test_sglang_wants_what_is_one_weight_there_together(
+    tmp_path: Path, targets: tuple[str, ...], lacking: str | None
+) -> None:
+    found = judged(tmp_path, "sglang", targets=targets)
+    assert codes(found) == ({"parts_missing"} if lacking else set())
+    assert (
+        lacking is None
+        or f"without model.layers.N.{'mlp' if lacking[0] == 'g' else 'self_attn'}.{lacking}"
+        in found.findings[0].reason
+    )
+
+
+def test_an_up_projection_alone_is_whole_on_a_base_without_gates(tmp_path: Path) -> None:
+    record = fingerprint(open_checkpoint(tiny_base(tmp_path / "base")))
+    gateless = {name: shape for name, shape in record.tensors.items() if "gate_proj" not in name}
+    lora = open_dir(tiny_lora(tmp_path / "lora", targets=("up_proj",)))
+    found = verdict(lora, parse_runtime("sglang"), record.model_copy(update={"tensors": gateless}))
+    assert found.outcome == "as_trained"
+
+
+def test_sglang_finds_modules_by_layer_and_last_name(tmp_path: Path) -> None:
+    base = tiny_base(tmp_path / "base", layers=1)  # the adapter has a second layer
+    assert codes(judged(tmp_path / "lora", "sglang", base)) == {"names"}
+    whole = fingerprint(open_checkpoint(tiny_base(tmp_path / "whole")))
+    elsewhere = {name.replace("model.", "language_model.", 1): shape for name, shape in whole.tensors.items()}
+    moved = whole.model_copy(update={"tensors": elsewhere})
+    lora = open_dir(tiny_lora(tmp_path / "again"))
+    assert verdict(lora, parse_runtime("sglang"), moved).outcome == "as_trained"
+    assert verdict(lora, parse_runtime("mistral.rs"), moved).outcome == "refused"
+
+
+@pytest.mark.parametrize("engine", ["sglang", "lmdeploy"])
+def test_a_module_of_another_rank_than_r_is_refused(tmp_path: Path, engine: str) -> None:
+    assert "rank_pattern" in codes(judged(tmp_path, engine, config={"r": 8}))
+    assert judged(tmp_path, engine, config={"rank_pattern": {"o_proj": 2}}).outcome == "as_trained"
+
+
+@pytest.mark.parametrize("engine", ["mistral.rs", "lmdeploy"])
+def test_modules_that_the_config_does_not_name_are_refused(tmp_path: Path, engine: str) -> None:
+    found = judged(tmp_path, engine, config={"target_modules": ["q_proj"]})
+    assert (found.outcome, codes(found)) == ("refused", {"targets_undeclared"})
+
+
+@pytest.mark.parametrize("engine", ["sglang", "lmdeploy"])
+def test_a_config_that_speaks_of_biases_is_served_where_the_file_has_none(
+    tmp_path: Path, engine: str
+) -> None:
+    assert judged(tmp_path, engine, config={"bias": "lora_only"}).outcome == "as_trained"
+
+
+def test_what_lmdeploy_has_no_factors_for_is_whatever_was_in_memory(tmp_path: Path) -> None:
+    found = judged(
+        tmp_path, "lmdeploy", extra=ONE_OF_DOWN, config={"target_modules": ["q_proj", "v_proj", "down_proj"]}
+    )
+    assert (found.outcome, codes(found)) == ("not_as_trained", {"layers_uneven"})
 
 
 @pytest.mark.parametrize("engine", ["lorax", "tgi"])

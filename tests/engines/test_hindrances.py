@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from click.testing import Result
 
-from adaptry.refs import AdapterName
+from adaptry.refs import AdapterName, Ref
 from adaptry.residency import WorkerInfo
 
 from .conftest import PROD, TONE, Scene, settle
@@ -83,6 +83,33 @@ def test_requests_that_do_not_end_keep_no_other_name_from_being_served(
     assert troubles(scene.registry.worker("gpu-1")) == {}
 
 
+def test_what_is_recalled_goes_although_the_worker_can_write_nothing_down(scene: Scene, kind: str) -> None:
+    first, second = scene.publish(1), scene.publish(2)
+    scene.alias(first)
+    engine = scene.engine(kind)
+    worker = scene.worker(engine)
+    settle(worker)
+    state = scene.memories["gpu-1"].path
+    state.unlink()
+    (state / "in the way").mkdir(parents=True)
+    scene.alias(second)
+    worker.turn(0.0)
+    assert scene.serves(engine) == 1
+    assert str(state) in troubles(scene.registry.worker("gpu-1"))[PROD]
+
+    scene.stand(first)
+    for _ in range(3):
+        worker.turn(0.0)
+
+    assert scene.serves(engine) is None
+    (resident,) = scene.registry.residents(Ref.parse("acme/tone@1"))
+    assert resident.dropped_at is not None
+    (state / "in the way").rmdir()
+    state.rmdir()
+    settle(worker)
+    assert scene.serves(engine) == 2
+
+
 def test_an_engine_that_starts_is_waited_for(scene: Scene, kind: str) -> None:
     scene.alias(scene.publish(1))
     engine = scene.engine(kind)
@@ -133,6 +160,13 @@ def test_an_engine_of_another_kind_than_was_said_is_not_followed(scene: Scene, f
 
     assert f"{engine.url} is sglang@0.5.23" in found.stderr
     assert "and not vllm" in found.stderr
+
+
+def test_an_address_that_is_no_engines_is_refused(scene: Scene, follow: Follow) -> None:
+    engine = scene.engine()
+    for url in (f"{engine.url}/v1", scene.server.url):
+        assert "does not list its models" in follow(engine, "--url", url, code=1).stderr
+    assert "does not list its adapters" in follow(engine, "--engine", "llamacpp", code=1).stderr
 
 
 def test_an_engine_that_wants_its_key_is_asked_with_it(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -180,3 +181,28 @@ def test_what_cannot_be_is_said_at_once(scene: Scene, model: Any) -> None:
         next(value for name, value in model.named_parameters() if "lora_A" in name).fill_(torch.nan)
     with pytest.raises(Refused, match="NaN"):
         publisher.publish(model, 1)
+
+
+def test_a_policy_that_could_not_be_saved_is_published_by_the_next_try(scene: Scene, model: Any) -> None:
+    publisher = Publisher(scene.registry, POLICY)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, before[1]))
+    try:
+        with pytest.raises(Unavailable, match="cannot be written"):
+            publisher.publish(model, 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert publisher.publish(model, 1).version.number == 1
+
+
+def test_an_engine_that_is_down_costs_no_version(scene: Scene, model: Any, tmp_path: Path) -> None:
+    fake = scene.engine("vllm")
+    publisher = Publisher(
+        scene.registry, POLICY, engines=[Vllm(Speaking(fake.url))], cache=Cache(tmp_path / "cache")
+    )
+    fake.stop()
+    with pytest.raises(Unavailable, match="does not answer"):
+        publisher.publish(model, 1)
+    fake.start()
+    assert publisher.publish(model, 1).version.number == 1
+    assert list(fake.names()) == ["acme/policy@1"]

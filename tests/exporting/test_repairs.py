@@ -71,6 +71,26 @@ def test_every_remedy_is_a_repair_or_a_merge_or_for_people() -> None:
     assert set(BY_REMEDY) <= said
 
 
+@pytest.mark.parametrize(
+    ("targets", "added"),
+    [(("k_proj",), {"q_proj", "v_proj"}), (("q_proj",), {"v_proj"}), (("up_proj",), {"gate_proj"})],
+)
+def test_what_is_one_weight_with_a_module_is_filled_with_zeros(
+    tmp_path: Path, base: Path, targets: tuple[str, ...], added: set[str]
+) -> None:
+    lora = tiny_lora(tmp_path / "lora", targets=targets)
+    with pytest.raises(Refused, match="say --base"):
+        exported(lora, "sglang", tmp_path / "no")
+    made = exported(lora, "sglang", tmp_path / "out", base)
+    assert made.repairs == ("parts",)
+    before, after = numbers(open_dir(lora)), numbers(open_dir(tmp_path / "out"))
+    assert before.items() <= after.items()
+    new = {name: data for name, data in after.items() if name not in before}
+    assert {name.split(".")[-3] for name in new} == added
+    assert all(data == bytes(len(data)) for data in new.values())
+    assert judged(tmp_path / "out", "sglang", base).outcome == "as_trained"
+
+
 @pytest.mark.parametrize("engine", ["sglang", "lorax", "llama.cpp", "lmdeploy", "tgi", "tensorrt-llm"])
 @pytest.mark.parametrize(
     "config",

@@ -22,7 +22,7 @@ _MADE = Path(__file__).parents[2] / ".venvs"
 
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
-    """The environment called `name`; `script` lies beside the tests."""
+    """The environment called `name`; `script` lies beside this file, or where the path from here says."""
 
     name: str
     script: str
@@ -54,7 +54,7 @@ class Elsewhere:
         """What the script tells: the JSON in its last line, or nothing."""
         # PYTHONPATH is ours, and theirs is another Python.
         env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        command = [self.python, Path(__file__).with_name(self.script), *arguments]
+        command = [self.python, Path(__file__).parent / self.script, *arguments]
         run = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
         assert run.returncode == 0, run.stderr[-2000:]
         told: list[Any] = json.loads((run.stdout.splitlines() or ["[]"])[-1])

@@ -15,7 +15,6 @@ from adaptry.checkpoint import open_checkpoint
 from adaptry.checks import check, check_weights
 from adaptry.errors import InvalidConfig, InvalidPath, InvalidWeights, NotFound, Unsupported
 from adaptry.fingerprinting import fingerprint
-from adaptry.opening import open_local
 from adaptry.registry import Registry
 from adaptry.testing.samples import tiny_base
 
@@ -27,11 +26,6 @@ TOOLS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "diffusers": (diffusers, "lora"),
     "kohya": (kohya, "lora"),
 }
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return open_local(tmp_path / "registry")
 
 
 def codes(adapter: Adapter, base: Path | None = None) -> set[str]:

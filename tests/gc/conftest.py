@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from adaptry.adapter.view import Adapter, open_dir
-from adaptry.local import LocalRegistry
-from adaptry.opening import open_local
 from adaptry.testing.samples import tiny_lora
 
 MakeLora = Callable[[int], Adapter]
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[LocalRegistry]:
-    opened = open_local(tmp_path / "registry")
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -11,9 +11,6 @@ import pytest
 import torch
 import transformers
 
-import adaptry
-from adaptry.registry import Registry
-
 MakeAdapter = Callable[..., Path]
 PROMPT = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
 
@@ -65,10 +62,3 @@ def make(base: Path, tmp_path: Path) -> MakeAdapter:
         return folder
 
     return made
-
-
-@pytest.fixture
-def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
-    """An embedded one, and a user's folder of this test alone."""
-    monkeypatch.setenv("ADAPTRY_HOME", str(tmp_path / "home"))
-    return adaptry.connect(str(tmp_path / "registry"))

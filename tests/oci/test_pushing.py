@@ -6,6 +6,8 @@ import base64
 import hashlib
 import http.client
 import json
+import ssl
+import subprocess
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -189,10 +191,22 @@ class _WantsTokens(_NotesSubjects):
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = _pass  # noqa: N815
 
 
+class _Encrypted(_NotesSubjects):
+    """What speaks TLS for it, and says so."""
+
+    def _pass(self) -> None:
+        self.headers["X-Forwarded-Proto"] = "https"
+        super()._pass()
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = _pass  # noqa: N815
+
+
 @contextmanager
-def in_front(kind: type[_NotesSubjects], behind: str) -> Iterator[str]:
+def in_front(kind: type[_NotesSubjects], behind: str, tls: ssl.SSLContext | None = None) -> Iterator[str]:
     handler = type("Handler", (kind,), {"behind": behind})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        if tls:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"127.0.0.1:{server.server_port}"
         server.shutdown()
@@ -232,6 +246,48 @@ def test_a_login_is_changed_for_a_token_where_the_registry_wants_one(server: str
         Remote(Reference.parse(f"oci://{server}/acme/kept")).descriptor_of("tokens").digest
         == pushed.descriptor.digest
     )
+
+
+def test_a_token_server_that_is_away_is_named(server: str, tmp_path: Path) -> None:
+    class Elsewhere(_WantsTokens):
+        def _say(self, status: int, body: bytes, challenge: str = "") -> None:
+            super()._say(
+                status, body, challenge and 'Bearer realm="http://127.0.0.1:9/token",service="tests"'
+            )
+
+    with (
+        in_front(Elsewhere, server) as address,
+        pytest.raises(Unavailable, match=r"sends who logs in to http://127\.0\.0\.1:9/token"),
+    ):
+        Remote(Reference.parse(f"oci://{address}/acme/kept:tokens")).push(artifact(tmp_path))
+
+
+def test_a_registrys_certificate_is_trusted_only_where_its_authority_was_given(
+    server: str, tmp_path: Path
+) -> None:
+    key, certificate = tmp_path / "pem", tmp_path / "crt"
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+    ]
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*command, *names], check=True, capture_output=True)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    with in_front(_Encrypted, server, tls) as address:
+        place = Reference(address, "acme/encrypted", "v1")
+        with pytest.raises(Unavailable, match="ADAPTRY_CA_BUNDLE"):
+            Remote(place).push(artifact(tmp_path))
+        pushed = Remote(place, ca_bundle=str(certificate)).push(artifact(tmp_path))
+    assert not pushed.is_listed_by_tag
 
 
 def kept_login(folder: Path, address: str, password: bytes) -> Path:

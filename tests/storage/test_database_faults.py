@@ -9,11 +9,11 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import get_args
 
 import pytest
 
@@ -23,6 +23,7 @@ from adaptry.errors import Conflict, Unavailable
 from adaptry.integrity import verify
 from adaptry.opening import open_local
 from adaptry.refs import AdapterName, Ref
+from adaptry.testing.buckets import free_ports
 from adaptry.testing.faults import between
 from adaptry.testing.postgres import PostgresServer, postgres_server
 from adaptry.testing.promises.ground import MakeRegistry
@@ -32,28 +33,10 @@ from adaptry.transfer import push
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, serving
 
+from ..topology.pushing import patiently
 from .commits import CommitProxy, When
 
 TONE = AdapterName.parse("acme/tone")
-Given = TypeVar("Given")
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
-def patiently(call: Callable[[], Given]) -> Given:
-    """What a client that is told "try again" does, for a minute."""
-    end = time.monotonic() + 60
-    while True:
-        try:
-            return call()
-        except Unavailable:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.02)
 
 
 @dataclass
@@ -83,7 +66,7 @@ def behind_a_proxy(folder: Path, postgres: PostgresServer, port: int) -> Iterato
 @pytest.fixture(scope="session")
 def listening(postgres: PostgresServer) -> Iterator[tuple[PostgresServer, int]]:
     """A PostgreSQL server that answers at a port. (Asking for `postgres` skips where there is none.)"""
-    port = free_port()
+    (port,) = free_ports(1)
     with postgres_server(port) as server:
         yield server, port
 
@@ -204,7 +187,7 @@ def test_a_standby_that_takes_over_has_all_that_was_acknowledged(
     tmp_path: Path, postgres: PostgresServer
 ) -> None:
     """With a synchronous standby, as docs/deploying.md asks for; the address moves as a proxy or a DNS name does."""
-    port, other = free_port(), free_port()
+    port, other = free_ports(2)
     with (
         postgres_server(port) as primary,
         behind_a_proxy(tmp_path / "data", primary, port) as ground,
@@ -234,7 +217,7 @@ def pgbouncer(port: int, folder: Path) -> Iterator[int]:
     program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
     if program is None:
         pytest.skip("pgbouncer is not installed: apt-get install pgbouncer")
-    at = free_port()
+    (at,) = free_ports(1)
     (folder / "users.txt").write_text('"postgres" ""\n')
     (folder / "pgbouncer.ini").write_text(
         f"[databases]\n* = host=127.0.0.1 port={port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {at}\n"

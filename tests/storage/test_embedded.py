@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from adaptry.adapter.view import open_dir
+from adaptry.blobs import Staged
 from adaptry.blobs.local import LocalBlobs
 from adaptry.blobs.memory import MemoryBlobs
 from adaptry.catalog.database import Catalog
@@ -64,6 +66,26 @@ def test_a_session_idle_for_a_day_is_dropped() -> None:
     assert purge(registry.catalog, registry.blobs, now[0] + timedelta(hours=25)) == 1
     with pytest.raises(NotFound, match="idle for too long"):
         registry.append_upload(session, 10, [DATA[10:]])
+
+
+def test_who_finishes_while_somebody_else_does_finds_it_finished() -> None:
+    class Late(MemoryBlobs):
+        """Where somebody else finishes between a look at the session and the hold of its bytes."""
+
+        other: Callable[[], None] | None = None
+
+        def staging(self, key: str) -> AbstractContextManager[Staged]:
+            other, self.other = self.other, None
+            if other:
+                other()
+            return super().staging(key)
+
+    blobs = Late()
+    registry = LocalRegistry(Catalog("sqlite://"), blobs)
+    upload = registry.append_upload(registry.open_upload(TONE, DIGEST, len(DATA)), 0, [DATA])
+    blobs.other = lambda: registry.finish_upload(upload)
+    registry.finish_upload(upload)
+    assert registry.has_file(TONE, DIGEST)
 
 
 def test_one_namespace_cannot_open_uploads_without_end() -> None:

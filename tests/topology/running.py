@@ -28,9 +28,10 @@ _PATIENCE = 60.0
 class Running:
     """A topology that runs. `url` is the balancer's."""
 
-    def __init__(self, url: str, folder: Path) -> None:
+    def __init__(self, url: str, folder: Path, process: subprocess.Popen[str]) -> None:
         self.url = url
         self.folder = folder
+        self.process = process
         self.admin = (folder / "secrets" / "admin-token").read_text().strip()
 
     def registry(self) -> HttpRegistry:
@@ -97,7 +98,7 @@ def topology(folder: Path, *options: str) -> Iterator[Running]:
             url = process.stdout.readline().strip()
             too_long.cancel()
             assert url, logs(folder)
-            yield Running(url, folder)
+            yield Running(url, folder, process)
         finally:
             too_long.cancel()
             process.terminate()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -18,7 +21,7 @@ from adaptry.testing.samples import tiny_lora
 from adaptry.transfer import pull, push
 
 from .pushing import Pushing, assert_nothing_lost, weights
-from .running import Running, new_folder, topology
+from .running import SCRIPTS, Running, is_well, new_folder, topology
 
 KILLED = ("api-1", "api-2", "balancer", "postgres", "s3")
 PLACES = [name for name in NAMES if name.startswith(("uploads.", "revisions."))]
@@ -104,6 +107,41 @@ def test_a_server_that_is_replaced_fails_no_request(running: Running, tmp_path: 
         thread.join()
     assert failed == []
     assert asked[0] > 20
+
+
+def test_a_topology_is_not_started_twice_in_one_folder(running: Running) -> None:
+    command = [sys.executable, str(SCRIPTS / "run.py"), str(running.folder / "run")]
+    environment = {**os.environ, "SECRETS": str(running.folder / "secrets")}
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert told.returncode == 1
+    assert "runs in" in told.stderr
+    assert all(is_well(one) or one["exit"] == 0 for one in running.state().values())
+
+
+@pytest.mark.heavy
+def test_ctrl_c_leaves_no_process(can_run: None) -> None:
+    with new_folder() as folder, topology(folder) as running:
+        pids = [one["pid"] for one in running.state().values() if one["pid"]]
+        assert len(pids) == 7
+        running.process.send_signal(signal.SIGINT)
+        assert running.process.wait(120) == 0
+        assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+@pytest.mark.heavy
+def test_what_a_killed_run_left_is_ended_by_the_next(can_run: None, tmp_path: Path) -> None:
+    """Two of a database on one folder would ruin it; what was acknowledged by the first is there in the second."""
+    name = AdapterName.parse("acme/left")
+    with new_folder() as folder, topology(folder) as running:
+        with Pushing(running.registry(), name, tmp_path) as pushing:
+            pushing.wait_for_more()
+        pids = [one["pid"] for one in running.state().values() if one["pid"]]
+        running.process.kill()
+        running.process.wait()
+        assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == pids
+        with topology(folder) as again:
+            assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+            assert_nothing_lost(again.registry(), name, pushing.known, tmp_path)
 
 
 @pytest.mark.heavy

@@ -175,6 +175,46 @@ def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--compose", "nothere.yaml"), "cannot read"),
+        (("--compose", "bad.yaml"), "cannot understand"),
+        (("--compose", "empty.yaml"), "no service `balancer`"),
+        (("--env", "api-9:X=1"), "not SERVICE:NAME=VALUE: api-9:X=1 (services are api-1"),
+        (("--env", "nothing"), "not SERVICE:NAME=VALUE"),
+    ],
+)
+def test_what_the_script_cannot_start_it_says(tmp_path: Path, options: tuple[str, str], said: str) -> None:
+    (tmp_path / "bad.yaml").write_text("a: [")
+    (tmp_path / "empty.yaml").write_text("services: {}")
+    told = started(tmp_path, tmp_path / "run", *options)
+    assert said in told
+    assert "Traceback" not in told
+
+
+def test_a_topology_is_started_in_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert "take another folder" in started(tmp_path, tmp_path / "file")
+
+
+def started(folder: Path, run: Path, *options: str) -> str:
+    """What the script says that starts nothing."""
+    scripts = ROOT / "examples" / "topology"
+    secrets = folder / "secrets"
+    subprocess.run([sys.executable, scripts / "make_secrets.py", secrets], check=True, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, scripts / "run.py", run, *options],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "SECRETS": str(secrets)},
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    return done.stderr
+
+
 def test_what_the_script_lacks_it_says_in_a_sentence(tmp_path: Path) -> None:
     without_secrets = run(str(tmp_path / "run"), SECRETS=str(tmp_path / "nowhere"))
     assert (without_secrets.returncode, without_secrets.stdout) == (1, "")

@@ -37,12 +37,6 @@ class Rows(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         return {"input_ids": row, "labels": row}
 
 
-@pytest.fixture
-def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
-    monkeypatch.setenv("ADAPTRY_HOME", str(tmp_path / "home"))
-    return adaptry.connect(str(tmp_path / "registry"))
-
-
 def tiny_model() -> Any:
     """(`Any`: transformers is not typed.)"""
     torch.manual_seed(0)

@@ -14,13 +14,6 @@ from adaptry.testing.samples import large_lora, tiny_lora
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Iterator[LocalRegistry]:
-    opened = open_local(tmp_path / "registry")
-    yield opened
-    opened.catalog.close()
-
-
-@pytest.fixture
 def elsewhere(tmp_path: Path) -> Iterator[LocalRegistry]:
     """A second registry."""
     opened = open_local(tmp_path / "elsewhere")

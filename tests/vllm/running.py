@@ -129,9 +129,9 @@ def serving(
 
 @contextlib.contextmanager
 def _held_port() -> Iterator[int]:
-    """A free port that nobody is given meanwhile but who asks for it by SO_REUSEPORT, as vLLM does."""
+    """A free port that is given to nobody meanwhile but who binds it with SO_REUSEADDR, as vLLM does."""
     with socket.socket() as holder:
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         holder.bind(("127.0.0.1", 0))
         yield holder.getsockname()[1]
 

@@ -11,7 +11,6 @@ import pytest
 
 from adaptry.adapter.view import open_dir
 from adaptry.local import LocalRegistry
-from adaptry.opening import open_local
 from adaptry.records import VersionInfo
 from adaptry.testing.breaking import AT_ONCE
 from adaptry.testing.samples import large_lora, tiny_lora
@@ -21,13 +20,6 @@ from adaptry.worker import Cache
 Publish = Callable[..., VersionInfo]
 """`publish(seed=1)`: a version of acme/tone, another one for each seed."""
 Start = Callable[[str, str], "subprocess.Popen[str]"]
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[LocalRegistry]:
-    opened = open_local(tmp_path / "registry")
-    yield opened
-    opened.catalog.close()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 import threading
@@ -399,3 +400,21 @@ def weights_of(registry: LocalRegistry, ref: str) -> Digest:
     entry = registry.detail(Ref.parse(ref)).manifest.file(WEIGHTS)
     assert entry is not None
     return entry.sha256
+
+
+def test_a_recall_that_cannot_be_written_down_removes_the_files_all_the_same(
+    registry: LocalRegistry, cache: Cache, publish: Callable[..., VersionInfo]
+) -> None:
+    version = publish()
+    kept = cache.path_of(registry, "acme/tone")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(Unavailable, match="cannot write"):
+            cache.forget(version.digest, "it leaks")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not kept.path.exists()
+    assert cache.recalled(version.digest) is None
+    cache.forget(version.digest, "it leaks")
+    assert "it leaks" in (cache.recalled(version.digest) or "")

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
 from adaptry.errors import Conflict, Denied, RevisionNotFound
+from adaptry.paging import every
 from adaptry.records import CommitNote
 from adaptry.refs import AdapterName
 from adaptry.registry import Registry
@@ -125,14 +126,8 @@ def _ref(name: str, kind: str, commit: str) -> dict[str, str]:
 
 
 def _versions(registry: Registry, name: AdapterName) -> list[dict[str, str]]:
-    found: list[dict[str, str]] = []
-    cursor: str | None = None
-    while True:
-        page = registry.versions(name, cursor, _VERSIONS)
-        found += [_ref(f"v{version.number}", "tags", version.digest.short_id) for version in page.items]
-        cursor = page.next
-        if cursor is None:
-            return found
+    versions = every(lambda cursor: registry.versions(name, cursor, _VERSIONS))
+    return [_ref(f"v{version.number}", "tags", version.digest.short_id) for version in versions]
 
 
 def _is_version(registry: Registry, name: AdapterName, tag: str) -> bool:

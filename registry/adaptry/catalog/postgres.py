@@ -168,7 +168,7 @@ def _meaning(where: str, error: BaseException) -> AdaptryError | None:
         state = "22021"
     if state is None:
         is_lost = type(error).__name__ in ("OperationalError", "ConnectionTimeout")
-        said = f"cannot reach the database {where}: {_line(error)}; does it run, has it a connection to spare, and are its address, name, user and password right?"
+        said = f"cannot reach the database {where}: {_line(error)}; does it run, has it room and a connection to spare, and are its address, name, user and password right?"
         return Unavailable(said, told=_AWAY) if is_lost else None
     match state[:2], state:
         case _, "55P03" | "40001" | "40P01" | "25P03":

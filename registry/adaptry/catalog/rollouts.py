@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import cast
 
 from sqlmodel import col, select
@@ -15,6 +15,7 @@ from adaptry.catalog.aliases import Pointing
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.rows import AdapterRow, ResidentRow, RolloutRow, VersionRow, WorkerRow
 from adaptry.catalog.versions import Stored
+from adaptry.catalog.workers import is_lost
 from adaptry.digest import Digest
 from adaptry.refs import AdapterName
 from adaptry.residency import GONE
@@ -118,7 +119,7 @@ def serving(tx: Transaction, rollout: RolloutInfo, now: datetime) -> Mapping[str
     )
     found: dict[str, Digest | None] = {}
     for worker, condition, digest in tx.exec(query):
-        if now <= worker.reported_at + timedelta(seconds=worker.lease):
+        if not is_lost(worker, now):
             found.setdefault(worker.name, None)
             if condition == "serving":
                 found[worker.name] = Digest(digest)

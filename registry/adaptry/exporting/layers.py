@@ -1,17 +1,20 @@
-"""Layers without an update, where an engine wants one of every layer or of none: filled with an update of zero.
+"""Modules without an update, where an engine wants one: filled with an update of zero.
 
-LoRAX and TGI leave out a whole kind of module where one layer lacks it. Zeros change nothing, and the kind is there.
+LoRAX, TGI and LMDeploy want a module in every layer or in none, SGLang queries, keys and values together. Zeros change nothing, and
+the module is there.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from adaptry.adapter.spec import ModuleSpec
 from adaptry.checks.runtimes import Runtime
+from adaptry.checks.runtimes.parts import lacking_parts
 from adaptry.deriving.draft import Draft, Made, Parent
+from adaptry.errors import Refused
 from adaptry.exporting.rewriting import rewritten
 from adaptry.exporting.setting import Setting
 from adaptry.methods.extras import PREFIX
@@ -24,6 +27,27 @@ def filled_layers(parent: Parent, runtime: Runtime, setting: Setting) -> Draft:
     adapter = parent.adapter
     known = setting.record.facts.get("layers") if setting.record else None
     lacking = dict(_lacking(adapter.spec.modules, known if isinstance(known, int) else None))
+    return _filled(parent, {path: (like, like.fan_out) for path, like in lacking.items()})
+
+
+def filled_parts(parent: Parent, runtime: Runtime, setting: Setting) -> Draft:
+    """With a pair of zero factors for what is one weight with a module that is there. Raises `Refused` where the base has not
+    got it, or is not known."""
+    record = setting.shapes("filling what is one weight with a module")
+    lacking: dict[str, tuple[ModuleSpec, int]] = {}
+    for path, like in lacking_parts(parent.adapter.spec.modules, record):
+        tensor = record.tensors.get(f"{path}.weight")
+        if tensor is None:
+            raise Refused(
+                f"{parent.label} changes {like.path}, and the base has no {path} beside it: merge it instead"
+            )
+        lacking[path] = (like, tensor.shape[0])
+    return _filled(parent, lacking)
+
+
+def _filled(parent: Parent, lacking: Mapping[str, tuple[ModuleSpec, int]]) -> Draft:
+    """By path: a module with the same inputs and type, and how many outputs."""
+    adapter = parent.adapter
     draft = rewritten(parent, {"operation": "fill"}, _targets(adapter.spec.modules, lacking))
     rank = adapter.config.rank()
     names = tuple(name for path in lacking for name in _names(path))
@@ -34,9 +58,9 @@ def filled_layers(parent: Parent, runtime: Runtime, setting: Setting) -> Draft:
         from adaptry.deriving.dtypes import dtype_of
 
         yield from draft.make()
-        for path, like in lacking.items():
+        for path, (like, fan_out) in lacking.items():
             dtype = dtype_of(adapter.tensors[like.tensors["A"]].dtype)
-            sides = (rank, like.fan_in), (like.fan_out, rank)
+            sides = (rank, like.fan_in), (fan_out, rank)
             zeros = [torch.zeros(shape, dtype=dtype) for shape in sides]
             yield Made(path, dict(zip(_names(path), zeros, strict=True)))
 
@@ -60,7 +84,7 @@ def _names(path: str) -> tuple[str, str]:
     return f"{PREFIX}{path}.lora_A.weight", f"{PREFIX}{path}.lora_B.weight"
 
 
-def _targets(modules: tuple[ModuleSpec, ...], lacking: Mapping[str, ModuleSpec]) -> dict[str, object]:
+def _targets(modules: tuple[ModuleSpec, ...], lacking: Iterable[str]) -> dict[str, object]:
     """The kinds by their last names: every layer has them now."""
     short = sorted({path.rpartition(".")[2] for path in (*lacking, *(module.path for module in modules))})
     return {

@@ -47,6 +47,8 @@ _ALL = (
            plain.folded_evenly, covers=("fold",)),
     Repair("fold", "folds each scale into lora_B", (repairs.FOLD, repairs.SAVE_AGAIN), plain.folded),
     Repair("fill", "fills layers that lack a module with an update of zero", (repairs.FILL_LAYERS,), layers.filled_layers),
+    Repair("parts", "fills what is one weight with a module with an update of zero", (repairs.FILL_PARTS,), layers.filled_parts,
+           needs="shapes"),
     Repair("rank", "brings it to a rank that the server takes", (repairs.RESIZE,), plain.resized, is_exact=False),
     Repair("targets", "lists the modules by name", (repairs.LIST_TARGETS,), plain.targets_listed),
     Repair("saved", "empties modules_to_save, of which the file has none", (repairs.NO_SAVED_LISTED,), plain.nothing_saved_listed),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from adaptry.catalog import events, residency
+from adaptry.catalog import events, residency, residents, workers
 from adaptry.catalog.cursors import check_limit
 from adaptry.catalog.database import Transaction
-from adaptry.catalog.rows import WorkerRow
 from adaptry.catalog.sight import sight_of
 from adaptry.catalog.versions import stored_of
+from adaptry.catalog.workers import Worker
 from adaptry.errors import Conflict, Denied, NotFound
 from adaptry.local.rollouts import Rollouts
 from adaptry.records import Page
@@ -24,67 +24,69 @@ class Residency(Rollouts):
                 f"{self.identity.name} may not report for a worker; make it a token: adaptry token create NAME --role worker"
             )
         with self.catalog.read() as tx:
-            is_renewal = residency.is_renewal(tx, residency.find(tx, report.worker), report)
+            is_renewal = residency.is_renewal(tx, workers.find(tx, report.worker), report)
         # That a worker is still there need not be on the disk before it is told so.
         with self.catalog.note() if is_renewal else self.catalog.write() as tx:
             return self._take(tx, report)
 
     def _take(self, tx: Transaction, report: WorkerReport) -> Told:
         now = self.clock()
-        row = residency.find(tx, report.worker)
-        if row and row.owner != self.identity.name and not self.identity.may_administer:
+        known = workers.find(tx, report.worker)
+        if known and known.owner != self.identity.name and not self.identity.may_administer:
             raise Conflict(
                 f"a worker {report.worker} reports with another token; give this one another name (--name), or have an "
                 f"administrator forget that one: adaptry workers forget {report.worker}"
             )
-        row = residency.put(tx, row, report, self.identity.name, now)
-        residents = report.residents or ()
-        named = [(one.name, one.digest) for one in residents]
+        worker = workers.put(tx, report, self.identity.name, now)
+        said = report.residents or ()
+        named = [(one.name, one.digest) for one in said]
         named += [(one.name, one.digest) for one in report.dropped]
         found = residency.versions_of(tx, named, self.identity)
         if report.residents is not None:
-            residency.replace(tx, row, residents, found, now)
-        residency.drop(tx, row, report.dropped, found, now)
+            residency.replace(tx, worker, said, found, now)
+        residency.drop(tx, worker, report.dropped, found, now)
         failed = {
             (one.served_as, one.digest): one.reason or "it failed"
-            for one in residents
+            for one in said
             if one.condition == "failed" and (one.name, one.digest) in found
         }
         return Told(
             seq=events.newest(tx),
-            withdrawn=residency.to_drop(tx, row),
+            withdrawn=residency.to_drop(tx, worker),
             turns=self.turns(tx, report.worker, report.names, failed),
             unknown=tuple(sorted({digest for name, digest in named if (name, digest) not in found})),
         )
 
     def worker(self, name: str) -> WorkerInfo:
         with self.catalog.read() as tx:
-            row = self._seen_worker(tx, name)
-            return residency.info(tx, row, sight_of(tx, self.identity), self.clock())
+            worker = self._seen_worker(tx, name)
+            return residents.info(tx, worker, sight_of(tx, self.identity), self.clock())
 
     def workers(self, cursor: str | None = None, limit: int = 50) -> Page[WorkerInfo]:
         check_limit(limit)
         with self.catalog.read() as tx:
             sight = sight_of(tx, self.identity)
-            return residency.page(tx, self.identity.name, sight, cursor, limit, self.clock())
+            return residents.page(tx, self.identity.name, sight, cursor, limit, self.clock())
 
     def forget_worker(self, name: str) -> None:
         with self.catalog.write() as tx:
-            row = self._seen_worker(tx, name)
-            if row.owner != self.identity.name and not self.identity.may_administer:
+            worker = self._seen_worker(tx, name)
+            if worker.owner != self.identity.name and not self.identity.may_administer:
                 raise Denied(
                     f"{self.identity.name} may not forget {name}; its own token or an administrator may"
                 )
-            residency.forget(tx, row)
-            detail = {"worker": name, "engine": row.engine}
+            workers.forget(tx, worker)
+            detail = {"worker": name, "engine": worker.engine}
             events.record(tx, "worker.forgotten", at=self.clock(), by=self.identity.name, detail=detail)
 
     def residents(self, ref: Ref) -> tuple[ResidentInfo, ...]:
         with self.catalog.read() as tx:
-            return residency.of_version(tx, stored_of(self.meant(tx, ref)).key, self.clock())
+            return residents.of_version(tx, stored_of(self.meant(tx, ref)).key, self.clock())
 
-    def _seen_worker(self, tx: Transaction, name: str) -> WorkerRow:
-        row = residency.find(tx, name)
-        if row is None or not residency.may_see(tx, row, self.identity.name, sight_of(tx, self.identity)):
+    def _seen_worker(self, tx: Transaction, name: str) -> Worker:
+        worker = workers.find(tx, name)
+        if worker is None or not residents.may_see(
+            tx, worker, self.identity.name, sight_of(tx, self.identity)
+        ):
             raise NotFound(f"no worker {name[:96]!a}; `adaptry workers ls` shows those there are")
-        return row
+        return worker

@@ -22,6 +22,7 @@ from adaptry.promotion import current
 from adaptry.records import AdapterEdit, BaseInfo, MetricInfo, PushOptions, StateChange, VersionInfo
 from adaptry.refs import AdapterName, ByDigest, Ref
 from adaptry.registry import Registry
+from adaptry.transfer.files import upload_missing
 from adaptry.transfer.retrying import PATIENT, Persistence
 from adaptry.transfer.uploading import upload
 
@@ -57,9 +58,7 @@ def deliver(
     is_new = version is None
     if version is None:
         _make_adapter(registry, name, parcel)
-        for entry in manifest.files:
-            if not registry.has_file(name, entry.sha256):
-                upload(registry, name, content, entry.path, entry.sha256, progress, persistence)
+        upload_missing(registry, name, content, manifest, progress, persistence)
         options = PushOptions(number=parcel.number, force_reason=parcel.forced)
         version = registry.put_revision(name, manifest.to_bytes(), options).version
     logged = log_missing(registry, ref, parcel.metrics)

@@ -13,6 +13,7 @@ from adaptry.digest import Digest
 from adaptry.errors import Invalid, InvalidQuery, NotFound
 from adaptry.lifecycle import WITHDRAWN
 from adaptry.mirroring.delivering import MIRRORED
+from adaptry.paging import every
 from adaptry.query import parse
 from adaptry.records import AliasInfo, Value, VersionInfo
 from adaptry.refs import AdapterName
@@ -60,39 +61,50 @@ def plan(
     if choice.query and choice.names:
         raise InvalidQuery("give a query or names of adapters, not both")
     wanted = _wanted(source, choice, only)
-    if choice.names:
-        ours: set[AdapterName] = set()
-    elif only is not None:
-        ours = {name for name in only if _is_made_here(destination, name)}
-    else:
-        ours = made_here(destination)
-    copy: list[VersionInfo] = []
-    update: list[VersionInfo] = []
-    point: list[tuple[AdapterName, AliasInfo]] = []
-    gone: list[AdapterName] = []
-    withheld: list[VersionInfo] = []
-    for name in sorted(wanted.keys() | ours):
-        try:
-            there = {version.digest: version for version in versions_in(source, name)}
-        except NotFound:
-            gone.append(name)
-            continue
-        here = {version.digest: version for version in _versions_if_any(destination, name)}
-        lacking = [there[digest] for digest in wanted.get(name, ()) if digest in there and digest not in here]
-        for version in sorted(lacking, key=_order):
-            (withheld if version.state in WITHDRAWN else copy).append(version)
-        update += [
+    names = sorted(wanted.keys() | _followed(destination, choice, only))
+    found = [_of_adapter(source, destination, name, wanted.get(name, set()), choice) for name in names]
+    return Plan(
+        copy=tuple(version for one in found for version in one.copy),
+        update=tuple(version for one in found for version in one.update),
+        point=tuple(pointed for one in found for pointed in one.point),
+        delete=tuple(name for one in found for name in one.delete),
+        withheld=tuple(version for one in found for version in one.withheld),
+    )
+
+
+def _of_adapter(
+    source: Registry, destination: Registry, name: AdapterName, wanted: set[Digest], choice: Choice
+) -> Plan:
+    """What of one adapter is not here, or not as it is there."""
+    try:
+        there = {version.digest: version for version in versions_in(source, name)}
+    except NotFound:
+        return Plan(delete=(name,))
+    here = {version.digest: version for version in _versions_if_any(destination, name)}
+    lacking = sorted((there[one] for one in wanted & there.keys() - here.keys()), key=_order)
+    return Plan(
+        copy=tuple(version for version in lacking if version.state not in WITHDRAWN),
+        update=tuple(
             version for digest, version in there.items() if digest in here and _differs(version, here[digest])
-        ]
-        if choice.aliases:
-            coming = here.keys() | {version.digest for version in lacking}
-            at = {} if not here else {one.alias: one.digest for one in destination.aliases(name)}
-            point += [
-                (name, one)
-                for one in source.aliases(name)
-                if one.digest in coming and at.get(one.alias) != one.digest
-            ]
-    return Plan(tuple(copy), tuple(update), tuple(point), tuple(gone), tuple(withheld))
+        ),
+        point=tuple(_elsewhere(source, destination, name, lacking, here)) if choice.aliases else (),
+        withheld=tuple(version for version in lacking if version.state in WITHDRAWN),
+    )
+
+
+def _elsewhere(
+    source: Registry,
+    destination: Registry,
+    name: AdapterName,
+    lacking: Iterable[VersionInfo],
+    here: Collection[Digest],
+) -> Iterator[tuple[AdapterName, AliasInfo]]:
+    """The aliases that point there at what is here, or comes, and here do not."""
+    coming = {*here, *(version.digest for version in lacking)}
+    at = {one.alias: one.digest for one in destination.aliases(name)} if here else {}
+    for one in source.aliases(name):
+        if one.digest in coming and at.get(one.alias) != one.digest:
+            yield name, one
 
 
 def require_another(source: Registry, destination: Registry) -> None:
@@ -109,13 +121,7 @@ def require_another(source: Registry, destination: Registry) -> None:
 
 def versions_of(registry: Registry, query: str) -> Iterator[VersionInfo]:
     """Everything that a query finds, newest first."""
-    cursor: str | None = None
-    while True:
-        page = registry.search(query, cursor, _PAGE)
-        yield from page.items
-        cursor = page.next
-        if cursor is None:
-            return
+    return every(lambda cursor: registry.search(query, cursor, _PAGE))
 
 
 def ancestors(registry: Registry, versions: Iterable[VersionInfo]) -> Iterator[VersionInfo]:
@@ -134,13 +140,7 @@ def ancestors(registry: Registry, versions: Iterable[VersionInfo]) -> Iterator[V
 
 def versions_in(registry: Registry, name: AdapterName) -> Iterator[VersionInfo]:
     """All versions of an adapter, newest first. Raises `NotFound`."""
-    cursor: str | None = None
-    while True:
-        page = registry.versions(name, cursor, _PAGE)
-        yield from page.items
-        cursor = page.next
-        if cursor is None:
-            return
+    return every(lambda cursor: registry.versions(name, cursor, _PAGE))
 
 
 def _wanted(
@@ -162,14 +162,19 @@ def _wanted(
 
 def made_here(destination: Registry) -> set[AdapterName]:
     """The adapters that a mirror made."""
-    found: set[AdapterName] = set()
-    cursor: str | None = None
-    while True:
-        page = destination.adapters(None, cursor, _PAGE)
-        found |= {adapter.name for adapter in page.items if MIRRORED in adapter.tags}
-        cursor = page.next
-        if cursor is None:
-            return found
+    adapters = every(lambda cursor: destination.adapters(None, cursor, _PAGE))
+    return {adapter.name for adapter in adapters if MIRRORED in adapter.tags}
+
+
+def _followed(
+    destination: Registry, choice: Choice, only: Collection[AdapterName] | None
+) -> set[AdapterName]:
+    """The adapters that are looked at because a mirror made them."""
+    if choice.names:
+        return set()
+    if only is not None:
+        return {name for name in only if _is_made_here(destination, name)}
+    return made_here(destination)
 
 
 def _order(version: VersionInfo) -> tuple[bool, int]:

@@ -15,9 +15,10 @@ from urllib.parse import urlencode
 
 import urllib3
 
-from adaptry.errors import Unauthenticated
+from adaptry.errors import Unauthenticated, Unavailable
 from adaptry.oci.reference import Reference
 
+_SECONDS = urllib3.Timeout(connect=10, read=60)
 _PARAMETER = re.compile(r'(\w+)="([^"]*)"')
 
 
@@ -54,7 +55,13 @@ def _plain(place: Reference) -> tuple[str, ...]:
 def _token(pool: urllib3.PoolManager, words: Mapping[str, str], login: str | None, host: str) -> str:
     asked = {key: words[key] for key in ("service", "scope") if key in words}
     headers = {"Authorization": f"Basic {login}"} if login else {}
-    answer = pool.request("GET", f"{words['realm']}?{urlencode(asked)}", headers=headers, retries=False)
+    address = f"{words['realm']}?{urlencode(asked)}"
+    try:
+        answer = pool.request("GET", address, headers=headers, timeout=_SECONDS, retries=False)
+    except urllib3.exceptions.HTTPError as error:
+        raise Unavailable(
+            f"{host} sends who logs in to {words['realm']}, which does not answer ({error})"
+        ) from error
     try:
         told = json.loads(answer.data)
         return str(told.get("token") or told["access_token"])

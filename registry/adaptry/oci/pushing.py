@@ -11,13 +11,14 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
 import urllib3
 
+from adaptry.client.pool import open_pool
 from adaptry.digest import Digest
 from adaptry.errors import Conflict, Denied, Invalid, NotFound, StorageFull, Unauthenticated, Unavailable
 from adaptry.oci.artifact import INDEX, MANIFEST, Artifact, Blob, Descriptor
@@ -26,6 +27,7 @@ from adaptry.oci.reference import Reference
 
 _ANSWERS = {401: Unauthenticated, 403: Denied, 404: NotFound, 429: Unavailable, 507: StorageFull}
 _TRIES = 5
+_SECONDS = urllib3.Timeout(connect=10, read=300)
 _LARGEST_INDEX = 4 << 20
 
 
@@ -40,14 +42,16 @@ class PushedArtifact:
 
 @dataclass
 class Remote:
-    """One repository. `config`: a Docker config with logins."""
+    """One repository. `config`: a Docker config with logins; `ca_bundle`: the certificates to trust, else the system's."""
 
     place: Reference
     config: Path | None = None
-    _pool: urllib3.PoolManager = field(
-        default_factory=lambda: urllib3.PoolManager(timeout=urllib3.Timeout(10, read=300))
-    )
+    ca_bundle: InitVar[str | None] = None
+    proxy: InitVar[str | None] = None
     _said: str | None = None
+
+    def __post_init__(self, ca_bundle: str | None, proxy: str | None) -> None:
+        self._pool = open_pool(self.place.url, ca_bundle, proxy)
 
     def push(self, artifact: Artifact) -> PushedArtifact:
         """The artifact under the place's tag, after its base's and all blobs. Raises `Unavailable`, `Unauthenticated`, `Denied`,
@@ -150,8 +154,18 @@ class Remote:
         said = {"Authorization": self._said} if self._said and is_ours else {}
         try:
             return self._pool.request(
-                method, address, body=body, headers={**(headers or {}), **said}, retries=False, redirect=False
+                method,
+                address,
+                body=body,
+                headers={**(headers or {}), **said},
+                timeout=_SECONDS,
+                retries=False,
+                redirect=False,
             )
+        except urllib3.exceptions.SSLError as error:
+            raise Unavailable(
+                f"cannot trust {self.place.host}: {error} (ADAPTRY_CA_BUNDLE names the certificates to trust)"
+            ) from error
         except urllib3.exceptions.HTTPError as error:
             raise Unavailable(
                 f"{self.place.host} does not answer ({error}); is that the registry's address?"

@@ -164,5 +164,10 @@ class Publisher:
 def _saved(model: PeftModel, folder: Path, adapter: str) -> Path:
     if adapter not in model.peft_config:
         raise NotFound(f"the model has no adapter {adapter!r}; it has {', '.join(sorted(model.peft_config))}")
-    model.save_pretrained(str(folder), selected_adapters=[adapter])
+    from safetensors import SafetensorError
+
+    try:
+        model.save_pretrained(str(folder), selected_adapters=[adapter])
+    except (OSError, SafetensorError) as error:
+        raise Unavailable(f"the policy cannot be written to {folder}: {error}") from error
     return folder if adapter == "default" else folder / adapter

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
+from adaptry.paging import every
 from adaptry.records import VersionInfo
 from adaptry.refs import ByDigest, Ref
 from adaptry.registry import Registry
@@ -90,13 +91,7 @@ class Followed(Serving):
         return [(each.digest, each.condition) for each in ours] != [(version.digest, "serving")]
 
     def _followers(self) -> Iterator[WorkerInfo]:
-        cursor: str | None = None
-        while True:
-            page = self._registry.workers(cursor, 200)
-            yield from (each for each in page.items if self._follows(each))
-            cursor = page.next
-            if cursor is None:
-                return
+        return filter(self._follows, every(lambda cursor: self._registry.workers(cursor, 200)))
 
     def _follows(self, worker: WorkerInfo) -> bool:
         """By what it has had under that name; one that never had any is seen by its complaint."""

@@ -68,13 +68,23 @@ class Acting:
         return kept.path
 
     def _load(self, name: str, version: VersionInfo, path: Path) -> None:
-        self.memory.now.ours[name], self.memory.now.names[name] = version, str(path)
-        self.memory.save()
+        self._remember(name, version, path)
         self.engine.load(name, path)
         try:
             self.engine.try_out(name)
         except Refused:
             self._unload(name)
+            raise
+
+    def _remember(self, name: str, version: VersionInfo, path: Path) -> None:
+        """On the disk, or as if nothing had been."""
+        now = self.memory.now
+        ours, names = dict(now.ours), dict(now.names)
+        now.ours[name], now.names[name] = version, str(path)
+        try:
+            self.memory.save()
+        except Unavailable:
+            now.ours, now.names = ours, names
             raise
 
     def _swap(self, name: str, version: VersionInfo, has_room: bool) -> None:
@@ -106,4 +116,4 @@ class Acting:
         self.engine.unload(name)
         self.memory.now.ours.pop(name, None)
         self.memory.now.names.pop(name, None)
-        self.memory.save()
+        self.memory.note()

@@ -110,8 +110,13 @@ class Cache:
         """A recall: as `remove`, and the digest is refused until `readmit`, in every process and after a restart; whoever
         fetches it now stops. Whether there were any files."""
         self._prepare()
-        recalls.recall(self._shelf, digest, reason)
-        return self.remove(digest)
+        was_here = False
+        try:
+            recalls.recall(self._shelf, digest, reason)
+        except Unavailable:
+            was_here = self.remove(digest)  # that may make room for the mark, and must be done anyway
+            recalls.recall(self._shelf, digest, reason)
+        return self.remove(digest) or was_here
 
     def readmit(self, digest: Digest) -> None:
         """Takes a recall back: it may be fetched again. What was not recalled is none the worse."""
@@ -145,7 +150,11 @@ class Cache:
         self._prepare()
         with self._leases.held(digest) as keep:
             recalls.require_not_recalled(self._shelf, version)
-            if not ensure():
+            try:
+                is_here = ensure()
+            except OSError as error:
+                raise explained(error, place) from error
+            if not is_here:
                 return None
             self._require_not_recalled_since(version)
             touch(place)

@@ -12,11 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Event
 
-from adaptry.digest import Digest
 from adaptry.errors import AdaptryError, Conflict, Refused, StorageFull, Unauthenticated, Unavailable
-from adaptry.lifecycle import WITHDRAWN
 from adaptry.records import VersionInfo
-from adaptry.refs import AdapterName, ByDigest, Ref
 from adaptry.registry import Registry
 from adaptry.residency import Dropped, Told
 from adaptry.running import Running
@@ -28,8 +25,10 @@ from adaptry.worker.failing import Failures, Place
 from adaptry.worker.memory import Memory
 from adaptry.worker.planning import Had, Load, Plan, Swap, Unload, Wanted, plan
 from adaptry.worker.recalling import Recalling
-from adaptry.worker.reporting import Ledger, Settings, about, report_of, residents_of
+from adaptry.worker.reporting import Settings
+from adaptry.worker.saying import NOTHING, Now, Saying
 from adaptry.worker.serving import Serving
+from adaptry.worker.wanting import Wanting
 
 _RECKONINGS = 4  # plans made within a turn, because the registry said something new about the one before
 _EVERY = 5.0  # seconds
@@ -62,22 +61,24 @@ class Follower:
         self._settings = settings
         watched = (*settings.watch, *settings.preload)
         self._patterns = tuple(map(Pattern.parse, watched))
-        self._first = frozenset(settings.preload)
         self._watch = Watch(around.registry, watched)
         self._recalling = Recalling(around.engine, around.cache, around.memory, around.tell)
         self._failures = Failures()
-        self._ledger = Ledger()
-        self._told = Told(seq=0)
-        self._turned: dict[Digest, VersionInfo] = {}
+        self._wanting = Wanting(
+            around.registry, around.memory, self._failures, self._recalling, frozenset(settings.preload)
+        )
+        self._saying = Saying(around.registry, around.engine, around.memory, settings, self._wanting)
         self._running: Running | None = None
         self._serving: Serving | None = None
-        self._reported_at = 0.0
-        self._last: object = None
         self._hindered: dict[str, str] = {}
         self.away: AdaptryError | None = None
         """Why engine or registry could not be asked last; None where both could."""
         self.is_alone = False
         """Whether the registry did not answer last."""
+
+    @property
+    def _told(self) -> Told:
+        return self._saying.told
 
     def turn(self, wait: float) -> bool:
         """A look at both, waiting so long for news, and what follows from it. Whether all is as it should be."""
@@ -106,13 +107,11 @@ class Follower:
         """Raises `Refused` where something that should be served could not be; what found no slot was not meant to be."""
         failed = [
             f"{name}: {reason}"
-            for name, version in self._asked()
+            for name, version in self._wanting.asked(self._told.turns)
             if (reason := self._failures.reason((name, version.digest)))
         ]
         if failed:
             raise Refused(f"not served as it should be: {'; '.join(failed)}")
-
-    # Looking
 
     def _hear(self, wait: float) -> None:
         """What the refs mean now; where the registry is away, what they meant last."""
@@ -125,7 +124,7 @@ class Follower:
             self._around.tell("the registry answers again")
         self.is_alone = False
         self._around.memory.now.meant = self._watch.seen
-        self._around.memory.save()
+        self._around.memory.note()
 
     def _alone(self, error: AdaptryError) -> None:
         if not self.is_alone:
@@ -138,8 +137,6 @@ class Follower:
         if self._serving is None and not self.is_alone:
             self._serving = self._around.judge(running)
             self._around.memory.now.served = running.models
-
-    # Deciding
 
     def _reckoned(self, loaded: Sequence[Loaded]) -> Plan:
         """The plan, once the registry knows what is about to be loaded and has nothing to say against it."""
@@ -162,48 +159,14 @@ class Follower:
         return _only(self._to_do(loaded), set(memory.confirmed) if is_same else set())
 
     def _to_do(self, loaded: Sequence[Loaded]) -> Plan:
-        meant = self._around.memory.now.meant
-        self._recalling.note(meant, self._told.withdrawn, loaded)
+        self._recalling.note(self._around.memory.now.meant, self._told.withdrawn, loaded)
         had = [Had(one.name, one.digest, self._is_ours(one.name)) for one in loaded]
-        return plan(self._wanted(meant), had, self._settings.slots, self._recalling.withdrawn)
-
-    def _wanted(self, meant: Mapping[str, VersionInfo]) -> list[Wanted]:
-        """What each name should stand for: the alias's version, or that of a rollout whose turn it is; where it cannot be
-        had, what was there before, as long as that may be served."""
-        turns = {f"{one.name}@{one.alias}": one for one in self._told.turns}
-        wanted: list[Wanted] = []
-        asked: set[Place] = set()
-        for ref, version in meant.items():
-            # What is withdrawn is followed by nothing: what was there before it is no longer meant by anyone.
-            before = self._around.memory.now.ours.get(ref) if self._is_usable(version) else None
-            choices = [version, before]
-            if turn := turns.get(ref):
-                choices.insert(0, self._version(turn.name, turn.digest))
-            usable = [one for one in choices if one and self._is_usable(one)]
-            asked |= {(ref, one.digest) for one in usable}
-            best = next((one for one in usable if not self._failures.is_to_wait((ref, one.digest))), None)
-            if best is not None:
-                wanted.append(Wanted(ref, best, ref in self._first))
-        self._failures.keep_only(asked)
-        return wanted
-
-    def _version(self, name: AdapterName, digest: Digest) -> VersionInfo | None:
-        """The version that a rollout leads to. None where it cannot be asked for now."""
-        if digest not in self._turned:
-            try:
-                self._turned[digest] = self._around.registry.version(Ref(name, ByDigest(digest.hex)))
-            except AdaptryError:
-                return None
-        return self._turned[digest]
-
-    def _is_usable(self, version: VersionInfo) -> bool:
-        return version.state not in WITHDRAWN and version.digest not in self._recalling.withdrawn
+        wanted = self._wanting.wanted(self._told.turns)
+        return plan(wanted, had, self._settings.slots, self._recalling.withdrawn)
 
     def _is_ours(self, name: str) -> bool:
         """Whether this worker loaded it, or would: what fits what it watches is its own."""
         return name in self._around.memory.now.ours or any(pattern.fits(name) for pattern in self._patterns)
-
-    # Doing
 
     def _act(self, made: Plan) -> bool:
         """Whether every step succeeded. Raises where engine or registry does not answer."""
@@ -270,70 +233,20 @@ class Follower:
                 f"dropped {', '.join(f'{one.name} {one.digest.brief}' for one in dropped)}: it is refused here now"
             )
 
-    # Saying
-
     def _report(
         self,
         loaded: Sequence[Loaded] | None,
         *,
-        coming: Mapping[Place, VersionInfo] | None = None,
+        coming: Mapping[Place, VersionInfo] = NOTHING,
         dropped: Sequence[Dropped] = (),
         left_out: Sequence[Wanted] = (),
     ) -> None:
-        """Says how things are, unless that was said already and still holds for a while."""
-        around, memory = self._around, self._around.memory.now
-        residents = None
-        if loaded is not None:
-            names = {name: version.name for name, version in memory.ours.items()}
-            served = residents_of(
-                loaded, names, self._ledger, around.engine.busy(), self._recalling.withdrawn
-            )
-            is_there = {(one.served_as, one.digest) for one in served}
-            loading = [
-                (name, version, None)
-                for (name, digest), version in (coming or {}).items()
-                if (name, digest) not in is_there
-            ]
-            failed = [
-                (name, version, self._failures.reason((name, version.digest)))
-                for name, version in self._asked()
-                if (name, version.digest) not in is_there | set(coming or {})
-                and self._failures.reason((name, version.digest))
-            ]
-            residents = (*served, *about(loading, "loading"), *about(failed, "failed"))
-        report = report_of(
-            self._settings,
-            self._running,
-            self._running.models[-1] if self._running and self._running.models else None,
-            seen=None if coming else self._watch.seq,
-            names=memory.meant,
-            residents=residents,
-            dropped=dropped,
-            troubles=self._troubles(left_out),
-        )
-        said = report.model_dump()
-        is_fresh = time.monotonic() - self._reported_at < self._settings.lease / 3
-        if said == self._last and is_fresh and not (self._told.withdrawn or self._told.turns):
-            return
+        """Says how things are; where the registry is away, nobody hears it."""
+        now = Now(self._running, self._watch.seq, loaded, coming, dropped, self._troubles(left_out))
         try:
-            self._told = around.registry.report(report)
+            self._saying.say(now)
         except _AWAY as error:
             self._alone(error)
-            return
-        self._last, self._reported_at = said, time.monotonic()
-        if residents is not None:
-            memory.confirmed = [(one.served_as, one.digest) for one in residents if one.condition != "failed"]
-            around.memory.save()
-
-    def _asked(self) -> list[tuple[str, VersionInfo]]:
-        """Every version that some name should stand for."""
-        found = list(self._around.memory.now.meant.items())
-        found += [
-            (f"{turn.name}@{turn.alias}", version)
-            for turn in self._told.turns
-            if (version := self._turned.get(turn.digest))
-        ]
-        return found
 
     def _troubles(self, left_out: Sequence[Wanted]) -> dict[str, str]:
         """Each name that is not served as it should be, and why."""
@@ -342,10 +255,10 @@ class Follower:
             for one in left_out
         }
         troubles |= self._hindered
-        for name, version in self._asked():
+        for name, version in self._wanting.asked(self._told.turns):
             if reason := self._failures.reason((name, version.digest)):
                 troubles[name] = reason
-            elif not self._is_usable(version):
+            elif not self._wanting.is_usable(version):
                 troubles[name] = f"{label_of(version)} is withdrawn; move the alias to another version"
         return troubles
 

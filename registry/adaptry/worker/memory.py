@@ -15,6 +15,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from adaptry.digest import Digest
+from adaptry.errors import Unavailable
 from adaptry.landing import explained, flush_folder
 from adaptry.records import VersionInfo
 from adaptry.refs import AdapterName
@@ -43,6 +44,11 @@ class Memory:
         with contextlib.suppress(FileNotFoundError, ValidationError, UnicodeDecodeError):
             self.now = Remembered.model_validate_json(path.read_text(encoding="utf-8"))
         self._written = self.now.model_dump_json()
+
+    def note(self) -> None:
+        """As `save`, where there is room; else it is written with whatever is saved next. For what must be done anyway."""
+        with contextlib.suppress(Unavailable):
+            self.save()
 
     def save(self) -> None:
         """Whole, or as it was; on the disk before this returns. Raises `StorageFull`, `Unavailable`."""

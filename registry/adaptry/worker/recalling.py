@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from adaptry.cautions import caution
 from adaptry.digest import Digest
-from adaptry.errors import Refused
+from adaptry.errors import Refused, Unavailable
 from adaptry.lifecycle import WITHDRAWN
 from adaptry.records import VersionInfo
 from adaptry.refs import AdapterName
@@ -56,7 +56,7 @@ class Recalling:
             self._reasons[digest] = reason
             self.memory.now.recalled[digest] = name
             self._names.setdefault(digest, set()).update(one.name for one in loaded if one.digest == digest)
-        self.memory.save()
+        self.memory.note()
 
     def clear(self, loaded: Sequence[Loaded]) -> None:
         """Removes the files of what is not loaded any more, and that no request is under way for."""
@@ -64,7 +64,10 @@ class Recalling:
         for digest in self.withdrawn:
             is_used = any(one.digest == digest for one in loaded) or self._names.get(digest, set()) & busy
             if not is_used and self.cache.recalled(digest) is None:
-                self.cache.forget(digest, self._reasons.get(digest, "withdrawn"))
+                try:
+                    self.cache.forget(digest, self._reasons.get(digest, "withdrawn"))
+                except Unavailable as error:  # it is not said to be dropped then, and tried again
+                    self.tell(error.message)
 
     def dropped(self, told: Sequence[Withdrawal], loaded: Sequence[Loaded]) -> tuple[Dropped, ...]:
         """Of what the registry waits for: the versions that are gone from here for good."""

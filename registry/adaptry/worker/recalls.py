@@ -9,7 +9,7 @@ from pathlib import Path
 
 from adaptry.digest import Digest
 from adaptry.errors import Withdrawn
-from adaptry.landing import flush_folder
+from adaptry.landing import explained, flush_folder
 from adaptry.records import VersionInfo
 from adaptry.worker.shelf import Shelf
 
@@ -42,11 +42,15 @@ def require_not_recalled(shelf: Shelf, version: VersionInfo) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Whole or not at all, and on the disk."""
+    """Whole or not at all, and on the disk. Raises `StorageFull`, `Unavailable`."""
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    flush_folder(path.parent)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        flush_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise explained(error, path) from error

@@ -73,6 +73,13 @@ def extras(*kinds: str) -> Condition:
     return lambda subject, runtime: _extras(subject, lambda extra: extra.kind in kinds)
 
 
+def has_biases(subject: Subject, runtime: Runtime) -> Found | None:
+    """Biases of the base, or of `lora_B`, in the file."""
+    if "lora_bias" in subject.spec.traits:
+        return Found("lora_B has biases (lora_bias)")
+    return _extras(subject, lambda extra: extra.kind == "bias")
+
+
 def replaced(subject: Subject, runtime: Runtime) -> Found | None:
     """Whole modules or embeddings that take the place of the base's, but for copies that PEFT keeps beside an update."""
     return _extras(

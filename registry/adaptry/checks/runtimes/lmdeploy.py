@@ -1,13 +1,14 @@
-"""What LMDeploy's PyTorch engine takes: factors of the modules it is told, all with one scale."""
+"""What LMDeploy's PyTorch engine takes: factors of the modules it is told, all with one scale and one rank, in every layer."""
 
 from __future__ import annotations
 
 from adaptry.checks.runtimes import conditions as when
-from adaptry.checks.runtimes import repairs, scales, shared
+from adaptry.checks.runtimes import on_base, parts, repairs, scales, shared
 from adaptry.checks.runtimes.rule import Engine, Needs, Rule
 
 _SCALE = "lmdeploy/pytorch/adapter/adapter.py · get_ranks_and_scalings"
 _LOAD = "lmdeploy/pytorch/adapter/adapter.py · load_lora_weights"
+_ADD = "lmdeploy/pytorch/models/patch.py · add_adapters"
 
 
 def _start(needs: Needs) -> tuple[str, ...]:
@@ -17,7 +18,9 @@ def _start(needs: Needs) -> tuple[str, ...]:
 LMDEPLOY = Engine(
     name="lmdeploy",
     title="LMDeploy",
-    read="1263d5c",
+    read="1263d5c (0.18) and run in 0.18.0",
+    held_to="its own reader, of 0.18.0, over its own Llama on the CPU; the product of the factors is ours, since its kernel needs a GPU",
+    latest=(0, 18),
     gates=(shared.peft_files(_LOAD), shared.only_lora(_LOAD)),
     rules=(
         shared.scale(
@@ -25,15 +28,78 @@ LMDEPLOY = Engine(
             "rsLoRA, `alpha_pattern` or `rank_pattern`: the scale is `lora_alpha / r` for all",
             _SCALE,
         ),
-        shared.dora("refuses", f"{_LOAD}: KeyError"),
-        shared.biases("refuses", f"{_LOAD}: KeyError"),
-        shared.saved_modules("refuses", f"{_LOAD}: KeyError"),
-        shared.token_rows("refuses", f"{_LOAD}: KeyError"),
-        shared.unmatched("refuses", f"{_LOAD}: KeyError"),
+        Rule(
+            "rank_pattern",
+            "refuses",
+            "a module of another rank than `r`",
+            parts.other_ranks,
+            repairs.ONE_RANK,
+            "lmdeploy/pytorch/nn/linear/lora.py · weight_loader_A",
+        ),
+        shared.dora("refuses", f"{_LOAD}: an assertion"),
+        shared.trained_biases("refuses", f"{_LOAD}: an assertion"),
+        shared.saved_modules("refuses", f"{_LOAD}: an assertion"),
+        Rule(
+            "copied_embeddings",
+            "refuses",
+            "a copy of an embedding beside its update",
+            when.copied,
+            repairs.LEAVE_OUT,
+            f"{_LOAD}: an assertion",
+        ),
+        Rule(
+            "embeddings",
+            "refuses",
+            "updates of embeddings or of `lm_head`",
+            when.targets_in(frozenset(["lm_head", "embed_tokens"])),
+            repairs.MERGE,
+            f"{_ADD}: an assertion",
+        ),
+        shared.token_rows("refuses", f"{_LOAD}: an assertion"),
+        Rule(
+            "tensors_unmatched",
+            "refuses",
+            "tensors that are no factors",
+            parts.no_factors,
+            repairs.SPELL,
+            f"{_LOAD}: an assertion or KeyError",
+        ),
+        Rule(
+            "factors_missing",
+            "changes",
+            "one factor without the other: what is missing is whatever was in memory there",
+            parts.lone_factors,
+            repairs.SPELL,
+            f"{_ADD}: torch.empty",
+        ),
+        Rule(
+            "layers_uneven",
+            "changes",
+            "a module in some of the layers: in the others its factors are whatever was in memory there",
+            on_base.uneven_layers,
+            repairs.FILL_LAYERS,
+            f"{_ADD}: torch.empty",
+        ),
         shared.odd_layers("refuses", f"{_LOAD}: KeyError"),
         shared.fused_experts("refuses", f"{_LOAD}: KeyError"),
+        Rule(
+            "names",
+            "refuses",
+            "module names that the base does not have on disk",
+            on_base.names_not_on_disk,
+            repairs.RELAYOUT,
+            f"{_LOAD}: KeyError",
+        ),
         shared.variants("changes", _SCALE),
         shared.starts_from_base("changes", _SCALE),
+        Rule(
+            "config_incomplete",
+            "refuses",
+            "no `target_modules` in the config",
+            when.field_missing("target_modules"),
+            repairs.SAVE_AGAIN,
+            _ADD,
+        ),
         Rule(
             "targets_text",
             "refuses",
@@ -41,6 +107,22 @@ LMDEPLOY = Engine(
             when.target_text(),
             repairs.LIST_TARGETS,
             _SCALE,
+        ),
+        Rule(
+            "targets_undeclared",
+            "refuses",
+            "modules that `target_modules` does not name",
+            parts.undeclared,
+            repairs.LIST_TARGETS,
+            f"{_LOAD}: KeyError",
+        ),
+        Rule(
+            "targets_by_path",
+            "refuses",
+            "`target_modules` with whole paths, several of which end alike",
+            parts.declared_by_path,
+            repairs.LIST_TARGETS,
+            f"{_ADD}: an assertion",
         ),
     ),
     cautions=("Adapters are named when it starts; none is loaded later.", "Nothing compares the base."),

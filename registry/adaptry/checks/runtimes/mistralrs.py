@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from adaptry.checks.runtimes import conditions as when
-from adaptry.checks.runtimes import limits, on_base, repairs, shared
+from adaptry.checks.runtimes import limits, on_base, parts, repairs, shared
 from adaptry.checks.runtimes.rule import Engine, Needs, Option, Rule
 
 _CONFIG = "mistralrs-quant/src/lora/mod.rs · LoraConfig::validate_dynamic"
@@ -19,10 +19,19 @@ def _start(needs: Needs) -> tuple[str, ...]:
 MISTRALRS = Engine(
     name="mistral.rs",
     title="mistral.rs",
-    read="9e92262 (0.9.2)",
+    read="9e92262 (0.9.2) and run in 0.9.5",
+    held_to="mistral.rs 0.9.5 itself, on the CPU, as the library that its package is; its HTTP server is not in it",
     latest=(0, 9),
     gates=(shared.peft_files(_CONFIG), shared.only_lora(_CONFIG)),
     rules=(
+        Rule(
+            "config_incomplete",
+            "refuses",
+            "no `r`, `lora_alpha` or `target_modules` in the config",
+            when.field_missing("r", "lora_alpha", "target_modules"),
+            repairs.SAVE_AGAIN,
+            _CONFIG,
+        ),
         shared.dora("refuses", _CONFIG),
         shared.biases("refuses", _CONFIG),
         shared.saved_modules("refuses", _CONFIG),
@@ -38,7 +47,30 @@ MISTRALRS = Engine(
             _CONFIG,
         ),
         shared.starts_from_base("refuses", _CONFIG),
-        shared.unmatched("refuses", _ALL),
+        Rule(
+            "tensors_unmatched",
+            "refuses",
+            "tensors that are no factors",
+            parts.beyond_prefix(),
+            repairs.SPELL,
+            _ALL,
+        ),
+        Rule(
+            "prefix",
+            "needs",
+            "factors without PEFT's prefix, which it takes and PEFT drops",
+            parts.without_prefix,
+            repairs.SPELL,
+            _ALL,
+        ),
+        Rule(
+            "targets_undeclared",
+            "refuses",
+            "modules that `target_modules` does not name",
+            parts.undeclared,
+            repairs.LIST_TARGETS,
+            _SITES,
+        ),
         Rule(
             "embeddings",
             "refuses",
@@ -48,6 +80,31 @@ MISTRALRS = Engine(
             _SITES,
         ),
         shared.odd_layers("refuses", _SITES),
+        shared.turned_experts(_SITES),
+        Rule(
+            "experts_named",
+            "refuses",
+            "`target_parameters` other than `….experts.gate_up_proj` and `….experts.down_proj`, as `all-linear` gives them",
+            parts.parameters_beyond(".experts.gate_up_proj", ".experts.down_proj"),
+            repairs.SPLIT_EXPERTS,
+            _CONFIG,
+        ),
+        Rule(
+            "experts_elsewhere",
+            "refuses",
+            "fused experts of a base that has them under another name on disk, such as Mixtral",
+            parts.parameters_elsewhere,
+            repairs.SPLIT_EXPERTS,
+            _ALL,
+        ),
+        Rule(
+            "experts",
+            "changes",
+            "fused experts (`target_parameters`), which it takes and computes otherwise than PEFT 0.21",
+            when.kinds("parameter"),
+            repairs.SPLIT_EXPERTS,
+            "seen in 0.9.5, on a Qwen3 MoE",
+        ),
         Rule(
             "rank",
             "refuses",

@@ -35,6 +35,7 @@ PLAIN_SIDES = (
     "write it without fan_in_fan_out, which its factors do not need: adaptry export REF --for ENGINE -o NAME"
 )
 FILL_LAYERS = f"fill the layers that lack it with updates of zero: adaptry export REF --for ENGINE -o NAME; else {MERGE}"
+FILL_PARTS = f"fill what is one weight with it with updates of zero: adaptry export REF --for ENGINE --base BASE -o NAME; else {MERGE}"
 JOIN_EXPERTS = "put its experts together: adaptry relayout REF --to transformers5 -o NAME"
 SPLIT_EXPERTS = "take its experts apart: adaptry relayout REF --to transformers4 -o NAME"
 DROP_COPIES = "nothing, where no token was added to the base: adaptry export REF --base BASE --for ENGINE leaves the copy out; else merge it: adaptry merge --base BASE REF -o DIR"

@@ -1,15 +1,16 @@
-"""What SGLang takes. It reads four fields of the config, and drops what it does not know with a warning in its log."""
+"""What SGLang takes. It reads four fields of the config, finds modules by layer and last name, and fails on the rest when it is asked."""
 
 from __future__ import annotations
 
 from adaptry.checks.runtimes import conditions as when
-from adaptry.checks.runtimes import limits, on_base, repairs, scales, shared
+from adaptry.checks.runtimes import limits, on_base, parts, repairs, scales, shared
 from adaptry.checks.runtimes.rule import Engine, Needs, Option, Rule
 
 _FIELDS = "srt/lora/lora_config.py · LoRAConfig.__init__ reads only target_modules, r, lora_alpha, use_dora"
 _NEW = "srt/lora/lora_manager.py · validate_new_adapter"
 _POOL = "srt/lora/mem_pool.py · can_support"
-_LOADED = "srt/lora/mem_pool.py · unmatched weights are a warning without --lora-strict-loading"
+_FIRST = "srt/lora/mem_pool.py · load_lora_weight_to_buffer, at the first request with it"
+_STACKED = "srt/lora/lora.py · normalize_qkv_proj, normalize_gate_up_proj"
 _MODULES = frozenset(
     [
         *(
@@ -55,6 +56,7 @@ SGLANG = Engine(
     name="sglang",
     title="SGLang",
     read="0.5.23",
+    held_to="its own reader, LoRA manager, memory pool and arithmetic, of 0.5.23, over its own Llama on the CPU. Its server is not run: the kernels that it needs are not packaged for a CPU",
     latest=(0, 5),
     gates=(
         shared.peft_files(_FIELDS),
@@ -77,34 +79,66 @@ SGLANG = Engine(
         ),
         Rule(
             "rank_pattern",
-            "needs",
-            "`rank_pattern`, of which only `r` is looked at",
-            when.trait("rank_pattern", "it has several ranks"),
+            "refuses",
+            "a module of another rank than `r`",
+            parts.other_ranks,
             repairs.ONE_RANK,
-            _POOL,
+            _FIRST,
         ),
-        shared.saved_modules("changes", "srt/lora/lora.py · _process_weight drops them with a debug line"),
-        shared.copied_embeddings("srt/lora/lora.py · _process_weight"),
-        shared.token_rows("changes", _LOADED),
-        shared.biases("changes", _FIELDS),
         Rule(
-            "tensors_unmatched",
-            "changes",
-            "tensors that are no factors",
-            limits.unless_on(when.other_tensors, "lora_strict_loading"),
-            repairs.SPELL,
-            _LOADED,
+            "parts_missing",
+            "refuses",
+            "queries, keys or values without the others in the layer, or `up_proj` without `gate_proj`",
+            parts.parts_missing,
+            repairs.FILL_PARTS,
+            f"{_STACKED}; {_FIRST}",
         ),
+        Rule(
+            "saved_modules",
+            "changes",
+            "a whole head or table of embeddings (`modules_to_save`)",
+            parts.replaced_beside_layers,
+            repairs.LEAVE_OUT,
+            "srt/lora/lora.py · _process_weight drops them with a debug line",
+        ),
+        Rule(
+            "saved_modules_in_layers",
+            "refuses",
+            "whole modules of a layer (`modules_to_save`)",
+            parts.replaced_in_layers,
+            repairs.LEAVE_OUT,
+            _FIRST,
+        ),
+        shared.copied_embeddings("srt/lora/lora.py · _process_weight"),
+        shared.token_rows("changes", "srt/lora/lora.py · _process_weight"),
+        shared.trained_biases("changes", _FIELDS),
         Rule(
             "tensors_unmatched",
             "refuses",
-            "the same, with `lora_strict_loading=true`",
-            limits.only_on(when.other_tensors, "lora_strict_loading"),
+            "tensors of a layer that are no factors",
+            parts.beyond_prefix(in_layers=True),
             repairs.SPELL,
-            _LOADED,
+            _FIRST,
+        ),
+        Rule(
+            "tensors_dropped",
+            "changes",
+            "tensors outside the layers that are no factors",
+            parts.beyond_prefix(in_layers=False),
+            repairs.SPELL,
+            "srt/lora/lora.py · _process_weight",
+        ),
+        Rule(
+            "prefix",
+            "needs",
+            "factors without PEFT's prefix, which it takes and PEFT drops",
+            parts.without_prefix,
+            repairs.SPELL,
+            "srt/lora/lora.py · _process_weight",
         ),
         shared.variants("changes", _FIELDS),
         shared.starts_from_base("changes", _FIELDS),
+        shared.turned_experts(_FIELDS),
         Rule(
             "added_tokens",
             "refuses",
@@ -155,11 +189,11 @@ SGLANG = Engine(
         ),
         Rule(
             "names",
-            "changes",
-            "module names that the base does not have on disk",
-            on_base.names_not_on_disk,
-            repairs.RELAYOUT,
-            _LOADED,
+            "refuses",
+            "modules that the base does not have in that layer, whatever stands before their last name",
+            parts.not_in_its_layers,
+            repairs.MERGE,
+            _FIRST,
         ),
         shared.transposed("needs", _FIELDS),
     ),
@@ -171,7 +205,7 @@ SGLANG = Engine(
     ),
     cautions=(
         "Unloading revokes nothing: the next request that names the adapter loads it again from the path it remembers.",
-        "Unmatched weights are a warning in its log, unless it is started with --lora-strict-loading.",
+        "What it finds out at the first request only ends the whole server (srt/managers/scheduler.py · run_scheduler_process; read, not run).",
         "Nothing compares the base.",
     ),
     start=_start,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from adaptry.adapter.dialect import EXPERTS_FUSED
 from adaptry.checks.runtimes import conditions as when
 from adaptry.checks.runtimes import repairs
 from adaptry.checks.runtimes.rule import Effect, Rule
@@ -48,6 +49,11 @@ def biases(effect: Effect, source: str) -> Rule:
         {"lora_bias": "lora_B has biases (lora_bias)", "bias": "it changes biases of the base (bias)"}
     )
     return Rule("biases", effect, "biases", found, repairs.LEAVE_OUT_BIAS, source)
+
+
+def trained_biases(effect: Effect, source: str) -> Rule:
+    """`biases`, of an engine that does not look at the config's `bias`: only where the file has some."""
+    return Rule("biases", effect, "biases in its file", when.has_biases, repairs.LEAVE_OUT_BIAS, source)
 
 
 def saved_modules(effect: Effect, source: str) -> Rule:
@@ -128,3 +134,11 @@ def transposed(effect: Effect, source: str) -> Rule:
         "fan_in_fan_out", "fan_in_fan_out is set: the base has its weights the other way round (GPT-2)"
     )
     return Rule("fan_in_fan_out", effect, "`fan_in_fan_out`", found, repairs.PLAIN_SIDES, source)
+
+
+def turned_experts(source: str) -> Rule:
+    """An older PEFT has fused experts as [in, out], whatever the model; who loads them takes them for [out, in]."""
+    found = when.written_before((0, 19), when.layout(EXPERTS_FUSED, "its experts are fused"))
+    return Rule(
+        "experts_turned", "changes", "fused experts that PEFT before 0.19 wrote", found, repairs.MERGE, source
+    )

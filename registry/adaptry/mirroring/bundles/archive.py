@@ -69,7 +69,9 @@ class Bundle:
                 "not a bundle: it does not begin with an index of ours, or is cut short in it"
             )
         if file.read(len(_padding(size))) != _padding(size):
-            raise InvalidBundle("the bundle has something behind its index that is not in it")
+            raise InvalidBundle(
+                "the bundle is cut short, or has something behind its index that is not in it"
+            )
         return cls(file, Index.parse(data), _BLOCK + size + len(_padding(size)))
 
     def verify(self, progress: Progress = no_progress) -> None:
@@ -93,7 +95,9 @@ class Bundle:
                     f"{entry.name} is cut short or its bytes have changed; carry the bundle over again"
                 )
             if self.file.read(len(_padding(entry.size))) != _padding(entry.size):
-                raise InvalidBundle(f"the bundle has something behind {entry.name} that is not in its index")
+                raise InvalidBundle(
+                    f"the bundle is cut short, or has something behind {entry.name} that is not in its index"
+                )
         if self.file.read(len(_END) + 1) != _END:
             raise InvalidBundle("the bundle does not end where its index says, or is cut short")
 

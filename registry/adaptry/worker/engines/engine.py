@@ -104,6 +104,11 @@ def require_told(reply: Reply, what: str) -> None:
     """The same of what every engine of its kind tells. Raises `Unavailable` where it cannot now: it starts, or ends."""
     if reply.status >= 500:
         raise Unavailable(f"the engine cannot {what} now: {reply.words}")
+    if reply.status == 404:
+        raise Refused(
+            f"what answers there does not {what}: is it another engine than was said, or is there more in its address than "
+            "http://host:port?"
+        )
     require_done(reply, what)
 
 

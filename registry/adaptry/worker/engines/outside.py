@@ -16,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from adaptry.errors import Invalid, Refused, Unavailable
+from adaptry.landing import explained
 
 _PATIENCE = 600.0
 _EVERY = 0.2
@@ -31,13 +32,18 @@ class Outside:
     prepare: tuple[str, ...] = ()
 
     def write(self, files: Mapping[str, str]) -> None:
-        """The files that the engine is to load when it starts, by name; nobody reads them where nobody starts it."""
+        """The files that the engine is to load when it starts, by name; nobody reads them where nobody starts it. Raises
+        `StorageFull`, `Unavailable`."""
         if not self.restart:
             return
-        self.listed.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         temporary = self.listed.with_name(f".{self.listed.name}.new")
-        temporary.write_text("".join(f"{file}\n" for file in dict.fromkeys(files.values())), encoding="utf-8")
-        temporary.replace(self.listed)
+        lines = "".join(f"{file}\n" for file in dict.fromkeys(files.values()))
+        try:
+            self.listed.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            temporary.write_text(lines, encoding="utf-8")
+            temporary.replace(self.listed)
+        except OSError as error:
+            raise explained(error, self.listed) from error
 
     def start_anew(self, is_up: Callable[[], bool]) -> None:
         """Runs the command and waits until the engine answers. Raises `Refused`, `Unavailable`."""

@@ -1,0 +1,18 @@
+"""A listing read to its end, a page at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from adaptry.records import Item, Page
+
+
+def every(page_at: Callable[[str | None], Page[Item]]) -> Iterator[Item]:
+    """The items of all pages; `page_at` gets the cursor of each, None for the first."""
+    cursor: str | None = None
+    while True:
+        page = page_at(cursor)
+        yield from page.items
+        cursor = page.next
+        if cursor is None:
+            return

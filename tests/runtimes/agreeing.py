@@ -1,0 +1,142 @@
+"""What a real engine, or a real reader of one, does with each case, beside what is said of it: the same, or the test says where not.
+
+All cases, and what is exported of them for the engine, go through it in one process.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from adaptry.adapter.view import open_dir
+from adaptry.checks.runtimes import Runtime, Verdict, verdict
+from adaptry.deriving.draft import Parent
+from adaptry.errors import AdaptryError
+from adaptry.exporting.export import export
+
+from ..formats.elsewhere import Elsewhere
+from .cases import CASES, PROMPTS, Base, Case, made, odds_with, trained_odds
+
+CLOSE = 1e-4
+"""Two float32 sums of such a model differ by less (seen: 6e-6); a wrong scale by 0.05 and more."""
+LOST = 1e-5
+"""Of an update: what a factorisation in float32 loses, and no resize to a smaller rank."""
+Told = Callable[[Base, Sequence[Path], Path], list[Any]]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What it did: `refused` with its words, or with answers that are `apart` by so much from PEFT's."""
+
+    refused: str | None = None
+    apart: float = 0.0
+
+    @property
+    def outcome(self) -> str:
+        if self.refused is not None:
+            return "refused"
+        return "as_trained" if self.apart < CLOSE else "not_as_trained"
+
+
+@dataclass(frozen=True)
+class Both:
+    """One case: what is said of it, and what was seen; and of its export, or why there is none."""
+
+    said: Verdict
+    seen: Seen
+    export: Seen | None
+    unexported: str
+
+
+def answers(environment: Elsewhere) -> Told:
+    """An engine that answers: it tells log-probabilities."""
+
+    def told(base: Base, adapters: Sequence[Path], folder: Path) -> list[Any]:
+        plain, *found = environment.run(base.folder, json.dumps(PROMPTS), *adapters)
+        assert float((torch.tensor(plain["odds"]) - odds_with(base, {})).abs().max()) < CLOSE
+        return found
+
+    return told
+
+
+def readings(environment: Elsewhere) -> Told:
+    """A reader that has been given adapters: it tells what it would add to the base's weights."""
+
+    def told(base: Base, adapters: Sequence[Path], folder: Path) -> list[Any]:
+        found = environment.run(base.folder, folder, *adapters)
+        return [
+            {"odds": odds_with(base, load_file(one["read"])).tolist()} if "read" in one else one
+            for one in found
+        ]
+
+    return told
+
+
+def compared(
+    runtime: Runtime, told: Told, folder: Path, base: Base, cases: Mapping[str, Case] = CASES
+) -> dict[str, Both]:
+    """By case."""
+    setting = base.setting
+    adapters = {name: made(base, case, folder / name) for name, case in cases.items()}
+    said = {name: verdict(open_dir(path), runtime, setting.record) for name, path in adapters.items()}
+    exported: dict[str, Path] = {}
+    unexported: dict[str, str] = {}
+    for name, path in adapters.items():
+        if said[name].outcome != "as_trained":
+            try:
+                result = export(
+                    Parent(open_dir(path), name), folder / f"{name} out", setting, runtime=runtime
+                )
+            except AdaptryError as error:
+                unexported[name] = str(error)
+            else:
+                if result.equality.error > LOST:
+                    unexported[name] = f"loses {result.equality.error:.2g} of its update: {result.notes}"
+                elif (folder / f"{name} out" / "adapter_config.json").exists():
+                    exported[name] = folder / f"{name} out"
+                else:
+                    unexported[name] = f"goes into its base's weights: {result.format}"
+    (folder / "read").mkdir()
+    found = told(base, [*adapters.values(), *exported.values()], folder / "read")
+    trained = {name: trained_odds(base, adapters[cases[name].as_of or name]) for name in cases}
+    seen = dict(zip([*adapters, *(f"{name} out" for name in exported)], found, strict=True))
+
+    def looked_at(name: str, key: str) -> Seen:
+        if "refused" in seen[key]:
+            return Seen(seen[key]["refused"])
+        return Seen(apart=float((torch.tensor(seen[key]["odds"]) - trained[name]).abs().max()))
+
+    return {
+        name: Both(
+            said[name],
+            looked_at(name, name),
+            looked_at(name, f"{name} out") if name in exported else None,
+            unexported.get(name, ""),
+        )
+        for name in cases
+    }
+
+
+class Agreement:
+    """What every engine that can be had is held to; a test class of one inherits it and gives `cases`."""
+
+    def test_what_is_said_of_an_adapter_is_what_it_does_with_it(self, cases: dict[str, Both]) -> None:
+        wrong = {name: both for name, both in cases.items() if both.said.outcome != both.seen.outcome}
+        assert not wrong
+        assert {both.seen.outcome for both in cases.values()} >= {"as_trained", "refused"}
+
+    def test_what_is_exported_for_it_is_served_as_trained(self, cases: dict[str, Both]) -> None:
+        exported = {name: both.export for name, both in cases.items() if both.export}
+        assert {name for name, seen in exported.items() if seen.outcome != "as_trained"} == set()
+        assert exported
+
+    def test_what_cannot_be_exported_for_it_is_refused_with_a_reason(self, cases: dict[str, Both]) -> None:
+        missing = [both for both in cases.values() if both.said.outcome != "as_trained" and not both.export]
+        assert missing
+        assert all(both.unexported for both in missing)

@@ -1,0 +1,65 @@
+"""In LMDeploy's environment: its own Llama with adapters read into it, on the CPU, and the updates that they are there.
+
+`lmdeploy_reader.py BASE OUT ADAPTER…` tells for each adapter the error it is refused with, or the file in `OUT` with what is added
+to each weight of the base: factors and scale as LMDeploy's reader has them. The product is ours, since its kernel needs a GPU.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from lmdeploy.pytorch.models.patch import BuildModelContext, add_adapters, build_model_from_hf_config
+from transformers import AutoConfig
+
+FAILURES = (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError)
+torch.use_deterministic_algorithms(
+    True
+)  # then memory that nobody wrote to is not by chance right: it is no number
+
+
+def built(base: str) -> Any:
+    """The model with no weights but the adapters'."""
+    config = AutoConfig.from_pretrained(base)
+    context = BuildModelContext()
+    return build_model_from_hf_config(
+        config, dtype=torch.float32, device=torch.device("cpu"), build_model_ctx=context
+    )
+
+
+def updates(model: Any) -> dict[str, torch.Tensor]:
+    """By the base's names on disk. The first adapter is none, so that the one that was read is the second."""
+    found: dict[str, torch.Tensor] = {}
+    for path, module in model.named_modules():
+        for name, lora in (getattr(module, "lora_adapters", None) or {}).items():
+            info = lora.adapter_info
+            start, rank = int(info.rank_offsets[1]), int(info.ranks[1])
+            down, up = lora.lora_A[start : start + rank], lora.lora_B[start : start + rank]
+            parent = path.rpartition(".")[0]
+            found[f"{parent}.{name}.weight"] = (info.scalings[1] * up.T @ down).contiguous()
+    return found
+
+
+def told(base: str, adapter: str, out: Path) -> dict[str, str]:
+    model = built(base)
+    try:
+        add_adapters(model, {"it": adapter}, dtype=torch.float32, device=torch.device("cpu"))
+    except FAILURES as error:  # it starts with its adapters, or not at all
+        return {"refused": f"{type(error).__name__}: {error}", "when": "start"}
+    safetensors.torch.save_file(updates(model), out)
+    return {"read": str(out)}
+
+
+@torch.no_grad()
+def main(base: str, out: str, *adapters: str) -> None:
+    results = [
+        told(base, adapter, Path(out) / f"{number}.safetensors") for number, adapter in enumerate(adapters)
+    ]
+    print(json.dumps(results))
+
+
+main(*sys.argv[1:])
