@@ -122,19 +122,29 @@ CASES: dict[str, Case] = {
 }  # fmt: skip
 
 
+SIZES: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": VOCABULARY,
+    "initializer_range": 0.2,
+    "tie_word_embeddings": False,
+    "max_position_embeddings": 128,
+}
+
+
 def made_base(folder: Path) -> Base:
     torch.manual_seed(0)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-            vocab_size=VOCABULARY, initializer_range=0.2, tie_word_embeddings=False, max_position_embeddings=128,
-        )
-    ).eval()  # fmt: skip
+    return saved(LlamaForCausalLM(LlamaConfig(**SIZES)).eval(), folder)
+
+
+def saved(model: PreTrainedModel, folder: Path, **fields: Any) -> Base:
+    """The model on disk, its config with `fields` and as transformers 4 has it, which engines read."""
     model.save_pretrained(folder)
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(
-        json.dumps({**config, "rope_theta": 10000.0})
-    )  # as transformers 4 has it
+    (folder / "config.json").write_text(json.dumps({**config, "rope_theta": 10000.0, **fields}))
     tokenizer = Tokenizer(models.WordLevel({f"w{number}": number for number in range(VOCABULARY)}, "w0"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])

@@ -15,7 +15,6 @@ from typing import Any
 os.environ["MISTRALRS_CPU_KV_F32"] = "1"  # its default rounds keys and values to half floats
 
 from mistralrs import (
-    Architecture,
     ChatCompletionRequest,
     LoraAdapterError,
     ModelDType,
@@ -46,10 +45,9 @@ def told(runner: Runner, prompts: list[str], words: int, adapter: str) -> dict[s
 
 
 def main(base: str, prompts: str, *adapters: str) -> None:
-    config = json.loads((Path(base) / "config.json").read_text())
-    words, asked = config["vocab_size"], json.loads(prompts)
-    kind = getattr(Architecture, config["model_type"].capitalize())
-    runner = Runner(Which.Lora(model_id=base, arch=kind, dtype=ModelDType.F32, adapters=[]))
+    words = json.loads((Path(base) / "config.json").read_text())["vocab_size"]
+    asked = json.loads(prompts)
+    runner = Runner(Which.Lora(model_id=base, dtype=ModelDType.F32, adapters=[]))
     plain = {"odds": [odds(runner, prompt, words, None) for prompt in asked]}
     print(json.dumps([plain, *(told(runner, asked, words, adapter) for adapter in adapters)]))
 

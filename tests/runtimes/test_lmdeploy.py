@@ -8,13 +8,17 @@ from adaptry.checks.runtimes import parse_runtime
 
 from ..formats.elsewhere import Elsewhere
 from .agreeing import Agreement, Both, compared, readings
+from .cases import made_base
 
 ENVIRONMENT = Elsewhere("lmdeploy", "../runtimes/lmdeploy_reader.py")
 pytestmark = ENVIRONMENT.marks
 
 
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Both]:
+    folder = tmp_path_factory.mktemp("lmdeploy")
+    return compared(parse_runtime("lmdeploy"), readings(ENVIRONMENT), folder, made_base(folder / "base"))
+
+
 class TestLmdeploy(Agreement):
-    @pytest.fixture(scope="class")
-    def cases(self, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Both]:
-        folder = tmp_path_factory.mktemp("lmdeploy")
-        return compared(parse_runtime("lmdeploy"), readings(ENVIRONMENT), folder)
+    """The contract, and nothing beside it."""

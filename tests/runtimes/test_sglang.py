@@ -8,13 +8,19 @@ from adaptry.checks.runtimes import parse_runtime
 
 from ..formats.elsewhere import Elsewhere
 from .agreeing import Agreement, Both, compared, readings
+from .cases import made_base
 
 ENVIRONMENT = Elsewhere("sglang", "../runtimes/sglang_reader.py")
 pytestmark = ENVIRONMENT.marks
 
 
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Both]:
+    folder = tmp_path_factory.mktemp("sglang")
+    return compared(
+        parse_runtime("sglang,max_lora_rank=16"), readings(ENVIRONMENT), folder, made_base(folder / "base")
+    )
+
+
 class TestSglang(Agreement):
-    @pytest.fixture(scope="class")
-    def cases(self, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Both]:
-        folder = tmp_path_factory.mktemp("sglang")
-        return compared(parse_runtime("sglang,max_lora_rank=16"), readings(ENVIRONMENT), folder)
+    """The contract, and nothing beside it."""

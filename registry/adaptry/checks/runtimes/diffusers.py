@@ -47,6 +47,7 @@ DIFFUSERS_ENGINE = Engine(
     name="diffusers",
     title="diffusers",
     read="0.42.1",
+    held_to="diffusers itself, on what is exported for it",
     latest=(0, 42),
     gates=(
         Rule(

@@ -19,6 +19,7 @@ LLAMACPP = Engine(
     name="llama.cpp",
     title="llama.cpp",
     read="0b03adaa",
+    held_to="llama.cpp itself, on the CPU, and its own converter",
     gates=(shared.peft_files(_TENSORS), shared.only_lora(_TENSORS)),
     rules=(
         shared.scale(

@@ -19,6 +19,7 @@ LMDEPLOY = Engine(
     name="lmdeploy",
     title="LMDeploy",
     read="1263d5c (0.18) and run in 0.18.0",
+    held_to="its own reader, of 0.18.0, over its own Llama on the CPU; the product of the factors is ours, since its kernel needs a GPU",
     latest=(0, 18),
     gates=(shared.peft_files(_LOAD), shared.only_lora(_LOAD)),
     rules=(

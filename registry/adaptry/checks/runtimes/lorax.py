@@ -27,6 +27,7 @@ LORAX = Engine(
     name="lorax",
     title="LoRAX",
     read="a7394ba",
+    held_to="the rules, as read: `lorax-server` is not on PyPI",
     gates=(
         shared.peft_files("utils/adapter.py · download_adapter"),
         shared.only_lora("adapters/ has LoRA and Medusa only"),

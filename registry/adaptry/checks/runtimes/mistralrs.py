@@ -20,6 +20,7 @@ MISTRALRS = Engine(
     name="mistral.rs",
     title="mistral.rs",
     read="9e92262 (0.9.2) and run in 0.9.5",
+    held_to="mistral.rs 0.9.5 itself, on the CPU, as the library that its package is; its HTTP server is not in it",
     latest=(0, 9),
     gates=(shared.peft_files(_CONFIG), shared.only_lora(_CONFIG)),
     rules=(
@@ -80,6 +81,30 @@ MISTRALRS = Engine(
         ),
         shared.odd_layers("refuses", _SITES),
         shared.turned_experts(_SITES),
+        Rule(
+            "experts_named",
+            "refuses",
+            "`target_parameters` other than `….experts.gate_up_proj` and `….experts.down_proj`, as `all-linear` gives them",
+            parts.parameters_beyond(".experts.gate_up_proj", ".experts.down_proj"),
+            repairs.SPLIT_EXPERTS,
+            _CONFIG,
+        ),
+        Rule(
+            "experts_elsewhere",
+            "refuses",
+            "fused experts of a base that has them under another name on disk, such as Mixtral",
+            parts.parameters_elsewhere,
+            repairs.SPLIT_EXPERTS,
+            _ALL,
+        ),
+        Rule(
+            "experts",
+            "changes",
+            "fused experts (`target_parameters`), which it takes and computes otherwise than PEFT 0.21",
+            when.kinds("parameter"),
+            repairs.SPLIT_EXPERTS,
+            "seen in 0.9.5, on a Qwen3 MoE",
+        ),
         Rule(
             "rank",
             "refuses",

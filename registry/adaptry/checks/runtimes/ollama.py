@@ -32,6 +32,7 @@ OLLAMA = Engine(
     name="ollama",
     title="Ollama",
     read="fb30760 (0.33.0-rc2)",
+    held_to="the rules, as read",
     latest=(0, 33),
     gates=(shared.peft_files(_CONVERT), shared.only_lora(_CONVERT)),
     rules=(

@@ -38,15 +38,24 @@ This page is written by `python -m adaptry.checks.runtimes > docs/runtimes.md`, 
 """
 
 _VERSIONS = """Every rule names where in the engine it was read. No engine's rules were read in more than one version: of another
-version the verdict says so, as `rules_of_another_version`. PEFT's are checked by loading adapters with PEFT itself, the
-scales of SGLang, LMDeploy and llama.cpp against PEFT's, and vLLM's config rules by its own reader where vLLM is installed; the
-other engines are not run by the tests."""
+version the verdict says so, as `rules_of_another_version`. What the tests hold the rules to is the engine itself where its package
+installs and runs without a GPU, else that of its code which reads adapters; where neither can be had, to nothing:
+
+{table}
+
+mistral.rs, SGLang and LMDeploy are each given the same adapters of a small Llama, one for each thing that engines take in
+different ways: what is said of it is what they do, and what is exported of it is served as PEFT answers with the original."""
 
 
 def page() -> str:
     """The whole page."""
     outcomes = ", ".join(f"*{text}*" for text in OUTCOMES.values())
-    head = _HEAD.format(outcomes=outcomes, versions=_VERSIONS)
+    rows = [
+        "| engine | the rules are held to |",
+        "|---|---|",
+        *(f"| {e.title} | {e.held_to} |" for e in ENGINES.values()),
+    ]
+    head = _HEAD.format(outcomes=outcomes, versions=_VERSIONS.format(table="\n".join(rows)))
     return "\n".join([head, *("\n".join(_lines(engine)) for engine in ENGINES.values())])
 
 

@@ -121,6 +121,29 @@ def beyond_prefix(*, in_layers: bool | None = None) -> Condition:
     return found
 
 
+def parameters_beyond(*ends: str) -> Condition:
+    """`target_parameters` with a name that ends in none of these."""
+
+    def found(subject: Subject, runtime: Runtime) -> Found | None:
+        other = [name for name in subject.config.names("target_parameters") if not name.endswith(ends)]
+        return Found(f"target_parameters names {shortened(other)}") if other else None
+
+    return found
+
+
+def parameters_elsewhere(subject: Subject, runtime: Runtime) -> Found | None:
+    """Fused experts that the base has under another name on disk. Only where the base is known."""
+    if subject.base is None:
+        return None
+    wrong = [
+        module.path
+        for module in subject.spec.modules
+        if module.kind == "parameter"
+        and not any(name.startswith(f"{_bare(module.path)}.") for name in subject.base.tensors)
+    ]
+    return Found(f"the base stores nothing under {shortened(folded(wrong))}", tuple(wrong)) if wrong else None
+
+
 def lone_factors(subject: Subject, runtime: Runtime) -> Found | None:
     """Factors without their other half."""
     names = [name for name in subject.spec.unclaimed if _FACTOR.fullmatch(name)]
@@ -172,6 +195,10 @@ def _replaced(subject: Subject, chosen: Callable[[ExtraWeight], bool]) -> Found 
     kinds = ("module", "saved_embedding", "norm")
     targets = [extra.target for extra in subject.spec.extras if extra.kind in kinds and chosen(extra)]
     return Found(f"it replaces {shortened(folded(targets))}", tuple(targets)) if targets else None
+
+
+def _bare(path: str) -> str:
+    return path.replace(".base_layer", "")
 
 
 def _place(path: str) -> tuple[str, str]:

@@ -14,6 +14,7 @@ PEFT_ENGINE = Engine(
     name="peft",
     title="PEFT",
     read="0.21.2",
+    held_to="PEFT itself",
     latest=(0, 21),
     gates=(
         shared.peft_files("peft/peft_model.py · PeftModel.from_pretrained"),

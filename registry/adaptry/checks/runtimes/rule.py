@@ -120,7 +120,7 @@ class Needs:
 @dataclass(frozen=True, slots=True)
 class Engine:
     """One engine. `read`: the version or commit whose source the rules are from; `latest`: that version as numbers,
-    empty where only a commit is known.
+    empty where only a commit is known. `held_to`: what the rules are tested against, for the page.
 
     `gates` come first, and where one holds nothing else is asked. `cautions`: wrong answers that come of how a server
     is run, whatever the adapter. `start`: what to start it with for `Needs`.
@@ -129,6 +129,7 @@ class Engine:
     name: str
     title: str
     read: str
+    held_to: str
     gates: tuple[Rule, ...]
     rules: tuple[Rule, ...]
     latest: Version = ()

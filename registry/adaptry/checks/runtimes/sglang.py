@@ -56,6 +56,7 @@ SGLANG = Engine(
     name="sglang",
     title="SGLang",
     read="0.5.23",
+    held_to="its own reader, LoRA manager, memory pool and arithmetic, of 0.5.23, over its own Llama on the CPU. Its server is not run: the kernels that it needs are not packaged for a CPU",
     latest=(0, 5),
     gates=(
         shared.peft_files(_FIELDS),
@@ -204,7 +205,7 @@ SGLANG = Engine(
     ),
     cautions=(
         "Unloading revokes nothing: the next request that names the adapter loads it again from the path it remembers.",
-        "What it refuses at the first request only fails inside its scheduler, with every request that is under way there.",
+        "What it finds out at the first request only ends the whole server (srt/managers/scheduler.py · run_scheduler_process; read, not run).",
         "Nothing compares the base.",
     ),
     start=_start,

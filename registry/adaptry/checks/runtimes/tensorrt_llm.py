@@ -26,6 +26,7 @@ TENSORRT_LLM = Engine(
     name="tensorrt-llm",
     title="TensorRT-LLM",
     read="007e181b",
+    held_to="the rules, as read: its package does not install",
     gates=(shared.peft_files(_LOAD), shared.only_lora(_KEYS)),
     rules=(
         shared.scale(

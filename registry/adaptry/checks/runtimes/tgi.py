@@ -35,6 +35,7 @@ TGI = Engine(
     name="tgi",
     title="TGI",
     read="db931fc",
+    held_to="the rules, as read: `text-generation-server` is not on PyPI",
     latest=(3, 3),
     gates=(shared.peft_files("utils/adapter.py"), shared.only_lora("adapters/ has LoRA only")),
     rules=(

@@ -30,6 +30,7 @@ VLLM = Engine(
     name="vllm",
     title="vLLM",
     read="0.33.0",
+    held_to="vLLM 0.32 itself, on the CPU: served, followed, and its plugin; the config rules by its own reader where vLLM is installed",
     latest=(0, 33),
     gates=(
         shared.peft_files(f"{_HELPER} · PEFTHelper.from_local_dir"),
