@@ -103,14 +103,14 @@ def test_what_an_engine_would_serve_otherwise_is_repaired_to_the_same_adapter(
         assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["use_rslora"] is False
 
 
-@pytest.mark.parametrize("engine", ["vllm", "sglang", "lorax"])
+OTHER = ("model.model.layers", "model.wrapped.model.layers")
+TWICE = ("base_model.model.", "base_model.model.base_model.model.")
+
+
 @pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("model.model.layers", "model.wrapped.model.layers"),
-        ("base_model.model.", "base_model.model.base_model.model."),
-    ],
-    ids=["a prefix of another model", "a prefix twice"],
+    ("engine", "old", "new"),
+    [("vllm", *OTHER), ("lorax", *OTHER), ("vllm", *TWICE), ("sglang", *TWICE), ("lorax", *TWICE)],
+    ids=["vllm, another model's", "lorax, another model's", "vllm, twice", "sglang, twice", "lorax, twice"],
 )
 def test_names_that_an_engine_would_drop_are_repaired_to_the_same_adapter(
     base: Path, logits: Logits, tmp_path: Path, engine: str, old: str, new: str
