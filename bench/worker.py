@@ -5,7 +5,8 @@
 The cache, over HTTP: a version that is not here, beside the same files copied and flushed on the same disk; one that is, beside
 one question to the registry. Then, where `.venvs/vllm` is (`make environments`), vLLM with a tiny model on this CPU: the first
 answer with an adapter that is nowhere here, that is in the cache, and that vLLM loads from a folder by its own HTTP interface;
-and how long after an alias moved the first answer comes from the new version.
+and how long after an alias moved the first answer comes from the new version. And how long it is until `adaptry follow` has
+loaded what an alias was moved to, beside an engine that only reads the file.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ import shutil
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # vLLM is started as the tests start it
 
+from tests.engines.fakes import FakeVllm
 from tests.vllm import running
 
 from adaptry import bases
@@ -29,13 +33,20 @@ from adaptry.adapter.view import open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.client import HttpRegistry
 from adaptry.refs import AdapterName, Ref
-from adaptry.testing.samples import tiny_lora, write_safetensors
+from adaptry.running import running as running_at
+from adaptry.testing.samples import tiny_base, tiny_lora, write_safetensors
 from adaptry.transfer import push
 from adaptry.worker import Cache
+from adaptry.worker.engines import ENGINES, Speaking
+from adaptry.worker.following import Around, Follower, keep_up
+from adaptry.worker.judging import serving_of
+from adaptry.worker.memory import Memory
+from adaptry.worker.reporting import Settings
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, serving
 
 TONE = AdapterName.parse("acme/tone")
+_QUIET = 0.5  # seconds between two moves of an alias: who moves them moves them seldom
 
 
 def main() -> None:
@@ -47,6 +58,7 @@ def main() -> None:
         folder = Path(name)
         with serving(ServerSettings(data=folder / "data")) as server:
             measure_cache(folder, server.registry(), options.megabytes, options.times)
+            measure_follow(folder, server, options.times)
             if running.PYTHON.python:
                 measure_vllm(folder, server, options.times)
             else:
@@ -78,6 +90,46 @@ def measure_cache(folder: Path, registry: HttpRegistry, megabytes: int, times: i
     show("one question to the registry", asked, asked)
     show("a hit (asks every time)", hit, asked)
     show("a hit by digest (asks nobody)", here, asked)
+
+
+def measure_follow(folder: Path, server: Server, times: int) -> None:
+    registry, name = server.registry(), AdapterName.parse("acme/followed")
+    base = tiny_base(folder / "small")
+    bases.register(registry, open_checkpoint(base), ("org/small",), cache=folder)
+    made = [tiny_lora(folder / f"f{seed}", seed=seed, base_name="org/small") for seed in range(1, times + 2)]
+    versions = [push(registry, open_dir(each), name).version for each in made]
+    engine = FakeVllm(models=("org/small",))
+    around = Around(
+        registry=registry,
+        engine=ENGINES["vllm"](Speaking(engine.url)),
+        cache=Cache(folder / "follow-cache"),
+        memory=Memory(folder / "state.json"),
+        look=lambda: running_at(engine.url),
+        judge=lambda found: serving_of(registry, found),
+        tell=lambda line: None,
+    )
+    stop = threading.Event()
+    follower = Follower(around, Settings(name="gpu-1", engine="vllm", watch=("acme/followed@prod",)))
+    following = threading.Thread(target=keep_up, args=(follower, stop))
+    following.start()
+    took, alias = [], None
+    for version in versions:
+        alias = registry.move_alias(name, "prod", version.digest, alias.generation if alias else None)
+        took.append(seconds(partial(loaded, engine, version.digest.hex)))
+        time.sleep(_QUIET)
+    stop.set()
+    following.join()
+    engine.stop()
+    asked = median(4 * times, lambda: registry.version(Ref(name)))
+    print(f"following, an engine that only reads the file, median of {times}")
+    show("one question to the registry", asked, asked)
+    show("alias moved to loaded", statistics.median(took[1:]), asked)
+
+
+def loaded(engine: FakeVllm, digest: str) -> None:
+    """Until the engine has it."""
+    while not any(digest in path and "@prod" in name for name, path in engine.names().items()):
+        time.sleep(0.001)
 
 
 def measure_vllm(folder: Path, server: Server, times: int) -> None:
@@ -123,6 +175,7 @@ def measure_vllm(folder: Path, server: Server, times: int) -> None:
         loaded = median(4 * times, lambda: answer("acme/tone@1"))
         answer("acme/tone@prod")
         for version in versions[1:]:
+            time.sleep(_QUIET)
             alias = registry.move_alias(TONE, "prod", version.digest, alias.generation)
             began = time.perf_counter()
             while version.digest.brief not in answer("acme/tone@prod"):

@@ -111,3 +111,10 @@ def test_every_change_fragment_is_of_a_known_kind() -> None:
         for path in fragments
         if not re.fullmatch(r"[a-z0-9-]+\.(added|changed|fixed)\.md", path.name)
     ] == []
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "::test_" in page.read_text()], ids=page_id)
+def test_the_tests_that_a_page_names_are_there(page: Path) -> None:
+    named = re.findall(r"(tests/[\w/]+\.py)::(test_\w+)", page.read_text())
+    missing = [f"{file}::{test}" for file, test in named if f"def {test}(" not in (ROOT / file).read_text()]
+    assert missing == []

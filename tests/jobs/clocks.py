@@ -15,23 +15,20 @@ if "LD_PRELOAD" not in os.environ:
 """
 
 
-class Clock:
-    """The wall clock of every process that is started with `environ`; the steady clock goes on as it does.
+def library() -> str | None:
+    """Where libfaketime is."""
+    return next(map(str, sorted(Path("/").glob(_LIBRARY[1:]))), None)
 
-    Without the library there is only the machine's: `is_ours` says so.
-    """
+
+class Clock:
+    """The wall clock of every process that is started with `environ`; the steady clock goes on as it does."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
         self._file = folder / "clock"
         self.put(0)
-        found = sorted(Path("/").glob(_LIBRARY[1:]))
-        self.is_ours = bool(found)
-        self.environ: dict[str, str] = {}
-        if not found:
-            return
         faked = {
-            "LD_PRELOAD": str(found[0]),
+            "LD_PRELOAD": library() or "",
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
             "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",

@@ -10,8 +10,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from adaptry import open_dir, push
 from adaptry.jobs.engine import FILE
 from adaptry.local import LocalRegistry
@@ -37,11 +35,11 @@ def a_registry(folder: Path, scraps: Path, catalog: str | None = None) -> LocalR
 
 @dataclass(eq=False)
 class Player:
-    """A runner with a clock of its own, started as if by a server. The registry tells it from others by how much `memory`
+    """A runner, perhaps with a clock of its own, started as if by a server. The registry tells it from others by how much `memory`
     it says it has."""
 
     runner: Runner
-    clock: Clock
+    clock: Clock | None
     memory: int
 
     @property
@@ -64,9 +62,12 @@ class Player:
 
 
 class Stage:
-    """A registry in a folder, its catalog in PostgreSQL if told, and a gate that both runners and their steps come to."""
+    """A registry in a folder, its catalog in PostgreSQL if told, and a gate that both runners and their steps come to.
 
-    def __init__(self, folder: Path, postgres: PostgresServer | None) -> None:
+    With `has_clocks` each runner has one of its own, which costs it four times as much while it waits.
+    """
+
+    def __init__(self, folder: Path, postgres: PostgresServer | None, *, has_clocks: bool) -> None:
         self._postgres = postgres
         self._database = postgres.migrated() if postgres else ""
         self._folder = folder
@@ -75,8 +76,9 @@ class Stage:
         self.registry = a_registry(self.data, folder / "scraps", catalog)
         self.gate = Gate(folder / "gate")
         self._players: list[Player] = []
+        self._has_clocks = has_clocks
         self._started = 0
-        self.is_abandoned = False
+        self._is_abandoned = False
 
     def ready(self) -> tuple[Player, Player]:
         """Two runners that are at work, of which nobody disturbs one."""
@@ -93,7 +95,7 @@ class Stage:
     def enter(self) -> Player:
         """A runner is started."""
         self._started += 1
-        clock = Clock(self._folder / f"clock-{self._started}")
+        clock = Clock(self._folder / f"clock-{self._started}") if self._has_clocks else None
         memory = _MEMORY + self._started
         started = Runner(
             self.data,
@@ -101,7 +103,7 @@ class Stage:
             "--memory",
             str(memory),
             lease=LEASE,
-            environ={**clock.environ, **self.gate.environ},
+            environ={**(clock.environ if clock else {}), **self.gate.environ},
         )
         self._players.append(Player(started, clock, memory))
         return self._players[-1]
@@ -143,8 +145,14 @@ class Stage:
             asked = f"SELECT count(*) FROM workflow_status WHERE {_UNDER_WAY}"
             return bool(file.execute(asked).fetchone() == (0,))
 
+    @property
+    def is_usable(self) -> bool:
+        return not self._is_abandoned
+
     def close(self) -> None:
         """The runners end, and are forgotten."""
+        if self._is_abandoned:
+            return
         self.gate.open()
         for player in [each for each in self._players if living(each.pid)]:
             self.leave(player)
@@ -156,10 +164,8 @@ class Stage:
         """What goes wrong in the block is the end of the stage: nobody knows what state it is in."""
         try:
             yield
-        except pytest.skip.Exception:
-            raise
         except BaseException:
-            self.is_abandoned = True
+            self._is_abandoned = True
             for player in self._players:
                 player.runner.kill()
             self.registry.close()

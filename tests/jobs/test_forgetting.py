@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from adaptry.jobs.records import JobOrder
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
 from adaptry.testing.postgres import PostgresServer
-from adaptry.testing.running import Runner
+from adaptry.testing.running import is_stopped, over, runner, wait_until
 from adaptry_cli.main import main
 
 NOW = datetime.now(UTC)
@@ -43,35 +44,47 @@ def test_a_job_that_ended_long_ago_is_forgotten_by_the_next_runner(
 ) -> None:
     data = tmp_path / "data"
     registry = open_local(data, catalog=catalog)
-    options = ("--once", "--keep", "2d", *(("--catalog", catalog) if catalog else ()))
+    options = ("--keep", "2d", *(("--catalog", catalog) if catalog else ()))
     old, young = registry.submit_job(VERIFY).id, registry.submit_job(VERIFY).id
-    assert Runner(data, *options).ended() == 0
-    assert remembered(data, catalog, old) > 0
+    with runner(data, *options):
+        wait_until(lambda: is_over(data, catalog, old) and is_over(data, catalog, young), "both to be over")
+    long_ago = NOW - timedelta(days=3)
     with registry.catalog.write() as tx:
-        long_ago = NOW - timedelta(days=3)
         tx.execute(update(JobRow).where(col(JobRow.id) == old).values(finished_at=long_ago))
         jobs.say(tx, old, "start", ["a line"], NOW)
+    aged = f"completed_at = {int(long_ago.timestamp() * 1000)}"
+    engine(data, catalog, f"UPDATE {{}} SET {aged} WHERE workflow_uuid LIKE '{old}.%'")
 
-    again = registry.submit_job(VERIFY).id
-    assert Runner(data, *options).ended() == 0
+    with runner(data, *options):
+        wait_until(lambda: not states(data, catalog, old), "the old one to be forgotten")
 
-    assert [job.id for job in registry.jobs().items] == [again, young]
+    assert [job.id for job in registry.jobs().items] == [young]
     with pytest.raises(NotFound):
         registry.job(old)
-    assert [remembered(data, catalog, id) > 0 for id in (old, young, again)] == [False, True, True]
+    assert is_over(data, catalog, young)
     registry.close()
 
 
-def remembered(data: Path, catalog: str | None, job: str) -> int:
-    """How many workflows the engine knows of a job."""
+def engine(data: Path, catalog: str | None, statement: str) -> list[str]:
+    """What the engine's database answers to a statement about its `{}`, the workflows."""
     if catalog is None:
-        with sqlite3.connect(data / "jobs.sqlite") as there:
-            rows = there.execute("select workflow_uuid from workflow_status").fetchall()
-        there.close()
-    else:
-        with psycopg.connect(catalog.replace("+psycopg", "")) as database:
-            rows = database.execute("select workflow_uuid from dbos.workflow_status").fetchall()
-    return sum(id.startswith(f"{job}.") for (id,) in rows)
+        with closing(sqlite3.connect(data / "jobs.sqlite", timeout=30)) as database, database:
+            return [first for (first, *_) in database.execute(statement.format("workflow_status")).fetchall()]
+    with psycopg.connect(catalog) as database:
+        cursor = database.execute(statement.format("dbos.workflow_status").encode())
+        return [first for (first, *_) in cursor.fetchall()] if cursor.description else []
+
+
+def states(data: Path, catalog: str | None, job: str) -> list[str]:
+    """What the engine thinks of a job's workflows."""
+    return engine(data, catalog, f"SELECT status FROM {{}} WHERE workflow_uuid LIKE '{job}.%'")
+
+
+def is_over(data: Path, catalog: str | None, job: str) -> bool:
+    try:
+        return set(states(data, catalog, job)) == {"SUCCESS"}
+    except (sqlite3.OperationalError, psycopg.errors.UndefinedTable):
+        return False  # it has not begun
 
 
 def test_jobs_are_kept_long_enough_for_schedules_to_look_back(tmp_path: Path) -> None:
@@ -116,6 +129,16 @@ def test_a_step_at_work_changes_nothing_once_its_token_is_revoked(registry: Loca
     revoke()
     with registry.catalog.read() as tx, pytest.raises(Conflict, match="revoked"):
         steps.hold(tx, job, "start", begun.turn)
+
+
+def test_a_job_at_work_ends_when_its_token_is_revoked(registry: LocalRegistry, tmp_path: Path) -> None:
+    revoke = revoked(registry)
+    job = registry.on_behalf_of(OPS).submit_job(VERIFY).id
+    with runner(tmp_path / "data", armed="stop:child.opened") as started:
+        wait_until(lambda: is_stopped(started.process.pid), "a step that stands still")
+        revoke()
+        seen = over(registry, job)
+    assert (seen.state, seen.fault and seen.fault.code) == ("failed", "denied")
 
 
 def test_a_token_of_the_same_rights_carries_on_for_one_that_was_revoked(registry: LocalRegistry) -> None:

@@ -20,8 +20,10 @@ EVERYWHERE = Identity("ops", "admin", ("*",))
 def test_every_kind_is_done_by_one_runner_with_the_rights_of_who_asked(
     busy: LocalRegistry, data: Path, tmp_path: Path
 ) -> None:
-    push(busy, open_dir(tiny_lora(tmp_path / "voice", seed=5)), "acme/voice")
-    push(busy, open_dir(tiny_lora(tmp_path / "rooted", config={"use_rslora": True})), "acme/rooted")
+    push(busy, open_dir(tiny_lora(tmp_path / "voice", seed=5, hidden=32)), "acme/voice")
+    push(
+        busy, open_dir(tiny_lora(tmp_path / "rooted", config={"use_rslora": True}, hidden=32)), "acme/rooted"
+    )
     mirror = tmp_path / "mirror"
     asked = {
         "convert": (ADA, {"source": "acme/tone@1", "to": "acme/plain", "rank": 2}),

@@ -28,9 +28,10 @@ pytestmark = running.PYTHON.marks
 WIDE = 32
 
 
-def exported(base: Path, adapter: Path, to: Path) -> Exported:
-    setting = Setting(fingerprint(open_checkpoint(base)), lambda: open_checkpoint(base))
-    return export(Parent(open_dir(adapter), "it"), to, setting, runtime=parse_runtime(ENGINE))
+def exported(base: Path, adapter: Path, to: Path, format: str | None = None, **asked: Any) -> Exported:
+    setting = Setting(fingerprint(open_checkpoint(base)), lambda: open_checkpoint(base), **asked)
+    runtime = None if format else parse_runtime(ENGINE)
+    return export(Parent(open_dir(adapter), "it"), to, setting, runtime=runtime, format=format)
 
 
 def of_rank(folder: Path, rank: int) -> Path:
@@ -118,3 +119,21 @@ def test_what_no_adapter_can_tell_vllm_is_served_as_a_model(
     assert isinstance(refused, str)
     assert answer == close_to(models.said(base, adapter))
     assert answer != close_to(models.said(base, None))
+
+
+def test_a_dora_is_served_merged_as_trained_and_as_the_lora_that_is_made_of_it(
+    plain: dict[str, str], tmp_path: Path
+) -> None:
+    base = models.model(tmp_path / "base")
+    dora = trained(base, tmp_path / "dora", use_dora=True)
+    assert outcome(base, dora) == "refused"
+
+    made = exported(base, dora, tmp_path / "lora", rank=16)
+    exported(base, dora, tmp_path / "model", format="checkpoint")
+    _, refused, as_lora = running.offline(plain, base, models.PROMPT, [dora, tmp_path / "lora"])
+    (merged,) = running.offline(plain, tmp_path / "model", models.PROMPT, [])
+
+    assert "DoRA" in str(refused)
+    assert merged == close_to(models.said(base, dora))
+    assert as_lora == close_to(models.said(base, tmp_path / "lora"))
+    assert 0 < made.equality.error < 1

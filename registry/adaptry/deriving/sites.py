@@ -17,6 +17,7 @@ from adaptry.errors import Refused
 from adaptry.methods.extras import PREFIX
 from adaptry.methods.lora import scale_of
 from adaptry.methods.lora_config import blocks, initialisation
+from adaptry.methods.parameters import require_not_turned
 
 if TYPE_CHECKING:
     import torch
@@ -65,6 +66,7 @@ def site_of(adapter: Adapter, module: ModuleSpec) -> Site:
                 "name each parameter there with its module, as in mlp.experts.down_proj"
             )
         experts = max(1, module.rank // scale_of(adapter.config, module.name)[2])
+        require_not_turned(adapter.spec)
     path = module.path.replace(".base_layer", "") if module.kind == "parameter" else module.path
     return Site(path, module.kind, module.fan_out, module.fan_in, kernel, experts, module.parameter)
 

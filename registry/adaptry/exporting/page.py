@@ -65,7 +65,7 @@ repository; else a small one, made of the base's id and facts, is pushed beside 
 adapters of a base by that; where one does not (it leaves out `OCI-Subject` in its answer), they are listed in an index under
 the tag `sha256-<hex of the subject>`, as the specification asks. Two clients that write that tag at once may lose one another's
 entry, which nobody can lock there: pushing again lists it. A login is what `docker login` (or oras, or skopeo) kept; programs
-that keep passwords elsewhere are not run. `--format oci -o ./DIR` writes an image layout, which skopeo copies anywhere.
+that keep passwords elsewhere are not run. `ADAPTRY_CA_BUNDLE` and `ADAPTRY_PROXY` hold here too. `--format oci -o ./DIR` writes an image layout, which skopeo copies anywhere.
 
 ## What was run
 
@@ -73,7 +73,10 @@ that keep passwords elsewhere are not run. `--format oci -o ./DIR` writes an ima
   weights, fused experts of Mixtral and a LoHa, the log-probabilities of every next token, beside PEFT's with the original; without the
   repair they differ by more than 0.1, with it by less than 0.0002 (GPT-2: 0.005, since its GELU is a table of half floats).
 - **llama.cpp's own converter**: every architecture above, tensor by tensor.
-- **PEFT**: everything that is repaired for another engine is loaded by it and compared with the original.
+- **vLLM 0.32** on the CPU: an adapter of rank 32 brought to 16, a DoRA merged and as the LoRA that is made of it, a trained head and
+  trained rows of an embedding merged: the logprobs of what it says, beside PEFT's.
+- **PEFT**: scales folded for SGLang, LoRAX, TGI, TensorRT-LLM and LMDeploy, layers filled, heads merged, names put right: its
+  logits with what was made, beside those with the original. [Which test shows what](silent-answers.md).
 - **mlx-lm 0.32**: logits with an exported adapter, beside PEFT's; and PEFT's with one of mlx-lm's brought back.
 - **diffusers 0.42**: one step of a pipeline with the original and with the exported file, of kohya's names and its own. Where
   a part's modules have several alphas in kohya's file its attention gets the commonest (`alphas_mixed`): in its own format each
@@ -97,7 +100,7 @@ def _tail() -> str:
 def _repairs() -> Iterator[str]:
     for repair in REPAIRS.values():
         told = "yes" if repair.is_exact else "measured"
-        asked = "<br>".join(remedy.partition(":")[0] for remedy in repair.remedies)
+        asked = "<br>".join(dict.fromkeys(remedy.partition(":")[0] for remedy in repair.remedies))
         yield f"| `{repair.name}` | {repair.does} | {told} | {asked} |"
 
 

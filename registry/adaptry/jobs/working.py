@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from adaptry.catalog import jobs, steps
 from adaptry.catalog.database import Catalog
@@ -29,6 +29,18 @@ _DEATHS = 3  # of a step's process, after which it is no accident
 _EVERY = 1.0  # seconds between two notes of how far a step is
 GONE: Mapping[str, Any] = {"gone": True}
 """What a step comes to whose job is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Why a try failed; what `is_passing` may succeed the next time."""
+
+    fault: Fault
+    is_passing: bool
+
+    @classmethod
+    def unavailable(cls, message: str, *, is_passing: bool) -> Self:
+        return cls(Fault(code=Unavailable.code, message=message), is_passing)
 
 
 @dataclass(slots=True)
@@ -50,41 +62,11 @@ class Bench:
         """Does a step, or finds that it was done: its result; `{"fault": …}` where it failed, `GONE` where it is not to be done."""
         with self.room.taken(memory):
             for deaths in range(1, _DEATHS + 1):
-                reach("runner.before_begin")
-                with self.catalog.write() as tx:
-                    begun = steps.begin(tx, id, step, self.runner, _now())
-                    found = jobs.find(tx, id)
-                    before = steps.results(tx, id)
-                    by = jobs.submitter(tx, id) if found else None
-                if begun is None or found is None or by is None:
-                    return dict(GONE)
-                if begun.result is not None:
-                    return begun.result
-                reach("runner.after_begin")
-                with tempfile.TemporaryDirectory(dir=self.scratch, prefix=f"{id}-") as folder:
-                    paper = Paper(
-                        place=self.place,
-                        job=id,
-                        step=step,
-                        turn=begun.turn,
-                        kind=found.kind,
-                        task=found.task,
-                        by=by.name,
-                        role=by.role,
-                        namespaces=by.namespaces,
-                        before=before,
-                        device=self._device(found.needs),
-                        scratch=folder,
-                        remotes=dict(self.remotes),
-                    )
-                    came_to = self._done(paper)
-                if isinstance(came_to, Outcome):
-                    return self._concluded(paper, came_to)
-                if came_to is None:
-                    return dict(GONE)
-                is_last = deaths == _DEATHS or not came_to[1]
-                if is_last:
-                    return {"fault": came_to[0].model_dump()}
+                came_to = self._tried(id, step)
+                if not isinstance(came_to, _Failure):
+                    return came_to
+                if deaths == _DEATHS or not came_to.is_passing:
+                    return {"fault": came_to.fault.model_dump()}
                 time.sleep(0.2 * deaths)  # what failed for want of something else may find it now
         raise AssertionError("the last death is returned")
 
@@ -112,8 +94,42 @@ class Bench:
             for child in self.children:
                 child.end()
 
-    def _done(self, paper: Paper) -> Outcome | tuple[Fault, bool] | None:
-        """What the child came to; None where it was not wanted any more; else why it failed, and whether trying again may help."""
+    def _tried(self, id: str, step: str) -> dict[str, Any] | _Failure:
+        """A step begun at its next turn and done by a child: what it came to, or why not."""
+        reach("runner.before_begin")
+        with self.catalog.write() as tx:
+            begun = steps.begin(tx, id, step, self.runner, _now())
+            found = jobs.find(tx, id)
+            before = steps.results(tx, id)
+            by = jobs.submitter(tx, id) if found else None
+        if begun is None or found is None or by is None:
+            return dict(GONE)
+        if begun.result is not None:
+            return begun.result
+        reach("runner.after_begin")
+        with tempfile.TemporaryDirectory(dir=self.scratch, prefix=f"{id}-") as folder:
+            paper = Paper(
+                place=self.place,
+                job=id,
+                step=step,
+                turn=begun.turn,
+                kind=found.kind,
+                task=found.task,
+                by=by.name,
+                role=by.role,
+                namespaces=by.namespaces,
+                before=before,
+                device=self._device(found.needs),
+                scratch=folder,
+                remotes=dict(self.remotes),
+            )
+            came_to = self._done(paper)
+        if isinstance(came_to, Outcome):
+            return self._concluded(paper, came_to)
+        return came_to or dict(GONE)
+
+    def _done(self, paper: Paper) -> Outcome | _Failure | None:
+        """What the child came to, or why it failed; None where it was not wanted any more."""
         told = _Told(self.catalog, paper)
         child = Child.start(paper)
         with self.lock:
@@ -134,14 +150,14 @@ class Bench:
             return None
         if child.is_greedy:
             took = f"the step {paper.step} took more than the {self.room.memory / 1e9:.1f} GB that this runner has for its steps"
-            return Fault(
-                code=Unavailable.code, message=f"{took}: run it where there is more, with --memory"
-            ), False
+            return _Failure.unavailable(
+                f"{took}: run it where there is more, with --memory", is_passing=False
+            )
         if came_to is None:
-            return Fault(code=Unavailable.code, message=f"the step {paper.step} failed: {child.died}"), True
+            return _Failure.unavailable(f"the step {paper.step} failed: {child.died}", is_passing=True)
         if came_to.code == Conflict.code and not self._is_ours(paper):
             return None
-        return came_to, came_to.code == Unavailable.code
+        return _Failure(came_to, came_to.code == Unavailable.code)
 
     def _concluded(self, paper: Paper, outcome: Outcome) -> dict[str, Any]:
         result = {**outcome.result}

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from adaptry.adapter.config import AdapterConfig
-from adaptry.adapter.spec import ModuleSpec
+from adaptry.adapter.spec import ModuleSpec, Spec
 from adaptry.adapter.view import Adapter
 from adaptry.checkpoint import Checkpoint
 from adaptry.errors import Refused, Unsupported
 from adaptry.methods.lora import scale_of
 from adaptry.methods.lora_config import blocks, initialisation
+from adaptry.methods.parameters import was_turned
 from adaptry.placing import Placed, Placement
 
 _FLOATS = frozenset({"F32", "F16", "BF16"})
@@ -65,16 +66,16 @@ def placed_for_lora(placed: Placed, config: AdapterConfig) -> Placed:
     return replace(placed, module=placed.module.model_copy(update={"scale": scale, "alpha": alpha}))
 
 
-def stored_orientation(placed: Placed, checkpoint: Checkpoint) -> str:
-    """`placed.orientation`, and of experts also whether they are stored [in, out]."""
-    shape = checkpoint.tensors[placed.tensor].shape
-    if placed.orientation != "parameter" or len(shape) != 3:
+def stored_orientation(placed: Placed, checkpoint: Checkpoint, spec: Spec) -> str:
+    """`placed.orientation`, and of experts also whether the factors are of what is stored [in, out]."""
+    if placed.orientation != "parameter":
         return placed.orientation
-    module = placed.module
-    if module.fan_in == module.fan_out:
-        is_turned = checkpoint.config.get("model_type") in TURNED_EXPERTS
+    module, shape = placed.module, checkpoint.tensors[placed.tensor].shape
+    if module.fan_in == module.fan_out:  # the shapes do not tell
+        is_stored_turned = len(shape) == 3 and checkpoint.config.get("model_type") in TURNED_EXPERTS
+        is_turned = is_stored_turned or was_turned(spec.peft_version)
     else:
-        is_turned = shape[1:] == (module.fan_in, module.fan_out)
+        is_turned = len(shape) == 3 and shape[1:] == (module.fan_in, module.fan_out)
     return "parameter_turned" if is_turned else "parameter"
 
 

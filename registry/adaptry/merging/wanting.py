@@ -96,7 +96,7 @@ class Wanted:
                 change: WholeChange = MethodChange(
                     entry.adapter,
                     placed.module,
-                    stored_orientation(placed, self._checkpoint),
+                    stored_orientation(placed, self._checkpoint, entry.adapter.spec),
                     partial(changed_expert, expert=placed.expert) if placed.expert else method.weight,
                     entry.weight,
                     sides,

@@ -40,7 +40,10 @@ def changed_expert(weight: Tensor, parts: Parts, expert: Expert) -> Tensor:
     rank = parts.module.rank // expert.count
     down = parts["A"][expert.index * rank : (expert.index + 1) * rank]
     up = parts["B"][:, expert.index :: expert.count]
-    delta = (up @ down * parts.module.scale)[slice(*expert.rows)]
+    delta = up @ down * parts.module.scale
+    if parts.orientation == "parameter_turned":
+        delta = delta.T
+    delta = delta[slice(*expert.rows)]
     return weight + delta.to(weight.dtype)
 
 

@@ -7,17 +7,34 @@ module's path with one `base_layer` for every wrapper around. The parameter's ow
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from adaptry.adapter.config import AdapterConfig
 from adaptry.adapter.patterns import compile_suffix
-from adaptry.errors import InvalidConfig
+from adaptry.adapter.spec import Spec
+from adaptry.errors import InvalidConfig, Refused
 
 # In the order of every module of experts in transformers 5.
 _ORDER = (
     *("gate_proj", "gate_up_proj", "gate_up_proj_bias"),
     *("up_proj", "up_proj_bias", "down_proj", "down_proj_bias"),
 )
+
+
+def was_turned(peft_version: str | None) -> bool:
+    """Whether the PEFT that wrote it takes every 3-D parameter for [experts, in, out]: before 0.19."""
+    match = re.match(r"(\d{1,9})\.(\d{1,9})", peft_version or "")
+    return match is not None and (int(match[1]), int(match[2])) < (0, 19)
+
+
+def require_not_turned(spec: Spec) -> None:
+    """Raises `Refused` for factors of 3-D parameters that nobody but a merge takes for what they are."""
+    if was_turned(spec.peft_version):
+        raise Refused(
+            f"its fused experts were written by PEFT {spec.peft_version}, which has them the other way round than PEFT 0.19 "
+            "and later: merge it (adaptry merge --base BASE REF -o DIR)"
+        )
 
 
 def wrapped(config: AdapterConfig, paths: Iterable[str]) -> dict[str, str | None]:

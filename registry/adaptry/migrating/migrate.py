@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from adaptry.adapter.dialect import EXPERTS_FUSED
 from adaptry.adapter.formats import PEFT
 from adaptry.adapter.view import Adapter
 from adaptry.checks import check
@@ -15,6 +16,7 @@ from adaptry.deriving.whole_weights import tokenizer_of
 from adaptry.errors import Refused, Unsupported
 from adaptry.fingerprint import BaseRecord
 from adaptry.merging.lora_fitting import placed_for_lora
+from adaptry.methods.parameters import require_not_turned
 from adaptry.migrating.config import config_of
 from adaptry.migrating.moving import Moved, moved_modules
 from adaptry.migrating.naming import Layout, Weights
@@ -43,6 +45,8 @@ def migrate(parent: Parent, base: BaseRecord, to: Layout) -> Draft:
         raise Refused(f"{label}: {report.sentence()}")
     placement = place(adapter.spec, base.tensors, base.facts)
     _check_placed(label, placement)
+    if EXPERTS_FUSED in adapter.spec.layouts:
+        require_not_turned(adapter.spec)
     if adapter.spec.method == "lora":
         scaled = tuple(placed_for_lora(placed, adapter.config) for placed in placement.placed)
         placement = replace(placement, placed=scaled)

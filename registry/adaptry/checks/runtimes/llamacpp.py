@@ -37,6 +37,7 @@ LLAMACPP = Engine(
         shared.variants("changes", _CONFIG, but=("alora",)),
         shared.starts_from_base("changes", _CONFIG),
         shared.odd_layers("refuses", _INIT),
+        shared.turned_experts("convert_lora_to_gguf.py: through the base's own converter"),
         shared.fused_experts(
             "needs", "convert_lora_to_gguf.py: through the base's own converter", repairs.SPLIT_EXPERTS
         ),

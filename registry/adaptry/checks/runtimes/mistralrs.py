@@ -80,6 +80,7 @@ MISTRALRS = Engine(
             _SITES,
         ),
         shared.odd_layers("refuses", _SITES),
+        shared.turned_experts(_SITES),
         Rule(
             "experts_named",
             "refuses",

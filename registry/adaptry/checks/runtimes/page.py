@@ -19,7 +19,8 @@ dropped, names that match nothing. `check` says so before it happens:
 adaptry check acme/tone --runtime vllm@0.33,max_lora_rank=64 --runtime llama.cpp
 ```
 
-and [`adaptry export REF --for ENGINE`](exporting.md) makes the repairs.
+and [`adaptry export REF --for ENGINE`](exporting.md) makes the repairs. Where each kind of wrong answer was seen, and seen put
+right, is in [twelve answers that are wrong without a word](silent-answers.md).
 
 A verdict is one of three: {outcomes}. Exit code 1 means that it is not the first. It is a function of headers, config
 and, where it is known, the base's record; weights are not read, and verdicts are computed when asked for, so that one is never

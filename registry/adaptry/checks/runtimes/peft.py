@@ -9,7 +9,6 @@ from adaptry.checks.runtimes.rule import Engine, Rule
 
 _FLIP = "PEFT 0.19: ParamWrapper turned round (NVIDIA-NeMo/Automodel #3592)"
 _STATE = "peft/utils/save_and_load.py · set_peft_model_state_dict"
-_OTHER_PEFT = "merge it with the PEFT that wrote it, or train it again; what is square loads without an error"
 
 PEFT_ENGINE = Engine(
     name="peft",
@@ -50,7 +49,7 @@ PEFT_ENGINE = Engine(
             "changes",
             "fused experts that PEFT before 0.19 wrote",
             when.written_before((0, 19), when.layout(EXPERTS_FUSED, "its experts are fused")),
-            _OTHER_PEFT,
+            repairs.MERGE,
             _FLIP,
             since=(0, 19),
         ),
@@ -59,7 +58,7 @@ PEFT_ENGINE = Engine(
             "changes",
             "fused experts that PEFT 0.19 or newer wrote",
             when.written_from((0, 19), when.layout(EXPERTS_FUSED, "its experts are fused")),
-            _OTHER_PEFT,
+            repairs.MERGE,
             _FLIP,
             until=(0, 19),
         ),

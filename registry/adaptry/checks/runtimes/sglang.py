@@ -138,6 +138,7 @@ SGLANG = Engine(
         ),
         shared.variants("changes", _FIELDS),
         shared.starts_from_base("changes", _FIELDS),
+        shared.turned_experts(_FIELDS),
         Rule(
             "added_tokens",
             "refuses",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from adaptry.adapter.dialect import EXPERTS_FUSED
 from adaptry.checks.runtimes import conditions as when
 from adaptry.checks.runtimes import repairs
 from adaptry.checks.runtimes.rule import Effect, Rule
@@ -133,3 +134,11 @@ def transposed(effect: Effect, source: str) -> Rule:
         "fan_in_fan_out", "fan_in_fan_out is set: the base has its weights the other way round (GPT-2)"
     )
     return Rule("fan_in_fan_out", effect, "`fan_in_fan_out`", found, repairs.PLAIN_SIDES, source)
+
+
+def turned_experts(source: str) -> Rule:
+    """An older PEFT has fused experts as [in, out], whatever the model; who loads them takes them for [out, in]."""
+    found = when.written_before((0, 19), when.layout(EXPERTS_FUSED, "its experts are fused"))
+    return Rule(
+        "experts_turned", "changes", "fused experts that PEFT before 0.19 wrote", found, repairs.MERGE, source
+    )

@@ -155,6 +155,7 @@ VLLM = Engine(
             "look whether the model's class in vLLM lists embedding_modules; if not, merge it: adaptry merge --base BASE REF -o DIR",
             "vllm/lora/lora_model.py · check_unexpected_modules",
         ),
+        shared.turned_experts("vllm/lora/model_manager.py · _validate_moe_lora_format"),
         Rule(
             "experts",
             "needs",

@@ -1,0 +1,109 @@
+"""Fused experts of PEFT before 0.19, whose factors stand the other way round: loaded as they are they are wrong without an
+error where an expert is square; merged they are what was trained."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, MixtralConfig, MixtralForCausalLM
+
+from adaptry.adapter.view import open_dir
+from adaptry.checkpoint import open_checkpoint
+from adaptry.checks.runtimes import parse_runtime, verdict
+from adaptry.deriving.draft import Parent
+from adaptry.deriving.sites import site_of
+from adaptry.errors import Refused
+from adaptry.exporting.export import export
+from adaptry.exporting.setting import Setting
+from adaptry.fingerprinting import fingerprint
+from adaptry.migrating.migrate import migrate
+
+peft = pytest.importorskip("peft", reason="PEFT makes the adapter: pip install 'adaptry[demo]'")
+
+EXPERTS = 3
+PARAMETER = "model.layers.{}.mlp.experts.gate_up_proj"
+
+
+@pytest.fixture(scope="module")
+def model() -> MixtralForCausalLM:
+    """Its gate and up of an expert are together as wide as they are deep."""
+    torch.manual_seed(0)
+    return MixtralForCausalLM(
+        MixtralConfig(
+            hidden_size=32, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
+            vocab_size=64, num_local_experts=EXPERTS, num_experts_per_tok=2, initializer_range=0.2,
+        )
+    ).eval()  # fmt: skip
+
+
+@pytest.fixture
+def setting(model: MixtralForCausalLM, tmp_path: Path) -> Setting:
+    base = tmp_path / "base"
+    model.save_pretrained(base)
+    return Setting(fingerprint(open_checkpoint(base)), lambda: open_checkpoint(base))
+
+
+@pytest.fixture
+def older(model: MixtralForCausalLM, tmp_path: Path) -> Path:
+    """An adapter as PEFT 0.18 writes it: of square experts the shapes are those of today."""
+    config = peft.LoraConfig(
+        r=2, lora_alpha=8, target_modules=[], target_parameters=["mlp.experts.gate_up_proj"]
+    )
+    tuned = peft.get_peft_model(copy.deepcopy(model), config)
+    for name, value in tuned.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(value, 0, 0.3)
+    tuned.save_pretrained(str(tmp_path / "older"))
+    file = tmp_path / "older" / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "peft_version": "0.18.1"}))
+    return tmp_path / "older"
+
+
+def as_trained(model: MixtralForCausalLM, adapter: Path) -> torch.Tensor:
+    """Logits with the update of PEFT 0.18 (`ParamWrapper.get_delta_weight`): "o r e, e r i -> e i o"."""
+    tensors, changed = load_file(adapter / "adapter_model.safetensors"), copy.deepcopy(model)
+    for layer in range(2):
+        key = f"base_model.model.model.layers.{layer}.mlp.experts.lora"
+        down = tensors[f"{key}_A.weight"].reshape(EXPERTS, -1, 32)
+        up = tensors[f"{key}_B.weight"].reshape(32, -1, EXPERTS)
+        update = 4.0 * torch.einsum("o r e, e r i -> e i o", up, down)
+        changed.get_parameter(PARAMETER.format(layer)).data += update
+    return logits(changed)
+
+
+def logits(model: MixtralForCausalLM) -> torch.Tensor:
+    with torch.no_grad():
+        return model(torch.arange(12)[None]).logits
+
+
+@pytest.mark.parametrize("engine", ["peft", "vllm", "llama.cpp", "mistral.rs"])
+def test_they_are_told_and_merged_they_are_what_was_trained(
+    model: MixtralForCausalLM, setting: Setting, older: Path, tmp_path: Path, engine: str
+) -> None:
+    found = verdict(open_dir(older), parse_runtime(engine), setting.record)
+    assert found.outcome == "not_as_trained"
+    assert "experts_turned" in {finding.code for finding in found.findings}
+    loaded = logits(peft.PeftModel.from_pretrained(copy.deepcopy(model), str(older)))
+    assert float((loaded - as_trained(model, older)).abs().max()) > 0.1
+
+    made = export(Parent(open_dir(older), "it"), tmp_path / "out", setting, runtime=parse_runtime(engine))
+
+    assert made.format == "checkpoint"
+    merged = logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32))
+    torch.testing.assert_close(merged, as_trained(model, older), rtol=0, atol=1e-5)
+
+
+def test_what_would_take_them_for_what_they_are_not_is_refused(
+    setting: Setting, older: Path, tmp_path: Path
+) -> None:
+    it = Parent(open_dir(older), "it")
+    assert setting.record is not None
+    with pytest.raises(Refused, match=r"PEFT 0\.18\.1.*adaptry merge"):
+        migrate(it, setting.record, "transformers4")
+    with pytest.raises(Refused, match=r"PEFT 0\.18\.1.*adaptry merge"):
+        site_of(it.adapter, it.adapter.spec.modules[0])
