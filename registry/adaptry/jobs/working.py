@@ -26,6 +26,7 @@ from adaptry.jobs.records import Fault, Needs
 from adaptry.jobs.room import Room
 
 _DEATHS = 3  # of a step's process, after which it is no accident
+_TRIES = 9  # of a step that does not reach a store, which may be starting again: over half a minute
 _EVERY = 1.0  # seconds between two notes of how far a step is
 GONE: Mapping[str, Any] = {"gone": True}
 """What a step comes to whose job is over."""
@@ -33,14 +34,15 @@ GONE: Mapping[str, Any] = {"gone": True}
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """Why a try failed; what `is_passing` may succeed the next time."""
+    """Why a try failed, how many there should be of that, and the seconds before the second."""
 
     fault: Fault
-    is_passing: bool
+    tries: int = 1
+    pause: float = 0.2
 
     @classmethod
-    def unavailable(cls, message: str, *, is_passing: bool) -> Self:
-        return cls(Fault(code=Unavailable.code, message=message), is_passing)
+    def unavailable(cls, message: str, *, tries: int) -> Self:
+        return cls(Fault(code=Unavailable.code, message=message), tries)
 
 
 @dataclass(slots=True)
@@ -61,14 +63,14 @@ class Bench:
     def step(self, id: str, step: str, memory: int) -> dict[str, Any]:
         """Does a step, or finds that it was done: its result; `{"fault": …}` where it failed, `GONE` where it is not to be done."""
         with self.room.taken(memory):
-            for deaths in range(1, _DEATHS + 1):
+            for tried in range(1, _TRIES + 1):
                 came_to = self._tried(id, step)
                 if not isinstance(came_to, _Failure):
                     return came_to
-                if deaths == _DEATHS or not came_to.is_passing:
+                if tried >= came_to.tries:
                     return {"fault": came_to.fault.model_dump()}
-                time.sleep(0.2 * deaths)  # what failed for want of something else may find it now
-        raise AssertionError("the last death is returned")
+                time.sleep(came_to.pause * tried)  # what failed for want of something else may find it now
+        raise AssertionError("what the last try came to is returned")
 
     def end_the_unwanted(self) -> None:
         """Stops the processes of steps whose job is over, or which somebody else has begun since."""
@@ -150,14 +152,12 @@ class Bench:
             return None
         if child.is_greedy:
             took = f"the step {paper.step} took more than the {self.room.memory / 1e9:.1f} GB that this runner has for its steps"
-            return _Failure.unavailable(
-                f"{took}: run it where there is more, with --memory", is_passing=False
-            )
+            return _Failure.unavailable(f"{took}: run it where there is more, with --memory", tries=1)
         if came_to is None:
-            return _Failure.unavailable(f"the step {paper.step} failed: {child.died}", is_passing=True)
+            return _Failure.unavailable(f"the step {paper.step} failed: {child.died}", tries=_DEATHS)
         if came_to.code == Conflict.code and not self._is_ours(paper):
             return None
-        return _Failure(came_to, came_to.code == Unavailable.code)
+        return _Failure(came_to, _TRIES, 1.0) if came_to.code == Unavailable.code else _Failure(came_to)
 
     def _concluded(self, paper: Paper, outcome: Outcome) -> dict[str, Any]:
         result = {**outcome.result}
