@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -191,10 +192,10 @@ def show(registry: Registry, job: str, as_json: bool) -> None:
 @registry_option
 def logs(registry: Registry, job: str, follow: bool) -> None:
     """Print what a job's steps said."""
-    told = 0
+    log = _Log(registry, job, say)
     while True:
         found = registry.job(job)
-        told += _tell_from(registry, job, told, say)
+        log.tell()
         if not follow or not found.is_open:
             return
         time.sleep(_LOOK)
@@ -240,27 +241,33 @@ def _waits_for(registry: Registry, needs: Needs) -> str:
 
 
 def _waited(registry: Registry, job: JobInfo) -> JobInfo:
-    told = 0
+    log = _Log(registry, job.id, tell)
     while job.is_open:
         time.sleep(_LOOK)
         job = registry.job(job.id)
-        told += _tell_from(registry, job.id, told, tell)
+        log.tell()
     return job
 
 
-def _tell_from(registry: Registry, job: str, told: int, line: Any) -> int:
-    """Tells the log's lines after the first `told`; how many. (`Any`: `say` or `tell`.)"""
-    cursor, seen, fresh = None, 0, 0
-    while True:
-        page = registry.job_log(job, cursor, _LINES)
-        for each in page.items:
-            seen += 1
-            if seen > told:
-                line(f"{each.step}: {each.text}")
-                fresh += 1
-        cursor = page.next
-        if cursor is None:
-            return fresh
+class _Log:
+    """A job's log, told as it grows. Of what was told already only the last page is read again."""
+
+    def __init__(self, registry: Registry, job: str, line: Callable[[str], object]) -> None:
+        self._registry = registry
+        self._job = job
+        self._line = line
+        self._page: str | None = None
+        self._told = 0  # lines of that page
+
+    def tell(self) -> None:
+        while True:
+            page = self._registry.job_log(self._job, self._page, _LINES)
+            for each in page.items[self._told :]:
+                self._line(f"{each.step}: {each.text}")
+            self._told = len(page.items)
+            if page.next is None:
+                return
+            self._page, self._told = page.next, 0
 
 
 def _raise_fault(job: JobInfo | None) -> None:

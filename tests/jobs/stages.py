@@ -173,8 +173,9 @@ class Stage:
 
     def _is_free(self) -> bool:
         if self._postgres:
+            # Also who only waits for a lock would be given it asleep, and keep it for the minute until PostgreSQL ends that.
             others = "datname = current_database() AND pid <> pg_backend_pid()"
-            asked = f"SELECT count(*) FROM pg_stat_activity WHERE {others} AND state LIKE '%transaction%'"
+            asked = f"SELECT count(*) FROM pg_stat_activity WHERE {others} AND state <> 'idle'"
             return self._postgres.execute(asked, self._database) == [(0,)]
         return all(map(_can_be_written, (self.data / "catalog.sqlite", self.data / FILE)))
 

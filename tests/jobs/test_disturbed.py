@@ -108,7 +108,6 @@ QUICK: set[Case] = {
     ("merge", "merge.stored", "killed", "sqlite"),
     ("merge", "merge.before_adoption", "asleep", "sqlite"),
     ("merge", "merge.adopted", "left_behind", "sqlite"),
-    ("merge", "merge.stored", "put_back", "sqlite"),
 }
 CASES = [pytest.param(*case, marks=[] if case in QUICK else pytest.mark.heavy) for case in every_case()]
 

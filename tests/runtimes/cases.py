@@ -78,6 +78,8 @@ CASES: dict[str, Case] = {
     "gates only": Case({"target_modules": ["gate_proj"]}),
     "ups only": Case({"target_modules": ["up_proj"]}),
     "one layer": Case({"layers_to_transform": [1]}),
+    "much at once": Case({"target_modules": ["q_proj", "up_proj"], "use_rslora": True, "rank_pattern": {"up_proj": 5},
+                          "layers_to_transform": [1]}),
     "all-linear": Case({"target_modules": "all-linear"}),
     "a pattern of modules": Case({"target_modules": r".*\.(q_proj|k_proj|v_proj)"}),
     "rslora": Case({"use_rslora": True}),

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from adaptry.jobs.desk import Desk
 from adaptry.jobs.paper import Outcome
-from adaptry.jobs.tasks import Task
+from adaptry.jobs.task import Task
 
 WAYS: Mapping[str, str] = {
     "merge": "merging",

@@ -68,13 +68,3 @@ def only_said(condition: Condition, option: str) -> Condition:
 def only_unsaid(condition: Condition, option: str) -> Condition:
     """The condition, where the option was left open."""
     return lambda subject, runtime: None if option in runtime.options else condition(subject, runtime)
-
-
-def only_on(condition: Condition, option: str) -> Condition:
-    """The condition, where the switch is on."""
-    return lambda subject, runtime: condition(subject, runtime) if runtime.is_on(option) else None
-
-
-def unless_on(condition: Condition, option: str) -> Condition:
-    """The condition, where the switch is off."""
-    return lambda subject, runtime: None if runtime.is_on(option) else condition(subject, runtime)

@@ -60,9 +60,6 @@ class Runtime:
         value = self.options.get(option)
         return None if value is None else frozenset(value.split("+"))
 
-    def is_on(self, option: str) -> bool:
-        return self.options.get(option) == "true"
-
     def __str__(self) -> str:
         version = f"@{written(self.version)}" if self.version else ""
         return ",".join((self.engine + version, *(f"{name}={value}" for name, value in self.options.items())))

@@ -1,0 +1,63 @@
+"""What the fields of a job may hold: names of things of the registry as they are written, and never a place on a machine."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from adaptry.errors import Invalid, InvalidRef
+from adaptry.refs import Ref, is_folder, parse_base_name, split_weight
+
+Dtype = Literal["F32", "F16", "BF16"]
+
+
+def _ref(text: str) -> str:
+    """A ref as it was written. Raises `ValueError` for a folder, too."""
+    if is_folder(text):
+        raise ValueError(f"a job takes adapters of the registry, not folders: push {text[:200]!r} first")
+    try:
+        Ref.parse(text)
+    except InvalidRef as error:
+        raise ValueError(error.message) from None
+    return text
+
+
+def _weighted(text: str) -> str:
+    try:
+        _ref(split_weight(text)[0])
+    except Invalid as error:
+        raise ValueError(error.message) from None
+    return text
+
+
+def _key(text: str) -> str:
+    if is_folder(text):
+        raise ValueError(
+            f"a job takes a base of the registry, not a folder: {text[:200]!r} has to be added first"
+        )
+    return text
+
+
+def _base_name(text: str) -> str:
+    try:
+        parse_base_name(text)
+    except InvalidRef as error:
+        raise ValueError(error.message) from None
+    return text
+
+
+def _runtime(text: str) -> str:
+    from adaptry.checks.runtimes import parse_runtime
+
+    try:
+        return str(parse_runtime(text))
+    except Invalid as error:
+        raise ValueError(error.message) from None
+
+
+RefText = Annotated[str, Field(max_length=512), AfterValidator(_ref)]
+Weighted = Annotated[str, Field(max_length=512), AfterValidator(_weighted)]
+BaseKey = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_key)]
+RuntimeText = Annotated[str, Field(max_length=1024), AfterValidator(_runtime)]
+BaseName = Annotated[str, Field(max_length=512), AfterValidator(_base_name)]

@@ -1,0 +1,123 @@
+"""In mistral.rs's environment: the real engine behind the LoRA routes that it documents, until it is killed.
+
+Its package is a library and has no server, so that routes, status codes and listings are ours (`mistralrs-server-core`'s as read);
+what is loaded, replaced by compare-and-swap, leased and answered is the engine's.
+
+`mistralrs_server.py BASE PORTFILE` writes the port there once it can be asked.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from mistralrs import ChatCompletionRequest, LoraAdapterError, ModelDType, Runner, Which
+
+STATUS = {
+    "lora_adapter_not_found": 404,
+    "adapter_file_not_found": 404,
+    "lora_adapter_already_loaded": 409,
+    "lora_generation_mismatch": 409,
+    "lora_alias_limit_exceeded": 409,
+}
+
+
+class Routes(BaseHTTPRequestHandler):
+    """What is asked of the one runner. (`Any` throughout: JSON.)"""
+
+    runner: Runner
+    base: str
+    sources: dict[str, str]
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        match self.path:
+            case "/v1/lora_adapters":
+                self._tell(200, self._listing())
+            case "/v1/models":
+                self._tell(200, {"object": "list", "data": [{"id": "default", "root": self.base}]})
+            case _:
+                self._tell(404, {"error": "Not Found"})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        try:
+            self._tell(200, self._done(body))
+        except LoraAdapterError as error:
+            self._tell(STATUS.get(error.code, 400), {"error": str(error), "code": error.code})
+        except ValueError as error:  # a request that names what is not there
+            self._tell(404, {"error": str(error)})
+
+    def _done(self, body: dict[str, Any]) -> dict[str, Any]:
+        match self.path:
+            case "/v1/load_lora_adapter":
+                asked = {key: body[key] for key in ("load_inplace", "expected_generation") if key in body}
+                info = self.runner.load_lora_adapter(body["lora_name"], body["lora_path"], **asked)
+                self.sources[body["lora_name"]] = body["lora_path"]
+                return {"id": info.alias, "generation": info.generation}
+            case "/v1/unload_lora_adapter":
+                expected = body.get("expected_generation")
+                info = self.runner.unload_lora_adapter(body["lora_name"], expected_generation=expected)
+                return {"id": info.alias, "generation": info.generation}
+            case "/v1/completions":
+                return self._answer(body)
+            case _:
+                raise ValueError("Not Found")
+
+    def _answer(self, body: dict[str, Any]) -> dict[str, Any]:
+        adapter = None if body["model"] == "default" else body["model"]
+        asked = ChatCompletionRequest(
+            messages=body["prompt"], model="default", max_tokens=body["max_tokens"], temperature=0.0,
+            logprobs=True, top_logprobs=8, adapter=adapter,
+        )  # fmt: skip
+        reply = self.runner.send_chat_completion_request(asked)
+        (choice,) = reply.choices
+        top = [[one.token, one.logprob] for one in choice.logprobs.content[0].top_logprobs]
+        return {"adapter_generation": reply.adapter_generation, "top": top}
+
+    def _listing(self) -> dict[str, Any]:
+        status = self.runner.lora_adapter_status()
+        data = [
+            {
+                "id": one.alias,
+                "source": self.sources[one.alias],
+                "generation": one.generation,
+                "rank": one.rank,
+            }
+            for one in status.adapters
+        ]
+        generations = [
+            {"generation": one.generation, "aliases": one.aliases, "active_leases": one.active_leases}
+            for one in status.generations
+        ]
+        limits = {"max_rank": status.max_rank, "max_adapters": status.max_adapters}
+        return {"object": "list", "data": data, "generations": generations, **limits}
+
+    def _tell(self, status: int, told: dict[str, Any]) -> None:
+        text = json.dumps(told).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """The test has the answers."""
+
+
+def main(base: str, portfile: str) -> None:
+    Routes.runner = Runner(Which.Lora(model_id=base, dtype=ModelDType.F32, adapters=[], max_adapters=4))
+    Routes.base, Routes.sources = base, {}
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Routes)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    found = Path(portfile).with_suffix(".part")
+    found.write_text(str(server.server_port))
+    found.rename(portfile)
+    threading.Event().wait()
+
+
+main(*sys.argv[1:])

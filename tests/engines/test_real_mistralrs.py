@@ -1,0 +1,140 @@
+"""A worker beside the real mistral.rs: a name goes from version to version in one step, and what was recalled is not answered."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from adaptry import bases
+from adaptry.adapter.view import open_dir
+from adaptry.checkpoint import open_checkpoint
+from adaptry.errors import Refused
+from adaptry.records import StateChange, VersionInfo
+from adaptry.refs import AdapterName, ByDigest, Ref
+from adaptry.running import running
+from adaptry.standing import change_state
+from adaptry.testing.breaking import AT_ONCE
+from adaptry.testing.samples import tiny_lora
+from adaptry.transfer import push
+from adaptry.worker.cache import Cache
+from adaptry.worker.engines import ENGINES, Outside, Speaking
+from adaptry.worker.following import Around, Follower
+from adaptry.worker.judging import serving_of
+from adaptry.worker.memory import Memory
+from adaptry.worker.reporting import Settings
+from adaptry_api.settings import ServerSettings
+from adaptry_api.testing import serving
+
+from ..formats.elsewhere import Elsewhere
+from .conftest import settle
+
+ENVIRONMENT = Elsewhere("mistralrs", "../engines/mistralrs_server.py")
+pytestmark = ENVIRONMENT.marks
+TONE = AdapterName.parse("acme/tone")
+PROD = "acme/tone@prod"
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
+    """It is started once, and killed at the end."""
+    pytest.importorskip("peft")
+    from ..runtimes.cases import made_base
+
+    made_base(tmp_path / "base")
+    script = Path(__file__).with_name("mistralrs_server.py")
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [ENVIRONMENT.python, script, tmp_path / "base", tmp_path / "port"],
+            stdout=log,
+            stderr=log,
+            env=env,
+        )
+    try:
+        until = time.monotonic() + 120
+        while not (tmp_path / "port").exists():
+            assert process.poll() is None and time.monotonic() < until, (tmp_path / "log").read_text()[-2000:]
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{(tmp_path / 'port').read_text()}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_versions_and_recalls_beside_the_real_mistralrs(tmp_path: Path, url: str) -> None:
+    with serving(ServerSettings(data=tmp_path / "data")) as server:
+        registry = server.registry()
+        bases.register(registry, open_checkpoint(tmp_path / "base"), ("org/tiny",), cache=tmp_path / "bases")
+
+        def publish(seed: int) -> VersionInfo:
+            folder = tiny_lora(
+                tmp_path / f"lora-{seed}", hidden=64, seed=seed, alpha=400, targets=("q_proj", "o_proj")
+            )
+            return push(registry, open_dir(folder), TONE).version
+
+        first, second = publish(1), publish(2)
+        memory = Memory(tmp_path / "state.json")
+        worker_registry = server.registry(server.token("gpu-1", "worker", ("acme",)))
+        engine = ENGINES["mistralrs"](Speaking(url), Outside(tmp_path / "adapters"), memory.now.names)
+        around = Around(
+            registry=worker_registry,
+            engine=engine,
+            cache=Cache(tmp_path / "cache", persistence=AT_ONCE),
+            memory=memory,
+            look=lambda: running(url),
+            judge=lambda found: serving_of(worker_registry, found, None, "org/tiny"),
+            tell=print,
+        )
+        follower = Follower(around, Settings(name="gpu-1", engine="mistralrs", watch=("acme/*@prod",)))
+        plain = odds(url, "default")
+        assert engine.ask(PROD).status == 404
+
+        registry.move_alias(TONE, "prod", first.digest, None)
+        settle(follower)
+        assert {one.digest for one in engine.loaded()} == {first.digest}
+        once = odds(url, PROD)
+        assert once != plain
+
+        registry.move_alias(TONE, "prod", second.digest, 1)
+        settle(follower)
+        assert {one.digest for one in engine.loaded() if one.name == PROD} == {second.digest}
+        assert odds(url, PROD) not in (plain, once)
+        assert odds(url, "default") == plain
+
+        ref = Ref(TONE, ByDigest(second.digest.hex))
+        change_state(registry, ref, StateChange(state="revoked", reason="for a test"))
+        settle(follower)
+        assert not any(one.digest == second.digest for one in engine.loaded())
+        assert engine.ask(PROD).status == 404
+        (resident,) = registry.residents(ref)
+        assert resident.dropped_at is not None
+
+
+def test_a_name_is_not_taken_from_who_moved_it_meanwhile(tmp_path: Path, url: str) -> None:
+    mine, theirs, next_one = (
+        tiny_lora(tmp_path / str(seed), hidden=64, seed=seed, targets=("o_proj",)) for seed in (1, 2, 3)
+    )
+    engine = ENGINES["mistralrs"](Speaking(url), Outside(tmp_path / "adapters"), {})
+    engine.load("it", mine)
+    seen = Speaking(url).get("/v1/lora_adapters").listed("data")[0]["generation"]
+    engine.load("it", theirs)
+    stale = {"lora_name": "it", "lora_path": str(next_one), "load_inplace": True, "expected_generation": seen}
+    assert Speaking(url).post("/v1/load_lora_adapter", stale).status == 409
+    assert [one.path for one in engine.loaded()] == [str(theirs)]
+    with pytest.raises(Refused, match="it"):
+        engine.load(
+            "other", tiny_lora(tmp_path / "dora", hidden=64, targets=("o_proj",), config={"use_dora": True})
+        )
+    engine.unload("it")
+    engine.unload("it")
+    assert engine.loaded() == ()
+
+
+def odds(url: str, model: str) -> object:
+    asked = {"model": model, "prompt": "w5 w9 w11", "max_tokens": 1}
+    return Speaking(url).post("/v1/completions", asked).json["top"]
