@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import pytest
 from click.testing import Result
 
+from adaptry.errors import Refused
 from adaptry.refs import AdapterName, Ref
 from adaptry.residency import WorkerInfo
+from adaptry.worker import following
 
 from .conftest import PROD, TONE, Scene, settle
 from .test_commands import follow, run
@@ -151,6 +154,18 @@ def test_once_ends_with_an_error_where_something_is_not_served_as_it_should_be(
 
     assert "not served as it should be: acme/tone@prod: acme/tone@1 on vllm" in found.stderr
     assert engine.names() == {}
+
+
+def test_once_gives_up_where_it_is_never_settled(scene: Scene) -> None:
+    scene.alias(scene.publish(1))
+    worker = scene.worker(scene.engine("lorax"), restarts=False)
+    settle(worker)
+    scene.stand(scene.registry.version(Ref.parse(PROD)))
+
+    with pytest.raises(Refused, match="not all is as it should be after 0 s"):
+        following.settle(worker, threading.Event(), patience=0.0)
+
+    assert any("--restart" in line for line in scene.story)
 
 
 def test_an_engine_of_another_kind_than_was_said_is_not_followed(scene: Scene, follow: Follow) -> None:

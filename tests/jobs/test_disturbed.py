@@ -107,7 +107,6 @@ def every_case() -> Iterator[Case]:
 QUICK: set[Case] = {
     ("merge", "merge.stored", "killed", "sqlite"),
     ("merge", "merge.before_adoption", "asleep", "sqlite"),
-    ("merge", "merge.adopted", "left_behind", "sqlite"),
 }
 CASES = [pytest.param(*case, marks=[] if case in QUICK else pytest.mark.heavy) for case in every_case()]
 

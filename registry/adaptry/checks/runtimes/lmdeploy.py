@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from adaptry.checks.runtimes import conditions as when
-from adaptry.checks.runtimes import on_base, parts, repairs, scales, shared
+from adaptry.checks.runtimes import declared, on_base, places, repairs, scales, shared
 from adaptry.checks.runtimes.rule import Engine, Needs, Rule
 
 _SCALE = "lmdeploy/pytorch/adapter/adapter.py · get_ranks_and_scalings"
@@ -32,7 +32,7 @@ LMDEPLOY = Engine(
             "rank_pattern",
             "refuses",
             "a module of another rank than `r`",
-            parts.other_ranks,
+            declared.other_ranks,
             repairs.ONE_RANK,
             "lmdeploy/pytorch/nn/linear/lora.py · weight_loader_A",
         ),
@@ -60,7 +60,7 @@ LMDEPLOY = Engine(
             "tensors_unmatched",
             "refuses",
             "tensors that are no factors",
-            parts.no_factors,
+            places.no_factors,
             repairs.SPELL,
             f"{_LOAD}: an assertion or KeyError",
         ),
@@ -68,7 +68,7 @@ LMDEPLOY = Engine(
             "factors_missing",
             "changes",
             "one factor without the other: what is missing is whatever was in memory there",
-            parts.lone_factors,
+            places.lone_factors,
             repairs.SPELL,
             f"{_ADD}: torch.empty",
         ),
@@ -112,7 +112,7 @@ LMDEPLOY = Engine(
             "targets_undeclared",
             "refuses",
             "modules that `target_modules` does not name",
-            parts.undeclared,
+            declared.undeclared,
             repairs.LIST_TARGETS,
             f"{_LOAD}: KeyError",
         ),
@@ -120,7 +120,7 @@ LMDEPLOY = Engine(
             "targets_by_path",
             "refuses",
             "`target_modules` with whole paths, several of which end alike",
-            parts.declared_by_path,
+            declared.declared_by_path,
             repairs.LIST_TARGETS,
             f"{_ADD}: an assertion",
         ),

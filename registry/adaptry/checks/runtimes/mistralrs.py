@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from adaptry.checks.runtimes import conditions as when
-from adaptry.checks.runtimes import limits, on_base, parts, repairs, shared
+from adaptry.checks.runtimes import declared, limits, on_base, places, repairs, shared
 from adaptry.checks.runtimes.rule import Engine, Needs, Option, Rule
 
 _CONFIG = "mistralrs-quant/src/lora/mod.rs · LoraConfig::validate_dynamic"
@@ -51,7 +51,7 @@ MISTRALRS = Engine(
             "tensors_unmatched",
             "refuses",
             "tensors that are no factors",
-            parts.beyond_prefix(),
+            places.beyond_prefix(),
             repairs.SPELL,
             _ALL,
         ),
@@ -59,7 +59,7 @@ MISTRALRS = Engine(
             "prefix",
             "needs",
             "factors without PEFT's prefix, which it takes and PEFT drops",
-            parts.without_prefix,
+            places.without_prefix,
             repairs.SPELL,
             _ALL,
         ),
@@ -67,7 +67,7 @@ MISTRALRS = Engine(
             "targets_undeclared",
             "refuses",
             "modules that `target_modules` does not name",
-            parts.undeclared,
+            declared.undeclared,
             repairs.LIST_TARGETS,
             _SITES,
         ),
@@ -85,7 +85,7 @@ MISTRALRS = Engine(
             "experts_named",
             "refuses",
             "`target_parameters` other than `….experts.gate_up_proj` and `….experts.down_proj`, as `all-linear` gives them",
-            parts.parameters_beyond(".experts.gate_up_proj", ".experts.down_proj"),
+            declared.parameters_beyond(".experts.gate_up_proj", ".experts.down_proj"),
             repairs.SPLIT_EXPERTS,
             _CONFIG,
         ),
@@ -93,7 +93,7 @@ MISTRALRS = Engine(
             "experts_elsewhere",
             "refuses",
             "fused experts of a base that has them under another name on disk, such as Mixtral",
-            parts.parameters_elsewhere,
+            places.parameters_elsewhere,
             repairs.SPLIT_EXPERTS,
             _ALL,
         ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from adaptry.checks.runtimes import conditions as when
-from adaptry.checks.runtimes import limits, on_base, parts, repairs, scales, shared
+from adaptry.checks.runtimes import declared, limits, on_base, parts, places, repairs, scales, shared
 from adaptry.checks.runtimes.rule import Engine, Needs, Option, Rule
 
 _FIELDS = "srt/lora/lora_config.py · LoRAConfig.__init__ reads only target_modules, r, lora_alpha, use_dora"
@@ -81,7 +81,7 @@ SGLANG = Engine(
             "rank_pattern",
             "refuses",
             "a module of another rank than `r`",
-            parts.other_ranks,
+            declared.other_ranks,
             repairs.ONE_RANK,
             _FIRST,
         ),
@@ -97,7 +97,7 @@ SGLANG = Engine(
             "saved_modules",
             "changes",
             "a whole head or table of embeddings (`modules_to_save`)",
-            parts.replaced_beside_layers,
+            places.replaced_beside_layers,
             repairs.LEAVE_OUT,
             "srt/lora/lora.py · _process_weight drops them with a debug line",
         ),
@@ -105,7 +105,7 @@ SGLANG = Engine(
             "saved_modules_in_layers",
             "refuses",
             "whole modules of a layer (`modules_to_save`)",
-            parts.replaced_in_layers,
+            places.replaced_in_layers,
             repairs.LEAVE_OUT,
             _FIRST,
         ),
@@ -116,7 +116,7 @@ SGLANG = Engine(
             "tensors_unmatched",
             "refuses",
             "tensors of a layer that are no factors",
-            parts.beyond_prefix(in_layers=True),
+            places.beyond_prefix(in_layers=True),
             repairs.SPELL,
             _FIRST,
         ),
@@ -124,7 +124,7 @@ SGLANG = Engine(
             "tensors_dropped",
             "changes",
             "tensors outside the layers that are no factors",
-            parts.beyond_prefix(in_layers=False),
+            places.beyond_prefix(in_layers=False),
             repairs.SPELL,
             "srt/lora/lora.py · _process_weight",
         ),
@@ -132,7 +132,7 @@ SGLANG = Engine(
             "prefix",
             "needs",
             "factors without PEFT's prefix, which it takes and PEFT drops",
-            parts.without_prefix,
+            places.without_prefix,
             repairs.SPELL,
             "srt/lora/lora.py · _process_weight",
         ),
@@ -191,7 +191,7 @@ SGLANG = Engine(
             "names",
             "refuses",
             "modules that the base does not have in that layer, whatever stands before their last name",
-            parts.not_in_its_layers,
+            places.not_in_its_layers,
             repairs.MERGE,
             _FIRST,
         ),

@@ -1,0 +1,117 @@
+"""Conditions on where a name puts a tensor: in which layer, under PEFT's prefix or not, beside its other half or alone.
+
+For engines that look no further than that.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from adaptry.adapter.spec import ExtraWeight
+from adaptry.checks.runtimes.conditions import last_name, other_tensors
+from adaptry.checks.runtimes.rule import Condition, Found, Subject
+from adaptry.checks.runtimes.runtime import Runtime
+from adaptry.checks.wording import counted, folded, shortened
+
+_LAYER = re.compile(r"layers\.(\d+)\.")
+_FACTOR = re.compile(r"base_model\.model\..+\.lora_[AB]\.weight")
+_UNPREFIXED = re.compile(r"(?!base_model\.).+\.lora_[AB]\.weight")
+
+
+def not_in_its_layers(subject: Subject, runtime: Runtime) -> Found | None:
+    """Modules of a layer that the base does not have, or of a name that this layer has not. Only where the base is known."""
+    if subject.base is None:
+        return None
+    known = {_place(name.rpartition(".")[0]) for name in subject.base.tensors}
+    wrong = [
+        module.path
+        for module in subject.spec.modules
+        if module.kind == "linear" and _LAYER.search(module.path) and _place(module.path) not in known
+    ]
+    return Found(f"the base has no {shortened(folded(wrong))} in that layer", tuple(wrong)) if wrong else None
+
+
+def parameters_elsewhere(subject: Subject, runtime: Runtime) -> Found | None:
+    """Fused experts that the base has under another name on disk. Only where the base is known."""
+    if subject.base is None:
+        return None
+    wrong = [
+        module.path
+        for module in subject.spec.modules
+        if module.kind == "parameter"
+        and not any(name.startswith(f"{_bare(module.path)}.") for name in subject.base.tensors)
+    ]
+    return Found(f"the base stores nothing under {shortened(folded(wrong))}", tuple(wrong)) if wrong else None
+
+
+def replaced_in_layers(subject: Subject, runtime: Runtime) -> Found | None:
+    """Whole modules inside a layer: norms, routers."""
+    return _replaced(subject, lambda extra: bool(_LAYER.search(extra.target)))
+
+
+def replaced_beside_layers(subject: Subject, runtime: Runtime) -> Found | None:
+    """Whole modules outside the layers, but for copies that PEFT keeps beside an update: a head, a table of embeddings."""
+    return _replaced(
+        subject, lambda extra: not _LAYER.search(extra.target) and ".base_layer." not in extra.tensor
+    )
+
+
+def without_prefix(subject: Subject, runtime: Runtime) -> Found | None:
+    """Factors whose names lack PEFT's prefix, for an engine that wants none."""
+    names = [name for name in subject.spec.unclaimed if _UNPREFIXED.fullmatch(name)]
+    return (
+        Found(f"{counted(len(names), 'name')} without PEFT's prefix, such as {names[0]}", tuple(names))
+        if names
+        else None
+    )
+
+
+def beyond_prefix(*, in_layers: bool | None = None) -> Condition:
+    """`other_tensors`, but for factors that only lack PEFT's prefix: all of them, or those inside the layers or outside."""
+
+    def found(subject: Subject, runtime: Runtime) -> Found | None:
+        every = other_tensors(subject, runtime)
+        names = [name for name in every.modules if not _UNPREFIXED.fullmatch(name)] if every else []
+        if in_layers is not None:
+            names = [name for name in names if bool(_LAYER.search(name)) is in_layers]
+        return _beside(names)
+
+    return found
+
+
+def lone_factors(subject: Subject, runtime: Runtime) -> Found | None:
+    """Factors without their other half."""
+    names = [name for name in subject.spec.unclaimed if _FACTOR.fullmatch(name)]
+    return Found(f"{shortened(folded(names))} has no other half", tuple(names)) if names else None
+
+
+def no_factors(subject: Subject, runtime: Runtime) -> Found | None:
+    """`other_tensors`, but for lone factors."""
+    every = other_tensors(subject, runtime)
+    names = [name for name in every.modules if not _FACTOR.fullmatch(name)] if every else []
+    return _beside(names)
+
+
+def _beside(names: list[str]) -> Found | None:
+    if not names:
+        return None
+    return Found(
+        f"{counted(len(names), 'tensor')} beside the factors: {shortened(folded(names))}", tuple(names)
+    )
+
+
+def _replaced(subject: Subject, chosen: Callable[[ExtraWeight], bool]) -> Found | None:
+    kinds = ("module", "saved_embedding", "norm")
+    targets = [extra.target for extra in subject.spec.extras if extra.kind in kinds and chosen(extra)]
+    return Found(f"it replaces {shortened(folded(targets))}", tuple(targets)) if targets else None
+
+
+def _bare(path: str) -> str:
+    return path.replace(".base_layer", "")
+
+
+def _place(path: str) -> tuple[str, str]:
+    """The number of the layer and the last name: all that the engine looks at."""
+    match = _LAYER.search(path)
+    return (match[1] if match else "", last_name(path))

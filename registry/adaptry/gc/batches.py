@@ -1,0 +1,16 @@
+"""Many things, some at a time: so many as one transaction should take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import TypeVar
+
+AT_ONCE = 200
+Item = TypeVar("Item")
+
+
+def batches(items: Sequence[Item] | Iterator[Item]) -> Iterator[list[Item]]:
+    rest = iter(items)
+    while some := list(islice(rest, AT_ONCE)):
+        yield some

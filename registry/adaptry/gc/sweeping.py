@@ -1,0 +1,90 @@
+"""A plan carried out: marks, then rows, then bytes, so that who dies in between leaves only what the next sweep finds again."""
+
+from __future__ import annotations
+
+import time
+
+from adaptry.blobs import BlobStore
+from adaptry.catalog import answers, leaving, unneeded
+from adaptry.catalog.database import Catalog
+from adaptry.digest import Digest
+from adaptry.failpoints import reach
+from adaptry.gc.batches import batches
+from adaptry.gc.planning import Plan, Swept
+from adaptry.local.once import KEPT
+from adaptry.progress import Progress, no_progress
+
+_DELETED_AT_ONCE = 64
+_HASTE = 30.0
+"""Seconds for deleting what was said to be going: a quarter of what others wait before they think we died."""
+
+
+def sweep(catalog: Catalog, blobs: BlobStore, decided: Plan, progress: Progress = no_progress) -> Swept:
+    """Carries a plan out: marks, rows, then bytes. What became needed since the survey stays."""
+    sizes = {one.digest: one.size for one in decided.delete} | {had.digest: had.size for had in decided.take}
+    for some in batches(decided.unmark):
+        with catalog.write() as tx:
+            unneeded.unmark(tx, some)
+    for some in batches(decided.mark):
+        with catalog.write() as tx:
+            unneeded.mark(tx, some, decided.now)
+    for orphans in batches(decided.leave):
+        with catalog.write() as tx:
+            leaving.mark(tx, leaving.nobodys(tx, [one.digest for one in orphans]), decided.now)
+    reach("gc.after_marks")
+    taken = dropped = 0
+    for some in batches(decided.take):
+        with catalog.write() as tx:
+            taken += unneeded.let_go(tx, some)
+    for digests in batches(decided.revisions):
+        with catalog.write() as tx:
+            dropped += unneeded.forget_revisions(tx, digests)
+    with catalog.write() as tx:
+        answers.forget(tx, decided.now - KEPT)
+    reach("gc.after_rows")
+    deleted = _delete_bytes(catalog, blobs, decided, progress)
+    waiting = {one.digest: one.size for one in decided.leave if one.digest not in deleted}
+    reach("gc.after_all")
+    return Swept(
+        taken=taken,
+        deleted=len(deleted),
+        bytes=sum(sizes.get(digest, 0) for digest in deleted),
+        revisions=dropped,
+        waiting=len(decided.mark) + len(waiting),
+        waiting_bytes=sum(had.size for had in decided.mark) + sum(waiting.values()),
+    )
+
+
+def _delete_bytes(catalog: Catalog, blobs: BlobStore, decided: Plan, progress: Progress) -> set[Digest]:
+    """All bytes that are due, some at a time: said to be going, deleted, said to be gone."""
+    deleted: set[Digest] = set()
+    after = ""
+    while True:
+        patience = _ticks() + _HASTE
+        with catalog.write() as tx:
+            some = leaving.due(tx, decided.before, after, _DELETED_AT_ONCE)
+            if not some:
+                return deleted
+            after = some[-1].hex
+            going, began = leaving.go(tx, some, decided.held)
+        reach("gc.after_going")
+        done: list[Digest] = []
+        try:
+            for digest in going:
+                if _ticks() > patience:  # we were asleep, and others may believe us dead
+                    break
+                blobs.delete(digest)
+                done.append(digest)
+        finally:
+            reach("gc.after_bytes")
+            with catalog.write() as tx:
+                leaving.gone(tx, done, began)
+                unneeded.forget_weights(tx, done)
+                leaving.stay(tx, going[len(done) :], began)
+        deleted.update(done)
+        progress("deleting", len(deleted), max(len(deleted), len(decided.delete)))
+
+
+def _ticks() -> float:
+    """Seconds that also pass while the machine sleeps."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

@@ -1,0 +1,46 @@
+"""Hearing of a registry on an event loop: of what is of interest, and of nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+
+from adaptry.local import LocalRegistry
+from adaptry.records import AdapterEdit
+from adaptry.refs import AdapterName
+from adaptry.worker.hearing import Ear
+
+TONE = AdapterName.parse("acme/tone")
+
+
+def test_only_what_happens_in_the_namespaces_that_are_listened_to_is_heard(registry: LocalRegistry) -> None:
+    async def test() -> None:
+        ear = Ear(registry)
+        ear.listen_to([TONE])
+        assert await ear.wait(60) == frozenset()  # what came before is not known, so all is to be looked at
+        for name in ("other/tone", "acme/voice"):
+            await asyncio.to_thread(registry.create_adapter, AdapterName.parse(name), AdapterEdit())
+        assert await ear.wait(60) == {AdapterName.parse("acme/voice")}
+
+    asyncio.run(test())
+
+
+def test_an_adapter_that_is_given_away_is_heard_of_under_both_names(registry: LocalRegistry) -> None:
+    registry.create_adapter(TONE, AdapterEdit())
+
+    async def test() -> None:
+        ear = Ear(registry)
+        ear.listen_to([TONE])
+        await ear.wait(60)
+        await asyncio.to_thread(registry.rename_adapter, TONE, AdapterName.parse("other/tone"))
+        assert await ear.wait(60) == {TONE, AdapterName.parse("other/tone")}
+
+    asyncio.run(test())
+
+
+def test_without_anything_of_interest_nobody_is_asked(registry: LocalRegistry) -> None:
+    async def test() -> None:
+        ear = Ear(registry)
+        ear.listen_to([])
+        assert await ear.wait(0.05) == frozenset()
+
+    asyncio.run(test())
