@@ -81,12 +81,23 @@ def logits(model: MixtralForCausalLM) -> torch.Tensor:
         return model(torch.arange(12)[None]).logits
 
 
-@pytest.mark.parametrize("engine", ["peft", "vllm", "llama.cpp", "mistral.rs"])
+@pytest.mark.parametrize(
+    ("engine", "outcome"),
+    [
+        ("peft", "not_as_trained"),
+        ("vllm", "not_as_trained"),
+        ("llama.cpp", "not_as_trained"),
+        (
+            "mistral.rs",
+            "refused",
+        ),  # it finds Mixtral's experts under no name, as it has them one by one on disk
+    ],
+)
 def test_they_are_told_and_merged_they_are_what_was_trained(
-    model: MixtralForCausalLM, setting: Setting, older: Path, tmp_path: Path, engine: str
+    model: MixtralForCausalLM, setting: Setting, older: Path, tmp_path: Path, engine: str, outcome: str
 ) -> None:
     found = verdict(open_dir(older), parse_runtime(engine), setting.record)
-    assert found.outcome == "not_as_trained"
+    assert found.outcome == outcome
     assert "experts_turned" in {finding.code for finding in found.findings}
     loaded = logits(peft.PeftModel.from_pretrained(copy.deepcopy(model), str(older)))
     assert float((loaded - as_trained(model, older)).abs().max()) > 0.1

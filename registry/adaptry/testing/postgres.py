@@ -20,6 +20,7 @@ from urllib.parse import quote
 from adaptry.catalog.database import Catalog
 from adaptry.errors import Missing, Unavailable
 
+_PATIENCE = 300  # seconds: after a crash the server flushes every file of its databases before it answers
 REMEDY = "no PostgreSQL server here (initdb, pg_ctl): apt-get install postgresql"
 _EVERY_LANGUAGE_BUT_C = "LOCALE_PROVIDER icu ICU_LOCALE 'en-US'"
 _PORT = 5432  # part of the socket's name
@@ -127,7 +128,8 @@ def postgres_server(
         options = f"-c listen_addresses='{addresses}' -c port={port} -c unix_socket_directories='{home}'"
 
         def control(*words: str) -> None:
-            _run([found / "pg_ctl", "-D", data, "-w", "-l", home / "log", "-o", options, *words], user)
+            patience = ["-w", "-t", str(_PATIENCE)]
+            _run([found / "pg_ctl", "-D", data, *patience, "-l", home / "log", "-o", options, *words], user)
 
         control("start")
         try:
@@ -155,7 +157,7 @@ def _run(command: list[str | Path], user: str | None) -> None:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        timeout=120,
+        timeout=_PATIENCE + 10,
         check=False,
     )
     if done.returncode:
