@@ -47,14 +47,7 @@ LMDEPLOY = Engine(
             repairs.LEAVE_OUT,
             f"{_LOAD}: an assertion",
         ),
-        Rule(
-            "embeddings",
-            "refuses",
-            "updates of embeddings or of `lm_head`",
-            when.targets_in(frozenset(["lm_head", "embed_tokens"])),
-            repairs.MERGE,
-            f"{_ADD}: an assertion",
-        ),
+        shared.refuses_embeddings(f"{_ADD}: an assertion"),
         shared.token_rows("refuses", f"{_LOAD}: an assertion"),
         Rule(
             "tensors_unmatched",

@@ -24,14 +24,7 @@ MISTRALRS = Engine(
     latest=(0, 9),
     gates=(shared.peft_files(_CONFIG), shared.only_lora(_CONFIG)),
     rules=(
-        Rule(
-            "config_incomplete",
-            "refuses",
-            "no `r`, `lora_alpha` or `target_modules` in the config",
-            when.field_missing("r", "lora_alpha", "target_modules"),
-            repairs.SAVE_AGAIN,
-            _CONFIG,
-        ),
+        shared.needs_whole_config(_CONFIG),
         shared.dora("refuses", _CONFIG),
         shared.biases("refuses", _CONFIG),
         shared.saved_modules("refuses", _CONFIG),
@@ -71,14 +64,7 @@ MISTRALRS = Engine(
             repairs.LIST_TARGETS,
             _SITES,
         ),
-        Rule(
-            "embeddings",
-            "refuses",
-            "updates of embeddings or of `lm_head`",
-            when.targets_in(frozenset(["lm_head", "embed_tokens"])),
-            repairs.MERGE,
-            _SITES,
-        ),
+        shared.refuses_embeddings(_SITES),
         shared.odd_layers("refuses", _SITES),
         shared.turned_experts(_SITES),
         Rule(

@@ -63,14 +63,7 @@ SGLANG = Engine(
         shared.only_lora("srt/lora/lora.py · LoRAAdapter.__init__ asserts it"),
     ),
     rules=(
-        Rule(
-            "config_incomplete",
-            "refuses",
-            "no `r`, `lora_alpha` or `target_modules` in the config",
-            when.field_missing("r", "lora_alpha", "target_modules"),
-            repairs.SAVE_AGAIN,
-            _FIELDS,
-        ),
+        shared.needs_whole_config(_FIELDS),
         shared.dora("refuses", _NEW),
         shared.scale(
             scales.of_config,

@@ -142,3 +142,25 @@ def turned_experts(source: str) -> Rule:
     return Rule(
         "experts_turned", "changes", "fused experts that PEFT before 0.19 wrote", found, repairs.MERGE, source
     )
+
+
+def needs_whole_config(source: str) -> Rule:
+    return Rule(
+        "config_incomplete",
+        "refuses",
+        "no `r`, `lora_alpha` or `target_modules` in the config",
+        when.field_missing("r", "lora_alpha", "target_modules"),
+        repairs.SAVE_AGAIN,
+        source,
+    )
+
+
+def refuses_embeddings(source: str) -> Rule:
+    return Rule(
+        "embeddings",
+        "refuses",
+        "updates of embeddings or of `lm_head`",
+        when.targets_in(frozenset(["lm_head", "embed_tokens"])),
+        repairs.MERGE,
+        source,
+    )
