@@ -36,11 +36,12 @@ def a_registry(folder: Path, scraps: Path, catalog: str | None = None) -> LocalR
 @dataclass(eq=False)
 class Player:
     """A runner, perhaps with a clock of its own, started as if by a server. The registry tells it from others by how much `memory`
-    it says it has."""
+    it says it has; PostgreSQL by the `name` of its connections and of those of its steps."""
 
     runner: Runner
     clock: Clock | None
     memory: int
+    name: str
 
     @property
     def pid(self) -> int:
@@ -96,16 +97,16 @@ class Stage:
         """A runner is started."""
         self._started += 1
         clock = Clock(self._folder / f"clock-{self._started}") if self._has_clocks else None
-        memory = _MEMORY + self._started
+        memory, name = _MEMORY + self._started, f"player-{self._started}"
         started = Runner(
             self.data,
             "--until-eof",
             "--memory",
             str(memory),
             lease=LEASE,
-            environ={**(clock.environ if clock else {}), **self.gate.environ},
+            environ={**(clock.environ if clock else {}), **self.gate.environ, "PGAPPNAME": name},
         )
-        self._players.append(Player(started, clock, memory))
+        self._players.append(Player(started, clock, memory, name))
         return self._players[-1]
 
     def leave(self, player: Player) -> None:
@@ -129,7 +130,7 @@ class Stage:
 
         def sleeps() -> bool:
             player.runner.freeze()
-            if self._is_free():
+            if self._is_without_locks(player):
                 return True
             player.runner.thaw()
             return False
@@ -171,11 +172,10 @@ class Stage:
             self.registry.close()
             raise
 
-    def _is_free(self) -> bool:
+    def _is_without_locks(self, player: Player) -> bool:
         if self._postgres:
             # Also who only waits for a lock would be given it asleep, and keep it for the minute until PostgreSQL ends that.
-            others = "datname = current_database() AND pid <> pg_backend_pid()"
-            asked = f"SELECT count(*) FROM pg_stat_activity WHERE {others} AND state <> 'idle'"
+            asked = f"SELECT count(*) FROM pg_stat_activity WHERE application_name = '{player.name}' AND state <> 'idle'"
             return self._postgres.execute(asked, self._database) == [(0,)]
         return all(map(_can_be_written, (self.data / "catalog.sqlite", self.data / FILE)))
 

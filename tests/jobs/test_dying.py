@@ -81,6 +81,28 @@ def test_a_step_that_takes_more_memory_than_there_is_fails_its_job(busy: LocalRe
     assert "more than the 0.1 GB that this runner has" in failed.fault.message
 
 
+def test_what_a_killed_runner_left_on_the_disk_goes_when_the_next_starts(
+    busy: LocalRegistry, data: Path, tmp_path: Path
+) -> None:
+    job = busy.submit_job(MERGE)
+    there = tmp_path / "temporary"
+    there.mkdir()
+    environ = {"TMPDIR": str(there)}
+    with runner(data, armed="stop:merge.stored", environ=environ) as killed:
+        wait_until(lambda: is_stopped(killed.process.pid), "a piece to stand still")
+    (left,) = there.iterdir()
+    with runner(data, armed="stop:merge.stored", environ=environ) as asleep:
+        wait_until(lambda: is_stopped(asleep.process.pid), "another to take it over and stand still")
+        asleep.freeze()
+        (others,) = there.iterdir()
+        assert others != left
+
+        assert Runner(data, "--once", environ=environ).ended() == 0
+
+        assert list(there.iterdir()) == [others]
+    assert busy.job(job.id).state == "done"
+
+
 def ended_once(registry: LocalRegistry, id: str) -> tuple[object, ...]:
     """What there is to see of a job that was done: one base, stored once, and rows and bytes that are sound."""
     job = registry.job(id)

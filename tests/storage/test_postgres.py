@@ -56,6 +56,22 @@ def test_many_who_open_a_new_catalog_at_once_all_succeed(postgres: PostgresServe
             catalog.close()
 
 
+def test_an_administrator_sees_whose_a_connection_is(
+    postgres: PostgresServer, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shown() -> list[tuple[object, ...]]:
+        return postgres.execute(
+            f"SELECT DISTINCT application_name FROM pg_stat_activity WHERE datname = '{name}'"
+        )
+
+    Catalog(postgres.url(name)).close()
+    with contextlib.closing(Catalog(postgres.url(name))):
+        assert shown() == [("adaptry",)]
+    monkeypatch.setenv("PGAPPNAME", "api-1")
+    with contextlib.closing(Catalog(postgres.url(name))):
+        assert ("api-1",) in shown()
+
+
 def test_a_schema_from_the_future_is_refused_with_the_remedy(postgres: PostgresServer, name: str) -> None:
     postgres.execute("UPDATE alembic_version SET version_num = '9999'", name)
     with pytest.raises(Incompatible, match="upgrade adaptry"):

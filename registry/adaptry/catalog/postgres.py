@@ -34,10 +34,15 @@ _LOOKS = (
 )
 _LONGEST_PAUSE = 60  # seconds that a writer may be silent before it is taken for dead and its lock given on
 _AWAY = "the registry's database does not answer as it should; its administrator has the details, try again in a moment"
-_GONE = {  # of libpq: a server that vanished without a word is noticed within a minute
+LIBPQ: dict[
+    str, Any
+] = {  # of every connection, the job engine's too; `Any`: the driver's words are of many types
+    # A server that vanished without a word is noticed within a minute.
     "keepalives_idle": 20,
     "keepalives_interval": 10,
     "keepalives_count": 4,
+    # What an administrator reads in pg_stat_activity, unless the address or PGAPPNAME says another name.
+    "fallback_application_name": "adaptry",
 }
 _BEGIN = text(
     "SELECT set_config('lock_timeout', :patience, true), "
@@ -58,7 +63,7 @@ def database(url: str, busy_timeout: float) -> Database:
     try:
         engine = create_engine(
             address,
-            connect_args={"connect_timeout": max(2, int(busy_timeout)), **_GONE},
+            connect_args={"connect_timeout": max(2, int(busy_timeout)), **LIBPQ},
             pool_size=_READERS,
             max_overflow=1,
             pool_timeout=busy_timeout,
@@ -132,7 +137,7 @@ def _hear(address: str, stop: socket.socket) -> Iterator[bool]:
     """On a connection of its own: what is notified, and once a second a look for what was not."""
     import psycopg
 
-    with closing(psycopg.connect(address, autocommit=True, connect_timeout=10)) as connection:
+    with closing(psycopg.connect(address, autocommit=True, connect_timeout=10, **LIBPQ)) as connection:
         connection.execute(f"LISTEN {_CHANNEL}")
         newest: int | None = None
         while True:

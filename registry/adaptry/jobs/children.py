@@ -19,7 +19,7 @@ from adaptry.errors import Unavailable
 from adaptry.jobs.paper import Line, Outcome, Paper
 from adaptry.jobs.records import Fault
 
-_PASSED_ON = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TMPDIR", "VIRTUAL_ENV")
+_PASSED_ON = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "VIRTUAL_ENV")
 _PREFIXES = (
     "ADAPTRY_",
     "AWS_",
@@ -64,7 +64,8 @@ class Child:
                 text=True,
                 encoding="utf-8",
                 errors="replace",
-                env=_environment(environ),
+                env=_environment(environ)
+                | {"TMPDIR": paper.scratch},  # what it leaves there if it is killed goes with that
             )
         except OSError as error:
             raise Unavailable(f"cannot start the process for a step of a job: {error}") from error

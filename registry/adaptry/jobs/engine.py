@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from sqlalchemy.exc import DBAPIError
 
 from adaptry.catalog.jobs import Unfinished
+from adaptry.catalog.postgres import LIBPQ
 from adaptry.errors import AdaptryError, Missing, Unavailable
 from adaptry.jobs.queues import of_jobs, queue_of
 from adaptry.jobs.records import JobInfo
@@ -83,6 +84,7 @@ class Engine:
             config={
                 "name": "adaptry",
                 "system_database_url": place,
+                "db_engine_kwargs": {} if place.startswith("sqlite:") else {"connect_args": dict(LIBPQ)},
                 "executor_id": runner,
                 "application_version": _VERSION,
                 "log_level": "CRITICAL",

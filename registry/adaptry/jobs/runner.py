@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -28,6 +27,7 @@ from adaptry.jobs.paper import Place
 from adaptry.jobs.queues import queues_for
 from adaptry.jobs.records import Fault, JobInfo, RunnerInfo
 from adaptry.jobs.room import Room
+from adaptry.jobs.scratch import scratch
 from adaptry.jobs.watching import Watch
 from adaptry.jobs.working import Bench, ended, unfinished
 from adaptry.opening import catalog_of, open_local
@@ -84,9 +84,9 @@ def run(
         blob_cache=settings.place.blob_cache,
     )
     catalog, me = registry.catalog, _introduced(settings)
-    with tempfile.TemporaryDirectory(prefix="adaptry-work-") as scratch:
+    with scratch() as room_on_disk:
         room = Room(settings.concurrency, me.memory)
-        bench = Bench(me.id, catalog, settings.place, room, settings.devices, settings.remotes, Path(scratch))
+        bench = Bench(me.id, catalog, settings.place, room, settings.devices, settings.remotes, room_on_disk)
         _greet(catalog, me)
         reach("runner.after_hello")
         place = database_of(folder, settings.place.catalog or catalog_of(folder))

@@ -119,9 +119,15 @@ class Runner:
 
 
 @contextmanager
-def runner(data: Path, *options: str, armed: str | None = None, lease: float = 2.0) -> Iterator[Runner]:
+def runner(
+    data: Path,
+    *options: str,
+    armed: str | None = None,
+    lease: float = 2.0,
+    environ: Mapping[str, str] | None = None,
+) -> Iterator[Runner]:
     """A runner, dead at the end of the block if not before."""
-    started = Runner(data, *options, armed=armed, lease=lease)
+    started = Runner(data, *options, armed=armed, lease=lease, environ=environ)
     try:
         yield started
     finally:

@@ -1,0 +1,60 @@
+"""Where a runner's steps keep what they compute: a folder that goes with the runner, however that ends.
+
+A runner that is killed cannot tidy up. The next that starts on the machine removes what it left; a lock on the folder tells the
+living from the dead. Needs a POSIX system (flock), as runners do.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_PREFIX = "adaptry-work-"
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A new folder among the system's temporary ones, gone at the end of the block. Raises `OSError` where none can be made."""
+    _sweep()
+    place, descriptor = _made()
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _made() -> tuple[Path, int]:
+    """A folder, and the descriptor whose lock says that it is in use."""
+    while True:
+        place = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        with suppress(FileNotFoundError):
+            descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+            if _takes(descriptor) and place.exists():
+                return place, descriptor
+            os.close(descriptor)
+        # Somebody who swept came between the folder and its lock.
+
+
+def _sweep() -> None:
+    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(OSError):  # another's, or gone
+            descriptor = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                if _takes(descriptor):
+                    shutil.rmtree(left, ignore_errors=True)
+            finally:
+                os.close(descriptor)
+
+
+def _takes(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
