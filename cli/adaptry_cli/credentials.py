@@ -26,17 +26,6 @@ def token_for(server: str) -> str | None:
     return _read().get(server.rstrip("/"))
 
 
-def token_in(path: Path) -> str:
-    """The token that a file holds and nothing else. Raises `Invalid`."""
-    try:
-        token = path.read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as error:
-        raise Invalid(f"cannot read a token from {path}: {error}") from error
-    if not token:
-        raise Invalid(f"there is no token in {path}")
-    return token
-
-
 def keep(server: str, token: str) -> Path:
     """Remembers the token for `server`; gives the file's path."""
     return _write({**_read(), server.rstrip("/"): token})

@@ -15,9 +15,9 @@ from adaptry.mirroring.following import follow, follow_events
 from adaptry.mirroring.planning import Choice, Plan, plan, require_another
 from adaptry.mirroring.steps import Followed
 from adaptry.registry import Registry
+from adaptry.settings import read_secret
 from adaptry_cli.arguments import FOLDER, require
 from adaptry_cli.connection import connect_to, filled_registry_option, settings_for
-from adaptry_cli.credentials import token_in
 from adaptry_cli.durations import DURATION
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.out import counted, json_option, progress, say, say_json, tell
@@ -96,7 +96,7 @@ def source_registry(where: str, token_file: Path | None) -> Registry:
         return connect_to(where)
     from adaptry.opening import connect
 
-    settings = replace(settings_for(where), token=token_in(token_file))
+    settings = replace(settings_for(where), token=read_secret(token_file, "--from-token-file"))
     registry = connect(where, settings, making=False)
     click.get_current_context().call_on_close(registry.close)
     return registry

@@ -68,5 +68,8 @@ def _say(found: RecallStatus) -> None:
         )
         return
     tell(caution(version) or "")
+    if not found.lines:
+        tell("no worker that the registry knows of has or had it")
+        return
     clean = sum(one.is_clean for one in found.lines)
     tell(f"dropped in {clean} of {counted(len(found.lines), 'place')} that had it")

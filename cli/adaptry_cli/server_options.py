@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
+from adaptry.settings import read_secret
 from adaptry_cli.arguments import FOLDER
-from adaptry_cli.credentials import token_in
 from adaptry_cli.durations import DURATION
 from adaptry_cli.sizes import SIZE
 
@@ -23,7 +23,7 @@ def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _token(context: click.Context, option: click.Parameter, file: Path | None) -> str | None:
-    return token_in(file) if file else None
+    return read_secret(file, option.opts[0]) if file else None
 
 
 def _seconds(context: click.Context, option: click.Parameter, span: timedelta) -> float:

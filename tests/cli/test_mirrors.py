@@ -72,7 +72,7 @@ def test_a_mirror_reads_the_token_for_its_source_from_a_file(run, tmp_path: Path
         assert "token" in run(*words, code=5).stderr
         assert "0 versions copied" in run(*words, "--from-token-file", "./token").stderr
     (tmp_path / "token").write_text("")
-    assert "no token in" in run(*words, "--from-token-file", "./token", code=2).stderr
+    assert "is empty" in run(*words, "--from-token-file", "./token", code=2).stderr
 
 
 def test_a_mirror_makes_a_pause_between_rounds(run) -> None:
