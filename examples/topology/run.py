@@ -9,10 +9,8 @@ FOLDER/state.json: processes, addresses, health. Data, logs and caches are in FO
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -20,13 +18,13 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import IO
 
+import asked
 import programs
-import yaml
 from claims import Taken, claim_folder, end_leftovers
-from compose import Health, Service, claim_network, environment_of, read
+from compose import Health, Service, claim_network, environment_of
 
-_ROOT = Path(__file__).resolve().parents[2]
 _SHORTEST, _LONGEST = 0.1, 60.0  # seconds between two starts, as Docker waits: doubled each time
 _LASTED = 10.0  # who ran for so long begins at the shortest again
 _LOOK = 0.25
@@ -49,6 +47,11 @@ class Topology:
         self._threads = [
             threading.Thread(target=self._keep, args=(one,), name=one.name, daemon=True) for one in services
         ]
+
+    @property
+    def balancer(self) -> str:
+        """The address of all of it."""
+        return f"{self._state['balancer']['address']}:8750"
 
     def start(self) -> None:
         for thread in self._threads:
@@ -210,71 +213,35 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def main() -> int:
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("folder", type=Path, help="for data, logs and caches; kept for the next start")
-    arguments.add_argument("--compose", type=Path, default=_ROOT / "compose.yaml")
-    arguments.add_argument(
-        "--profile", action="append", default=[], help="services that are optional; repeat"
-    )
-    arguments.add_argument(
-        "--env",
-        action="append",
-        default=[],
-        metavar="SERVICE:NAME=VALUE",
-        help="as a file of overrides would; repeat",
-    )
-    options = arguments.parse_args()
+    options = asked.options(__doc__.splitlines()[0])
     folder = options.folder.absolute()
     try:
-        _folder = claim_folder(folder)  # as is the network
-        end_leftovers(folder)
-    except Taken as error:
+        _folder, (network, _network) = _claimed(folder), claim_network()  # both ours until this process ends
+        topology = Topology(asked.services(options, folder, network), folder)
+    except (Taken, asked.Unfit) as error:
         print(error, file=sys.stderr)
         return 1
-    except OSError as error:
-        print(f"cannot write to {folder}: {error.strerror}; take another folder", file=sys.stderr)
-        return 1
-    # What is a container's own is new each time; so must this be, since addresses are, and some would be remembered there.
-    shutil.rmtree(folder / "own", ignore_errors=True)
-    network, _claim = claim_network()  # held until this process ends
-    try:
-        services = read(options.compose.absolute(), folder, os.environ, frozenset(options.profile), network)
-    except OSError as error:
-        print(
-            f"cannot read {error.filename}: {error.strerror} (make_secrets.py makes the secrets)",
-            file=sys.stderr,
-        )
-        return 1
-    except (UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
-        print(f"cannot understand {options.compose} and its secrets: {error}", file=sys.stderr)
-        return 1
-    if "balancer" not in {one.name for one in services}:
-        print(
-            f"{options.compose} has no service `balancer`, whose address is the topology's", file=sys.stderr
-        )
-        return 1
-    names = {one.name for one in services}
-    for one in options.env:
-        if not re.fullmatch(r"[^:]+:[^=]+=.*", one) or one.partition(":")[0] not in names:
-            print(f"not SERVICE:NAME=VALUE: {one} (services are {', '.join(sorted(names))})", file=sys.stderr)
-            return 1
-    for service in services:
-        told = [one.partition(":")[2] for one in options.env if one.startswith(f"{service.name}:")]
-        service.environment.update(one.split("=", 1) for one in told)
-    if lacking := programs.missing(services):
-        print("not here: " + "; ".join(lacking), file=sys.stderr)
-        return 1
-    topology = Topology(services, folder)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: threading.Thread(target=topology.stop).start())
     topology.start()
     if topology.wait():
-        balancer = next(one for one in services if one.name == "balancer")
-        print(f"http://{balancer.address}:8750", flush=True)
+        print(f"http://{topology.balancer}", flush=True)
     while not topology.stopping.wait(1.0):
         pass
     topology.stop()
     return 0
+
+
+def _claimed(folder: Path) -> IO[str]:
+    """The folder, ours, without what an earlier run left that does not last. Raises `Taken`, `asked.Unfit`."""
+    try:
+        claim = claim_folder(folder)
+        end_leftovers(folder)
+    except OSError as error:
+        raise asked.Unfit(f"cannot write to {folder}: {error.strerror}; take another folder") from error
+    # What is a container's own is new each time; so must this be, since addresses are, and some would be remembered there.
+    shutil.rmtree(folder / "own", ignore_errors=True)
+    return claim
 
 
 if __name__ == "__main__":
