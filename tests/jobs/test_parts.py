@@ -114,6 +114,17 @@ def test_a_runner_is_dead_when_its_count_stands_still_whatever_clocks_say() -> N
     assert watch.dead({"a": 3}, now=200.0) == {"a"}
 
 
+def test_a_runner_that_is_heard_of_again_after_it_was_taken_for_dead_lives_though_its_count_is_as_before() -> (
+    None
+):
+    watch = Watch(2.0)
+    watch.dead({"one": 1}, 100.0)
+    assert watch.dead({"one": 1}, 102.5) == {"one"}
+
+    assert watch.dead({"one": 1}, 103.0) == frozenset()
+    assert watch.dead({"one": 2}, 105.5) == frozenset()
+
+
 def test_a_runner_forgotten_too_early_is_there_again_at_its_next_beat(registry: LocalRegistry) -> None:
     runner = RunnerInfo(id="r", host="h", devices=(), tags=("t",), concurrency=1, memory=GIB, seen_at=NOW)
     with registry.catalog.write() as tx:

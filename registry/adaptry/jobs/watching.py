@@ -22,4 +22,7 @@ class Watch:
             id: self._seen[id] if id in self._seen and self._seen[id][0] == count else (count, now)
             for id, count in beats.items()
         }
-        return frozenset(id for id, (_, since) in self._seen.items() if now - since > self._patience)
+        dead = frozenset(id for id, (_, since) in self._seen.items() if now - since > self._patience)
+        for id in dead:
+            del self._seen[id]  # one that lives after all begins anew, perhaps with the same count
+        return dead
