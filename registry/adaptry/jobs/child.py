@@ -36,7 +36,9 @@ def main() -> None:
     try:
         said.line(Line(what="outcome", outcome=_done(paper, said)))
     except AdaptryError as error:
-        said.line(Line(what="fault", fault=Fault(code=error.code, message=error.message)))
+        if error.told != error.message:
+            said.line(Line(what="aside", text=error.message))
+        said.line(Line(what="fault", fault=Fault(code=error.code, message=error.told)))
     except Exception as error:  # noqa: BLE001  (whatever it is, the job has failed, and its log says how)
         said.say(traceback.format_exc())
         fault = Fault(code=AdaptryError.code, message=f"{type(error).__name__}: {error} ({_FAILED})"[:1000])

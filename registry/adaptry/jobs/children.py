@@ -40,6 +40,7 @@ class Listening:
     """Who is told what a child says, as it comes."""
 
     say: Callable[[str], None]
+    aside: Callable[[str], None]
     stage: Callable[[str, int, int], None]
 
 
@@ -89,6 +90,8 @@ class Child:
                 told.say(text.rstrip())
             elif line.what == "say":
                 told.say(line.text)
+            elif line.what == "aside":
+                told.aside(line.text)
             elif line.what == "stage":
                 told.stage(line.text, line.done, line.total)
             else:

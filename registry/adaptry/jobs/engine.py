@@ -319,7 +319,9 @@ def _answered(step: Callable[[], Json]) -> Json:
     try:
         return _patiently(step)
     except AdaptryError as error:
-        return {"fault": {"code": error.code, "message": error.message}}
+        if error.told != error.message:
+            traceback.print_exc()
+        return {"fault": {"code": error.code, "message": error.told}}
     except Exception as error:  # noqa: BLE001  (whatever it is, the job ends and says so)
         traceback.print_exc()
         said = (

@@ -61,9 +61,9 @@ class Outcome(_Passed):
 
 
 class Line(_Passed):
-    """One line of what a child says."""
+    """One line of what a child says; an `aside` is for the runner's own output, and not for who asked for the job."""
 
-    what: Literal["stage", "say", "outcome", "fault"]
+    what: Literal["stage", "say", "aside", "outcome", "fault"]
     text: str = ""
     done: int = 0
     total: int = 0

@@ -6,6 +6,7 @@ looked at in the transaction of every change. A child that dies is started again
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import threading
 import time
@@ -25,6 +26,7 @@ from adaptry.jobs.paper import Outcome, Paper, Place
 from adaptry.jobs.records import Fault, Needs
 from adaptry.jobs.room import Room
 
+_LOG = logging.getLogger("adaptry.jobs")
 _DEATHS = 3  # of a step's process, after which it is no accident
 _TRIES = 9  # of a step that does not reach a store, which may be starting again: over half a minute
 _EVERY = 1.0  # seconds between two notes of how far a step is
@@ -139,7 +141,7 @@ class Bench:
             if self.stopping.is_set():
                 child.end()
         try:
-            came_to = child.outcome(Listening(told.say, told.stage))
+            came_to = child.outcome(Listening(told.say, told.aside, told.stage))
         finally:
             with self.lock:
                 self.children.remove(child)
@@ -185,7 +187,7 @@ class Bench:
 
 
 class _Told:
-    """What a child says, on its way to the catalog: lines together, and how far it is not too often."""
+    """What a child says, on its way to the catalog: lines together, and how far it is not too often. An aside is logged here."""
 
     def __init__(self, catalog: Catalog, paper: Paper) -> None:
         self._catalog = catalog
@@ -199,6 +201,9 @@ class _Told:
         with self._lock:
             self._lines.append(text)
         self._tell()
+
+    def aside(self, text: str) -> None:
+        _LOG.warning("%s, step %s: %s", self._paper.job, self._paper.step, text)
 
     def stage(self, text: str, done: int, total: int) -> None:
         self._stage = (text, done, total)
