@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +19,7 @@ from adaptry.client import HttpRegistry
 from adaptry.errors import Incompatible, Invalid, NotFound, Unauthenticated, Unavailable
 from adaptry.records import AdapterEdit
 from adaptry.refs import AdapterName, Ref
+from adaptry.testing.certificates import self_signed
 from adaptry_api.testing import Server
 
 NAME = AdapterName.parse("acme/tone")
@@ -226,37 +225,11 @@ def test_a_proxy_that_is_gone_is_what_the_error_is_about() -> None:
             HttpRegistry("http://adapters.example", proxy=proxy).adapter(NAME)
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not shutil.which("openssl"):
-        pytest.skip("openssl is not installed")
-    folder = tmp_path_factory.mktemp("tls")
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=localhost",
-    ]
-    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    files = ["-keyout", str(folder / "pem"), "-out", str(folder / "crt")]
-    subprocess.run([*command, *names, *files], check=True, capture_output=True)
-    return folder
-
-
-def test_a_certificate_is_trusted_only_where_its_authority_was_given(
-    certificate: Path, tmp_path: Path
-) -> None:
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(certificate / "crt", certificate / "pem")
-    with scripted(tls=tls) as server:
+def test_a_certificate_is_trusted_only_where_its_authority_was_given(tmp_path: Path) -> None:
+    certificate = self_signed(tmp_path)
+    with scripted(tls=certificate.server()) as server:
         url = server.url.replace("http:", "https:")
-        assert HttpRegistry(url, ca_bundle=str(certificate / "crt")).adapter(NAME).name == NAME
+        assert HttpRegistry(url, ca_bundle=str(certificate.path)).adapter(NAME).name == NAME
         with pytest.raises(Unavailable, match="cannot trust"):
             HttpRegistry(url).adapter(NAME)
 

@@ -7,7 +7,6 @@ import hashlib
 import http.client
 import json
 import ssl
-import subprocess
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from adaptry.oci.artifact import ARTIFACT, INDEX, MANIFEST, Artifact, adapter_ar
 from adaptry.oci.layout import write_layout
 from adaptry.oci.pushing import Remote
 from adaptry.oci.reference import Reference
+from adaptry.testing.certificates import self_signed
 from adaptry.testing.samples import tiny_base, tiny_lora
 
 from .docker_registry import needed, running, skopeo
@@ -265,28 +265,12 @@ def test_a_token_server_that_is_away_is_named(server: str, tmp_path: Path) -> No
 def test_a_registrys_certificate_is_trusted_only_where_its_authority_was_given(
     server: str, tmp_path: Path
 ) -> None:
-    key, certificate = tmp_path / "pem", tmp_path / "crt"
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=localhost",
-    ]
-    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run([*command, *names], check=True, capture_output=True)
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(certificate, key)
-    with in_front(_Encrypted, server, tls) as address:
+    certificate = self_signed(tmp_path)
+    with in_front(_Encrypted, server, certificate.server()) as address:
         place = Reference(address, "acme/encrypted", "v1")
         with pytest.raises(Unavailable, match="ADAPTRY_CA_BUNDLE"):
             Remote(place).push(artifact(tmp_path))
-        pushed = Remote(place, ca_bundle=str(certificate)).push(artifact(tmp_path))
+        pushed = Remote(place, ca_bundle=str(certificate.path)).push(artifact(tmp_path))
     assert not pushed.is_listed_by_tag
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptry import strictjson
-from adaptry.errors import Invalid, Refused, Unavailable
+from adaptry.errors import Invalid, Refused
 from adaptry.worker.engines.engine import Engine, Loaded, require_done, require_told
 from adaptry.worker.engines.outside import NO_NAMES, NOTHING, Outside
 from adaptry.worker.engines.speaking import Reply, Speaking
@@ -59,7 +59,7 @@ class LlamaCpp(Engine):
 
     def renew(self) -> None:
         self._outside.write({name: file for name, file in self._files.items() if Path(file).is_file()})
-        self._outside.start_anew(self._is_up)
+        self._outside.start_anew(self.speaking.is_up)
         self._silence()
 
     def ask(self, name: str) -> Reply:
@@ -83,9 +83,3 @@ class LlamaCpp(Engine):
         except Invalid as error:
             raise Refused(f"the engine's list of adapters cannot be read: {error.message}") from error
         return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
-
-    def _is_up(self) -> bool:
-        try:
-            return self.speaking.get("/health").is_ok
-        except Unavailable:
-            return False

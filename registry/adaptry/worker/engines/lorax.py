@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from adaptry.errors import Unavailable
 from adaptry.worker.engines.engine import Engine, Loaded, require_done, require_told
 from adaptry.worker.engines.outside import NO_NAMES, NOTHING, Outside
 from adaptry.worker.engines.speaking import Reply, Speaking
@@ -43,7 +42,7 @@ class Lorax(Engine):
 
     def renew(self) -> None:
         self._outside.write(self._paths)
-        self._outside.start_anew(self._is_up)
+        self._outside.start_anew(self.speaking.is_up)
 
     def ask(self, name: str) -> Reply:
         if name not in self._paths:
@@ -53,9 +52,3 @@ class Lorax(Engine):
     def _generate(self, path: str) -> Reply:
         parameters = {"adapter_id": path, "adapter_source": "local", "max_new_tokens": 1}
         return self.speaking.post("/generate", {"inputs": "a", "parameters": parameters})
-
-    def _is_up(self) -> bool:
-        try:
-            return self.speaking.get("/health").is_ok
-        except Unavailable:
-            return False

@@ -71,6 +71,13 @@ class Speaking:
     def post(self, path: str, body: object, patience: float = 120.0) -> Reply:
         return self._ask("POST", path, json.dumps(body).encode(), patience)
 
+    def is_up(self) -> bool:
+        """Whether it answers that it is well, as most engines do at `/health`."""
+        try:
+            return self.get("/health").is_ok
+        except Unavailable:
+            return False
+
     def _ask(self, method: str, path: str, body: bytes | None, patience: float) -> Reply:
         headers = {**self._headers, **({"Content-Type": "application/json"} if body is not None else {})}
         try:
