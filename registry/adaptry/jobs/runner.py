@@ -22,13 +22,14 @@ from adaptry.catalog import jobs, runners, schedules
 from adaptry.catalog.database import Catalog
 from adaptry.errors import AdaptryError, Invalid, Unavailable
 from adaptry.failpoints import reach
-from adaptry.jobs.engine import Engine, Work, database_of
+from adaptry.jobs.engine import Engine, database_of
 from adaptry.jobs.paper import Place
 from adaptry.jobs.queues import queues_for
 from adaptry.jobs.records import Fault, JobInfo, RunnerInfo
 from adaptry.jobs.room import Room
 from adaptry.jobs.scratch import scratch
 from adaptry.jobs.watching import Watch
+from adaptry.jobs.workflows import Work
 from adaptry.jobs.working import Bench, ended, unfinished
 from adaptry.opening import catalog_of, open_local
 
