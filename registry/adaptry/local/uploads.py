@@ -79,7 +79,7 @@ class Uploads(Ground):
             return self._upload(session)
         with self.blobs.staging(session.id) as staged:
             self._append(session, staged, offset, _at_most(session.size - offset, chunks))
-        with self.catalog.write() as tx:
+        with self.catalog.note() as tx:
             files.touch(tx, session.id, self.clock())
         return self._upload(session)
 
