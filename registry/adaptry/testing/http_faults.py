@@ -7,6 +7,7 @@ the answer. Requests and answers are held whole, so this is no proxy for endless
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -207,6 +208,13 @@ async def corrupted_request(exchange: Exchange) -> None:
     await exchange.answer(await exchange.ask(Message(exchange.request.head, _flipped(exchange.request.body))))
 
 
+async def timeless(exchange: Exchange) -> None:
+    """No time in the answer is one."""
+    answer = await exchange.ask()
+    head = re.sub(rb"(?im)^(date|last-modified):.*?\r$", rb"\1: once\r", answer.head)
+    await exchange.answer(Message(head, re.sub(rb"\d{4}-\d\d-\d\dT", b"once-upon-a", answer.body)))
+
+
 async def failed(exchange: Exchange) -> None:
     await exchange.answer(_refusal(b"500 Internal Server Error", b"InternalError"))
 
@@ -291,6 +299,7 @@ HTTP_FAULTS: dict[str, Happens] = {
         shortened,
         corrupted,
         corrupted_request,
+        timeless,
         failed,
         failed_after,
         not_implemented,

@@ -69,6 +69,11 @@ def explained(place: Place) -> Iterator[None]:
             f"{place} does not answer ({error}); is its endpoint right? if so, try again in a moment",
             told=_AWAY,
         ) from error
+    except (ValueError, LookupError) as error:  # a time that is none, or none at all: botocore lets it pass
+        raise Unavailable(
+            f"{place} answered what no S3 server does ({error}); is something in between? try again in a moment",
+            told=_AWAY,
+        ) from error
 
 
 def _meaning(error: ClientError, place: Place) -> AdaptryError:

@@ -98,7 +98,7 @@ class Objects:
                 if status_of(error) == 404:
                     return None
                 raise
-        return _age(found["LastModified"], found)
+            return _age(found["LastModified"], found)
 
     def read(self, key: str, start: int, length: int) -> tuple[bytes, int]:
         """The bytes there, fewer only at the end, and the size of the whole. Raises `NotFound`."""
