@@ -83,7 +83,7 @@ def _registry(settings: Settings) -> Iterator[Examined]:
         yield _sqlite()
     yield _tried("folder", lambda: _folder(folder))
     yield _space(folder)
-    yield from _bucket(folder)
+    yield from _bucket(folder, settings.blobs)
     yield _tried("registry", lambda: _embedded(folder, settings.catalog))
 
 
@@ -149,10 +149,10 @@ def _space(folder: Path) -> Examined:
     return Examined("space", "ok", f"{size(free)} free")
 
 
-def _bucket(folder: Path) -> Iterator[Examined]:
-    """Where the registry's files are in one: whether it can be used, and what its server lacks."""
+def _bucket(folder: Path, url: str | None) -> Iterator[Examined]:
+    """Where the registry's files are in one, or would be: whether it can be used, and what its server lacks."""
     try:
-        missing = lacking_of_blobs(folder)
+        missing = lacking_of_blobs(folder, url)
     except AdaptryError as error:
         yield Examined("bucket", "fails", error.message)
         return

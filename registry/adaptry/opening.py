@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adaptry.errors import Invalid, NotFound, Unavailable
+from adaptry.errors import Conflict, Invalid, NotFound, Unavailable
 from adaptry.identity import LOCAL, Identity
 from adaptry.refs import is_folder
 from adaptry.registry import Registry
@@ -78,9 +78,11 @@ def open_local(
     `catalog` is the PostgreSQL database that a new registry has its rows in, which the folder remembers; else it is SQLite.
     `blobs` (`s3://bucket/prefix`) is where a new one keeps its files, `blob_cache` bytes of which are kept here too; the
     folder remembers it; with `presign_uploads`, whoever sends large ones is given addresses there. Where the folder may only be read, so may the registry. Raises `Unavailable` (no such place, not durable),
-    `Incompatible` (made by a newer adaptry), `Invalid` (no database), `Conflict` (it has another catalog).
+    `Incompatible` (made by a newer adaptry), `Invalid` (no database), `Conflict` (it has another catalog, or the bucket another
+    registry's files).
     """
-    from adaptry.blobs.choosing import CACHE, open_blobs
+    from adaptry.belonging import require_own
+    from adaptry.blobs.choosing import CACHE, forget_address, open_blobs
     from adaptry.catalog.choosing import open_catalog
     from adaptry.local import LocalRegistry
     from adaptry.local.uploads import purge
@@ -91,13 +93,19 @@ def open_local(
 
         return open_for_reading(folder, folder / _CATALOG, identity)
     try:
+        is_new = not is_registry(folder)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         store = open_blobs(folder, blobs, CACHE if blob_cache is None else blob_cache)
     except OSError as error:
         raise Unavailable(
             f"cannot keep a registry in {folder}: {error.strerror}; choose another folder"
         ) from error
-    opened = open_catalog(folder, catalog)
+    try:
+        opened = open_catalog(folder, catalog, lambda known: require_own(known, store))
+    except Conflict:
+        if is_new:
+            forget_address(folder)  # what was refused is not what the folder keeps
+        raise
     purge(opened, store, datetime.now(UTC))
     return LocalRegistry(
         opened, store, identity, require_known_base=require_known_base, presign_uploads=presign_uploads
@@ -120,8 +128,11 @@ def catalog_of(folder: Path) -> str | None:
     return address_in(folder)
 
 
-def lacking_of_blobs(folder: Path) -> tuple[str, ...] | None:
-    """What the server of the registry's blobs lacks, a sentence each; None for files. Raises `Unavailable`."""
+def lacking_of_blobs(folder: Path, url: str | None = None) -> tuple[str, ...] | None:
+    """What the server of the registry's blobs lacks, a sentence each; None for files. `url` is where a new one's would be.
+
+    Raises `Unavailable`, `Invalid`.
+    """
     from adaptry.blobs.choosing import lacking
 
-    return lacking(folder)
+    return lacking(folder, url)

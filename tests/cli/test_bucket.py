@@ -35,3 +35,12 @@ def test_doctor_says_why_a_bucket_cannot_be_used(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     result = run("doctor", code=1)
     assert "refuses these credentials" in " ".join(result.output.split())
+
+
+def test_doctor_looks_at_the_bucket_of_a_registry_that_is_not_made_yet(
+    run: Callable[..., Any], answer: Callable[..., Any], s3_place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ADAPTRY_BLOBS", s3_place.replace("adaptry-tests", "no-such-bucket"))
+    assert "there is no bucket no-such-bucket" in " ".join(run("doctor", code=1).output.split())
+    monkeypatch.setenv("ADAPTRY_BLOBS", s3_place)
+    assert {one["what"]: one["verdict"] for one in answer("doctor")}["bucket"] == "ok"

@@ -6,11 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from adaptry.adapter.view import open_dir
 from adaptry.blobs.choosing import open_blobs
 from adaptry.blobs.local import LocalBlobs
 from adaptry.blobs.tiered import TieredBlobs
 from adaptry.digest import Digest
 from adaptry.errors import Conflict, Unavailable
+from adaptry.opening import open_local
+from adaptry.testing.postgres import PostgresServer
+from adaptry.testing.samples import tiny_lora
+from adaptry.transfer import pull, push
 
 HELLO = Digest.of(b"hello")
 
@@ -46,3 +51,37 @@ def test_a_bucket_that_cannot_be_used_is_not_chosen(s3_place: str, tmp_path: Pat
     with pytest.raises(Unavailable):
         open_blobs(tmp_path, s3_place.replace("adaptry-tests", "no-such-bucket"))
     assert isinstance(open_blobs(tmp_path), LocalBlobs)
+
+
+def test_a_new_registry_does_not_take_anothers_files_for_its_own(tmp_path: Path, s3_place: str) -> None:
+    """Its sweeps would delete them."""
+    first = open_local(tmp_path / "first", blobs=s3_place)
+    push(first, open_dir(tiny_lora(tmp_path / "lora")), "acme/tone")
+    with pytest.raises(Conflict, match="another registry's"):
+        open_local(tmp_path / "second", blobs=s3_place)
+    pull(first, "acme/tone", tmp_path / "pulled")
+    first.close()
+    open_local(tmp_path / "second", blobs=s3_place.replace("?", "-other?")).close()
+
+
+def test_nor_does_one_that_was_there_before_those_files(tmp_path: Path, s3_place: str) -> None:
+    open_local(tmp_path / "second", blobs=s3_place).close()
+    first = open_local(tmp_path / "first", blobs=s3_place)
+    push(first, open_dir(tiny_lora(tmp_path / "lora")), "acme/tone")
+    first.close()
+    with pytest.raises(Conflict, match="another registry's"):
+        open_local(tmp_path / "second")
+
+
+def test_a_server_that_was_given_an_empty_database_with_its_bucket_can_be_given_the_right_one(
+    tmp_path: Path, s3_place: str, postgres: PostgresServer
+) -> None:
+    right, wrong = postgres.database(), postgres.database()
+    first = open_local(tmp_path / "first", catalog=right, blobs=s3_place)
+    push(first, open_dir(tiny_lora(tmp_path / "lora")), "acme/tone")
+    with pytest.raises(Conflict, match="that registry's catalog"):
+        open_local(tmp_path / "second", catalog=wrong, blobs=s3_place)
+    second = open_local(tmp_path / "second", catalog=right, blobs=s3_place)
+    pull(second, "acme/tone", tmp_path / "pulled")
+    second.close()
+    first.close()

@@ -104,6 +104,11 @@ def test_a_server_that_does_not_answer_is_told_without_the_password(tmp_path: Pa
     assert "s3cret" not in str(raised.value)
 
 
+def test_a_misspelt_option_of_the_address_is_told(postgres: PostgresServer) -> None:
+    with pytest.raises(Invalid, match='invalid connection option "sslmod"'):
+        Catalog(f"{postgres.url('postgres')}&sslmod=verify-full")
+
+
 def test_a_database_that_is_not_there_is_told(postgres: PostgresServer) -> None:
     with pytest.raises(Unavailable, match='database "nowhere" does not exist'):
         Catalog(postgres.url("nowhere"))

@@ -71,9 +71,17 @@ def address_in(folder: Path) -> str | None:
         raise Unavailable(f"cannot read {folder / _ADDRESS}: {error}; mend it, or its permissions") from error
 
 
-def lacking(folder: Path) -> tuple[str, ...] | None:
-    """What the server of the registry's blobs lacks, a sentence each; None for files. Raises `Unavailable`."""
-    known = address_in(folder)
+def forget_address(folder: Path) -> None:
+    """A new registry that was refused may be given another place."""
+    (folder / _ADDRESS).unlink(missing_ok=True)
+
+
+def lacking(folder: Path, url: str | None = None) -> tuple[str, ...] | None:
+    """What the server of the registry's blobs lacks, a sentence each; None for files. `url` is where those of a new one would be.
+
+    Raises `Unavailable`, `Invalid`.
+    """
+    known = address_in(folder) or url
     if known is None:
         return None
     from adaptry.blobs.s3 import Place

@@ -8,6 +8,7 @@ it (PGPASSWORD, `~/.pgpass`).
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from sqlalchemy import make_url
@@ -21,15 +22,20 @@ FILE = "catalog.sqlite"
 ADDRESS = "catalog.url"
 
 
-def open_catalog(folder: Path, url: str | None = None) -> Catalog:
+def open_catalog(
+    folder: Path, url: str | None = None, fit: Callable[[Catalog | None], None] = lambda _: None
+) -> Catalog:
     """The catalog of the registry in `folder`; `url` (`postgresql://…`) says where that of a new one is.
+    `fit` is asked before the folder has a catalog that it had not (None: a file that is not there yet), and may raise.
 
     Raises `Conflict` where the registry has its catalog elsewhere, `Invalid` for what is no address, `Unavailable`,
     `Incompatible`.
     """
     known = address_in(folder)
     if url is None and known is None:
-        return Catalog.at(folder / FILE)
+        if not (folder / FILE).is_file():
+            fit(None)
+        return _fitting(Catalog.at(folder / FILE), fit)
     address = url or known or ""
     place = place_of(address)
     if known is not None and place_of(known) != place:
@@ -43,9 +49,18 @@ def open_catalog(folder: Path, url: str | None = None) -> Catalog:
             f"the registry in {folder} has a catalog of its own; move it: "
             f"adaptry migrate --from sqlite:{folder} --to {place}"
         )
-    catalog = Catalog(address)
+    catalog = _fitting(Catalog(address), fit)
     if known is None:
         keep_address(folder, address)
+    return catalog
+
+
+def _fitting(catalog: Catalog, fit: Callable[[Catalog | None], None]) -> Catalog:
+    try:
+        fit(catalog)
+    except BaseException:
+        catalog.close()
+        raise
     return catalog
 
 

@@ -171,6 +171,8 @@ def _meaning(where: str, error: BaseException) -> AdaptryError | None:
     state = getattr(error, "sqlstate", None)
     if state is None and "NUL" in str(error):  # said by the driver, before the server could
         state = "22021"
+    if state is None and "invalid connection option" in str(error):  # said by libpq, of the address
+        return Invalid(f"the address of the database {where} has an {_line(error)}; is it misspelt?")
     if state is None:
         is_lost = type(error).__name__ in ("OperationalError", "ConnectionTimeout")
         said = f"cannot reach the database {where}: {_line(error)}; does it run, has it room and a connection to spare, and are its address, name, user and password right?"

@@ -10,6 +10,7 @@ from typing import Self
 from adaptry.errors import Invalid
 
 _FIELDS = (("minute", 0, 59), ("hour", 0, 23), ("day", 1, 31), ("month", 1, 12), ("weekday", 0, 7))
+_LONGEST = (0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _PART = re.compile(r"(\*|([0-9]{1,2})(?:-([0-9]{1,2}))?)(?:/([0-9]{1,2}))?")
 GRAMMAR = "five fields, minute hour day month weekday (0 is Sunday), each *, 5, 1-5, */15 or a list of those, in UTC"
 
@@ -40,6 +41,12 @@ class Cron:
         is_day, is_weekday = moment.day in day, moment.isoweekday() % 7 in weekday
         words = self.text.split()
         return is_day or is_weekday if "*" not in (words[2], words[4]) else is_day and is_weekday
+
+    @property
+    def ever_comes(self) -> bool:
+        """Whether there is such a day; there is no 30 February."""
+        _, _, day, month, _ = self.fields
+        return self.text.split()[4] != "*" or min(day) <= max(_LONGEST[each] for each in month)
 
     def last(self, after: datetime, until: datetime) -> datetime | None:
         """The latest minute of its time that is later than `after`, and not later than `until`."""

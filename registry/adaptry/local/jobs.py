@@ -84,6 +84,10 @@ class Jobs(Ground):
                 f"not a name for a schedule: {name[:80]!a} (1 to 64 letters, digits, '_', '.', '-')"
             )
         parsed = Cron.parse(cron)
+        if not parsed.ever_comes:
+            raise Invalid(
+                f"not a schedule: the day of {parsed.text!a} never comes (30 February, 31 April and the like)"
+            )
         order, namespace = self._understood(order)
         with self.catalog.write() as tx:
             known = schedules.find(tx, name)

@@ -142,6 +142,15 @@ class JobPromises(Ground):
         ada.unschedule_job("nightly")
         assert ada.schedules() == ()
 
+    def test_a_schedule_that_never_comes_is_refused(self, make_registry: MakeRegistry) -> None:
+        ada = make_registry(ADA)
+        for never in ("0 0 30 2 *", "* * 31 4,6,9,11 *"):
+            with pytest.raises(Invalid, match="never comes"):
+                ada.schedule_job("nightly", never, CONVERT)
+        assert ada.schedules() == ()
+        for rare in ("0 0 29 2 *", "0 0 30 2 1", "0 0 */31 2 *", "0 0 31 4-5 *"):
+            ada.schedule_job("nightly", rare, CONVERT)
+
     def test_schedules_of_jobs_are_for_those_who_may_ask_for_them(self, make_registry: MakeRegistry) -> None:
         ada = make_registry(ADA)
         ada.schedule_job("nightly", "0 3 * * *", CONVERT)

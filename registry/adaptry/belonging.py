@@ -1,0 +1,32 @@
+"""Whose the files in a bucket are: a registry in which nothing has ever happened refuses a place that has files.
+
+They are another registry's then, or this one was given the wrong catalog; in both cases they would be garbage to it, which the next
+sweep deletes.
+"""
+
+from __future__ import annotations
+
+from adaptry.blobs.local import LocalBlobs
+from adaptry.blobs.store import BlobStore
+from adaptry.catalog import events
+from adaptry.catalog.database import Catalog
+from adaptry.errors import Conflict
+
+
+def require_own(catalog: Catalog | None, store: BlobStore) -> None:
+    """`catalog` is None where there is none yet. Raises `Conflict`, `Unavailable`."""
+    # Its rows are looked at again after its bytes, since others may push meanwhile: an adapter or base comes before its first bytes.
+    if isinstance(store, LocalBlobs) or not _is_untouched(catalog):
+        return
+    if next(store.digests(), None) is not None and _is_untouched(catalog):
+        raise Conflict(
+            "the place for blobs has files, and the catalog knows none of them: they are another registry's, and would be deleted "
+            "as garbage; name a prefix that is empty, or that registry's catalog (--catalog, ADAPTRY_CATALOG)"
+        )
+
+
+def _is_untouched(catalog: Catalog | None) -> bool:
+    if catalog is None:
+        return True
+    with catalog.read() as tx:
+        return events.newest(tx) == 0
