@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from adaptry.blobs.local import LocalBlobs
 from adaptry.blobs.store import BlobStore
-from adaptry.catalog import events
+from adaptry.catalog import census
 from adaptry.catalog.database import Catalog
 from adaptry.errors import Conflict
 
 
 def require_own(catalog: Catalog | None, store: BlobStore) -> None:
     """`catalog` is None where there is none yet. Raises `Conflict`, `Unavailable`."""
-    # Its rows are looked at again after its bytes, since others may push meanwhile: an adapter or base comes before its first bytes.
+    # Its rows are looked at again after its bytes, since others may push meanwhile: an upload has a row before its first bytes.
     if isinstance(store, LocalBlobs) or not _is_untouched(catalog):
         return
     if next(store.digests(), None) is not None and _is_untouched(catalog):
@@ -26,7 +26,4 @@ def require_own(catalog: Catalog | None, store: BlobStore) -> None:
 
 
 def _is_untouched(catalog: Catalog | None) -> bool:
-    if catalog is None:
-        return True
-    with catalog.read() as tx:
-        return events.newest(tx) == 0
+    return catalog is None or census.is_empty(catalog)

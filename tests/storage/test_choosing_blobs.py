@@ -13,6 +13,7 @@ from adaptry.blobs.tiered import TieredBlobs
 from adaptry.digest import Digest
 from adaptry.errors import Conflict, Unavailable
 from adaptry.opening import open_local
+from adaptry.refs import AdapterName
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_lora
 from adaptry.transfer import pull, push
@@ -62,6 +63,21 @@ def test_a_new_registry_does_not_take_anothers_files_for_its_own(tmp_path: Path,
     pull(first, "acme/tone", tmp_path / "pulled")
     first.close()
     open_local(tmp_path / "second", blobs=s3_place.replace("?", "-other?")).close()
+
+
+def test_one_whose_first_push_was_cut_off_keeps_its_files(tmp_path: Path, s3_place: str) -> None:
+    """No version was ever made; but that an upload was begun is known."""
+    adapter = open_dir(tiny_lora(tmp_path / "lora"))
+    (path, size), *_ = adapter.content.sizes.items()
+    data = b"".join(adapter.content.chunks(path))
+    name, digest = AdapterName.parse("acme/tone"), Digest.of(data)
+    registry = open_local(tmp_path / "first", blobs=s3_place)
+    session = registry.append_upload(registry.open_upload(name, digest, size), 0, [data])
+    registry.finish_upload(session)
+    registry.close()
+    registry = open_local(tmp_path / "first")
+    assert registry.has_file(name, digest)
+    registry.close()
 
 
 def test_nor_does_one_that_was_there_before_those_files(tmp_path: Path, s3_place: str) -> None:

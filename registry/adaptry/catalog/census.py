@@ -12,11 +12,13 @@ from adaptry.catalog.database import Catalog
 from adaptry.catalog.rows import (
     AdapterRow,
     CommitRow,
+    EventRow,
     FileRow,
     MarkRow,
     MetricRow,
     MetricSummaryRow,
     RevisionRow,
+    Row,
     VersionDetailRow,
     VersionRow,
 )
@@ -25,6 +27,15 @@ from adaptry.digest import Digest
 from adaptry.manifest import Manifest
 
 _AT_ONCE = 200
+
+
+def is_empty(catalog: Catalog) -> bool:
+    """Whether it has no row at all, as one has that was just made."""
+    tables = sorted(Row.metadata.tables.values(), key=lambda table: table.name != EventRow.__tablename__)
+    with catalog.read() as tx:
+        return not any(
+            tx.connection().execute(select(1).select_from(table).limit(1)).first() for table in tables
+        )
 
 
 def broken_rows(catalog: Catalog) -> Iterator[str]:
