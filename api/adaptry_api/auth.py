@@ -49,16 +49,16 @@ class Callers:
         return await asyncio.shield(asking)
 
     async def _ask(self, key: bytes, secret: str) -> Identity:
-        now = time.monotonic()
+        now, known, asking = time.monotonic(), self._known, self._asking
         try:
             identity = await to_thread.run_sync(self._look_up, secret)
         finally:
-            self._asking.pop(key, None)
-        if len(self._known) >= _REMEMBERED:
-            self._known.clear()
-        self._known[key] = (now + BELIEVED_SECONDS, identity)
+            asking.pop(key, None)
+        if len(known) >= _REMEMBERED:
+            known.clear()
+        known[key] = (now + BELIEVED_SECONDS, identity)
         return identity
 
     def forget(self) -> None:
-        """Asks the catalog anew from now on: a token was revoked."""
-        self._known.clear()
+        """Asks the catalog anew from now on: a token was revoked. What was asked before that is remembered by nobody."""
+        self._known, self._asking = {}, {}

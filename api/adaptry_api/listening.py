@@ -31,7 +31,7 @@ _PAUSE = 1.0  # seconds before a database that did not answer is asked again
 _LOOKING = 4  # threads for those who ask for what is not kept
 
 Identify = Callable[[], Awaitable[Identity]]
-"""Who a listener is; asked again before each answer, since a token may have ended. Raises `Unauthenticated`."""
+"""Who a listener is; asked before each look and before it is told what was seen, since a token may have ended. Raises `Unauthenticated`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,6 +80,8 @@ class Listening:
                 news = await self._look(identity, after, limit, wait, about)
                 is_early = after is not None and not after <= news.seq < after + events.SPAN
                 left = until - loop.time()
+                if news.items and await identify() != identity:
+                    continue  # what happened since then may not be for it
                 if news.items or is_early or left <= 0 or self._draining.has_begun:
                     return news
                 after = news.seq

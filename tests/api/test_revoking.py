@@ -1,0 +1,68 @@
+"""A token that ends while a request with it is under way: what was looked up before that serves nobody after it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from adaptry.blobs.memory import MemoryBlobs
+from adaptry.catalog.database import Catalog
+from adaptry.errors import Unauthenticated
+from adaptry.identity import Identity
+from adaptry.local import LocalRegistry
+from adaptry.records import AdapterEdit
+from adaptry.refs import AdapterName
+from adaptry_api.auth import Callers
+from adaptry_api.draining import Draining
+from adaptry_api.listening import Listening
+
+ADA = Identity("ada", "writer", ("acme",))
+SHOWN = "Bearer adr_secret"
+
+
+def test_a_token_that_is_revoked_while_it_is_looked_up_is_not_remembered() -> None:
+    is_asked, is_revoked = threading.Event(), threading.Event()
+
+    def look_up(secret: str) -> Identity:
+        if is_revoked.is_set():
+            raise Unauthenticated("revoked")
+        is_asked.set()
+        assert is_revoked.wait(30)
+        return ADA  # it was good when it was looked at
+
+    async def scene() -> None:
+        callers = Callers(look_up, anonymous_read=False)
+        first = asyncio.ensure_future(callers.identify(SHOWN))
+        await asyncio.to_thread(is_asked.wait, 30)
+        is_revoked.set()
+        callers.forget()
+        with pytest.raises(Unauthenticated):
+            await callers.identify(SHOWN)
+        assert await first == ADA
+        with pytest.raises(Unauthenticated):
+            await callers.identify(SHOWN)
+
+    asyncio.run(scene())
+
+
+def test_whoever_is_revoked_while_we_look_for_news_is_told_none() -> None:
+    registry = LocalRegistry(Catalog("sqlite://"), MemoryBlobs())
+    registry.create_adapter(AdapterName.parse("acme/unheard"), AdapterEdit())
+    answers = iter([ADA])
+
+    async def identify() -> Identity:
+        try:
+            return next(answers)
+        except StopIteration:
+            raise Unauthenticated("revoked") from None
+
+    async def scene() -> None:
+        listening = Listening(registry.catalog, Draining())
+        with pytest.raises(Unauthenticated):
+            await listening.news(identify, 0, 50, 0.0, ())
+        await listening.close()
+
+    asyncio.run(scene())
+    registry.close()
