@@ -134,13 +134,14 @@ def _held(place: Path) -> Iterator[None]:
         return
     descriptor = os.open(place, os.O_RDONLY)
     try:
-        _takes(descriptor)
+        takes(descriptor)
         yield
     finally:
         os.close(descriptor)
 
 
-def _takes(descriptor: int) -> bool:
+def takes(descriptor: int) -> bool:
+    """Locks an open folder for as long as this process has it open; False where another has. Not on Windows."""
     import fcntl
 
     try:
@@ -159,7 +160,7 @@ def _sweep(target: Path) -> None:
             continue
         descriptor = os.open(left, os.O_RDONLY)
         try:
-            if _takes(descriptor):
+            if takes(descriptor):
                 shutil.rmtree(left, ignore_errors=True)
         finally:
             os.close(descriptor)

@@ -6,13 +6,14 @@ living from the dead. Needs a POSIX system (flock), as runners do.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from adaptry.landing import takes
 
 _PREFIX = "adaptry-work-"
 
@@ -35,7 +36,7 @@ def _made() -> tuple[Path, int]:
         place = Path(tempfile.mkdtemp(prefix=_PREFIX))
         with suppress(FileNotFoundError):
             descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
-            if _takes(descriptor) and place.exists():
+            if takes(descriptor) and place.exists():
                 return place, descriptor
             os.close(descriptor)
         # Somebody who swept came between the folder and its lock.
@@ -46,15 +47,7 @@ def _sweep() -> None:
         with suppress(OSError):  # another's, or gone
             descriptor = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
-                if _takes(descriptor):
+                if takes(descriptor):
                     shutil.rmtree(left, ignore_errors=True)
             finally:
                 os.close(descriptor)
-
-
-def _takes(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
