@@ -1,0 +1,131 @@
+"""A child process with bounds: runs one module over untrusted bytes, and is killed when it costs too much.
+
+The child reads one request from its standard input and writes one answer to its standard output. It limits its own
+processor time and memory before it reads the request, so that a hostile request can neither hold the caller's
+interpreter lock nor outlive the caller. The limit is on processor time: a busy machine makes the child slower, but
+does not change what it finds. A wall-clock limit, much longer, ends a child that waits for something.
+
+Children are started with the interpreter's own flags for a bare start (20 ms); a module that needs installed packages
+asks for them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_ROOT = str(Path(__file__).resolve().parent.parent)
+_OUT_OF_MEMORY = 75
+_OUT_OF_TIME = (-signal.SIGPROF, -signal.SIGXCPU)  # the child's own timer, and the kernel's limit behind it
+_SHORTEST_WAIT = 60.0
+_WALL_FACTOR = 30.0
+_PASSED_ON = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TMPDIR", "VIRTUAL_ENV")
+
+# Runs before anything is imported. Lower priority: the caller's other work comes first.
+_START = """\
+import os, resource, signal, sys
+seconds, memory, root, module = float(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
+os.nice(5)
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 2, int(seconds) + 3))
+try:
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+except (OSError, ValueError):
+    pass  # the system does not offer it (macOS)
+sys.path.insert(0, root)
+import runpy
+signal.signal(signal.SIGPROF, signal.SIG_DFL)
+signal.setitimer(signal.ITIMER_PROF, seconds)
+sys.argv = [module, *sys.argv[5:]]
+try:
+    runpy.run_module(module, run_name="__main__")
+    sys.stdout.flush()
+except MemoryError:
+    os._exit(75)
+"""
+
+
+class ProcessTimeout(Exception):
+    """The child used up its processor time."""
+
+
+class ProcessFailed(Exception):
+    """The child gave no answer: out of memory, crashed, could not be started, or waited for too long."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessLimits:
+    """What one child may cost: seconds of processor time, bytes of address space, bytes of answer."""
+
+    seconds: float
+    memory: int = 512 << 20
+    answer: int = 1 << 20
+
+
+def run_bounded(
+    module: str,
+    request: bytes,
+    limits: ProcessLimits,
+    *,
+    arguments: Sequence[str] = (),
+    descriptors: Sequence[int] = (),
+    needs_packages: bool = False,
+) -> bytes:
+    """The answer of `python -m module` to `request`.
+
+    `descriptors` are open files that the child inherits under the same numbers. `needs_packages` makes installed
+    packages importable; without it there is the standard library and `adaptry`.
+
+    Raises `ProcessTimeout` when the child used up its processor time, and `ProcessFailed` for any other end than an
+    answer within `limits`.
+    """
+    flags = ["-P"] if needs_packages else ["-I", "-S"]
+    command = [sys.executable, *flags, "-c", _START, repr(limits.seconds), str(limits.memory), _ROOT, module]
+    try:
+        process = subprocess.Popen(
+            [*command, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            pass_fds=descriptors,
+            env=_environment(),
+        )
+    except OSError as error:
+        raise ProcessFailed(f"the process could not be started: {error}") from error
+    answer = _exchange(process, request, limits)
+    _check_exit(process.returncode, limits)
+    if len(answer) > limits.answer:
+        raise ProcessFailed(f"the process answered {len(answer):,} bytes; at most {limits.answer:,} are read")
+    return answer
+
+
+def _exchange(process: subprocess.Popen[bytes], request: bytes, limits: ProcessLimits) -> bytes:
+    """Sends the request and reads the answer. The child has ended when this returns or raises `ProcessFailed`."""
+    patience = max(_SHORTEST_WAIT, limits.seconds * _WALL_FACTOR)
+    with process:
+        try:
+            return process.communicate(request, patience)[0]
+        except subprocess.TimeoutExpired:
+            raise ProcessFailed(f"the process did not answer within {patience:.0f} s") from None
+        finally:
+            process.kill()
+
+
+def _check_exit(code: int, limits: ProcessLimits) -> None:
+    if code in _OUT_OF_TIME:
+        raise ProcessTimeout(f"the process used up its {limits.seconds:g} s of processor time")
+    if code == _OUT_OF_MEMORY:
+        raise ProcessFailed(f"the process needed more than its {limits.memory >> 20:,} MiB of memory")
+    if code:
+        raise ProcessFailed(f"the process ended with code {code} and gave no answer")
+
+
+def _environment() -> dict[str, str]:
+    """Where things are installed, and no secrets. One thread for each library that would start one for each core."""
+    kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    return kept | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
