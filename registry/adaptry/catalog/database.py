@@ -38,6 +38,7 @@ class Catalog:
         self._database = _opened(url, busy_timeout)
         self.hearing = Hearing(self._database.hear)
         # Whoever forgets a catalog need not close it.
+        self._release = weakref.finalize(self, self._database.hold())
         weakref.finalize(self, _let_go, self._database.readers, self.hearing)
         with self._database.opening(), self._errors_translated():
             migrate(self._database)
@@ -83,6 +84,7 @@ class Catalog:
         """Gives the database's files and connections back to the system."""
         self.hearing.close()
         self._database.readers.dispose()
+        self._release()
 
     @contextmanager
     def _transaction(self, writers: Engine) -> Iterator[Transaction]:

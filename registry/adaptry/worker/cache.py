@@ -23,7 +23,7 @@ from adaptry.refs import ByDigest, Ref
 from adaptry.registry import Registry
 from adaptry.transfer.retrying import PATIENT, Persistence
 from adaptry.worker import recalls
-from adaptry.worker.file_locks import FileLock
+from adaptry.file_locks import FileLock
 from adaptry.worker.filling import Filling, is_whole
 from adaptry.worker.leases import Leases
 from adaptry.worker.room import Room

@@ -22,7 +22,7 @@ from adaptry.registry import Registry
 from adaptry.transfer.downloading import download
 from adaptry.transfer.remote import RevisionContent
 from adaptry.transfer.retrying import Persistence
-from adaptry.worker.file_locks import FileLock
+from adaptry.file_locks import FileLock
 from adaptry.worker.recalls import require_not_recalled
 from adaptry.worker.room import Room
 from adaptry.worker.shelf import FILES, About, Shelf, about_of, stamps

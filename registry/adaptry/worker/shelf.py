@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from adaptry.digest import Digest
 from adaptry.manifest import FileEntry
 from adaptry.records import VersionInfo
-from adaptry.worker.file_locks import FileLock
+from adaptry.file_locks import FileLock
 
 FILES = "adapter"
 _ABOUT = "about.json"
