@@ -177,10 +177,11 @@ def _make_private(path: str) -> None:
     # An existing file is never opened here: closing it again would drop the locks that SQLite has on it in this process.
     with suppress(OSError):  # whatever is wrong with the place, SQLite will say
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE))
-    for file in (path, *(f"{path}{end}" for end in ("-wal", "-shm", ".opening", _IN_USE))):
+    for end in ("", "-wal", "-shm", ".opening", _IN_USE):
+        file = Path(f"{path}{end}")
         with suppress(OSError):
-            if os.stat(file).st_mode & 0o777 != _PRIVATE:
-                os.chmod(file, _PRIVATE)
+            if file.stat().st_mode & 0o777 != _PRIVATE:
+                file.chmod(_PRIVATE)
 
 
 def in_use_file(path: Path) -> Path:

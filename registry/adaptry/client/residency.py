@@ -8,7 +8,7 @@ from adaptry.client.connection import Connection, path_of
 from adaptry.client.paths import once_key, path_to
 from adaptry.digest import Digest
 from adaptry.records import Page
-from adaptry.refs import AdapterName, Ref, format_selector, parse_alias
+from adaptry.refs import AdapterName, Ref, format_selector, parse_stored_alias
 from adaptry.residency import Residency, ResidentInfo, Told, WorkerInfo, WorkerReport
 from adaptry.rollouts import RolloutChange, RolloutInfo, RolloutPlan, Rollouts
 
@@ -52,6 +52,6 @@ class RemoteResidency(Residency, Rollouts):
         return self._server.ask(_ROLLOUTS, "GET", path_to(name, "rollouts"))
 
     def change_rollout(self, name: AdapterName, alias: str, change: RolloutChange, was: int) -> RolloutInfo:
-        path = path_to(name, "rollouts", parse_alias(alias))
+        path = path_to(name, "rollouts", parse_stored_alias(alias))
         body, seen = change.model_dump(mode="json"), {"If-Match": f'"{was}"'}
         return self._server.ask(_ROLLOUT, "PATCH", path, body=body, headers=seen, again=False)

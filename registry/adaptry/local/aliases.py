@@ -16,7 +16,7 @@ from adaptry.errors import Conflict, NotFound
 from adaptry.lifecycle import may_point
 from adaptry.local.ground import Ground
 from adaptry.records import AliasInfo
-from adaptry.refs import AdapterName, ByDigest, Ref, parse_alias
+from adaptry.refs import AdapterName, ByDigest, Ref, parse_alias, parse_stored_alias
 
 _INFO = TypeAdapter(AliasInfo)
 
@@ -29,7 +29,7 @@ class Aliases(Ground):
             return aliases.infos(tx, self.readable(tx, name))
 
     def move_alias(self, name: AdapterName, alias: str, to: Digest, was: int | None) -> AliasInfo:
-        parse_alias(alias)
+        parse_stored_alias(alias)
         with self.catalog.write() as tx:
             line = self.writable(tx, name)
             target = stored_of(self.meant(tx, Ref(name, ByDigest(to.hex))))
@@ -63,8 +63,13 @@ class Aliases(Ground):
 def point_alias(
     tx: Transaction, line: Line, alias: str, to: Stored, found: Pointing | None, now: datetime, by: str
 ) -> AliasInfo:
-    """Points an alias that was found at `found`, with its event. Raises `Conflict` for a version that may not be."""
+    """Points an alias that was found at `found`, with its event.
+
+    Raises `Conflict` for a version that may not be pointed at, `InvalidRef` for a new alias whose name git does not take.
+    """
     may_point(alias, to.state, to.number)
+    if found is None:
+        parse_alias(alias)
     if found is None and (mark := marks.find(tx, line, alias)):
         raise Conflict(f"{line.name} has a {mark.kind} {alias}; choose another name for the alias")
     info = aliases.point(tx, line, alias, to, now, by)

@@ -28,7 +28,7 @@ from adaptry.local.metrics import check_metrics
 from adaptry.manifest import Manifest
 from adaptry.recipe_line import in_one_line
 from adaptry.records import AdapterEdit, CommitNote, Pushed, PushOptions
-from adaptry.refs import AdapterName, ByDigest, parse_alias
+from adaptry.refs import AdapterName, ByDigest, parse_stored_alias
 
 TRIES = 5
 _PUSHED = TypeAdapter(Pushed)
@@ -45,7 +45,7 @@ class Revisions(Ground):
         declared = Manifest.parse(manifest)
         check_names(declared)
         if options.alias is not None:
-            parse_alias(options.alias)
+            parse_stored_alias(options.alias)
         if options.metrics:
             check_metrics(options.metrics)
         for _ in range(TRIES):

@@ -16,7 +16,7 @@ from adaptry.errors import Conflict, NotFound
 from adaptry.lifecycle import RULES, may_point
 from adaptry.local.aliases import point_alias
 from adaptry.local.ground import Ground
-from adaptry.refs import AdapterName, ByDigest, Ref, parse_alias
+from adaptry.refs import AdapterName, ByDigest, Ref, parse_stored_alias
 from adaptry.residency import Turn
 from adaptry.rollouts import RolloutChange, RolloutInfo, RolloutPlan, Stage, chosen, is_due
 
@@ -49,7 +49,7 @@ class Rollouts(Ground):
     """`start_rollout`, `rollouts`, `change_rollout`; and `turns`, which every report of a worker asks for."""
 
     def start_rollout(self, name: AdapterName, alias: str, to: Digest, plan: RolloutPlan) -> RolloutInfo:
-        parse_alias(alias)
+        parse_stored_alias(alias)
         with self.catalog.write() as tx:
             line = self.writable(tx, name)
             target = stored_of(self.meant(tx, Ref(name, ByDigest(to.hex))))
@@ -83,7 +83,7 @@ class Rollouts(Ground):
     def change_rollout(self, name: AdapterName, alias: str, change: RolloutChange, was: int) -> RolloutInfo:
         with self.catalog.write() as tx:
             line = self.writable(tx, name)
-            info = rollouts.running(tx, line, parse_alias(alias))
+            info = rollouts.running(tx, line, parse_stored_alias(alias))
             if info is None:
                 raise NotFound(
                     f"{name}@{alias} is not being rolled out; `adaptry rollout status {name}` shows what was"
