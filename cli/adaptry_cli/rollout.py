@@ -7,7 +7,7 @@ import re
 import click
 
 from adaptry.errors import Invalid, NotFound
-from adaptry.refs import AdapterName, Label, Ref, parse_stored_alias, parse_selector
+from adaptry.refs import AdapterName, Label, Ref, parse_selector, parse_stored_alias
 from adaptry.registry import Registry
 from adaptry.rollouts import RolloutChange, RolloutInfo, RolloutPlan
 from adaptry_cli.arguments import NAME, REF, made

@@ -119,9 +119,10 @@ class Told(Value):
 
 
 class ResidentInfo(Value):
-    """A version on a worker. Where the worker `is_lost`, the rest is what it said last."""
+    """A version on a worker of that `owner`. Where the worker `is_lost`, the rest is what it said last."""
 
     worker: str
+    owner: str = ""
     name: AdapterName
     number: int
     digest: Digest
@@ -166,20 +167,26 @@ class Residency(ABC):
 
     @abstractmethod
     def report(self, report: WorkerReport) -> Told:
-        """Takes what a worker says of itself. Raises `Denied` without a worker's or an admin's token, `Conflict` where
-        a worker of that name reports with another token."""
+        """Takes the report of the caller's worker of that name. Raises `Denied` without a worker's or an admin's token.
+
+        A worker belongs to the token that reports it: others may have workers of the same name.
+        """
 
     @abstractmethod
-    def worker(self, name: str) -> WorkerInfo:
-        """Raises `NotFound`."""
+    def worker(self, name: str, owner: str | None = None) -> WorkerInfo:
+        """The worker of that name that `owner` has; without one, the caller's own, else the only one that the caller sees.
+
+        Raises `NotFound`, `Conflict` where several owners have one of that name.
+        """
 
     @abstractmethod
     def workers(self, cursor: str | None = None, limit: int = 50) -> Page[WorkerInfo]:
-        """In name order, each with what it has that the caller may read."""
+        """In the order of names and owners, each with what it has that the caller may read."""
 
     @abstractmethod
-    def forget_worker(self, name: str) -> None:
-        """Says that a worker is no more and serves nothing. Raises `NotFound`, `Denied` (its owner and administrators may)."""
+    def forget_worker(self, name: str, owner: str | None = None) -> None:
+        """Records that a worker, found as by `worker`, is gone and serves nothing. Raises as `worker`, and `Denied`: its owner
+        and administrators may."""
 
     @abstractmethod
     def residents(self, ref: Ref) -> tuple[ResidentInfo, ...]:

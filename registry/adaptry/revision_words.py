@@ -70,7 +70,9 @@ def _name(text: str, kind: str) -> str:
             f"write {corrected(text)[:_MOST]}"
         )
     if segments[0] == "refs":
-        raise InvalidRef(f"not a name for a {kind}: {text[:80]!r} (refs/… is where git keeps them); leave refs/ out")
+        raise InvalidRef(
+            f"not a name for a {kind}: {text[:80]!r} (refs/… is where git keeps them); leave refs/ out"
+        )
     if text.isdigit() or _VERSION.fullmatch(text) or _ID.fullmatch(text):
         raise InvalidRef(
             f"the {kind} {text!r} would be mistaken for something else (digits, v<digits> and 7 or more hex digits are "

@@ -29,15 +29,15 @@ class RemoteResidency(Residency, Rollouts):
         body = report.model_dump(mode="json")
         return self._server.ask(_TOLD, "POST", path_of("workers"), body=body, again=True)
 
-    def worker(self, name: str) -> WorkerInfo:
-        return self._server.ask(_WORKER, "GET", path_of("workers", name))
+    def worker(self, name: str, owner: str | None = None) -> WorkerInfo:
+        return self._server.ask(_WORKER, "GET", path_of("workers", name), query={"owner": owner})
 
     def workers(self, cursor: str | None = None, limit: int = 50) -> Page[WorkerInfo]:
         query = {"cursor": cursor, "limit": limit}
         return self._server.ask(_WORKERS, "GET", path_of("workers"), query=query)
 
-    def forget_worker(self, name: str) -> None:
-        self._server.tell("DELETE", path_of("workers", name))
+    def forget_worker(self, name: str, owner: str | None = None) -> None:
+        self._server.tell("DELETE", path_of("workers", name), query={"owner": owner})
 
     def residents(self, ref: Ref) -> tuple[ResidentInfo, ...]:
         path = path_to(ref.name, "versions", format_selector(ref.selector), "residents")

@@ -10,6 +10,7 @@ from adaptry.catalog import aliases, events, marks
 from adaptry.catalog.adapters import Line
 from adaptry.catalog.aliases import Pointing
 from adaptry.catalog.database import Transaction
+from adaptry.catalog.names import label_like
 from adaptry.catalog.versions import Stored, stored_of
 from adaptry.digest import Digest
 from adaptry.errors import Conflict, NotFound
@@ -70,6 +71,11 @@ def point_alias(
     may_point(alias, to.state, to.number)
     if found is None:
         parse_alias(alias)
+        if like := label_like(tx, line.key, alias):
+            raise Conflict(
+                f"the alias {alias} differs only in capitals from {line.name}@{like}, which exists; write {like}, or choose "
+                "another name"
+            )
     if found is None and (mark := marks.find(tx, line, alias)):
         raise Conflict(f"{line.name} has a {mark.kind} {alias}; choose another name for the alias")
     info = aliases.point(tx, line, alias, to, now, by)

@@ -24,19 +24,13 @@ class Residency(Rollouts):
                 f"{self.identity.name} may not report for a worker; make it a token: adaptry token create NAME --role worker"
             )
         with self.catalog.read() as tx:
-            is_renewal = residency.is_renewal(tx, workers.find(tx, report.worker), report)
+            is_renewal = residency.is_renewal(tx, self._own(tx, report), report)
         # That a worker is still there need not be on the disk before it is told so.
         with self.catalog.note() if is_renewal else self.catalog.write() as tx:
             return self._take(tx, report)
 
     def _take(self, tx: Transaction, report: WorkerReport) -> Told:
         now = self.clock()
-        known = workers.find(tx, report.worker)
-        if known and known.owner != self.identity.name and not self.identity.may_administer:
-            raise Conflict(
-                f"a worker {report.worker} reports with another token; give this one another name (--name), or have an "
-                f"administrator forget that one: adaptry workers forget {report.worker}"
-            )
         worker = workers.put(tx, report, self.identity.name, now)
         said = report.residents or ()
         named = [(one.name, one.digest) for one in said]
@@ -53,13 +47,13 @@ class Residency(Rollouts):
         return Told(
             seq=events.newest(tx),
             withdrawn=residency.to_drop(tx, worker),
-            turns=self.turns(tx, report.worker, report.names, failed),
+            turns=self.turns(tx, worker, report.names, failed),
             unknown=tuple(sorted({digest for name, digest in named if (name, digest) not in found})),
         )
 
-    def worker(self, name: str) -> WorkerInfo:
+    def worker(self, name: str, owner: str | None = None) -> WorkerInfo:
         with self.catalog.read() as tx:
-            worker = self._seen_worker(tx, name)
+            worker = self._seen_worker(tx, name, owner)
             return residents.info(tx, worker, sight_of(tx, self.identity), self.clock())
 
     def workers(self, cursor: str | None = None, limit: int = 50) -> Page[WorkerInfo]:
@@ -68,9 +62,9 @@ class Residency(Rollouts):
             sight = sight_of(tx, self.identity)
             return residents.page(tx, self.identity.name, sight, cursor, limit, self.clock())
 
-    def forget_worker(self, name: str) -> None:
+    def forget_worker(self, name: str, owner: str | None = None) -> None:
         with self.catalog.write() as tx:
-            worker = self._seen_worker(tx, name)
+            worker = self._seen_worker(tx, name, owner)
             if worker.owner != self.identity.name and not self.identity.may_administer:
                 raise Denied(
                     f"{self.identity.name} may not forget {name}; its own token or an administrator may"
@@ -83,10 +77,20 @@ class Residency(Rollouts):
         with self.catalog.read() as tx:
             return residents.of_version(tx, stored_of(self.meant(tx, ref)).key, self.clock())
 
-    def _seen_worker(self, tx: Transaction, name: str) -> Worker:
-        worker = workers.find(tx, name)
-        if worker is None or not residents.may_see(
-            tx, worker, self.identity.name, sight_of(tx, self.identity)
-        ):
+    def _own(self, tx: Transaction, report: WorkerReport) -> Worker | None:
+        return workers.find(tx, report.worker, self.identity.name)
+
+    def _seen_worker(self, tx: Transaction, name: str, owner: str | None) -> Worker:
+        sight, caller = sight_of(tx, self.identity), self.identity.name
+        seen = [
+            each
+            for each in workers.named(tx, name)
+            if owner in (None, each.owner) and residents.may_see(tx, each, caller, sight)
+        ]
+        if not seen:
             raise NotFound(f"no worker {name[:96]!a}; `adaptry workers ls` shows those there are")
-        return worker
+        mine = [each for each in seen if each.owner == caller]
+        if len(seen) > 1 and not mine:
+            owners = ", ".join(each.owner for each in seen[:8])
+            raise Conflict(f"several owners have a worker {name}: {owners}; name one with --owner")
+        return (mine or seen)[0]

@@ -11,6 +11,7 @@ from adaptry.catalog import aliases, events, rollouts
 from adaptry.catalog.adapters import Line
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.versions import Stored, stored_of
+from adaptry.catalog.workers import Worker
 from adaptry.digest import Digest
 from adaptry.errors import Conflict, NotFound
 from adaptry.lifecycle import RULES, may_point
@@ -100,16 +101,16 @@ class Rollouts(Ground):
             return self._advance(tx, line, info, self.identity.name, info.step + 1)
 
     def turns(
-        self, tx: Transaction, worker: str, names: Collection[str], failed: Failures
+        self, tx: Transaction, worker: Worker, names: Collection[str], failed: Failures
     ) -> tuple[Turn, ...]:
         """The rollouts that it is a worker's turn to follow, once what it reports has moved or stopped them."""
         turns: list[Turn] = []
         for line, info in rollouts.concerning(tx, names):
             if not self.identity.may_read(line.name, line.visibility):
                 continue
-            serving = {worker: None, **rollouts.serving(tx, info, self.clock())}
-            info = self._driven(tx, line, info, serving, worker, failed)
-            if info.stage == "running" and worker in chosen(info.id, info.percent, serving):
+            serving = {worker.label: None, **rollouts.serving(tx, info, self.clock())}
+            info = self._driven(tx, line, info, serving, worker.name, failed)
+            if info.stage == "running" and worker.label in chosen(info.id, info.percent, serving):
                 turns.append(Turn(name=line.name, alias=info.alias, digest=info.digest, number=info.number))
         return tuple(turns)
 
