@@ -67,11 +67,31 @@ class Trouble(Value):
     reason: Sentence
 
 
+class RecallProof(Value):
+    """What a worker keeps of a recall: the registry's signature, by which it knows it again after it was restored."""
+
+    name: AdapterName
+    digest: Digest
+    state: Short
+    epoch: Short
+    proof: Short
+
+
+class ForgottenRecall(Value):
+    """A version that was `state` (revoked, quarantined) before the registry was restored; `source` is who knew."""
+
+    name: AdapterName
+    digest: Digest
+    state: str
+    source: str
+    at: datetime
+
+
 class WorkerReport(Value):
     """Everything about a worker now. `residents` is None where its engine does not answer: what was known stays.
 
     `seen` is the newest event that it has acted upon; `lease` is for how many seconds the report holds; `names` are those
-    that it is there to serve (`acme/tone@prod`), whether it has them yet or not.
+    that it is there to serve (`acme/tone@prod`), whether it has them yet or not. `recalled` is sent once to each new epoch.
     """
 
     worker: WorkerName
@@ -86,6 +106,7 @@ class WorkerReport(Value):
     residents: tuple[Resident, ...] | None = Field(default=(), max_length=4096)
     dropped: tuple[Dropped, ...] = Field(default=(), max_length=4096)
     troubles: tuple[Trouble, ...] = Field(default=(), max_length=256)
+    recalled: tuple[RecallProof, ...] = Field(default=(), max_length=4096)
 
 
 class Withdrawal(Value):
@@ -95,6 +116,7 @@ class Withdrawal(Value):
     digest: Digest
     number: int
     state: State
+    proof: str | None = None
 
 
 class Turn(Value):
@@ -113,6 +135,7 @@ class Told(Value):
     """
 
     seq: int
+    epoch: str | None = None
     withdrawn: tuple[Withdrawal, ...] = ()
     turns: tuple[Turn, ...] = ()
     unknown: tuple[Digest, ...] = ()

@@ -205,6 +205,18 @@ def take_number(tx: Transaction, line: Line, at: datetime, wished: int | None = 
     return number
 
 
+def keep_number(tx: Transaction, name: AdapterName, next_number: int, at: datetime) -> None:
+    """No number below `next_number` is given under that name, whether there is such an adapter or not."""
+    row = _row(tx, name)
+    if row is None:
+        row = AdapterRow(
+            name=str(name), namespace=name.namespace, created_at=at, updated_at=at, deleted_at=at
+        )
+    row.next_number = max(row.next_number, next_number)
+    tx.add(row)
+    tx.flush()
+
+
 def _was_given(tx: Transaction, line: Line, number: int) -> bool:
     """Whether a version has or had that number: events stay when versions go."""
     was = exists().where(col(EventRow.adapter_id) == line.key, col(EventRow.number) == number)

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from sqlmodel import col, select
 
-from adaptry.catalog import names, terms
+from adaptry.catalog import epochs, names, terms
 from adaptry.catalog.adapters import Line
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.rows import AliasRow, VersionRow
@@ -45,7 +45,9 @@ def point(tx: Transaction, line: Line, alias: str, to: Stored, at: datetime, by:
     """Creates or moves an alias, in a new generation."""
     row = tx.get(AliasRow, (line.key, alias))
     if row is None:
-        row = AliasRow(adapter_id=line.key, alias=alias, generation=0, moved_at=at, moved_by=by)
+        row = AliasRow(
+            adapter_id=line.key, alias=alias, generation=epochs.floor(tx), moved_at=at, moved_by=by
+        )
     if row.version_id is not None:
         terms.remove(tx, row.version_id, ["alias"], alias)
     else:

@@ -89,7 +89,7 @@ def lookalikes(tx: Transaction) -> Iterator[tuple[str, tuple[str, ...]]]:
         .union_all(select(_MARKS.c.adapter_id, _MARKS.c.name))
         .subquery()
     )
-    twins = (
+    alike = (
         select(labels.c.adapter_id, func.lower(labels.c.label).label("folded"))
         .group_by(labels.c.adapter_id, func.lower(labels.c.label))
         .having(func.count() > 1)
@@ -99,8 +99,8 @@ def lookalikes(tx: Transaction) -> Iterator[tuple[str, tuple[str, ...]]]:
         select(_ADAPTERS.c.name + "@" + labels.c.label)
         .join_from(labels, _ADAPTERS, _ADAPTERS.c.id == labels.c.adapter_id)
         .join(
-            twins,
-            (twins.c.adapter_id == labels.c.adapter_id) & (twins.c.folded == func.lower(labels.c.label)),
+            alike,
+            (alike.c.adapter_id == labels.c.adapter_id) & (alike.c.folded == func.lower(labels.c.label)),
         )
     )
     yield from _groups(tx, "aliases, branches or tags", query, None)

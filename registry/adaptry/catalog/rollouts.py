@@ -10,6 +10,7 @@ from typing import cast
 from sqlmodel import col, select
 from sqlmodel.sql.expression import Select
 
+from adaptry.catalog import epochs
 from adaptry.catalog.adapters import Line, visibility_of
 from adaptry.catalog.aliases import Pointing
 from adaptry.catalog.database import Transaction
@@ -46,6 +47,7 @@ def begin(
         started_at=at,
         started_by=by,
         step_at=at,
+        generation=epochs.floor(tx) + 1,
     )
     tx.add(row)
     tx.flush()

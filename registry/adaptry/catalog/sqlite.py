@@ -63,6 +63,26 @@ def database(url: str, busy_timeout: float) -> Database:
     )
 
 
+def path_of(url: str) -> Path | None:
+    """The file that a URL names; None for another kind of database, and for one in memory."""
+    if not url.startswith("sqlite:///"):
+        return None
+    path = make_url(url).database
+    return Path(path) if path and path != ":memory:" else None
+
+
+def copy(source: Path, target: Path) -> None:
+    """One moment of a database into one file, on the disk; others may write to it meanwhile. Raises `sqlite3.Error`."""
+    with closing(sqlite3.connect(source)) as here, closing(sqlite3.connect(target)) as there:
+        here.backup(there)
+        there.execute("PRAGMA journal_mode=DELETE")  # else it would be two files again when it is opened
+    descriptor = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _hear(path: str, stop: socket.socket) -> Iterator[bool]:
     """SQLite tells nobody; but a number that every commit changes costs microseconds to look at (`data_version`)."""
     with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as connection:

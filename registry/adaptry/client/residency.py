@@ -26,7 +26,8 @@ class RemoteResidency(Residency, Rollouts):
     _server: Connection
 
     def report(self, report: WorkerReport) -> Told:
-        body = report.model_dump(mode="json")
+        # An older server takes no field that it does not know.
+        body = report.model_dump(mode="json", exclude=None if report.recalled else {"recalled"})
         return self._server.ask(_TOLD, "POST", path_of("workers"), body=body, again=True)
 
     def worker(self, name: str, owner: str | None = None) -> WorkerInfo:

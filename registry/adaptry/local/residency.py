@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from adaptry.catalog import events, residency, residents, workers
+from collections.abc import Mapping
+from datetime import datetime
+
+from adaptry.catalog import events, recall_claims, residency, residents, workers
 from adaptry.catalog.cursors import check_limit
 from adaptry.catalog.database import Transaction
+from adaptry.catalog.residency import Known, Named
 from adaptry.catalog.sight import sight_of
 from adaptry.catalog.versions import stored_of
 from adaptry.catalog.workers import Worker
 from adaptry.errors import Conflict, Denied, NotFound
+from adaptry.local.forgotten import hold_back
 from adaptry.local.rollouts import Rollouts
 from adaptry.records import Page
 from adaptry.refs import Ref
@@ -34,8 +39,9 @@ class Residency(Rollouts):
         worker = workers.put(tx, report, self.identity.name, now)
         said = report.residents or ()
         named = [(one.name, one.digest) for one in said]
-        named += [(one.name, one.digest) for one in report.dropped]
+        named += [(one.name, one.digest) for one in (*report.dropped, *report.recalled)]
         found = residency.versions_of(tx, named, self.identity)
+        self._take_claims(tx, report, found, now)
         if report.residents is not None:
             residency.replace(tx, worker, said, found, now)
         residency.drop(tx, worker, report.dropped, found, now)
@@ -46,7 +52,13 @@ class Residency(Rollouts):
         }
         return Told(
             seq=events.newest(tx),
-            withdrawn=residency.to_drop(tx, worker),
+            epoch=self.catalog.epoch.id,
+            withdrawn=tuple(
+                one.model_copy(
+                    update={"proof": self.catalog.epoch.proof(str(one.name), one.digest.hex, one.state)}
+                )
+                for one in residency.to_drop(tx, worker)
+            ),
             turns=self.turns(tx, worker, report.names, failed),
             unknown=tuple(sorted({digest for name, digest in named if (name, digest) not in found})),
         )
@@ -76,6 +88,25 @@ class Residency(Rollouts):
     def residents(self, ref: Ref) -> tuple[ResidentInfo, ...]:
         with self.catalog.read() as tx:
             return residents.of_version(tx, stored_of(self.meant(tx, ref)).key, self.clock())
+
+    def _take_claims(
+        self, tx: Transaction, report: WorkerReport, found: Mapping[Named, Known], now: datetime
+    ) -> None:
+        """Holds back what the registry itself withdrew before it was restored, as the worker proves by its signature."""
+        epoch = self.catalog.epoch
+        for one in report.recalled:
+            if not epoch.is_proof(one.proof, one.epoch, str(one.name), one.digest.hex, one.state):
+                continue
+            if recall_claims.note(tx, one.name, one.digest, one.state, f"worker {report.worker}", now):
+                detail = {
+                    "adapter": one.name,
+                    "digest": one.digest,
+                    "was": one.state,
+                    "worker": report.worker,
+                }
+                events.record(tx, "recall.remembered", at=now, by=self.identity.name, detail=detail)
+                if known := found.get((one.name, one.digest)):
+                    hold_back(tx, known.version, one.name, one.digest, now)
 
     def _own(self, tx: Transaction, report: WorkerReport) -> Worker | None:
         return workers.find(tx, report.worker, self.identity.name)
