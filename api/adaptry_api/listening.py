@@ -63,11 +63,14 @@ class Listening:
         self._waiting: set[_Waiting] = set()
         self._limiter = CapacityLimiter(_LOOKING)
         self._reading: asyncio.Task[None] | None = None
+        self._epoch: str | None = None
 
     async def news(
         self, identify: Identify, after: int | None, limit: int, wait: float, about: Sequence[str]
     ) -> News:
         """What is new, or after `wait` seconds that nothing is; at once when the server is about to stop."""
+        if self._epoch is None:
+            self._epoch = (await to_thread.run_sync(lambda: self._catalog.epoch)).id
         if self._reading is None:
             self._reading = asyncio.create_task(self._read())
         loop = asyncio.get_running_loop()
@@ -83,7 +86,7 @@ class Listening:
                 if news.items and await identify() != identity:
                     continue  # what happened since then may not be for it
                 if news.items or is_early or left <= 0 or self._draining.has_begun:
-                    return news
+                    return news.model_copy(update={"epoch": self._epoch})
                 after = news.seq
                 timer = loop.call_later(left, waiting.wake)
                 await waiting.woken

@@ -7,7 +7,7 @@ import click
 from adaptry import promotion
 from adaptry.errors import NotFound
 from adaptry.promotion import Move
-from adaptry.refs import AdapterName, ByDigest, Label, Latest, Ref, parse_alias
+from adaptry.refs import AdapterName, ByDigest, Label, Latest, Ref, parse_stored_alias
 from adaptry.registry import Registry
 from adaptry_cli.arguments import NAME, REF, require
 from adaptry_cli.cautioning import tell_caution
@@ -123,7 +123,7 @@ def rollback(registry: Registry, ref: Ref, as_json: bool) -> None:
     """
     require(isinstance(ref.selector, Label | Latest), f"{ref} names a version; write {ref.name}@ALIAS")
     name = ref.selector.label if isinstance(ref.selector, Label) else PRODUCTION
-    _say_move(registry, ref.name, promotion.rollback(registry, ref.name, parse_alias(name)), as_json)
+    _say_move(registry, ref.name, promotion.rollback(registry, ref.name, parse_stored_alias(name)), as_json)
 
 
 def _say_move(registry: Registry, name: AdapterName, move: Move, as_json: bool) -> None:

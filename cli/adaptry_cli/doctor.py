@@ -19,6 +19,7 @@ import click
 from adaptry import __version__
 from adaptry.errors import AdaptryError
 from adaptry.landing import explained
+from adaptry.lookalikes import lookalikes
 from adaptry.opening import catalog_of, folder_named, is_registry, lacking_of_blobs, open_local
 from adaptry.settings import Settings, data_folder, is_server
 from adaptry_cli.connection import settings_for
@@ -85,6 +86,7 @@ def _registry(settings: Settings) -> Iterator[Examined]:
     yield _space(folder)
     yield from _bucket(folder, settings.blobs)
     yield _tried("registry", lambda: _embedded(folder, settings.catalog))
+    yield from _names(folder, settings.catalog)
 
 
 def _tried(what: str, look: Callable[[], Examined]) -> Examined:
@@ -160,6 +162,24 @@ def _bucket(folder: Path, url: str | None) -> Iterator[Examined]:
         verdict: Literal["ok", "warns"] = "warns" if missing else "ok"
         yield Examined(
             "bucket", verdict, "; ".join(missing) or "it reads, writes, and has conditional writes"
+        )
+
+
+def _names(folder: Path, catalog: str | None) -> Iterator[Examined]:
+    """Names that differ only in capitals, which only an older Adaptry took; nothing where there are none."""
+    if not is_registry(folder):
+        return
+    try:
+        with contextlib.closing(open_local(folder, catalog=catalog)) as registry:
+            found = lookalikes(registry.catalog)
+    except AdaptryError:  # which the line before has said
+        return
+    for each in found:
+        yield Examined(
+            "names",
+            "warns",
+            f"{each.kind} that differ only in capitals: {', '.join(each.names)}",
+            "each is found as it is written; clients of the Hub may take one for another, so rename or remove all but one",
         )
 
 

@@ -93,10 +93,11 @@ def schedule(
 
 @jobs.command()
 @click.argument("name")
+@click.option("--namespace", help="Whose schedule it is, where several namespaces have one of that name.")
 @registry_option
-def unschedule(registry: Registry, name: str) -> None:
+def unschedule(registry: Registry, name: str, namespace: str | None) -> None:
     """Ask no more for a job that is scheduled."""
-    registry.unschedule_job(name)
+    registry.unschedule_job(name, namespace)
     tell(f"{name} is no longer scheduled")
 
 
@@ -110,10 +111,11 @@ def schedules(registry: Registry, as_json: bool) -> None:
         say_json(found)
         return
     say_table(
-        ("schedule", "when (UTC)", "kind", "task", "by", "held"),
+        ("schedule", "namespace", "when (UTC)", "kind", "task", "by", "held"),
         (
             (
                 each.name,
+                each.namespace,
                 each.cron,
                 each.order.kind,
                 json.dumps(each.order.task, ensure_ascii=False),

@@ -65,7 +65,10 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
         "yank": ("states:yank", "Take a version out of use."),
         "quarantine": ("states:quarantine", "Hold a version's files back while it is looked into."),
         "revoke": ("states:revoke", "Recall a version: nobody is given its files any more."),
-        "restore": ("states:restore", "Make a version active again."),
+        "restore": (
+            "restore:restore",
+            "Make a version active again, or restore a registry from a backup.",
+        ),
         "metrics": ("metrics:metrics", "Log and show metrics of a version."),
     },
     "Make": {
@@ -106,6 +109,10 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
     "Run": {
         "demo": ("demo.story:demo", "Show the whole job on a real model."),
         "serve": ("serve:serve", "Serve the registry over HTTP."),
+        "backup": (
+            "backup:backup",
+            "Back up a registry: its catalog at one moment, and every file that it names.",
+        ),
         "gc": ("gc:gc", "Delete files that no version needs any more."),
         "migrate": (
             "migrate:migrate",

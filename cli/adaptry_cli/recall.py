@@ -57,8 +57,8 @@ def status(ctx: click.Context, registry: Registry, ref: Ref, wait: float, as_jso
 def _say(found: RecallStatus) -> None:
     if found.lines:
         say_table(
-            ("worker", "served as", "state", "since"),
-            ((one.worker, one.served_as, one.outcome, when(one.at)) for one in found.lines),
+            ("worker", "owner", "served as", "state", "since"),
+            ((one.worker, one.owner, one.served_as, one.outcome, when(one.at)) for one in found.lines),
         )
     version = found.version
     if not found.is_recalled:

@@ -7,7 +7,7 @@ import re
 import click
 
 from adaptry.errors import Invalid, NotFound
-from adaptry.refs import AdapterName, Label, Ref, parse_alias, parse_selector
+from adaptry.refs import AdapterName, Label, Ref, parse_selector, parse_stored_alias
 from adaptry.registry import Registry
 from adaptry.rollouts import RolloutChange, RolloutInfo, RolloutPlan
 from adaptry_cli.arguments import NAME, REF, made
@@ -126,7 +126,7 @@ def _line(one: RolloutInfo) -> str:
 def _alias(ref: Ref) -> tuple[AdapterName, str]:
     if not isinstance(ref.selector, Label):
         raise Invalid(f"name the alias that is to move, as in {ref.name}@prod")
-    return ref.name, parse_alias(ref.selector.label)
+    return ref.name, parse_stored_alias(ref.selector.label)
 
 
 def _steps(percent: int | None, steps: str | None) -> tuple[int, ...]:

@@ -35,7 +35,7 @@ def deprecate(registry: Registry, ref: Ref, reason: str, successor: str | None, 
 
     It is given and found as before, with a warning; a bare name no longer means it.
     """
-    _change(registry, ref, "deprecated", reason, successor, as_json)
+    change_to(registry, ref, "deprecated", reason, successor, as_json)
 
 
 @click.command()
@@ -45,7 +45,7 @@ def yank(registry: Registry, ref: Ref, reason: str, successor: str | None, as_js
 
     Whoever names it or has it locked still gets it, with a warning; searches leave it out, and no alias moves to it.
     """
-    _change(registry, ref, "yanked", reason, successor, as_json)
+    change_to(registry, ref, "yanked", reason, successor, as_json)
 
 
 @click.command()
@@ -55,7 +55,7 @@ def quarantine(registry: Registry, ref: Ref, reason: str, successor: str | None,
 
     Who may write to the adapter still gets them, on request (`adaptry pull --even-withdrawn`).
     """
-    _change(registry, ref, "quarantined", reason, successor, as_json)
+    change_to(registry, ref, "quarantined", reason, successor, as_json)
 
 
 @click.command()
@@ -66,25 +66,13 @@ def revoke(registry: Registry, ref: Ref, reason: str, successor: str | None, as_
     Nor are its weights taken again under another name of its namespace. Administrators alone can look into it, and
     restore it.
     """
-    _change(registry, ref, "revoked", reason, successor, as_json)
+    change_to(registry, ref, "revoked", reason, successor, as_json)
 
 
-@click.command()
-@_ref
-@_reason
-@registry_option
-@json_option
-def restore(registry: Registry, ref: Ref, reason: str, as_json: bool) -> None:
-    """Make a version active again.
-
-    What was revoked takes an administrator.
-    """
-    _change(registry, ref, "active", reason, None, as_json)
-
-
-def _change(
+def change_to(
     registry: Registry, ref: Ref, state: State, reason: str, successor: str | None, as_json: bool
 ) -> None:
+    """Changes a version's state and prints what it is now. Raises as `standing.change_state`."""
     changed = change_state(registry, ref, made(StateChange, state=state, reason=reason, successor=successor))
     version = changed.version
     label = f"{version.name}@{version.number}"

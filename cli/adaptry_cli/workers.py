@@ -12,6 +12,11 @@ from adaptry_cli.showing import when
 from adaptry_cli.tables import say_facts, say_table
 
 _SHOWN = 10
+_owner = click.option(
+    "--owner",
+    metavar="TOKEN",
+    help="Name of the token whose worker it is, where several have one of that name.",
+)
 
 
 @click.group()
@@ -34,10 +39,11 @@ def list_all(registry: Registry, limit: int, as_json: bool) -> None:
         say_json(found)
         return
     say_table(
-        ("worker", "state", "engine", "base", "adapters", "troubles", "heard of"),
+        ("worker", "owner", "state", "engine", "base", "adapters", "troubles", "heard of"),
         (
             (
                 one.worker,
+                one.owner,
                 _state(one),
                 _engine(one),
                 one.base or "",
@@ -55,11 +61,12 @@ def list_all(registry: Registry, limit: int, as_json: bool) -> None:
 
 @workers.command()
 @click.argument("name", metavar="WORKER")
+@_owner
 @registry_option
 @json_option
-def show(registry: Registry, name: str, as_json: bool) -> None:
+def show(registry: Registry, name: str, owner: str | None, as_json: bool) -> None:
     """Show a worker, what it has loaded since when, and what it cannot serve."""
-    found = registry.worker(name)
+    found = registry.worker(name, owner)
     if as_json:
         say_json(found)
         return
@@ -81,13 +88,14 @@ def show(registry: Registry, name: str, as_json: bool) -> None:
 
 @workers.command()
 @click.argument("name", metavar="WORKER")
+@_owner
 @registry_option
-def forget(registry: Registry, name: str) -> None:
+def forget(registry: Registry, name: str, owner: str | None) -> None:
     """Say that a worker is no more, and serves nothing.
 
     What it had is no longer counted, in recalls neither: do this only where its engine is gone.
     """
-    registry.forget_worker(name)
+    registry.forget_worker(name, owner)
     tell(f"{name} is forgotten")
 
 

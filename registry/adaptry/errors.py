@@ -70,6 +70,12 @@ class InvalidBundle(Invalid):
     code = "invalid_bundle"
 
 
+class InvalidBackup(Invalid):
+    """A backup that is not whole, or whose bytes are not those that it names; nothing of it was taken."""
+
+    code = "invalid_backup"
+
+
 class InvalidQuery(Invalid):
     """A search text that does not parse; the message shows where and what is allowed."""
 

@@ -12,7 +12,7 @@ from adaptry.digest import Digest
 from adaptry.errors import Conflict, NotFound
 from adaptry.paging import every
 from adaptry.records import AliasInfo, Event
-from adaptry.refs import AdapterName, Ref, parse_alias
+from adaptry.refs import AdapterName, Ref, parse_stored_alias
 from adaptry.registry import Registry
 
 MOVED = "alias.moved"
@@ -37,7 +37,7 @@ def promote(registry: Registry, ref: Ref, alias: str, *, only_from: int | None =
     `only_from` is the number of the version it must be at (0: it must not exist). Raises `Conflict` where it is
     elsewhere or moved meanwhile, `NotFound`, `InvalidRef`, `Denied`.
     """
-    alias = parse_alias(alias)
+    alias = parse_stored_alias(alias)
     to = registry.version(ref)
     found = current(registry, ref.name, alias)
     if only_from is not None and only_from != (found.number if found else 0):

@@ -22,6 +22,7 @@ class RecallLine(Value):
     """A worker and a name, and what became of the version there. `at` is since when it is so, as far as that is known."""
 
     worker: str
+    owner: str = ""
     served_as: str
     outcome: Outcome
     at: datetime
@@ -55,7 +56,9 @@ def recall_status(registry: Registry, ref: Ref) -> RecallStatus:
 
 def _line(resident: ResidentInfo) -> RecallLine:
     outcome, at = _outcome(resident)
-    return RecallLine(worker=resident.worker, served_as=resident.served_as, outcome=outcome, at=at)
+    return RecallLine(
+        worker=resident.worker, owner=resident.owner, served_as=resident.served_as, outcome=outcome, at=at
+    )
 
 
 def _outcome(resident: ResidentInfo) -> tuple[Outcome, datetime]:

@@ -277,6 +277,8 @@ class News(Value):
 
     items: tuple[Event, ...] = ()
     seq: int
+    epoch: str | None = None
+    """The registry's epoch, another after each restore; None from an older server."""
 
 
 class BaseInfo(Value):

@@ -16,6 +16,7 @@ from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from adaptry.errors import InvalidRef
+from adaptry.git_names import corrected, problem_of
 
 GRAMMAR = (
     "a ref is namespace/name, then nothing (latest), @3 or @v3 (version), @prod (alias or branch), "
@@ -134,7 +135,22 @@ def parse_base_name(text: str) -> str:
 
 
 def parse_alias(text: str) -> str:
-    """An alias that may be set: not `latest`, `main`, digits, `v<digits>`, 7 or more hex digits, or a Windows device."""
+    """A name for a new alias: as `parse_stored_alias`, and one that git takes for a name (`git_names`).
+
+    Raises `InvalidRef`.
+    """
+    problem = problem_of(text)
+    if problem and text != "latest":  # of which `parse_stored_alias` has more to say
+        near = corrected(text).replace("/", "-").replace("+", "-")
+        raise InvalidRef(f"not a name for an alias: {text[:80]!r}: {problem}; write {near[:64]}")
+    return parse_stored_alias(text)
+
+
+def parse_stored_alias(text: str) -> str:
+    """An alias that a registry may have: not `latest`, `main`, digits, `v<digits>`, 7 or more hex digits, or a Windows device.
+
+    Older registries have some that `parse_alias` refuses for new ones. Raises `InvalidRef`.
+    """
     if not _ALIAS.fullmatch(text) or text.startswith("refs"):
         raise InvalidRef(
             f"not an alias: {text[:80]!r} (letters, digits, '.', '_' and '-', 1 to 64, not starting with refs)"

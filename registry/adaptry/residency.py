@@ -67,11 +67,31 @@ class Trouble(Value):
     reason: Sentence
 
 
+class RecallProof(Value):
+    """What a worker keeps of a recall: the registry's signature, by which it knows it again after it was restored."""
+
+    name: AdapterName
+    digest: Digest
+    state: Short
+    epoch: Short
+    proof: Short
+
+
+class ForgottenRecall(Value):
+    """A version that was `state` (revoked, quarantined) before the registry was restored; `source` is who knew."""
+
+    name: AdapterName
+    digest: Digest
+    state: str
+    source: str
+    at: datetime
+
+
 class WorkerReport(Value):
     """Everything about a worker now. `residents` is None where its engine does not answer: what was known stays.
 
     `seen` is the newest event that it has acted upon; `lease` is for how many seconds the report holds; `names` are those
-    that it is there to serve (`acme/tone@prod`), whether it has them yet or not.
+    that it is there to serve (`acme/tone@prod`), whether it has them yet or not. `recalled` is sent once to each new epoch.
     """
 
     worker: WorkerName
@@ -86,6 +106,7 @@ class WorkerReport(Value):
     residents: tuple[Resident, ...] | None = Field(default=(), max_length=4096)
     dropped: tuple[Dropped, ...] = Field(default=(), max_length=4096)
     troubles: tuple[Trouble, ...] = Field(default=(), max_length=256)
+    recalled: tuple[RecallProof, ...] = Field(default=(), max_length=4096)
 
 
 class Withdrawal(Value):
@@ -95,6 +116,7 @@ class Withdrawal(Value):
     digest: Digest
     number: int
     state: State
+    proof: str | None = None
 
 
 class Turn(Value):
@@ -113,15 +135,17 @@ class Told(Value):
     """
 
     seq: int
+    epoch: str | None = None
     withdrawn: tuple[Withdrawal, ...] = ()
     turns: tuple[Turn, ...] = ()
     unknown: tuple[Digest, ...] = ()
 
 
 class ResidentInfo(Value):
-    """A version on a worker. Where the worker `is_lost`, the rest is what it said last."""
+    """A version on a worker of that `owner`. Where the worker `is_lost`, the rest is what it said last."""
 
     worker: str
+    owner: str = ""
     name: AdapterName
     number: int
     digest: Digest
@@ -166,20 +190,26 @@ class Residency(ABC):
 
     @abstractmethod
     def report(self, report: WorkerReport) -> Told:
-        """Takes what a worker says of itself. Raises `Denied` without a worker's or an admin's token, `Conflict` where
-        a worker of that name reports with another token."""
+        """Takes the report of the caller's worker of that name. Raises `Denied` without a worker's or an admin's token.
+
+        A worker belongs to the token that reports it: others may have workers of the same name.
+        """
 
     @abstractmethod
-    def worker(self, name: str) -> WorkerInfo:
-        """Raises `NotFound`."""
+    def worker(self, name: str, owner: str | None = None) -> WorkerInfo:
+        """The worker of that name that `owner` has; without one, the caller's own, else the only one that the caller sees.
+
+        Raises `NotFound`, `Conflict` where several owners have one of that name.
+        """
 
     @abstractmethod
     def workers(self, cursor: str | None = None, limit: int = 50) -> Page[WorkerInfo]:
-        """In name order, each with what it has that the caller may read."""
+        """In the order of names and owners, each with what it has that the caller may read."""
 
     @abstractmethod
-    def forget_worker(self, name: str) -> None:
-        """Says that a worker is no more and serves nothing. Raises `NotFound`, `Denied` (its owner and administrators may)."""
+    def forget_worker(self, name: str, owner: str | None = None) -> None:
+        """Records that a worker, found as by `worker`, is gone and serves nothing. Raises as `worker`, and `Denied`: its owner
+        and administrators may."""
 
     @abstractmethod
     def residents(self, ref: Ref) -> tuple[ResidentInfo, ...]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from adaptry.errors import InvalidRef
+from adaptry.git_names import corrected, problem_of
 
 GRAMMAR = (
     "a revision is main, latest, a branch, an alias, a tag, v3 or 3 (a version), a commit's id (7 to 40 hex digits), "
@@ -20,8 +21,6 @@ _SEGMENT = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._+-]*[A-Za-z0-9_+-])?")
 _VERSION = re.compile(r"v?([1-9][0-9]{0,8})")
 _ID = re.compile(r"[0-9a-f]{7,64}")
 _MOST = 128
-_RESERVED = frozenset({"main", "latest", "head"})
-
 Scope = Literal["any", "branch", "tag"]
 
 
@@ -60,17 +59,24 @@ def parse_tag(text: str) -> str:
 
 
 def _name(text: str, kind: str) -> str:
-    segments = text.split("/")
-    if len(text) > _MOST or any(not _SEGMENT.fullmatch(part) or ".." in part for part in segments):
+    if problem := problem_of(text):
         raise InvalidRef(
-            f"not a name for a {kind}: {text[:80]!r} (letters, digits, '.', '_', '-', '+' and '/', at most {_MOST})"
+            f"not a name for a {kind}: {text[:80]!r}: {problem}; write {corrected(text)[:_MOST]}"
         )
-    if segments[0] == "refs" or any(part.endswith(".lock") for part in segments):
-        raise InvalidRef(f"not a name for a {kind}: {text[:80]!r} (refs/… and ….lock mean something else)")
-    if text.lower() in _RESERVED or text.isdigit() or _VERSION.fullmatch(text) or _ID.fullmatch(text):
+    segments = text.split("/")
+    if len(text) > _MOST or any(not _SEGMENT.fullmatch(part) for part in segments):
         raise InvalidRef(
-            f"the {kind} {text!r} would be mistaken for something else (main, latest, HEAD, digits, v<digits> and 7 or "
-            "more hex digits are taken); choose a word such as draft"
+            f"not a name for a {kind}: {text[:80]!r} (letters, digits, '.', '_', '-', '+' and '/', at most {_MOST}); "
+            f"write {corrected(text)[:_MOST]}"
+        )
+    if segments[0] == "refs":
+        raise InvalidRef(
+            f"not a name for a {kind}: {text[:80]!r} (refs/… is where git keeps them); leave refs/ out"
+        )
+    if text.isdigit() or _VERSION.fullmatch(text) or _ID.fullmatch(text):
+        raise InvalidRef(
+            f"the {kind} {text!r} would be mistaken for something else (digits, v<digits> and 7 or more hex digits are "
+            "taken); choose a word such as draft"
         )
     return text
 

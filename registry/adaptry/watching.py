@@ -3,7 +3,7 @@
 A watch begins with a full look, then hears of events and looks again at what they are about, so it tells how things
 are, never a step on the way: of two moves that came at once only the second is seen. Connections that break lose
 nothing. A full look is taken again now and then, because nobody is told of what he may no longer read, and at once
-where the registry was set back.
+where the registry was set back or is in another epoch.
 """
 
 from __future__ import annotations
@@ -107,6 +107,7 @@ class Watch:
         self._about = tuple(dict.fromkeys(pattern.adapters for pattern in self._patterns))
         self._seen: dict[str, VersionInfo] = {}
         self._seq: int | None = None
+        self._epoch: str | None = None
         self._looked_at = 0.0
 
     @property
@@ -119,22 +120,31 @@ class Watch:
         """The number of the last event that was looked at; None before the first look."""
         return self._seq
 
+    @property
+    def epoch(self) -> str | None:
+        """The registry's epoch at the last look; None from an older server."""
+        return self._epoch
+
+    def look_again(self) -> None:
+        """The next `changes` looks at everything anew."""
+        self._seq = None
+
     def changes(self, wait: float = 30.0) -> tuple[Change, ...]:
         """Waits so long for the first event about these adapters. After `Unavailable` it can be called again, and goes on."""
         if self._seq is None or time.monotonic() - self._looked_at > _FULL_LOOK:
             return self._look_at_all()
         news = self._registry.events(self._seq, _AT_ONCE, wait, self._about)
-        if news.seq < self._seq:
+        if news.seq < self._seq or news.epoch != self._epoch:
             return self._look_at_all()
         changed = self._look_at(adapters_in(news))
         self._seq = news.seq
         return changed
 
     def _look_at_all(self) -> tuple[Change, ...]:
-        seq = self._registry.events().seq  # what happens during the look is looked at once more
+        end = self._registry.events()  # what happens during the look is looked at once more
         found = {ref: version for each in self._patterns for ref, version in each.found(self._registry, None)}
         changed = self._compared(self._seen, found)
-        self._seen, self._seq, self._looked_at = found, seq, time.monotonic()
+        self._seen, self._seq, self._epoch, self._looked_at = found, end.seq, end.epoch, time.monotonic()
         return changed
 
     def _look_at(self, names: Sequence[AdapterName]) -> tuple[Change, ...]:

@@ -17,8 +17,19 @@ _NEW_TABLES = (
 )
 
 
+_FOLDED = ("adapters", "namespaces", "base_names", "aliases", "marks")
+
+
+def back_to_0010(database: sqlite3.Connection) -> None:
+    """Takes away what schemas 0011 and later added, but for the keys of workers and schedules."""
+    for table in _FOLDED:
+        database.execute(f"DROP INDEX ix_{table}_folded")
+        database.execute(f"ALTER TABLE {table} DROP COLUMN folded")
+
+
 def back_to_0004(database: sqlite3.Connection) -> None:
     """Takes away what schemas 0005 and later added."""
+    back_to_0010(database)
     for table in _NEW_TABLES:
         database.execute(f"DROP TABLE {table}")
     for index in ("ix_uploads_open", "ix_uploads_coming"):

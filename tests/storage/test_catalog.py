@@ -142,7 +142,7 @@ def test_a_writer_of_the_same_process_that_waits_too_long_is_told(path: Path) ->
 def test_a_transaction_that_raises_changes_nothing(path: Path) -> None:
     catalog = Catalog.at(path)
     with pytest.raises(RuntimeError), catalog.write() as tx:
-        tx.connection().exec_driver_sql("INSERT INTO namespaces VALUES ('acme')")
+        tx.connection().exec_driver_sql("INSERT INTO namespaces (name) VALUES ('acme')")
         raise RuntimeError("half-way")
     with catalog.read() as tx:
         assert tx.connection().exec_driver_sql("SELECT count(*) FROM namespaces").scalar() == 0

@@ -191,7 +191,7 @@ def test_a_reader_sees_one_moment_and_may_change_nothing(catalog: Catalog) -> No
     with catalog.read() as tx:
         before = tx.connection().exec_driver_sql(asked).scalar()
         with catalog.write() as writing:
-            writing.connection().exec_driver_sql("INSERT INTO namespaces VALUES ('acme')")
+            writing.connection().exec_driver_sql("INSERT INTO namespaces (name) VALUES ('acme')")
         assert tx.connection().exec_driver_sql(asked).scalar() == before == 0
     with pytest.raises(Unavailable, match="may not be written to"), catalog.read() as tx:
         tx.connection().exec_driver_sql("INSERT INTO namespaces VALUES ('evil')")
@@ -201,7 +201,7 @@ def test_a_reader_sees_one_moment_and_may_change_nothing(catalog: Catalog) -> No
 
 def test_a_transaction_that_raises_changes_nothing(catalog: Catalog) -> None:
     with pytest.raises(RuntimeError), catalog.write() as tx:
-        tx.connection().exec_driver_sql("INSERT INTO namespaces VALUES ('acme')")
+        tx.connection().exec_driver_sql("INSERT INTO namespaces (name) VALUES ('acme')")
         raise RuntimeError("half-way")
     with catalog.read() as tx:
         assert tx.connection().exec_driver_sql("SELECT count(*) FROM namespaces").scalar() == 0
@@ -211,7 +211,7 @@ def test_a_connection_that_the_server_ended_is_replaced(
     postgres: PostgresServer, name: str, catalog: Catalog
 ) -> None:
     with catalog.write() as tx:
-        tx.connection().exec_driver_sql("INSERT INTO namespaces VALUES ('acme')")
+        tx.connection().exec_driver_sql("INSERT INTO namespaces (name) VALUES ('acme')")
     postgres.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
     with catalog.read() as tx:
         assert tx.connection().exec_driver_sql("SELECT name FROM namespaces").scalar() == "acme"
@@ -221,7 +221,7 @@ def test_a_writer_whose_connection_ends_has_changed_nothing_and_holds_nobody_up(
     postgres: PostgresServer, name: str, catalog: Catalog
 ) -> None:
     with pytest.raises(Unavailable, match=r"cannot (use|reach) the database"), catalog.write() as tx:
-        tx.connection().exec_driver_sql("INSERT INTO namespaces VALUES ('acme')")
+        tx.connection().exec_driver_sql("INSERT INTO namespaces (name) VALUES ('acme')")
         postgres.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
     with catalog.write() as tx:
         assert tx.connection().exec_driver_sql("SELECT count(*) FROM namespaces").scalar() == 0

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
 
 from adaptry import __version__, manifest, wire
-from adaptry_api.guard import ANYBODY, Caller, caller, guarded
+from adaptry_api.guard import ANYBODY, Caller, caller, guarded, store_of
 
 
 class Limits(BaseModel):
@@ -37,6 +37,8 @@ class About(Whoami):
     api_oldest: int = wire.API_OLDEST
     manifest_schema: int = manifest.SCHEMA
     limits: Limits = Limits()
+    epoch: str | None = None
+    """Another one after each restore of the registry."""
 
 
 def router(docs: bool) -> APIRouter:
@@ -44,8 +46,9 @@ def router(docs: bool) -> APIRouter:
     routes = guarded(wire.PREFIX, "about")
 
     @routes.get("")
-    def about(identity: Caller) -> About:
-        return About(identity=identity.name, role=identity.role, namespaces=identity.namespaces)
+    def about(request: Request, identity: Caller) -> About:
+        epoch = store_of(request).catalog.epoch.id
+        return About(identity=identity.name, role=identity.role, namespaces=identity.namespaces, epoch=epoch)
 
     @routes.get("/whoami")
     def whoami(identity: Caller) -> Whoami:

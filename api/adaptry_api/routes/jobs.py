@@ -26,6 +26,10 @@ class NewSchedule(BaseModel, extra="forbid"):
 
 
 ScheduleName = Annotated[str, Path(max_length=64)]
+ScheduleNamespace = Annotated[
+    str | None,
+    Query(description="Whose schedule, where several namespaces have one of that name.", max_length=96),
+]
 JobId = Annotated[str, Path(max_length=64)]
 
 
@@ -84,5 +88,7 @@ def schedule(schedule: ScheduleName, body: NewSchedule, registry: CallersRegistr
 
 
 @ROUTES.delete("/schedules/{schedule}", status_code=204)
-def unschedule(schedule: ScheduleName, registry: CallersRegistry) -> None:
-    registry.unschedule_job(schedule)
+def unschedule(
+    schedule: ScheduleName, registry: CallersRegistry, namespace: ScheduleNamespace = None
+) -> None:
+    registry.unschedule_job(schedule, namespace)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import Request, Response
+from typing import Annotated
+
+from fastapi import Query, Request, Response
 
 from adaptry import wire
 from adaptry.records import Page
@@ -13,6 +15,10 @@ from adaptry_api.routes.parameters import Cursor, Limit, PathRef
 
 ROUTES = guarded(wire.PREFIX, "workers")
 ONE = "/workers/{worker}"
+Owner = Annotated[
+    str | None,
+    Query(description="Whose worker is meant, where several owners have one of that name.", max_length=96),
+]
 
 
 class Report(WorkerReport, extra="forbid"):
@@ -31,14 +37,14 @@ def list_all(registry: CallersRegistry, cursor: Cursor = None, limit: Limit = 50
 
 
 @ROUTES.get(ONE, response_model=WorkerInfo)
-def show(request: Request, worker: str, registry: CallersRegistry) -> Response:
-    return fresh(request, registry.worker(worker))
+def show(request: Request, worker: str, registry: CallersRegistry, owner: Owner = None) -> Response:
+    return fresh(request, registry.worker(worker, owner))
 
 
 @ROUTES.delete(ONE, status_code=204)
-def forget(worker: str, registry: CallersRegistry) -> None:
-    """Says that a worker is no more and serves nothing."""
-    registry.forget_worker(worker)
+def forget(worker: str, registry: CallersRegistry, owner: Owner = None) -> None:
+    """Records that a worker is gone and serves nothing."""
+    registry.forget_worker(worker, owner)
 
 
 @ROUTES.get("/adapters/{namespace}/{name}/versions/{selector}/residents")

@@ -20,6 +20,7 @@ from adaptry.blobs.store import CHUNK, BlobStore, Hashers, Staged, absent
 from adaptry.digest import Digest
 from adaptry.errors import Conflict, NotFound, StorageFull, Unavailable
 from adaptry.failpoints import reach
+from adaptry.file_locks import FileLock
 
 _HEX = re.compile(r"[0-9a-f]{64}")
 _KEY = re.compile(r"[0-9a-f]{32}")
@@ -34,6 +35,7 @@ class LocalBlobs(BlobStore):
         self.folder = Path(folder)
         self._blobs = self.folder / "sha256"
         self._stagings = self.folder / "tmp"
+        self._hold = self.folder / "held.lock"
         for made in (self.folder, self._blobs, self._stagings):
             made.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -60,6 +62,25 @@ class LocalBlobs(BlobStore):
         with suppress(FileNotFoundError):
             path.unlink()
             _fsync_folder(path.parent)
+
+    @contextmanager
+    def deletion(self) -> Iterator[bool]:
+        try:
+            lock = FileLock.shared_at_once(self._hold, mode=0o600)
+        except (StorageFull, Unavailable):  # a full disk must not keep a sweep from making room
+            yield not self._hold.exists()
+            return
+        try:
+            yield lock is not None
+        finally:
+            if lock:
+                lock.release()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """No blob is deleted during the block, whichever process sweeps. Waits for a deletion, or another hold, to end."""
+        with FileLock.alone(self._hold, mode=0o600):
+            yield
 
     def digests(self) -> Iterator[Digest]:
         for fan in self._blobs.iterdir():

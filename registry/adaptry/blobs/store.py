@@ -11,7 +11,7 @@ import secrets
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -93,6 +93,10 @@ class BlobStore(ABC):
     @abstractmethod
     def delete(self, digest: Digest) -> None:
         """No error if it is absent."""
+
+    def deletion(self) -> AbstractContextManager[bool]:
+        """Surrounds the deletion of some blobs; False where none may be deleted now, since a backup is reading them."""
+        return nullcontext(True)
 
     @abstractmethod
     def digests(self) -> Iterator[Digest]:

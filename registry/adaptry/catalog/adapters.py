@@ -10,7 +10,7 @@ from sqlalchemy import bindparam, delete, exists, func, or_, update
 from sqlalchemy import select as select_columns
 from sqlmodel import col, select
 
-from adaptry.catalog import cursors, terms
+from adaptry.catalog import cursors, names, terms
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.packing import listed, unlisted
 from adaptry.catalog.rows import (
@@ -24,6 +24,7 @@ from adaptry.catalog.rows import (
 )
 from adaptry.catalog.showing import Columns, selected, table_of
 from adaptry.catalog.sight import Sight
+from adaptry.errors import Conflict
 from adaptry.identity import Visibility
 from adaptry.lifecycle import LATEST
 from adaptry.records import AdapterEdit, AdapterInfo, Page
@@ -66,8 +67,37 @@ def find(tx: Transaction, name: AdapterName) -> Line | None:
     return Line(found[0].id, name, visibility_of(found[0].visibility)) if found else None
 
 
+def find_ignoring_case(tx: Transaction, name: AdapterName) -> Line | None:
+    """The adapter of that very name, else the one whose name differs only in capitals."""
+    found = find(tx, name)
+    if found is None:
+        query = select(AdapterRow).where(
+            AdapterRow.folded == names.fold(str(name)), col(AdapterRow.deleted_at).is_(None)
+        )
+        row = tx.exec(query).first()
+        found = _line(row) if row else None
+    return found
+
+
+def require_unlike(tx: Transaction, name: AdapterName, renamed: AdapterName | None = None) -> None:
+    """Raises `Conflict` where a new name would differ from another only in capitals; `renamed` is the name that it replaces."""
+    if (namespace := names.namespace_like(tx, name.namespace)) is not None:
+        raise Conflict(
+            f"the namespace {name.namespace!r} differs only in capitals from {namespace!r}, which exists; write "
+            f"{namespace}/{name.name}, or choose another namespace"
+        )
+    if (other := names.adapter_like(tx, str(name))) not in (None, str(renamed)):
+        raise Conflict(
+            f"{name} differs only in capitals from {other}, which exists; write {other}, or choose another name"
+        )
+
+
 def create(tx: Transaction, name: AdapterName, edit: AdapterEdit, at: datetime) -> Line:
-    """A new line, or a deleted one of that name revived: empty, its numbering going on. The name must be free."""
+    """A new line, or a deleted one of that name revived: empty, its numbering going on. The name must be free.
+
+    Raises `Conflict` as `require_unlike`.
+    """
+    require_unlike(tx, name)
     row = _row(tx, name)
     if row is None:
         row = AdapterRow(name=str(name), namespace=name.namespace, created_at=at, updated_at=at)
@@ -75,6 +105,7 @@ def create(tx: Transaction, name: AdapterName, edit: AdapterEdit, at: datetime) 
     row.deleted_at = row.moved_to = None
     row.description, row.tags = edit.description or "", listed(edit.tags or ())
     row.visibility, row.downloads = edit.visibility or "private", 0
+    row.folded = names.fold(str(name))
     tx.add(row)
     _note_namespace(tx, name.namespace)
     tx.flush()
@@ -96,7 +127,11 @@ def edit(tx: Transaction, line: Line, change: AdapterEdit, at: datetime) -> Line
 
 
 def rename(tx: Transaction, line: Line, to: AdapterName, at: datetime) -> Line:
-    """Moves a line to a name that is free; its numbering continues beyond any that was used under either name."""
+    """Moves a line to a name that is free; its numbering continues beyond any that was used under either name.
+
+    Raises `Conflict` as `require_unlike`.
+    """
+    require_unlike(tx, to, line.name)
     row = _require(tx, line)
     old, number = row.name, row.next_number
     buried = _row(tx, to)
@@ -108,6 +143,11 @@ def rename(tx: Transaction, line: Line, to: AdapterName, at: datetime) -> Line:
         tx.delete(buried)
         tx.flush()
     row.name, row.namespace, row.updated_at = str(to), to.namespace, at
+    row.folded = None
+    tx.flush()
+    if names.fold(old) != names.fold(str(to)):
+        names.pass_on_adapter(tx, old)
+    row.folded = names.fold(str(to))
     tx.flush()
     _note_namespace(tx, to.namespace)
     tx.add(
@@ -142,7 +182,10 @@ def bury(tx: Transaction, line: Line, at: datetime) -> None:
     tx.execute(delete(FileRow).where(col(FileRow.owner) == row.name))
     _forget_moves(tx, line.key)
     row.deleted_at = row.updated_at = at
-    row.visibility = "private"
+    row.visibility, row.folded = "private", None
+    tx.execute(update(AliasRow).where(col(AliasRow.adapter_id) == line.key).values(folded=None))
+    tx.flush()
+    names.pass_on_adapter(tx, row.name)
 
 
 def moved(tx: Transaction, name: AdapterName) -> Line | None:
@@ -160,6 +203,18 @@ def take_number(tx: Transaction, line: Line, at: datetime, wished: int | None = 
         number = wished
     row.next_number, row.updated_at = max(row.next_number, number + 1), at
     return number
+
+
+def keep_number(tx: Transaction, name: AdapterName, next_number: int, at: datetime) -> None:
+    """No number below `next_number` is given under that name, whether there is such an adapter or not."""
+    row = _row(tx, name)
+    if row is None:
+        row = AdapterRow(
+            name=str(name), namespace=name.namespace, created_at=at, updated_at=at, deleted_at=at
+        )
+    row.next_number = max(row.next_number, next_number)
+    tx.add(row)
+    tx.flush()
 
 
 def _was_given(tx: Transaction, line: Line, number: int) -> bool:
@@ -276,4 +331,4 @@ def is_own(tx: Transaction, name: AdapterName, unless_tagged: str) -> bool:
 
 def _note_namespace(tx: Transaction, namespace: str) -> None:
     if tx.get(NamespaceRow, namespace) is None:
-        tx.add(NamespaceRow(name=namespace))
+        tx.add(NamespaceRow(name=namespace, folded=names.fold(namespace)))

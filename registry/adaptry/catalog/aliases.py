@@ -7,7 +7,7 @@ from datetime import datetime
 
 from sqlmodel import col, select
 
-from adaptry.catalog import terms
+from adaptry.catalog import epochs, names, terms
 from adaptry.catalog.adapters import Line
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.rows import AliasRow, VersionRow
@@ -45,9 +45,13 @@ def point(tx: Transaction, line: Line, alias: str, to: Stored, at: datetime, by:
     """Creates or moves an alias, in a new generation."""
     row = tx.get(AliasRow, (line.key, alias))
     if row is None:
-        row = AliasRow(adapter_id=line.key, alias=alias, generation=0, moved_at=at, moved_by=by)
+        row = AliasRow(
+            adapter_id=line.key, alias=alias, generation=epochs.floor(tx), moved_at=at, moved_by=by
+        )
     if row.version_id is not None:
         terms.remove(tx, row.version_id, ["alias"], alias)
+    else:
+        row.folded = names.fold(alias)
     row.version_id, row.generation, row.moved_at, row.moved_by = to.key, row.generation + 1, at, by
     tx.add(row)
     tx.flush()
@@ -60,7 +64,9 @@ def remove(tx: Transaction, line: Line, alias: str, at: datetime, by: str) -> No
     row = tx.get_one(AliasRow, (line.key, alias))
     assert row.version_id is not None
     terms.remove(tx, row.version_id, ["alias"], alias)
-    row.version_id, row.moved_at, row.moved_by = None, at, by
+    row.version_id, row.moved_at, row.moved_by, row.folded = None, at, by, None
+    tx.flush()
+    names.pass_on_alias(tx, line.key, alias)
 
 
 def infos(tx: Transaction, line: Line) -> tuple[AliasInfo, ...]:

@@ -11,6 +11,7 @@ from sqlmodel import col, select
 
 from adaptry.catalog import cursors
 from adaptry.catalog.database import Transaction
+from adaptry.catalog.names import fold
 from adaptry.catalog.packing import packed, unpacked
 from adaptry.catalog.rows import AdapterRow, BaseFileRow, BaseNameRow, BaseRow, VersionRow
 from adaptry.catalog.sight import Sight
@@ -30,6 +31,15 @@ def find(tx: Transaction, key: str) -> list[Digest]:
         return []
     query = select(BaseRow.id).where(BaseRow.id >= prefix, BaseRow.id < prefix + "g")
     return [Digest(id) for id in tx.exec(query.limit(2))]
+
+
+def find_ignoring_case(tx: Transaction, name: str) -> Digest | None:
+    """The base of that very name, else the one with a name that differs only in capitals."""
+    named = (
+        tx.get(BaseNameRow, name)
+        or tx.exec(select(BaseNameRow).where(BaseNameRow.folded == fold(name))).first()
+    )
+    return Digest(named.base_id) if named else None
 
 
 def record(tx: Transaction, id: Digest) -> BaseRecord | None:
@@ -62,7 +72,7 @@ def names(tx: Transaction, id: Digest) -> tuple[str, ...]:
 
 def add_names(tx: Transaction, id: Digest, new: Iterable[str]) -> None:
     """The names must be free."""
-    tx.add_all([BaseNameRow(name=name, base_id=id.hex) for name in new])
+    tx.add_all([BaseNameRow(name=name, base_id=id.hex, folded=fold(name)) for name in new])
     tx.flush()
 
 

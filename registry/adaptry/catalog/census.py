@@ -12,6 +12,7 @@ from adaptry.catalog.database import Catalog
 from adaptry.catalog.rows import (
     AdapterRow,
     CommitRow,
+    EpochRow,
     EventRow,
     FileRow,
     MarkRow,
@@ -30,8 +31,9 @@ _AT_ONCE = 200
 
 
 def is_empty(catalog: Catalog) -> bool:
-    """Whether it has no row at all, as one has that was just made."""
-    tables = sorted(Row.metadata.tables.values(), key=lambda table: table.name != EventRow.__tablename__)
+    """Whether it has no row but its first epoch's, as one has that was just made."""
+    some = (table for table in Row.metadata.tables.values() if table.name != EpochRow.__tablename__)
+    tables = sorted(some, key=lambda table: table.name != EventRow.__tablename__)
     with catalog.read() as tx:
         return not any(
             tx.connection().execute(select(1).select_from(table).limit(1)).first() for table in tables

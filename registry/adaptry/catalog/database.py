@@ -9,9 +9,11 @@ for the one before it, then gives up as `Unavailable`; readers see one moment an
 
 from __future__ import annotations
 
+import sqlite3
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 from sqlalchemy import Engine, select
@@ -19,7 +21,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlmodel import Session
 
-from adaptry.catalog import sqlite
+from adaptry.catalog import epochs, sqlite
+from adaptry.catalog.epochs import Epoch
 from adaptry.catalog.hearing import Hearing
 from adaptry.catalog.kinds import HAPPENED, Database
 from adaptry.catalog.migrate import migrate, schema_of
@@ -36,8 +39,11 @@ class Catalog:
     def __init__(self, url: str, busy_timeout: float = 30.0) -> None:
         """Raises `Incompatible` (a newer schema), `Unavailable` (cannot be opened, or would not be durable)."""
         self._database = _opened(url, busy_timeout)
+        self.path = sqlite.path_of(url)
+        """The SQLite file; None for PostgreSQL and in memory."""
         self.hearing = Hearing(self._database.hear)
         # Whoever forgets a catalog need not close it.
+        self._release = weakref.finalize(self, self._database.hold())
         weakref.finalize(self, _let_go, self._database.readers, self.hearing)
         with self._database.opening(), self._errors_translated():
             migrate(self._database)
@@ -74,6 +80,20 @@ class Catalog:
         with self._errors_translated(), self._database.readers.connect() as connection:
             return str(schema_of(connection))
 
+    @cached_property
+    def epoch(self) -> Epoch:
+        """The epoch that the registry is in. Another one begins only while no process has the catalog open."""
+        with self.read() as tx:
+            return epochs.current(tx)
+
+    def copy_to(self, target: Path) -> None:
+        """Copies one moment of a catalog in a file, while others write to it. Raises `StorageFull`, `Unavailable`, `Corrupt`."""
+        assert self.path is not None, "only a file is copied"
+        try:
+            sqlite.copy(self.path, target)
+        except sqlite3.Error as error:
+            raise self._database.meaning(error) or error from error
+
     def check(self) -> None:
         """Raises `Unavailable` where the database does not answer."""
         with self._errors_translated(), self._database.readers.connect() as connection:
@@ -83,6 +103,7 @@ class Catalog:
         """Gives the database's files and connections back to the system."""
         self.hearing.close()
         self._database.readers.dispose()
+        self._release()
 
     @contextmanager
     def _transaction(self, writers: Engine) -> Iterator[Transaction]:

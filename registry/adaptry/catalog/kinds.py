@@ -62,6 +62,7 @@ class Database:
 
     `readers` and `writers` give connections whose transactions are what they say, `noters` those that write what a power
     cut may undo; `reading` and `writing` surround them, `opening` surrounds the check of the schema and its migration, after which `settle` looks at the new one.
+    `hold` says that this process has the database open, until what it returns is called.
     `meaning` tells what a driver's error means, and is None for a mistake of ours. `announce` tells other processes, within
     a transaction that recorded an event, that it did; `hear` is how they are told.
     """
@@ -72,6 +73,7 @@ class Database:
     reading: Block
     writing: Block
     opening: Block
+    hold: Callable[[], Callable[[], None]]
     settle: Callable[[Connection], None]
     meaning: Callable[[BaseException], AdaptryError | None]
     announce: Callable[[Connection], None]

@@ -10,6 +10,7 @@ from sqlalchemy import bindparam, func
 from sqlalchemy import select as select_columns
 from sqlmodel import col, select
 
+from adaptry.catalog import names
 from adaptry.catalog.adapters import Line
 from adaptry.catalog.commits import Step
 from adaptry.catalog.database import Transaction
@@ -56,22 +57,27 @@ def put(
     tx: Transaction, line: Line, name: str, kind: Kind, to: Step, at: datetime, by: str, message: str = ""
 ) -> Mark:
     """Makes a mark or moves it."""
-    row = MarkRow(
-        adapter_id=line.key,
-        name=name,
-        kind=kind,
-        commit_id=to.key,
-        message=message,
-        set_at=at,
-        set_by=by,
-    )
-    tx.merge(row)
+    row = tx.get(MarkRow, (line.key, name))
+    if row is None:
+        row = MarkRow(
+            adapter_id=line.key,
+            name=name,
+            kind=kind,
+            commit_id=to.key,
+            set_at=at,
+            set_by=by,
+            folded=names.fold(name),
+        )
+    row.kind, row.commit_id, row.message, row.set_at, row.set_by = kind, to.key, message, at, by
+    tx.add(row)
     return _mark(row, to.digest.hex)
 
 
 def drop(tx: Transaction, line: Line, name: str) -> None:
     """The mark must exist."""
     tx.delete(tx.get_one(MarkRow, (line.key, name)))
+    tx.flush()
+    names.pass_on_mark(tx, line.key, name)
 
 
 def _mark(row: MarkRow | Columns, digest: str) -> Mark:

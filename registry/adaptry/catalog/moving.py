@@ -10,11 +10,11 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Table, func, insert, select, text
+from sqlalchemy import Connection, Table, delete, func, insert, select, text
 
 from adaptry.catalog import sqlite
 from adaptry.catalog.database import Transaction
-from adaptry.catalog.rows import Row
+from adaptry.catalog.rows import EpochRow, Row
 from adaptry.errors import Conflict, Corrupt
 
 _AT_ONCE = 1000
@@ -28,6 +28,7 @@ def copy(source: Transaction, target: Transaction) -> Mapping[str, int]:
     here, there = source.connection(), target.connection()
     tables = Row.metadata.sorted_tables  # what a row refers to comes before it
     _require_empty(there, tables)
+    target.execute(delete(EpochRow))  # its first, which every new catalog has
     copied: dict[str, int] = {}
     for table in tables:
         seen = hashlib.sha256()
@@ -69,7 +70,11 @@ def _moved_to(where: str) -> str:
 
 
 def _require_empty(connection: Connection, tables: Sequence[Table]) -> None:
-    full = [table.name for table in tables if connection.execute(select(table).limit(1)).first()]
+    full = [
+        table.name
+        for table in tables
+        if table.name != EpochRow.__tablename__ and connection.execute(select(table).limit(1)).first()
+    ]
     if full:
         raise Conflict(
             f"that database has a catalog already (rows in {', '.join(full)}); give an empty database; if a move to it was "

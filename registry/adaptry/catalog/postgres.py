@@ -82,6 +82,7 @@ def database(url: str, busy_timeout: float) -> Database:
         reading=nullcontext,
         writing=in_turn(busy_timeout),  # so that no more than one of them holds a connection while it waits
         opening=nullcontext,
+        hold=lambda: lambda: None,  # the server itself knows who is connected
         settle=_compare_bytes,
         meaning=partial(_meaning, address.set(drivername="postgresql").render_as_string(hide_password=True)),
         announce=_announce,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import cast
 
-from sqlalchemy import ColumnElement, exists, or_
+from sqlalchemy import ColumnElement, and_, exists, or_
 from sqlmodel import col, select
 
 from adaptry.catalog import cursors
@@ -41,15 +41,21 @@ def page(
     limit: int,
     now: datetime,
 ) -> Page[WorkerInfo]:
-    """Workers in name order, as far as `sight` goes."""
-    query = select(WorkerRow).order_by(WorkerRow.name).limit(limit + 1)
+    """Workers in the order of their names and owners, as far as `sight` goes."""
+    query = select(WorkerRow).order_by(WorkerRow.name, WorkerRow.owner).limit(limit + 1)
     if cursor is not None:
-        query = query.where(col(WorkerRow.name) > cursors.decode(cursor, _ABOUT))
+        name, _, of = cursors.decode(cursor, _ABOUT).partition(" ")  # no worker's name has a space in it
+        query = query.where(
+            or_(
+                col(WorkerRow.name) > name,
+                and_(col(WorkerRow.name) == name, col(WorkerRow.owner) > of),
+            )
+        )
     if (seen := _is_seen(owner, sight)) is not None:
         query = query.where(seen)
     rows = tx.exec(query).all()
     infos = _with_residents(tx, rows[:limit], sight, now)
-    following = cursors.encode(infos[-1].worker, _ABOUT) if len(rows) > limit else None
+    following = cursors.encode(f"{infos[-1].worker} {infos[-1].owner}", _ABOUT) if len(rows) > limit else None
     return Page[WorkerInfo](items=tuple(infos), next=following)
 
 
@@ -96,7 +102,7 @@ def _with_residents(
             lease=row.lease,
             is_lost=is_lost(row, now),
             is_answering=row.is_answering,
-            residents=tuple(one for one in residents if one.worker == row.name),
+            residents=tuple(one for one in residents if (one.worker, one.owner) == (row.name, row.owner)),
             troubles=tuple(map(Trouble.model_validate, json.loads(row.troubles))),
         )
         for row in rows
@@ -110,11 +116,12 @@ def _infos(tx: Transaction, which: ColumnElement[bool], now: datetime) -> list[R
         .join(VersionRow, col(ResidentRow.version_id) == col(VersionRow.id))
         .join(AdapterRow, col(VersionRow.adapter_id) == col(AdapterRow.id))
         .where(which)
-        .order_by(WorkerRow.name, ResidentRow.served_as, col(VersionRow.number))
+        .order_by(WorkerRow.name, WorkerRow.owner, ResidentRow.served_as, col(VersionRow.number))
     )
     return [
         ResidentInfo(
             worker=worker.name,
+            owner=worker.owner,
             name=AdapterName.parse(name),
             number=version.number,
             digest=Digest(version.digest),

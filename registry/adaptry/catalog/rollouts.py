@@ -10,12 +10,13 @@ from typing import cast
 from sqlmodel import col, select
 from sqlmodel.sql.expression import Select
 
+from adaptry.catalog import epochs
 from adaptry.catalog.adapters import Line, visibility_of
 from adaptry.catalog.aliases import Pointing
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.rows import AdapterRow, ResidentRow, RolloutRow, VersionRow, WorkerRow
 from adaptry.catalog.versions import Stored
-from adaptry.catalog.workers import is_lost
+from adaptry.catalog.workers import is_lost, label_of
 from adaptry.digest import Digest
 from adaptry.refs import AdapterName
 from adaptry.residency import GONE
@@ -46,6 +47,7 @@ def begin(
         started_at=at,
         started_by=by,
         step_at=at,
+        generation=epochs.floor(tx) + 1,
     )
     tx.add(row)
     tx.flush()
@@ -107,7 +109,7 @@ def get(tx: Transaction, line: Line, id: int) -> RolloutInfo:
 
 
 def serving(tx: Transaction, rollout: RolloutInfo, now: datetime) -> Mapping[str, Digest | None]:
-    """What each living worker answers with under the name that is rolled out; None for one that is only about to."""
+    """What each living worker, by its label, answers with under the name that is rolled out; None for one that is about to."""
     query = (
         select(WorkerRow, ResidentRow.condition, VersionRow.digest)
         .join(ResidentRow, col(ResidentRow.worker_id) == col(WorkerRow.id))
@@ -120,9 +122,10 @@ def serving(tx: Transaction, rollout: RolloutInfo, now: datetime) -> Mapping[str
     found: dict[str, Digest | None] = {}
     for worker, condition, digest in tx.exec(query):
         if not is_lost(worker, now):
-            found.setdefault(worker.name, None)
+            label = label_of(worker)
+            found.setdefault(label, None)
             if condition == "serving":
-                found[worker.name] = Digest(digest)
+                found[label] = Digest(digest)
     return found
 
 

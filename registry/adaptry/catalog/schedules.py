@@ -22,7 +22,9 @@ _MADE_UP_FOR = timedelta(days=1)
 def put(
     tx: Transaction, name: str, cron: Cron, order: JobOrder, namespace: str, identity: Identity, now: datetime
 ) -> ScheduleInfo:
-    """From now on; one of that name is replaced."""
+    """From now on; one of that name in that namespace is replaced."""
+    while now in _moments(tx, name, namespace):  # which jobs' ids tell schedules of one name apart by
+        now += timedelta(microseconds=1)
     row = JobScheduleRow(
         name=name,
         cron=cron.text,
@@ -36,19 +38,24 @@ def put(
     return _info(tx, tx.merge(row))
 
 
-def find(tx: Transaction, name: str) -> ScheduleInfo | None:
-    row = tx.get(JobScheduleRow, name)
+def find(tx: Transaction, name: str, namespace: str) -> ScheduleInfo | None:
+    row = tx.get(JobScheduleRow, (namespace, name))
     return _info(tx, row) if row else None
 
 
+def named(tx: Transaction, name: str) -> tuple[ScheduleInfo, ...]:
+    """The schedules of that name in every namespace, in the order of the namespaces."""
+    query = select(JobScheduleRow).where(JobScheduleRow.name == name).order_by(JobScheduleRow.namespace)
+    return tuple(_info(tx, row) for row in tx.exec(query).all())
+
+
 def every(tx: Transaction) -> tuple[ScheduleInfo, ...]:
-    return tuple(
-        _info(tx, row) for row in tx.exec(select(JobScheduleRow).order_by(JobScheduleRow.name)).all()
-    )
+    query = select(JobScheduleRow).order_by(JobScheduleRow.name, JobScheduleRow.namespace)
+    return tuple(_info(tx, row) for row in tx.exec(query).all())
 
 
-def remove(tx: Transaction, name: str) -> None:
-    tx.delete(tx.get_one(JobScheduleRow, name))
+def remove(tx: Transaction, name: str, namespace: str) -> None:
+    tx.delete(tx.get_one(JobScheduleRow, (namespace, name)))
 
 
 def submit_due(tx: Transaction, now: datetime) -> None:
@@ -62,6 +69,14 @@ def submit_due(tx: Transaction, now: datetime) -> None:
         id = f"job-{hashlib.sha256(f'{row.name} {row.created_at} {due}'.encode()).hexdigest()[:16]}"
         if jobs.row_of(tx, id) is None:
             jobs.insert(tx, id, JobOrder.model_validate_json(row.ordered), row.namespace, row.asker, now)
+
+
+def _moments(tx: Transaction, name: str, namespace: str) -> set[datetime]:
+    """When the schedules of that name in other namespaces were made."""
+    query = select(JobScheduleRow.created_at).where(
+        JobScheduleRow.name == name, JobScheduleRow.namespace != namespace
+    )
+    return set(tx.exec(query))
 
 
 def _info(tx: Transaction, row: JobScheduleRow) -> ScheduleInfo:

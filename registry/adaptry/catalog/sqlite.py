@@ -10,9 +10,10 @@ import fcntl
 import os
 import socket
 import sqlite3
-from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, nullcontext, suppress
 from functools import partial
+from pathlib import Path
 from threading import RLock
 from typing import Any
 
@@ -22,10 +23,13 @@ from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
 from adaptry.catalog.kinds import Block, Database, busy, in_turn, pause
 from adaptry.errors import AdaptryError, Corrupt, StorageFull, Unavailable
+from adaptry.file_locks import FileLock
 
 _WRITES = "adaptry_writes"  # the execution option of connections whose transactions write: True, or _NOTES
 _NOTES = "notes"  # those that a power cut may undo
 _LOOKS = 0.05  # seconds between two looks at whether another process has committed
+_PRIVATE = 0o600
+_IN_USE = ".in-use"
 _FORBIDDEN = "adaptry_forbidden"  # how the triggers that refuse changes are told from other errors
 
 
@@ -51,11 +55,32 @@ def database(url: str, busy_timeout: float) -> Database:
         # SQLite's own writers look again and again, ever less often: one that waits among many may never get its turn.
         writing=reading if in_memory else in_turn(busy_timeout),
         opening=partial(_opening, url),
+        hold=partial(_hold, url),
         settle=lambda connection: None,
         meaning=partial(_meaning, url),
         announce=lambda connection: None,  # who listens looks at the file
         hear=_hear_nothing if in_memory else partial(_hear, make_url(url).database or ""),
     )
+
+
+def path_of(url: str) -> Path | None:
+    """The file that a URL names; None for another kind of database, and for one in memory."""
+    if not url.startswith("sqlite:///"):
+        return None
+    path = make_url(url).database
+    return Path(path) if path and path != ":memory:" else None
+
+
+def copy(source: Path, target: Path) -> None:
+    """One moment of a database into one file, on the disk; others may write to it meanwhile. Raises `sqlite3.Error`."""
+    with closing(sqlite3.connect(source)) as here, closing(sqlite3.connect(target)) as there:
+        here.backup(there)
+        there.execute("PRAGMA journal_mode=DELETE")  # else it would be two files again when it is opened
+    descriptor = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _hear(path: str, stop: socket.socket) -> Iterator[bool]:
@@ -158,18 +183,55 @@ def _opening(url: str) -> Iterator[None]:
     descriptor = _lock_file(f"{path}.opening")
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _make_private(path)
         yield
     finally:
         os.close(descriptor)
+
+
+def _make_private(path: str) -> None:
+    """Makes the database readable by its owner only, and with it what SQLite will write beside it: those files get its mode.
+
+    A file that belongs to another user keeps its mode, which only its owner can change.
+    """
+    # An existing file is never opened here: closing it again would drop the locks that SQLite has on it in this process.
+    with suppress(OSError):  # whatever is wrong with the place, SQLite will say
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE))
+    for end in ("", "-wal", "-shm", ".opening", _IN_USE):
+        file = Path(f"{path}{end}")
+        with suppress(OSError):
+            if file.stat().st_mode & 0o777 != _PRIVATE:
+                file.chmod(_PRIVATE)
+
+
+def in_use_file(path: Path) -> Path:
+    """The lock on the database at `path`: shared by every process that has it open, held alone by one that replaces it."""
+    return path.with_name(f"{path.name}{_IN_USE}")
+
+
+def _hold(url: str) -> Callable[[], None]:
+    """Says that this process has the database open, until what is returned is called. Waits while it is being replaced."""
+    path = make_url(url).database
+    if not path or path == ":memory:":
+        return lambda: None
+    try:
+        return FileLock.shared(in_use_file(Path(path)), mode=_PRIVATE).release
+    except StorageFull:  # there is no room for the lock's file; reading must go on all the same
+        return lambda: None
+    except Unavailable as error:
+        raise _unusable(path, error.__cause__) from error
 
 
 def _lock_file(path: str) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise Unavailable(
-            f"cannot open a registry there: {path}: {error.strerror}; choose another folder"
-        ) from error
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: str, error: BaseException | None) -> Unavailable:
+    why = getattr(error, "strerror", None) or "it cannot be locked"
+    return Unavailable(f"cannot open a registry there: {path}: {why}; choose another folder")
 
 
 def _meaning(url: str, error: BaseException) -> AdaptryError | None:

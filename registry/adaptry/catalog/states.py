@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import bindparam, select
 
-from adaptry.catalog import terms
+from adaptry.catalog import epochs, terms
 from adaptry.catalog.adapters import Line
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.rows import WITHDRAWN, AdapterRow, CommitRow, VersionRow
@@ -29,7 +29,7 @@ def put(tx: Transaction, version: Stored, change: StateChange, at: datetime, by:
     """Changes a version's state; the generation it has then."""
     row = tx.get_one(VersionRow, version.key)
     row.state, row.state_reason, row.state_successor = change.state, change.reason, change.successor
-    row.state_generation, row.state_at, row.state_by = row.state_generation + 1, at, by
+    row.state_generation, row.state_at, row.state_by = max(row.state_generation, epochs.floor(tx)) + 1, at, by
     tx.flush()
     terms.remove(tx, version.key, ["state"])
     terms.add(tx, version.key, [("state", change.state)])

@@ -160,3 +160,8 @@ def _base_terms(verdict: Verdict) -> list[tuple[str, str]]:
 def stored_of(row: VersionRow | Columns) -> Stored:
     assert row.id is not None
     return Stored(row.id, row.number, Digest(row.digest), cast(State, row.state))
+
+
+def get(tx: Transaction, key: int) -> Stored:
+    """The version with that key, which must be there."""
+    return stored_of(tx.get_one(VersionRow, key))

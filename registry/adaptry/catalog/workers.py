@@ -23,15 +23,26 @@ class Worker:
     owner: str
     engine: str
 
+    @property
+    def label(self) -> str:
+        """Tells it from every other worker: names are the owners' own."""
+        return f"{self.owner}/{self.name}"
 
-def find(tx: Transaction, name: str) -> Worker | None:
-    row = _row(tx, name)
+
+def find(tx: Transaction, name: str, owner: str) -> Worker | None:
+    row = _row(tx, name, owner)
     return _worker(row) if row else None
 
 
+def named(tx: Transaction, name: str) -> tuple[Worker, ...]:
+    """Every owner's worker of that name, in the order of the owners."""
+    rows = tx.exec(select(WorkerRow).where(WorkerRow.name == name).order_by(WorkerRow.owner))
+    return tuple(map(_worker, rows))
+
+
 def put(tx: Transaction, report: WorkerReport, owner: str, now: datetime) -> Worker:
-    """The worker as it says it is; one that is new has that owner."""
-    row = _row(tx, report.worker) or WorkerRow(
+    """The worker of that owner, as the report describes it; made if it is new."""
+    row = _row(tx, report.worker, owner) or WorkerRow(
         name=report.worker, owner=owner, engine=report.engine, lease=0, first_at=now, reported_at=now
     )
     row.engine, row.version, row.base, row.url = report.engine, report.version, report.base, report.url
@@ -61,8 +72,13 @@ def is_lost(row: WorkerRow, now: datetime) -> bool:
     return now > row.reported_at + timedelta(seconds=row.lease)
 
 
-def _row(tx: Transaction, name: str) -> WorkerRow | None:
-    return tx.exec(select(WorkerRow).where(WorkerRow.name == name)).first()
+def label_of(row: WorkerRow) -> str:
+    """As `Worker.label`; for this package."""
+    return _worker(row).label
+
+
+def _row(tx: Transaction, name: str, owner: str) -> WorkerRow | None:
+    return tx.exec(select(WorkerRow).where(WorkerRow.name == name, WorkerRow.owner == owner)).first()
 
 
 def _worker(row: WorkerRow) -> Worker:

@@ -56,5 +56,5 @@ class RemoteJobs(JobBoard):
     def schedules(self) -> tuple[ScheduleInfo, ...]:
         return self._server.ask(_SCHEDULES, "GET", path_of("schedules"))
 
-    def unschedule_job(self, name: str) -> None:
-        self._server.tell("DELETE", path_of("schedules", name))
+    def unschedule_job(self, name: str, namespace: str | None = None) -> None:
+        self._server.tell("DELETE", path_of("schedules", name), query={"namespace": namespace})

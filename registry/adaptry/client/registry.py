@@ -36,7 +36,7 @@ from adaptry.records import (
     VersionDetail,
     VersionInfo,
 )
-from adaptry.refs import AdapterName, Ref, format_selector, parse_alias
+from adaptry.refs import AdapterName, Ref, format_selector, parse_stored_alias
 from adaptry.registry import Owner, Registry
 
 
@@ -205,11 +205,11 @@ class HttpRegistry(RemoteChains, RemoteFeed, RemoteResidency, RemoteJobs, Regist
 
     def move_alias(self, name: AdapterName, alias: str, to: Digest, was: int | None) -> AliasInfo:
         seen = {"If-None-Match": "*"} if was is None else {"If-Match": f'"{was}"'}
-        path = path_to(name, "aliases", parse_alias(alias))
+        path = path_to(name, "aliases", parse_stored_alias(alias))
         return self._server.ask(_ALIAS, "PUT", path, body={"to": str(to)}, headers=seen, again=False)
 
     def remove_alias(self, name: AdapterName, alias: str, was: int) -> None:
-        path = path_to(name, "aliases", parse_alias(alias))
+        path = path_to(name, "aliases", parse_stored_alias(alias))
         self._server.tell("DELETE", path, headers={"If-Match": f'"{was}"'})
 
     def history(self, name: AdapterName, cursor: str | None = None, limit: int = 50) -> Page[Event]:

@@ -8,7 +8,7 @@ from adaptry.client.connection import Connection, path_of
 from adaptry.client.paths import once_key, path_to
 from adaptry.digest import Digest
 from adaptry.records import Page
-from adaptry.refs import AdapterName, Ref, format_selector, parse_alias
+from adaptry.refs import AdapterName, Ref, format_selector, parse_stored_alias
 from adaptry.residency import Residency, ResidentInfo, Told, WorkerInfo, WorkerReport
 from adaptry.rollouts import RolloutChange, RolloutInfo, RolloutPlan, Rollouts
 
@@ -26,18 +26,19 @@ class RemoteResidency(Residency, Rollouts):
     _server: Connection
 
     def report(self, report: WorkerReport) -> Told:
-        body = report.model_dump(mode="json")
+        # An older server takes no field that it does not know.
+        body = report.model_dump(mode="json", exclude=None if report.recalled else {"recalled"})
         return self._server.ask(_TOLD, "POST", path_of("workers"), body=body, again=True)
 
-    def worker(self, name: str) -> WorkerInfo:
-        return self._server.ask(_WORKER, "GET", path_of("workers", name))
+    def worker(self, name: str, owner: str | None = None) -> WorkerInfo:
+        return self._server.ask(_WORKER, "GET", path_of("workers", name), query={"owner": owner})
 
     def workers(self, cursor: str | None = None, limit: int = 50) -> Page[WorkerInfo]:
         query = {"cursor": cursor, "limit": limit}
         return self._server.ask(_WORKERS, "GET", path_of("workers"), query=query)
 
-    def forget_worker(self, name: str) -> None:
-        self._server.tell("DELETE", path_of("workers", name))
+    def forget_worker(self, name: str, owner: str | None = None) -> None:
+        self._server.tell("DELETE", path_of("workers", name), query={"owner": owner})
 
     def residents(self, ref: Ref) -> tuple[ResidentInfo, ...]:
         path = path_to(ref.name, "versions", format_selector(ref.selector), "residents")
@@ -52,6 +53,6 @@ class RemoteResidency(Residency, Rollouts):
         return self._server.ask(_ROLLOUTS, "GET", path_to(name, "rollouts"))
 
     def change_rollout(self, name: AdapterName, alias: str, change: RolloutChange, was: int) -> RolloutInfo:
-        path = path_to(name, "rollouts", parse_alias(alias))
+        path = path_to(name, "rollouts", parse_stored_alias(alias))
         body, seen = change.model_dump(mode="json"), {"If-Match": f'"{was}"'}
         return self._server.ask(_ROLLOUT, "PATCH", path, body=body, headers=seen, again=False)

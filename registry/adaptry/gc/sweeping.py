@@ -58,31 +58,42 @@ def sweep(catalog: Catalog, blobs: BlobStore, decided: Plan, progress: Progress 
 def _delete_bytes(catalog: Catalog, blobs: BlobStore, decided: Plan, progress: Progress) -> set[Digest]:
     """All bytes that are due, some at a time: said to be going, deleted, said to be gone."""
     deleted: set[Digest] = set()
-    after = ""
-    while True:
-        patience = _ticks() + _HASTE
-        with catalog.write() as tx:
-            some = leaving.due(tx, decided.before, after, _DELETED_AT_ONCE)
-            if not some:
-                return deleted
-            after = some[-1].hex
-            going, began = leaving.go(tx, some, decided.held)
-        reach("gc.after_going")
-        done: list[Digest] = []
-        try:
-            for digest in going:
-                if _ticks() > patience:  # we were asleep, and others may believe us dead
-                    break
-                blobs.delete(digest)
-                done.append(digest)
-        finally:
-            reach("gc.after_bytes")
-            with catalog.write() as tx:
-                leaving.gone(tx, done, began)
-                unneeded.forget_weights(tx, done)
-                leaving.stay(tx, going[len(done) :], began)
-        deleted.update(done)
+    after: str | None = ""
+    while after is not None:
+        with blobs.deletion() as may_delete:
+            if not may_delete:  # a backup is reading them; they leave at a later sweep
+                break
+            after = _delete_some(catalog, blobs, decided, after, deleted)
         progress("deleting", len(deleted), max(len(deleted), len(decided.delete)))
+    return deleted
+
+
+def _delete_some(
+    catalog: Catalog, blobs: BlobStore, decided: Plan, after: str, deleted: set[Digest]
+) -> str | None:
+    """Deletes the next bytes that are due after that digest; the last of them, or None at the end."""
+    patience = _ticks() + _HASTE
+    with catalog.write() as tx:
+        some = leaving.due(tx, decided.before, after, _DELETED_AT_ONCE)
+        if not some:
+            return None
+        going, began = leaving.go(tx, some, decided.held)
+    reach("gc.after_going")
+    done: list[Digest] = []
+    try:
+        for digest in going:
+            if _ticks() > patience:  # we were asleep, and others may believe us dead
+                break
+            blobs.delete(digest)
+            done.append(digest)
+    finally:
+        reach("gc.after_bytes")
+        with catalog.write() as tx:
+            leaving.gone(tx, done, began)
+            unneeded.forget_weights(tx, done)
+            leaving.stay(tx, going[len(done) :], began)
+    deleted.update(done)
+    return some[-1].hex
 
 
 def _ticks() -> float:

@@ -62,5 +62,9 @@ class JobBoard(ABC):
         """Those of the namespaces that the caller holds, in name order."""
 
     @abstractmethod
-    def unschedule_job(self, name: str) -> None:
-        """Jobs that were asked for already go on. Raises `NotFound`, `Denied`."""
+    def unschedule_job(self, name: str, namespace: str | None = None) -> None:
+        """Takes back the schedule of that name in `namespace`; without one, the only one of that name that the caller sees.
+
+        Jobs that were submitted already go on. Raises `NotFound`, `Denied`, `Conflict` where several namespaces have one of
+        that name.
+        """

@@ -10,13 +10,14 @@ from adaptry.catalog import aliases, events, marks
 from adaptry.catalog.adapters import Line
 from adaptry.catalog.aliases import Pointing
 from adaptry.catalog.database import Transaction
+from adaptry.catalog.names import label_like
 from adaptry.catalog.versions import Stored, stored_of
 from adaptry.digest import Digest
 from adaptry.errors import Conflict, NotFound
 from adaptry.lifecycle import may_point
 from adaptry.local.ground import Ground
 from adaptry.records import AliasInfo
-from adaptry.refs import AdapterName, ByDigest, Ref, parse_alias
+from adaptry.refs import AdapterName, ByDigest, Ref, parse_alias, parse_stored_alias
 
 _INFO = TypeAdapter(AliasInfo)
 
@@ -29,7 +30,7 @@ class Aliases(Ground):
             return aliases.infos(tx, self.readable(tx, name))
 
     def move_alias(self, name: AdapterName, alias: str, to: Digest, was: int | None) -> AliasInfo:
-        parse_alias(alias)
+        parse_stored_alias(alias)
         with self.catalog.write() as tx:
             line = self.writable(tx, name)
             target = stored_of(self.meant(tx, Ref(name, ByDigest(to.hex))))
@@ -63,8 +64,18 @@ class Aliases(Ground):
 def point_alias(
     tx: Transaction, line: Line, alias: str, to: Stored, found: Pointing | None, now: datetime, by: str
 ) -> AliasInfo:
-    """Points an alias that was found at `found`, with its event. Raises `Conflict` for a version that may not be."""
+    """Points an alias that was found at `found`, with its event.
+
+    Raises `Conflict` for a version that may not be pointed at, `InvalidRef` for a new alias whose name git does not take.
+    """
     may_point(alias, to.state, to.number)
+    if found is None:
+        parse_alias(alias)
+        if like := label_like(tx, line.key, alias):
+            raise Conflict(
+                f"the alias {alias} differs only in capitals from {line.name}@{like}, which exists; write {like}, or choose "
+                "another name"
+            )
     if found is None and (mark := marks.find(tx, line, alias)):
         raise Conflict(f"{line.name} has a {mark.kind} {alias}; choose another name for the alias")
     info = aliases.point(tx, line, alias, to, now, by)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from adaptry.catalog import bases, cursors, events, files, leaving, versions, waiting
 from adaptry.catalog.database import Transaction
+from adaptry.catalog.names import base_like, fold
 from adaptry.catalog.sight import sight_of
 from adaptry.digest import Digest
 from adaptry.errors import Conflict, Invalid, NotFound, Unavailable
@@ -118,7 +119,7 @@ class Bases(Ground):
         for name, owner in taken.items():
             if owner not in (None, record.id):
                 raise Conflict(f"{name} already names another base, {owner}; choose another name")
-        fresh = [name for name, owner in taken.items() if owner is None]
+        fresh = _unlike(tx, record.id, [name for name, owner in taken.items() if owner is None])
         merged = _merged(before, record) if before else record
         if merged != before:
             bases.put(tx, merged, now, by)
@@ -176,6 +177,23 @@ class Bases(Ground):
 def _owner(tx: Transaction, name: str) -> Digest | None:
     found = bases.find(tx, name)
     return found[0] if found else None
+
+
+def _unlike(tx: Transaction, id: Digest, fresh: list[str]) -> list[str]:
+    """Those that differ from the base's own names, and from each other, in more than capitals.
+
+    Raises `Conflict` for one that differs only in capitals from a name of another base.
+    """
+    found: dict[str, str] = {}
+    for name in fresh:
+        like = base_like(tx, name)
+        if like is not None and like[1] != id.hex:
+            raise Conflict(
+                f"{name} differs only in capitals from {like[0]}, which names another base; choose another name"
+            )
+        if like is None:
+            found.setdefault(fold(name), name)
+    return list(found.values())
 
 
 def _check_names(names: tuple[str, ...]) -> None:

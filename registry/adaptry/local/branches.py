@@ -12,6 +12,7 @@ from adaptry.catalog.adapters import Line
 from adaptry.catalog.commits import Step
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.marks import Kind, Mark
+from adaptry.catalog.names import label_like
 from adaptry.catalog.resolving import find
 from adaptry.chains import MAIN
 from adaptry.errors import Conflict, Denied, RevisionNotFound, TooLarge
@@ -104,6 +105,11 @@ class Branches(Ground):
             raise Conflict(f"{line.name} has a {taken.kind} {text} already, at {taken.digest.short_id}")
         if aliases.find(tx, line, text):
             raise Conflict(f"{line.name} has an alias {text} already; choose another name for the {kind}")
+        if like := label_like(tx, line.key, text):
+            raise Conflict(
+                f"the {kind} {text} differs only in capitals from {line.name}@{like}, which exists; write {like}, or choose "
+                "another name"
+            )
         if marks.count(tx, line) >= MOST_MARKS:
             raise TooLarge(f"{line.name} has {MOST_MARKS} branches and tags; drop some first")
         made = marks.put(tx, line, text, kind, _meant(tx, line, at), now, by, message)

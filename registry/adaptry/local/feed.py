@@ -34,4 +34,5 @@ class LocalFeed(Ground):
 
     def _heard(self, after: int | None, limit: int, about: Sequence[str]) -> News:
         with self.catalog.read() as tx:
-            return events.look(tx, self.identity, after, limit, about)
+            news = events.look(tx, self.identity, after, limit, about)
+        return news.model_copy(update={"epoch": self.catalog.epoch.id})

@@ -90,10 +90,7 @@ class Jobs(Ground):
             )
         order, namespace = self._understood(order)
         with self.catalog.write() as tx:
-            known = schedules.find(tx, name)
-            if known and not self.identity.holds(known.namespace):
-                raise Conflict(f"the name {name} is taken; choose another")
-            if known:
+            if known := schedules.find(tx, name, namespace):
                 self._require_asking(known.namespace, known.order.kind)
             return schedules.put(tx, name, parsed, order, namespace, self.identity, self.clock())
 
@@ -101,15 +98,24 @@ class Jobs(Ground):
         with self.catalog.read() as tx:
             return tuple(each for each in schedules.every(tx) if self.identity.holds(each.namespace))
 
-    def unschedule_job(self, name: str) -> None:
+    def unschedule_job(self, name: str, namespace: str | None = None) -> None:
         with self.catalog.write() as tx:
-            known = schedules.find(tx, name)
-            if known is None or not self.identity.holds(known.namespace):
+            known = [
+                each
+                for each in schedules.named(tx, name)
+                if namespace in (None, each.namespace) and self.identity.holds(each.namespace)
+            ]
+            if not known:
                 raise NotFound(
                     f"no schedule {name[:80]!a}; `adaptry jobs schedules` shows those that you may see"
                 )
-            self._require_asking(known.namespace, known.order.kind)
-            schedules.remove(tx, name)
+            if len(known) > 1:
+                namespaces = ", ".join(each.namespace or "''" for each in known[:8])
+                raise Conflict(
+                    f"several namespaces have a schedule {name}: {namespaces}; name one with --namespace"
+                )
+            self._require_asking(known[0].namespace, known[0].order.kind)
+            schedules.remove(tx, name, known[0].namespace)
 
     def _understood(self, order: JobOrder) -> tuple[JobOrder, str]:
         """The order as its kind reads it, so that what is shown and what is done are the same; and whose it is.

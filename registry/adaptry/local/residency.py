@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from adaptry.catalog import events, residency, residents, workers
+from collections.abc import Mapping
+from datetime import datetime
+
+from adaptry.catalog import events, recall_claims, residency, residents, workers
 from adaptry.catalog.cursors import check_limit
 from adaptry.catalog.database import Transaction
+from adaptry.catalog.residency import Known, Named
 from adaptry.catalog.sight import sight_of
 from adaptry.catalog.versions import stored_of
 from adaptry.catalog.workers import Worker
 from adaptry.errors import Conflict, Denied, NotFound
+from adaptry.local.forgotten import hold_back
 from adaptry.local.rollouts import Rollouts
 from adaptry.records import Page
 from adaptry.refs import Ref
@@ -24,24 +29,19 @@ class Residency(Rollouts):
                 f"{self.identity.name} may not report for a worker; make it a token: adaptry token create NAME --role worker"
             )
         with self.catalog.read() as tx:
-            is_renewal = residency.is_renewal(tx, workers.find(tx, report.worker), report)
+            is_renewal = residency.is_renewal(tx, self._own(tx, report), report)
         # That a worker is still there need not be on the disk before it is told so.
         with self.catalog.note() if is_renewal else self.catalog.write() as tx:
             return self._take(tx, report)
 
     def _take(self, tx: Transaction, report: WorkerReport) -> Told:
         now = self.clock()
-        known = workers.find(tx, report.worker)
-        if known and known.owner != self.identity.name and not self.identity.may_administer:
-            raise Conflict(
-                f"a worker {report.worker} reports with another token; give this one another name (--name), or have an "
-                f"administrator forget that one: adaptry workers forget {report.worker}"
-            )
         worker = workers.put(tx, report, self.identity.name, now)
         said = report.residents or ()
         named = [(one.name, one.digest) for one in said]
-        named += [(one.name, one.digest) for one in report.dropped]
+        named += [(one.name, one.digest) for one in (*report.dropped, *report.recalled)]
         found = residency.versions_of(tx, named, self.identity)
+        self._take_claims(tx, report, found, now)
         if report.residents is not None:
             residency.replace(tx, worker, said, found, now)
         residency.drop(tx, worker, report.dropped, found, now)
@@ -52,14 +52,20 @@ class Residency(Rollouts):
         }
         return Told(
             seq=events.newest(tx),
-            withdrawn=residency.to_drop(tx, worker),
-            turns=self.turns(tx, report.worker, report.names, failed),
+            epoch=self.catalog.epoch.id,
+            withdrawn=tuple(
+                one.model_copy(
+                    update={"proof": self.catalog.epoch.proof(str(one.name), one.digest.hex, one.state)}
+                )
+                for one in residency.to_drop(tx, worker)
+            ),
+            turns=self.turns(tx, worker, report.names, failed),
             unknown=tuple(sorted({digest for name, digest in named if (name, digest) not in found})),
         )
 
-    def worker(self, name: str) -> WorkerInfo:
+    def worker(self, name: str, owner: str | None = None) -> WorkerInfo:
         with self.catalog.read() as tx:
-            worker = self._seen_worker(tx, name)
+            worker = self._seen_worker(tx, name, owner)
             return residents.info(tx, worker, sight_of(tx, self.identity), self.clock())
 
     def workers(self, cursor: str | None = None, limit: int = 50) -> Page[WorkerInfo]:
@@ -68,9 +74,9 @@ class Residency(Rollouts):
             sight = sight_of(tx, self.identity)
             return residents.page(tx, self.identity.name, sight, cursor, limit, self.clock())
 
-    def forget_worker(self, name: str) -> None:
+    def forget_worker(self, name: str, owner: str | None = None) -> None:
         with self.catalog.write() as tx:
-            worker = self._seen_worker(tx, name)
+            worker = self._seen_worker(tx, name, owner)
             if worker.owner != self.identity.name and not self.identity.may_administer:
                 raise Denied(
                     f"{self.identity.name} may not forget {name}; its own token or an administrator may"
@@ -83,10 +89,39 @@ class Residency(Rollouts):
         with self.catalog.read() as tx:
             return residents.of_version(tx, stored_of(self.meant(tx, ref)).key, self.clock())
 
-    def _seen_worker(self, tx: Transaction, name: str) -> Worker:
-        worker = workers.find(tx, name)
-        if worker is None or not residents.may_see(
-            tx, worker, self.identity.name, sight_of(tx, self.identity)
-        ):
+    def _take_claims(
+        self, tx: Transaction, report: WorkerReport, found: Mapping[Named, Known], now: datetime
+    ) -> None:
+        """Holds back what the registry itself withdrew before it was restored, as the worker proves by its signature."""
+        epoch = self.catalog.epoch
+        for one in report.recalled:
+            if not epoch.is_proof(one.proof, one.epoch, str(one.name), one.digest.hex, one.state):
+                continue
+            if recall_claims.note(tx, one.name, one.digest, one.state, f"worker {report.worker}", now):
+                detail = {
+                    "adapter": one.name,
+                    "digest": one.digest,
+                    "was": one.state,
+                    "worker": report.worker,
+                }
+                events.record(tx, "recall.remembered", at=now, by=self.identity.name, detail=detail)
+                if known := found.get((one.name, one.digest)):
+                    hold_back(tx, known.version, one.name, one.digest, now)
+
+    def _own(self, tx: Transaction, report: WorkerReport) -> Worker | None:
+        return workers.find(tx, report.worker, self.identity.name)
+
+    def _seen_worker(self, tx: Transaction, name: str, owner: str | None) -> Worker:
+        sight, caller = sight_of(tx, self.identity), self.identity.name
+        seen = [
+            each
+            for each in workers.named(tx, name)
+            if owner in (None, each.owner) and residents.may_see(tx, each, caller, sight)
+        ]
+        if not seen:
             raise NotFound(f"no worker {name[:96]!a}; `adaptry workers ls` shows those there are")
-        return worker
+        mine = [each for each in seen if each.owner == caller]
+        if len(seen) > 1 and not mine:
+            owners = ", ".join(each.owner for each in seen[:8])
+            raise Conflict(f"several owners have a worker {name}: {owners}; name one with --owner")
+        return (mine or seen)[0]

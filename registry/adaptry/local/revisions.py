@@ -9,7 +9,19 @@ from __future__ import annotations
 from pydantic import TypeAdapter
 
 from adaptry.adapter.formats import format_of
-from adaptry.catalog import adapters, aliases, bases, commits, events, files, marks, metrics, states, versions
+from adaptry.catalog import (
+    adapters,
+    aliases,
+    bases,
+    commits,
+    events,
+    files,
+    marks,
+    metrics,
+    recall_claims,
+    states,
+    versions,
+)
 from adaptry.catalog.adapters import Line
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.resolving import find
@@ -23,12 +35,13 @@ from adaptry.identity import require_write
 from adaptry.local.admission import Known, find_base, judge, open_stored, weights_digest
 from adaptry.local.aliases import point_alias
 from adaptry.local.blob_content import check_names
+from adaptry.local.forgotten import hold_back
 from adaptry.local.ground import Ground
 from adaptry.local.metrics import check_metrics
 from adaptry.manifest import Manifest
 from adaptry.recipe_line import in_one_line
 from adaptry.records import AdapterEdit, CommitNote, Pushed, PushOptions
-from adaptry.refs import AdapterName, ByDigest, parse_alias
+from adaptry.refs import AdapterName, ByDigest, parse_stored_alias
 
 TRIES = 5
 _PUSHED = TypeAdapter(Pushed)
@@ -45,7 +58,7 @@ class Revisions(Ground):
         declared = Manifest.parse(manifest)
         check_names(declared)
         if options.alias is not None:
-            parse_alias(options.alias)
+            parse_stored_alias(options.alias)
         if options.metrics:
             check_metrics(options.metrics)
         for _ in range(TRIES):
@@ -147,6 +160,8 @@ class Revisions(Ground):
             tx, line, MAIN, admission.manifest, said, stored.number, at=now, by=by, parent=parent
         )
         marks.put(tx, line, MAIN, "branch", step, now, by)
+        if recall_claims.find(tx, line.name, stored.digest):
+            hold_back(tx, stored.key, line.name, stored.digest, now)
         events.record(
             tx,
             "version.pushed",

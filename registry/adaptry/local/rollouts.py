@@ -11,12 +11,13 @@ from adaptry.catalog import aliases, events, rollouts
 from adaptry.catalog.adapters import Line
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.versions import Stored, stored_of
+from adaptry.catalog.workers import Worker
 from adaptry.digest import Digest
 from adaptry.errors import Conflict, NotFound
 from adaptry.lifecycle import RULES, may_point
 from adaptry.local.aliases import point_alias
 from adaptry.local.ground import Ground
-from adaptry.refs import AdapterName, ByDigest, Ref, parse_alias
+from adaptry.refs import AdapterName, ByDigest, Ref, parse_stored_alias
 from adaptry.residency import Turn
 from adaptry.rollouts import RolloutChange, RolloutInfo, RolloutPlan, Stage, chosen, is_due
 
@@ -49,7 +50,7 @@ class Rollouts(Ground):
     """`start_rollout`, `rollouts`, `change_rollout`; and `turns`, which every report of a worker asks for."""
 
     def start_rollout(self, name: AdapterName, alias: str, to: Digest, plan: RolloutPlan) -> RolloutInfo:
-        parse_alias(alias)
+        parse_stored_alias(alias)
         with self.catalog.write() as tx:
             line = self.writable(tx, name)
             target = stored_of(self.meant(tx, Ref(name, ByDigest(to.hex))))
@@ -83,7 +84,7 @@ class Rollouts(Ground):
     def change_rollout(self, name: AdapterName, alias: str, change: RolloutChange, was: int) -> RolloutInfo:
         with self.catalog.write() as tx:
             line = self.writable(tx, name)
-            info = rollouts.running(tx, line, parse_alias(alias))
+            info = rollouts.running(tx, line, parse_stored_alias(alias))
             if info is None:
                 raise NotFound(
                     f"{name}@{alias} is not being rolled out; `adaptry rollout status {name}` shows what was"
@@ -100,16 +101,16 @@ class Rollouts(Ground):
             return self._advance(tx, line, info, self.identity.name, info.step + 1)
 
     def turns(
-        self, tx: Transaction, worker: str, names: Collection[str], failed: Failures
+        self, tx: Transaction, worker: Worker, names: Collection[str], failed: Failures
     ) -> tuple[Turn, ...]:
         """The rollouts that it is a worker's turn to follow, once what it reports has moved or stopped them."""
         turns: list[Turn] = []
         for line, info in rollouts.concerning(tx, names):
             if not self.identity.may_read(line.name, line.visibility):
                 continue
-            serving = {worker: None, **rollouts.serving(tx, info, self.clock())}
-            info = self._driven(tx, line, info, serving, worker, failed)
-            if info.stage == "running" and worker in chosen(info.id, info.percent, serving):
+            serving = {worker.label: None, **rollouts.serving(tx, info, self.clock())}
+            info = self._driven(tx, line, info, serving, worker.name, failed)
+            if info.stage == "running" and worker.label in chosen(info.id, info.percent, serving):
                 turns.append(Turn(name=line.name, alias=info.alias, digest=info.digest, number=info.number))
         return tuple(turns)
 

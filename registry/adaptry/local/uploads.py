@@ -170,6 +170,8 @@ class Uploads(Ground):
             self.require_base_writing()
             return
         require_write(self.identity, owner)
+        if adapters.find(tx, owner) is None:  # said now, before the bytes of a push that would be refused
+            adapters.require_unlike(tx, owner)
 
     def _require_base(self, tx: Transaction, id: Digest) -> None:
         self.require_bases()

@@ -55,11 +55,13 @@ def follow_events(
 ) -> Iterator[Followed]:
     """A whole round, then one of what changed whenever something did; each is given when it is done, and once in `wait` seconds at
     least. Raises as `follow`, after which a new one begins with a whole round again."""
-    seen = source.events().seq
+    begin = source.events()
+    seen, epoch = begin.seq, begin.epoch
     yield follow(source, destination, choice, progress=progress, persistence=persistence)
     while True:
         news = source.events(seen, 200, wait)
-        was_set_back, seen = news.seq < seen, news.seq
+        was_set_back = news.seq < seen or news.epoch != epoch
+        seen, epoch = news.seq, news.epoch
         names = {name for event in news.items for name in _names(event)}
         only = None if was_set_back or len(names) > _MOST_NAMES else names
         if only is None or only:

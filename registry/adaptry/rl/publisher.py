@@ -17,7 +17,7 @@ from adaptry.adapter.view import open_dir
 from adaptry.errors import Conflict, Invalid, NotFound, Unavailable
 from adaptry.manifest import BaseClaim
 from adaptry.records import PushOptions, StateChange, VersionInfo
-from adaptry.refs import AdapterName, ByDigest, Ref, parse_alias
+from adaptry.refs import AdapterName, ByDigest, Ref, parse_stored_alias
 from adaptry.registry import Registry
 from adaptry.rl.serving import Followed, Loading, Serving
 from adaptry.training.runs import new_run, parse_run
@@ -65,7 +65,7 @@ class Publisher:
         if engines and cache is None:
             raise Invalid("engines load from a cache: pass cache=Cache(folder), a folder that they see too")
         self.name = AdapterName.parse(name) if isinstance(name, str) else name
-        self.alias, self.window, self.run = parse_alias(alias), window, parse_run(run or new_run())
+        self.alias, self.window, self.run = parse_stored_alias(alias), window, parse_run(run or new_run())
         self._registry, self._base = registry, base
         self._serving: Serving = (
             Loading(registry, engines, cache) if cache else Followed(registry, f"{self.name}@{self.alias}")

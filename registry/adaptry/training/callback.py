@@ -22,7 +22,7 @@ from adaptry.live import Placed
 from adaptry.manifest import BaseClaim
 from adaptry.opening import connect
 from adaptry.records import PushOptions
-from adaptry.refs import AdapterName, parse_alias
+from adaptry.refs import AdapterName, parse_stored_alias
 from adaptry.registry import Registry
 from adaptry.training.keeping import Best, Keeping, best_of, to_drop
 from adaptry.training.metrics import measured_at
@@ -70,7 +70,7 @@ class AdaptryCallback(TrainerCallback):
         self.released: str | None = None
         self._registry = registry if isinstance(registry, Registry) else connect(registry)
         self._keeping = Keeping(keep_last, best)
-        self._release, self._alias = release, parse_alias(alias) if alias else None
+        self._release, self._alias = release, parse_stored_alias(alias) if alias else None
         self._parents, self._base = _parents(resumed), base
         self._patience, self._retry = patience, retry
         self._outbox: Outbox | None = None

@@ -16,6 +16,7 @@ from pathlib import Path
 from adaptry.cautions import require_usable
 from adaptry.digest import Digest
 from adaptry.errors import Unavailable, Withdrawn
+from adaptry.file_locks import FileLock
 from adaptry.landing import explained
 from adaptry.progress import Progress, no_progress
 from adaptry.records import VersionInfo
@@ -23,7 +24,6 @@ from adaptry.refs import ByDigest, Ref
 from adaptry.registry import Registry
 from adaptry.transfer.retrying import PATIENT, Persistence
 from adaptry.worker import recalls
-from adaptry.worker.file_locks import FileLock
 from adaptry.worker.filling import Filling, is_whole
 from adaptry.worker.leases import Leases
 from adaptry.worker.room import Room

@@ -14,6 +14,7 @@ from adaptry.adapter.content import open_regular
 from adaptry.beside import Beside
 from adaptry.digest import Digest
 from adaptry.errors import AdaptryError, DigestMismatch, StorageFull, Withdrawn
+from adaptry.file_locks import FileLock
 from adaptry.landing import explained, flush_files, flush_folder
 from adaptry.manifest import FileEntry
 from adaptry.progress import Progress
@@ -22,7 +23,6 @@ from adaptry.registry import Registry
 from adaptry.transfer.downloading import download
 from adaptry.transfer.remote import RevisionContent
 from adaptry.transfer.retrying import Persistence
-from adaptry.worker.file_locks import FileLock
 from adaptry.worker.recalls import require_not_recalled
 from adaptry.worker.room import Room
 from adaptry.worker.shelf import FILES, About, Shelf, about_of, stamps

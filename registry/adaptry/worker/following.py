@@ -117,6 +117,7 @@ class Follower:
         """What the refs mean now; where the registry is away, what they meant last."""
         try:
             self._watch.changes(0.0 if self.is_alone else wait)
+            self._notice_epoch()
         except _AWAY as error:
             self._alone(error)
             return
@@ -125,6 +126,17 @@ class Follower:
         self.is_alone = False
         self._around.memory.now.meant = self._watch.seen
         self._around.memory.note()
+
+    def _notice_epoch(self) -> None:
+        """A registry that was restored is shown what it withdrew before, and looked at again, before it is believed."""
+        epoch, memory = self._watch.epoch, self._around.memory.now
+        if epoch is None or epoch == memory.epoch:
+            return
+        if memory.epoch is not None:
+            self._around.tell("the registry was restored from a backup: everything is looked at anew")
+        self._saying.greet(epoch)
+        self._watch.look_again()
+        self._watch.changes(0.0)
 
     def _alone(self, error: AdaptryError) -> None:
         if not self.is_alone:

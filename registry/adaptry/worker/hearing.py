@@ -60,6 +60,7 @@ class Ear:
 
     def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
         seq: int | None = None
+        epoch: str | None = None
         while not loop.is_closed():
             try:
                 news = self._registry.events(seq, wait=_WAIT if seq is not None else 0.0, about=self._about)
@@ -67,10 +68,12 @@ class Ear:
                 time.sleep(_PAUSE)
                 continue
             heard = adapters_in(news)
-            if seq is None or heard or news.seq < seq:  # what came before the first answer is not told
+            if (
+                seq is None or heard or news.seq < seq or news.epoch != epoch
+            ):  # what came before the first answer is not told
                 with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
                     loop.call_soon_threadsafe(self._tell, heard)
-            seq = news.seq
+            seq, epoch = news.seq, news.epoch
 
     def _tell(self, heard: Collection[AdapterName]) -> None:
         self._heard.update(heard)

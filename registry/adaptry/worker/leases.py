@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from adaptry.digest import Digest
-from adaptry.worker.file_locks import FileLock
+from adaptry.file_locks import FileLock
 from adaptry.worker.shelf import Shelf
 
 

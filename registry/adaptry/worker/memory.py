@@ -19,12 +19,14 @@ from adaptry.errors import Unavailable
 from adaptry.landing import explained, flush_folder
 from adaptry.records import VersionInfo
 from adaptry.refs import AdapterName
+from adaptry.residency import RecallProof
 
 
 class Remembered(BaseModel):
     """`meant` is what each watched ref meant when it was last heard of; `ours` what was loaded under each name, `names`
     from where; `confirmed` are the names and digests that the registry knows this worker to have; `recalled` whose the
-    versions are that were dropped here; `served` is what the engine called its base."""
+    versions are that were dropped here; `served` is what the engine called its base. `epoch` is the registry's that
+    was last spoken to, and `proofs` its signatures of recalls, for when it has forgotten them."""
 
     meant: dict[str, VersionInfo] = {}
     ours: dict[str, VersionInfo] = {}
@@ -32,6 +34,8 @@ class Remembered(BaseModel):
     confirmed: list[tuple[str, Digest]] = []
     recalled: dict[Digest, AdapterName] = {}
     served: tuple[str, ...] = ()
+    epoch: str | None = None
+    proofs: dict[Digest, RecallProof] = {}
 
 
 class Memory:

@@ -17,7 +17,7 @@ from adaptry.errors import Refused, Unavailable
 from adaptry.lifecycle import WITHDRAWN
 from adaptry.records import VersionInfo
 from adaptry.refs import AdapterName
-from adaptry.residency import Dropped, Withdrawal
+from adaptry.residency import Dropped, RecallProof, Withdrawal
 from adaptry.worker.cache import Cache
 from adaptry.worker.engines import Engine, Loaded
 from adaptry.worker.memory import Memory
@@ -56,6 +56,15 @@ class Recalling:
             self._reasons[digest] = reason
             self.memory.now.recalled[digest] = name
             self._names.setdefault(digest, set()).update(one.name for one in loaded if one.digest == digest)
+        self.memory.note()
+
+    def keep_proofs(self, told: Iterable[Withdrawal], epoch: str | None) -> None:
+        """Keeps the registry's signatures of what it withdrew, for when it is restored and has forgotten."""
+        for one in told:
+            if one.proof and epoch:
+                self.memory.now.proofs[one.digest] = RecallProof(
+                    name=one.name, digest=one.digest, state=one.state, epoch=epoch, proof=one.proof
+                )
         self.memory.note()
 
     def clear(self, loaded: Sequence[Loaded]) -> None:
@@ -105,5 +114,6 @@ class Recalling:
         """A recall of ours that is none any more; what an operator recalled on this machine stays so."""
         self._names.pop(digest, None)
         self._renewed.discard(digest)
+        self.memory.now.proofs.pop(digest, None)
         if self.memory.now.recalled.pop(digest, None):
             self.cache.readmit(digest)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.errors import StorageFull
-from adaptry.worker.file_locks import FileLock
+from adaptry.file_locks import FileLock
 from adaptry.worker.shelf import FILES, About, Entry, Shelf, in_turn
 
 

@@ -21,6 +21,7 @@ from adaptry.worker.memory import Memory
 from adaptry.worker.reporting import Ledger, Settings, about, report_of, residents_of
 from adaptry.worker.wanting import Wanting
 
+_PROOFS = 4096  # that go into one report
 NOTHING: Mapping[Place, VersionInfo] = MappingProxyType({})
 
 
@@ -72,10 +73,23 @@ class Saying:
         if said == self._last and is_fresh and not (self.told.withdrawn or self.told.turns):
             return
         self.told = self._registry.report(report)
+        self._wanting.recalling.keep_proofs(self.told.withdrawn, self.told.epoch)
         self._last, self._reported_at = said, time.monotonic()
         if residents is not None:
             memory.confirmed = [(one.served_as, one.digest) for one in residents if one.condition != "failed"]
             self._memory.note()
+
+    def greet(self, epoch: str) -> None:
+        """Shows a registry in a new epoch what it withdrew before, which it may have forgotten; raises as `Registry.report`."""
+        memory, settings = self._memory.now, self._settings
+        proofs = tuple(one for one in memory.proofs.values() if one.epoch != epoch)
+        for at in range(0, len(proofs), _PROOFS):
+            report = report_of(settings, None, None, seen=None, names=memory.meant, residents=None)
+            self.told = self._registry.report(
+                report.model_copy(update={"recalled": proofs[at : at + _PROOFS]})
+            )
+        memory.epoch, memory.confirmed, self._last = epoch, [], None
+        self._memory.note()
 
     def _residents(
         self, loaded: Sequence[Loaded], coming: Mapping[Place, VersionInfo]

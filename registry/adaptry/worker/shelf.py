@@ -24,9 +24,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from adaptry.digest import Digest
+from adaptry.file_locks import FileLock
 from adaptry.manifest import FileEntry
 from adaptry.records import VersionInfo
-from adaptry.worker.file_locks import FileLock
 
 FILES = "adapter"
 _ABOUT = "about.json"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, LargeBinary, Text
+from sqlalchemy import BigInteger, Index, LargeBinary, Text
 from sqlmodel import Field
 
 from adaptry.catalog.rows.row import KEYS_GIVEN_ONCE, Moment, Row
@@ -28,8 +28,10 @@ class BaseNameRow(Row, table=True):
     """A name that a base goes by."""
 
     __tablename__ = "base_names"
+    __table_args__ = (Index("ix_base_names_folded", "folded", unique=True),)
     name: str = Field(primary_key=True)
     base_id: str = Field(foreign_key="bases.id", index=True)
+    folded: str | None = None
 
 
 class BaseFileRow(Row, table=True):

@@ -32,6 +32,7 @@ class MarkRow(Row, table=True):
     """A branch or a tag: an adapter's name for a commit. Every adapter has the branch `main`."""
 
     __tablename__ = "marks"
+    __table_args__ = (Index("ix_marks_folded", "adapter_id", "folded", unique=True),)
     adapter_id: int = Field(primary_key=True, foreign_key="adapters.id")
     name: str = Field(primary_key=True)
     kind: str
@@ -39,3 +40,4 @@ class MarkRow(Row, table=True):
     message: str = ""
     set_at: datetime = Field(sa_type=Moment)
     set_by: str
+    folded: str | None = None

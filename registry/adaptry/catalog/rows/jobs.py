@@ -87,11 +87,11 @@ class RunnerRow(Row, table=True):
 
 
 class JobScheduleRow(Asked, table=True):
-    """An order that is given again and again, when its `cron` expression says so (in UTC)."""
+    """An order that is given again and again, when its `cron` expression says so (in UTC). Each namespace has names of its own."""
 
     __tablename__ = "job_schedules"
+    namespace: str = Field(primary_key=True)
     name: str = Field(primary_key=True)
     cron: str
     ordered: str = Field(sa_type=Text)
-    namespace: str
     created_at: datetime = Field(sa_type=Moment)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Index, Text
+from sqlalchemy import BigInteger, Index, Text, UniqueConstraint
 from sqlmodel import Field
 
 from adaptry.catalog.rows.row import KEYS_GIVEN_ONCE, Moment, Row
 
 
 class WorkerRow(Row, table=True):
-    """A worker as it was heard of last. Where its engine does not answer, `is_answering` is false."""
+    """A worker as it was heard of last. Where its engine does not answer, `is_answering` is false.
+
+    Each owner names its own workers, so that nobody can take a name from another.
+    """
 
     __tablename__ = "workers"
+    __table_args__ = (UniqueConstraint("owner", "name"),)
     id: int | None = Field(default=None, primary_key=True)
-    name: str = Field(unique=True)
+    name: str
     owner: str = Field(index=True)
     engine: str
     version: str | None = None

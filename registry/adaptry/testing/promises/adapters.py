@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from adaptry.errors import Conflict, Denied, Invalid, NotFound
@@ -28,6 +30,44 @@ class AdapterPromises(Ground):
         registry.create_adapter(TONE, AdapterEdit())
         with pytest.raises(Conflict, match="acme/tone is taken"):
             registry.create_adapter(TONE, AdapterEdit())
+
+    def test_a_new_name_differs_from_every_other_in_more_than_capitals(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        registry.create_adapter(TONE, AdapterEdit())
+        registry.create_adapter(VOICE, AdapterEdit())
+        for name in ("acme/Tone", "Acme/tone", "ACME/other"):
+            other = AdapterName.parse(name)
+            for make in (
+                lambda other=other: registry.create_adapter(other, AdapterEdit()),
+                lambda other=other: push(registry, lora(), other),
+                lambda other=other: registry.rename_adapter(VOICE, other),
+            ):
+                with pytest.raises(Conflict, match="differs only in capitals from"):
+                    make()
+        assert [str(info.name) for info in registry.adapters().items] == ["acme/tone", "acme/voice"]
+
+    def test_an_adapter_is_renamed_to_other_capitals(self, registry: Registry) -> None:
+        registry.create_adapter(TONE, AdapterEdit())
+        capital = AdapterName.parse("acme/Tone")
+        assert registry.rename_adapter(TONE, capital).name == capital
+        with pytest.raises(Conflict, match="differs only in capitals from acme/Tone"):
+            registry.create_adapter(TONE, AdapterEdit())
+        registry.delete_adapter(capital)
+        registry.create_adapter(TONE, AdapterEdit())
+
+    def test_of_many_names_that_differ_only_in_capitals_one_is_created(self, registry: Registry) -> None:
+        names = [AdapterName.parse(f"acme/{name}") for name in ("tone", "Tone", "TONE", "tOne")]
+
+        def create(name: AdapterName) -> bool:
+            try:
+                registry.create_adapter(name, AdapterEdit())
+            except Conflict:
+                return False
+            return True
+
+        with ThreadPoolExecutor(len(names)) as pool:
+            assert sum(pool.map(create, names)) == 1
 
     def test_an_absent_adapter_is_not_found_whatever_is_asked(self, registry: Registry) -> None:
         for ask in (

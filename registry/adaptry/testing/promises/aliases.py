@@ -8,7 +8,7 @@ import pytest
 
 from adaptry.digest import Digest
 from adaptry.errors import Conflict, Denied, InvalidRef, NotFound
-from adaptry.records import AdapterEdit, AliasInfo
+from adaptry.records import AdapterEdit, AliasInfo, PushOptions
 from adaptry.refs import Ref
 from adaptry.registry import Registry
 from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
@@ -28,6 +28,34 @@ class AliasPromises(Ground):
         with pytest.raises(Conflict, match="look again"):
             registry.move_alias(TONE, "prod", first, was=seen.generation)
         assert registry.version(PROD).digest == second
+
+    def test_a_new_alias_is_a_name_that_git_takes(self, registry: Registry, lora: MakeLora) -> None:
+        digest = push(registry, lora(), TONE).version.digest
+        for alias, shown in (("HEAD", "my-head"), ("a..b", "a.b"), ("x.lock", "x"), ("end.", "end")):
+            with pytest.raises(InvalidRef, match=f"; write {shown}$"):
+                registry.move_alias(TONE, alias, digest, was=None)
+            with pytest.raises(InvalidRef, match=f"; write {shown}$"):
+                push(registry, lora(2), TONE, options=PushOptions(alias=alias))
+        assert registry.aliases(TONE) == ()
+
+    def test_a_new_alias_branch_or_tag_differs_in_more_than_capitals(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        digest = push(registry, lora(), TONE).version.digest
+        prod = registry.move_alias(TONE, "Prod", digest, was=None)
+        registry.make_branch(TONE, "Draft")
+        for make in (
+            lambda name: registry.move_alias(TONE, name, digest, was=None),
+            lambda name: registry.make_branch(TONE, name),
+            lambda name: registry.make_tag(TONE, name),
+        ):
+            for name in ("prod", "DRAFT"):
+                with pytest.raises(Conflict, match="differs only in capitals from acme/tone@"):
+                    make(name)
+        registry.remove_alias(TONE, "Prod", prod.generation)
+        registry.drop_branch(TONE, "Draft")
+        registry.make_branch(TONE, "prod")
+        registry.make_tag(TONE, "draft")
 
     def test_an_alias_is_created_once(self, registry: Registry, lora: MakeLora) -> None:
         digest = push(registry, lora(), TONE).version.digest

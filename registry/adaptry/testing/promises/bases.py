@@ -41,6 +41,14 @@ class BasePromises(Ground):
         assert (info.model_type, info.parameters, info.dtypes) == ("llama", tiny.parameters, ("F32",))
         assert registry.base_record(tiny.id) == tiny
 
+    def test_a_new_name_of_a_base_differs_from_every_other_in_more_than_capitals(
+        self, registry: Registry, tiny: BaseRecord, other: BaseRecord
+    ) -> None:
+        registry.put_base(tiny, ("org/Tiny",))
+        with pytest.raises(Conflict, match="differs only in capitals from org/Tiny"):
+            registry.put_base(other, ("org/tiny",))
+        assert registry.put_base(tiny, ("org/tiny", "ORG/TINY")).names == ("org/Tiny",)
+
     def test_an_unknown_base_is_not_found(self, registry: Registry) -> None:
         for key in ("org/none", "0" * 64, "sha256:" + "0" * 64, "abc", ""):
             with pytest.raises(NotFound):

@@ -142,6 +142,29 @@ class JobPromises(Ground):
         ada.unschedule_job("nightly")
         assert ada.schedules() == ()
 
+    def test_each_namespace_names_its_own_schedules(self, make_registry: MakeRegistry) -> None:
+        eve, ada = make_registry(EVE), make_registry(ADA)
+        evil = CONVERT.model_copy(
+            update={
+                "task": {key: str(value).replace("acme/", "evil/") for key, value in CONVERT.task.items()}
+            }
+        )
+        eve.schedule_job("nightly", "0 1 * * *", evil)  # before anybody else thinks of the name
+        ada.schedule_job("nightly", "0 3 * * *", CONVERT)
+        assert [one.cron for one in ada.schedules()] == ["0 3 * * *"]
+        everybody = make_registry(LOCAL)
+        assert [(one.namespace, one.name) for one in everybody.schedules()] == [
+            ("acme", "nightly"),
+            ("evil", "nightly"),
+        ]
+        with pytest.raises(Conflict, match="several namespaces have a schedule nightly: acme, evil"):
+            everybody.unschedule_job("nightly")
+        ada.unschedule_job("nightly")
+        with pytest.raises(NotFound):
+            ada.unschedule_job("nightly", "evil")
+        everybody.unschedule_job("nightly", "evil")
+        assert everybody.schedules() == ()
+
     def test_a_schedule_that_never_comes_is_refused(self, make_registry: MakeRegistry) -> None:
         ada = make_registry(ADA)
         for never in ("0 0 30 2 *", "* * 31 4,6,9,11 *"):
@@ -160,8 +183,7 @@ class JobPromises(Ground):
         with pytest.raises(NotFound):
             make_registry(EVE).unschedule_job("nightly")
         evil = CONVERT.model_copy(update={"task": {**CONVERT.task, "to": "evil/plain"}})
-        with pytest.raises(Conflict, match="taken"):
-            make_registry(EVE).schedule_job("nightly", "* * * * *", evil)
+        make_registry(EVE).schedule_job("nightly", "* * * * *", evil)  # a namespace's names are its own
         with pytest.raises(Denied):
             make_registry(RON).unschedule_job("nightly")
         assert len(ada.schedules()) == 1

@@ -176,12 +176,28 @@ class ResidencyPromises(Ground):
         with pytest.raises(Denied):
             make_registry(GUS).move_alias(TONE, "prod", first.digest, was=None)
 
-    def test_nobody_reports_for_another_worker(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
-        first, _ = two(make_registry(ADA), lora)
+    def test_each_owner_names_its_own_workers(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
+        first, second = two(make_registry(ADA), lora)
+        tell(make_registry(MEG), resident(second))  # whoever comes first has the name only for itself
         tell(make_registry(GUS), resident(first))
-        with pytest.raises(Conflict, match="another token"):
-            tell(make_registry(MEG))
-        assert [one.condition for one in make_registry(RON).worker("gpu-1").residents] == ["serving"]
+        assert [one.number for one in make_registry(GUS).worker("gpu-1").residents] == [1]
+        assert [one.number for one in make_registry(MEG).worker("gpu-1").residents] == [2]
+        assert [one.number for one in make_registry(RON).worker("gpu-1", "gus").residents] == [1]
+        with pytest.raises(
+            Conflict, match="several owners have a worker gpu-1: gus, meg; name one with --owner"
+        ):
+            make_registry(RON).worker("gpu-1")
+        with pytest.raises(NotFound, match="no worker 'gpu-1'"):
+            make_registry(RON).worker("gpu-1", "ron")
+        pages = make_registry(LOCAL).workers(limit=1)
+        rest = make_registry(LOCAL).workers(pages.next, limit=1)
+        assert [(one.worker, one.owner) for one in (*pages.items, *rest.items)] == [
+            ("gpu-1", "gus"),
+            ("gpu-1", "meg"),
+        ]
+        assert [one.owner for one in make_registry(RON).residents(Ref.parse("acme/tone@1"))] == ["gus"]
+        make_registry(LOCAL).forget_worker("gpu-1", "meg")
+        assert make_registry(RON).worker("gpu-1").owner == "gus"
 
     def test_nothing_is_kept_of_a_version_that_the_worker_may_not_see(
         self, make_registry: MakeRegistry, lora: MakeLora

@@ -25,20 +25,28 @@ class FileLock:
         self._descriptor = descriptor
 
     @classmethod
-    def shared(cls, path: Path) -> Self:
-        """Waits while someone holds it alone."""
-        return cls(path, _taken(path, fcntl.LOCK_SH))
+    def shared(cls, path: Path, *, mode: int = 0o666) -> Self:
+        """Waits while someone holds it alone. `mode` is that of the lock's file, if it is made."""
+        return cls(path, _taken(path, fcntl.LOCK_SH, mode))
 
     @classmethod
-    def alone(cls, path: Path) -> Self:
+    def shared_at_once(cls, path: Path, *, mode: int = 0o666) -> Self | None:
+        """Shared; None where someone holds it alone."""
+        try:
+            return cls(path, _taken(path, fcntl.LOCK_SH | fcntl.LOCK_NB, mode))
+        except BlockingIOError:
+            return None
+
+    @classmethod
+    def alone(cls, path: Path, *, mode: int = 0o666) -> Self:
         """Waits while anyone holds it."""
-        return cls(path, _taken(path, fcntl.LOCK_EX))
+        return cls(path, _taken(path, fcntl.LOCK_EX, mode))
 
     @classmethod
-    def at_once(cls, path: Path) -> Self | None:
+    def at_once(cls, path: Path, *, mode: int = 0o666) -> Self | None:
         """Alone; None where anyone holds it."""
         try:
-            return cls(path, _taken(path, fcntl.LOCK_EX | fcntl.LOCK_NB))
+            return cls(path, _taken(path, fcntl.LOCK_EX | fcntl.LOCK_NB, mode))
         except BlockingIOError:
             return None
 
@@ -62,10 +70,10 @@ class FileLock:
         self.release()
 
 
-def _taken(path: Path, how: int) -> int:
+def _taken(path: Path, how: int, mode: int = 0o666) -> int:
     while True:
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
         except OSError as error:
             raise explained(error, path) from error
         try:

@@ -1,0 +1,42 @@
+"""`adaptry backup`: a registry's folder, whole and at one moment, into a folder or a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from adaptry.local import LocalRegistry
+from adaptry.registry import Registry
+from adaptry_cli.arguments import require
+from adaptry_cli.connection import registry_option
+from adaptry_cli.out import answer, counted, json_option, progress, size, tell
+
+
+@click.command()
+@click.argument("to", metavar="FILE.tar|DIR", type=click.Path(path_type=Path))
+@click.option("--verify", is_flag=True, help="Read what is in DIR already, and replace what is damaged.")
+@click.option(
+    "--skip-damaged", is_flag=True, help="Leave out files of the registry that are lost or damaged."
+)
+@registry_option
+@json_option
+def backup(registry: Registry, to: Path, verify: bool, skip_damaged: bool, as_json: bool) -> None:
+    """Back up a registry: its catalog at one moment, and every file that it names.
+
+    A name that ends in .tar is one file. Anything else is a folder, to which later backups add only files that are new. The server
+    may run, and people may push, meanwhile. `adaptry restore` reads it back.
+    """
+    from adaptry.backup import create
+
+    require(
+        isinstance(registry, LocalRegistry),
+        "a backup is taken on the server's own machine, of its folder: adaptry backup TO --registry DIR",
+    )
+    assert isinstance(registry, LocalRegistry)
+    with progress() as bar:
+        made = create(registry, to, verify=verify, skip_damaged=skip_damaged, progress=bar)
+    for digest in made.index.lacking:
+        tell(f"warns: left out {digest}, which is lost or damaged in the registry")
+    tell(f"{counted(made.index.files, 'file')} ({size(made.index.bytes)}), {made.added} new")
+    answer({"place": str(made.place), **made.index.model_dump(mode="json")}, str(made.place), as_json)

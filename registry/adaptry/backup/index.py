@@ -1,0 +1,58 @@
+"""What a backup says about itself: the digest of its catalog, which names all the rest, and a digest of this very text."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import Field, ValidationError
+
+from adaptry import strictjson
+from adaptry.digest import Digest
+from adaptry.errors import AdaptryError, Incompatible, InvalidBackup
+from adaptry.records import Value
+
+FORMAT = 1
+LIMITS = strictjson.Limits(size=1 << 20, depth=4, nodes=10_000)
+LACKING = 1000
+"""Files at most that a backup may go without."""
+
+
+class Index(Value, extra="forbid"):
+    """`catalog` is the SQLite file's digest, of `catalog_size` bytes; `files` and `bytes` count what it names, but for `lacking`,
+    which was damaged or lost when the backup was taken."""
+
+    backup: int = FORMAT
+    created_at: datetime
+    epoch: str = Field(max_length=64)
+    catalog: Digest
+    catalog_size: int = Field(ge=0)
+    files: int = Field(ge=0)
+    bytes: int = Field(ge=0)
+    lacking: tuple[Digest, ...] = Field(default=(), max_length=LACKING)
+
+    def to_bytes(self) -> bytes:
+        """The index with a digest over itself, so that no bit of it can change unnoticed."""
+        document = self.model_dump(mode="json")
+        return strictjson.canonical(
+            {"index": document, "sha256": Digest.of(strictjson.canonical(document)).hex}
+        )
+
+    @classmethod
+    def parse(cls, data: bytes) -> Index:
+        """Raises `InvalidBackup`, and `Incompatible` for the format of a newer Adaptry."""
+        try:
+            whole = strictjson.loads(data, LIMITS, "the backup's index")
+            document = whole.get("index") if isinstance(whole, dict) else None
+            if not isinstance(document, dict) or not isinstance(whole, dict):
+                raise InvalidBackup("not a backup: its index is not one of ours")
+            if Digest.of(strictjson.canonical(document)).hex != whole.get("sha256"):
+                raise InvalidBackup("the backup's index was changed or damaged; use another backup")
+            if document.get("backup") != FORMAT:
+                raise Incompatible(f"this Adaptry reads backups of format {FORMAT}: upgrade adaptry")
+            return cls.model_validate(document)
+        except ValidationError as error:
+            raise InvalidBackup(f"not a backup's index: {error.errors()[0]['msg']}") from None
+        except (InvalidBackup, Incompatible):
+            raise
+        except AdaptryError as error:
+            raise InvalidBackup(error.message) from None

@@ -1,0 +1,41 @@
+"""Which files a copied catalog needs: every one that an owner has, and those that a derived version was made from."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from adaptry.digest import Digest
+from adaptry.errors import InvalidBackup
+from adaptry.manifest import Manifest
+
+_OWNED = "SELECT digest, max(size) FROM files GROUP BY digest ORDER BY digest"
+_UNOWNED = """
+SELECT manifest FROM revisions WHERE digest NOT IN (SELECT digest FROM commits)
+    AND digest NOT IN (SELECT digest FROM versions)
+    AND 'sha256:' || digest IN (SELECT text FROM terms WHERE field = 'parent')
+"""
+
+
+def needed(catalog: Path) -> Iterator[tuple[Digest, int]]:
+    """Each file's digest and size, in the order of the digests; memory does not grow with their number."""
+    try:
+        with closing(sqlite3.connect(f"file:{catalog}?mode=ro&immutable=1", uri=True)) as database:
+            # A deleted version that another was made from has no owner; such are few.
+            held = {
+                entry.sha256.hex: entry.size
+                for (manifest,) in database.execute(_UNOWNED)
+                for entry in Manifest.parse(manifest).files
+            }
+            waiting = sorted(held.items(), reverse=True)
+            for digest, size in database.execute(_OWNED):
+                while waiting and waiting[-1][0] <= digest:
+                    other = waiting.pop()
+                    if other[0] != digest:
+                        yield Digest(other[0]), other[1]
+                yield Digest(digest), size
+            yield from ((Digest(digest), size) for digest, size in reversed(waiting))
+    except sqlite3.Error as error:
+        raise InvalidBackup(f"the backup's catalog cannot be read: {error}") from error

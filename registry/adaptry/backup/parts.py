@@ -1,0 +1,55 @@
+"""Hidden places in which a backup or a restore grows: private, locked while it lives, and removed by the next if it died."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from adaptry.landing import explained, takes
+
+_SUFFIX = ".part"
+
+
+@contextmanager
+def growing(parent: Path, name: str) -> Iterator[Path]:
+    """A private folder `.NAME.….part` in `parent`, removed at the end; those of processes that died are removed now.
+
+    Raises `StorageFull`, `Unavailable`.
+    """
+    place = parent / f".{name}.{secrets.token_hex(4)}{_SUFFIX}"
+    try:
+        parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _sweep(parent, name)
+        place.mkdir(mode=0o700)
+    except OSError as error:
+        raise explained(error, parent) from error
+    descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        takes(descriptor)
+        yield place
+    except OSError as error:
+        raise explained(error, parent) from error
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        os.close(descriptor)
+
+
+def private_file(path: Path) -> int:
+    """A descriptor of a new file that only its owner can read."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+
+def _sweep(parent: Path, name: str) -> None:
+    for left in parent.glob(f".{name}.*{_SUFFIX}"):
+        if left.is_symlink() or not left.is_dir():
+            continue
+        descriptor = os.open(left, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if takes(descriptor):
+                shutil.rmtree(left, ignore_errors=True)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,70 @@
+"""A backup in one file: a plain tar of the index, the catalog, and the files in the order of their digests.
+
+The headers follow from what comes before them, and a reader compares each: there is no name of anybody's choosing in it.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO
+
+from adaptry.digest import Digest
+from adaptry.errors import InvalidBackup
+
+INDEX, CATALOG = "adaptry-backup.json", "catalog.sqlite"
+_BLOCK = 512
+_END = bytes(2 * _BLOCK)
+_CHUNK = 1 << 20
+
+
+def name_of(digest: Digest) -> str:
+    return f"files/{digest.hex}"
+
+
+def write(file: BinaryIO, name: str, size: int, chunks: Iterable[bytes]) -> None:
+    file.write(_header(name, size))
+    for chunk in chunks:
+        file.write(chunk)
+    file.write(bytes(-size % _BLOCK))
+
+
+def end(file: BinaryIO) -> None:
+    file.write(_END)
+
+
+def read(file: BinaryIO, name: str, size: int) -> Iterator[bytes]:
+    """The bytes of the entry that must come next. Raises `InvalidBackup` for anything else."""
+    if file.read(_BLOCK) != _header(name, size):
+        raise InvalidBackup(f"the backup has something else where {name} should be, or is cut short")
+    left = size
+    while left and (chunk := file.read(min(_CHUNK, left))):
+        left -= len(chunk)
+        yield chunk
+    padding = -size % _BLOCK
+    if left or file.read(padding) != bytes(padding):
+        raise InvalidBackup(f"the backup is cut short or changed in {name}; use another one")
+
+
+def read_index(file: BinaryIO, most: int) -> bytes:
+    """The first entry, whose size only its header says."""
+    header = file.read(_BLOCK)
+    digits = header[124:135]
+    if len(header) < _BLOCK or not all(0x30 <= byte <= 0x37 for byte in digits):
+        raise InvalidBackup("not a backup: it does not begin with an index of ours")
+    size = int(digits, 8)
+    if size > most or header != _header(INDEX, size):
+        raise InvalidBackup("not a backup: it does not begin with an index of ours")
+    file.seek(0)
+    return b"".join(read(file, INDEX, size))
+
+
+def require_end(file: BinaryIO) -> None:
+    if file.read(len(_END) + 1) != _END:
+        raise InvalidBackup("the backup does not end where its catalog says, or is cut short")
+
+
+def _header(name: str, size: int) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode, info.mtime = size, 0o600, 0
+    return info.tobuf(tarfile.GNU_FORMAT)

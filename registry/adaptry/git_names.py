@@ -1,0 +1,48 @@
+"""Names that git refuses for a branch or tag, or reads as something else: the rules of `git check-ref-format`.
+
+Clients of the Hub hand our aliases, branches and tags to git and to tools that follow its rules, so no new one may break
+them. What older registries have stored stays: only making a name asks here. Source: git-check-ref-format(1),
+gitrevisions(7), git 2.43.
+"""
+
+from __future__ import annotations
+
+import re
+
+_FORBIDDEN = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]")
+_PSEUDO_REF = re.compile(r"(?:[A-Za-z]+_)*head", re.IGNORECASE)
+"""HEAD, FETCH_HEAD, ORIG_HEAD, MERGE_HEAD, …: git gives them a meaning of their own, on some file systems in any case."""
+_TAKEN = frozenset({"main", "latest"})
+
+
+def problem_of(name: str) -> str | None:
+    """Why `name` cannot be the name of a new alias, branch or tag; None where git takes it for what it is."""
+    parts = name.split("/")
+    if match := _FORBIDDEN.search(name):
+        return f"{match[0]!a} is not allowed in it"
+    if ".." in name:
+        return "'..' means a range of commits"
+    if "@{" in name or name == "@":
+        return "'@{' and a lone '@' mean something else"
+    if any(part.lower().endswith(".lock") for part in parts):
+        return "names that end in '.lock' are git's lock files"
+    if any(part.startswith(".") or part.endswith(".") for part in parts):
+        return "it starts or ends with '.'"
+    if name.startswith("-"):
+        return "it starts with '-', as options do"
+    if "" in parts:
+        return "it starts or ends with '/', or has '//' in it"
+    if _PSEUDO_REF.fullmatch(name) or name.lower() in _TAKEN:
+        return f"{name!r} means something else"
+    return None
+
+
+def corrected(name: str) -> str:
+    """A name near `name` that git takes; `draft` where nothing of it is left."""
+    near = re.sub(r"[^A-Za-z0-9._/+-]+", "-", name)
+    near = re.sub(r"\.{2,}", ".", near)
+    parts = [re.sub(r"(?:\.lock)+$", "", part, flags=re.IGNORECASE).strip(".-") for part in near.split("/")]
+    near = "/".join(filter(None, parts))
+    if _PSEUDO_REF.fullmatch(near) or near.lower() in _TAKEN:
+        near = f"my-{near.lower()}"
+    return near if near and problem_of(near) is None else "draft"

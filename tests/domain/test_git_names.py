@@ -1,0 +1,42 @@
+"""A name for an alias, a branch or a tag is one that git itself takes."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import pytest
+
+from adaptry.errors import InvalidRef
+from adaptry.git_names import corrected, problem_of
+from adaptry.refs import parse_alias, parse_stored_alias
+from adaptry.revision_words import parse_branch, parse_tag
+
+BROKEN = [
+    "HEAD", "head", "FETCH_HEAD", "ORIG_HEAD", "a..b", "x.lock", "X.LOCK", "x.lock.lock", ".a", "a.", "a@{1}", "a//b", "/a", "a/",
+    "a/.b", "a/b.lock", "a b", "a~1", "a^", "a:b", "a?", "a*", "a[b", "a\\b", "a\tb", "a\x7f", "-a", "@", "Main", "LATEST",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_name_that_git_does_not_take_is_refused_with_one_that_it_does(name: str) -> None:
+    for parse in (parse_alias, parse_branch, parse_tag):
+        with pytest.raises(InvalidRef, match="; write ") as caught:
+            parse(name)
+        shown = caught.value.message.rpartition("; write ")[2]
+        assert parse(shown) == shown
+
+
+@pytest.mark.parametrize("name", ["a..b", "x.lock", "HEAD", "a."])
+def test_an_alias_that_an_older_registry_has_can_still_be_named(name: str) -> None:
+    assert parse_stored_alias(name) == name
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+@pytest.mark.parametrize("name", [*BROKEN, "prod", "v1-beta", "runs/a.step-100", "a_b+c", "exp.2"])
+def test_git_agrees_wherever_it_has_a_rule(name: str) -> None:
+    run = subprocess.run(["git", "check-ref-format", "--branch", name], capture_output=True, check=False)
+    if run.returncode:
+        assert problem_of(name)
+    near = corrected(name)
+    assert subprocess.run(["git", "check-ref-format", "--branch", near], check=False).returncode == 0

@@ -1,0 +1,149 @@
+"""Names that older registries have, and that no new one may have: all stay, are found as they are written, and can be removed."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from adaptry import open_dir, push
+from adaptry.catalog import adapters
+from adaptry.errors import Conflict, InvalidRef
+from adaptry.identity import LOCAL, Identity
+from adaptry.integrity import verify
+from adaptry.jobs.records import JobOrder
+from adaptry.local import LocalRegistry
+from adaptry.opening import open_local
+from adaptry.records import AdapterEdit
+from adaptry.refs import AdapterName, Ref
+from adaptry.residency import Resident, WorkerReport
+from adaptry.testing.samples import tiny_lora
+from adaptry_cli.main import main
+
+from .downgrading import back_to_0010
+
+TONE, OTHER = AdapterName.parse("acme/tone"), AdapterName.parse("acme/other")
+GUS = Identity("gus", "worker", ("acme",))
+
+
+@pytest.fixture
+def old(folder: Path, tmp_path: Path) -> Path:
+    """A registry of schema 0010 with twins of every kind, two workers, a resident and a schedule."""
+    with closing(open_local(folder)) as registry:
+        version = push(registry, open_dir(tiny_lora(tmp_path / "lora")), TONE).version
+        registry.create_adapter(OTHER, AdapterEdit())
+        registry.move_alias(TONE, "prod", version.digest, was=None)
+        registry.move_alias(TONE, "staging", version.digest, was=None)
+        registry.make_branch(TONE, "draft")
+        registry.schedule_job("nightly", "0 3 * * *", JobOrder(kind="verify", task={}))
+        served = Resident(
+            name=TONE,
+            digest=version.digest,
+            served_as="acme/tone@prod",
+            condition="serving",
+            since=version.created_at,
+        )
+        for name in ("gpu-1", "gpu-2"):
+            report = WorkerReport(worker=name, engine="vllm", residents=(served,))
+            registry.on_behalf_of(GUS).report(report)
+    with closing(sqlite3.connect(folder / "catalog.sqlite")) as database, database:
+        back_to_0010(database)
+        database.executescript(_TWINS)
+    return folder
+
+
+_TWINS = """
+UPDATE alembic_version SET version_num = '0010';
+CREATE TABLE workers_old (
+    id INTEGER NOT NULL, name VARCHAR NOT NULL, owner VARCHAR NOT NULL, engine VARCHAR NOT NULL, version VARCHAR, base VARCHAR,
+    url VARCHAR, slots INTEGER, seen BIGINT, lease INTEGER NOT NULL, first_at DATETIME NOT NULL, reported_at DATETIME NOT NULL,
+    is_answering BOOLEAN NOT NULL, troubles TEXT NOT NULL,
+    CONSTRAINT pk_workers PRIMARY KEY (id), CONSTRAINT uq_workers_name UNIQUE (name));
+INSERT INTO workers_old SELECT id, name, owner, engine, version, base, url, slots, seen, lease, first_at, reported_at,
+    is_answering, troubles FROM workers;
+DROP TABLE workers;
+ALTER TABLE workers_old RENAME TO workers;
+CREATE INDEX ix_workers_owner ON workers (owner);
+CREATE TABLE schedules_old (
+    name VARCHAR NOT NULL, cron VARCHAR NOT NULL, ordered TEXT NOT NULL, namespace VARCHAR NOT NULL, "by" VARCHAR NOT NULL,
+    by_role VARCHAR NOT NULL, by_namespaces VARCHAR NOT NULL, created_at DATETIME NOT NULL,
+    CONSTRAINT pk_job_schedules PRIMARY KEY (name));
+INSERT INTO schedules_old SELECT name, cron, ordered, namespace, "by", by_role, by_namespaces, created_at FROM job_schedules;
+DROP TABLE job_schedules;
+ALTER TABLE schedules_old RENAME TO job_schedules;
+UPDATE adapters SET name = 'Acme/Tone', namespace = 'Acme' WHERE name = 'acme/other';
+INSERT INTO namespaces (name) VALUES ('Acme');
+UPDATE aliases SET alias = 'PROD' WHERE alias = 'staging';
+INSERT INTO aliases (adapter_id, alias, version_id, generation, moved_at, moved_by)
+    SELECT adapter_id, 'HEAD', version_id, 3, moved_at, moved_by FROM aliases WHERE alias = 'prod';
+UPDATE marks SET name = 'a..b' WHERE name = 'draft';
+"""
+
+
+@pytest.fixture
+def registry(old: Path) -> Iterator[LocalRegistry]:
+    with closing(open_local(old)) as opened:
+        yield opened
+
+
+def test_names_that_differ_only_in_capitals_stay_reachable(registry: LocalRegistry) -> None:
+    capital = AdapterName.parse("Acme/Tone")
+    assert [str(info.name) for info in registry.adapters().items] == ["Acme/Tone", "acme/tone"]
+    assert registry.adapter(capital).versions == 0
+    assert registry.version(Ref.parse("acme/tone@prod")) == registry.version(Ref.parse("acme/tone@PROD"))
+    with pytest.raises(Conflict, match="differs only in capitals"):
+        registry.create_adapter(AdapterName.parse("acme/TONE"), AdapterEdit())
+    registry.create_adapter(AdapterName.parse("Acme/new"), AdapterEdit())  # in a namespace that exists
+    assert verify(registry.catalog, registry.blobs) == ()
+
+
+def test_a_name_is_found_in_any_capitals_and_a_twin_only_in_its_own(registry: LocalRegistry) -> None:
+    def found(name: str) -> str | None:
+        with registry.catalog.read() as tx:
+            line = adapters.find_ignoring_case(tx, AdapterName.parse(name))
+        return str(line.name) if line else None
+
+    registry.create_adapter(AdapterName.parse("acme/Voice"), AdapterEdit())
+    assert found("ACME/voice") == found("acme/Voice") == "acme/Voice"
+    assert (found("acme/tone"), found("Acme/Tone")) == ("acme/tone", "Acme/Tone")
+    assert found("ACME/TONE") in ("acme/tone", "Acme/Tone")
+    assert found("acme/none") is None
+    registry.delete_adapter(AdapterName.parse("Acme/Tone"))
+    assert found("ACME/TONE") == "acme/tone"
+
+
+def test_an_alias_or_branch_that_git_does_not_take_moves_and_goes(registry: LocalRegistry) -> None:
+    head = next(info for info in registry.aliases(TONE) if info.alias == "HEAD")
+    assert registry.version(Ref.parse("acme/tone@HEAD")).number == 1
+    moved = registry.move_alias(TONE, "HEAD", head.digest, head.generation)
+    registry.remove_alias(TONE, "HEAD", moved.generation)
+    with pytest.raises(InvalidRef, match="write my-head"):
+        registry.move_alias(TONE, "HEAD", head.digest, was=None)
+    assert registry.commit(TONE, "a..b").number == 1
+    registry.drop_branch(TONE, "a..b")
+
+
+def test_workers_residents_and_schedules_are_there_still(registry: LocalRegistry) -> None:
+    workers = registry.workers().items
+    assert [(one.worker, one.owner, len(one.residents)) for one in workers] == [
+        ("gpu-1", "gus", 1),
+        ("gpu-2", "gus", 1),
+    ]
+    registry.on_behalf_of(LOCAL).report(WorkerReport(worker="gpu-1", engine="vllm"))
+    assert [one.owner for one in registry.workers().items] == ["gus", "local", "gus"]
+    assert [one.name for one in registry.schedules()] == ["nightly"]
+    registry.unschedule_job("nightly")
+
+
+def test_doctor_lists_names_that_differ_only_in_capitals(old: Path) -> None:
+    shown = CliRunner().invoke(main, ["doctor", "--registry", str(old)]).output
+    for line in (
+        "namespaces that differ only in capitals: Acme, acme",
+        "adapters that differ only in capitals: Acme/Tone, acme/tone",
+        "aliases, branches or tags that differ only in capitals: acme/tone@PROD, acme/tone@prod",
+    ):
+        assert line in " ".join(shown.split())
