@@ -50,6 +50,7 @@ class Store:
             blobs=settings.blobs,
             blob_cache=settings.blob_cache,
             presign_uploads=settings.presign_uploads,
+            is_serving=True,
         )
         self.catalog = self._registry.catalog
         if settings.mirror_of is not None:

@@ -6,7 +6,7 @@ import click
 
 from adaptry.paging import every
 from adaptry.registry import Registry
-from adaptry_cli.connection import registry_option
+from adaptry_cli.connection import freeing_registry_option, registry_option
 from adaptry_cli.out import counted, json_option, say_json, size, tell
 from adaptry_cli.showing import when
 from adaptry_cli.tables import say_table
@@ -56,7 +56,7 @@ def list_open(registry: Registry, namespace: str | None, as_json: bool) -> None:
 
 @uploads.command("rm")
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
-@registry_option
+@freeing_registry_option
 def drop(registry: Registry, ids: tuple[str, ...]) -> None:
     """Drop open uploads, by the ids that `uploads ls` shows.
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from adaptry.blobs.local import LocalBlobs
-from adaptry.catalog.database import Catalog
 from adaptry.digest import Digest
 from adaptry.errors import Busy, NotFound
 from adaptry.local import LocalRegistry

@@ -146,6 +146,12 @@ def close_session(tx: Transaction, id: str) -> None:
     tx.execute(delete(UploadRow).where(col(UploadRow.id) == id))
 
 
+def close_idle(tx: Transaction, ids: Iterable[str], before: datetime) -> None:
+    """Closes those of the sessions that have still not been used since `before`."""
+    for id in ids:
+        tx.execute(delete(UploadRow).where(col(UploadRow.id) == id, col(UploadRow.touched_at) < before))
+
+
 def idle_sessions(tx: Transaction, before: datetime) -> list[str]:
     """The ids of sessions not used since."""
     return list(tx.exec(select(UploadRow.id).where(col(UploadRow.touched_at) < before)))

@@ -238,11 +238,11 @@ def purge(catalog: Catalog, blobs: BlobStore, now: datetime) -> int:
     """
     # Listed before the sessions are: a staging that comes later belongs to a session we would not see.
     found = tuple(blobs.stagings())
-    with catalog.write() as tx:
-        for id in files.idle_sessions(tx, now - IDLE):
-            if not blobs.is_held(id):
-                files.close_session(tx, id)
-        dead = [key for key in found if not _is_alive(files.session(tx, key))]
+    with catalog.read() as tx:
+        idle = [id for id in files.idle_sessions(tx, now - IDLE) if not blobs.is_held(id)]
+        known = {key: files.session(tx, key) for key in found}
+    # Bytes go before rows do: on a full disk that makes the room which changing rows takes.
+    dead = [key for key, session in known.items() if key in idle or not _is_alive(session)]
     dropped = 0
     for key in dead:
         try:
@@ -251,6 +251,9 @@ def purge(catalog: Catalog, blobs: BlobStore, now: datetime) -> int:
                 dropped += 1
         except Conflict:
             continue
+    if idle:
+        with catalog.write() as tx:
+            files.close_idle(tx, idle, now - IDLE)
     blobs.tidy()
     return dropped
 
