@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http
 import logging
+import math
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -35,6 +36,7 @@ STATUS: dict[type[AdaptryError], int] = {
     errors.Incompatible: 426,
     errors.Unavailable: 503,
     errors.StorageFull: 507,
+    errors.Busy: 429,
     errors.Missing: 501,
     errors.Corrupt: 500,
     AdaptryError: 500,
@@ -126,6 +128,8 @@ def answer(error: AdaptryError, request_id: str) -> Response:
             return problem(request_id, status, error.code, error.told, headers, offset=offset)
         case errors.Unauthenticated():
             headers["WWW-Authenticate"] = 'Bearer realm="adaptry"'
+        case errors.Busy(retry_after=seconds):
+            headers["Retry-After"] = str(math.ceil(seconds))
         case errors.Unavailable():
             headers["Retry-After"] = "1"
         case errors.Incompatible():

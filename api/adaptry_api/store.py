@@ -30,6 +30,7 @@ from adaptry_api.hub.upstream import Upstream
 from adaptry_api.listening import Listening
 from adaptry_api.settings import ServerSettings
 from adaptry_api.signed import Signer, given_secret
+from adaptry_api.upload_slots import UploadSlots
 
 _MIRROR = Identity("mirror", "admin", ("*",))
 """Who it is that brings what is behind this registry."""
@@ -49,6 +50,7 @@ class Store:
             blobs=settings.blobs,
             blob_cache=settings.blob_cache,
             presign_uploads=settings.presign_uploads,
+            is_serving=True,
         )
         self.catalog = self._registry.catalog
         if settings.mirror_of is not None:
@@ -62,7 +64,7 @@ class Store:
         self.heartbeat = settings.heartbeat
         # Bytes move in threads of their own, so that slow transfers keep no other request waiting. An upload
         # holds one from its first byte to its last, a download for a piece at a time.
-        self.uploads = anyio.CapacityLimiter(settings.uploads)
+        self.uploads = UploadSlots(settings.uploads)
         self.downloads = anyio.CapacityLimiter(_READERS)
         self.awaited = anyio.CapacityLimiter(_AWAITED)  # bytes that are not on a disk here
         given = given_secret(settings.signing_secret) if settings.signing_secret else None

@@ -10,7 +10,7 @@ from adaptry.records import AdapterEdit, AdapterInfo
 from adaptry.refs import AdapterName
 from adaptry.registry import Registry
 from adaptry_cli.arguments import NAME, made, require
-from adaptry_cli.connection import filled_registry_option, registry_option
+from adaptry_cli.connection import filled_registry_option, freeing_registry_option, registry_option
 from adaptry_cli.out import answer, counted, json_option, say
 
 _description = click.option("--description", help="What the adapter is for.")
@@ -90,7 +90,7 @@ def rename(registry: Registry, name: AdapterName, to: AdapterName, as_json: bool
 @click.command()
 @click.argument("name", type=NAME)
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@registry_option
+@freeing_registry_option
 def delete(registry: Registry, name: AdapterName, yes: bool) -> None:
     """Delete an adapter.
 

@@ -50,6 +50,17 @@ def filled_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return connected
 
 
+def freeing_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """As `registry_option`, for a command that frees space, unless it is a `--dry-run`: it works on a full disk too. (`Any`: likewise.)"""
+
+    @_where
+    @functools.wraps(command)
+    def connected(*args: Any, where: str | None, **options: Any) -> Any:
+        return command(*args, registry=connect_to(where, freeing=not options.get("dry_run")), **options)
+
+    return connected
+
+
 def connected_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """As `registry_option`, for a command that may need none: passes `connected`. (`Any`: likewise.)"""
 
@@ -61,14 +72,15 @@ def connected_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return unconnected
 
 
-def connect_to(where: str | None, *, making: bool = False) -> Registry:
-    """The registry at `where`, or the one this call is about anyway; `making` makes it and says so."""
+def connect_to(where: str | None, *, making: bool = False, freeing: bool = False) -> Registry:
+    """The registry at `where`, or the one this call is about anyway; `making` makes it and says so, `freeing` opens it on
+    a full disk too."""
     from adaptry.opening import connect, folder_named, is_registry
 
     settings = settings_for(where)
     place = settings.registry
     is_new = making and place and not is_server(place) and not is_registry(folder_named(place))
-    registry = connect(place, settings, making=making)
+    registry = connect(place, settings, making=making, freeing=freeing)
     if is_new:
         tell(f"made a registry in {place}")
     if context := click.get_current_context(silent=True):

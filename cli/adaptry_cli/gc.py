@@ -9,7 +9,7 @@ import click
 from adaptry.local import LocalRegistry
 from adaptry.registry import Registry
 from adaptry_cli.arguments import require
-from adaptry_cli.connection import registry_option
+from adaptry_cli.connection import freeing_registry_option
 from adaptry_cli.durations import DURATION
 from adaptry_cli.out import answer, counted, json_option, progress, size
 
@@ -24,7 +24,7 @@ from adaptry_cli.out import answer, counted, json_option, progress, size
     metavar="SPAN",
     help="How long something must have been needless: 30m, 24h, 7d; 0 is at once.",
 )
-@registry_option
+@freeing_registry_option
 @json_option
 def gc(registry: Registry, dry_run: bool, grace: timedelta, as_json: bool) -> None:
     """Delete files that no version needs any more.

@@ -113,6 +113,7 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
             "backup:backup",
             "Back up a registry: its catalog at one moment, and every file that it names.",
         ),
+        "uploads": ("uploads:uploads", "List and drop open uploads."),
         "gc": ("gc:gc", "Delete files that no version needs any more."),
         "migrate": (
             "migrate:migrate",

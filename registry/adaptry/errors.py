@@ -164,6 +164,19 @@ class Unavailable(AdaptryError):
     code = "unavailable"
 
 
+class Busy(Unavailable):
+    """A limit on what may happen at once is reached; the same call succeeds once others have finished.
+
+    `retry_after` is how many seconds to wait before the next try.
+    """
+
+    code = "busy"
+
+    def __init__(self, message: str, retry_after: float = 3.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class StorageFull(Unavailable):
     """No space left where bytes must go; what was there before is untouched."""
 

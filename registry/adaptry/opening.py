@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adaptry.errors import Conflict, Invalid, NotFound, Unavailable
+from adaptry.errors import Conflict, Invalid, NotFound, StorageFull, Unavailable
 from adaptry.identity import LOCAL, Identity
 from adaptry.refs import is_folder
 from adaptry.registry import Registry
@@ -20,16 +21,18 @@ _CATALOG = "catalog.sqlite"
 _ADDRESS = "catalog.url"  # as `catalog.choosing` has them, which is not loaded to look for a file
 
 
-def connect(where: str | None = None, settings: Settings | None = None, *, making: bool = True) -> Registry:
+def connect(
+    where: str | None = None, settings: Settings | None = None, *, making: bool = True, freeing: bool = False
+) -> Registry:
     """The registry at `where`: a server's URL, or a folder; None is what `settings` say, else the user's own.
 
     `settings` are read from the environment unless given. A named folder without a registry becomes one, unless
-    `making` is False: then it is `NotFound`. Raises `Invalid` (neither URL nor folder), `Unavailable`, `Incompatible`.
+    `making` is False: then it is `NotFound`. `freeing` is for what frees space, as in `open_local`. Raises `Invalid` (neither URL nor folder), `Unavailable`, `Incompatible`.
     """
     settings = settings or Settings.from_env()
     where = where or settings.registry
     if where is None:
-        return open_local(data_folder(), catalog=settings.catalog, blobs=settings.blobs)
+        return open_local(data_folder(), catalog=settings.catalog, blobs=settings.blobs, freeing=freeing)
     if is_server(where):
         from adaptry.client import HttpRegistry
 
@@ -40,7 +43,7 @@ def connect(where: str | None = None, settings: Settings | None = None, *, makin
             f"no registry in {folder}; the first push to it makes one, or name another place "
             "(--registry URL|DIR, or ADAPTRY_URL)"
         )
-    return open_local(folder, catalog=settings.catalog, blobs=settings.blobs)
+    return open_local(folder, catalog=settings.catalog, blobs=settings.blobs, freeing=freeing)
 
 
 def folder_named(where: str) -> Path:
@@ -72,17 +75,22 @@ def open_local(
     blobs: str | None = None,
     blob_cache: int | None = None,
     presign_uploads: bool = False,
+    freeing: bool = False,
+    is_serving: bool = False,
 ) -> LocalRegistry:
     """The embedded registry in `folder`, made if it is missing; what died half-way there is cleaned up.
 
     `catalog` is the PostgreSQL database that a new registry has its rows in, which the folder remembers; else it is SQLite.
     `blobs` (`s3://bucket/prefix`) is where a new one keeps its files, `blob_cache` bytes of which are kept here too; the
-    folder remembers it; with `presign_uploads`, whoever sends large ones is given addresses there. Where the folder may only be read, so may the registry. Raises `Unavailable` (no such place, not durable),
+    folder remembers it; with `presign_uploads`, whoever sends large ones is given addresses there. Where the folder may only be read, so may the registry;
+    likewise on a full disk, unless it is opened for `freeing` space, which may use up what is kept back for that, or is to be
+    served (`is_serving`): a server would go on with a copy. Raises `Unavailable` (no such place, not durable), `StorageFull`,
     `Incompatible` (made by a newer adaptry), `Invalid` (no database), `Conflict` (it has another catalog, or the bucket another
     registry's files).
     """
     from adaptry.belonging import require_own
     from adaptry.blobs.choosing import CACHE, forget_address, open_blobs
+    from adaptry.catalog import reserve
     from adaptry.catalog.choosing import open_catalog
     from adaptry.local import LocalRegistry
     from adaptry.local.uploads import purge
@@ -100,13 +108,24 @@ def open_local(
         raise Unavailable(
             f"cannot keep a registry in {folder}: {error.strerror}; choose another folder"
         ) from error
+    if freeing:
+        reserve.spend(folder)
     try:
         opened = open_catalog(folder, catalog, lambda known: require_own(known, store))
     except Conflict:
         if is_new:
             forget_address(folder)  # what was refused is not what the folder keeps
         raise
-    purge(opened, store, datetime.now(UTC))
+    except StorageFull as error:
+        if is_new or is_serving:
+            raise
+        from adaptry.reading import open_for_reading
+
+        return open_for_reading(folder, folder / _CATALOG, identity, error)
+    if (folder / _CATALOG).is_file():
+        reserve.keep(folder)
+    with suppress(StorageFull):  # what can be read is read, and the next opening tidies up
+        purge(opened, store, datetime.now(UTC))
     return LocalRegistry(
         opened, store, identity, require_known_base=require_known_base, presign_uploads=presign_uploads
     )

@@ -1,7 +1,7 @@
-"""A registry in a folder that may only be read: a read-only mount, someone else's folder, a backup.
+"""A registry in a folder that can only be read: a read-only mount, someone else's folder, a backup, a full disk.
 
 SQLite needs to write beside a database to read it safely, so the catalog is read from a copy that is taken when
-the registry is opened; files are read where they are. Whatever would change something is `Unavailable`, and
+the registry is opened; files are read where they are. Whatever would change something is refused, and
 downloads are not counted.
 """
 
@@ -17,38 +17,67 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
+from sqlalchemy import Engine
+
 from adaptry.blobs.choosing import open_blobs_for_reading
 from adaptry.catalog.database import Catalog, Transaction
-from adaptry.errors import Unavailable
+from adaptry.errors import StorageFull, Unavailable
 from adaptry.identity import Identity
 from adaptry.landing import explained
 from adaptry.local import LocalRegistry
 from adaptry.refs import Ref
 
+_MEMORY = Path("/dev/shm")  # where Linux keeps files in memory
 
-def open_for_reading(folder: Path, catalog: Path, identity: Identity) -> LocalRegistry:
-    """The registry in `folder`, as it is now. Raises `Unavailable`, `Incompatible`."""
-    copy = Path(tempfile.mkdtemp(prefix="adaptry-catalog-"))
-    try:
-        _copy(catalog, copy / catalog.name)
-        return _Reading(_ReadCatalog(folder, copy / catalog.name), open_blobs_for_reading(folder), identity)
-    except OSError as error:
-        raise explained(error, copy) from error
+
+def open_for_reading(
+    folder: Path, catalog: Path, identity: Identity, refusal: Unavailable | None = None
+) -> LocalRegistry:
+    """The registry in `folder`, as it is now; whatever would change it raises `refusal`.
+
+    The copy of its catalog is in the temporary folder, or in memory where there is no room. Raises `Unavailable`,
+    `StorageFull` where neither has room, `Incompatible`.
+    """
+    refusal = refusal or Unavailable(
+        f"the registry in {folder} can only be read here; make the folder writable, or use another registry"
+    )
+    failure: Unavailable | None = None
+    for place in _places():
+        copy: Path | None = None
+        try:
+            copy = Path(tempfile.mkdtemp(prefix="adaptry-catalog-", dir=place))
+            _copy(catalog, copy / catalog.name)
+            opened = _ReadCatalog(copy / catalog.name, refusal)
+        except (OSError, StorageFull) as error:
+            if copy is not None:
+                shutil.rmtree(copy, ignore_errors=True)
+            failure = explained(error, place) if isinstance(error, OSError) else error
+            if not isinstance(failure, StorageFull):
+                raise failure from error
+        else:
+            return _Reading(opened, open_blobs_for_reading(folder), identity)
+    raise failure or StorageFull("no space left for a temporary file; free some, or set TMPDIR")
+
+
+def _places() -> Iterator[Path]:
+    """Where a copy may be. Python finds no temporary folder at all where none of them takes a file."""
+    with contextlib.suppress(FileNotFoundError):
+        yield Path(tempfile.gettempdir())
+    if _MEMORY.is_dir():
+        yield _MEMORY
 
 
 class _ReadCatalog(Catalog):
-    """A copy of `folder`'s catalog, which goes away with whoever reads it."""
+    """A copy of a catalog, which goes away with whoever reads it."""
 
-    def __init__(self, folder: Path, copy: Path) -> None:
+    def __init__(self, copy: Path, refusal: Unavailable) -> None:
         super().__init__(f"sqlite:///{copy}")
-        self.folder = folder
+        self._refusal = refusal
         self._tidy = weakref.finalize(self, shutil.rmtree, copy.parent, ignore_errors=True)
 
     @contextmanager
-    def write(self) -> Iterator[Transaction]:
-        raise Unavailable(
-            f"the registry in {self.folder} can only be read here; make the folder writable, or use another registry"
-        )
+    def _transaction(self, writers: Engine) -> Iterator[Transaction]:
+        raise self._refusal
         yield  # a generator, as what it overrides
 
     def close(self) -> None:

@@ -235,6 +235,23 @@ class Upload(Value):
     direct: tuple[DirectPart, ...] = ()
 
 
+class UploadSession(Value):
+    """An open upload session, as those see it who may drop it.
+
+    `owner` is an adapter's name or a base's id, `offset` how many of `size` bytes have arrived, `active_at` when a
+    request or bytes last came. `is_held` is True while a request is using the session.
+    """
+
+    id: str
+    owner: str
+    digest: Digest
+    size: int
+    offset: int
+    created_by: str
+    active_at: datetime
+    is_held: bool
+
+
 class AliasInfo(Value):
     """An alias now. `generation` grows with every move; pass it as `was` to move on from here."""
 

@@ -28,6 +28,7 @@ from adaptry.records import (
     PushOptions,
     StateChange,
     Upload,
+    UploadSession,
     VersionDetail,
     VersionInfo,
 )
@@ -88,7 +89,10 @@ class Registry(Chains, Feed, Residency, Rollouts, JobBoard, ABC):
 
     @abstractmethod
     def open_upload(self, owner: Owner, digest: Digest, size: int) -> Upload:
-        """A session for a file of `size` bytes; an idle unfinished one for the same bytes is taken up again."""
+        """A session for a file of `size` bytes; an idle unfinished one for the same bytes is taken up again.
+
+        Raises `Busy` while the namespace has too many open that are not abandoned, `TooLarge`, `StorageFull`.
+        """
 
     @abstractmethod
     def append_upload(self, upload: Upload, offset: int, chunks: Iterable[bytes]) -> Upload:
@@ -101,6 +105,20 @@ class Registry(Chains, Feed, Residency, Rollouts, JobBoard, ABC):
     @abstractmethod
     def finish_upload(self, upload: Upload) -> None:
         """Verifies and publishes; again is a no-op. Raises `DigestMismatch` and keeps nothing, `Conflict` if bytes are missing."""
+
+    @abstractmethod
+    def upload_sessions(
+        self, namespace: str | None = None, cursor: str | None = None, limit: int = 50
+    ) -> Page[UploadSession]:
+        """Open sessions of the namespaces that the caller may write to, or of one of them; those of bases for an
+        administrator. In no particular order."""
+
+    @abstractmethod
+    def drop_upload(self, id: str) -> None:
+        """Ends an open session and discards its bytes. A client that is sending gets `NotFound`, and may start again.
+
+        Raises `NotFound` where it is not open, or not the caller's to drop.
+        """
 
     @abstractmethod
     def read_file(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:

@@ -15,7 +15,7 @@ from adaptry.blobs.local import LocalBlobs
 from adaptry.blobs.memory import MemoryBlobs
 from adaptry.catalog.database import Catalog
 from adaptry.digest import Digest
-from adaptry.errors import NotFound, Refused, TooLarge, Unavailable
+from adaptry.errors import Busy, NotFound, Refused, Unavailable
 from adaptry.integrity import verify
 from adaptry.local import LocalRegistry
 from adaptry.local.uploads import MOST_OPEN, purge
@@ -92,7 +92,7 @@ def test_one_namespace_cannot_open_uploads_without_end() -> None:
     registry = LocalRegistry(Catalog("sqlite://"), MemoryBlobs())
     for number in range(MOST_OPEN):
         registry.open_upload(TONE, Digest.of(bytes([number])), 1)
-    with pytest.raises(TooLarge, match="64 uploads are open in acme"):
+    with pytest.raises(Busy, match="64 uploads are open in acme"):
         registry.open_upload(TONE, DIGEST, len(DATA))
     registry.open_upload(AdapterName.parse("other/tone"), DIGEST, len(DATA))
 

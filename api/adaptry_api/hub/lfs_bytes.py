@@ -50,5 +50,6 @@ async def put(
         for _ in body:
             pass  # it was here already, and a client that is sending hears no answer
 
-    await pour(request, take, store_of(request).uploads, kind=None)
+    async with store_of(request).uploads.slot((grant.name.namespace,)) as threads:
+        await pour(request, take, threads, kind=None)
     return JSONResponse({})

@@ -74,7 +74,8 @@ async def put(
         with store.spools.open(grant.name.namespace, grant.spool) as spool:
             spool.write(_piece(grant.number), entire(pieces, grant.length))
 
-    await pour(request, keep, store.uploads, kind=None)
+    async with store.uploads.slot((grant.name.namespace,)) as threads:
+        await pour(request, keep, threads, kind=None)
     return JSONResponse({}, headers={"ETag": f'"{grant.spool[:32]}-{grant.number}"'})
 
 
@@ -110,7 +111,8 @@ async def join(
             )
             spool.clear()
 
-    await to_thread.run_sync(make, limiter=store.uploads)
+    async with store.uploads.slot((grant.name.namespace,)) as threads:
+        await to_thread.run_sync(make, limiter=threads)
     return JSONResponse({}, media_type=KIND)
 
 

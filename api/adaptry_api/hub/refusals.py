@@ -6,6 +6,7 @@ probe for files that are often not there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Coroutine
 from typing import Any, Literal
 
@@ -15,7 +16,15 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from adaptry.errors import AdaptryError, FileMissing, NotFound, RevisionNotFound, Unauthenticated, Withdrawn
+from adaptry.errors import (
+    AdaptryError,
+    Busy,
+    FileMissing,
+    NotFound,
+    RevisionNotFound,
+    Unauthenticated,
+    Withdrawn,
+)
 from adaptry.refs import AdapterName
 from adaptry_api import errors
 from adaptry_api.guard import GuardedRoute, store_of
@@ -28,6 +37,8 @@ BAD_TOKEN = "Invalid credentials in Authorization header"
 
 STALE = "The branch was updated since you opened this page. Please refresh and try again."
 _HEADER_LENGTH = 1000
+_BUSY_SECONDS = 20
+"""A client tries five times, and should outlast the two minutes after which abandoned uploads make room."""
 
 
 class Absent(HTTPException):
@@ -101,6 +112,8 @@ def _refusal(request: Request, error: AdaptryError) -> Response:
             text = (
                 "a token is needed: set HF_TOKEN to one of this registry's (`adaptry token create` makes one)"
             )
+        case Busy(retry_after=seconds):
+            headers["Retry-After"] = str(max(math.ceil(seconds), _BUSY_SECONDS))
         case Withdrawn():
             # Of any other 403 a client says that its connection failed, and shows no text of ours.
             headers["X-Error-Code"] = "GatedRepo"
@@ -112,7 +125,8 @@ def _refusal(request: Request, error: AdaptryError) -> Response:
             headers["X-Error-Code"] = "RepoNotFound"
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = 'Bearer realm="adaptry"'
-    status = errors.status_of(error)
+    # Every client of the Hub tries again after a 503; older ones take a 429 for the end.
+    status = 503 if isinstance(error, Busy) else errors.status_of(error)
     return _answer(
         400 if status in (415, 422) else status, text, headers
     )  # of which clients show the text best

@@ -11,19 +11,22 @@ import fcntl
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from adaptry.errors import StorageFull, TooLarge, Unavailable
+from adaptry.errors import Busy, StorageFull, TooLarge, Unavailable
 from adaptry.manifest import MAX_REVISION
 
 IDLE_SECONDS = 3600.0
 FINISHED_SECONDS = 600.0
 """A finished spool is kept for so long: a client may come back to it with more."""
+ABANDONED_SECONDS = 300.0
+"""A spool that nobody has used for so long makes room for another; a client that is alive sends a piece more often."""
 MOST_OPEN = 64
-"""Spools that one namespace may have at once; finished ones make room for new ones."""
+"""Spools that one namespace may have at once; finished and abandoned ones make room for new ones."""
 LARGEST = MAX_REVISION
 """Bytes that one spool may hold."""
 
@@ -42,7 +45,7 @@ class Spools:
     def open(self, namespace: str, id: str) -> Iterator[Spool]:
         """The spool `id`, empty if it is new, and safe from being swept until the block ends.
 
-        Raises `TooLarge` where the namespace has too many, `StorageFull`, `Unavailable`.
+        Raises `Busy` while the namespace has too many, `StorageFull`, `Unavailable`.
         """
         path = self.folder / namespace / id
         with _explained(self.folder):
@@ -67,16 +70,17 @@ class Spools:
     def _make(self, path: Path) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         present = list(path.parent.iterdir())
-        finished = sorted((p for p in present if (p / _FINISHED).exists()), key=lambda p: p.stat().st_mtime)
-        while len(present) >= MOST_OPEN:
-            if not finished:
-                raise TooLarge(
-                    f"{MOST_OPEN} uploads are under way in {path.parent.name} already; finish some, or wait: idle "
-                    f"ones are dropped after {IDLE_SECONDS / 60:.0f} minutes"
-                )
-            oldest = finished.pop(0)
-            if _remove(oldest):
-                present.remove(oldest)
+        if len(present) >= MOST_OPEN:
+            needless = _needless(present, time.time() - ABANDONED_SECONDS)
+            while len(present) >= MOST_OPEN:
+                if not needless:
+                    raise Busy(
+                        f"{MOST_OPEN} uploads are under way in {path.parent.name} already; try again when some have "
+                        f"finished (those idle for {ABANDONED_SECONDS / 60:.0f} minutes make room)"
+                    )
+                oldest = needless.pop(0)
+                if _remove(oldest):
+                    present.remove(oldest)
         path.mkdir(mode=0o700, exist_ok=True)
 
 
@@ -140,6 +144,17 @@ class Spool:
             with suppress(FileNotFoundError):  # another's draft, which has its name by now
                 size += path.stat().st_size
         return size
+
+
+def _needless(present: Iterable[Path], before: float) -> list[Path]:
+    """The spools that may make room: the finished ones, then those not used since `before`, each oldest first."""
+    found: list[tuple[bool, float, Path]] = []
+    for path in present:
+        with suppress(FileNotFoundError):  # swept meanwhile
+            is_finished, used_at = (path / _FINISHED).exists(), path.stat().st_mtime
+            if is_finished or used_at < before:
+                found.append((not is_finished, used_at, path))
+    return [path for *_, path in sorted(found)]
 
 
 def _held(path: Path) -> int:

@@ -8,7 +8,7 @@ from fastapi import Request
 
 from adaptry import tokens
 from adaptry.digest import Digest
-from adaptry.errors import Conflict, DigestMismatch, Invalid, TooLarge, Unauthenticated
+from adaptry.errors import Busy, Conflict, DigestMismatch, Invalid, TooLarge, Unauthenticated
 from adaptry.identity import Identity, require_write
 from adaptry.refs import AdapterName
 from adaptry.registry import Registry
@@ -60,9 +60,10 @@ def after(pieces: Iterable[bytes], start: int) -> Iterator[bytes]:
             yield piece[passed:]
 
 
-ONCE = Persistence(tries=1)
-SHARED = Persistence(tries=6, first_wait=0.05, longest_wait=0.5)
-"""Another request that sends the same bytes has come through, or given up, in about a second."""
+ONCE = Persistence(tries=1, longest_queue=0.0)
+SHARED = Persistence(tries=6, first_wait=0.05, longest_wait=0.5, longest_queue=5.0)
+"""Another request that sends the same bytes has come through, or given up, in about a second. A client waits ten seconds
+for an answer, so a busy registry is asked again for half of that; then the client is told to come back."""
 
 
 def deliver(
@@ -77,9 +78,9 @@ def deliver(
     than once unless `persistence` is `ONCE`.
 
     Raises `DigestMismatch`, and then keeps nothing, where they are other bytes; `TooLarge`, `Denied`, `StorageFull`;
-    `Conflict` where another request kept sending the same.
+    `Busy` where the namespace has too many uploads open; `Conflict` where another request kept sending the same.
     """
-    failures = 0
+    failures, queued = 0, 0.0
     while not registry.has_file(name, digest):
         try:
             session = registry.open_upload(name, digest, size)
@@ -89,6 +90,9 @@ def deliver(
             return
         except DigestMismatch:
             raise
+        except Busy as busy:
+            queued = persistence.queue(busy, queued)
+            continue
         except Conflict:
             failures += 1
             if persistence.gives_up(failures):

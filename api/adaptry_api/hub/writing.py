@@ -86,7 +86,8 @@ async def put(
             keep_card(reader.registry, name, before, committed, reader.memory)
         return committed
 
-    committed = await pour(request, take, store_of(request).uploads, None)
+    async with store_of(request).uploads.slot((name.namespace,)) as threads:
+        committed = await pour(request, take, threads, None)
     said = {
         "success": True,
         "commitOid": committed.commit.id,

@@ -14,6 +14,7 @@ import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager
 from typing import Annotated
 
 import anyio
@@ -31,6 +32,7 @@ from adaptry_api.hub.xet import shard, xorb
 from adaptry_api.hub.xet.hashes import check_hash
 from adaptry_api.hub.xet.joining import Joined, join
 from adaptry_api.signed import Grant
+from adaptry_api.upload_slots import Holder
 
 ROUTES = hub_router()
 TOKEN_SECONDS = 3600
@@ -80,7 +82,8 @@ async def put_xorb(request: Request, upload: Upload, writer: Writer, hash: str) 
         with store.spools.open(writer.grant.name.namespace, upload) as spool:
             spool.write(name, xorb.table_after(xorb.unpacked(entire(pieces, size))))
 
-    await pour(request, keep, store.uploads, kind=None)
+    async with store.uploads.slot(_holder(writer)) as threads:
+        await pour(request, keep, threads, kind=None)
     return JSONResponse({"was_inserted": True})
 
 
@@ -90,7 +93,8 @@ async def put_shard(request: Request, upload: Upload, writer: Writer) -> Respons
     """Joins the files that the shard describes, and answers when all are kept."""
     store = store_of(request)
     files = await _described(request, upload, writer)
-    await to_thread.run_sync(lambda: list(_join_all(request, upload, writer, files)), limiter=store.uploads)
+    async with store.uploads.slot(_holder(writer)) as threads:
+        await to_thread.run_sync(lambda: list(_join_all(request, upload, writer, files)), limiter=threads)
     return JSONResponse({"result": 1})
 
 
@@ -102,7 +106,8 @@ async def put_shard_telling(request: Request, upload: Upload, writer: Writer) ->
     except AdaptryError as error:
         return Response(_failed(error), media_type=_FRAMES)
     joining = _join_all(request, upload, writer, files)
-    return StreamingResponse(_told(joining, len(files), store_of(request).uploads), media_type=_FRAMES)
+    slot = store_of(request).uploads.slot(_holder(writer))
+    return StreamingResponse(_told(joining, len(files), slot), media_type=_FRAMES)
 
 
 async def _described(request: Request, upload: str, writer: Writer) -> tuple[Joined, ...]:
@@ -121,7 +126,8 @@ async def _described(request: Request, upload: str, writer: Writer) -> tuple[Joi
                 spool.piece(name).unlink()
             return join(files, lambda hash: xorb.Xorb.open(spool.piece(hash)))
 
-    return await pour(request, read, store.uploads, kind=None)
+    async with store.uploads.slot(_holder(writer)) as threads:
+        return await pour(request, read, threads, kind=None)
 
 
 def _join_all(
@@ -136,14 +142,21 @@ def _join_all(
         spool.finish()
 
 
-async def _told(joining: Iterator[int], total: int, limiter: anyio.CapacityLimiter) -> AsyncIterator[bytes]:
+async def _told(
+    joining: Iterator[int], total: int, slot: AbstractAsyncContextManager[anyio.CapacityLimiter]
+) -> AsyncIterator[bytes]:
     """Frames, one a line: how far it is, then how it ended."""
     try:
-        while (done := await to_thread.run_sync(next, joining, None, limiter=limiter)) is not None:
-            yield _frame(type="validating", verified=done, total=total)
+        async with slot as threads:
+            while (done := await to_thread.run_sync(next, joining, None, limiter=threads)) is not None:
+                yield _frame(type="validating", verified=done, total=total)
         yield _frame(type="result")
     except AdaptryError as error:
         yield _failed(error)
+
+
+def _holder(writer: Acting[XetGrant]) -> Holder:
+    return (writer.grant.name.namespace,)
 
 
 def _failed(error: AdaptryError) -> bytes:

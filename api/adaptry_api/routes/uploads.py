@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Header, Path, Request
+from fastapi import Header, Path, Query, Request
 from pydantic import BaseModel, Field
 
 from adaptry import wire
 from adaptry.digest import Digest
-from adaptry.records import Upload
+from adaptry.records import Page, Upload, UploadSession
 from adaptry.registry import Owner, Registry
 from adaptry_api.bodies import pour
-from adaptry_api.guard import CallersRegistry, guarded, store_of
-from adaptry_api.routes.parameters import BaseId, Blob, Name
+from adaptry_api.guard import Caller, CallersRegistry, guarded, store_of
+from adaptry_api.routes.parameters import BaseId, Blob, Cursor, Limit, Name
 
 ROUTES = guarded(wire.PREFIX, "uploads")
 OF_ADAPTER = "/adapters/{namespace}/{name}"
@@ -67,19 +67,36 @@ def open_for_base(base: BaseId, body: Open, registry: CallersRegistry) -> Upload
     return _open(registry, base, body)
 
 
+@ROUTES.get("/uploads")
+def list_open(
+    registry: CallersRegistry,
+    namespace: Annotated[str | None, Query(max_length=96)] = None,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> Page[UploadSession]:
+    """Open sessions that the caller may drop."""
+    return registry.upload_sessions(namespace, cursor, limit)
+
+
+@ROUTES.delete("/uploads/{id}", status_code=204)
+def drop(id: Id, registry: CallersRegistry) -> None:
+    """Ends a session and discards its bytes."""
+    registry.drop_upload(id)
+
+
 @ROUTES.patch("/uploads/{id}", openapi_extra=_BYTES)
 async def append(
     request: Request,
     id: Id,
+    identity: Caller,
     registry: CallersRegistry,
     offset: Annotated[int, Header(alias=wire.OFFSET_HEADER, ge=0)],
     size: Annotated[int, Header(alias=wire.SIZE_HEADER, ge=0)],
 ) -> Upload:
     """Adds the body's bytes at `Upload-Offset`; what arrives before a cut is kept. 416 says the right offset."""
     upload = Upload(id=id, offset=offset, size=size)
-    return await pour(
-        request, lambda chunks: registry.append_upload(upload, offset, chunks), store_of(request).uploads
-    )
+    async with store_of(request).uploads.slot(identity.namespaces) as threads:
+        return await pour(request, lambda chunks: registry.append_upload(upload, offset, chunks), threads)
 
 
 @ROUTES.post("/uploads/{id}/finish", status_code=204)

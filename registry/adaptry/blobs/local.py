@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from adaptry.beside import FlushBehind
@@ -113,6 +114,13 @@ class LocalBlobs(BlobStore):
         finally:
             os.close(descriptor)
         return False
+
+    def last_write(self, key: str) -> datetime | None:
+        try:
+            found = self._staging_path(key).stat()
+        except FileNotFoundError:
+            return None
+        return datetime.fromtimestamp(found.st_mtime, UTC) if found.st_size else None
 
     def stagings(self) -> Iterator[str]:
         for path in self._stagings.iterdir():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from threading import Lock
 
 from adaptry.blobs.store import BlobStore, Hashers, Staged, absent
@@ -19,6 +20,7 @@ class MemoryBlobs(BlobStore):
         self._blobs: dict[Digest, bytes] = {}
         self._stagings: dict[str, bytearray] = {}
         self._held: set[str] = set()
+        self._written: dict[str, datetime] = {}
         self._lock = Lock()
 
     def has(self, digest: Digest) -> bool:
@@ -50,6 +52,9 @@ class MemoryBlobs(BlobStore):
     def is_held(self, key: str) -> bool:
         return key in self._held
 
+    def last_write(self, key: str) -> datetime | None:
+        return self._written.get(key)
+
     def stagings(self) -> Iterator[str]:
         return iter(tuple(self._stagings))
 
@@ -59,9 +64,14 @@ class MemoryBlobs(BlobStore):
     def publish(self, key: str, digest: Digest) -> None:
         """Makes a staging a blob."""
         self._blobs[digest] = bytes(self._stagings.pop(key))
+        self._written.pop(key, None)
+
+    def wrote(self, key: str) -> None:
+        self._written[key] = datetime.now(UTC)
 
     def drop(self, key: str) -> None:
         self._stagings.pop(key, None)
+        self._written.pop(key, None)
 
     def release(self, key: str) -> None:
         self._held.discard(key)
@@ -83,6 +93,7 @@ class _StagedBytes(Staged):
 
     def _write(self, piece: memoryview) -> None:
         self._data += piece
+        self._store.wrote(self.key)
 
     def _settle(self) -> None:
         """Nothing is ever under way."""

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
@@ -121,6 +122,10 @@ class BlobStore(ABC):
     @abstractmethod
     def is_held(self, key: str) -> bool:
         """Whether someone is writing to that staging now."""
+
+    @abstractmethod
+    def last_write(self, key: str) -> datetime | None:
+        """When bytes last arrived in a staging (UTC), past the server included; None if it has none."""
 
     @abstractmethod
     def stagings(self) -> Iterator[str]:

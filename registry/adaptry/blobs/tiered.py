@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
+from datetime import datetime
 from pathlib import Path
 
 from adaptry.blobs.local import LocalBlobs
@@ -77,6 +78,9 @@ class TieredBlobs(BlobStore):
 
     def is_held(self, key: str) -> bool:
         return self.store.is_held(key)
+
+    def last_write(self, key: str) -> datetime | None:
+        return self.store.last_write(key)
 
     def stagings(self) -> Iterator[str]:
         return self.store.stagings()

@@ -5,7 +5,7 @@ An owner is an adapter (by its name, which may not exist yet) or a base (by its 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -18,6 +18,9 @@ from adaptry.catalog.rows import FileRow, UploadRow, WeightsRow
 from adaptry.digest import Digest
 from adaptry.refs import AdapterName
 
+BASES = "bases"
+"""The tenant of all bases: a reserved name, so no namespace can use up their share."""
+
 
 @dataclass(frozen=True, slots=True)
 class Session:
@@ -27,6 +30,7 @@ class Session:
     owner: AdapterName | Digest
     digest: Digest
     size: int
+    created_by: str
     touched_at: datetime
     is_finished: bool
 
@@ -104,6 +108,32 @@ def open_sessions(tx: Transaction, owner: AdapterName | Digest) -> int:
     return tx.exec(query).one()
 
 
+def idle_since(tx: Transaction, owner: AdapterName | Digest, before: datetime) -> list[Session]:
+    """The open sessions of the owner's tenant that nobody has used since `before`, the longest idle first."""
+    query = select(UploadRow).where(
+        UploadRow.tenant == tenant_of(owner),
+        col(UploadRow.is_finished).is_(False),
+        col(UploadRow.touched_at) < before,
+    )
+    return [_session(row) for row in tx.exec(query.order_by(col(UploadRow.touched_at)))]
+
+
+def open_tenants(tx: Transaction) -> list[str]:
+    """The tenants that have sessions open: namespaces, and `BASES`."""
+    query = select(UploadRow.tenant).where(col(UploadRow.is_finished).is_(False)).distinct()
+    return list(tx.exec(query.order_by(UploadRow.tenant)))
+
+
+def open_page(tx: Transaction, tenants: Sequence[str], after: str, limit: int) -> list[Session]:
+    """The tenants' open sessions whose ids come after `after`, in the order of their ids."""
+    query = select(UploadRow).where(
+        col(UploadRow.tenant).in_(tenants),
+        col(UploadRow.is_finished).is_(False),
+        col(UploadRow.id) > after,
+    )
+    return [_session(row) for row in tx.exec(query.order_by(UploadRow.id).limit(limit))]
+
+
 def touch(tx: Transaction, id: str, at: datetime) -> None:
     tx.execute(update(UploadRow).where(col(UploadRow.id) == id).values(touched_at=at))
 
@@ -114,6 +144,12 @@ def finish_session(tx: Transaction, id: str, at: datetime) -> None:
 
 def close_session(tx: Transaction, id: str) -> None:
     tx.execute(delete(UploadRow).where(col(UploadRow.id) == id))
+
+
+def close_idle(tx: Transaction, ids: Iterable[str], before: datetime) -> None:
+    """Closes those of the sessions that have still not been used since `before`."""
+    for id in ids:
+        tx.execute(delete(UploadRow).where(col(UploadRow.id) == id, col(UploadRow.touched_at) < before))
 
 
 def idle_sessions(tx: Transaction, before: datetime) -> list[str]:
@@ -133,9 +169,11 @@ def remember_weights(tx: Transaction, file: Digest, weights: Digest) -> None:
 
 def tenant_of(owner: AdapterName | Digest) -> str:
     """Whose quota an owner counts against: its namespace, or the bases as one."""
-    return owner.namespace if isinstance(owner, AdapterName) else "bases"
+    return owner.namespace if isinstance(owner, AdapterName) else BASES
 
 
 def _session(row: UploadRow) -> Session:
     owner = Digest.parse(row.owner) if row.owner.startswith("sha256:") else AdapterName.parse(row.owner)
-    return Session(row.id, owner, Digest(row.digest), row.size, row.touched_at, row.is_finished)
+    return Session(
+        row.id, owner, Digest(row.digest), row.size, row.created_by, row.touched_at, row.is_finished
+    )

@@ -6,6 +6,7 @@ and some file systems silently refuse WAL. Either is `Unavailable` at the start.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
@@ -21,6 +22,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
+from adaptry.catalog import reserve
 from adaptry.catalog.kinds import Block, Database, busy, in_turn, pause
 from adaptry.errors import AdaptryError, Corrupt, StorageFull, Unavailable
 from adaptry.file_locks import FileLock
@@ -30,6 +32,7 @@ _NOTES = "notes"  # those that a power cut may undo
 _LOOKS = 0.05  # seconds between two looks at whether another process has committed
 _PRIVATE = 0o600
 _IN_USE = ".in-use"
+_LITTLE = 16 << 20  # bytes free, below which the log is kept short
 _FORBIDDEN = "adaptry_forbidden"  # how the triggers that refuse changes are told from other errors
 
 
@@ -115,6 +118,9 @@ def _prepare(engine: Engine, *, is_durable: bool) -> None:
             connection.execute(f"PRAGMA {pragma}")
         if is_durable:
             _check_durable(connection)
+            if _is_nearly_full(connection):
+                # Work the log in after every commit: it grows to 4 MiB otherwise.
+                connection.execute("PRAGMA wal_autocheckpoint=1")
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
@@ -159,6 +165,12 @@ def why_forbidden(connection: Connection) -> str | None:
     trigger = connection.exec_driver_sql(query).scalar()
     quoted = trigger and trigger.partition(f"'{_FORBIDDEN}: ")[2].rpartition("'); END")[0]
     return quoted.replace("''", "'") if quoted else None
+
+
+def _is_nearly_full(connection: sqlite3.Connection) -> bool:
+    (_, _, path) = connection.execute("PRAGMA database_list").fetchone()
+    system = os.statvfs(path)
+    return system.f_bavail * system.f_frsize < _LITTLE
 
 
 def _check_durable(connection: sqlite3.Connection) -> None:
@@ -226,12 +238,27 @@ def _lock_file(path: str) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _full(f"sqlite:///{path.removesuffix('.opening')}") from error
         raise _unusable(path, error) from error
 
 
 def _unusable(path: str, error: BaseException | None) -> Unavailable:
     why = getattr(error, "strerror", None) or "it cannot be locked"
     return Unavailable(f"cannot open a registry there: {path}: {why}; choose another folder")
+
+
+def _full(url: str) -> StorageFull:
+    what_then = "free some and try again; what is stored is untouched and can be read"
+    return StorageFull(
+        f"no space left for {make_url(url).database}; {what_then} (`adaptry gc` deletes what no version needs)",
+        told=f"no space left for the registry's database; {what_then}",
+    )
+
+
+def _is_full(url: str) -> bool:
+    path = make_url(url).database
+    return bool(path) and path != ":memory:" and reserve.is_full(Path(str(path)).parent)
 
 
 def _meaning(url: str, error: BaseException) -> AdaptryError | None:
@@ -242,7 +269,10 @@ def _meaning(url: str, error: BaseException) -> AdaptryError | None:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return busy()
         case sqlite3.SQLITE_FULL:
-            return StorageFull("no space left for the registry's database; free some and try again")
+            return _full(url)
+        case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_IOERR if _is_full(url):
+            # What SQLite says where it cannot make the files beside a database (-wal, -shm).
+            return _full(url)
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return Corrupt(
                 f"{make_url(url).database} is not a sound SQLite database: {error}; restore a backup",

@@ -10,6 +10,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from adaptry import strictjson, wire
 from adaptry.errors import (
     AdaptryError,
+    Busy,
     Denied,
     Incompatible,
     Invalid,
@@ -31,7 +32,7 @@ _BY_STATUS: Mapping[int, type[AdaptryError]] = {
     407: Unavailable,
     408: Unavailable,
     413: TooLarge,
-    429: Unavailable,
+    429: Busy,
 }
 
 
@@ -66,16 +67,26 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes, url: str) -> 
         kind = by_code().get(problem.code) or _kind_of(status)
         if issubclass(kind, OffsetMismatch):
             return kind(problem.detail, problem.offset)
+        if issubclass(kind, Busy):
+            return kind(problem.detail, _seconds(headers.get("Retry-After")))
         return kind(problem.detail)
     if status < 400:
         return Unavailable(
             f"{url} redirects to {headers.get('Location', 'elsewhere')[:200]!r}; use that address"
         )
-    return _kind_of(status)(
+    kind = _kind_of(status)
+    sentence = (
         f"{url} answered {status} and not as an Adaptry server does; is the address right, and is a proxy "
         "in between answering for it?"
     )
+    return kind(sentence, _seconds(headers.get("Retry-After"))) if issubclass(kind, Busy) else kind(sentence)
 
 
 def _kind_of(status: int) -> type[AdaptryError]:
     return _BY_STATUS.get(status) or (Unavailable if status >= 500 else Invalid)
+
+
+def _seconds(retry_after: str | None) -> float:
+    """How long a server asks its caller to wait. A date, which RFC 9110 allows as well, counts as no wish."""
+    text = retry_after or ""
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 6 else Busy("").retry_after

@@ -26,6 +26,8 @@ Query = Mapping[str, str | int | float | tuple[str, ...] | None]
 """What an address carries behind its `?`; several texts are given one by one, None not at all."""
 
 CONNECT_SECONDS = 10.0
+TAKEN_SECONDS = 60.0
+"""How long a server may read nothing of a body: it lets an upload wait 45 seconds for a slot."""
 READ_SECONDS = 60.0
 VERIFY_SECONDS = 900.0
 """How long a server may be silent while it verifies or admits what was uploaded."""
@@ -203,7 +205,10 @@ class Connection:
                 body=cast(Iterable[bytes], body),  # any buffer will do
                 headers=sent,
                 retries=_REPEATED if again else _ONCE,
-                timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=patience),
+                # urllib3 bounds by `connect` also how long a piece of the body may wait to be taken.
+                timeout=urllib3.Timeout(
+                    connect=TAKEN_SECONDS if isinstance(body, _Source) else CONNECT_SECONDS, read=patience
+                ),
                 redirect=False,
                 preload_content=False,
                 decode_content=False,

@@ -33,6 +33,7 @@ from adaptry.records import (
     PushOptions,
     StateChange,
     Upload,
+    UploadSession,
     VersionDetail,
     VersionInfo,
 )
@@ -70,6 +71,7 @@ _HAS = TypeAdapter(_Has)
 _METRICS: TypeAdapter[tuple[MetricInfo, ...]] = TypeAdapter(tuple[MetricInfo, ...])
 _PUSHED = TypeAdapter(Pushed)
 _UPLOAD = TypeAdapter(Upload)
+_UPLOAD_SESSIONS = TypeAdapter(Page[UploadSession])
 _VERSION = TypeAdapter(VersionInfo)
 _VERSIONS = TypeAdapter(Page[VersionInfo])
 
@@ -153,6 +155,15 @@ class HttpRegistry(RemoteChains, RemoteFeed, RemoteResidency, RemoteJobs, Regist
             again=True,
             patience=VERIFY_SECONDS,
         )
+
+    def upload_sessions(
+        self, namespace: str | None = None, cursor: str | None = None, limit: int = 50
+    ) -> Page[UploadSession]:
+        query = {"namespace": namespace, "cursor": cursor, "limit": limit}
+        return self._server.ask(_UPLOAD_SESSIONS, "GET", path_of("uploads"), query=query)
+
+    def drop_upload(self, id: str) -> None:
+        self._server.tell("DELETE", path_of("uploads", id))
 
     def read_file(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
         parts = ("revisions", str(revision), "files", *path.split("/"))

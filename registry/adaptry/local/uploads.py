@@ -1,7 +1,7 @@
 """The part of a local registry about bytes: what an owner has, and the sessions that bring more.
 
 A session's row says what is awaited, its staging in the blob store how much has come. Interrupted at any
-point, what arrived is kept until the session has been idle for a day.
+point, what arrived is kept until the session has been idle for a day, or is abandoned and in the way.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ from datetime import datetime, timedelta
 
 from adaptry.beside import Beside
 from adaptry.blobs import BlobStore, Staged
-from adaptry.catalog import adapters, bases, files, leaving
+from adaptry.catalog import adapters, bases, cursors, files, leaving
 from adaptry.catalog.database import Catalog, Transaction
 from adaptry.catalog.files import Session
 from adaptry.digest import Digest
-from adaptry.errors import Conflict, Denied, DigestMismatch, NotFound, TooLarge
+from adaptry.errors import Busy, Conflict, Denied, DigestMismatch, NotFound, TooLarge
 from adaptry.failpoints import reach
 from adaptry.identity import require_read, require_write
+from adaptry.local import abandoned
 from adaptry.local.ground import Ground
 from adaptry.manifest import MAX_FILE
-from adaptry.records import DirectPart, Upload
+from adaptry.records import DirectPart, Page, Upload, UploadSession
 from adaptry.registry import Owner
 
 IDLE = timedelta(hours=24)
@@ -30,11 +31,11 @@ DIRECT = 8 << 20
 PART = 16 << 20
 _ADDRESS_SECONDS = 3600
 MOST_OPEN = 64
-"""Sessions that one namespace may have open at once."""
+"""Sessions that one namespace may have open at once; abandoned ones make room for new ones."""
 
 
 class Uploads(Ground):
-    """`has_file` to `finish_upload`."""
+    """`has_file` to `drop_upload`."""
 
     def has_file(self, owner: Owner, digest: Digest) -> bool:
         with self.catalog.read() as tx:
@@ -50,6 +51,21 @@ class Uploads(Ground):
     def open_upload(self, owner: Owner, digest: Digest, size: int) -> Upload:
         if not 0 <= size <= MAX_FILE:
             raise TooLarge(f"a file of {size:,} bytes; at most {MAX_FILE >> 30} GiB are stored")
+        session = self._opened(owner, digest, size)
+        if session is None:
+            direct_from = DIRECT if self.presign_uploads else None
+            if abandoned.recycle(self.catalog, self.blobs, owner, 1, self.clock(), direct_from):
+                session = self._opened(owner, digest, size)
+        if session is None:
+            raise Busy(
+                f"{MOST_OPEN} uploads are open in {files.tenant_of(owner)} already; try again when some have finished "
+                "(`adaptry uploads ls` shows them, `adaptry uploads rm` drops one)"
+            )
+        reach("uploads.after_open")
+        return self._begun(session)
+
+    def _opened(self, owner: Owner, digest: Digest, size: int) -> Session | None:
+        """An idle session for the same bytes, or a new one; None where the tenant has too many open."""
         now = self.clock()
         with self.catalog.write() as tx:
             self._require_writing(tx, owner)
@@ -61,20 +77,15 @@ class Uploads(Ground):
                 # Nothing is gained by sharing one that someone else may just have opened.
                 if self.blobs.staged(session.id) and not self.blobs.is_held(session.id):
                     files.touch(tx, session.id, now)
-                    return self._begun(session)
+                    return session
             if files.open_sessions(tx, owner) >= MOST_OPEN:
-                raise TooLarge(
-                    f"{MOST_OPEN} uploads are open in {files.tenant_of(owner)} already; finish some, "
-                    f"or wait: idle ones are dropped after {IDLE.total_seconds() / 3600:.0f} hours"
-                )
+                return None
             self.blobs.require_room(size)
             by = self.identity.name
-            session = files.open_session(tx, self.blobs.new_key(), owner, digest, size, now, by)
-        reach("uploads.after_open")
-        return self._begun(session)
+            return files.open_session(tx, self.blobs.new_key(), owner, digest, size, now, by)
 
     def append_upload(self, upload: Upload, offset: int, chunks: Iterable[bytes]) -> Upload:
-        session = self._session(upload)
+        session = self._session(upload.id)
         if session.is_finished:
             return self._upload(session)
         with self.blobs.staging(session.id) as staged:
@@ -94,12 +105,12 @@ class Uploads(Ground):
                 self.weighing.keep(session.id, weights, staged.offset)
 
     def finish_upload(self, upload: Upload) -> None:
-        session = self._session(upload)
+        session = self._session(upload.id)
         if session.is_finished:
             return
         with self.blobs.staging(session.id) as staged:
             if staged.offset < session.size:
-                if self._session(upload).is_finished:  # by whoever held it until now
+                if self._session(upload.id).is_finished:  # by whoever held it until now
                     return
                 raise Conflict(
                     f"{session.size - staged.offset:,} of {session.size:,} bytes are missing; go on at {staged.offset}"
@@ -122,13 +133,56 @@ class Uploads(Ground):
                 files.own(tx, session.owner, session.digest, session.size)
                 files.finish_session(tx, session.id, self.clock())
 
-    def _session(self, upload: Upload) -> Session:
+    def upload_sessions(
+        self, namespace: str | None = None, cursor: str | None = None, limit: int = 50
+    ) -> Page[UploadSession]:
+        cursors.check_limit(limit)
+        about = f"uploads {namespace or ''}"
+        after = cursors.decode(cursor, about) if cursor else ""
+        with self.catalog.read() as tx:
+            seen = [tenant for tenant in files.open_tenants(tx) if self._may_manage(tenant)]
+            chosen = seen if namespace is None else [tenant for tenant in seen if tenant == namespace]
+            found = files.open_page(tx, chosen, after, limit + 1)
+        following = cursors.encode(found[limit - 1].id, about) if len(found) > limit else None
+        return Page(items=tuple(map(self._shown, found[:limit])), next=following)
+
+    def drop_upload(self, id: str) -> None:
+        session = self._session(id)
+        if session.is_finished:
+            raise NotFound("no such upload is open; `adaptry uploads ls` shows those that are")
+        with self.catalog.write() as tx:
+            files.close_session(tx, session.id)
+        with (
+            suppress(Conflict),
+            self.blobs.staging(session.id) as staged,
+        ):  # else whoever sends it notices at the end
+            staged.discard()
+
+    def _may_manage(self, tenant: str) -> bool:
+        if tenant == files.BASES:
+            return self.identity.may_administer
+        return self.identity.role in ("writer", "admin") and self.identity.holds(tenant)
+
+    def _shown(self, session: Session) -> UploadSession:
+        written = self.blobs.last_write(session.id)
+        return UploadSession(
+            id=session.id,
+            owner=str(session.owner),
+            digest=session.digest,
+            size=session.size,
+            offset=self.blobs.staged(session.id),
+            created_by=session.created_by,
+            active_at=max(session.touched_at, written or session.touched_at),
+            is_held=self.blobs.is_held(session.id),
+        )
+
+    def _session(self, id: str) -> Session:
         """The session, if it is there and the caller may write to its owner. Raises `NotFound`.
 
         Whoever may not is not told whose it is, nor that it is.
         """
         with self.catalog.read() as tx:
-            session = files.session(tx, upload.id)
+            session = files.session(tx, id)
             if session is not None:
                 with suppress(Denied, NotFound):
                     self._require_writing(tx, session.owner)
@@ -186,11 +240,11 @@ def purge(catalog: Catalog, blobs: BlobStore, now: datetime) -> int:
     """
     # Listed before the sessions are: a staging that comes later belongs to a session we would not see.
     found = tuple(blobs.stagings())
-    with catalog.write() as tx:
-        for id in files.idle_sessions(tx, now - IDLE):
-            if not blobs.is_held(id):
-                files.close_session(tx, id)
-        dead = [key for key in found if not _is_alive(files.session(tx, key))]
+    with catalog.read() as tx:
+        idle = [id for id in files.idle_sessions(tx, now - IDLE) if not blobs.is_held(id)]
+        known = {key: files.session(tx, key) for key in found}
+    # Bytes go before rows do: on a full disk that makes the room which changing rows takes.
+    dead = [key for key, session in known.items() if key in idle or not _is_alive(session)]
     dropped = 0
     for key in dead:
         try:
@@ -199,6 +253,9 @@ def purge(catalog: Catalog, blobs: BlobStore, now: datetime) -> int:
                 dropped += 1
         except Conflict:
             continue
+    if idle:
+        with catalog.write() as tx:
+            files.close_idle(tx, idle, now - IDLE)
     blobs.tidy()
     return dropped
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -124,6 +125,16 @@ class BlobContract:
             with pytest.raises(Conflict, match="someone else"):
                 blobs.staging(key)
         assert not blobs.is_held(key)
+
+    def test_a_staging_tells_when_bytes_last_arrived(self, blobs: BlobStore) -> None:
+        key = blobs.new_key()
+        assert blobs.last_write(key) is None
+        with blobs.staging(key) as staged:
+            assert blobs.last_write(key) is None
+            staged.append(0, [HELLO])
+        written = blobs.last_write(key)
+        assert written is not None
+        assert abs(datetime.now(UTC) - written) < timedelta(minutes=5)
 
     def test_an_unused_staging_leaves_no_trace(self, blobs: BlobStore) -> None:
         with blobs.staging(blobs.new_key()):

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import random
 import time
 from dataclasses import dataclass
+
+from adaptry.errors import Busy
 
 
 @dataclass(frozen=True, slots=True)
 class Persistence:
-    """Up to `tries` attempts in a row that get nothing done; the wait before each doubles (seconds)."""
+    """Up to `tries` attempts in a row that get nothing done; the wait before each doubles (seconds).
+
+    A registry that is `Busy` is no failure: it is asked again for up to `longest_queue` seconds in total.
+    """
 
     tries: int = 8
     first_wait: float = 0.2
     longest_wait: float = 10.0
+    longest_queue: float = 1800.0
 
     def gives_up(self, failures: int) -> bool:
         return failures >= self.tries
@@ -20,6 +27,18 @@ class Persistence:
     def wait(self, failures: int) -> None:
         """Waits before the try that follows `failures` fruitless ones."""
         time.sleep(min(self.first_wait * 2 ** max(failures - 1, 0), self.longest_wait))
+
+    def queue(self, busy: Busy, waited: float) -> float:
+        """Waits as long as a busy registry asks for, more or less, so that many clients do not come back at once.
+
+        `waited` is how long the caller has waited for it before; the new total is returned. Raises `busy` where that
+        would be more than `longest_queue`.
+        """
+        seconds = min(busy.retry_after, self.longest_wait) * random.uniform(0.5, 1.5)
+        if waited + seconds > self.longest_queue:
+            raise busy
+        time.sleep(seconds)
+        return waited + seconds
 
 
 PATIENT = Persistence()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from adaptry.adapter.content import Content
 from adaptry.digest import Digest
-from adaptry.errors import Conflict, DigestMismatch, NotFound, StorageFull, Unavailable
+from adaptry.errors import Busy, Conflict, DigestMismatch, NotFound, StorageFull, Unavailable
 from adaptry.progress import Progress, no_progress
 from adaptry.records import Upload
 from adaptry.registry import Owner, Registry
@@ -24,11 +24,11 @@ def upload(
 ) -> None:
     """Gives `owner` the file `path` of `content`, going on from what an earlier try left there.
 
-    Raises `DigestMismatch` if the file is not (or no longer) what `digest` says, `StorageFull`, and `Unavailable`
-    or `Conflict` once too many tries in a row got nothing done.
+    Raises `DigestMismatch` if the file is not (or no longer) what `digest` says, `StorageFull`, `Unavailable` or
+    `Conflict` once too many tries in a row got nothing done, and `Busy` after too long a wait for a place.
     """
     size = content.sizes[path]
-    furthest, failures = -1, 0
+    furthest, failures, queued = -1, 0, 0.0
     while True:
         session: Upload | None = None
         try:
@@ -42,6 +42,9 @@ def upload(
             return
         except (StorageFull, DigestMismatch):
             raise
+        except Busy as busy:
+            queued = persistence.queue(busy, queued)
+            continue
         except (Unavailable, Conflict, NotFound) as error:
             if isinstance(error, NotFound) and session is None:
                 raise

@@ -8,6 +8,7 @@ before it is whole.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from adaptry.adapter.view import Adapter, open_dir
 from adaptry.cautions import require_usable
 from adaptry.checks import check_weights
 from adaptry.digest import Digest
-from adaptry.errors import Conflict, Refused
+from adaptry.errors import Conflict, Refused, StorageFull
 from adaptry.manifest import BaseClaim, Manifest
 from adaptry.progress import Progress, no_progress
 from adaptry.records import Pushed, PushOptions, VersionInfo
@@ -102,7 +103,8 @@ def pull(
         progress,
         persistence,
     )
-    registry.count_download(_exact(detail.version))
+    with suppress(StorageFull):  # it is here, counted or not
+        registry.count_download(_exact(detail.version))
     return detail.version
 
 

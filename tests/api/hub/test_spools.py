@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.errors import TooLarge
+from adaptry.errors import Busy, TooLarge
 from adaptry_api.hub import spools
 from adaptry_api.hub.spools import FINISHED_SECONDS, IDLE_SECONDS, MOST_OPEN, Spools
 
@@ -78,7 +78,7 @@ def test_a_namespace_has_so_many_at_once_and_finished_ones_make_room(all_spools:
     assert not (all_spools.folder / "acme" / "09").exists()
     filled(all_spools, "and-another")
     with (
-        pytest.raises(TooLarge, match="64 uploads are under way in acme"),
+        pytest.raises(Busy, match="64 uploads are under way in acme"),
         all_spools.open("acme", "too-many"),
     ):
         pass

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime, timedelta
 from threading import Lock
 from urllib.parse import quote
 
@@ -101,6 +102,11 @@ class S3Blobs(BlobStore):
 
     def is_held(self, key: str) -> bool:
         return key in self._held or lease.is_taken(self.objects, f"{segments.folder(key)}lease")
+
+    def last_write(self, key: str) -> datetime | None:
+        found = self.objects.listed(segments.folder(key))
+        ages = [item.age for item in found if not item.key.endswith(".lease")]
+        return datetime.now(UTC) - timedelta(seconds=min(ages)) if ages else None
 
     def stagings(self) -> Iterator[str]:
         keys = (segments.key_of(item.key) for item in self.objects.listed("tmp/"))

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 import pytest
 
 from adaptry.digest import Digest
-from adaptry.errors import Conflict, Denied, DigestMismatch, NotFound, OffsetMismatch, TooLarge
-from adaptry.identity import ANONYMOUS
+from adaptry.errors import Busy, Conflict, Denied, DigestMismatch, NotFound, OffsetMismatch, TooLarge
+from adaptry.identity import ANONYMOUS, LOCAL
+from adaptry.local.uploads import MOST_OPEN
 from adaptry.manifest import MAX_FILE
+from adaptry.paging import every
 from adaptry.records import AdapterEdit, Upload
 from adaptry.registry import Registry
 from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeRegistry
@@ -20,7 +22,7 @@ DIGEST = Digest.of(DATA)
 
 
 class UploadPromises(Ground):
-    """`has_file` to `finish_upload`."""
+    """`has_file` to `drop_upload`."""
 
     def test_a_finished_file_is_its_owners_and_nobody_elses(self, make_registry: MakeRegistry) -> None:
         ada, eve = make_registry(ADA), make_registry(EVE)
@@ -113,6 +115,58 @@ class UploadPromises(Ground):
                 seen.append_upload(session, 0, [DATA])
             with pytest.raises((Denied, NotFound)):
                 seen.finish_upload(session)
+
+    def test_an_open_upload_is_listed_for_those_who_may_write_there(
+        self, make_registry: MakeRegistry
+    ) -> None:
+        ada = make_registry(ADA)
+        session = ada.append_upload(ada.open_upload(TONE, DIGEST, len(DATA)), 0, [DATA[:10]])
+        for may in (ADA, LOCAL):
+            (shown,) = make_registry(may).upload_sessions().items
+            assert (shown.id, shown.owner, shown.digest) == (session.id, str(TONE), DIGEST)
+            assert (shown.offset, shown.size, shown.created_by) == (10, len(DATA), "ada")
+            assert not shown.is_held
+        for other in (EVE, RON):
+            assert not make_registry(other).upload_sessions().items
+            assert not make_registry(other).upload_sessions("acme").items
+
+    def test_open_uploads_come_in_pages_and_by_namespace(self, registry: Registry) -> None:
+        opened = {registry.open_upload(TONE, Digest.of(bytes([number])), 1).id for number in range(5)}
+        registry.open_upload(TONE.parse("other/tone"), DIGEST, len(DATA))
+        found = every(lambda cursor: registry.upload_sessions("acme", cursor, 2))
+        assert sorted(one.id for one in found) == sorted(opened)
+        assert len(registry.upload_sessions().items) == 6
+        assert not registry.upload_sessions("nobody").items
+
+    def test_a_finished_upload_is_not_open(self, registry: Registry) -> None:
+        session = send(registry)
+        assert not registry.upload_sessions().items
+        with pytest.raises(NotFound):
+            registry.drop_upload(session.id)
+        assert registry.has_file(TONE, DIGEST)
+
+    def test_a_dropped_upload_is_gone_and_can_be_started_again(self, make_registry: MakeRegistry) -> None:
+        ada = make_registry(ADA)
+        session = ada.append_upload(ada.open_upload(TONE, DIGEST, len(DATA)), 0, [DATA[:10]])
+        for other in (EVE, RON, ANONYMOUS):
+            with pytest.raises(NotFound):
+                make_registry(other).drop_upload(session.id)
+        ada.drop_upload(session.id)
+        with pytest.raises(NotFound):
+            ada.append_upload(session, 10, [DATA[10:]])
+        with pytest.raises(NotFound):
+            ada.drop_upload(session.id)
+        assert not ada.upload_sessions().items
+        assert ada.open_upload(TONE, DIGEST, len(DATA)).offset == 0
+
+    def test_at_its_limit_a_namespace_is_busy_and_others_are_not(self, registry: Registry) -> None:
+        opened = [registry.open_upload(TONE, Digest.of(bytes([number])), 1) for number in range(MOST_OPEN)]
+        with pytest.raises(Busy, match="uploads are open in acme") as raised:
+            registry.open_upload(TONE, DIGEST, len(DATA))
+        assert raised.value.retry_after > 0
+        registry.open_upload(TONE.parse("other/tone"), DIGEST, len(DATA))
+        registry.drop_upload(opened[7].id)
+        registry.open_upload(TONE, DIGEST, len(DATA))
 
     def test_a_stranger_is_not_told_what_a_private_adapter_has(self, make_registry: MakeRegistry) -> None:
         ada = make_registry(ADA)

@@ -1,0 +1,67 @@
+"""`adaptry uploads ls` and `rm`: the files that are being uploaded, and how to drop those that nobody goes on with."""
+
+from __future__ import annotations
+
+import click
+
+from adaptry.paging import every
+from adaptry.registry import Registry
+from adaptry_cli.connection import freeing_registry_option, registry_option
+from adaptry_cli.out import counted, json_option, say_json, size, tell
+from adaptry_cli.showing import when
+from adaptry_cli.tables import say_table
+
+
+@click.group()
+def uploads() -> None:
+    """List and drop open uploads.
+
+    A namespace may have 64 uploads open at once. One that stopped half-way stays open for a day, so that the client can
+    continue it; once the limit is reached, those idle for two minutes make room for new ones.
+    """
+
+
+@uploads.command("ls")
+@click.argument("namespace", required=False)
+@registry_option
+@json_option
+def list_open(registry: Registry, namespace: str | None, as_json: bool) -> None:
+    """List the open uploads of the namespaces you may write to, the longest idle first."""
+    found = sorted(
+        every(lambda cursor: registry.upload_sessions(namespace, cursor, 200)), key=lambda one: one.active_at
+    )
+    if as_json:
+        say_json(found)
+        return
+    say_table(
+        ("id", "for", "file", "arrived", "of", "by", "last active", "in use"),
+        (
+            (
+                one.id,
+                one.owner,
+                one.digest.brief,
+                size(one.offset),
+                size(one.size),
+                one.created_by,
+                when(one.active_at),
+                "yes" if one.is_held else "",
+            )
+            for one in found
+        ),
+        right=("arrived", "of"),
+    )
+    if not found:
+        tell("no upload is open")
+
+
+@uploads.command("rm")
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@freeing_registry_option
+def drop(registry: Registry, ids: tuple[str, ...]) -> None:
+    """Drop open uploads, by the ids that `uploads ls` shows.
+
+    What has arrived of them is discarded. A client that is still sending one has to start it again.
+    """
+    for id in ids:
+        registry.drop_upload(id)
+    tell(f"dropped {counted(len(ids), 'upload')}")

@@ -1,0 +1,57 @@
+"""Disk space kept back beside a SQLite catalog, so that a sweep can still run when the disk is full.
+
+Deleting takes space first: SQLite writes what changes to its log before anything goes. The reserve is a file of
+1 MiB that nothing reads. `gc` and the other commands that free space give it up when the disk has no room left,
+and it is made again once there is. (CockroachDB keeps a ballast file for the same purpose.)
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+FILE = "catalog.reserve"
+SIZE = 1 << 20
+_NEEDED = 128 << 10
+"""SQLite needs 32 KiB of shared memory to open a database, and a log of a few pages to change one."""
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+def keep(folder: Path) -> None:
+    """Makes the reserve if it is missing and takes at most an eighth of what is free; else does nothing."""
+    path = folder / FILE
+    with suppress(OSError):
+        if path.exists() or _free(folder) < 8 * SIZE:
+            return
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(descriptor, 0, SIZE)
+            else:
+                os.write(descriptor, bytes(SIZE))
+        finally:
+            os.close(descriptor)
+
+
+def spend(folder: Path) -> None:
+    """Gives the reserve up where the disk is full."""
+    if is_full(folder):
+        (folder / FILE).unlink(missing_ok=True)
+
+
+def is_full(folder: Path) -> bool:
+    """Whether the folder's disk lacks the room, or the caller the quota, to open and change a database."""
+    try:
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+            file.write(bytes(_NEEDED))
+            return file.tell() < _NEEDED
+    except OSError as error:
+        return error.errno in _FULL
+
+
+def _free(folder: Path) -> int:
+    system = os.statvfs(folder)
+    return system.f_bavail * system.f_frsize

@@ -1,0 +1,111 @@
+"""Limits on uploads that clients share: whoever has to wait waits and succeeds, and one tenant leaves room for others."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import pytest
+
+from adaptry.adapter.view import Adapter
+from adaptry.client import HttpRegistry
+from adaptry.digest import Digest
+from adaptry.errors import Busy
+from adaptry.local.uploads import MOST_OPEN
+from adaptry.refs import AdapterName
+from adaptry.testing.breaking import AT_ONCE
+from adaptry.transfer import push
+from adaptry.transfer.retrying import Persistence
+from adaptry_api.testing import Server
+
+TONE = AdapterName.parse("acme/tone")
+
+
+@dataclass(frozen=True)
+class Noticing(Persistence):
+    """Waits for its turn until it is called, and says that it waits."""
+
+    waits: threading.Event = field(default_factory=threading.Event)
+    turn: threading.Event = field(default_factory=threading.Event)
+
+    def queue(self, busy: Busy, waited: float) -> float:
+        self.waits.set()
+        assert self.turn.wait(60)
+        return waited
+
+
+def fill(registry: HttpRegistry, namespace: str) -> list[str]:
+    name = AdapterName.parse(f"{namespace}/other")
+    return [registry.open_upload(name, Digest.of(bytes([number])), 1).id for number in range(MOST_OPEN)]
+
+
+def test_a_push_into_a_busy_namespace_waits_and_succeeds(registry: HttpRegistry, tone: Adapter) -> None:
+    opened = fill(registry, "acme")
+    noticing = Noticing()
+    pushed: list[int] = []
+
+    def run() -> None:
+        pushed.append(push(registry, tone, TONE, persistence=noticing).version.number)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert noticing.waits.wait(60)
+    registry.drop_upload(opened[0])
+    noticing.turn.set()
+    thread.join(60)
+    assert pushed == [1]
+
+
+def test_a_push_gives_up_when_its_wait_gets_too_long(registry: HttpRegistry, tone: Adapter) -> None:
+    fill(registry, "acme")
+    with pytest.raises(Busy, match="64 uploads are open in acme"):
+        push(registry, tone, TONE, persistence=Persistence(longest_queue=0.0))
+
+
+def test_a_full_namespace_is_answered_with_a_time_to_come_back(
+    server: Server, registry: HttpRegistry
+) -> None:
+    fill(registry, "acme")
+    body = {"digest": str(Digest.of(b"new")), "size": 3}
+    answer = server.call("POST", "/api/v1/adapters/acme/tone/uploads", body)
+    assert (answer.status, answer.json["code"]) == (429, "busy")
+    assert int(answer.headers["Retry-After"]) >= 1
+
+
+def test_another_namespaces_full_share_is_no_hindrance(registry: HttpRegistry, tone: Adapter) -> None:
+    fill(registry, "evil")
+    assert push(registry, tone, TONE, persistence=AT_ONCE).is_new
+
+
+@contextmanager
+def slow_senders(server: Server, token: str, namespace: str, count: int) -> Iterator[None]:
+    """Bodies that begin and do not go on."""
+    where = urlsplit(server.url)
+    registry = server.registry(token)
+    with ExitStack() as stack:
+        for number in range(count):
+            data = bytes([number]) * 1000
+            upload = registry.open_upload(AdapterName.parse(f"{namespace}/slow"), Digest.of(data), 1000)
+            line = stack.enter_context(socket.create_connection((where.hostname, where.port)))
+            line.sendall(
+                f"PATCH /api/v1/uploads/{upload.id} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
+                "Content-Type: application/octet-stream\r\nContent-Length: 1000\r\n"
+                "Upload-Offset: 0\r\nUpload-Size: 1000\r\n\r\nx".encode()
+            )
+        yield
+
+
+def test_a_tenant_whose_clients_are_slow_on_purpose_leaves_slots_to_others(
+    start: Callable[..., Server], tone: Adapter
+) -> None:
+    server = start(uploads=4)
+    evil = server.token("eve", "writer", ("evil",))
+    with slow_senders(server, evil, "evil", 8):
+        ours = server.registry(server.token("ada", "writer", ("acme",)))
+        assert push(ours, tone, TONE, persistence=AT_ONCE).is_new
+        held = [one.is_held for one in server.registry(evil).upload_sessions().items]
+        assert any(held)  # they are still at it: nobody had to wait until they were given up

@@ -1,0 +1,209 @@
+"""A disk with no byte left: what is stored is read, swept and served; whatever must write says so and leaves nothing.
+
+The disk is real: a small file system of its own, filled to the last byte, where this user may mount one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import urllib3
+
+from adaptry.adapter.view import open_dir
+from adaptry.client import HttpRegistry
+from adaptry.errors import StorageFull
+from adaptry.opening import open_local
+from adaptry.refs import AdapterName
+from adaptry.testing.samples import tiny_lora
+from adaptry.transfer import pull, push
+
+pytestmark = pytest.mark.heavy
+
+MOUNTS = {
+    "tmpfs": ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs"],
+    "ext4": ["mount", "-o", "loop"],
+}
+
+
+@pytest.fixture(params=MOUNTS)
+def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A file system of 16 MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    words = [*MOUNTS[request.param]]
+    if request.param == "ext4":
+        image = tmp_path / "image"
+        image.touch()
+        os.truncate(image, 16 << 20)
+        maker = shutil.which("mkfs.ext4", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+        if maker is None:
+            pytest.skip("needs mkfs.ext4 (apt-get install e2fsprogs)")
+        subprocess.run([maker, "-q", "-m", "0", str(image)], check=True)
+        words.append(str(image))
+    if not shutil.which("mount") or subprocess.run([*words, str(place)], check=False).returncode:
+        pytest.skip("needs the right to mount a small file system")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+class Full:
+    """A registry on the disk, with `acme/tone`, the files of an adapter that was deleted, and room for nothing more."""
+
+    def __init__(self, disk: Path, scraps: Path) -> None:
+        self.disk = disk
+        self.home = disk / "registry"
+        self.scraps = scraps
+        self.tone = tiny_lora(scraps / "tone")
+        self.new = tiny_lora(scraps / "new", seed=2)
+        large = tiny_lora(scraps / "large", seed=3, hidden=4096, rank=16)
+        registry = open_local(self.home)
+        push(registry, open_dir(self.tone), "acme/tone")
+        push(registry, open_dir(large), "acme/gone")
+        registry.delete_adapter(AdapterName.parse("acme/gone"))
+        registry.close()
+
+    def fill(self) -> None:
+        """Writes until the disk takes no byte more, and no file of one block either."""
+        for number in range(1000):
+            try:
+                with (self.disk / f"filler-{number}").open("wb", buffering=0) as file:
+                    while file.write(bytes(1 << 16 if not number else 512)):
+                        pass
+            except OSError:
+                if (self.disk / f"filler-{number}").exists() and not (
+                    self.disk / f"filler-{number}"
+                ).stat().st_size:
+                    return
+
+    def free(self) -> None:
+        for path in self.disk.glob("filler-*"):
+            path.unlink()
+
+    def adaptry(self, *words: str, code: int = 0, **environ: str) -> str:
+        """A command in a process of its own; what it printed."""
+        done = subprocess.run(
+            [sys.executable, "-m", "adaptry_cli", "--registry", str(self.home), *words],
+            capture_output=True,
+            text=True,
+            cwd=self.scraps,
+            env={**os.environ, **environ},
+            check=False,
+        )
+        assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}{done.stderr}"
+        assert "Traceback" not in done.stderr
+        return done.stdout + done.stderr
+
+    def files(self) -> set[str]:
+        """Everything there is of the registry, but what SQLite makes and removes by itself."""
+        return {
+            str(path.relative_to(self.home))
+            for path in self.home.rglob("*")
+            if not path.name.endswith(("-shm", "-wal"))
+        }
+
+
+@pytest.fixture
+def full(disk: Path, tmp_path: Path) -> Full:
+    made = Full(disk, tmp_path / "scraps")
+    made.fill()
+    assert os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize < 64 << 10
+    return made
+
+
+def test_what_is_there_is_listed_shown_found_and_pulled(full: Full) -> None:
+    assert "acme/tone" in full.adaptry("ls")
+    assert "acme/tone@1" in full.adaptry("show", "acme/tone")
+    assert "acme/tone@1" in full.adaptry("search", "rank>=1")
+    full.adaptry("pull", "acme/tone", "--to", "pulled")
+    pulled = full.scraps / "pulled"
+    assert {path.name: path.read_bytes() for path in pulled.iterdir()} == {
+        path.name: path.read_bytes() for path in full.tone.iterdir()
+    }
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="needs Linux's files in memory (/dev/shm)")
+def test_temporary_files_may_be_on_the_full_disk_too(full: Full) -> None:
+    assert "acme/tone" in full.adaptry("ls", TMPDIR=str(full.disk))
+
+
+def test_whatever_must_write_says_that_there_is_no_space_and_leaves_nothing(full: Full) -> None:
+    before = full.files()
+    for words in (
+        ("push", str(full.new), "acme/new"),
+        ("promote", "acme/tone@1", "--to", "prod"),
+        ("edit", "acme/tone", "--description", "no room for this"),
+        ("pull", "acme/tone", "--to", str(full.disk / "pulled")),
+    ):
+        assert "no space left" in full.adaptry(*words, code=6)
+    assert full.files() == before
+    assert not (full.disk / "pulled").exists()
+
+
+def test_a_sweep_frees_space_and_the_registry_recovers(full: Full) -> None:
+    assert "would delete 2 files" in full.adaptry("gc", "--grace", "0", "--dry-run")
+    assert "deleted 2 files" in full.adaptry("gc", "--grace", "0")
+    assert shutil.disk_usage(full.disk).free > 2 << 20
+    full.adaptry("push", str(full.new), "acme/new")
+    assert "acme/new" in full.adaptry("ls")
+
+
+def test_an_adapter_can_be_deleted_to_make_room(full: Full) -> None:
+    full.adaptry("delete", "acme/tone", "--yes")
+    assert "deleted 4 files" in full.adaptry("gc", "--grace", "0")
+
+
+def test_with_space_again_everything_works_as_before(full: Full) -> None:
+    full.adaptry("push", str(full.new), "acme/new", code=6)
+    full.free()
+    full.adaptry("push", str(full.new), "acme/new")
+    full.adaptry("promote", "acme/new@1", "--to", "prod")
+
+
+@contextmanager
+def serve(data: Path) -> Iterator[str]:
+    words = [sys.executable, "-m", "adaptry_cli", "serve", "--data", str(data), "--port", "0"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def test_a_server_goes_on_reading_says_507_and_recovers(disk: Path, tmp_path: Path) -> None:
+    full = Full(disk, tmp_path / "scraps")
+    with serve(full.home) as url:
+        token = (full.home / "admin-token").read_text().strip()
+        registry = HttpRegistry(url, token)
+        assert urllib3.request("GET", f"{url}/readyz").status == 200
+        full.fill()
+
+        ready = urllib3.request("GET", f"{url}/readyz", retries=False)
+        assert ready.status == 507
+        assert [str(one.name) for one in registry.adapters().items] == ["acme/tone"]
+        pull(registry, "acme/tone", tmp_path / "pulled")
+        with pytest.raises(StorageFull, match="no space left"):
+            push(registry, open_dir(full.new), "acme/new")
+        body = {"digest": "sha256:" + "0" * 64, "size": 1000}
+        opened = urllib3.request(
+            "POST",
+            f"{url}/api/v1/adapters/acme/new/uploads",
+            json=body,
+            headers={"Authorization": f"Bearer {token}"},
+            retries=False,
+        )
+        assert opened.status == 507
+        assert "acme/tone" in full.adaptry("ls")
+        full.adaptry("pull", "acme/tone", "--to", "pulled-beside")
+
+        assert "deleted 2 files" in full.adaptry("gc", "--grace", "0")
+        push(registry, open_dir(full.new), "acme/new")
+        assert urllib3.request("GET", f"{url}/readyz", retries=False).status == 200
