@@ -8,10 +8,11 @@ from fastapi import Request, Response
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
-from adaptry.errors import Conflict, Unsupported
+from adaptry.errors import Conflict, NotFound, Unsupported
 from adaptry.identity import Identity, Visibility
 from adaptry.records import AdapterEdit
 from adaptry.refs import AdapterName
+from adaptry.registry import Registry
 from adaptry_api.guard import Caller, CallersRegistry
 from adaptry_api.hub.addresses import MODELS, Name, adapter_name, origin, page_of
 from adaptry_api.hub.kinds import Find
@@ -75,8 +76,8 @@ def create(request: Request, body: New, identity: Caller, registry: CallersRegis
     said = {"url": f"{origin(request)}/{page_of(str(name))}", "name": str(name), "id": str(name)}
     try:
         registry.create_adapter(name, body.edit)
-    except Conflict:
-        return JSONResponse({"error": "You already created this model repo", **said}, 409)
+    except Conflict as error:
+        return JSONResponse({"error": _why_taken(registry, name, error), **said}, 409)
     return JSONResponse(said)
 
 
@@ -125,6 +126,14 @@ def discuss(name: Name, registry: CallersRegistry) -> None:
     """Newer clients open a pull request so before they upload to it."""
     registry.adapter(name)
     refuse_pull_request()
+
+
+def _why_taken(registry: Registry, name: AdapterName, error: Conflict) -> str:
+    try:
+        registry.adapter(name)
+    except NotFound:
+        return error.message  # a base has the name
+    return "You already created this model repo"
 
 
 def _visibility(visibility: Visibility | None, private: bool | None) -> Visibility | None:

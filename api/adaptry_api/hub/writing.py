@@ -106,8 +106,8 @@ def refuse_pull_request(asked: str = "1") -> None:
 
 def _branch_snapshot(reader: Reader, name: AdapterName, revision: str) -> tuple[str, Snapshot]:
     """A branch that the caller may commit to, and what is on it."""
-    info = reader.registry.adapter(name)
     require_writer(reader.registry, reader.identity, name)
+    info = reader.registry.adapter(name)
     branch = require_branch(reader.registry, name, revision)
     return branch, AdapterRepository(reader, info).snapshot(f"refs/heads/{branch}")
 
