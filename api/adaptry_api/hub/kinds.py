@@ -17,9 +17,16 @@ from adaptry_api.hub.addresses import RepositoryId
 from adaptry_api.hub.bases import stored_base
 from adaptry_api.hub.merged import merged_model
 from adaptry_api.hub.passed_on import passed_on
-from adaptry_api.hub.repositories import CallersReader, Kind, Repository, find
+from adaptry_api.hub.repositories import CallersReader, Kind, Repository, find, spelled_otherwise
 
-KINDS: tuple[Kind, ...] = (adapter_repository, merged_model, stored_base, passed_on, any_adapter)
+KINDS: tuple[Kind, ...] = (
+    adapter_repository,
+    merged_model,
+    stored_base,
+    spelled_otherwise,
+    passed_on,
+    any_adapter,
+)
 
 
 async def _find(reader: CallersReader, id: RepositoryId) -> Callable[[], Repository]:

@@ -12,7 +12,8 @@ from sqlmodel import col, select
 
 from adaptry.catalog.bases import namespace_of
 from adaptry.catalog.database import Transaction
-from adaptry.catalog.rows import AdapterRow, BaseNameRow, CommitRow, EventRow, NamespaceRow
+from adaptry.catalog.rows import AdapterRow, BaseNameRow, BaseRow, CommitRow, EventRow, NamespaceRow
+from adaptry.catalog.sight import Sight
 from adaptry.chains import COMMIT_MADE
 from adaptry.manifest import EMPTY
 from adaptry.refs import AdapterName
@@ -74,3 +75,32 @@ def is_used(tx: Transaction, namespace: str) -> bool:
         or_(col(AdapterRow.next_number) > 1, _HAS_COMMIT, _HAD_COMMIT, _WAS_RENAMED),
     )
     return tx.exec(query.limit(1)).first() is not None
+
+
+def spelled_otherwise(tx: Transaction, sight: Sight, name: str, *, with_bases: bool) -> str | None:
+    """The name of the adapter, or else the base, in sight that is `name` but for its case; `name` itself if something in
+    sight has it, and None if several others do."""
+    namespace, slash, _ = name.partition("/")
+    found: set[str] = set()
+    if slash:
+        same = select(NamespaceRow.name).where(func.lower(col(NamespaceRow.name)) == namespace.lower())
+        adapters = select(AdapterRow.name).where(
+            col(AdapterRow.namespace).in_(list(tx.exec(same))),
+            func.lower(col(AdapterRow.name)) == name.lower(),
+            col(AdapterRow.deleted_at).is_(None),
+        )
+        if (seen := sight.of_adapters()) is not None:
+            adapters = adapters.where(seen)
+        found.update(tx.exec(adapters))
+    if with_bases:
+        bases = (
+            select(BaseNameRow.name)
+            .join(BaseRow, col(BaseRow.id) == col(BaseNameRow.base_id))
+            .where(func.lower(col(BaseNameRow.name)) == name.lower())
+        )
+        if (seen := sight.of_bases()) is not None:
+            bases = bases.where(seen)
+        found.update(tx.exec(bases))
+    if name in found:
+        return name
+    return found.pop() if len(found) == 1 else None
