@@ -6,7 +6,7 @@ They are listed, and deleting one by itself is refused: a version's files stay a
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 from adaptry.chains import MAIN
 from adaptry.digest import Digest
@@ -45,7 +45,7 @@ def listed(name: Name, registry: CallersRegistry) -> list[dict[str, Any]]:
 
 
 @ROUTES.post(f"{MODELS}/lfs-files/batch")
-def delete(name: Name, identity: Caller, registry: CallersRegistry) -> NoReturn:
+def delete(name: Name, identity: Caller, registry: CallersRegistry) -> None:
     """Raises `Unsupported`."""
     require_writer(registry, identity, name)
     raise Unsupported(
