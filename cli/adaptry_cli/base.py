@@ -72,12 +72,14 @@ def add(
             "give the folder",
         )
         info = _add_from_hub(registry, HubRef.parse(source), names)
+        if visibility is not None:
+            info = registry.edit_base(info.id, BaseEdit(visibility=visibility))
     else:
         with progress() as told:
             checkpoint = open_base_folder(source)
-            info = bases.register(registry, checkpoint, names, full=full, store=store, progress=told)
-    if visibility is not None:
-        info = registry.edit_base(info.id, BaseEdit(visibility=visibility))
+            info = bases.register(
+                registry, checkpoint, names, full=full, store=store, visibility=visibility, progress=told
+            )
     record = registry.base_record(info.id)
     if method := record.facts.get("quantization"):
         tell(f"quantised: {method}")
