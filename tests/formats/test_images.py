@@ -112,6 +112,9 @@ def bad() -> Iterator[tuple[str, bytes]]:
     yield "filled.jpg", b"\xff\xd8" + b"\xff" * 1000
     yield "inner-page.webp", _riff(b"VP8 ", saved("WEBP")[20:30], (b"html", b"<script>"))
     yield "empty.png", b""
+    yield "many-parts.png", png(HEADER, *[(b"tEXt", b"")] * 20_000, PIXELS, END)
+    yield "many-parts.jpg", b"\xff\xd8" + b"\xff\xe0\x00\x02" * 20_000 + saved("JPEG")[2:]
+    yield "many-parts.webp", _riff(b"VP8 ", saved("WEBP")[20:], *[(b"EXIF", b"")] * 20_000)
 
 
 def _riff(kind: bytes, first: bytes, *more: tuple[bytes, bytes]) -> bytes:

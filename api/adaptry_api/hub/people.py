@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 from urllib.parse import unquote
 
+from anyio import to_thread
 from fastapi import Depends, Request
 
 from adaptry.catalog.files import stored_bytes
@@ -19,14 +20,16 @@ from adaptry_api.errors import Stopped
 from adaptry_api.guard import Caller, CallersRegistry, store_of
 from adaptry_api.hub.entries import moment
 from adaptry_api.hub.refusals import hub_router
+from adaptry_api.hub.spelling import canonical_namespace
 from adaptry_api.hub.whoami import is_namespace, own_namespace
 
 ROUTES = hub_router()
 _PAGE = 200
 
 
-async def _namespace(request: Request) -> str:
-    return unquote(request.path_params["namespace"])
+async def _namespace(request: Request, identity: Caller) -> str:
+    asked = unquote(request.path_params["namespace"])
+    return await to_thread.run_sync(canonical_namespace, store_of(request), identity, asked)
 
 
 Namespace = Annotated[str, Depends(_namespace)]

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from adaptry.catalog.database import Catalog
-from adaptry.catalog.names import spelled_otherwise
+from adaptry.catalog.names import namespace_spelled, spelled_otherwise
 from adaptry.catalog.sight import sight_of
 from adaptry.errors import InvalidRef, NotFound
 from adaptry.identity import Identity
@@ -34,6 +34,12 @@ def canonical(store: HasCatalog, identity: Identity, id: str) -> str | None:
     with store.catalog.read() as tx:
         found = spelled_otherwise(tx, sight_of(tx, identity), bare, with_bases=not ending)
     return f"{found}{ending}" if found and f"{found}{ending}" != id else None
+
+
+def canonical_namespace(store: HasCatalog, identity: Identity, namespace: str) -> str:
+    """How a namespace is spelled in which the caller sees adapters."""
+    with store.catalog.read() as tx:
+        return namespace_spelled(tx, sight_of(tx, identity), namespace)
 
 
 def canonical_adapter(store: HasCatalog, identity: Identity, name: AdapterName) -> AdapterName:

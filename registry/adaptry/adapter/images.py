@@ -23,6 +23,9 @@ MAX_SIDE = 16_384
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.(?:png|jpe?g|webp)", re.IGNORECASE)
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_MOST_PARTS = 10_000
+"""Chunks or segments of a file: writers make hundreds at most, and each costs a step of Python."""
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7]")
 _CHUNK_TYPE = re.compile(rb"[A-Za-z]{4}")
 _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # SOF0 to SOF15, without DHT, JPG and DAC
 _SEGMENTS = frozenset({*range(0xC0, 0xD0), *range(0xDA, 0xF0), 0xFE} - {0xC8})
@@ -67,7 +70,7 @@ def _png(data: bytes) -> tuple[int, int]:
     if not data.startswith(_PNG):
         raise _Malformed("it does not begin as one")
     at, size, has_data = len(_PNG), (0, 0), False
-    while True:
+    for _ in range(_MOST_PARTS):
         length, kind = struct.unpack_from(">I4s", data, at)
         end = at + 12 + length
         if length > len(data) or end > len(data):
@@ -86,6 +89,8 @@ def _png(data: bytes) -> tuple[int, int]:
         at = end
         if kind == b"IEND":
             break
+    else:
+        raise _Malformed("it has too many parts")
     if length or not has_data:
         raise _Malformed("it has no image in it")
     _require_end(data, at)
@@ -96,7 +101,7 @@ def _jpeg(data: bytes) -> tuple[int, int]:
     if not data.startswith(b"\xff\xd8\xff"):
         raise _Malformed("it does not begin as one")
     at, size, has_scan = 2, (0, 0), False
-    while True:
+    for _ in range(_MOST_PARTS):
         if data[at] != 0xFF:
             raise _Malformed("there is something between its segments")
         marker = data[at + 1]
@@ -117,6 +122,8 @@ def _jpeg(data: bytes) -> tuple[int, int]:
         if marker == 0xDA:
             has_scan = True
             at = _after_scan(data, at)
+    else:
+        raise _Malformed("it has too many parts")
     if not has_scan:
         raise _Malformed("it has no image in it")
     _require_end(data, at + 2)
@@ -125,13 +132,10 @@ def _jpeg(data: bytes) -> tuple[int, int]:
 
 def _after_scan(data: bytes, at: int) -> int:
     """Where the next marker stands behind coded data, in which FF is followed by 00 or is a restart marker."""
-    while True:
-        at = data.find(b"\xff", at)
-        if at < 0 or at + 1 >= len(data):
-            raise _Malformed("it is cut off")
-        if data[at + 1] != 0 and not 0xD0 <= data[at + 1] <= 0xD7:
-            return at
-        at += 2
+    found = _MARKER.search(data, at)
+    if found is None:
+        raise _Malformed("it is cut off")
+    return found.start()
 
 
 def _webp(data: bytes) -> tuple[int, int]:
@@ -140,7 +144,9 @@ def _webp(data: bytes) -> tuple[int, int]:
     if struct.unpack_from("<I", data, 4)[0] != len(data) - 8:
         raise _Malformed("it is not as long as it says")
     at, size, has_image = 12, (0, 0), False
-    while at < len(data):
+    for _ in range(_MOST_PARTS):
+        if at >= len(data):
+            break
         kind, length = struct.unpack_from("<4sI", data, at)
         if kind not in _WEBP_CHUNKS:
             raise _Malformed("it has a chunk of no type")
@@ -148,6 +154,8 @@ def _webp(data: bytes) -> tuple[int, int]:
             size = _webp_size(kind, data[at + 8 : at + 8 + min(length, 10)])
         has_image = has_image or kind in (b"VP8 ", b"VP8L", b"ANMF")
         at += 8 + length + length % 2
+    else:
+        raise _Malformed("it has too many parts")
     if not has_image:
         raise _Malformed("it has no image in it")
     _require_end(data, at)

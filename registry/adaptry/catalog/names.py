@@ -77,6 +77,24 @@ def is_used(tx: Transaction, namespace: str) -> bool:
     return tx.exec(query.limit(1)).first() is not None
 
 
+def namespace_spelled(tx: Transaction, sight: Sight, namespace: str) -> str:
+    """The namespace of adapters in sight that is this one but for its case; itself if it has any, or several others do."""
+    query = select(AdapterRow.namespace).where(
+        col(AdapterRow.namespace).in_(
+            list(
+                tx.exec(
+                    select(NamespaceRow.name).where(func.lower(col(NamespaceRow.name)) == namespace.lower())
+                )
+            )
+        ),
+        col(AdapterRow.deleted_at).is_(None),
+    )
+    if (seen := sight.of_adapters()) is not None:
+        query = query.where(seen)
+    found = set(tx.exec(query.distinct()))
+    return found.pop() if len(found) == 1 and namespace not in found else namespace
+
+
 def spelled_otherwise(tx: Transaction, sight: Sight, name: str, *, with_bases: bool) -> str | None:
     """The name of the adapter, or else the base, in sight that is `name` but for its case; `name` itself if something in
     sight has it, and None if several others do."""

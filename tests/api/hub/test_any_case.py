@@ -67,6 +67,11 @@ def test_names_that_differ_by_case_alone_are_each_reached_by_their_own_spelling(
     assert server.call("GET", f"/ACME/tone/resolve/main/{README}").status == 404
 
 
+def test_a_listing_by_author_does_not_regard_case(server: Server, files: dict[str, bytes]) -> None:
+    assert [found["id"] for found in server.call("GET", "/api/models?author=ACME").json] == [TONE]
+    assert server.call("GET", "/api/organizations/Acme/overview").json["numModels"] == 1
+
+
 def test_creating_a_name_in_another_case_is_answered_with_the_one_there_is(
     server: Server, files: dict[str, bytes]
 ) -> None:
