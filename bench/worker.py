@@ -95,7 +95,7 @@ def measure_cache(folder: Path, registry: HttpRegistry, megabytes: int, times: i
 def measure_follow(folder: Path, server: Server, times: int) -> None:
     registry, name = server.registry(), AdapterName.parse("acme/followed")
     base = tiny_base(folder / "small")
-    bases.register(registry, open_checkpoint(base), ("org/small",), cache=folder)
+    bases.register(registry, open_checkpoint(base), ("org/small",), visibility="internal", cache=folder)
     made = [tiny_lora(folder / f"f{seed}", seed=seed, base_name="org/small") for seed in range(1, times + 2)]
     versions = [push(registry, open_dir(each), name).version for each in made]
     engine = FakeVllm(models=("org/small",))
@@ -137,7 +137,7 @@ def measure_vllm(folder: Path, server: Server, times: int) -> None:
 
     registry = server.registry()
     base = models.model(folder / "base")
-    bases.register(registry, open_checkpoint(base), ("org/tiny",), cache=folder)
+    bases.register(registry, open_checkpoint(base), ("org/tiny",), visibility="internal", cache=folder)
     folders = [models.adapter(folder / f"a{seed}", seed=seed) for seed in range(1, times + 2)]
     versions = [push(registry, open_dir(made), TONE).version for made in folders]
     alias = registry.move_alias(TONE, "prod", versions[0].digest, None)

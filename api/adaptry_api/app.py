@@ -14,6 +14,7 @@ from adaptry_api.draining import DRAINING
 from adaptry_api.envelope import Envelope
 from adaptry_api.hub.addresses import Undecoded
 from adaptry_api.hub.remembering import Memory
+from adaptry_api.hub.unserved import unserved
 from adaptry_api.routes import all_routes
 from adaptry_api.settings import ServerSettings
 from adaptry_api.store import Store
@@ -53,7 +54,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
     for router in all_routes(settings.docs):
         # Not `include_router`, which wraps routes: here they stay what they are, each with its decision.
         app.router.routes += router.routes
-    errors.install(app)
+    errors.install(app, unserved)
     app.add_middleware(Undecoded)
     app.add_middleware(Envelope, counts=counts, hosts=settings.hosts)
     guard.check_routes(app)

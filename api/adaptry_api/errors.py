@@ -9,6 +9,7 @@ from __future__ import annotations
 import http
 import logging
 import math
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -137,8 +138,9 @@ def answer(error: AdaptryError, request_id: str) -> Response:
     return problem(request_id, status, error.code, error.told, headers)
 
 
-def install(app: FastAPI) -> None:
-    """Makes every error that leaves a route a problem."""
+def install(app: FastAPI, unserved: Callable[[Request, int], Response]) -> None:
+    """Makes every error that leaves a route a problem; `unserved` answers for addresses of the Hub protocol that no route
+    has."""
 
     async def ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, AdaptryError)
@@ -148,11 +150,12 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         if isinstance(error, Carried):
             return answer(error.error, request_id(request))
+        if error.status_code in (404, 405) and not request.url.path.startswith(f"{wire.PREFIX}/"):
+            return unserved(request, error.status_code)
         code = _CODES.get(error.status_code, "invalid" if error.status_code < 500 else "internal")
         detail, headers = error.detail, dict(error.headers or {})
         if error.status_code == 404:
             detail = "there is no such address; GET /api/v1/openapi.json lists those there are"
-            headers["X-Error-Code"] = "RepoNotFound"  # what a client of the Hub takes it for, and goes on
         return problem(request_id(request), error.status_code, code, detail, headers)
 
     async def unreadable(request: Request, error: Exception) -> Response:

@@ -10,7 +10,8 @@ import anyio
 from adaptry import tokens
 from adaptry.blobs.local import LocalBlobs
 from adaptry.blobs.tiered import TieredBlobs
-from adaptry.catalog.adapters import is_own, is_used
+from adaptry.catalog.adapters import is_own
+from adaptry.catalog.shared_names import is_used
 from adaptry.client import HttpRegistry
 from adaptry.identity import ANONYMOUS, Identity
 from adaptry.local.once import Once

@@ -1,16 +1,18 @@
-"""`adaptry base add`, `ls`, `show` and `match`."""
+"""`adaptry base add`, `edit`, `ls`, `show` and `match`."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import click
 
 from adaptry import bases
 from adaptry.copies import relatives
 from adaptry.hub_source.naming import HubRef, is_hub
+from adaptry.identity import BaseVisibility
 from adaptry.pipeline import open_base_folder
-from adaptry.records import BaseInfo
+from adaptry.records import BaseEdit, BaseInfo
 from adaptry.registry import Registry
 from adaptry_cli.arguments import FOLDER, require
 from adaptry_cli.connection import filled_registry_option, registry_option
@@ -18,6 +20,12 @@ from adaptry_cli.exit_codes import NO
 from adaptry_cli.out import answer, gather, json_option, limit_option, progress, say_json, tell
 from adaptry_cli.showing import when
 from adaptry_cli.tables import say_facts, say_table
+
+_visibility = click.option(
+    "--visibility",
+    type=click.Choice(get_args(BaseVisibility)),
+    help="Who may see it: the namespaces of its names, every token that holds a namespace, or everybody.",
+)
 
 
 @click.group()
@@ -34,16 +42,28 @@ def base() -> None:
     "--name", "names", multiple=True, metavar="ORG/MODEL", help="A name it goes by; may be repeated."
 )
 @click.option("--full", is_flag=True, help="Read every weight, and keep digests of all tensors and files.")
-@click.option("--store", is_flag=True, help="Keep the weights in the registry too, so that anyone can merge.")
+@click.option(
+    "--store",
+    is_flag=True,
+    help="Keep the weights in the registry too, so that all who may see it can merge.",
+)
+@_visibility
 @filled_registry_option
 @json_option
 def add(
-    registry: Registry, source: str, names: tuple[str, ...], full: bool, store: bool, as_json: bool
+    registry: Registry,
+    source: str,
+    names: tuple[str, ...],
+    full: bool,
+    store: bool,
+    visibility: BaseVisibility | None,
+    as_json: bool,
 ) -> None:
     """Register the base model in a folder, or a pipeline of diffusers.
 
     hf:ORG/MODEL, or hf:ORG/MODEL@REVISION, is a model on a hub: a few parts of it are read there, and nothing is
-    downloaded. A base that is known already gains the names and what else was found out. Prints its id.
+    downloaded. A base that is known already gains the names and what else was found out. A new one is private unless
+    --visibility says otherwise. Prints its id.
     """
     if is_hub(source):
         require(
@@ -52,15 +72,35 @@ def add(
             "give the folder",
         )
         info = _add_from_hub(registry, HubRef.parse(source), names)
+        if visibility is not None:
+            info = registry.edit_base(info.id, BaseEdit(visibility=visibility))
     else:
         with progress() as told:
             checkpoint = open_base_folder(source)
-            info = bases.register(registry, checkpoint, names, full=full, store=store, progress=told)
+            info = bases.register(
+                registry, checkpoint, names, full=full, store=store, visibility=visibility, progress=told
+            )
     record = registry.base_record(info.id)
     if method := record.facts.get("quantization"):
         tell(f"quantised: {method}")
     for relative in relatives(registry, record):
         tell(relative.sentence())
+    answer(info, str(info.id), as_json)
+
+
+@base.command()
+@click.argument("key", metavar="NAME|ID")
+@_visibility
+@registry_option
+@json_option
+def edit(registry: Registry, key: str, visibility: BaseVisibility | None, as_json: bool) -> None:
+    """Change who may see a base.
+
+    A private base is seen by the tokens that hold the namespace of one of its names; for all others it does not exist,
+    and adapters on it are shown to them as declared. Prints its id.
+    """
+    require(visibility is not None, "nothing to change: give --visibility")
+    info = registry.edit_base(registry.base(key).id, BaseEdit(visibility=visibility))
     answer(info, str(info.id), as_json)
 
 
@@ -75,7 +115,7 @@ def ls(registry: Registry, limit: int, as_json: bool) -> None:
         say_json(found)
     elif found:
         say_table(
-            ("base", "id", "model", "parameters", "dtypes", "adapters", "evidence"),
+            ("base", "id", "model", "parameters", "dtypes", "adapters", "visibility", "evidence"),
             map(_row, found),
             right=("parameters", "adapters"),
         )
@@ -106,6 +146,7 @@ def show(registry: Registry, key: str, as_json: bool) -> None:
             ("quantised", "\n".join([str(method or "no"), *(each.sentence() for each in known)])),
             ("tokenizer", str(info.tokenizer or "none seen")),
             ("adapters", str(info.adapters)),
+            ("visibility", info.visibility),
             ("added", f"{when(info.created_at)} by {info.created_by}"),
         ]
     )
@@ -150,6 +191,7 @@ def _row(info: BaseInfo) -> tuple[str, ...]:
         f"{info.parameters:,}",
         ", ".join(info.dtypes),
         str(info.adapters),
+        info.visibility,
         _evidence(info),
     )
 

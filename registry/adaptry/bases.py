@@ -20,11 +20,12 @@ from adaptry.fingerprinting import fingerprint
 from adaptry.fingerprinting.hashing import full_hashes
 from adaptry.fingerprinting.matching import match
 from adaptry.fingerprinting.quantised_copies import is_packed
+from adaptry.identity import BaseVisibility
 from adaptry.manifest import MAX_FILE, FileEntry, check_path
 from adaptry.paging import every
 from adaptry.places import recall, remember
 from adaptry.progress import Progress, no_progress
-from adaptry.records import BaseInfo, BaseMatch
+from adaptry.records import BaseEdit, BaseInfo, BaseMatch
 from adaptry.refs import is_folder, parse_base_name
 from adaptry.registry import Registry
 from adaptry.settings import data_folder
@@ -39,11 +40,13 @@ def register(
     *,
     full: bool = False,
     store: bool = False,
+    visibility: BaseVisibility | None = None,
     cache: Path | None = None,
     progress: Progress = no_progress,
 ) -> BaseInfo:
     """Makes a base known under `names`; one that is known gains names and evidence.
 
+    Without a `visibility`, a new base is private and a known one stays as it is.
     `full` reads every weight and adds roots and file digests; `store` keeps the files too. Its folder is
     remembered in `cache` (the user's, unless given). Raises `InvalidRef` for what is no name, `Conflict` where a name
     is another base's, `TooLarge`, `Unsupported` (a pipeline, to be stored), and what uploading raises; registering again goes on from there.
@@ -57,6 +60,8 @@ def register(
         hashes = full_hashes(checkpoint, record, progress=progress)
         record = record.model_copy(update={"roots": hashes.roots, "file_hashes": dict(hashes.files)})
     info = registry.put_base(record, names)
+    if visibility is not None:
+        info = registry.edit_base(record.id, BaseEdit(visibility=visibility))
     remember(cache or _cache(), record.id, checkpoint.folder)
     if store:
         info = registry.store_base(record.id, _upload(registry, checkpoint, record, progress))

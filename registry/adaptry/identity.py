@@ -6,6 +6,7 @@ told `Denied`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
@@ -16,6 +17,8 @@ from adaptry.refs import AdapterName
 Role = Literal["reader", "writer", "admin", "worker"]
 """A `worker` reads as a reader does, reports what its engine has loaded, and changes nothing else."""
 Visibility = Literal["private", "public"]
+BaseVisibility = Literal["private", "internal", "public"]
+"""As an adapter's, with one more: an `internal` base is read by every token that holds a namespace, whichever it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,14 @@ class Identity:
 
     def may_read(self, name: AdapterName, visibility: Visibility) -> bool:
         return visibility == "public" or self.holds(name.namespace)
+
+    def may_read_base(self, owners: Iterable[str], visibility: BaseVisibility) -> bool:
+        """`owners` are the namespaces of the base's names."""
+        if visibility == "public" or "*" in self.namespaces:
+            return True
+        if visibility == "internal":
+            return bool(self.namespaces)
+        return any(self.holds(owner) for owner in owners)
 
     def may_write(self, name: AdapterName) -> bool:
         return self.role in ("writer", "admin") and self.holds(name.namespace)

@@ -11,7 +11,7 @@ from adaptry.adapter.spec import Spec
 from adaptry.digest import Digest
 from adaptry.errors import InvalidRef
 from adaptry.fingerprint import Match, Roots
-from adaptry.identity import Visibility
+from adaptry.identity import BaseVisibility, Visibility
 from adaptry.lifecycle import State
 from adaptry.manifest import FileEntry, Manifest
 from adaptry.refs import AdapterName, Ref
@@ -311,6 +311,7 @@ class BaseInfo(Value):
     tokenizer: Digest | None = None
     stored: tuple[FileEntry, ...] = ()
     adapters: int = 0
+    visibility: BaseVisibility = "internal"  # what every base was to servers that do not say
     created_at: datetime
     created_by: str
 
@@ -318,6 +319,12 @@ class BaseInfo(Value):
     def is_stored(self) -> bool:
         """Whether its weights are kept here, so that anyone who may read it can merge."""
         return bool(self.stored)
+
+
+class BaseEdit(Value):
+    """What people decide about a base. None leaves a field as it is."""
+
+    visibility: BaseVisibility | None = None
 
 
 class BaseMatch(Value):

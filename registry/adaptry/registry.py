@@ -20,6 +20,7 @@ from adaptry.records import (
     AdapterEdit,
     AdapterInfo,
     AliasInfo,
+    BaseEdit,
     BaseInfo,
     Event,
     MetricInfo,
@@ -205,9 +206,12 @@ class Registry(Chains, Feed, Residency, Rollouts, JobBoard, ABC):
 
     @abstractmethod
     def put_base(self, record: BaseRecord, names: tuple[str, ...] = ()) -> BaseInfo:
-        """Registers a base by content; a known id gains names and evidence.
+        """Registers a base by content, as a private one; a known id gains names and evidence.
 
-        Raises `Conflict` where a name is another's, `Invalid` for a record whose id is not that of its contents.
+        A private base is seen by whoever holds the namespace of one of its names, an internal one by everyone who holds
+        any namespace, a public one by everyone. To others it does not exist.
+
+        Raises `Conflict` where a name is another base's or an adapter's, `Invalid` for a record whose id is not that of its contents.
         """
 
     @abstractmethod
@@ -229,6 +233,10 @@ class Registry(Chains, Feed, Residency, Rollouts, JobBoard, ABC):
     @abstractmethod
     def store_base(self, id: Digest, files: tuple[FileEntry, ...]) -> BaseInfo:
         """Marks a base's uploaded files as its weights. Raises `NotFound` where a file is missing."""
+
+    @abstractmethod
+    def edit_base(self, id: Digest, edit: BaseEdit) -> BaseInfo:
+        """Changes who may see a base. Raises `NotFound`, `Denied` to all but administrators."""
 
     @abstractmethod
     def read_base_file(self, id: Digest, path: str, start: int = 0) -> Iterator[bytes]:

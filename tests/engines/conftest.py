@@ -58,7 +58,7 @@ class Scene:
         self.server: Server = stack.enter_context(serving(ServerSettings(data=folder / "data")))
         self.registry: HttpRegistry = self.server.registry()
         base = open_checkpoint(tiny_base(folder / "base"))
-        bases.register(self.registry, base, ("org/tiny",), cache=folder / "bases")
+        bases.register(self.registry, base, ("org/tiny",), visibility="internal", cache=folder / "bases")
         self.weights: dict[str, VersionInfo] = {}
         """Versions by the SHA-256 of their weights: what an engine's answer says."""
         self.story: list[str] = []

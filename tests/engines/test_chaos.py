@@ -162,7 +162,11 @@ class Chaos:
         self.chance = random.Random(seed)
         local = open_local(folder / "data")
         bases.register(
-            local, open_checkpoint(tiny_base(folder / "base")), ("org/tiny",), cache=folder / "bases"
+            local,
+            open_checkpoint(tiny_base(folder / "base")),
+            ("org/tiny",),
+            visibility="internal",
+            cache=folder / "bases",
         )
         self.weights: dict[str, VersionInfo] = {}
         for number in range(1, VERSIONS + 1):

@@ -77,7 +77,13 @@ def test_versions_and_recalls_beside_the_real_llamacpp(
     url, command = address
     with serving(ServerSettings(data=tmp_path / "data")) as server:
         registry = server.registry()
-        bases.register(registry, open_checkpoint(tmp_path / "base"), ("org/tiny",), cache=tmp_path / "bases")
+        bases.register(
+            registry,
+            open_checkpoint(tmp_path / "base"),
+            ("org/tiny",),
+            visibility="internal",
+            cache=tmp_path / "bases",
+        )
 
         def publish(seed: int) -> VersionInfo:
             folder = tiny_lora(tmp_path / f"lora-{seed}", hidden=64, seed=seed, alpha=400)

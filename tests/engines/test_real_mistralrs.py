@@ -69,7 +69,13 @@ def url(tmp_path: Path) -> Iterator[str]:
 def test_versions_and_recalls_beside_the_real_mistralrs(tmp_path: Path, url: str) -> None:
     with serving(ServerSettings(data=tmp_path / "data")) as server:
         registry = server.registry()
-        bases.register(registry, open_checkpoint(tmp_path / "base"), ("org/tiny",), cache=tmp_path / "bases")
+        bases.register(
+            registry,
+            open_checkpoint(tmp_path / "base"),
+            ("org/tiny",),
+            visibility="internal",
+            cache=tmp_path / "bases",
+        )
 
         def publish(seed: int) -> VersionInfo:
             folder = tiny_lora(

@@ -42,7 +42,13 @@ class Place:
     def __init__(self, folder: Path, server: Server) -> None:
         self.folder, self.registry = folder, server.registry()
         self.base = models.model(folder / "base")
-        bases.register(self.registry, open_checkpoint(self.base), ("org/tiny",), cache=folder / "bases")
+        bases.register(
+            self.registry,
+            open_checkpoint(self.base),
+            ("org/tiny",),
+            visibility="internal",
+            cache=folder / "bases",
+        )
         self._server = server
 
     def publish(self, seed: int, **options: object) -> VersionInfo:

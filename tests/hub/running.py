@@ -122,9 +122,8 @@ def serving(folder: Path, *options: str, **settings: str) -> Iterator[Site]:
             assert process.stdout
             url = process.stdout.readline().strip()
             assert url, (folder / "server.log").read_text()
-            _adaptry(
-                "base", "add", str(sources / "base"), "--name", "org/tiny", "--store", "--registry", str(data)
-            )
+            stored = ("--name", "org/tiny", "--store", "--visibility", "internal", "--registry", str(data))
+            _adaptry("base", "add", str(sources / "base"), *stored)
             tokens = {who: _token(data, who, *holds) for who, holds in _NAMESPACES.items()}
             yield Site(url, data, process.pid, tokens, sources)
         finally:

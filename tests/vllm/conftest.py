@@ -53,7 +53,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     base = models.model(folder / "base")
     with serving_registry(ServerSettings(data=folder / "data")) as server:
         registry = server.registry()
-        bases.register(registry, open_checkpoint(base), ("org/tiny",), cache=folder / "bases")
+        bases.register(
+            registry, open_checkpoint(base), ("org/tiny",), visibility="internal", cache=folder / "bases"
+        )
         yield Place(folder, server, registry, base, {})
 
 

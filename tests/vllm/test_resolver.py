@@ -171,7 +171,11 @@ def test_what_the_engine_does_not_take_is_refused_before_it_is_loaded(
 def test_what_was_trained_on_another_base_is_refused(place: Place, vllm: Vllm, hidden: int) -> None:
     other = models.model(place.folder / f"other-{hidden}", hidden=hidden, seed=1)
     bases.register(
-        place.registry, open_checkpoint(other), (f"org/other-{hidden}",), cache=place.folder / "bases"
+        place.registry,
+        open_checkpoint(other),
+        (f"org/other-{hidden}",),
+        visibility="internal",
+        cache=place.folder / "bases",
     )
     folder = models.adapter(place.folder / f"for-{hidden}", hidden=hidden, base_name=f"org/other-{hidden}")
     push(place.registry, open_dir(folder), f"acme/for-{hidden}")

@@ -12,7 +12,7 @@ from adaptry.cautions import caution, withdrawn
 from adaptry.digest import Digest
 from adaptry.errors import InvalidRef, NotFound
 from adaptry.lifecycle import is_given
-from adaptry.manifest import FileEntry
+from adaptry.manifest import EMPTY, FileEntry
 from adaptry.records import AdapterInfo, CommitInfo, VersionInfo
 from adaptry.refs import AdapterName, Number, Ref
 from adaptry.registry import Registry
@@ -39,10 +39,18 @@ class AdapterRepository(Repository):
     def __init__(self, reader: Reader, info: AdapterInfo) -> None:
         self.id = str(info.name)
         self._reader = reader
-        self._info = info
+        self.info = info
+
+    @property
+    def has_commit(self) -> bool:
+        """Whether any name of a commit leads to files; without one, the adapter hides nothing of its name."""
+        if self.info.versions:
+            return True
+        references = self._reader.registry.references(self.info.name)
+        return any(found.digest != EMPTY.digest for found in references)
 
     def snapshot(self, revision: str) -> Snapshot:
-        registry, name = self._reader.registry, self._info.name
+        registry, name = self._reader.registry, self.info.name
         commit = registry.commit(name, revision)
         files = self._files(commit)
         read = self._reading(commit)
@@ -60,14 +68,14 @@ class AdapterRepository(Repository):
         )
 
     def _require_given(self, version: VersionInfo | None) -> None:
-        if version and not is_given(self._reader.identity, self._info.name, version.state):
+        if version and not is_given(self._reader.identity, self.info.name, version.state):
             raise withdrawn(version)
 
     def _files(self, commit: CommitInfo) -> tuple[FileEntry, ...]:
         """Of a commit that the registry has just answered with."""
 
         def look_up() -> tuple[FileEntry, ...]:
-            return self._reader.registry.tree(self._info.name, commit.digest).files
+            return self._reader.registry.tree(self.info.name, commit.digest).files
 
         return self._reader.memory.trees.of(commit.digest, look_up)
 
@@ -75,21 +83,21 @@ class AdapterRepository(Repository):
         """A download of a version is one of its weights, whatever else is taken along."""
         format, number = format_of(entry.path for entry in files), commit.number or commit.carries
         if format and number and path == format.weights:
-            self._reader.registry.count_download(Ref(self._info.name, Number(number)))
+            self._reader.registry.count_download(Ref(self.info.name, Number(number)))
 
     def about(self, revision: str) -> About:
         """As the snapshot's, without a look at the files. Raises `RevisionNotFound`."""
-        commit = self._reader.registry.commit(self._info.name, revision)
+        commit = self._reader.registry.commit(self.info.name, revision)
         return self._about(commit, self._files(commit))
 
     def _about(self, commit: CommitInfo, files: tuple[FileEntry, ...]) -> About:
         entries = {entry.path: entry for entry in files}
         card = card_of(entries, self._reading(commit), self._reader.memory)
-        return about_adapter(self._info, entries, card, self._carried(commit), commit)
+        return about_adapter(self.info, entries, card, self._carried(commit), commit)
 
     def _reading(self, commit: CommitInfo) -> Read:
         def read(path: str, start: int) -> Iterator[bytes]:
-            return self._reader.registry.read_file(self._info.name, commit.digest, path, start)
+            return self._reader.registry.read_file(self.info.name, commit.digest, path, start)
 
         return read
 
@@ -98,11 +106,17 @@ class AdapterRepository(Repository):
         number = commit.number or commit.carries
         if number is None:
             return None
-        return self._reader.registry.version(Ref(self._info.name, Number(number)))
+        return self._reader.registry.version(Ref(self.info.name, Number(number)))
 
 
 def adapter_repository(reader: Reader, id: str) -> Repository | None:
-    """The adapter of that name, if it is there and may be read."""
+    """The adapter of that name, if it has a commit and may be read."""
+    found = any_adapter(reader, id)
+    return found if found is not None and found.has_commit else None
+
+
+def any_adapter(reader: Reader, id: str) -> AdapterRepository | None:
+    """The adapter of that name, empty or not."""
     with suppress(InvalidRef, NotFound):
         return AdapterRepository(reader, reader.registry.adapter(AdapterName.parse(id)))
     return None

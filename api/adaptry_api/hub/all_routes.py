@@ -8,9 +8,11 @@ from adaptry_api.hub import (
     info,
     lfs_batch,
     lfs_bytes,
+    lfs_files,
     lfs_parts,
     listing,
     managing,
+    people,
     refs,
     resolving,
     trees,
@@ -25,4 +27,5 @@ def hub_routes() -> list[APIRouter]:
     """What stands at the root of the host, by the addresses that the Hub's clients know."""
     uploads = [xet_routes.ROUTES, lfs_batch.ROUTES, lfs_bytes.ROUTES, lfs_parts.ROUTES]
     reads = [listing.ROUTES, info.ROUTES, trees.ROUTES, refs.ROUTES, resolving.ROUTES]
+    reads += [people.ROUTES, lfs_files.ROUTES]
     return [whoami.ROUTES, validating.ROUTES, *uploads, managing.ROUTES, writing.ROUTES, *reads]

@@ -48,6 +48,7 @@ class StoredBase(Repository):
         return About(
             created_at=info.created_at,
             updated_at=info.created_at,
+            is_private=info.visibility == "private",
             tags=(*kind, *card.tags),
             library="transformers",
             card=card.data,

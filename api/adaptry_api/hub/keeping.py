@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from adaptry.adapter.formats import FORMATS, WHOLE_MODEL, format_of, is_kept
+from adaptry.adapter.images import MAX_IMAGES, is_image, why_not_kept
 from adaptry.adapter.listing import why_left_out
 from adaptry.errors import InvalidPath, TooLarge, Unsupported
 from adaptry.manifest import MAX_FILE, check_path
@@ -18,6 +19,9 @@ from adaptry_api.hub.gitignore import Line, is_ignored
 
 _SILENT = frozenset({".gitattributes", ".gitignore"})
 """Left out without a word: they are about git, and nobody misses them."""
+_MOST_NAMES = 5
+BATCH = 256
+"""Files that a client announces at once, if it has so many."""
 _WHOLE_PICKLE = re.compile(r"pytorch_model\b.*\.bin")
 """The weights of a whole model as they were before safetensors; beside an adapter's they are only left out."""
 
@@ -40,15 +44,45 @@ def left_out(
     """
     coming = {file.path for file in files} | set(present)
     found: dict[str, str | None] = {}
+    images = {path for path in present if is_image(path)}
     for file in files:
         if file.path in _SILENT or is_ignored(file.path, ignored):
             found[file.path] = None
             continue
         _refuse(file, coming)
-        reason = _reason(file.path, with_folders)
+        reason = _reason(file, with_folders)
+        if reason is None and is_image(file.path):
+            images.add(file.path)
+            reason = f"more than {MAX_IMAGES} images" if len(images) > MAX_IMAGES else None
         if reason is not None:
             found[file.path] = reason
     return found
+
+
+def require_something(
+    files: Sequence[Announced], unwanted: Mapping[str, str | None], *, goes_on: bool = False
+) -> None:
+    """Raises `Unsupported` where all of an upload is left out: clients would call that a success and commit nothing.
+
+    A batch that is one of many may be left out whole, as others are kept: a client announces `BATCH` files at a time, and
+    `goes_on` says that such a batch came before this one.
+    """
+    missed = {path: reason for path, reason in unwanted.items() if path not in _SILENT}
+    if not missed or goes_on or len(files) >= BATCH or len(unwanted) < len({file.path for file in files}):
+        return
+    by_reason: dict[str, list[str]] = {}
+    for path, reason in missed.items():
+        by_reason.setdefault(reason or "a .gitignore leaves it out", []).append(path)
+    said = "; ".join(f"{names_in(paths)} ({reason})" for reason, paths in by_reason.items())
+    raise Unsupported(
+        f"nothing of this upload would be stored: {said}. An adapter is what save_pretrained of the PEFT model writes"
+    )
+
+
+def names_in(paths: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    shown = ", ".join(paths[:_MOST_NAMES])
+    return f"{shown} and {len(paths) - _MOST_NAMES} more" if len(paths) > _MOST_NAMES else shown
 
 
 def _refuse(file: Announced, coming: Collection[str]) -> None:
@@ -68,13 +102,16 @@ def _refuse(file: Announced, coming: Collection[str]) -> None:
         raise TooLarge(f"{file.path} is {file.size:,} bytes; at most {MAX_FILE >> 30} GiB are stored")
 
 
-def _reason(path: str, with_folders: bool) -> str | None:
+def _reason(file: Announced, with_folders: bool) -> str | None:
+    path = file.path
     if not is_kept(path):
         return why_left_out(path)
     try:
         check_path(path)
     except InvalidPath as error:
         return error.message
+    if is_image(path) and (reason := why_not_kept(file.size)):
+        return reason
     if "/" in path and not with_folders:
         return "in a folder, where no file of a version lies; checkpoints go to a branch"
     return None

@@ -1,4 +1,8 @@
-"""The kinds of repositories, in the order in which a name is looked for among them."""
+"""The kinds of repositories, in the order in which a name is looked for among them.
+
+An adapter without a commit comes last: it was created and nothing was ever pushed to it, so a base of its name, here or on
+the Hub behind this server, is what a reader means.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,21 @@ from typing import Annotated
 
 from fastapi import Depends
 
-from adaptry_api.hub.adapters import adapter_repository
+from adaptry_api.hub.adapters import adapter_repository, any_adapter
 from adaptry_api.hub.addresses import RepositoryId
 from adaptry_api.hub.bases import stored_base
 from adaptry_api.hub.merged import merged_model
 from adaptry_api.hub.passed_on import passed_on
-from adaptry_api.hub.repositories import CallersReader, Kind, Repository, find
+from adaptry_api.hub.repositories import CallersReader, Kind, Repository, find, spelled_otherwise
 
-KINDS: tuple[Kind, ...] = (adapter_repository, merged_model, stored_base, passed_on)
+KINDS: tuple[Kind, ...] = (
+    adapter_repository,
+    merged_model,
+    stored_base,
+    spelled_otherwise,
+    passed_on,
+    any_adapter,
+)
 
 
 async def _find(reader: CallersReader, id: RepositoryId) -> Callable[[], Repository]:

@@ -17,12 +17,13 @@ from starlette.responses import JSONResponse
 from adaptry.errors import Invalid, NotFound
 from adaptry.records import AdapterInfo
 from adaptry.registry import Registry
-from adaptry_api.guard import CallersRegistry
+from adaptry_api.guard import CallersRegistry, store_of
 from adaptry_api.hub.adapters import AdapterRepository
 from adaptry_api.hub.addresses import next_link
 from adaptry_api.hub.info import Brackets, Expand, described, narrowed
 from adaptry_api.hub.refusals import hub_router
 from adaptry_api.hub.repositories import CallersReader, Reader
+from adaptry_api.hub.spelling import canonical_namespace
 
 ROUTES = hub_router()
 _PAGE = 200
@@ -92,6 +93,8 @@ def models(
     wanted = Wanted(search.lower(), tuple(text for each in filter for text in each.split(",")), pipeline_tag)
     asked = [*expand, *brackets]
     with_files = full or bool(_WITH_FILES.intersection(asked))
+    if author is not None:
+        author = canonical_namespace(store_of(request), reader.identity, author)
     candidates = _candidates(reader.registry, author, sort, direction, Place.parse(cursor))
     found: list[dict[str, Any]] = []
     for looked_at, (info, place) in enumerate(() if gated else candidates):

@@ -8,14 +8,16 @@ from fastapi import Request, Response
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
-from adaptry.errors import Conflict, Unsupported
+from adaptry.errors import Conflict, NotFound, Unsupported
 from adaptry.identity import Identity, Visibility
 from adaptry.records import AdapterEdit
 from adaptry.refs import AdapterName
-from adaptry_api.guard import Caller, CallersRegistry
+from adaptry.registry import Registry
+from adaptry_api.guard import Caller, CallersRegistry, store_of
 from adaptry_api.hub.addresses import MODELS, Name, adapter_name, origin, page_of
 from adaptry_api.hub.kinds import Find
 from adaptry_api.hub.refusals import hub_router
+from adaptry_api.hub.spelling import canonical_adapter
 from adaptry_api.hub.uploading import require_writer
 from adaptry_api.hub.whoami import own_namespace
 from adaptry_api.hub.writing import refuse_pull_request
@@ -71,25 +73,29 @@ class Settings(BaseModel):
 @ROUTES.post("/api/repos/create")
 def create(request: Request, body: New, identity: Caller, registry: CallersRegistry) -> Response:
     """Where it is there already, the answer says so and where, and clients go on if they were told to."""
-    name = AdapterName.parse(body.full_name(identity))
+    wanted = AdapterName.parse(body.full_name(identity))
+    # One that differs by case alone is the same to this protocol, and the answer says how it is spelled.
+    name = canonical_adapter(store_of(request), identity, wanted)
     said = {"url": f"{origin(request)}/{page_of(str(name))}", "name": str(name), "id": str(name)}
     try:
         registry.create_adapter(name, body.edit)
-    except Conflict:
-        return JSONResponse({"error": "You already created this model repo", **said}, 409)
+    except Conflict as error:
+        return JSONResponse({"error": _why_taken(registry, name, error), **said}, 409)
     return JSONResponse(said)
 
 
 @ROUTES.delete("/api/repos/delete")
-def delete(body: Named, identity: Caller, registry: CallersRegistry) -> None:
-    registry.delete_adapter(adapter_name(body.full_name(identity)))
+def delete(request: Request, body: Named, identity: Caller, registry: CallersRegistry) -> None:
+    name = adapter_name(body.full_name(identity))
+    registry.delete_adapter(canonical_adapter(store_of(request), identity, name))
 
 
 @ROUTES.post("/api/repos/move")
-def move(body: Move, registry: CallersRegistry) -> None:
+def move(request: Request, body: Move, identity: Caller, registry: CallersRegistry) -> None:
     if body.type not in (None, "model"):
         raise Unsupported("this registry keeps adapters, which are models")
-    registry.rename_adapter(adapter_name(body.fromRepo), AdapterName.parse(body.toRepo))
+    name = canonical_adapter(store_of(request), identity, adapter_name(body.fromRepo))
+    registry.rename_adapter(name, AdapterName.parse(body.toRepo))
 
 
 @ROUTES.put(f"{MODELS}/settings")
@@ -125,6 +131,14 @@ def discuss(name: Name, registry: CallersRegistry) -> None:
     """Newer clients open a pull request so before they upload to it."""
     registry.adapter(name)
     refuse_pull_request()
+
+
+def _why_taken(registry: Registry, name: AdapterName, error: Conflict) -> str:
+    try:
+        registry.adapter(name)
+    except NotFound:
+        return error.message  # a base has the name
+    return "You already created this model repo"
 
 
 def _visibility(visibility: Visibility | None, private: bool | None) -> Visibility | None:

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 
 from adaptry.cautions import require_usable
 from adaptry.computing.ingredients import Described, Ingredients, MergedFile
 from adaptry.digest import Digest
-from adaptry.errors import InvalidRef, NotFound, RevisionNotFound
+from adaptry.errors import RevisionNotFound
 from adaptry.records import AdapterInfo, CommitInfo, VersionInfo
-from adaptry.refs import MERGED, AdapterName, Number, Ref
+from adaptry.refs import MERGED, Number, Ref
 from adaptry_api.hub import gitids
-from adaptry_api.hub.adapters import state_warnings
+from adaptry_api.hub.adapters import any_adapter, state_warnings
 from adaptry_api.hub.repositories import Reader, Repository
 from adaptry_api.hub.snapshots import About, HubFile, Snapshot
 
@@ -99,10 +98,8 @@ def merged_model(reader: Reader, id: str) -> Repository | None:
     """The merged model of that name, if there is an adapter to it that may be read."""
     if not id.lower().endswith(MERGED):
         return None
-    with suppress(InvalidRef, NotFound):
-        name = AdapterName.parse(id[: -len(MERGED)])
-        return MergedModel(reader, id, reader.registry.adapter(name))
-    return None
+    found = any_adapter(reader, id[: -len(MERGED)])
+    return MergedModel(reader, id, found.info) if found is not None and found.has_commit else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adaptry.errors import InvalidRef, RevisionNotFound
+from adaptry.errors import InvalidRef, RevisionNotFound, Unavailable
 from adaptry.refs import parse_base_name
+from adaptry_api.hub.adapters import any_adapter
 from adaptry_api.hub.repositories import Reader, Repository
 from adaptry_api.hub.snapshots import About, HubFile, Snapshot
 from adaptry_api.hub.upstream import InfoThere, Upstream
@@ -42,7 +43,13 @@ def passed_on(reader: Reader, id: str) -> Repository | None:
         name = parse_base_name(id)
     except InvalidRef:
         return None
-    return PassedOn(name, reader.upstream) if reader.upstream.info(name, "main") else None
+    try:
+        is_there = reader.upstream.info(name, "main") is not None
+    except Unavailable:
+        if any_adapter(reader, id) is None:
+            raise
+        return None  # an adapter that is empty so far, which needs nobody else's answer
+    return PassedOn(name, reader.upstream) if is_there else None
 
 
 def _about(info: InfoThere) -> About:

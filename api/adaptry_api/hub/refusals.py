@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Literal
+from urllib.parse import unquote
 
 from anyio import to_thread
 from fastapi import APIRouter, Request
@@ -29,6 +31,7 @@ from adaptry.refs import AdapterName
 from adaptry_api import errors
 from adaptry_api.guard import GuardedRoute, store_of
 from adaptry_api.header_text import header_text
+from adaptry_api.hub.spelling import SpelledOtherwise, canonical
 
 What = Literal["RepoNotFound", "RevisionNotFound", "EntryNotFound"]
 
@@ -81,17 +84,27 @@ def hub_router() -> APIRouter:
 
 
 async def _elsewhere(request: Request, error: AdaptryError) -> Response | None:
-    """The way to an adapter that has another name by now; a client follows it with method and body."""
+    """The way to an adapter that was renamed, or to a repository whose name is spelled otherwise; a client follows it with
+    method and body."""
     found = request.path_params
     identity = getattr(request.state, "identity", None)
-    if type(error) is not NotFound or identity is None or not {"namespace", "name"} <= set(found):
+    if type(error) not in (NotFound, SpelledOtherwise) or identity is None:
         return None
-    was = f"/{found['namespace']}/{found['name']}"
-    try:
-        name = AdapterName.parse(was.removeprefix("/"))
-        moved = await to_thread.run_sync(store_of(request).registry(identity).moved, name)
-    except AdaptryError:
+    if "word" in found:
+        was = f"/{found['word']}"
+    elif {"namespace", "name"} <= set(found):
+        was = f"/{found['namespace']}/{found['name']}"
+    else:
         return None
+
+    def look_up() -> str | None:
+        store, id = store_of(request), unquote(was.removeprefix("/"))
+        with suppress(AdaptryError):
+            if (to := store.registry(identity).moved(AdapterName.parse(id))) is not None:
+                return str(to)
+        return canonical(store, identity, id)
+
+    moved = await to_thread.run_sync(look_up)
     if moved is None:
         return None
     query = f"?{request.url.query}" if request.url.query else ""

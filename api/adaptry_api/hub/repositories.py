@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
@@ -20,6 +21,7 @@ from adaptry_api.guard import Caller, store_of
 from adaptry_api.hub.merging import Merging
 from adaptry_api.hub.remembering import Memory
 from adaptry_api.hub.snapshots import Snapshot
+from adaptry_api.hub.spelling import SpelledOtherwise, canonical
 from adaptry_api.hub.upstream import Upstream
 
 
@@ -35,14 +37,15 @@ class Repository(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Who asks, the registry acting for them, what was computed before, what computes merged models, and the Hub behind
-    this server, if there is one."""
+    """Who asks, the registry acting for them, what was computed before, what computes merged models, the Hub behind
+    this server, if there is one, and how a name is spelled here if not as it was written."""
 
     identity: Identity
     registry: Registry
     memory: Memory
     merging: Merging
     upstream: Upstream | None
+    spelled: Callable[[str], str | None]
 
 
 Kind = Callable[[Reader, str], Repository | None]
@@ -57,10 +60,24 @@ def find(reader: Reader, id: str, kinds: tuple[Kind, ...]) -> Repository:
     raise NotFound(f"no adapter {id[:200]}, nor a base of that name whose weights are stored here")
 
 
+def spelled_otherwise(reader: Reader, id: str) -> Repository | None:
+    """Nothing, or `SpelledOtherwise`: what is here under another spelling comes before what another Hub has."""
+    if reader.spelled(id) is not None:
+        raise SpelledOtherwise(f"there is no {id[:200]} here, but one that is spelled otherwise")
+    return None
+
+
 async def _reader(request: Request, identity: Caller) -> Reader:
     store = store_of(request)
     memory = cast(Memory, request.app.state.hub_memory)
-    return Reader(identity, store.registry(identity), memory, store.merging, store.upstream)
+    return Reader(
+        identity,
+        store.registry(identity),
+        memory,
+        store.merging,
+        store.upstream,
+        partial(canonical, store, identity),
+    )
 
 
 CallersReader = Annotated[Reader, Depends(_reader)]

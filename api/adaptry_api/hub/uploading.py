@@ -8,7 +8,7 @@ from fastapi import Request
 
 from adaptry import tokens
 from adaptry.digest import Digest
-from adaptry.errors import Busy, Conflict, DigestMismatch, Invalid, TooLarge, Unauthenticated
+from adaptry.errors import Busy, Conflict, DigestMismatch, Invalid, NotFound, TooLarge, Unauthenticated
 from adaptry.identity import Identity, require_write
 from adaptry.refs import AdapterName
 from adaptry.registry import Registry
@@ -16,9 +16,25 @@ from adaptry.transfer.retrying import Persistence
 
 
 def require_writer(registry: Registry, identity: Identity, name: AdapterName) -> None:
-    """Raises `NotFound` where there is no such adapter for the caller, and `Denied` where they may only read it."""
-    registry.adapter(name)
+    """Raises `NotFound` where there is no such adapter for the caller, `Conflict` where the name is a base's that they may
+    see, and `Denied` where they may only read it."""
+    try:
+        registry.adapter(name)
+    except NotFound:
+        if _is_base(registry, name):
+            raise Conflict(
+                f"{name} is a base, which is changed by `adaptry base add` alone; push the adapter under a name of its own, "
+                f"such as {name}-lora"
+            ) from None
+        raise
     require_write(identity, name)
+
+
+def _is_base(registry: Registry, name: AdapterName) -> bool:
+    try:
+        return str(name) in registry.base(str(name)).names
+    except (NotFound, Conflict):
+        return False
 
 
 def token_hash(request: Request) -> str:

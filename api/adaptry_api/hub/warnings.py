@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from adaptry.records import Committed
 from adaptry_api.header_text import header_text
+from adaptry_api.hub.keeping import names_in
 
 _HEADER = "X-HF-Warning"
 _LONGEST = 600
@@ -29,7 +30,7 @@ def about_left_out(left_out: Mapping[str, str | None]) -> list[str]:
     for path, reason in left_out.items():
         if reason is not None:
             by_reason.setdefault(reason, []).append(path)
-    return [f"left out: {_names(paths)} ({reason})" for reason, paths in by_reason.items()]
+    return [f"left out: {names_in(paths)} ({reason})" for reason, paths in by_reason.items()]
 
 
 def about_findings(committed: Committed) -> list[str]:
@@ -39,8 +40,3 @@ def about_findings(committed: Committed) -> list[str]:
     version = f"{committed.version.name} version {committed.version.number}"
     found = [finding for finding in committed.report.findings if finding.severity == "warns"]
     return [f"{version}: {finding.reason} [{finding.code}] → {finding.remedy}" for finding in found[:_MOST]]
-
-
-def _names(paths: list[str]) -> str:
-    shown = ", ".join(paths[:_MOST])
-    return f"{shown} and {len(paths) - _MOST} more" if len(paths) > _MOST else shown

@@ -21,7 +21,7 @@ from adaptry_api.hub.addresses import MODELS, Name, Revision, origin, page_of
 from adaptry_api.hub.card_keeping import keep_card
 from adaptry_api.hub.committing import commit, require_branch
 from adaptry_api.hub.gitignore import parse_lines
-from adaptry_api.hub.keeping import Announced, left_out
+from adaptry_api.hub.keeping import BATCH, Announced, left_out, require_something
 from adaptry_api.hub.operations import MAX_BODY, read_operations
 from adaptry_api.hub.refusals import hub_router
 from adaptry_api.hub.repositories import CallersReader, Reader
@@ -59,6 +59,10 @@ def preupload(
     files = {file.path: file for file in snapshot.files}
     coming = [Announced(file.path, file.size) for file in body.files]
     unwanted = left_out(coming, parse_lines(body.gitIgnore), files, with_folders=branch != MAIN)
+    batch = (reader.identity.name, str(name), branch)
+    require_something(coming, unwanted, goes_on=reader.memory.batches.came(batch))
+    if len(coming) >= BATCH:
+        reader.memory.batches.note(batch)
     answers = [
         {"path": file.path, "uploadMode": "regular", "shouldIgnore": True}
         if file.path in unwanted
@@ -107,8 +111,8 @@ def refuse_pull_request(asked: str = "1") -> None:
 
 def _branch_snapshot(reader: Reader, name: AdapterName, revision: str) -> tuple[str, Snapshot]:
     """A branch that the caller may commit to, and what is on it."""
-    info = reader.registry.adapter(name)
     require_writer(reader.registry, reader.identity, name)
+    info = reader.registry.adapter(name)
     branch = require_branch(reader.registry, name, revision)
     return branch, AdapterRepository(reader, info).snapshot(f"refs/heads/{branch}")
 

@@ -13,7 +13,7 @@ from adaptry import strictjson, wire
 from adaptry.errors import Invalid, NotFound
 from adaptry.fingerprint import BaseRecord
 from adaptry.manifest import FileEntry
-from adaptry.records import BaseInfo, Page
+from adaptry.records import BaseEdit, BaseInfo, Page
 from adaptry_api.bodies import whole
 from adaptry_api.changing import fresh
 from adaptry_api.downloads import file_answer
@@ -83,6 +83,12 @@ def like(digest: Blob, registry: CallersRegistry) -> tuple[BaseInfo, ...]:
 @ROUTES.get("/{base}/record", response_model=BaseRecord)
 def record(request: Request, base: BaseId, registry: CallersRegistry) -> Response:
     return fresh(request, registry.base_record(base))
+
+
+@ROUTES.patch("/{base}")
+def edit(base: BaseId, body: BaseEdit, registry: CallersRegistry) -> BaseInfo:
+    """Who may see it: `private`, `internal` or `public`."""
+    return registry.edit_base(base, body)
 
 
 @ROUTES.put("/{base}/files")

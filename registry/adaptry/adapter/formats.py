@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from adaptry.adapter.images import is_image
+
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 
@@ -34,7 +36,7 @@ class Format:
     def keeps(self, name: str) -> bool:
         """Whether a file of this name may be part of a stored adapter."""
         own = {self.weights, *self.also, *([self.config] if self.config else [])}
-        return name in own or bool(_BESIDE.fullmatch(name))
+        return name in own or bool(_BESIDE.fullmatch(name)) or is_image(name)
 
 
 _BESIDE = re.compile(

@@ -13,9 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from adaptry.adapter.content import open_regular
 from adaptry.adapter.formats import CONFIG, WHOLE_MODEL, Format, format_of
+from adaptry.adapter.images import MAX_IMAGE, MAX_IMAGES, check_image, is_image
 from adaptry.adapter.refusals import refuse
-from adaptry.errors import Invalid, NotFound
+from adaptry.errors import Invalid, NotFound, Unsupported
 from adaptry.manifest import check_path
 
 _REASONS: tuple[tuple[re.Pattern[str], str], ...] = (
@@ -68,9 +70,24 @@ def list_folder(folder: Path) -> Listing:
                 f"{path} is a link to a file elsewhere; copy the files themselves and use that: "
                 f"cp -rL {shlex.quote(str(folder))} {shlex.quote(copy)}"
             )
+        elif is_image(path.name) and (reason := _why_no_image(path, kept)):
+            left_out[path.name] = reason
         else:
             kept.append(check_path(path.name))
     return Listing(format, tuple(kept), left_out)
+
+
+def _why_no_image(path: Path, kept: list[str]) -> str | None:
+    """Why an image is left out; None where it is kept. A README without it is better than no version."""
+    if sum(map(is_image, kept)) >= MAX_IMAGES:
+        return f"more than {MAX_IMAGES} images"
+    with open_regular(path) as file:
+        data = file.read(MAX_IMAGE + 1)
+    try:
+        check_image(path.name, data or b"")
+    except Unsupported as error:
+        return error.message.removeprefix(f"{path.name} is ")
+    return None
 
 
 def _is_in_same_cache(link: Path) -> bool:

@@ -317,12 +317,6 @@ def _line(row: AdapterRow) -> Line:
     return Line(row.id, AdapterName.parse(row.name), visibility_of(row.visibility))
 
 
-def is_used(tx: Transaction, namespace: str) -> bool:
-    """Whether any adapter lives or lived there, whoever may see it; or in one that differs in capitals alone."""
-    same = func.lower(col(NamespaceRow.name)) == namespace.lower()
-    return tx.exec(select(NamespaceRow.name).where(same)).first() is not None
-
-
 def is_own(tx: Transaction, name: AdapterName, unless_tagged: str) -> bool:
     """Whether an adapter of that name is here without the tag, or was and was deleted or renamed."""
     row = _row(tx, name)

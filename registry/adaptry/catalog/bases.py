@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import delete, distinct, func
+from sqlalchemy import ColumnElement, delete, distinct, func, update
 from sqlmodel import col, select
 
 from adaptry.catalog import cursors
@@ -17,19 +18,70 @@ from adaptry.catalog.rows import AdapterRow, BaseFileRow, BaseNameRow, BaseRow, 
 from adaptry.catalog.sight import Sight
 from adaptry.digest import Digest
 from adaptry.fingerprint import BaseRecord
+from adaptry.identity import BaseVisibility, Identity
 from adaptry.manifest import FileEntry
 from adaptry.records import BaseInfo, Page
 
 
-def find(tx: Transaction, key: str) -> list[Digest]:
-    """The ids that `key` may mean: a name, an id, or the beginning of one. At most two are looked for."""
-    named = tx.get(BaseNameRow, key)
-    if named:
-        return [Digest(named.base_id)]
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What decides who may see a base: its visibility, and the namespaces of its names."""
+
+    visibility: BaseVisibility
+    owners: frozenset[str]
+
+    def is_for(self, identity: Identity) -> bool:
+        return identity.may_read_base(self.owners, self.visibility)
+
+
+def find(tx: Transaction, sight: Sight, key: str) -> list[Digest]:
+    """The ids of bases in sight that `key` may mean: a name, an id, or the beginning of one. At most two are looked for."""
+    named = select(BaseNameRow.base_id).where(BaseNameRow.name == key)
+    found = _seen(tx, sight, col(BaseRow.id).in_(named))
+    if found:
+        return found
     prefix = key.removeprefix("sha256:")
     if len(prefix) < 12 or not set(prefix) <= set("0123456789abcdef"):
         return []
-    query = select(BaseRow.id).where(BaseRow.id >= prefix, BaseRow.id < prefix + "g")
+    return _seen(tx, sight, (col(BaseRow.id) >= prefix) & (col(BaseRow.id) < prefix + "g"))
+
+
+def among(tx: Transaction, sight: Sight, ids: Collection[Digest]) -> frozenset[Digest]:
+    """Those of the ids that are bases in sight."""
+    query = select(BaseRow.id).where(col(BaseRow.id).in_([id.hex for id in ids]))
+    if (seen := sight.of_bases()) is not None:
+        query = query.where(seen)
+    return frozenset(Digest(id) for id in tx.exec(query))
+
+
+def access(tx: Transaction, ids: Collection[Digest]) -> dict[Digest, Access]:
+    """Of those of the ids that are bases, what decides who may see them."""
+    query = (
+        select(BaseRow.id, BaseRow.visibility, BaseNameRow.namespace)
+        .outerjoin(BaseNameRow, col(BaseNameRow.base_id) == col(BaseRow.id))
+        .where(col(BaseRow.id).in_([id.hex for id in ids]))
+    )
+    found: dict[Digest, Access] = {}
+    for id, visibility, namespace in tx.exec(query):
+        known = found.get(Digest(id), Access(visibility_of(visibility), frozenset()))
+        owners = known.owners | {namespace} if namespace else known.owners
+        found[Digest(id)] = Access(known.visibility, owners)
+    return found
+
+
+def visibility_of(text: str) -> BaseVisibility:
+    """A word that is not one of those there are means private."""
+    return "public" if text == "public" else "internal" if text == "internal" else "private"
+
+
+def set_visibility(tx: Transaction, id: Digest, visibility: BaseVisibility) -> None:
+    tx.execute(update(BaseRow).where(col(BaseRow.id) == id.hex).values(visibility=visibility))
+
+
+def _seen(tx: Transaction, sight: Sight, is_meant: ColumnElement[bool]) -> list[Digest]:
+    query = select(BaseRow.id).where(is_meant)
+    if (seen := sight.of_bases()) is not None:
+        query = query.where(seen)
     return [Digest(id) for id in tx.exec(query.limit(2))]
 
 
@@ -72,8 +124,19 @@ def names(tx: Transaction, id: Digest) -> tuple[str, ...]:
 
 def add_names(tx: Transaction, id: Digest, new: Iterable[str]) -> None:
     """The names must be free."""
-    tx.add_all([BaseNameRow(name=name, base_id=id.hex, folded=fold(name)) for name in new])
+    tx.add_all(
+        [
+            BaseNameRow(name=name, namespace=namespace_of(name), base_id=id.hex, folded=fold(name))
+            for name in new
+        ]
+    )
     tx.flush()
+
+
+def namespace_of(name: str) -> str:
+    """The namespace that a base's name is in; empty for a name of one word."""
+    namespace, slash, _ = name.partition("/")
+    return namespace if slash else ""
 
 
 def store(tx: Transaction, id: Digest, files: Sequence[FileEntry]) -> None:
@@ -101,6 +164,8 @@ def page(tx: Transaction, sight: Sight, cursor: str | None, limit: int) -> Page[
     """Newest first."""
     before = cursors.decode_number(cursor, "bases")
     query = select(BaseRow).order_by(col(BaseRow.key).desc())
+    if (seen := sight.of_bases()) is not None:
+        query = query.where(seen)
     if before is not None:
         query = query.where(col(BaseRow.key) < before)
     rows = tx.exec(query.limit(limit + 1)).all()
@@ -111,6 +176,8 @@ def page(tx: Transaction, sight: Sight, cursor: str | None, limit: int) -> Page[
 
 def of_architecture(tx: Transaction, sight: Sight, architecture: Digest) -> tuple[BaseInfo, ...]:
     query = select(BaseRow).where(BaseRow.architecture == architecture.hex).order_by(col(BaseRow.key).desc())
+    if (seen := sight.of_bases()) is not None:
+        query = query.where(seen)
     return _infos(tx, sight, tx.exec(query).all())
 
 
@@ -133,6 +200,7 @@ def _infos(tx: Transaction, sight: Sight, rows: Sequence[BaseRow]) -> tuple[Base
                 "names": tuple(known[row.id]),
                 "stored": tuple(stored[row.id]),
                 "adapters": counts.get(row.id, 0),
+                "visibility": visibility_of(row.visibility),
             }
         )
         for row in rows

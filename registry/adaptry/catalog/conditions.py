@@ -31,13 +31,14 @@ from adaptry.catalog.database import Transaction
 from adaptry.catalog.rows import (
     AdapterRow,
     BaseNameRow,
+    BaseRow,
     MetricSummaryRow,
     PostingRow,
     Row,
     TermRow,
     VersionRow,
 )
-from adaptry.catalog.sight import Sight
+from adaptry.catalog.sight import EVERYTHING, Sight
 from adaptry.lifecycle import FOUND
 from adaptry.query import MetricTerm, NumberTerm, Operator, Term, TextTerm, Word
 
@@ -79,8 +80,8 @@ class Condition:
     is_newest_first: bool = False
 
 
-def of_terms(tx: Transaction, parsed: Sequence[Term]) -> list[Condition]:
-    return [condition for term in parsed for condition in _of_term(tx, term)]
+def of_terms(tx: Transaction, sight: Sight, parsed: Sequence[Term]) -> list[Condition]:
+    return [condition for term in parsed for condition in _of_term(tx, sight, term)]
 
 
 def of_states(parsed: Sequence[Term]) -> list[Condition]:
@@ -103,7 +104,7 @@ def of_sight(tx: Transaction, sight: Sight) -> list[Condition]:
     return [_with_any(keys)]
 
 
-def _of_term(tx: Transaction, term: Term) -> list[Condition]:
+def _of_term(tx: Transaction, sight: Sight, term: Term) -> list[Condition]:
     match term:
         case Word():
             found = _words(tx, term)
@@ -111,6 +112,8 @@ def _of_term(tx: Transaction, term: Term) -> list[Condition]:
             return []  # whatever state
         case TextTerm(field="digest"):
             found = [_revision(term)]
+        case TextTerm(field="base"):
+            found = [_text(tx, term, sight), *_base_in_sight(sight, term)]
         case TextTerm():
             found = [_text(tx, term)]
         case NumberTerm():
@@ -131,13 +134,13 @@ def _words(tx: Transaction, term: Word) -> list[Condition]:
     return [_text(tx, TextTerm("word", part, is_prefix=begins and part == parts[-1])) for part in parts]
 
 
-def _text(tx: Transaction, term: TextTerm) -> Condition:
+def _text(tx: Transaction, term: TextTerm, sight: Sight = EVERYTHING) -> Condition:
     text = term.text.lower() if term.field == "method" else term.text
     fits = col(TermRow.text) == text
     if term.is_prefix:
         fits = (col(TermRow.text) >= text) & (col(TermRow.text) < _after(text))
     elif term.field == "base":
-        fits = or_(fits, col(TermRow.text).in_(_ids_of_base(tx, text)))
+        fits = or_(fits, col(TermRow.text).in_(_ids_of_base(tx, sight, text)))
     matching = select(col(TermRow.id)).where(_is(term.field), fits)
     keys = list(tx.execute(matching.limit(_MOST_TERMS + 1)).scalars())
     if len(keys) <= _MOST_TERMS:
@@ -224,9 +227,23 @@ def _some(table: type[Row], condition: ColumnElement[bool]) -> ColumnElement[boo
     return exists(select(literal_column("1")).select_from(table).where(condition).correlate(VersionRow))
 
 
-def _ids_of_base(tx: Transaction, text: str) -> list[str]:
+def _base_in_sight(sight: Sight, term: TextTerm) -> list[Condition]:
+    """That the version may be found by its base: the reader sees it, or the version itself gives it that name."""
+    seen = sight.of_bases()
+    if seen is None:
+        return []
+    name = col(VersionRow.base_name)
+    says = (name >= term.text) & (name < _after(term.text)) if term.is_prefix else name == term.text
+    unknown = col(VersionRow.base_id).not_in(select(col(BaseRow.id)).where(not_(seen)))
+    return [Condition(or_(says, col(VersionRow.base_id).is_(None), unknown))]
+
+
+def _ids_of_base(tx: Transaction, sight: Sight, text: str) -> list[str]:
     """A base's name stands for its id, as which versions have it whatever name they were pushed with."""
-    id = tx.execute(select(col(BaseNameRow.base_id)).where(col(BaseNameRow.name) == text)).scalar()
+    named = select(col(BaseNameRow.base_id)).join(BaseRow, col(BaseRow.id) == col(BaseNameRow.base_id))
+    if (seen := sight.of_bases()) is not None:
+        named = named.where(seen)
+    id = tx.execute(named.where(col(BaseNameRow.name) == text)).scalar()
     return [f"sha256:{id}"] if id else []
 
 

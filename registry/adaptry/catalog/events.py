@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, cast
 
@@ -12,14 +12,21 @@ from sqlmodel import col, select
 
 from adaptry.catalog import cursors
 from adaptry.catalog.adapters import Line
+from adaptry.catalog.bases import Access, access
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.kinds import HAPPENED
 from adaptry.catalog.packing import mapped, unmapped
 from adaptry.catalog.rows import AdapterRow, EventRow
+from adaptry.digest import Digest
+from adaptry.errors import Invalid
 from adaptry.feed import is_about
 from adaptry.identity import Identity, Visibility
 from adaptry.records import Event, News, Page
 from adaptry.refs import AdapterName
+
+_ALSO_OF_BASE = frozenset({"version.pushed"})
+"""Kinds of events that readers hear of even if they may not see the base that the event mentions."""
+_OF_BASE = frozenset({"base", "base_status"})
 
 SPAN = 2000
 """So many events are looked at in one go."""
@@ -27,16 +34,29 @@ SPAN = 2000
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """An event, and what decides who hears of it: its adapter as it is now; none for what is of no adapter."""
+    """An event, and what decides who hears of it: its adapter as it is now, and the base that it is about.
+
+    `base` is None where the event names no base, or one that is not registered.
+    """
 
     event: Event
     name: AdapterName | None
     visibility: Visibility
+    base: Access | None = None
 
     def is_for(self, identity: Identity) -> bool:
-        if self.name is None:
-            return bool(identity.namespaces)  # bases belong to no namespace
-        return identity.may_read(self.name, self.visibility)
+        if self.name is not None and not identity.may_read(self.name, self.visibility):
+            return False
+        if self.base is not None and self.event.kind not in _ALSO_OF_BASE:
+            return self.base.is_for(identity)
+        return self.name is not None or bool(identity.namespaces)
+
+    def as_for(self, identity: Identity) -> Event:
+        """The event without what it says of a base that the reader may not see."""
+        if self.base is None or self.base.is_for(identity):
+            return self.event
+        kept = {key: text for key, text in self.event.detail.items() if key not in _OF_BASE}
+        return self.event.model_copy(update={"detail": kept})
 
 
 def record(
@@ -66,17 +86,19 @@ def record(
     tx.info[HAPPENED] = True
 
 
-def page(tx: Transaction, line: Line, cursor: str | None, limit: int) -> Page[Event]:
-    """An adapter's events, newest first, through all its renames."""
+def page(tx: Transaction, identity: Identity, line: Line, cursor: str | None, limit: int) -> Page[Event]:
+    """An adapter's events, newest first, through all its renames; without those about a base that is out of sight."""
     about = f"events {line.key}"
     before = cursors.decode_number(cursor, about)
     query = select(EventRow).where(col(EventRow.adapter_id) == line.key).order_by(col(EventRow.seq).desc())
     if before is not None:
         query = query.where(col(EventRow.seq) < before)
     rows = tx.exec(query.limit(limit + 1)).all()
-    events = tuple(_event(row) for row in rows[:limit])
+    events = [_event(row) for row in rows[:limit]]
+    told = _with_bases(tx, [Told(event, line.name, line.visibility) for event in events])
     return Page[Event](
-        items=events, next=cursors.encode(events[-1].seq, about) if len(rows) > limit else None
+        items=tuple(one.as_for(identity) for one in told if one.is_for(identity)),
+        next=cursors.encode(events[-1].seq, about) if len(rows) > limit else None,
     )
 
 
@@ -95,7 +117,7 @@ def since(tx: Transaction, after: int) -> tuple[Told, ...]:
         .order_by(col(EventRow.seq))
         .limit(SPAN)
     )
-    return tuple(_told(row) for row in tx.execute(query))
+    return _with_bases(tx, [_told(row) for row in tx.execute(query)])
 
 
 def look(tx: Transaction, identity: Identity, after: int | None, limit: int, about: Sequence[str]) -> News:
@@ -111,10 +133,29 @@ def news(told: Sequence[Told], identity: Identity, about: Sequence[str], after: 
     items: list[Event] = []
     for one in told:
         if is_about(one.event, about) and one.is_for(identity):
-            items.append(one.event)
+            items.append(one.as_for(identity))
             if len(items) == limit:
                 return News(items=tuple(items), seq=one.event.seq)
     return News(items=tuple(items), seq=told[-1].event.seq if told else after)
+
+
+def _with_bases(tx: Transaction, told: Sequence[Told]) -> tuple[Told, ...]:
+    """The events, with who may see the bases that they name."""
+    named = {one.event.seq: id for one in told if (id := _base_of(one.event)) is not None}
+    if not named:
+        return tuple(told)
+    known = access(tx, set(named.values()))
+    return tuple(
+        replace(one, base=known.get(named[one.event.seq])) if one.event.seq in named else one for one in told
+    )
+
+
+def _base_of(event: Event) -> Digest | None:
+    text = event.detail.get("id" if event.kind.startswith("base.") else "base", "")
+    try:
+        return Digest.parse(text)
+    except Invalid:
+        return None
 
 
 def _told(row: Row[Any]) -> Told:

@@ -20,6 +20,8 @@ from adaptry.refs import AdapterName
 
 BASES = "bases"
 """The tenant of all bases: a reserved name, so no namespace can use up their share."""
+_MOST_ASKED = 500
+"""Names in one statement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,17 @@ def sizes(tx: Transaction, owner: AdapterName | Digest, digests: Iterable[Digest
         FileRow.owner == str(owner), col(FileRow.digest).in_([digest.hex for digest in digests])
     )
     return {Digest(hexed): size for hexed, size in tx.exec(query)}
+
+
+def stored_bytes(tx: Transaction, owners: Iterable[AdapterName]) -> dict[AdapterName, int]:
+    """How many bytes each of the adapters has."""
+    names = {str(owner): owner for owner in owners}
+    asked, found = list(names), dict[AdapterName, int]()
+    for start in range(0, len(asked), _MOST_ASKED):
+        some = asked[start : start + _MOST_ASKED]
+        query = select(FileRow.owner, func.sum(col(FileRow.size))).where(col(FileRow.owner).in_(some))
+        found |= {names[owner]: int(size) for owner, size in tx.exec(query.group_by(col(FileRow.owner)))}
+    return found
 
 
 def own(tx: Transaction, owner: AdapterName | Digest, digest: Digest, size: int) -> None:

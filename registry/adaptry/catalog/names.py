@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, func, select
+from sqlalchemy import ColumnElement, Table, and_, func, or_, select
 
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.rows import AdapterRow, AliasRow, BaseNameRow, MarkRow, NamespaceRow
@@ -23,6 +23,14 @@ _ALIASES, _MARKS = table_of(AliasRow), table_of(MarkRow)
 def fold(name: str) -> str:
     """The form in which two names that differ only in capitals are the same."""
     return name.lower()
+
+
+def is_spelled_like(column: Any, folded: Any, name: str) -> ColumnElement[bool]:
+    """Whether a row's name is `name` but for capitals. The unique index on `folded` finds it, in any number of rows.
+
+    (`Any`: SQLModel's columns are typed as their values.)
+    """
+    return or_(folded == fold(name), and_(folded.is_(None), func.lower(column) == fold(name)))
 
 
 def namespace_like(tx: Transaction, namespace: str) -> str | None:

@@ -46,7 +46,8 @@ def statement(tx: Transaction, sight: Sight, text: str) -> Keys:
     """Selects the keys of the versions that match and are seen, newest first. Raises `InvalidQuery`."""
     terms = query.parse(text)
     return _walk(
-        tx, conditions.of_terms(tx, terms) + conditions.of_states(terms) + conditions.of_sight(tx, sight)
+        tx,
+        conditions.of_terms(tx, sight, terms) + conditions.of_states(terms) + conditions.of_sight(tx, sight),
     )
 
 

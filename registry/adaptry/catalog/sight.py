@@ -12,15 +12,17 @@ from sqlalchemy import ColumnElement, or_
 from sqlmodel import col, select
 
 from adaptry.catalog.database import Transaction
-from adaptry.catalog.rows import AdapterRow, NamespaceRow
+from adaptry.catalog.rows import AdapterRow, BaseNameRow, BaseRow, NamespaceRow
 from adaptry.identity import Identity
 
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """The namespaces whose private adapters are seen; None is all of them. Public ones always are."""
+    """The namespaces whose private adapters and bases are seen; None is all of them. Public ones always are, and
+    internal bases by a `is_member`: whoever holds any namespace."""
 
     namespaces: tuple[str, ...] | None
+    is_member: bool = True
 
     def of_adapters(self) -> ColumnElement[bool] | None:
         """The condition on `adapters` rows; None is no condition."""
@@ -28,10 +30,23 @@ class Sight:
             return None
         return or_(col(AdapterRow.visibility) == "public", col(AdapterRow.namespace).in_(self.namespaces))
 
+    def of_bases(self) -> ColumnElement[bool] | None:
+        """The condition on `bases` rows; None is no condition."""
+        if self.namespaces is None:
+            return None
+        open_to_all = ("public", "internal") if self.is_member else ("public",)
+        owned = select(BaseNameRow.base_id).where(col(BaseNameRow.namespace).in_(self.namespaces))
+        return or_(col(BaseRow.visibility).in_(open_to_all), col(BaseRow.id).in_(owned))
+
+
+EVERYTHING = Sight(None)
+
 
 def sight_of(tx: Transaction, identity: Identity) -> Sight:
     if "*" in identity.namespaces:
-        return Sight(None)
+        return EVERYTHING
+    is_member = bool(identity.namespaces)
     if all(glob.isalnum() for glob in identity.namespaces):
-        return Sight(identity.namespaces)
-    return Sight(tuple(name for name in tx.exec(select(NamespaceRow.name)) if identity.holds(name)))
+        return Sight(identity.namespaces, is_member)
+    known = {*tx.exec(select(NamespaceRow.name)), *tx.exec(select(BaseNameRow.namespace).distinct())}
+    return Sight(tuple(sorted(name for name in known if identity.holds(name))), is_member)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from adaptry.adapter.formats import PEFT
 from adaptry.adapter.view import Adapter
 from adaptry.checks.alone import check_alone
-from adaptry.checks.codes import finding
+from adaptry.checks.codes import AGAINST_BASE, finding
 from adaptry.checks.coverage import check_coverage
 from adaptry.checks.fit import check_fit
 from adaptry.checks.foreign import check_foreign, excused
@@ -23,7 +23,7 @@ from adaptry.placing import place
 from adaptry.refs import is_folder
 from adaptry.report import Finding, Report
 
-__all__ = ["check", "check_weights"]
+__all__ = ["check", "check_weights", "without_base"]
 
 _ORDER = ("blocks", "warns", "notes")
 
@@ -37,13 +37,25 @@ def check(adapter: Adapter, base: BaseRecord | None, base_name: str | None = Non
     is_foreign = adapter.format is not PEFT
     findings = list(check_foreign(adapter) if is_foreign else (*check_alone(adapter), *check_prompt(adapter)))
     if base is None:
-        findings.append(_unknown_base(adapter, base_name))
+        findings.append(_unknown_base(base_name or adapter.config.base_name))
     else:
         findings.extend(_named_otherwise(adapter, base_name))
         fits = _against if adapter.format.names_modules else check_pipeline_fit
         findings.extend(fits(adapter, base))
     findings.sort(key=lambda found: _ORDER.index(found.severity))
     return Report(findings=tuple(findings), base=base_name or (str(base.id) if base else None))
+
+
+def without_base(report: Report, base_name: str | None, written: str | None) -> Report:
+    """What `check` would have reported for the same adapter if its base were not known.
+
+    `base_name` is the name that the adapter was declared with, `written` the one in its config.
+    """
+    alone = [found for found in report.findings if found.code not in AGAINST_BASE]
+    findings = sorted(
+        [*alone, _unknown_base(base_name or written)], key=lambda found: _ORDER.index(found.severity)
+    )
+    return Report(findings=tuple(findings), base=base_name)
 
 
 def _named_otherwise(adapter: Adapter, base_name: str | None) -> Iterator[Finding]:
@@ -64,8 +76,7 @@ def _against(adapter: Adapter, base: BaseRecord) -> list[Finding]:
     return findings
 
 
-def _unknown_base(adapter: Adapter, base_name: str | None) -> Finding:
-    name = base_name or adapter.config.base_name
+def _unknown_base(name: str | None) -> Finding:
     if name is None:
         return finding("base_unknown", "the adapter names no base and none was given")
     return finding(

@@ -261,6 +261,31 @@ CODES: Mapping[str, Code] = {
 }
 
 
+AGAINST_BASE = frozenset(
+    [
+        "base_unknown",
+        "base_name_differs",
+        "module_missing",
+        "module_ambiguous",
+        "shape_mismatch",
+        "prompt_width",
+        "experts_layout",
+        "module_renamed",
+        "extra_missing",
+        "new_head",
+        "extra_shape",
+        "vocabulary_resized",
+        "token_outside_vocabulary",
+        "bias_without_place",
+        "base_quantised",
+        "tied_embeddings",
+        "layers_renumbered",
+        "layers_uncovered",
+    ]
+)
+"""Findings that compare an adapter with a base, or miss one."""
+
+
 def finding(code: str, reason: str, modules: Iterable[str] = ()) -> Finding:
     """A finding of the table's severity and remedy; of the modules it names the first 20 are kept."""
     entry = CODES[code]

@@ -25,6 +25,7 @@ from adaptry.records import (
     AdapterEdit,
     AdapterInfo,
     AliasInfo,
+    BaseEdit,
     BaseInfo,
     Event,
     MetricInfo,
@@ -260,6 +261,10 @@ class HttpRegistry(RemoteChains, RemoteFeed, RemoteResidency, RemoteJobs, Regist
         body = {"files": [entry.model_dump(mode="json") for entry in files]}
         path = path_to(id, "files")
         return self._server.ask(_BASE, "PUT", path, body=body, again=True, patience=VERIFY_SECONDS)
+
+    def edit_base(self, id: Digest, edit: BaseEdit) -> BaseInfo:
+        body = edit.model_dump(mode="json", exclude_none=True)
+        return self._server.ask(_BASE, "PATCH", path_to(id), body=body, again=True)
 
     def read_base_file(self, id: Digest, path: str, start: int = 0) -> Iterator[bytes]:
         return self._server.receive(path_to(id, "files", *path.split("/")), start)

@@ -6,10 +6,9 @@ from pydantic import TypeAdapter
 
 from adaptry.catalog import adapters, aliases, commits, cursors, events, residency
 from adaptry.catalog.database import Transaction
-from adaptry.catalog.sight import sight_of
 from adaptry.errors import Conflict, Denied
 from adaptry.identity import require_write
-from adaptry.local.ground import Ground
+from adaptry.local.ground import Ground, require_no_base
 from adaptry.records import AdapterEdit, AdapterInfo, Event, Page
 from adaptry.refs import AdapterName
 
@@ -38,7 +37,7 @@ class Adapters(Ground):
     ) -> Page[AdapterInfo]:
         cursors.check_limit(limit)
         with self.catalog.read() as tx:
-            return adapters.page(tx, sight_of(tx, self.identity), namespace, cursor, limit)
+            return adapters.page(tx, self.sight(tx), namespace, cursor, limit)
 
     def edit_adapter(self, name: AdapterName, edit: AdapterEdit) -> AdapterInfo:
         now = self.clock()
@@ -60,6 +59,7 @@ class Adapters(Ground):
                 raise Denied(f"{self.identity.name} may not write to {to.namespace!r}, so not rename into it")
             if adapters.find(tx, to):
                 raise Conflict(f"{to} is taken; choose another name")
+            require_no_base(tx, to)
             renamed = adapters.rename(tx, line, to, now)
             events.record(
                 tx,
@@ -96,4 +96,4 @@ class Adapters(Ground):
     def history(self, name: AdapterName, cursor: str | None = None, limit: int = 50) -> Page[Event]:
         cursors.check_limit(limit)
         with self.catalog.read() as tx:
-            return events.page(tx, self.readable(tx, name), cursor, limit)
+            return events.page(tx, self.identity, self.readable(tx, name), cursor, limit)

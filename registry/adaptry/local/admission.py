@@ -12,6 +12,7 @@ from adaptry.adapter.view import Adapter, open_content
 from adaptry.blobs import BlobStore
 from adaptry.catalog import bases, files
 from adaptry.catalog.database import Catalog, Transaction
+from adaptry.catalog.sight import Sight
 from adaptry.catalog.versions import Verdict
 from adaptry.checks import check
 from adaptry.digest import Digest
@@ -47,15 +48,15 @@ def weights_digest(catalog: Catalog, manifest: Manifest, adapter: Adapter) -> Di
     return known or adapter.weights_digest()
 
 
-def find_base(tx: Transaction, manifest: Manifest, written: str | None) -> Known:
-    """The base a revision means: by id if it claims one, else by the name it claims or its config has `written`.
+def find_base(tx: Transaction, sight: Sight, manifest: Manifest, written: str | None) -> Known:
+    """The base in sight that a revision means: by id if it claims one, else by the name it claims or its config has `written`.
 
     An id that is unknown stays a claim, and what the config says beside it is no name for it."""
     claim = manifest.base
     claimed_id = claim.id if claim else None
     claimed_name = claim.name if claim and (claim.name or claim.id) else written
     key = str(claimed_id) if claimed_id else claimed_name
-    found = bases.find(tx, key) if key else []
+    found = bases.find(tx, sight, key) if key else []
     if len(found) != 1:
         return Known(claimed_id, claimed_name)
     names = bases.names(tx, found[0])

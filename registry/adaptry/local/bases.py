@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from adaptry.catalog import bases, cursors, events, files, leaving, versions, waiting
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.names import base_like, fold
-from adaptry.catalog.sight import sight_of
+from adaptry.catalog.shared_names import adapter_of_name, hiding
+from adaptry.catalog.sight import EVERYTHING
 from adaptry.digest import Digest
 from adaptry.errors import Conflict, Invalid, NotFound, Unavailable
 from adaptry.fingerprint import BaseRecord
@@ -19,7 +20,7 @@ from adaptry.local.admission import find_base, judge, open_stored
 from adaptry.local.ground import Ground
 from adaptry.local.versions import check_start
 from adaptry.manifest import FileEntry
-from adaptry.records import BaseInfo, Page
+from adaptry.records import BaseEdit, BaseInfo, Page
 from adaptry.refs import parse_base_name
 
 _BATCH = 50
@@ -37,7 +38,7 @@ class Bases(Ground):
             merged = self._put(tx, record, names)
         self._settle_waiting(merged)
         with self.catalog.read() as tx:
-            return bases.info(tx, sight_of(tx, self.identity), record.id)
+            return bases.info(tx, self.sight(tx), record.id)
 
     def adopt_base(
         self, record: BaseRecord, names: tuple[str, ...], files_: tuple[FileEntry, ...]
@@ -65,14 +66,14 @@ class Bases(Ground):
         return self.base(str(record.id))
 
     def base(self, key: str) -> BaseInfo:
-        self.require_bases()
         with self.catalog.read() as tx:
-            found = bases.find(tx, key)
+            sight = self.sight(tx)
+            found = bases.find(tx, sight, key)
             if not found:
                 raise NotFound(f"no base {key[:200]!a}; `adaptry base ls` shows those that are registered")
             if len(found) > 1:
                 raise Conflict(f"several bases begin with {key}; give more digits")
-            return bases.info(tx, sight_of(tx, self.identity), found[0])
+            return bases.info(tx, sight, found[0])
 
     def base_record(self, id: Digest) -> BaseRecord:
         with self.catalog.read() as tx:
@@ -80,27 +81,36 @@ class Bases(Ground):
 
     def bases(self, cursor: str | None = None, limit: int = 50) -> Page[BaseInfo]:
         cursors.check_limit(limit)
-        if not self.identity.namespaces:
-            return Page[BaseInfo](items=())
         with self.catalog.read() as tx:
-            return bases.page(tx, sight_of(tx, self.identity), cursor, limit)
+            return bases.page(tx, self.sight(tx), cursor, limit)
 
     def bases_like(self, architecture: Digest) -> tuple[BaseInfo, ...]:
-        if not self.identity.namespaces:
-            return ()
         with self.catalog.read() as tx:
-            return bases.of_architecture(tx, sight_of(tx, self.identity), architecture)
+            return bases.of_architecture(tx, self.sight(tx), architecture)
 
     def store_base(self, id: Digest, files_: tuple[FileEntry, ...]) -> BaseInfo:
         self.require_base_writing()
         with self.catalog.write() as tx:
             self._record(tx, id)
+            if hidden := hiding(tx, bases.names(tx, id)):
+                raise Conflict(_taken(hidden[0], hidden[0]))
             have = files.sizes(tx, id, [entry.sha256 for entry in files_])
             missing = [entry.path for entry in files_ if have.get(entry.sha256) != entry.size]
             if missing:
                 raise NotFound(f"the base has no bytes yet for {', '.join(missing)}; upload them first")
             self._store(tx, id, files_)
-            return bases.info(tx, sight_of(tx, self.identity), id)
+            return bases.info(tx, self.sight(tx), id)
+
+    def edit_base(self, id: Digest, edit: BaseEdit) -> BaseInfo:
+        self.require_base_writing()
+        with self.catalog.write() as tx:
+            self._record(tx, id)
+            was = bases.info(tx, self.sight(tx), id).visibility
+            if edit.visibility is not None and edit.visibility != was:
+                bases.set_visibility(tx, id, edit.visibility)
+                detail = {"id": id, "visibility": edit.visibility, "was": was}
+                events.record(tx, "base.edited", at=self.clock(), by=self.identity.name, detail=detail)
+            return bases.info(tx, self.sight(tx), id)
 
     def read_base_file(self, id: Digest, path: str, start: int = 0) -> Iterator[bytes]:
         with self.catalog.read() as tx:
@@ -119,6 +129,8 @@ class Bases(Ground):
         for name, owner in taken.items():
             if owner not in (None, record.id):
                 raise Conflict(f"{name} already names another base, {owner}; choose another name")
+            if owner is None and (adapter := adapter_of_name(tx, name)):
+                raise Conflict(_taken(name, adapter))
         fresh = _unlike(tx, record.id, [name for name, owner in taken.items() if owner is None])
         merged = _merged(before, record) if before else record
         if merged != before:
@@ -132,7 +144,7 @@ class Bases(Ground):
 
     def _store(self, tx: Transaction, id: Digest, files_: tuple[FileEntry, ...]) -> None:
         """Where they are its files already, nothing has happened."""
-        known = bases.info(tx, sight_of(tx, self.identity), id).stored
+        known = bases.info(tx, self.sight(tx), id).stored
         if set(known) == set(files_):
             return
         files.need(tx, id, [entry.sha256 for entry in files_])
@@ -141,7 +153,7 @@ class Bases(Ground):
         events.record(tx, "base.stored", at=self.clock(), by=self.identity.name, detail=told)
 
     def _record(self, tx: Transaction, id: Digest) -> BaseRecord:
-        record = bases.record(tx, id) if self.identity.namespaces else None
+        record = bases.record(tx, id) if bases.among(tx, self.sight(tx), [id]) else None
         if record is None:
             raise NotFound(f"no base {id.brief}; `adaptry base ls` shows those that are registered")
         return record
@@ -153,7 +165,7 @@ class Bases(Ground):
             with self.catalog.read() as tx:
                 known = bases.names(tx, record.id)
                 batch = waiting.on(tx, record.id, known, after, _BATCH)
-                claims = [find_base(tx, item.manifest, item.base_name) for item in batch]
+                claims = [find_base(tx, EVERYTHING, item.manifest, item.base_name) for item in batch]
             if not batch:
                 return
             opened = [open_stored(self.blobs, item.manifest) for item in batch]
@@ -174,8 +186,15 @@ class Bases(Ground):
             after = batch[-1].key
 
 
+def _taken(name: str, adapter: str) -> str:
+    return (
+        f"{name} cannot be a base's name, since {adapter} is an adapter and loaders would be given that: choose another "
+        f"--name, or free this one with `adaptry rename {adapter} NEW` or, if nothing of it is needed, `adaptry delete {adapter}`"
+    )
+
+
 def _owner(tx: Transaction, name: str) -> Digest | None:
-    found = bases.find(tx, name)
+    found = bases.find(tx, EVERYTHING, name)
     return found[0] if found else None
 
 

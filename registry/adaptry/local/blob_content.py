@@ -9,8 +9,9 @@ from adaptry.adapter.config import LIMITS
 from adaptry.adapter.content import Content
 from adaptry.adapter.formats import CONFIG, PEFT, WEIGHTS, format_of, is_kept
 from adaptry.adapter.header import read_header
+from adaptry.adapter.images import MAX_IMAGE, MAX_IMAGES, check_image, is_image, why_not_kept
 from adaptry.blobs import BlobStore
-from adaptry.errors import Invalid, InvalidConfig, InvalidManifest, InvalidPath, Unsupported
+from adaptry.errors import Invalid, InvalidConfig, InvalidManifest, InvalidPath, TooLarge, Unsupported
 from adaptry.manifest import MAX_FILES, Manifest
 
 _DANGEROUS: Mapping[bytes, str] = {
@@ -52,7 +53,7 @@ def check_names(manifest: Manifest) -> None:
         if not (format or PEFT).keeps(name):
             raise InvalidPath(
                 f"{name} is not a file we store with an adapter; push without it "
-                f"({CONFIG}, {WEIGHTS}, README, licence and tokenizer files are stored)"
+                f"({CONFIG}, {WEIGHTS}, README and its images, licence and tokenizer files are stored)"
             )
     if format is None:
         missing = WEIGHTS if CONFIG in names else CONFIG
@@ -68,7 +69,7 @@ def check_draft(manifest: Manifest, *, with_folders: bool) -> None:
         if not is_kept(entry.path):
             raise InvalidPath(
                 f"{entry.path} is not a file of an adapter; commit without it "
-                "(configs, safetensors of adapters, README, licence and tokenizer files are stored)"
+                "(configs, safetensors of adapters, README and its images, licence and tokenizer files are stored)"
             )
         if entry not in top and not with_folders:
             raise InvalidPath(
@@ -92,8 +93,24 @@ def check_content(content: Content) -> None:
                 raise InvalidConfig(error.message) from None
 
 
+def check_images(content: Content) -> None:
+    """Raises `Unsupported` for an image that is not wholly one, and `TooLarge` for too many."""
+    images = [path for path in content.sizes if is_image(path)]
+    if len(images) > MAX_IMAGES:
+        raise TooLarge(
+            f"{len(images)} images; at most {MAX_IMAGES} are stored beside an adapter, for its README"
+        )
+    for path in images:
+        if content.sizes[path] > MAX_IMAGE:
+            raise TooLarge(
+                f"{path} is {why_not_kept(content.sizes[path])}; make it smaller or push without it"
+            )
+        check_image(path, content.whole(path, MAX_IMAGE))
+
+
 def check_first_bytes(content: Content) -> None:
-    """Raises `Unsupported` for a file that is something else than its name says, and dangerous."""
+    """Raises `Unsupported` for a file that is something else than its name says, and dangerous; and as `check_images`."""
+    check_images(content)
     for path in content.sizes:
         first = content.read(path, 0, 9)
         # A safetensors file begins with its header's length, which may look like anything; then comes a brace.

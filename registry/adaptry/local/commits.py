@@ -22,6 +22,7 @@ from adaptry.local.admission import Known, find_base
 from adaptry.local.blob_content import BlobContent, check_content, check_draft, check_names
 from adaptry.local.branches import Branches
 from adaptry.local.revisions import TRIES, Revisions, Stale, claim_files, known_version, require_files
+from adaptry.local.unseen_bases import shown_detail
 from adaptry.manifest import Manifest
 from adaptry.records import CommitNote, Committed, PushOptions
 from adaptry.refs import AdapterName
@@ -134,10 +135,14 @@ class Commits(Revisions, Branches):
         derived: tuple[Admission, Known] | None,
     ) -> Step:
         if move.makes_version:
-            if derived is None or find_base(tx, asked.tree, derived[0].spec.base_name) != derived[1]:
+            if (
+                derived is None
+                or find_base(tx, self.sight(tx), asked.tree, derived[0].spec.base_name) != derived[1]
+            ):
                 raise Stale
             self._insert(tx, line, derived[0], asked.note)
             return self.head(tx, line, MAIN)
+        self.require_own_name(tx, line)
         claim_files(tx, line.name, asked.tree)
         now, by = self.clock(), self.identity.name
         step = commits.add(
@@ -150,7 +155,7 @@ class Commits(Revisions, Branches):
 
     def _answer(self, tx: Transaction, line: Line, step: Step, *, is_new: bool) -> Committed:
         version = known_version(tx, line, step.digest)
-        detail = versions.detail(tx, version) if version else None
+        detail = shown_detail(tx, self.sight(tx), versions.detail(tx, version)) if version else None
         return Committed(
             commit=step.info,
             is_new=is_new,

@@ -8,17 +8,19 @@ from datetime import UTC, datetime
 from pydantic import TypeAdapter
 
 from adaptry.blobs import BlobStore
-from adaptry.catalog import adapters, commits, events, marks
+from adaptry.catalog import adapters, commits, events, marks, shared_names
 from adaptry.catalog.adapters import Line
 from adaptry.catalog.database import Catalog, Transaction
 from adaptry.catalog.resolving import resolve
 from adaptry.catalog.showing import Columns
+from adaptry.catalog.sight import Sight, sight_of
 from adaptry.chains import MAIN
-from adaptry.errors import Denied, NotFound
+from adaptry.errors import Conflict, Denied, NotFound
 from adaptry.identity import LOCAL, Identity, require_read, require_write
 from adaptry.local.once import Answer, Once
+from adaptry.local.unseen_bases import shown
 from adaptry.local.weighing import Weighing
-from adaptry.records import AdapterEdit
+from adaptry.records import AdapterEdit, VersionInfo
 from adaptry.refs import AdapterName, Label, Latest, Number, Ref
 from adaptry.registry import Registry
 
@@ -103,7 +105,9 @@ class Ground(Registry):
         return line
 
     def new_line(self, tx: Transaction, name: AdapterName, edit: AdapterEdit) -> Line:
-        """A new adapter under a name that is free, with the first commit of its `main`."""
+        """A new adapter under a name that no other has, with the first commit of its `main`. Raises `Conflict` if a base
+        has the name."""
+        require_no_base(tx, name)
         now, by = self.clock(), self.identity.name
         line = adapters.create(tx, name, edit, now)
         marks.put(tx, line, MAIN, "branch", commits.begin(tx, line, now, by), now, by)
@@ -111,21 +115,38 @@ class Ground(Registry):
         events.record(tx, "adapter.created", at=now, by=by, line=line, detail=detail)
         return line
 
+    def require_own_name(self, tx: Transaction, line: Line) -> None:
+        """Before the first commit of an adapter. Raises `Conflict` if a base has its name, which the commit would hide."""
+        if shared_names.is_empty(tx, line.name):
+            require_no_base(tx, line.name)
+
     def _seen(self, name: AdapterName, line: Line | None) -> Line:
         if line is None:
             raise NotFound(f"no adapter {name}")
         require_read(self.identity, name, line.visibility)
         return line
 
-    def require_bases(self) -> None:
-        """Bases belong to no namespace: whoever holds one may read them. Raises `NotFound`."""
-        if not self.identity.namespaces:
-            raise NotFound("no such base")
+    def sight(self, tx: Transaction) -> Sight:
+        return sight_of(tx, self.identity)
+
+    def shown(self, tx: Transaction, version: VersionInfo) -> VersionInfo:
+        """The version as the caller is shown it: with its base only if they may see that."""
+        return shown(tx, self.sight(tx), [version])[0] if version.base_id else version
 
     def require_base_writing(self) -> None:
-        """Raises `NotFound`, or `Denied` to who may only read bases."""
-        self.require_bases()
+        """Raises `NotFound` to the anonymous, and `Denied` to everyone else who is no administrator."""
+        if not self.identity.namespaces:
+            raise NotFound("no such base")
         if not self.identity.may_administer:
             raise Denied(
                 f"{self.identity.name} may not change bases, which every namespace shares; ask an administrator"
             )
+
+
+def require_no_base(tx: Transaction, name: AdapterName) -> None:
+    """Raises `Conflict` if a base goes by that name: loaders ask for bases by name, and would be given the adapter."""
+    if found := shared_names.base_of_name(tx, name):
+        raise Conflict(
+            f"{found} is the name of a base, which an adapter called {name} would hide from loaders; choose another name "
+            f"for the adapter, such as {name}-lora"
+        )

@@ -38,6 +38,7 @@ from adaptry.local.blob_content import check_names
 from adaptry.local.forgotten import hold_back
 from adaptry.local.ground import Ground
 from adaptry.local.metrics import check_metrics
+from adaptry.local.unseen_bases import shown_detail
 from adaptry.manifest import Manifest
 from adaptry.recipe_line import in_one_line
 from adaptry.records import AdapterEdit, CommitNote, Pushed, PushOptions
@@ -78,7 +79,7 @@ class Revisions(Ground):
             require_files(tx, name, declared)
         adapter = open_stored(self.blobs, declared)
         with self.catalog.read() as tx:
-            base = find_base(tx, declared, adapter.spec.base_name)
+            base = find_base(tx, self.sight(tx), declared, adapter.spec.base_name)
             record = bases.record(tx, base.id) if base.id else None
         if record is None and self.require_known_base:
             raise Refused(
@@ -120,13 +121,16 @@ class Revisions(Ground):
         stored = known_version(tx, line, declared.digest) if line else None
         is_new = stored is None
         if stored is None:
-            if derived is None or find_base(tx, declared, derived[0].spec.base_name) != derived[1]:
+            if (
+                derived is None
+                or find_base(tx, self.sight(tx), declared, derived[0].spec.base_name) != derived[1]
+            ):
                 raise Stale
             line = line or self.new_line(tx, name, AdapterEdit())
             stored = self._insert(tx, line, derived[0])
         assert line is not None
         self._attach(tx, line, stored, options)
-        detail = versions.detail(tx, stored)
+        detail = shown_detail(tx, self.sight(tx), versions.detail(tx, stored))
         return Pushed(version=detail.version, is_new=is_new, report=detail.report)
 
     def _pushable(self, tx: Transaction, name: AdapterName, options: PushOptions) -> Line | None:
@@ -141,6 +145,7 @@ class Revisions(Ground):
         self, tx: Transaction, line: Line, admission: Admission, note: CommitNote | None = None
     ) -> Stored:
         """The version, and the commit of `main` that it is; `note` is what a commit to `main` said."""
+        self.require_own_name(tx, line)
         claim_files(tx, line.name, admission.manifest)
         if held := states.withdrawn_as(tx, line.name.namespace, admission.weights):
             raise Refused(
@@ -171,6 +176,7 @@ class Revisions(Ground):
             number=stored.number,
             detail={
                 "digest": stored.digest,
+                "base": admission.verdict.base_id,
                 "base_status": admission.verdict.status,
                 "forced": admission.forced,
                 "title": note.title if note else None,

@@ -24,7 +24,7 @@ class States(Ground):
             columns = self.meant(tx, ref)
             seen = info(tx, columns)
             if stands_so(seen, change):
-                return seen
+                return self.shown(tx, seen)
             may_change(self.identity, name, seen.number, seen.state, change.state)
             _require_seen(seen, was)
             self._require_successor(tx, seen, change)
@@ -46,7 +46,7 @@ class States(Ground):
                     "generation": generation,
                 },
             )
-            return info(tx, self.meant(tx, ref))
+            return self.shown(tx, info(tx, self.meant(tx, ref)))
 
     def _require_successor(self, tx: Transaction, seen: VersionInfo, change: StateChange) -> None:
         """Raises `Conflict` for a successor that nobody should take, `NotFound` for one that is not there."""

@@ -20,9 +20,10 @@ from adaptry.errors import Busy, Conflict, Denied, DigestMismatch, NotFound, Too
 from adaptry.failpoints import reach
 from adaptry.identity import require_read, require_write
 from adaptry.local import abandoned
-from adaptry.local.ground import Ground
+from adaptry.local.ground import Ground, require_no_base
 from adaptry.manifest import MAX_FILE
 from adaptry.records import DirectPart, Page, Upload, UploadSession
+from adaptry.refs import AdapterName
 from adaptry.registry import Owner
 
 IDLE = timedelta(hours=24)
@@ -69,6 +70,8 @@ class Uploads(Ground):
         now = self.clock()
         with self.catalog.write() as tx:
             self._require_writing(tx, owner)
+            if isinstance(owner, AdapterName) and adapters.find(tx, owner) is None:
+                require_no_base(tx, owner)  # said before gigabytes are sent for it
             if leaving.is_going(tx, digest):
                 raise Conflict(
                     "these very bytes are being deleted just now; wait a moment and send them again"
@@ -228,8 +231,7 @@ class Uploads(Ground):
             adapters.require_unlike(tx, owner)
 
     def _require_base(self, tx: Transaction, id: Digest) -> None:
-        self.require_bases()
-        if str(id) not in map(str, bases.find(tx, str(id))):
+        if not bases.among(tx, self.sight(tx), [id]):
             raise NotFound(f"no base {id.brief}; register it before its files")
 
 

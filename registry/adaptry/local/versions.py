@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from adaptry.catalog import adapters, commits, cursors, states, versions
 from adaptry.catalog.search import search
 from adaptry.catalog.showing import info
-from adaptry.catalog.sight import sight_of
 from adaptry.catalog.versions import stored_of
 from adaptry.cautions import withdrawn
 from adaptry.digest import Digest
 from adaptry.errors import FileMissing, Invalid, RevisionNotFound
 from adaptry.lifecycle import is_given
 from adaptry.local.ground import Ground
+from adaptry.local.unseen_bases import shown, shown_detail
 from adaptry.manifest import Manifest
 from adaptry.records import Page, VersionDetail, VersionInfo
 from adaptry.refs import AdapterName, Ref
@@ -24,21 +24,25 @@ class Versions(Ground):
 
     def version(self, ref: Ref) -> VersionInfo:
         with self.catalog.read() as tx:
-            return info(tx, self.meant(tx, ref))
+            return self.shown(tx, info(tx, self.meant(tx, ref)))
 
     def detail(self, ref: Ref) -> VersionDetail:
         with self.catalog.read() as tx:
-            return versions.detail(tx, stored_of(self.meant(tx, ref)))
+            detail = versions.detail(tx, stored_of(self.meant(tx, ref)))
+            return shown_detail(tx, self.sight(tx), detail)
 
     def versions(self, name: AdapterName, cursor: str | None = None, limit: int = 50) -> Page[VersionInfo]:
         cursors.check_limit(limit)
         with self.catalog.read() as tx:
-            return versions.page(tx, self.readable(tx, name), cursor, limit)
+            page = versions.page(tx, self.readable(tx, name), cursor, limit)
+            return page.model_copy(update={"items": shown(tx, self.sight(tx), page.items)})
 
     def search(self, query: str, cursor: str | None = None, limit: int = 50) -> Page[VersionInfo]:
         cursors.check_limit(limit)
         with self.catalog.read() as tx:
-            return search(tx, sight_of(tx, self.identity), query, cursor, limit)
+            sight = self.sight(tx)
+            page = search(tx, sight, query, cursor, limit)
+            return page.model_copy(update={"items": shown(tx, sight, page.items)})
 
     def count_download(self, ref: Ref) -> None:
         with self.catalog.note() as tx:

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 
 from adaptry.adapter.content import Content
 from adaptry.digest import Digest
-from adaptry.errors import Conflict, NotFound
+from adaptry.errors import Conflict, InvalidRef, NotFound
 from adaptry.fingerprint import BaseRecord
+from adaptry.identity import BaseVisibility
 from adaptry.lifecycle import State
 from adaptry.manifest import FileEntry, Manifest
 from adaptry.mirroring.parcels import Logged, Parcel
 from adaptry.progress import Progress, no_progress
 from adaptry.promotion import current
-from adaptry.records import AdapterEdit, BaseInfo, MetricInfo, PushOptions, StateChange, VersionInfo
+from adaptry.records import AdapterEdit, BaseEdit, BaseInfo, MetricInfo, PushOptions, StateChange, VersionInfo
 from adaptry.refs import AdapterName, ByDigest, Ref
 from adaptry.registry import Registry
 from adaptry.transfer.files import upload_missing
@@ -74,16 +75,20 @@ def deliver_base(
     names: Sequence[str],
     files: Sequence[FileEntry],
     content: Content | None,
+    visibility: BaseVisibility = "private",
 ) -> bool:
     """Makes a base known here, under those of its names that are free, with its weights if `content` has them.
 
+    One that is new here is internal where its `visibility` over there was more than private; a known one stays as it is.
     Whether there was anything to do. Raises `Denied` to who may not change bases.
     """
     known = _base(registry, record.id)
-    free = tuple(name for name in names if _base(registry, name) is None)
+    free = tuple(name for name in names if _base(registry, name) is None and not _is_adapter(registry, name))
     has_weights = known is not None and known.is_stored
     if known is None or free:
         registry.put_base(record, free)
+    if known is None and visibility != "private":
+        registry.edit_base(record.id, BaseEdit(visibility="internal"))
     if content is not None and files and not has_weights:
         for entry in files:
             if not registry.has_file(record.id, entry.sha256):
@@ -189,6 +194,13 @@ def _exists(registry: Registry, name: AdapterName) -> bool:
     except NotFound:
         return False
     return True
+
+
+def _is_adapter(registry: Registry, name: str) -> bool:
+    try:
+        return _exists(registry, AdapterName.parse(name))
+    except InvalidRef:
+        return False
 
 
 def _found(registry: Registry, ref: Ref) -> VersionInfo | None:

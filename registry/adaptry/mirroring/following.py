@@ -132,7 +132,7 @@ class _Bringing:
         content = BaseContent(self.source, info) if stored else None
         try:
             is_change = deliver_base(
-                self.destination, self.source.base_record(id), info.names, stored, content
+                self.destination, self.source.base_record(id), info.names, stored, content, info.visibility
             )
         except Denied as error:
             self.steps.failures.append(Failure(what=f"base {id.brief}", reason=error.message))

@@ -149,7 +149,9 @@ class Origin:
             return False
         if parcel.base_id is not None:
             info = self._there.base(str(parcel.base_id))
-            deliver_base(self._here, self._there.base_record(parcel.base_id), info.names, (), None)
+            deliver_base(
+                self._here, self._there.base_record(parcel.base_id), info.names, (), None, info.visibility
+            )
         content = RevisionContent(self._there, there, manifest)
         return deliver(self._here, parcel, manifest, content, persistence=_TRIES).is_change
 

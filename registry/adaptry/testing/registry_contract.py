@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from adaptry.testing.promises.adapters import AdapterPromises
 from adaptry.testing.promises.aliases import AliasPromises
+from adaptry.testing.promises.base_names import BaseNamePromises
+from adaptry.testing.promises.base_sight import BaseSightPromises
 from adaptry.testing.promises.bases import BasePromises
 from adaptry.testing.promises.branches import BranchPromises
 from adaptry.testing.promises.commits import CommitPromises
@@ -35,6 +37,8 @@ class RegistryContract(
     RolloutPromises,
     SearchPromises,
     BasePromises,
+    BaseNamePromises,
+    BaseSightPromises,
     FeedPromises,
     JobPromises,
     TenantPromises,

@@ -35,7 +35,8 @@ def require_base(registry: Registry, version: VersionInfo, base: BaseRecord) -> 
     if version.base_id is None or version.base_status != "verified":
         raise Refused(
             f"{ref} only says that it is for {named}, which is not known by content, so nobody knows whether it fits what "
-            "is served here; register the base once (adaptry base add FOLDER --name NAME) and ask again"
+            "is served here; register the base once (adaptry base add FOLDER --name NAME), or let this worker's token see it "
+            "(adaptry base edit NAME --visibility internal), and ask again"
         )
     if version.base_id == base.id:
         return

@@ -274,7 +274,9 @@ def test_a_stored_base_is_read_under_its_names_and_changed_by_nobody(server: Ser
     other = server.call("GET", "/org/tiny/resolve/v1/config.json")
     assert (other.status, other.headers["X-Error-Code"]) == (404, "RevisionNotFound")
     assert "to the adapter alone" in other.json["error"]
-    assert send(server, lines({README: CARD}), name="org/tiny").status == 404
+    refused = send(server, lines({README: CARD}), name="org/tiny")
+    assert refused.status == 409
+    assert "a name of its own, such as org/tiny-lora" in refused.json["error"]
 
 
 def test_lists_are_narrowed_ordered_and_paged(server: Server, files: dict[str, bytes]) -> None:

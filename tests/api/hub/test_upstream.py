@@ -14,7 +14,7 @@ from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, serving
 
 from .clients import run_client
-from .pushed import CONFIG, TONE, create, files_of, put
+from .pushed import CARD, CONFIG, README, TONE, create, files_of, put
 
 BASE = "org/tiny"
 MODEL = "model.safetensors"
@@ -82,14 +82,45 @@ def test_bytes_that_are_not_those_named_are_not_passed_on_whole_nor_kept(
 def test_a_namespace_that_is_used_here_is_not_looked_for_there(front: Server) -> None:
     assert front.call("GET", f"/{TONE}/resolve/main/{CONFIG}").status == 200
     create(front, "acme/other")
+    put(front, {README: CARD}, name="acme/other")
     absent = front.call("GET", f"/{TONE}/resolve/main/{CONFIG}")
     assert (absent.status, absent.headers["X-Error-Code"]) == (404, "RepoNotFound")
 
 
+def test_an_adapter_that_is_empty_does_not_hide_what_is_there(front: Server) -> None:
+    create(front, "acme/other")
+    create(front, TONE)
+    assert front.call("GET", f"/{TONE}/resolve/main/{CONFIG}").status == 200
+    assert front.call("GET", "/api/models/acme/other").json["id"] == "acme/other"
+    put(front, {README: CARD})
+    assert front.call("GET", f"/{TONE}/resolve/main/{CONFIG}").status == 404
+    assert front.call("GET", f"/{TONE}/resolve/main/{README}").body == CARD
+
+
+def test_one_that_was_deleted_before_it_had_a_commit_does_not_either_and_one_with_a_commit_does(
+    front: Server,
+) -> None:
+    create(front, "acme/other")
+    assert front.call("DELETE", "/api/v1/adapters/acme/other").status == 204
+    assert front.call("GET", f"/api/models/{TONE}").status == 200
+    create(front, "acme/other")
+    put(front, {README: CARD}, name="acme/other")
+    assert front.call("DELETE", "/api/v1/adapters/acme/other").status == 204
+    assert front.call("GET", f"/api/models/{TONE}").status == 404
+
+
+def test_an_empty_adapter_is_read_while_the_hub_behind_does_not_answer(hub: Server, front: Server) -> None:
+    create(front, "acme/other")
+    (hub.data / "catalog.sqlite").rename(hub.data / "gone")
+    said = front.call("GET", "/api/models/acme/other")
+    assert (said.status, said.json["id"]) == (200, "acme/other")
+
+
 def test_nor_is_one_that_differs_in_capitals_alone(hub: Server, front: Server) -> None:
-    create(hub, "Acme/tone")
+    assert hub.call("POST", "/api/v1/adapters", {"name": "Acme/tone"}).status == 201
     assert front.call("GET", "/api/models/Acme/tone").status == 200
     create(front, "acme/other")
+    put(front, {README: CARD}, name="acme/other")
     assert front.call("GET", "/api/models/Acme/tone").status == 404
 
 

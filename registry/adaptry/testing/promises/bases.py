@@ -14,6 +14,7 @@ from adaptry.fingerprint import BaseRecord
 from adaptry.fingerprinting import fingerprint
 from adaptry.identity import ANONYMOUS
 from adaptry.manifest import FileEntry
+from adaptry.records import BaseEdit
 from adaptry.refs import Ref
 from adaptry.registry import Registry
 from adaptry.testing.promises.ground import ADA, RON, TONE, Ground, MakeLora, MakeRegistry
@@ -151,14 +152,17 @@ class BasePromises(Ground):
         with pytest.raises(NotFound, match=r"model\.safetensors"):
             registry.store_base(tiny.id, (missing,))
 
-    def test_only_an_administrator_changes_bases_and_only_the_known_read_them(
+    def test_only_an_administrator_changes_bases_and_only_the_known_read_internal_ones(
         self, make_registry: MakeRegistry, registry: Registry, tiny: BaseRecord
     ) -> None:
         registry.put_base(tiny, ("org/tiny",))
+        registry.edit_base(tiny.id, BaseEdit(visibility="internal"))
         for member in (ADA, RON):
             assert make_registry(member).base("org/tiny").id == tiny.id
             with pytest.raises(Denied):
                 make_registry(member).put_base(tiny, ("mine",))
+            with pytest.raises(Denied):
+                make_registry(member).edit_base(tiny.id, BaseEdit(visibility="public"))
         nobody = make_registry(ANONYMOUS)
         assert nobody.bases().items == ()
         for ask in (lambda: nobody.base("org/tiny"), lambda: nobody.base_record(tiny.id)):

@@ -1,0 +1,74 @@
+"""`lfs-files`: the large files of an adapter, wherever one of its names or the history of `main` leads.
+
+They are listed, and deleting one by itself is refused: a version's files stay as long as the version does.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from adaptry.chains import MAIN
+from adaptry.digest import Digest
+from adaptry.errors import Unsupported
+from adaptry.paging import every
+from adaptry.records import CommitInfo, Page
+from adaptry.refs import AdapterName
+from adaptry.registry import Registry
+from adaptry_api.guard import Caller, CallersRegistry
+from adaptry_api.hub.addresses import MODELS, Name
+from adaptry_api.hub.entries import moment
+from adaptry_api.hub.gitids import is_large
+from adaptry_api.hub.refusals import hub_router
+from adaptry_api.hub.uploading import require_writer
+
+ROUTES = hub_router()
+_PAGE = 200
+
+
+@ROUTES.get(f"{MODELS}/lfs-files")
+def listed(name: Name, registry: CallersRegistry) -> list[dict[str, Any]]:
+    """Each file once, as its first commit brought it; the newest first. (`Any`: JSON.)"""
+    found: dict[str, dict[str, Any]] = {}
+    for ref, commit in _commits(registry, name):
+        for entry in registry.tree(name, commit.digest).files:
+            if is_large(entry.path, entry.size):
+                found[entry.sha256.hex] = {
+                    "fileOid": entry.sha256.hex,
+                    "oid": entry.sha256.hex,
+                    "filename": entry.path,
+                    "size": entry.size,
+                    "pushedAt": moment(commit.at),
+                    "ref": ref,
+                }
+    return sorted(found.values(), key=lambda file: str(file["pushedAt"]), reverse=True)
+
+
+@ROUTES.post(f"{MODELS}/lfs-files/batch")
+def delete(name: Name, identity: Caller, registry: CallersRegistry) -> None:
+    """Raises `Unsupported`."""
+    require_writer(registry, identity, name)
+    raise Unsupported(
+        f"files of {name} are not deleted one by one: a version keeps its files for ever. Delete a branch or the adapter "
+        "instead (delete_branch, delete_repo); files that nothing names any more are then collected (`adaptry gc`)"
+    )
+
+
+def _commits(registry: Registry, name: AdapterName) -> list[tuple[str, CommitInfo]]:
+    """Every commit of every branch with the ref that leads to it, the oldest last; each revision once."""
+    seen: set[Digest] = set()
+    found: list[tuple[str, CommitInfo]] = []
+    references = registry.references(name)
+    words = [MAIN, *(info.name for info in references if info.kind == "branch")]
+    words += [info.name for info in references if info.kind == "tag"]
+    for word in words:
+        for commit in every(partial(_page, registry, name, word)):
+            if commit.digest in seen:
+                break  # from here on the chain was read already
+            seen.add(commit.digest)
+            found.append((f"refs/heads/{word}", commit))
+    return sorted(found, key=lambda pair: pair[1].at, reverse=True)
+
+
+def _page(registry: Registry, name: AdapterName, word: str, cursor: str | None) -> Page[CommitInfo]:
+    return registry.commits(name, f"refs/heads/{word}" if word == MAIN else word, cursor, _PAGE)

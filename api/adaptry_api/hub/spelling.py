@@ -1,0 +1,51 @@
+"""Names as the Hub reads them, which is without regard to case: a name that nothing has leads to the one that is spelled
+otherwise.
+
+The exact spelling always comes first. Where several names differ by case alone, a further spelling means none of them.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Protocol
+
+from adaptry.catalog.database import Catalog
+from adaptry.catalog.shared_names import namespace_spelled, spelled_otherwise
+from adaptry.catalog.sight import sight_of
+from adaptry.errors import InvalidRef, NotFound
+from adaptry.identity import Identity
+from adaptry.refs import MERGED, AdapterName
+
+
+class HasCatalog(Protocol):
+    """A store with a catalog."""
+
+    @property
+    def catalog(self) -> Catalog: ...
+
+
+class SpelledOtherwise(NotFound):
+    """Nothing has the name as it was written, and something has it in another case."""
+
+
+def canonical(store: HasCatalog, identity: Identity, id: str) -> str | None:
+    """The one repository that the caller may see and whose name is `id` but for its case; None for `id` itself."""
+    bare, ending = (id[: -len(MERGED)], MERGED) if id.lower().endswith(MERGED) else (id, "")
+    with store.catalog.read() as tx:
+        found = spelled_otherwise(tx, sight_of(tx, identity), bare, with_bases=not ending)
+    return f"{found}{ending}" if found and f"{found}{ending}" != id else None
+
+
+def canonical_namespace(store: HasCatalog, identity: Identity, namespace: str) -> str:
+    """How a namespace is spelled in which the caller sees adapters."""
+    with store.catalog.read() as tx:
+        return namespace_spelled(tx, sight_of(tx, identity), namespace)
+
+
+def canonical_adapter(store: HasCatalog, identity: Identity, name: AdapterName) -> AdapterName:
+    """The adapter that a name in a request's body means: the name itself unless only another spelling exists."""
+    with store.catalog.read() as tx:
+        found = spelled_otherwise(tx, sight_of(tx, identity), str(name), with_bases=False)
+    with suppress(InvalidRef):
+        return AdapterName.parse(found) if found else name
+    return name

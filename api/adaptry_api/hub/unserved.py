@@ -1,0 +1,63 @@
+"""Addresses of the Hub protocol that this server does not answer: a sentence that clients show, and no wrong error code.
+
+`RepoNotFound` is left to repositories, since clients take it for a mistyped name. For an address that no route has, a 404
+without a code makes every client stop and print the sentence. Data sets, spaces and the like are repositories too, and
+downloads show the sentence of no other error, so those that a client asks for by name are not found as repositories.
+"""
+
+from __future__ import annotations
+
+import re
+
+from fastapi import Request
+from starlette.responses import JSONResponse, Response
+
+from adaptry_api import errors
+from adaptry_api.header_text import header_text
+
+_KINDS = {
+    "datasets": "data sets",
+    "spaces": "spaces",
+    "kernels": "kernels",
+    "buckets": "buckets",
+}
+_REPOSITORY = re.compile(r"(?:/api)?/(datasets|spaces|kernels|buckets)/[^/]+(?:/.*)?")
+_OTHER = {
+    "collections": "collections",
+    "daily_papers": "papers",
+    "papers": "papers",
+    "jobs": "jobs of the Hub",
+    "scheduled-jobs": "jobs of the Hub",
+    "posts": "posts",
+    "webhooks": "webhooks",
+    "notifications": "notifications",
+    "inference-proxy": "inference",
+    "tasks": "tasks",
+}
+_LONGEST = 120
+
+
+def unserved(request: Request, status: int) -> Response:
+    """The answer for an address, or a method of one, that no route has."""
+    path = str(request.scope["path"])
+    headers: dict[str, str] = {}
+    if repository := _REPOSITORY.fullmatch(path):
+        what = f"There are no {_KINDS[repository[1]]} on this server"
+        headers["X-Error-Code"] = "RepoNotFound"
+        status = 404
+    elif (kind := _kind(path)) in _KINDS | _OTHER:
+        what = f"There are no {(_KINDS | _OTHER)[kind]} on this server"
+    else:
+        what = f"This server does not answer {request.method} {header_text(path, _LONGEST)}"
+    text = (
+        f"{what}: it keeps adapters and their base models, and answers that part of the Hub's protocol. For anything else, "
+        "ask the Hub itself (unset HF_ENDPOINT)."
+    )
+    headers["X-Error-Message"] = header_text(text, 1000)
+    headers["X-Request-Id"] = errors.request_id(request)
+    return JSONResponse({"error": text}, status, headers)
+
+
+def _kind(path: str) -> str:
+    parts = path.strip("/").split("/")
+    return parts[1] if parts[0] == "api" and len(parts) > 1 else ""

@@ -1,0 +1,179 @@
+"""Images of a README: PNG, JPEG and WebP that are whole and nothing else.
+
+A file is walked from its first byte to its last by the structure of its format, so that nothing stands before, between or
+behind the parts that belong to it. Pixels are never decoded. PNG: W3C Portable Network Graphics, third edition, section 5;
+JPEG: ITU-T T.81, annex B; WebP: RFC 9649, section 2.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+
+from adaptry.errors import Unsupported
+
+MAX_IMAGE = 4 << 20
+"""Bytes of one image."""
+MAX_IMAGES = 16
+"""Images of one version or branch."""
+MAX_SIDE = 16_384
+"""Pixels of a side."""
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.(?:png|jpe?g|webp)", re.IGNORECASE)
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_MOST_PARTS = 10_000
+"""Chunks or segments of a file: writers make hundreds at most, and each costs a step of Python."""
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7]")
+_CHUNK_TYPE = re.compile(rb"[A-Za-z]{4}")
+_FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # SOF0 to SOF15, without DHT, JPG and DAC
+_SEGMENTS = frozenset({*range(0xC0, 0xD0), *range(0xDA, 0xF0), 0xFE} - {0xC8})
+_WEBP_CHUNKS = frozenset([b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP", b"EXIF", b"XMP "])
+
+
+def is_image(path: str) -> bool:
+    """Whether a file of this name, in whatever folder, is to be an image."""
+    return NAME.fullmatch(path.rpartition("/")[2]) is not None
+
+
+def why_not_kept(size: int) -> str | None:
+    """Why an image of that many bytes is left out; None if it is not too large."""
+    return None if size <= MAX_IMAGE else f"an image of more than {MAX_IMAGE >> 20} MiB"
+
+
+def check_image(path: str, data: bytes) -> None:
+    """Raises `Unsupported` unless `data` is, from beginning to end, an image of the format that the name says."""
+    if reason := why_not_kept(len(data)):
+        raise Unsupported(f"{path} is {reason}; make it smaller or push without it")
+    ending = path.rpartition(".")[2].lower()
+    walk, format = {"png": (_png, "PNG"), "webp": (_webp, "WebP")}.get(ending, (_jpeg, "JPEG"))
+    try:
+        width, height = walk(data)
+    except (_Malformed, struct.error, IndexError) as error:
+        what = str(error) if isinstance(error, _Malformed) else "it is cut off"
+        raise Unsupported(
+            f"{path} is not a {format} image from beginning to end ({what}); save it again with an image editor, or push "
+            "without it"
+        ) from None
+    if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
+        raise Unsupported(
+            f"{path} is {width} by {height} pixels; an image has at most {MAX_SIDE} a side. Make it smaller, or push without it"
+        )
+
+
+class _Malformed(Exception):
+    pass
+
+
+def _png(data: bytes) -> tuple[int, int]:
+    if not data.startswith(_PNG):
+        raise _Malformed("it does not begin as one")
+    at, size, has_data = len(_PNG), (0, 0), False
+    for _ in range(_MOST_PARTS):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        end = at + 12 + length
+        if length > len(data) or end > len(data):
+            raise _Malformed("it is cut off")
+        if not _CHUNK_TYPE.fullmatch(kind):
+            raise _Malformed("it has a chunk of no type")
+        if zlib.crc32(data[at + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
+            raise _Malformed(f"the checksum of its chunk {kind.decode()} is wrong")
+        if (at == len(_PNG)) != (kind == b"IHDR"):
+            raise _Malformed("its header is not its first chunk")
+        if kind == b"IHDR":
+            if length != 13:
+                raise _Malformed("its header has another length")
+            size = struct.unpack_from(">II", data, at + 8)
+        has_data = has_data or kind == b"IDAT"
+        at = end
+        if kind == b"IEND":
+            break
+    else:
+        raise _Malformed("it has too many parts")
+    if length or not has_data:
+        raise _Malformed("it has no image in it")
+    _require_end(data, at)
+    return size
+
+
+def _jpeg(data: bytes) -> tuple[int, int]:
+    if not data.startswith(b"\xff\xd8\xff"):
+        raise _Malformed("it does not begin as one")
+    at, size, has_scan = 2, (0, 0), False
+    for _ in range(_MOST_PARTS):
+        if data[at] != 0xFF:
+            raise _Malformed("there is something between its segments")
+        marker = data[at + 1]
+        if marker == 0xFF:  # a byte of fill
+            at += 1
+            continue
+        if marker == 0xD9:
+            break
+        if marker not in _SEGMENTS:
+            raise _Malformed("it has a segment of no type")
+        length = struct.unpack_from(">H", data, at + 2)[0]
+        if length < 2 or at + 2 + length > len(data):
+            raise _Malformed("it is cut off")
+        if marker in _FRAMES:
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            size = (width, height)
+        at += 2 + length
+        if marker == 0xDA:
+            has_scan = True
+            at = _after_scan(data, at)
+    else:
+        raise _Malformed("it has too many parts")
+    if not has_scan:
+        raise _Malformed("it has no image in it")
+    _require_end(data, at + 2)
+    return size
+
+
+def _after_scan(data: bytes, at: int) -> int:
+    """Where the next marker stands behind coded data, in which FF is followed by 00 or is a restart marker."""
+    found = _MARKER.search(data, at)
+    if found is None:
+        raise _Malformed("it is cut off")
+    return found.start()
+
+
+def _webp(data: bytes) -> tuple[int, int]:
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
+        raise _Malformed("it does not begin as one")
+    if struct.unpack_from("<I", data, 4)[0] != len(data) - 8:
+        raise _Malformed("it is not as long as it says")
+    at, size, has_image = 12, (0, 0), False
+    for _ in range(_MOST_PARTS):
+        if at >= len(data):
+            break
+        kind, length = struct.unpack_from("<4sI", data, at)
+        if kind not in _WEBP_CHUNKS:
+            raise _Malformed("it has a chunk of no type")
+        if at == 12:
+            size = _webp_size(kind, data[at + 8 : at + 8 + min(length, 10)])
+        has_image = has_image or kind in (b"VP8 ", b"VP8L", b"ANMF")
+        at += 8 + length + length % 2
+    else:
+        raise _Malformed("it has too many parts")
+    if not has_image:
+        raise _Malformed("it has no image in it")
+    _require_end(data, at)
+    return size
+
+
+def _webp_size(kind: bytes, first: bytes) -> tuple[int, int]:
+    if kind == b"VP8X":
+        return int.from_bytes(first[4:7], "little") + 1, int.from_bytes(first[7:10], "little") + 1
+    if kind == b"VP8L" and first[0] == 0x2F:
+        bits = struct.unpack_from("<I", first, 1)[0]
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if kind == b"VP8 " and first[3:6] == b"\x9d\x01\x2a":
+        width, height = struct.unpack_from("<HH", first, 6)
+        return width & 0x3FFF, height & 0x3FFF
+    raise _Malformed("its first chunk is not that of an image")
+
+
+def _require_end(data: bytes, at: int) -> None:
+    if at != len(data):
+        raise _Malformed("something stands behind its end" if at < len(data) else "it is cut off")

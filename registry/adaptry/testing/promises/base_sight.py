@@ -1,0 +1,169 @@
+"""Promises about who sees a base: private unless an administrator opens it, and absent for everyone who may not see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from adaptry.bases import register
+from adaptry.checkpoint import open_checkpoint
+from adaptry.errors import NotFound
+from adaptry.fingerprint import BaseRecord
+from adaptry.fingerprinting import fingerprint
+from adaptry.identity import ANONYMOUS, LOCAL, Identity
+from adaptry.manifest import FileEntry
+from adaptry.records import AdapterEdit, BaseEdit
+from adaptry.refs import AdapterName, Ref
+from adaptry.registry import Registry
+from adaptry.testing.promises.ground import ADA, EVE, TONE, Ground, MakeLora, MakeRegistry
+from adaptry.testing.samples import tiny_base
+from adaptry.transfer import push
+
+OLGA = Identity("olga", "reader", ("org",))
+GLOB = Identity("glob", "reader", ("or*",))
+EVES = AdapterName.parse("evil/tone")
+
+
+class BaseSightPromises(Ground):
+    """Who may see a base, and what others are shown."""
+
+    @pytest.fixture
+    def hidden(self, registry: Registry, tmp_path: Path) -> BaseRecord:
+        """A stored base of the namespace `org`, which ada and eve do not hold."""
+        checkpoint = open_checkpoint(tiny_base(tmp_path / "hidden"))
+        register(registry, checkpoint, ("org/tiny", "org/again"), store=True, cache=tmp_path / "cache")
+        return fingerprint(checkpoint)
+
+    def test_a_new_base_is_private_to_the_namespaces_of_its_names(
+        self, make_registry: MakeRegistry, registry: Registry, hidden: BaseRecord
+    ) -> None:
+        assert registry.base("org/tiny").visibility == "private"
+        for member in (OLGA, GLOB):
+            assert make_registry(member).base("org/tiny").id == hidden.id
+            assert [info.id for info in make_registry(member).bases().items] == [hidden.id]
+
+    def test_a_base_of_one_word_is_private_to_administrators(
+        self, make_registry: MakeRegistry, registry: Registry, tmp_path: Path
+    ) -> None:
+        registry.put_base(fingerprint(open_checkpoint(tiny_base(tmp_path / "word"))), ("gpt2",))
+        assert make_registry(LOCAL).base("gpt2").names == ("gpt2",)
+        for member in (OLGA, ADA):
+            with pytest.raises(NotFound):
+                make_registry(member).base("gpt2")
+
+    @pytest.mark.parametrize("member", [ADA, EVE, ANONYMOUS], ids=["ada", "eve", "anonymous"])
+    def test_for_everyone_else_it_is_as_if_it_were_not_registered(
+        self, make_registry: MakeRegistry, registry: Registry, hidden: BaseRecord, member: Identity
+    ) -> None:
+        theirs = make_registry(member)
+        entry = registry.base("org/tiny").stored[0]
+        asked: list[Callable[[Registry], object]] = [
+            lambda it: it.base("org/tiny"),
+            lambda it: it.base(str(hidden.id)),
+            lambda it: it.base(hidden.id.hex[:12]),
+            lambda it: it.base_record(hidden.id),
+            lambda it: b"".join(it.read_base_file(hidden.id, entry.path)),
+            lambda it: it.has_file(hidden.id, entry.sha256),
+        ]
+        for ask in asked:
+            with pytest.raises(NotFound) as refused:
+                ask(theirs)
+            assert "org/again" not in str(refused.value)  # a name of it that nobody asked with
+        assert theirs.bases().items == ()
+        assert theirs.bases_like(hidden.architecture) == ()
+
+    def test_an_administrator_opens_it_to_members_then_to_all_and_closes_it_again(
+        self, make_registry: MakeRegistry, registry: Registry, hidden: BaseRecord
+    ) -> None:
+        def who_sees() -> list[str]:
+            return [who.name for who in (OLGA, ADA, ANONYMOUS) if make_registry(who).bases().items != ()]
+
+        seen = [who_sees()]
+        for visibility in ("internal", "public", "private"):
+            assert registry.edit_base(hidden.id, BaseEdit(visibility=visibility)).visibility == visibility
+            seen.append(who_sees())
+        assert seen == [["olga"], ["olga", "ada"], ["olga", "ada", "anonymous"], ["olga"]]
+
+    def test_a_push_by_who_may_not_see_the_base_is_declared_as_for_an_unknown_one(
+        self, make_registry: MakeRegistry, registry: Registry, lora: MakeLora, hidden: BaseRecord
+    ) -> None:
+        pushed = push(make_registry(EVE), lora(hidden=32), EVES)
+        assert (pushed.version.base_status, pushed.version.base_id) == ("declared", None)
+        assert [found.code for found in pushed.report.findings if found.severity != "notes"] == [
+            "base_unknown"
+        ]
+        assert push(registry, lora(seed=2), TONE).version.base_status == "verified"
+
+    def test_readers_are_shown_what_was_declared_of_a_version_on_a_base_they_may_not_see(
+        self, make_registry: MakeRegistry, registry: Registry, lora: MakeLora, hidden: BaseRecord
+    ) -> None:
+        pushed = push(registry, lora(), TONE).version
+        assert pushed.base_id == hidden.id
+        theirs = make_registry(ADA)
+        ref = Ref(TONE)
+        shown = [
+            theirs.version(ref),
+            theirs.detail(ref).version,
+            *theirs.versions(TONE).items,
+            *theirs.search("").items,
+        ]
+        assert len(shown) == 4
+        for version in shown:
+            assert (version.base_status, version.base_id) == ("declared", None)
+            assert version.base_name == "org/tiny"  # as its own config says
+            assert version.digest == pushed.digest
+        assert [found.code for found in theirs.detail(ref).report.findings if found.severity == "warns"] == [
+            "base_unknown"
+        ]
+        assert theirs.version(ref).findings == len(theirs.detail(ref).report.findings)
+
+    def test_a_search_by_a_base_out_of_sight_finds_only_what_declares_that_name(
+        self, make_registry: MakeRegistry, registry: Registry, lora: MakeLora, hidden: BaseRecord
+    ) -> None:
+        push(registry, lora(), TONE)
+        theirs = make_registry(ADA)
+        found = {
+            key: len(theirs.search(f"base:{key}").items) for key in ("org/tiny", "org/again", str(hidden.id))
+        }
+        assert found == {"org/tiny": 1, "org/again": 0, str(hidden.id): 0}
+        assert len(registry.search("base:org/again").items) == 1
+
+    def test_history_and_feed_do_not_tell_of_a_base_that_came_out_of_sight(
+        self, make_registry: MakeRegistry, registry: Registry, lora: MakeLora, tmp_path: Path
+    ) -> None:
+        push(make_registry(EVE), lora(), EVES)
+        before = registry.events().seq
+        record = fingerprint(open_checkpoint(tiny_base(tmp_path / "late")))
+        registry.put_base(record, ("org/tiny",))
+        theirs = make_registry(EVE)
+        assert registry.version(Ref(EVES)).base_status == "verified"
+        assert theirs.version(Ref(EVES)).base_status == "declared"
+        assert theirs.events(before).items == ()
+        assert "version.rechecked" not in {event.kind for event in theirs.history(EVES).items}
+        assert "version.rechecked" in {event.kind for event in registry.history(EVES).items}
+        assert {event.kind for event in registry.events(before).items} == {
+            "base.registered",
+            "version.rechecked",
+        }
+
+    def test_a_public_adapter_does_not_tell_of_its_private_base(
+        self, make_registry: MakeRegistry, registry: Registry, lora: MakeLora, hidden: BaseRecord
+    ) -> None:
+        push(registry, lora(), TONE)
+        registry.edit_adapter(TONE, AdapterEdit(visibility="public"))
+        theirs = make_registry(EVE)
+        pushed = next(event for event in theirs.history(TONE).items if event.kind == "version.pushed")
+        assert not {"base", "base_status"} & pushed.detail.keys()
+        assert theirs.version(Ref(TONE)).base_id is None
+        ours = next(event for event in registry.history(TONE).items if event.kind == "version.pushed")
+        assert ours.detail["base"] == str(hidden.id)
+
+    def test_nobody_uploads_for_a_base_they_may_not_see(
+        self, make_registry: MakeRegistry, registry: Registry, hidden: BaseRecord
+    ) -> None:
+        entry: FileEntry = registry.base("org/tiny").stored[0]
+        for theirs in map(make_registry, (ADA, EVE)):
+            with pytest.raises(NotFound):
+                theirs.open_upload(hidden.id, entry.sha256, entry.size)

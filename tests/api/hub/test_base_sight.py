@@ -1,0 +1,79 @@
+"""Bases over the Hub protocol: for those who may not see one there is none, and adapters on it are read all the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from adaptry import bases
+from adaptry.checkpoint import open_checkpoint
+from adaptry.testing.samples import tiny_base
+from adaptry_api.testing import Answer, Server
+
+from .pushed import TONE, WEIGHTS, create, files_of, put
+
+BASE = "org/tiny"
+
+
+@pytest.fixture
+def base(server: Server, tmp_path: Path) -> str:
+    """The id of a stored base, with an adapter on it."""
+    info = bases.register(
+        server.registry(), open_checkpoint(tiny_base(tmp_path / "base")), (BASE,), store=True
+    )
+    create(server)
+    put(server, files_of(tmp_path / "tone"))
+    return str(info.id)
+
+
+@pytest.fixture
+def stranger(server: Server) -> str:
+    return server.token("stranger", "writer", ("acme",))
+
+
+ADDRESSES = (
+    f"/api/models/{BASE}",
+    f"/api/models/{BASE}/revision/main",
+    f"/api/models/{BASE}/tree/main",
+    f"/{BASE}/resolve/main/config.json",
+    "/api/models/ORG/tiny",
+    "/ORG/Tiny/resolve/main/config.json",
+    f"/api/v1/bases/find?key={BASE}",
+)
+
+
+def shape(answer: Answer, name: str) -> tuple[int, str | None, bytes]:
+    """What a caller can tell one answer from another by, without the name that was asked for."""
+    body = answer.body.replace(answer.headers["X-Request-Id"].encode(), b"")
+    return answer.status, answer.headers.get("X-Error-Code"), body.replace(name.encode(), b"NAME")
+
+
+def test_to_others_it_is_as_absent_as_a_base_that_never_was(server: Server, base: str, stranger: str) -> None:
+    for address in ADDRESSES:
+        asked = server.call("GET", address, token=stranger)
+        other = server.call("GET", address.lower().replace("tiny", "none"), token=stranger)
+        lowered = shape(asked, BASE)
+        assert asked.status == 404, address
+        assert lowered[:2] == shape(other, "org/none")[:2], address
+
+
+def test_the_adapter_on_it_is_read_and_names_it_as_its_own_config_does(
+    server: Server, base: str, stranger: str
+) -> None:
+    said = server.call("GET", f"/api/models/{TONE}", token=stranger).json
+    assert f"base_model:{BASE}" in said["tags"]
+    assert server.call("GET", f"/{TONE}/resolve/main/{WEIGHTS}", token=stranger).status == 200
+    merged = server.call("GET", f"/{TONE}.merged/resolve/main/config.json", token=stranger)
+    assert merged.status == 400
+    assert "is not one that this registry knows" in merged.json["error"]
+
+
+def test_an_administrator_opens_it_and_then_it_is_read(server: Server, base: str, stranger: str) -> None:
+    edited = server.call("PATCH", f"/api/v1/bases/{base}", {"visibility": "internal"})
+    assert (edited.status, edited.json["visibility"]) == (200, "internal")
+    assert server.call("GET", f"/api/models/{BASE}", token=stranger).json["private"] is False
+    assert (
+        server.call("PATCH", f"/api/v1/bases/{base}", {"visibility": "public"}, token=stranger).status == 403
+    )
+    assert server.call("PATCH", f"/api/v1/bases/{base}", {"visibility": "secret"}).status == 422

@@ -1,0 +1,79 @@
+"""Addresses that are not served: a sentence that says so, and not the error of a repository that is not there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from adaptry_api.testing import Server
+
+from .clients import run_client
+from .pushed import TONE, create
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/api/nothing"),
+        ("POST", "/api/models/acme/tone/likers"),
+        ("PUT", "/api/whoami-v2"),
+        ("GET", "/api/daily_papers"),
+        ("GET", "/api/collections/acme/x-1"),
+        ("HEAD", "/api/telemetry/x"),
+        ("GET", "/acme/tone/blob/main/README.md"),
+        ("GET", "/api/datasets"),
+    ],
+)
+@pytest.mark.parametrize("token", ["admin", None])
+def test_an_address_that_no_route_has_says_so_without_an_error_code(
+    server: Server, method: str, path: str, token: str | None
+) -> None:
+    create(server)
+    answer = server.call(method, path, token=token)
+    assert answer.status in (404, 405)
+    assert "X-Error-Code" not in answer.headers
+    assert "adapters and their base models" in answer.headers["X-Error-Message"]
+    assert method == "HEAD" or answer.json["error"] == answer.headers["X-Error-Message"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/datasets/acme/x", "/datasets/acme/x/resolve/main/a.csv", "/api/spaces/acme/x"]
+)
+def test_a_repository_of_another_kind_is_not_found_and_the_sentence_says_which_kind(
+    server: Server, path: str
+) -> None:
+    answer = server.call("GET", path)
+    assert (answer.status, answer.headers["X-Error-Code"]) == (404, "RepoNotFound")
+    assert "There are no" in answer.headers["X-Error-Message"]
+
+
+def test_a_hostile_address_is_not_echoed_into_a_header(server: Server) -> None:
+    answer = server.call("GET", "/api/%0d%0aSet-Cookie:x" + "y" * 500)
+    assert answer.status == 404
+    assert "Set-Cookie" not in answer.headers
+    assert len(answer.headers["X-Error-Message"]) < 500
+
+
+def test_our_own_interface_keeps_its_own_words(server: Server) -> None:
+    answer = server.call("GET", "/api/v1/nothing")
+    assert (answer.status, answer.json["code"]) == (404, "not_found")
+    assert "X-Error-Code" not in answer.headers
+
+
+def test_real_clients_show_the_sentence(server: Server, tmp_path: Path) -> None:
+    code = """
+answer = [
+    said(HfHubHTTPError, lambda: list(api.list_daily_papers())),
+    said(HfHubHTTPError, lambda: api.list_repo_likers("acme/tone").__next__()),
+    said(HfHubHTTPError, lambda: hf_hub_download("acme/x", "a.csv", repo_type="dataset")),
+    said(HfHubHTTPError, lambda: snapshot_download("acme/x", repo_type="dataset")),
+    said(HfHubHTTPError, lambda: api.space_info("acme/x")),
+    said(HfHubHTTPError, lambda: list(api.list_datasets())),
+]
+"""
+    texts, _ = run_client(server, code, tmp_path)
+    for text in texts:
+        assert "it keeps adapters and their base models" in text
+    assert "There are no data sets" in texts[2]
+    assert TONE in texts[1]
