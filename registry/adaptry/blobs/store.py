@@ -11,7 +11,7 @@ import secrets
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -65,6 +65,13 @@ class BlobStore(ABC):
     def chunks(self, digest: Digest, start: int = 0) -> Iterator[bytes]:
         """The blob from `start` on, in pieces of at most 1 MiB, unverified. Raises `NotFound`, at once."""
         return self._pieces(digest, start, self.size(digest))
+
+    def descriptor(self, digest: Digest) -> AbstractContextManager[int | None]:
+        """The blob as a file, open for reading until the end of the block; None where it is none on this machine.
+
+        Raises `NotFound`.
+        """
+        return nullcontext(None)
 
     def put(self, digest: Digest, chunks: Iterable[bytes | memoryview]) -> None:
         """Stores the blob; a cheap no-op if it is there. Raises `DigestMismatch`, `StorageFull`; then nothing is kept."""

@@ -9,6 +9,7 @@ from adaptry.catalog.rows.bases import BaseFileRow, BaseNameRow, BaseRow
 from adaptry.catalog.rows.commits import CommitRow, MarkRow
 from adaptry.catalog.rows.events import AnswerRow, EventRow
 from adaptry.catalog.rows.files import FileRow, LeavingRow, UploadRow, WeightsRow
+from adaptry.catalog.rows.inspections import InspectionRow
 from adaptry.catalog.rows.jobs import JobLineRow, JobRow, JobScheduleRow, JobStepRow, RunnerRow
 from adaptry.catalog.rows.metrics import MetricRow, MetricSummaryRow
 from adaptry.catalog.rows.row import Moment, Row
@@ -28,6 +29,7 @@ __all__ = [
     "CommitRow",
     "EventRow",
     "FileRow",
+    "InspectionRow",
     "JobLineRow",
     "JobRow",
     "JobScheduleRow",
