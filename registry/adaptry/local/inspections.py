@@ -6,11 +6,13 @@ A result is kept as soon as it is found, by the file's digest, so that a push th
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 
 from adaptry.catalog import cursors, inspections, versions
 from adaptry.checks.weights import WEIGHTS_CODES, weights_findings
 from adaptry.digest import Digest
 from adaptry.inspection.files import inspect_file
+from adaptry.inspection.listing import listed
 from adaptry.inspection.result import WeightsInspection
 from adaptry.local.blob_content import BlobContent
 from adaptry.local.ground import Ground
@@ -60,25 +62,12 @@ class Inspections(InspectionCache):
             with self.catalog.note() as tx:  # the base may have been registered meanwhile
                 report = _with_weights(versions.detail(tx, stored), found)
                 versions.settle_report(tx, stored.key, report)
-        listed = list(_listed(found))
-        following = cursors.encode(start + limit, about) if start + limit < len(listed) else None
-        return Page[TensorInspection](items=tuple(listed[start : start + limit]), next=following)
+        tensors = tuple(islice(listed(found), start, start + limit + 1))
+        following = cursors.encode(start + limit, about) if len(tensors) > limit else None
+        return Page[TensorInspection](items=tensors[:limit], next=following)
 
 
 def _with_weights(detail: VersionDetail, found: Mapping[str, WeightsInspection]) -> Report:
     """The version's report with what its weights show."""
     others = [finding for finding in detail.report.findings if finding.code not in WEIGHTS_CODES]
     return detail.report.model_copy(update={"findings": (*others, *weights_findings(detail.spec, found))})
-
-
-def _listed(found: Mapping[str, WeightsInspection]) -> Iterable[TensorInspection]:
-    for path, inspection in found.items():
-        for name, tensor in inspection.tensors.items():
-            yield TensorInspection(
-                file=path,
-                tensor=name,
-                nan=tensor.nan,
-                infinite=tensor.infinite,
-                norm=tensor.norm,
-                is_zero=tensor.is_zero,
-            )
