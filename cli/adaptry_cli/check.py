@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from adaptry.adapter.view import open_dir
+from adaptry.records import TensorInspection
 from adaptry.report import Report
 from adaptry.transfer import open_revision
 from adaptry_cli.abilities import facts_of_use, json_of_use
@@ -15,9 +18,9 @@ from adaptry_cli.arguments import RUNTIME, SOURCE, Source
 from adaptry_cli.connection import Connected, connected_option
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.out import json_option, progress, say_json, say_lines, tell
-from adaptry_cli.showing import facts_of_spec, findings_text, json_of_spec
+from adaptry_cli.showing import facts_of_spec, findings_text, json_of_spec, row_of_tensor
 from adaptry_cli.sources import Known, Opened, base_named, base_of, base_parameters, look_into
-from adaptry_cli.tables import say_facts
+from adaptry_cli.tables import say_facts, say_table
 from adaptry_cli.verdicts import facts_of_verdicts, json_of_verdicts, verdict_text
 
 if TYPE_CHECKING:
@@ -81,14 +84,19 @@ def check(
 
 @click.command()
 @click.argument("source", metavar="REF|DIR", type=SOURCE)
+@click.option(
+    "--weights", is_flag=True, help="List every tensor with its norm and its NaN and infinite elements."
+)
 @connected_option
 @json_option
-def inspect(connected: Connected, source: Source, as_json: bool) -> None:
+def inspect(connected: Connected, source: Source, weights: bool, as_json: bool) -> None:
     """Show what an adapter is, from its files, and what can be done with it.
 
     Method, modules with ranks and scales, extra weights, dtypes; its share of the base and the memory it takes when
     served; whether it can be merged or written as a LoRA, and which engines serve it as trained. Read from headers and
     config, never from a form.
+
+    With --weights, a version that was pushed before registries inspected weights is inspected now, once.
     """
     from adaptry.checks.runtimes import verdicts
 
@@ -97,9 +105,11 @@ def inspect(connected: Connected, source: Source, as_json: bool) -> None:
     of_base = base_parameters(connected, opened)
     record = base_of(connected, opened.version).record if opened.version else None
     served = verdicts(opened.adapter, record)
+    tensors = _tensors(connected, source, opened) if weights else ()
     if as_json:
         of_use = json_of_use(opened.adapter, of_base)
-        say_json({**json_of_spec(spec), **of_use, "runtimes": json_of_verdicts(served)})
+        listed = {"tensors": [one.model_dump(mode="json") for one in tensors]} if weights else {}
+        say_json({**json_of_spec(spec), **of_use, "runtimes": json_of_verdicts(served), **listed})
         return
     facts = [*facts_of_use(opened.adapter, of_base), *facts_of_verdicts(served)]
     say_facts(
@@ -107,6 +117,23 @@ def inspect(connected: Connected, source: Source, as_json: bool) -> None:
     )
     for left, why in opened.adapter.left_out.items():
         tell(f"not part of it: {left} ({why})")
+    if weights:
+        columns = ("tensor", "norm", "NaN", "infinite")
+        say_table(columns, map(row_of_tensor, tensors), right=columns[1:])
+
+
+def _tensors(connected: Connected, source: Source, opened: Opened) -> Sequence[TensorInspection]:
+    """Of a folder, inspected here; of a version, as its registry found them."""
+    from adaptry.inspection.files import inspect_content
+    from adaptry.inspection.inspector import Inspector
+    from adaptry.inspection.listing import listed
+    from adaptry.paging import every
+
+    if isinstance(source, Path):
+        with closing(Inspector()) as inspector:
+            return tuple(listed(inspect_content(inspector, opened.adapter.content)))
+    registry, ref = connected(), source
+    return tuple(every(lambda cursor: registry.inspect_tensors(ref, cursor, 200)))
 
 
 def _base(connected: Connected, opened: Opened, base: str | None) -> Known:

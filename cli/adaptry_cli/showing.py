@@ -11,7 +11,7 @@ from datetime import datetime
 from adaptry.adapter.spec import ModuleSpec, Spec
 from adaptry.chains import COMMIT_MADE
 from adaptry.promotion import MOVED
-from adaptry.records import AdapterInfo, Event, Standing, VersionDetail, VersionInfo
+from adaptry.records import AdapterInfo, Event, Standing, TensorInspection, VersionDetail, VersionInfo
 from adaptry.report import Finding
 from adaptry_cli.abilities import title
 from adaptry_cli.out import counted, number, size
@@ -38,6 +38,7 @@ def facts_of_version(detail: VersionDetail, info: AdapterInfo) -> Facts:
     if version.metrics:
         yield "metrics", _lines(f"{name} {number(value)}" for name, value in sorted(version.metrics.items()))
     yield "checked", findings_text(detail.report.findings)
+    yield "inspected", _inspection_text(detail)
     if detail.forced:
         yield "forced", detail.forced
     manifest = detail.manifest
@@ -100,6 +101,25 @@ def findings_text(findings: Iterable[Finding]) -> str:
     for finding in findings:
         lines += [f"{finding.severity}: {finding.reason} [{finding.code}]", f"  → {finding.remedy}"]
     return "\n".join(lines) or "nothing found"
+
+
+def _inspection_text(detail: VersionDetail) -> str:
+    """`8 tensors, norm 1.25`, and what is not finite."""
+    found = detail.inspection
+    if found is None:
+        version = detail.version
+        return f"weights not inspected yet: `adaptry inspect {version.name}@{version.number} --weights` does"
+    norm = "" if found.norm is None else f", norm {number(found.norm)}"
+    bad = (
+        f"; {found.nan:,} NaN and {found.infinite:,} infinite elements" if found.nan or found.infinite else ""
+    )
+    return f"{counted(found.tensors, 'tensor')}{norm}{bad}"
+
+
+def row_of_tensor(tensor: TensorInspection) -> tuple[str, ...]:
+    """Tensor, norm, NaN, infinite: counts only where there are any."""
+    norm = "" if tensor.norm is None else number(tensor.norm)
+    return tensor.tensor, norm, str(tensor.nan or ""), str(tensor.infinite or "")
 
 
 def base_text(version: VersionInfo) -> str:

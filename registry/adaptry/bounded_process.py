@@ -84,12 +84,36 @@ def run_bounded(
     Raises `ProcessTimeout` when the child used up its processor time, and `ProcessFailed` for any other end than an
     answer within `limits`.
     """
+    process = start_bounded(
+        module, limits, arguments=arguments, descriptors=descriptors, needs_packages=needs_packages
+    )
+    answer = _exchange(process, request, limits)
+    check_exit(process.returncode, limits)
+    if len(answer) > limits.answer:
+        raise ProcessFailed(f"the process answered {len(answer):,} bytes; at most {limits.answer:,} are read")
+    return answer
+
+
+def start_bounded(
+    module: str,
+    limits: ProcessLimits,
+    *,
+    arguments: Sequence[str] = (),
+    descriptors: Sequence[int] = (),
+    needs_packages: bool = False,
+    stdin: int = subprocess.PIPE,
+) -> subprocess.Popen[bytes]:
+    """The child itself, for a caller that talks to it; `limits.seconds` hold until the module sets its own timer.
+
+    `stdin` is a descriptor to be its standard input; else that is a pipe, as its output is. Raises `ProcessFailed` if it
+    cannot be started.
+    """
     flags = ["-P"] if needs_packages else ["-I", "-S"]
     command = [sys.executable, *flags, "-c", _START, repr(limits.seconds), str(limits.memory), _ROOT, module]
     try:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [*command, *arguments],
-            stdin=subprocess.PIPE,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             pass_fds=descriptors,
@@ -97,11 +121,6 @@ def run_bounded(
         )
     except OSError as error:
         raise ProcessFailed(f"the process could not be started: {error}") from error
-    answer = _exchange(process, request, limits)
-    _check_exit(process.returncode, limits)
-    if len(answer) > limits.answer:
-        raise ProcessFailed(f"the process answered {len(answer):,} bytes; at most {limits.answer:,} are read")
-    return answer
 
 
 def _exchange(process: subprocess.Popen[bytes], request: bytes, limits: ProcessLimits) -> bytes:
@@ -116,7 +135,8 @@ def _exchange(process: subprocess.Popen[bytes], request: bytes, limits: ProcessL
             process.kill()
 
 
-def _check_exit(code: int, limits: ProcessLimits) -> None:
+def check_exit(code: int, limits: ProcessLimits) -> None:
+    """Raises `ProcessTimeout` or `ProcessFailed` for a child that ended with `code`, unless that is 0."""
     if code in _OUT_OF_TIME:
         raise ProcessTimeout(f"the process used up its {limits.seconds:g} s of processor time")
     if code == _OUT_OF_MEMORY:

@@ -170,6 +170,11 @@ class Manifest(BaseModel):
     def file(self, path: str) -> FileEntry | None:
         return next((entry for entry in self.files if entry.path == path), None)
 
+    @property
+    def weights(self) -> dict[str, Digest]:
+        """The files that hold tensors, by path."""
+        return {entry.path: entry.sha256 for entry in self.files if entry.path.endswith(".safetensors")}
+
 
 EMPTY = Manifest()
 """What the first commit of every adapter holds."""

@@ -122,14 +122,37 @@ class VersionInfo(Value):
         return self.standing.generation if self.standing else 0
 
 
+class InspectionSummary(Value):
+    """What a version's weights hold, all files together: how many tensors, NaN and infinite elements, and the Euclidean norm
+    of the other elements (None if no tensor has one; docs/checks.md says which do)."""
+
+    tensors: int
+    nan: int
+    infinite: int
+    norm: float | None = None
+
+
+class TensorInspection(Value):
+    """What one tensor of a version's `file` holds. `is_zero`: every element is zero, and there is one."""
+
+    file: str
+    tensor: str
+    nan: int
+    infinite: int
+    norm: float | None = None
+    is_zero: bool = False
+
+
 class VersionDetail(Value):
-    """Everything about a version. `forced` is the reason given for pushing past blocking findings."""
+    """Everything about a version. `forced` is the reason given for pushing past blocking findings; without an
+    `inspection`, its weights were not looked into yet (`Registry.inspect_tensors` does)."""
 
     version: VersionInfo
     manifest: Manifest
     spec: Spec
     report: Report
     forced: str | None = None
+    inspection: InspectionSummary | None = None
 
 
 class PushOptions(Value):

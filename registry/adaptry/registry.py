@@ -28,6 +28,7 @@ from adaptry.records import (
     Pushed,
     PushOptions,
     StateChange,
+    TensorInspection,
     Upload,
     UploadSession,
     VersionDetail,
@@ -47,6 +48,11 @@ class Registry(Chains, Feed, Residency, Rollouts, JobBoard, ABC):
 
     Pages hold at most `limit` (1 to 200) items.
     """
+
+    @property
+    def is_on_this_machine(self) -> bool:
+        """Whether bytes on their way to it stay on this machine. Then looking at them before sending saves nothing."""
+        return True
 
     def close(self) -> None:
         """Lets go of files and connections; a registry that is not closed does so when it is collected."""
@@ -160,6 +166,14 @@ class Registry(Chains, Feed, Residency, Rollouts, JobBoard, ABC):
     @abstractmethod
     def count_download(self, ref: Ref) -> None:
         """One pull, however many files."""
+
+    @abstractmethod
+    def inspect_tensors(self, ref: Ref, cursor: str | None = None, limit: int = 50) -> Page[TensorInspection]:
+        """What each tensor of a version holds, in the order of its files.
+
+        Weights are inspected when they are admitted; those of a version from before that are inspected now, once, and what
+        is found joins the version's report. Raises `NotFound`, `Unavailable` where that fails.
+        """
 
     # States
 

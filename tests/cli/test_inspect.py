@@ -110,3 +110,28 @@ def _prompt(folder: Path) -> Path:
     }
     (folder / "adapter_config.json").write_text(json.dumps(config))
     return folder
+
+
+def test_weights_are_listed_tensor_by_tensor_for_a_folder_and_for_a_version(run, answer) -> None:
+    run("push", "./out", "acme/tone")
+    listed = [answer("inspect", source, "--weights")["tensors"] for source in ("./out", "acme/tone")]
+    assert listed[0] == listed[1]
+    assert len(listed[0]) == 8
+    assert all(tensor["norm"] > 0 and not tensor["nan"] for tensor in listed[0])
+    shown = run("inspect", "acme/tone", "--weights").stdout
+    assert f"{listed[0][0]['norm']:.6g}" in shown
+    assert "tensors" not in answer("inspect", "./out")
+
+
+def test_what_weights_hold_is_shown_with_the_version(run, answer, tmp_path: Path) -> None:
+    nan = ("F32", (16, 4), b"\x00\x00\xc0\x7f" * 64)
+    key = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"
+    tiny_lora(tmp_path / "spoiled", extra={key: nan})
+    run("push", "./out", "acme/tone")
+    run("push", "./spoiled", "acme/tone", "--force", "--reason", "to look into it")
+
+    assert "8 tensors, norm " in run("show", "acme/tone@1").stdout
+    shown = run("show", "acme/tone@2").stdout
+    assert "64 NaN and 0 infinite elements" in shown
+    assert "weights_nan" in shown
+    assert answer("show", "acme/tone@2")["inspection"]["nan"] == 64

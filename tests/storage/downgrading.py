@@ -14,6 +14,7 @@ _NEW_TABLES = (
     "residents",
     "workers",
     "leaving",
+    "inspections",
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import Request, Response
 
 from adaptry import wire
-from adaptry.records import Page, VersionDetail, VersionInfo
+from adaptry.records import Page, TensorInspection, VersionDetail, VersionInfo
 from adaptry_api.changing import fresh
 from adaptry_api.guard import CallersRegistry, guarded
 from adaptry_api.routes.parameters import Cursor, Limit, Name, PathRef
@@ -29,6 +29,14 @@ def show(request: Request, ref: PathRef, registry: CallersRegistry) -> Response:
 @ROUTES.get(f"{ONE}/detail", response_model=VersionDetail)
 def detail(request: Request, ref: PathRef, registry: CallersRegistry) -> Response:
     return fresh(request, registry.detail(ref))
+
+
+@ROUTES.get(f"{ONE}/tensors")
+def inspect_tensors(
+    ref: PathRef, registry: CallersRegistry, cursor: Cursor = None, limit: Limit = 50
+) -> Page[TensorInspection]:
+    """What each tensor holds: NaN and infinite elements, and the norm of the others."""
+    return registry.inspect_tensors(ref, cursor, limit)
 
 
 @ROUTES.post(f"{ONE}/downloads", status_code=204)

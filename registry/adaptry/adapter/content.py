@@ -11,7 +11,7 @@ import stat
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 
 from adaptry.adapter.header import ReadAt
@@ -41,6 +41,10 @@ class Content(ABC):
                 raise Invalid(f"{path} became shorter while it was read; is something still writing it?")
             yield piece
             start += len(piece)
+
+    def descriptor(self, path: str) -> AbstractContextManager[int | None]:
+        """The file, open for reading at positions until the end of the block; None where it is none on this machine."""
+        return nullcontext(None)
 
     def whole(self, path: str, limit: int) -> bytes:
         """The whole file, which may be at most `limit` bytes. Raises `NotFound`, `Invalid`."""
@@ -86,6 +90,9 @@ class FolderContent(Content):
 
     def read(self, path: str, offset: int, length: int) -> bytes:
         return read_at(self._files[path])(offset, length)
+
+    def descriptor(self, path: str) -> AbstractContextManager[int | None]:
+        return nullcontext(self._files[path].fileno())
 
 
 def open_regular(path: Path) -> io.FileIO:

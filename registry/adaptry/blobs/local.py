@@ -139,6 +139,13 @@ class LocalBlobs(BlobStore):
             raise absent(digest)
         return path
 
+    @contextmanager
+    def descriptor(self, digest: Digest) -> Iterator[int | None]:
+        with _absent_is_not_found(digest):
+            opened = self._path(digest).open("rb", buffering=0)
+        with opened:
+            yield opened.fileno()
+
     def place(self, staged: Path, digest: Digest) -> None:
         """Renames a synced file into place, and makes the name durable."""
         path = self._path(digest)

@@ -67,6 +67,13 @@ class BlobStore(ABC):
         """The blob from `start` on, in pieces of at most 1 MiB, unverified. Raises `NotFound`, at once."""
         return self._pieces(digest, start, self.size(digest))
 
+    def descriptor(self, digest: Digest) -> AbstractContextManager[int | None]:
+        """The blob as a file, open for reading until the end of the block; None where it is none on this machine.
+
+        Raises `NotFound`.
+        """
+        return nullcontext(None)
+
     def put(self, digest: Digest, chunks: Iterable[bytes | memoryview]) -> None:
         """Stores the blob; a cheap no-op if it is there. Raises `DigestMismatch`, `StorageFull`; then nothing is kept."""
         if self.has(digest):

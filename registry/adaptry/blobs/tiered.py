@@ -48,6 +48,9 @@ class TieredBlobs(BlobStore):
         coming = near.chunks(digest, start)
         return coming if start or near is self._cache else self._kept(digest, coming)
 
+    def descriptor(self, digest: Digest) -> AbstractContextManager[int | None]:
+        return self._nearest(digest).descriptor(digest)
+
     def path_of(self, digest: Digest) -> Path:
         """A file with the blob, fetched if need be, that stays for ten minutes at least.
 

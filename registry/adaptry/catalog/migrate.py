@@ -28,6 +28,7 @@ KNOWN = (
     "0011",
     "0012",
     "0013",
+    "0014",
 )
 """Every schema there ever was, oldest first. Written here so that an up-to-date database opens without Alembic."""
 _NUMBER = re.compile(r"\d{4}")

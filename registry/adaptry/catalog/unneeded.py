@@ -20,6 +20,7 @@ from adaptry.catalog.rows import (
     BaseFileRow,
     CommitRow,
     FileRow,
+    InspectionRow,
     PostingRow,
     RevisionRow,
     TermRow,
@@ -127,7 +128,9 @@ def forget_revisions(tx: Transaction, digests: Sequence[Digest]) -> int:
 
 def forget_weights(tx: Transaction, digests: Sequence[Digest]) -> None:
     """What was derived of files that are gone."""
-    tx.execute(delete(WeightsRow).where(col(WeightsRow.file_digest).in_([digest.hex for digest in digests])))
+    gone = [digest.hex for digest in digests]
+    tx.execute(delete(WeightsRow).where(col(WeightsRow.file_digest).in_(gone)))
+    tx.execute(delete(InspectionRow).where(col(InspectionRow.file_digest).in_(gone)))
 
 
 def _named(tx: Transaction, owner: str) -> Iterator[str]:

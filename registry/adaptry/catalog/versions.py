@@ -10,7 +10,7 @@ from sqlalchemy import update
 from sqlmodel import col, select
 
 from adaptry.adapter.spec import Spec
-from adaptry.catalog import adapters, commits, cursors, terms
+from adaptry.catalog import adapters, commits, cursors, inspections, terms
 from adaptry.catalog.adapters import Line
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.packing import listed, packed, unpacked
@@ -114,6 +114,14 @@ def settle(tx: Transaction, key: int, verdict: Verdict) -> None:
     terms.add(tx, key, _base_terms(verdict))
 
 
+def settle_report(tx: Transaction, key: int, report: Report) -> None:
+    """Replaces a version's report, after its weights were inspected."""
+    tx.execute(update(VersionRow).where(col(VersionRow.id) == key).values(findings=len(report.findings)))
+    tx.execute(
+        update(VersionDetailRow).where(col(VersionDetailRow.version_id) == key).values(report=packed(report))
+    )
+
+
 def manifest(tx: Transaction, digest: Digest) -> Manifest:
     """The manifest of a revision that some version or commit has."""
     return Manifest.parse(tx.exec(select(RevisionRow.manifest).where(RevisionRow.digest == digest.hex)).one())
@@ -121,12 +129,14 @@ def manifest(tx: Transaction, digest: Digest) -> Manifest:
 
 def detail(tx: Transaction, stored: Stored) -> VersionDetail:
     row = tx.get_one(VersionDetailRow, stored.key)
+    declared = manifest(tx, stored.digest)
     return VersionDetail(
         version=by_keys(tx, [stored.key])[0],
-        manifest=manifest(tx, stored.digest),
+        manifest=declared,
         spec=unpacked(Spec, row.spec),
         report=unpacked(Report, row.report),
         forced=row.forced,
+        inspection=inspections.summary(tx, declared.weights.values()),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, TypeAdapter
 
@@ -33,6 +34,7 @@ from adaptry.records import (
     Pushed,
     PushOptions,
     StateChange,
+    TensorInspection,
     Upload,
     UploadSession,
     VersionDetail,
@@ -71,6 +73,7 @@ _EVENTS = TypeAdapter(Page[Event])
 _HAS = TypeAdapter(_Has)
 _METRICS: TypeAdapter[tuple[MetricInfo, ...]] = TypeAdapter(tuple[MetricInfo, ...])
 _PUSHED = TypeAdapter(Pushed)
+_TENSORS = TypeAdapter(Page[TensorInspection])
 _UPLOAD = TypeAdapter(Upload)
 _UPLOAD_SESSIONS = TypeAdapter(Page[UploadSession])
 _VERSION = TypeAdapter(VersionInfo)
@@ -92,6 +95,11 @@ class HttpRegistry(RemoteChains, RemoteFeed, RemoteResidency, RemoteJobs, Regist
             raise Invalid("the token has characters that no token has; was something else copied with it?")
         self._server = Connection(self.url, token, open_pool(self.url, ca_bundle, proxy))
         self._direct = DirectWriting(self._server)
+
+    @property
+    def is_on_this_machine(self) -> bool:
+        host = urlsplit(self.url).hostname or ""
+        return host == "localhost" or host == "::1" or host.startswith("127.")
 
     def close(self) -> None:
         """Lets go of the connections that were kept; the next call makes new ones."""
@@ -202,6 +210,11 @@ class HttpRegistry(RemoteChains, RemoteFeed, RemoteResidency, RemoteJobs, Regist
 
     def count_download(self, ref: Ref) -> None:
         self._server.tell("POST", _version_path(ref, "downloads"))
+
+    def inspect_tensors(self, ref: Ref, cursor: str | None = None, limit: int = 50) -> Page[TensorInspection]:
+        query = {"cursor": cursor, "limit": limit}
+        path = _version_path(ref, "tensors")
+        return self._server.ask(_TENSORS, "GET", path, query=query, patience=VERIFY_SECONDS)
 
     # States
 

@@ -13,6 +13,7 @@ from adaptry.local.aliases import Aliases
 from adaptry.local.bases import Bases
 from adaptry.local.commits import Commits
 from adaptry.local.feed import LocalFeed
+from adaptry.local.inspections import Inspections
 from adaptry.local.jobs import Jobs
 from adaptry.local.metrics import Metrics
 from adaptry.local.once import Once
@@ -25,7 +26,18 @@ __all__ = ["LocalRegistry"]
 
 
 class LocalRegistry(
-    Adapters, Uploads, Commits, Versions, States, Aliases, Residency, Metrics, Bases, Jobs, LocalFeed
+    Adapters,
+    Uploads,
+    Commits,
+    Versions,
+    Inspections,
+    States,
+    Aliases,
+    Residency,
+    Metrics,
+    Bases,
+    Jobs,
+    LocalFeed,
 ):
     """`LocalRegistry(catalog, blobs, identity)`; each parent is the part of the interface it is named for (`Commits` goes on from `Revisions` and `Branches`, `Residency` from `Rollouts`)."""
 
@@ -40,4 +52,5 @@ class LocalRegistry(
             weighing=self.weighing,
             once=once,
             presign_uploads=self.presign_uploads,
+            inspector=self.inspector,
         )

@@ -6,6 +6,7 @@ bytes, the base from what is registered. Reads headers and hashes weights; runs 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from adaptry.adapter.view import Adapter, open_content
@@ -20,6 +21,7 @@ from adaptry.fingerprint import BaseRecord
 from adaptry.local.blob_content import BlobContent, check_first_bytes
 from adaptry.manifest import Manifest
 from adaptry.records import BaseStatus
+from adaptry.report import Finding
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +66,11 @@ def find_base(tx: Transaction, sight: Sight, manifest: Manifest, written: str | 
     return Known(claimed_id, claimed_name, found[0], name)
 
 
-def judge(adapter: Adapter, known: Known, record: BaseRecord | None) -> Verdict:
-    """Checks an adapter against its base; without a record, on its own."""
+def judge(
+    adapter: Adapter, known: Known, record: BaseRecord | None, weights: Sequence[Finding] = ()
+) -> Verdict:
+    """Checks an adapter against its base; without a record, on its own. What its `weights` hold is part of the report, and
+    changes nothing about the base."""
     name = known.name if record else known.claimed_name
     report = check(adapter, record, name)
     status: BaseStatus = "unknown"
@@ -73,4 +78,5 @@ def judge(adapter: Adapter, known: Known, record: BaseRecord | None) -> Verdict:
         status = "verified"
     elif known.claimed_id or known.claimed_name:
         status = "declared"
-    return Verdict(known.id or known.claimed_id, known.name or known.claimed_name, status, report)
+    whole = report.model_copy(update={"findings": (*report.findings, *weights)})
+    return Verdict(known.id or known.claimed_id, known.name or known.claimed_name, status, whole)

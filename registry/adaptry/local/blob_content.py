@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 
 from adaptry import strictjson
 from adaptry.adapter.config import LIMITS
@@ -36,6 +37,12 @@ class BlobContent(Content):
 
     def read(self, path: str, offset: int, length: int) -> bytes:
         return self._blobs.read(self._files[path].sha256, offset, length)
+
+    def chunks(self, path: str, start: int = 0) -> Iterator[bytes]:
+        return self._blobs.chunks(self._files[path].sha256, start)
+
+    def descriptor(self, path: str) -> AbstractContextManager[int | None]:
+        return self._blobs.descriptor(self._files[path].sha256)
 
 
 def check_names(manifest: Manifest) -> None:

@@ -16,7 +16,8 @@ from adaptry.catalog.commits import Step
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.versions import Admission
 from adaptry.chains import COMMIT_MADE, MAIN
-from adaptry.errors import Conflict, InvalidRef
+from adaptry.checks.weights import not_finite_findings
+from adaptry.errors import Conflict, InvalidRef, Refused
 from adaptry.failpoints import reach
 from adaptry.local.admission import Known, find_base
 from adaptry.local.blob_content import BlobContent, check_content, check_draft, check_names
@@ -26,6 +27,7 @@ from adaptry.local.unseen_bases import shown_detail
 from adaptry.manifest import Manifest
 from adaptry.records import CommitNote, Committed, PushOptions
 from adaptry.refs import AdapterName
+from adaptry.report import Report
 from adaptry.revision_words import is_id, parse_word
 from adaptry.succession import adapter_files, is_same_adapter
 
@@ -94,7 +96,18 @@ class Commits(Revisions, Branches):
         with self.catalog.read() as tx:
             require_files(tx, name, tree)
         check_content(BlobContent(self.blobs, tree))
+        self._require_finite(name, tree, move.head)
         return None
+
+    def _require_finite(self, name: AdapterName, tree: Manifest, head: Step) -> None:
+        """Raises `Refused` for weights that are new to the branch and hold NaN or infinity: checkpoints are there to go on from,
+        and nobody can from those."""
+        with self.catalog.read() as tx:
+            before = set(versions.manifest(tx, head.digest).weights.values())
+        fresh = [path for path, digest in tree.weights.items() if digest not in before]
+        report = Report(findings=tuple(not_finite_findings(self.inspections(name, tree, fresh))))
+        if report.is_blocked:
+            raise Refused(report.sentence())
 
     def _carry_out(
         self,

@@ -17,6 +17,7 @@ from adaptry.catalog.sight import Sight, sight_of
 from adaptry.chains import MAIN
 from adaptry.errors import Conflict, Denied, NotFound
 from adaptry.identity import LOCAL, Identity, require_read, require_write
+from adaptry.inspection.inspector import Inspector
 from adaptry.local.once import Answer, Once
 from adaptry.local.unseen_bases import shown
 from adaptry.local.weighing import Weighing
@@ -43,6 +44,7 @@ class Ground(Registry):
         weighing: Weighing | None = None,
         once: Once | None = None,
         presign_uploads: bool = False,
+        inspector: Inspector | None = None,
     ) -> None:
         """With `require_known_base`, a push whose base is not registered is refused, not admitted as declared.
 
@@ -56,9 +58,11 @@ class Ground(Registry):
         self.clock = clock
         self.weighing = weighing or Weighing()
         self.presign_uploads = presign_uploads
+        self.inspector = inspector or Inspector()
         self._once = once
 
     def close(self) -> None:
+        self.inspector.close()
         self.catalog.close()
 
     def once(self, tx: Transaction, kind: TypeAdapter[Answer], action: Callable[[], Answer]) -> Answer:

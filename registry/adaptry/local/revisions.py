@@ -28,6 +28,7 @@ from adaptry.catalog.resolving import find
 from adaptry.catalog.versions import Admission, Stored
 from adaptry.cautions import caution
 from adaptry.chains import MAIN
+from adaptry.checks.weights import weights_findings
 from adaptry.digest import Digest
 from adaptry.errors import Conflict, InvalidManifest, NotFound, Refused
 from adaptry.failpoints import reach
@@ -36,7 +37,7 @@ from adaptry.local.admission import Known, find_base, judge, open_stored, weight
 from adaptry.local.aliases import point_alias
 from adaptry.local.blob_content import check_names
 from adaptry.local.forgotten import hold_back
-from adaptry.local.ground import Ground
+from adaptry.local.inspections import InspectionCache
 from adaptry.local.metrics import check_metrics
 from adaptry.local.unseen_bases import shown_detail
 from adaptry.manifest import Manifest
@@ -52,7 +53,7 @@ class Stale(Exception):
     """What was derived no longer holds; derive again."""
 
 
-class Revisions(Ground):
+class Revisions(InspectionCache):
     """`put_revision`."""
 
     def put_revision(self, name: AdapterName, manifest: bytes, options: PushOptions) -> Pushed:
@@ -86,12 +87,13 @@ class Revisions(Ground):
                 f"this registry takes only adapters of bases it knows, and {base.claimed_name or base.claimed_id or 'none'} "
                 "is not one; register it first (`adaptry base add DIR --name …`)"
             )
-        verdict = judge(adapter, base, record)
+        weights = weights_findings(adapter.spec, self.inspections(name, declared))
+        verdict = judge(adapter, base, record, weights)
         if verdict.report.is_blocked and options.force_reason is None:
             raise Refused(verdict.report.sentence())
         forced = options.force_reason if verdict.report.is_blocked else None
-        weights = weights_digest(self.catalog, declared, adapter)
-        return Admission(declared, adapter.spec, weights, verdict, forced, options.number), base
+        digest = weights_digest(self.catalog, declared, adapter)
+        return Admission(declared, adapter.spec, digest, verdict, forced, options.number), base
 
     def _commit(
         self,

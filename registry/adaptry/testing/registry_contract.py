@@ -14,6 +14,7 @@ from adaptry.testing.promises.bases import BasePromises
 from adaptry.testing.promises.branches import BranchPromises
 from adaptry.testing.promises.commits import CommitPromises
 from adaptry.testing.promises.feed import FeedPromises
+from adaptry.testing.promises.inspections import InspectionPromises
 from adaptry.testing.promises.jobs import JobPromises
 from adaptry.testing.promises.residency import ResidencyPromises, RolloutPromises
 from adaptry.testing.promises.revisions import RevisionPromises
@@ -29,6 +30,7 @@ class RegistryContract(
     AdapterPromises,
     UploadPromises,
     RevisionPromises,
+    InspectionPromises,
     AliasPromises,
     StatePromises,
     CommitPromises,

@@ -6,16 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from adaptry.adapter.view import Adapter
-from adaptry.checks import check_weights
 from adaptry.digest import Digest
-from adaptry.errors import Conflict, NotFound, Refused
+from adaptry.errors import Conflict, NotFound
 from adaptry.manifest import BaseClaim, Manifest
 from adaptry.progress import Progress, no_progress
 from adaptry.records import AdapterEdit, CommitInfo, CommitNote
 from adaptry.refs import AdapterName
 from adaptry.registry import Registry
-from adaptry.report import Report
 from adaptry.transfer.files import claim_of, fetch, hashed, upload_missing
+from adaptry.transfer.first_look import first_look
 from adaptry.transfer.retrying import PATIENT, Persistence
 
 
@@ -34,18 +33,16 @@ def push_draft(
 ) -> CommitInfo:
     """Commits `adapter` to `branch`, which is made at `main` if it is missing, as is the adapter of that name.
 
-    Weights are looked at as `push` does. Raises `Refused` (NaN), and what `Chains.put_commit` and `upload` raise.
+    Raises what `Chains.put_commit` (`Refused` for NaN and infinity) and `upload` raise.
     """
-    seen = Report(findings=tuple(check_weights(adapter)))
-    if seen.is_blocked:
-        raise Refused(seen.sentence())
+    with first_look(registry, adapter):
+        manifest = Manifest.of(
+            hashed(adapter.content, progress),
+            base=base or claim_of(adapter),
+            parents=parents,
+            provenance=provenance,
+        )
     _make(registry, name, branch)
-    manifest = Manifest.of(
-        hashed(adapter.content, progress),
-        base=base or claim_of(adapter),
-        parents=parents,
-        provenance=provenance,
-    )
     upload_missing(registry, name, adapter.content, manifest, progress, persistence)
     return registry.put_commit(name, branch, manifest.to_bytes(), note).commit
 

@@ -15,17 +15,16 @@ from typing import Any
 from adaptry.adapter.content import FolderContent
 from adaptry.adapter.view import Adapter, open_dir
 from adaptry.cautions import require_usable
-from adaptry.checks import check_weights
 from adaptry.digest import Digest
-from adaptry.errors import Conflict, Refused, StorageFull
+from adaptry.errors import Conflict, StorageFull
 from adaptry.manifest import BaseClaim, Manifest
 from adaptry.progress import Progress, no_progress
 from adaptry.records import Pushed, PushOptions, VersionInfo
 from adaptry.refs import AdapterName, ByDigest, Ref
 from adaptry.registry import Registry
-from adaptry.report import Report
 from adaptry.settings import data_folder
 from adaptry.transfer.files import claim_of, digest_of, fetch, hashed, upload_missing
+from adaptry.transfer.first_look import first_look
 from adaptry.transfer.remote import RevisionContent
 from adaptry.transfer.retrying import PATIENT, Persistence
 from adaptry.transfer.uploading import upload
@@ -50,25 +49,21 @@ def push(
 ) -> Pushed:
     """Makes `adapter` a version of `name`; one that is there already is given back.
 
-    Without `base`, the base named in the adapter's config is claimed. The weights are looked at here,
-    since a server computes nothing: NaN or infinity is `Refused` before a byte moves, unless the options force, and
-    factors that are all zero are among the report's findings. Raises what `Registry.put_revision` and `upload` raise; after an error, pushing again uploads only what is missing.
+    Without `base`, the base named in the adapter's config is claimed. The registry inspects the weights: NaN or infinity is
+    `Refused`, unless the options force, and for a registry far away before a byte moves (`first_look`). Raises what
+    `Registry.put_revision` and `upload` raise; after an error, pushing again uploads only what is missing.
     """
     name = AdapterName.parse(name) if isinstance(name, str) else name
-    seen = Report(findings=tuple(check_weights(adapter)))
-    if seen.is_blocked and options.force_reason is None:
-        raise Refused(seen.sentence())
-    manifest = Manifest.of(
-        hashed(adapter.content, progress),
-        base=base or claim_of(adapter),
-        parents=parents,
-        recipe=recipe,
-        provenance=provenance,
-    )
+    with first_look(registry, adapter, is_forced=options.force_reason is not None):
+        manifest = Manifest.of(
+            hashed(adapter.content, progress),
+            base=base or claim_of(adapter),
+            parents=parents,
+            recipe=recipe,
+            provenance=provenance,
+        )
     upload_missing(registry, name, adapter.content, manifest, progress, persistence)
-    pushed = registry.put_revision(name, manifest.to_bytes(), options)
-    findings = (*pushed.report.findings, *seen.findings)
-    return pushed.model_copy(update={"report": pushed.report.model_copy(update={"findings": findings})})
+    return registry.put_revision(name, manifest.to_bytes(), options)
 
 
 def pull(

@@ -168,6 +168,22 @@ def test_an_adapter_that_cannot_work_is_refused_with_what_is_wrong(server: Serve
     assert server.call("GET", f"/api/models/{TONE}").json["siblings"] == []
 
 
+@pytest.mark.parametrize("branch", ["main", "run.step-1"])
+def test_weights_that_are_no_numbers_are_refused_with_a_sentence(
+    server: Server, tmp_path: Path, branch: str
+) -> None:
+    nan = ("F32", (16, 4), b"\x00\x00\xc0\x7f" * 64)
+    key = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"
+    spoiled = {path.name: path.read_bytes() for path in tiny_lora(tmp_path / "x", extra={key: nan}).iterdir()}
+    if branch != "main":
+        server.registry().make_branch(NAME, branch)
+    answer = send(server, lines(spoiled), branch)
+    assert answer.status == 400
+    assert "NaN in 1 tensor" in answer.json["error"]
+    assert server.registry().adapter(NAME).versions == 0
+    assert server.call("GET", f"/api/models/{TONE}").json["siblings"] == []
+
+
 def test_an_alias_is_a_branch_that_only_moving_it_changes(server: Server, files: dict[str, bytes]) -> None:
     put(server, files)
     digest = server.registry().version(Ref(NAME, Number(1))).digest

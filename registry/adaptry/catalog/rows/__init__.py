@@ -10,6 +10,7 @@ from adaptry.catalog.rows.commits import CommitRow, MarkRow
 from adaptry.catalog.rows.epochs import EpochRow, RecallClaimRow
 from adaptry.catalog.rows.events import AnswerRow, EventRow
 from adaptry.catalog.rows.files import FileRow, LeavingRow, UploadRow, WeightsRow
+from adaptry.catalog.rows.inspections import InspectionRow
 from adaptry.catalog.rows.jobs import JobLineRow, JobRow, JobScheduleRow, JobStepRow, RunnerRow
 from adaptry.catalog.rows.metrics import MetricRow, MetricSummaryRow
 from adaptry.catalog.rows.row import Moment, Row
@@ -30,6 +31,7 @@ __all__ = [
     "EpochRow",
     "EventRow",
     "FileRow",
+    "InspectionRow",
     "JobLineRow",
     "JobRow",
     "JobScheduleRow",

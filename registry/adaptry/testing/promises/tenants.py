@@ -28,6 +28,7 @@ READS: Mapping[str, Ask] = {
     "version": lambda registry, name, digest: registry.version(Ref(name)),
     "detail": lambda registry, name, digest: registry.detail(Ref(name)),
     "versions": lambda registry, name, digest: registry.versions(name),
+    "inspect_tensors": lambda registry, name, digest: registry.inspect_tensors(Ref(name)),
     "count_download": lambda registry, name, digest: registry.count_download(Ref(name)),
     "aliases": lambda registry, name, digest: registry.aliases(name),
     "history": lambda registry, name, digest: registry.history(name),

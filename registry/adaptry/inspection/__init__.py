@@ -1,0 +1,6 @@
+"""What the numbers in a weights file are: non-finite values counted and a norm for every tensor, by a bounded process.
+
+`Inspector` starts the process and gives it bytes through a pipe; the process knows no registry, has no credentials and
+uses numpy where it is installed, never torch. Its answer is a value (`WeightsInspection`); what follows from it is for
+`checks.weights` to decide.
+"""

@@ -1,0 +1,59 @@
+"""A bounded number of slots that tenants take in turn, so that one with much to do does not keep others waiting."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event, Lock
+
+
+class FairSlots:
+    """`slots` in all, of which one tenant has at most all but one (or the only one). Safe to use from many threads."""
+
+    def __init__(self, slots: int) -> None:
+        self._lock = Lock()
+        self._free = slots
+        self._most = max(1, slots - 1)
+        self._taken: Counter[str] = Counter()
+        self._waiting: OrderedDict[str, deque[Event]] = OrderedDict()
+
+    @contextmanager
+    def hold(self, tenant: str, patience: float) -> Iterator[None]:
+        """Holds a slot for `tenant`. Raises `TimeoutError` after `patience` seconds without one."""
+        turn = Event()
+        with self._lock:
+            self._waiting.setdefault(tenant, deque()).append(turn)
+            self._grant()
+        if not turn.wait(patience) and not self._granted_or_withdrawn(tenant, turn):
+            raise TimeoutError
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._free += 1
+                self._taken[tenant] -= 1
+                self._grant()
+
+    def _granted_or_withdrawn(self, tenant: str, turn: Event) -> bool:
+        """Whether the turn came at the last moment; if not, nobody waits for it any more."""
+        with self._lock:
+            if turn.is_set():
+                return True
+            self._waiting[tenant].remove(turn)
+            return False
+
+    def _grant(self) -> None:
+        """Gives free slots to those who wait: one for each tenant, those first that were served longest ago."""
+        for tenant in list(self._waiting):
+            queue = self._waiting[tenant]
+            while queue and self._free and self._taken[tenant] < self._most:
+                self._free -= 1
+                self._taken[tenant] += 1
+                queue.popleft().set()
+                self._waiting.move_to_end(tenant)
+                if len(self._waiting) > 1:
+                    break  # the others first
+            if not queue:
+                del self._waiting[tenant]
+        self._taken += Counter()  # forgets those who hold none

@@ -1,0 +1,139 @@
+"""Promises about weights: whoever pushes and however, they are inspected before they are admitted, and what they hold is shown."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from adaptry.adapter.view import Adapter
+from adaptry.bases import register
+from adaptry.checkpoint import open_checkpoint
+from adaptry.digest import Digest
+from adaptry.errors import Invalid, NotFound, Refused
+from adaptry.manifest import Manifest
+from adaptry.paging import every
+from adaptry.records import AdapterEdit, CommitNote, Pushed, PushOptions, TensorInspection
+from adaptry.refs import Ref
+from adaptry.registry import Registry
+from adaptry.testing.promises.ground import EVE, TONE, Ground, MakeLora, MakeRegistry
+from adaptry.testing.samples import Tensors, tiny_base
+from adaptry.transfer import copy, push
+
+MODULE = "base_model.model.model.layers.0.self_attn.q_proj"
+FACTOR = f"{MODULE}.lora_B.weight"
+NAN, INFINITY = float("nan"), float("inf")
+
+
+class InspectionPromises(Ground):
+    """`inspect_tensors`, and what admission makes of weights."""
+
+    @pytest.mark.parametrize(("value", "code"), [(NAN, "weights_nan"), (-INFINITY, "weights_infinite")])
+    def test_weights_that_are_not_finite_become_no_version_however_they_come(
+        self, registry: Registry, lora: MakeLora, value: float, code: str
+    ) -> None:
+        registry.create_adapter(TONE, AdapterEdit())
+        adapter = lora(extra=one_value(value))
+        manifest = sent(registry, adapter)
+        with pytest.raises(Refused, match=code):
+            registry.put_revision(TONE, manifest.to_bytes(), PushOptions())
+        with pytest.raises(Refused, match=code):
+            registry.put_commit(TONE, "main", manifest.to_bytes(), CommitNote(title="diverged"))
+        registry.make_branch(TONE, "run.step-1")
+        before = registry.commit(TONE, "run.step-1")
+        with pytest.raises(Refused, match=code):
+            registry.put_commit(TONE, "run.step-1", manifest.to_bytes(), CommitNote(title="diverged"))
+        assert registry.commit(TONE, "run.step-1") == before
+        with pytest.raises(Refused, match=code):
+            push(registry, adapter, TONE)
+        assert registry.adapter(TONE).versions == 0
+
+    def test_weights_forced_in_with_a_reason_keep_their_findings(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        pushed = push(
+            registry, lora(extra=one_value(NAN)), TONE, options=PushOptions(force_reason="to show the fault")
+        )
+        detail = registry.detail(Ref(TONE))
+        assert "weights_nan" in codes(pushed)
+        assert detail.report == pushed.report
+        assert detail.forced == "to show the fault"
+        assert detail.inspection is not None
+        assert (detail.inspection.nan, detail.inspection.infinite) == (1, 0)
+
+    def test_what_a_push_warned_of_is_stored(self, registry: Registry, lora: MakeLora) -> None:
+        pushed = push(registry, lora(layers=1, targets=("q_proj",), extra=zeros()), TONE)
+        assert "untrained" in codes(pushed)
+        detail = registry.detail(Ref(TONE))
+        assert detail.report == pushed.report
+        assert detail.version.findings == len(pushed.report.findings)
+
+    def test_findings_stay_when_the_base_becomes_known(
+        self, registry: Registry, lora: MakeLora, tmp_path: Path
+    ) -> None:
+        push(registry, lora(layers=1, targets=("q_proj",), extra=zeros()), TONE)
+        register(registry, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny",))
+        detail = registry.detail(Ref(TONE))
+        assert detail.version.base_status == "verified"
+        found = {finding.code for finding in detail.report.findings}
+        assert "untrained" in found
+        assert "base_unknown" not in found
+
+    def test_every_tensor_has_its_norm_in_pages(self, registry: Registry, lora: MakeLora) -> None:
+        push(registry, lora(extra={FACTOR: ("F32", (16, 4), struct.pack("<f", 0.5) * 64)}), TONE)
+        ref = Ref(TONE)
+        first = registry.inspect_tensors(ref, limit=3)
+        assert len(first.items) == 3
+        assert first.next is not None
+        tensors = list(every(lambda cursor: registry.inspect_tensors(ref, cursor, 3)))
+        assert len(tensors) == 8
+        assert tensors[:3] == list(first.items)
+        assert (
+            TensorInspection(file="adapter_model.safetensors", tensor=FACTOR, nan=0, infinite=0, norm=4.0)
+            in tensors
+        )
+        whole = registry.detail(ref).inspection
+        assert whole is not None
+        assert whole.tensors == 8
+        assert whole.norm == pytest.approx(sum((one.norm or 0) ** 2 for one in tensors) ** 0.5)
+        with pytest.raises(Invalid):
+            registry.inspect_tensors(ref, limit=0)
+        with pytest.raises(Invalid):
+            registry.inspect_tensors(ref, cursor="nonsense")
+
+    def test_tensors_are_for_those_who_may_read(
+        self, make_registry: MakeRegistry, registry: Registry, lora: MakeLora
+    ) -> None:
+        push(registry, lora(), TONE)
+        with pytest.raises(NotFound):
+            make_registry(EVE).inspect_tensors(Ref(TONE))
+
+    def test_a_copy_is_inspected_where_it_arrives(self, registry: Registry, lora: MakeLora) -> None:
+        push(registry, lora(extra=one_value(NAN)), TONE, options=PushOptions(force_reason="to copy it"))
+        with pytest.raises(Refused, match="weights_nan"):
+            copy(registry, Ref(TONE), registry, "acme/other")
+
+
+def one_value(value: float) -> Tensors:
+    """A factor with one element that is something else."""
+    return {FACTOR: ("F32", (16, 4), struct.pack("<63f", *[0.1] * 63) + struct.pack("<f", value))}
+
+
+def zeros() -> Tensors:
+    return {FACTOR: ("F32", (16, 4), bytes(256))}
+
+
+def codes(pushed: Pushed) -> list[str]:
+    return [finding.code for finding in pushed.report.findings]
+
+
+def sent(registry: Registry, adapter: Adapter) -> Manifest:
+    """Uploads an adapter's files as any client may."""
+    files = {path: adapter.content.whole(path, 1 << 20) for path in adapter.content.sizes}
+    for data in files.values():
+        digest = Digest.of(data)
+        if not registry.has_file(TONE, digest):
+            upload = registry.open_upload(TONE, digest, len(data))
+            registry.finish_upload(registry.append_upload(upload, 0, [data]))
+    return Manifest.of({path: (len(data), Digest.of(data)) for path, data in files.items()})

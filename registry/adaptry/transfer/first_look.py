@@ -1,0 +1,44 @@
+"""A look at an adapter's weights before they travel, beside the hashing of its files.
+
+Every registry inspects what it admits. Where the files have far to go, finding NaN here first spares sending gigabytes that
+would be refused; the finding and its words are the same.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+from adaptry.adapter.view import Adapter
+from adaptry.checks.weights import check_weights
+from adaptry.errors import Refused, Unavailable
+from adaptry.inspection.inspector import LARGE
+from adaptry.registry import Registry
+from adaptry.report import Report
+
+
+@contextmanager
+def first_look(registry: Registry, adapter: Adapter, *, is_forced: bool = False) -> Iterator[None]:
+    """Looks while the block runs. Raises `Refused` at its end for weights that the registry would refuse.
+
+    Does nothing where the registry is on this machine or the push is forced; nor for large files without numpy, since the
+    registry's own inspection is sooner done.
+    """
+    if registry.is_on_this_machine or is_forced or not _is_cheap(adapter):
+        yield
+        return
+    with ThreadPoolExecutor(1, "first-look") as thread:
+        looking = thread.submit(check_weights, adapter)
+        yield
+        try:
+            report = Report(findings=tuple(looking.result()))
+        except Unavailable:
+            return  # the registry's own inspection decides
+    if report.is_blocked:
+        raise Refused(report.sentence())
+
+
+def _is_cheap(adapter: Adapter) -> bool:
+    return sum(adapter.content.sizes.values()) < LARGE or importlib.util.find_spec("numpy") is not None

@@ -1,0 +1,177 @@
+"""Inspection where it matters: before a version is admitted, once for every file, with the files kept where it fails."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from adaptry import gc
+from adaptry.adapter.header import TensorInfo
+from adaptry.adapter.view import Adapter, open_dir
+from adaptry.bounded_process import ProcessFailed
+from adaptry.errors import Refused, Unavailable
+from adaptry.inspection import inspector as inspectors
+from adaptry.inspection.inspector import Inspector, Source
+from adaptry.inspection.result import WeightsInspection
+from adaptry.local import LocalRegistry
+from adaptry.opening import open_local
+from adaptry.records import CommitNote
+from adaptry.refs import AdapterName, Ref
+from adaptry.testing.samples import tiny_lora
+from adaptry.transfer import push
+from adaptry.transfer.drafts import push_draft
+from adaptry_api.settings import ServerSettings
+from adaptry_api.testing import Server, serving
+
+TONE = AdapterName.parse("acme/tone")
+KEY = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"
+SPOILED = {KEY: ("F32", (16, 4), b"\x00\x00\xc0\x7f" * 64)}
+
+
+class Counting(Inspector):
+    """Counts the files that are inspected."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.files = 0
+
+    def inspect(
+        self, tensors: Mapping[str, TensorInfo], source: Source, tenant: str = ""
+    ) -> WeightsInspection:
+        self.files += 1
+        return super().inspect(tensors, source, tenant)
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterable[LocalRegistry]:
+    opened = open_local(tmp_path / "registry")
+    opened.inspector = Counting()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterable[Server]:
+    with serving(ServerSettings(data=tmp_path / "served")) as made:
+        yield made
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Adapter:
+    return open_dir(tiny_lora(tmp_path / "lora"))
+
+
+def inspected(registry: LocalRegistry) -> int:
+    assert isinstance(registry.inspector, Counting)
+    return registry.inspector.files
+
+
+def broken(*arguments: object, **options: object) -> None:
+    raise ProcessFailed("the process could not be started: no more processes")
+
+
+def test_a_file_is_inspected_once_however_often_it_is_pushed(
+    registry: LocalRegistry, adapter: Adapter
+) -> None:
+    push(registry, adapter, TONE)
+    push(registry, adapter, TONE)
+    push(registry, adapter, "acme/other")
+    push_draft(registry, adapter, TONE, "run.step-1", CommitNote(title="the same weights"))
+    registry.inspect_tensors(Ref(TONE))
+    assert inspected(registry) == 1
+
+
+def test_a_push_that_could_not_be_inspected_is_no_version_and_sends_nothing_twice(
+    registry: LocalRegistry, adapter: Adapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(inspectors, "start_bounded", broken)
+        with pytest.raises(Unavailable, match=r"could not be inspected.*try again"):
+            push(registry, adapter, TONE)
+    assert registry.adapters().items == ()
+    monkeypatch.setattr(registry, "append_upload", lambda *_: pytest.fail("the files were kept"))
+    assert push(registry, adapter, TONE).version.number == 1
+
+
+def test_over_http_it_is_503_and_works_when_it_is_tried_again(
+    server: Server, adapter: Adapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = server.registry()
+    with monkeypatch.context() as patched:
+        patched.setattr(inspectors, "start_bounded", broken)
+        with pytest.raises(Unavailable, match="could not be inspected"):
+            push(remote, adapter, TONE)
+    assert push(remote, adapter, TONE).version.number == 1
+
+
+def test_versions_from_before_are_shown_as_not_inspected_until_they_are(
+    registry: LocalRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adaptry.local.revisions.weights_findings", lambda spec, found: [])
+    push(registry, open_dir(tiny_lora(tmp_path / "old", extra=SPOILED)), TONE)
+    monkeypatch.undo()
+    with sqlite3.connect(tmp_path / "registry" / "catalog.sqlite") as database:
+        database.execute("DELETE FROM inspections")
+    before = registry.detail(Ref(TONE))
+    assert before.inspection is None
+    assert "weights_nan" not in {finding.code for finding in before.report.findings}
+
+    found = registry.inspect_tensors(Ref(TONE), limit=200)
+
+    assert sum(tensor.nan for tensor in found.items) == 64
+    after = registry.detail(Ref(TONE))
+    assert after.inspection is not None
+    assert after.inspection.nan == 64
+    assert "weights_nan" in {finding.code for finding in after.report.findings}
+    assert after.version.findings == len(after.report.findings)
+
+
+def test_a_result_of_an_older_measurement_counts_as_none(
+    registry: LocalRegistry, adapter: Adapter, tmp_path: Path
+) -> None:
+    push(registry, adapter, TONE)
+    with sqlite3.connect(tmp_path / "registry" / "catalog.sqlite") as database:
+        database.execute("UPDATE inspections SET inspection = 0")
+    assert registry.detail(Ref(TONE)).inspection is None
+    registry.inspect_tensors(Ref(TONE))
+    assert registry.detail(Ref(TONE)).inspection is not None
+    assert inspected(registry) == 2
+
+
+def test_a_far_registry_is_sent_nothing_that_it_would_refuse(
+    registry: LocalRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LocalRegistry, "is_on_this_machine", False)
+    monkeypatch.setattr(registry, "open_upload", lambda *_: pytest.fail("nothing is sent"))
+    spoiled = open_dir(tiny_lora(tmp_path / "spoiled", extra=SPOILED))
+    with pytest.raises(Refused, match=r"NaN in 1 tensor.*weights_nan"):
+        push(registry, spoiled, TONE)
+    with pytest.raises(Refused, match=r"NaN in 1 tensor.*weights_nan"):
+        push_draft(registry, spoiled, TONE, "run.step-1", CommitNote(title="diverged"))
+    assert registry.adapters().items == ()
+
+
+def test_where_a_first_look_fails_the_registry_decides(
+    registry: LocalRegistry, adapter: Adapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unable(adapter: Adapter) -> None:
+        raise Unavailable("no more processes here")
+
+    monkeypatch.setattr(LocalRegistry, "is_on_this_machine", False)
+    monkeypatch.setattr("adaptry.transfer.first_look.check_weights", unable)
+    assert push(registry, adapter, TONE).version.number == 1
+
+
+def test_what_was_found_goes_with_the_files(
+    registry: LocalRegistry, adapter: Adapter, tmp_path: Path
+) -> None:
+    push(registry, adapter, TONE)
+    registry.delete_adapter(TONE)
+    for _ in range(4):  # marked, taken, left, gone
+        gc.collect(registry, grace=timedelta(0))
+    with sqlite3.connect(tmp_path / "registry" / "catalog.sqlite") as database:
+        assert database.execute("SELECT count(*) FROM inspections").fetchone() == (0,)

@@ -1,0 +1,74 @@
+"""Counts and norms of numbers: the same by the standard library and by numpy, and those that torch finds."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adaptry.inspection import numpy_norms, plain_norms
+from adaptry.inspection.formats import WIDTHS
+
+TYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "C64": torch.float32,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "F8_E8M0": torch.float8_e8m0fnu,
+}  # fmt: skip
+WAYS = {"plain": plain_norms.measure, "numpy": numpy_norms.measure}
+
+
+def by_torch(dtype: str, data: bytes) -> tuple[int, int, float]:
+    values = torch.frombuffer(bytearray(data), dtype=TYPES[dtype]).to(torch.float64)
+    finite = values[torch.isfinite(values)]
+    largest = float(finite.abs().max()) if len(finite) else 0.0
+    norm = 0.0
+    if largest:
+        norm = float((finite / largest).pow(2).sum().sqrt()) * largest
+    return int(values.isnan().sum()), int(values.isinf().sum()), norm
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("dtype", WIDTHS)
+@given(data=st.binary(min_size=8, max_size=400))
+def test_any_bits_are_counted_and_measured_as_torch_does(way: str, dtype: str, data: bytes) -> None:
+    whole = data[: len(data) // 8 * 8]
+    nan, infinite, norm = by_torch(dtype, whole)
+    found = WAYS[way](dtype, whole)
+    assert found[:2] == (nan, infinite)
+    assert found[2] == pytest.approx(norm, rel=1e-12, abs=0)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "F8_E8M0"])
+def test_every_code_of_eight_bits_is_the_number_that_torch_reads(way: str, dtype: str) -> None:
+    for code in range(256):
+        assert WAYS[way](dtype, bytes([code])) == by_torch(dtype, bytes([code]))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("value", [3.4e38, 1e-45, 1.7e308, 5e-324, 1e-200])
+def test_the_largest_and_smallest_numbers_neither_overflow_nor_vanish(way: str, value: float) -> None:
+    dtype = "F32" if 1e-46 < value < 1e39 else "F64"
+    values = torch.full((16,), value, dtype=TYPES[dtype])
+    norm = 4 * float(values[0].to(torch.float64))
+    found = WAYS[way](dtype, values.numpy().tobytes())
+    assert found == (0, 0, pytest.approx(norm, rel=1e-12))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_norm_beyond_float64_is_infinite_and_nothing_is_counted(way: str) -> None:
+    values = torch.full((16,), 1.7e308, dtype=torch.float64)
+    assert WAYS[way]("F64", values.numpy().tobytes()) == (0, 0, math.inf)
+
+
+@pytest.mark.parametrize("dtype", WIDTHS)
+def test_both_ways_agree_on_a_full_block_of_weights(dtype: str) -> None:
+    generator = torch.Generator().manual_seed(7)
+    values = torch.randn(1 << 16, generator=generator, dtype=torch.float64).mul(0.02).to(TYPES[dtype])
+    data = values.view(torch.uint8).numpy().tobytes()
+    plain, numpy = plain_norms.measure(dtype, data), numpy_norms.measure(dtype, data)
+    assert plain[:2] == numpy[:2]
+    assert plain[2] == pytest.approx(numpy[2], rel=1e-12)
+    assert plain[2] == pytest.approx(by_torch(dtype, data)[2], rel=1e-10)
