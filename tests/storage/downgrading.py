@@ -17,8 +17,16 @@ _NEW_TABLES = (
 )
 
 
+def without_base_visibility(database: sqlite3.Connection) -> None:
+    """Takes away what schema 0013 added."""
+    database.execute("ALTER TABLE bases DROP COLUMN visibility")
+    database.execute("DROP INDEX ix_base_names_namespace")
+    database.execute("ALTER TABLE base_names DROP COLUMN namespace")
+
+
 def back_to_0004(database: sqlite3.Connection) -> None:
     """Takes away what schemas 0005 and later added."""
+    without_base_visibility(database)
     for table in _NEW_TABLES:
         database.execute(f"DROP TABLE {table}")
     for index in ("ix_uploads_open", "ix_uploads_coming"):
