@@ -14,15 +14,26 @@ _NEW_TABLES = (
     "residents",
     "workers",
     "leaving",
-    "inspections",
 )
 
 
 _FOLDED = ("adapters", "namespaces", "base_names", "aliases", "marks")
 
 
+def back_to_0012(database: sqlite3.Connection) -> None:
+    """Takes away what schemas 0013 and later added."""
+    database.execute("ALTER TABLE bases DROP COLUMN visibility")
+    database.execute("DROP INDEX ix_base_names_namespace")
+    database.execute("ALTER TABLE base_names DROP COLUMN namespace")
+    database.execute("DROP TABLE inspections")
+    database.execute("UPDATE alembic_version SET version_num = '0012'")
+
+
 def back_to_0010(database: sqlite3.Connection) -> None:
     """Takes away what schemas 0011 and later added, but for the keys of workers and schedules."""
+    back_to_0012(database)
+    for table in ("epochs", "recall_claims"):
+        database.execute(f"DROP TABLE {table}")
     for table in _FOLDED:
         database.execute(f"DROP INDEX ix_{table}_folded")
         database.execute(f"ALTER TABLE {table} DROP COLUMN folded")

@@ -43,11 +43,7 @@ class AdapterRepository(Repository):
 
     @property
     def has_commit(self) -> bool:
-        """Whether any name of a commit leads to files; without one, the adapter hides nothing of its name."""
-        if self.info.versions:
-            return True
-        references = self._reader.registry.references(self.info.name)
-        return any(found.digest != EMPTY.digest for found in references)
+        return has_commit(self._reader.registry, self.info)
 
     def snapshot(self, revision: str) -> Snapshot:
         registry, name = self._reader.registry, self.info.name
@@ -107,6 +103,11 @@ class AdapterRepository(Repository):
         if number is None:
             return None
         return self._reader.registry.version(Ref(self.info.name, Number(number)))
+
+
+def has_commit(registry: Registry, info: AdapterInfo) -> bool:
+    """Whether any branch or tag leads to files; without one, the adapter hides nothing of its name."""
+    return info.versions > 0 or any(found.digest != EMPTY.digest for found in registry.references(info.name))
 
 
 def adapter_repository(reader: Reader, id: str) -> Repository | None:

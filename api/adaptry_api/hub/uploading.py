@@ -13,20 +13,23 @@ from adaptry.identity import Identity, require_write
 from adaptry.refs import AdapterName
 from adaptry.registry import Registry
 from adaptry.transfer.retrying import Persistence
+from adaptry_api.hub.adapters import has_commit
 
 
 def require_writer(registry: Registry, identity: Identity, name: AdapterName) -> None:
     """Raises `NotFound` where there is no such adapter for the caller, `Conflict` where the name is a base's that they may
     see, and `Denied` where they may only read it."""
     try:
-        registry.adapter(name)
+        is_begun = has_commit(registry, registry.adapter(name))
     except NotFound:
-        if _is_base(registry, name):
-            raise Conflict(
-                f"{name} is a base, which is changed by `adaptry base add` alone; push the adapter under a name of its own, "
-                f"such as {name}-lora"
-            ) from None
-        raise
+        if not _is_base(registry, name):
+            raise
+        is_begun = False
+    if not is_begun and _is_base(registry, name):
+        raise Conflict(
+            f"{name} is a base, which is changed by `adaptry base add` alone; push the adapter under a name of its own, "
+            f"such as {name}-lora"
+        )
     require_write(identity, name)
 
 

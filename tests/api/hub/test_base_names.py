@@ -69,7 +69,7 @@ def test_a_shadow_from_before_heals_by_itself_and_can_be_deleted(server: Server,
     catalog.close()
     assert is_readable(server, config)
     refused = send(server, lines({README: CARD}), name=BASE)
-    assert (refused.status, "is the name of a base" in refused.json["error"]) == (409, True)
+    assert (refused.status, "org/tiny is a base" in refused.json["error"]) == (409, True)
     assert is_readable(server, config)
     assert server.call("DELETE", "/api/repos/delete", {"name": BASE}).status == 200
     assert is_readable(server, config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -45,17 +46,16 @@ ADDRESSES = (
 
 def shape(answer: Answer, name: str) -> tuple[int, str | None, bytes]:
     """What a caller can tell one answer from another by, without the name that was asked for."""
-    body = answer.body.replace(answer.headers["X-Request-Id"].encode(), b"")
-    return answer.status, answer.headers.get("X-Error-Code"), body.replace(name.encode(), b"NAME")
+    body = re.sub(rb'"request":"[0-9a-f]+"', b"", answer.body)
+    return answer.status, answer.headers.get("X-Error-Code"), re.sub(name.encode(), b"NAME", body, flags=re.I)
 
 
 def test_to_others_it_is_as_absent_as_a_base_that_never_was(server: Server, base: str, stranger: str) -> None:
     for address in ADDRESSES:
         asked = server.call("GET", address, token=stranger)
         other = server.call("GET", address.lower().replace("tiny", "none"), token=stranger)
-        lowered = shape(asked, BASE)
         assert asked.status == 404, address
-        assert lowered[:2] == shape(other, "org/none")[:2], address
+        assert shape(asked, BASE) == shape(other, "org/none"), address
 
 
 def test_the_adapter_on_it_is_read_and_names_it_as_its_own_config_does(

@@ -125,7 +125,7 @@ def test_what_is_no_part_of_an_adapter_is_left_out_with_a_word(server: Server) -
 
 
 def test_names_that_no_header_holds_do_no_harm(server: Server) -> None:
-    answer = preupload(server, ("évil\r\nSet-Cookie: x\x00.bin", 5))
+    answer = preupload(server, ("évil\r\nSet-Cookie: x\x00.bin", 5), (README, 5))
     assert answer.headers["X-HF-Warning"].count("?") == 2
     assert "Set-Cookie" not in answer.headers
     refused = send(server, lines({"a\r\nSet-Cookie: x\x01": b"x"}))

@@ -1,0 +1,45 @@
+"""Bases that were registered before there was a choice stay readable by every token, and by nobody else."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from adaptry.bases import register
+from adaptry.checkpoint import open_checkpoint
+from adaptry.identity import ANONYMOUS, Identity
+from adaptry.opening import open_local
+from adaptry.records import BaseEdit
+from adaptry.testing.samples import tiny_base
+
+from .downgrading import back_to_0012
+
+STRANGER = Identity("stranger", "reader", ("elsewhere",))
+OWNER = Identity("owner", "reader", ("org",))
+
+
+def test_they_are_internal_and_new_ones_are_private(folder: Path, tmp_path: Path) -> None:
+    registry = open_local(folder)
+    old = register(
+        registry, open_checkpoint(tiny_base(tmp_path / "old")), ("org/tiny", "gpt2"), cache=tmp_path
+    )
+    registry.close()
+    database = sqlite3.connect(folder / "catalog.sqlite")
+    with database:
+        back_to_0012(database)
+    database.close()
+
+    reopened = open_local(folder)
+
+    assert reopened.base("org/tiny").visibility == "internal"
+    assert reopened.on_behalf_of(STRANGER).base("gpt2").id == old.id
+    assert reopened.on_behalf_of(ANONYMOUS).bases().items == ()
+    new = register(
+        reopened, open_checkpoint(tiny_base(tmp_path / "new", seed=3)), ("org/new",), cache=tmp_path
+    )
+    assert new.visibility == "private"
+    assert [info.id for info in reopened.on_behalf_of(STRANGER).bases().items] == [old.id]
+    reopened.edit_base(old.id, BaseEdit(visibility="private"))
+    assert {info.id for info in reopened.on_behalf_of(OWNER).bases().items} == {old.id, new.id}
+    assert reopened.on_behalf_of(STRANGER).bases().items == ()
+    reopened.close()
