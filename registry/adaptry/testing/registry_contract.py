@@ -11,6 +11,7 @@ from adaptry.testing.promises.aliases import AliasPromises
 from adaptry.testing.promises.bases import BasePromises
 from adaptry.testing.promises.branches import BranchPromises
 from adaptry.testing.promises.commits import CommitPromises
+from adaptry.testing.promises.cursors import CursorPromises
 from adaptry.testing.promises.feed import FeedPromises
 from adaptry.testing.promises.jobs import JobPromises
 from adaptry.testing.promises.residency import ResidencyPromises, RolloutPromises
@@ -30,6 +31,7 @@ class RegistryContract(
     AliasPromises,
     StatePromises,
     CommitPromises,
+    CursorPromises,
     BranchPromises,
     ResidencyPromises,
     RolloutPromises,
