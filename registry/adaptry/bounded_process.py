@@ -51,7 +51,11 @@ except MemoryError:
 
 
 class ProcessTimeout(Exception):
-    """The child used up its processor time."""
+    """The child used up its processor time. `answer` is what it had written by then."""
+
+    def __init__(self, message: str, answer: bytes = b"") -> None:
+        super().__init__(message)
+        self.answer = answer
 
 
 class ProcessFailed(Exception):
@@ -98,7 +102,7 @@ def run_bounded(
     except OSError as error:
         raise ProcessFailed(f"the process could not be started: {error}") from error
     answer = _exchange(process, request, limits)
-    _check_exit(process.returncode, limits)
+    _check_exit(process.returncode, limits, answer[: limits.answer])
     if len(answer) > limits.answer:
         raise ProcessFailed(f"the process answered {len(answer):,} bytes; at most {limits.answer:,} are read")
     return answer
@@ -116,9 +120,9 @@ def _exchange(process: subprocess.Popen[bytes], request: bytes, limits: ProcessL
             process.kill()
 
 
-def _check_exit(code: int, limits: ProcessLimits) -> None:
+def _check_exit(code: int, limits: ProcessLimits, answer: bytes) -> None:
     if code in _OUT_OF_TIME:
-        raise ProcessTimeout(f"the process used up its {limits.seconds:g} s of processor time")
+        raise ProcessTimeout(f"the process used up its {limits.seconds:g} s of processor time", answer)
     if code == _OUT_OF_MEMORY:
         raise ProcessFailed(f"the process needed more than its {limits.memory >> 20:,} MiB of memory")
     if code:

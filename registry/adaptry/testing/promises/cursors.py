@@ -9,7 +9,6 @@ import pytest
 from adaptry.catalog import cursors
 from adaptry.errors import Invalid, InvalidQuery
 from adaptry.jobs.records import JobOrder
-from adaptry.records import Page
 from adaptry.registry import Registry
 from adaptry.testing.promises.ground import TONE, Ground, MakeLora
 from adaptry.transfer import push
@@ -21,7 +20,7 @@ _NO_NUMBERS = (
 )  # fmt: skip
 _NO_TEXTS = ("\x00", "acme/\x00", "\n", "\u202e", "\x1b[31m", "\ufeff")
 
-List = Callable[[str], Page[object]]
+List = Callable[[str], object]
 
 
 class CursorPromises(Ground):
@@ -35,19 +34,21 @@ class CursorPromises(Ground):
             (lambda cursor: registry.history(TONE, cursor), [f"events {key}" for key in _KEYS]),
             (lambda cursor: registry.commits(TONE, "main", cursor), [f"commits {key}" for key in _KEYS]),
             (lambda cursor: registry.search("method:lora", cursor), ["search method:lora"]),
-            (lambda cursor: registry.bases(cursor), ["bases"]),
+            (registry.bases, ["bases"]),
             (lambda cursor: registry.jobs(None, cursor), ["jobs None"]),
             (lambda cursor: registry.job_log(job, cursor), [f"log {job}"]),
         ]
         by_name: list[tuple[List, list[str]]] = [
             (lambda cursor: registry.adapters(None, cursor), ["adapters "]),
             (lambda cursor: registry.adapters("acme", cursor), ["adapters acme"]),
-            (lambda cursor: registry.workers(cursor), ["workers"]),
+            (registry.workers, ["workers"]),
         ]
         for listings, places, good in ((by_number, _NO_NUMBERS, "1"), (by_name, _NO_TEXTS, "acme/zzz")):
             for ask, marks in listings:
                 taken = [mark for mark in marks if _is_taken(ask, cursors.encode(good, mark))]
-                assert len(taken) == 1, marks  # so that what follows is refused for its place, not for its mark
+                assert len(taken) == 1, (
+                    marks
+                )  # so that what follows is refused for its place, not for its mark
                 for place in places:
                     with pytest.raises((Invalid, InvalidQuery), match="cursor"):
                         ask(cursors.encode(place, taken[0]))
