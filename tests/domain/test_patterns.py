@@ -51,7 +51,7 @@ FOR_RE2 = [
     r"\w+", r".*layers\.(?:[0-9]|1[0-9])\.mlp\..*_proj", "q_proj|v_proj", r".{0,64}_proj", "a)|(v",
 ]  # fmt: skip
 FOR_RE = [
-    r"^(?!.*visual).*(?:q_proj|v_proj).*", r"(?<=self_attn\.)q_proj", r".*(?<!visual)\.blocks.*", r"(\w)\3.*",
+    r"^(?!.*visual).*(?:q_proj|v_proj).*", r"(?<=self_attn\.)q_proj", r".*(?<!visual)\.blocks.*", r"(?P<x>\w)(?P=x).*",
     r"(?!.*visual).*_proj", r"layers\.\d{,2}\..*", r"(?>.*)q_proj", r"\w++", r"(?P<a>o|v)_proj(?P=a)?", r"(a*)*b", r"(a+)+b",
     r"(?=.*layers).*v_proj\Z", "\u0131*", r"(?#comment)q_proj", r"(?:.*\.)?(?=q)q_proj", r"\x71_proj", r"[[:q:]]_proj",
 ]  # fmt: skip
