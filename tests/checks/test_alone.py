@@ -183,7 +183,10 @@ def test_a_pattern_that_repeats_repeats_is_none_that_could_run_for_ever(tmp_path
 
 
 def test_a_pattern_that_could_run_for_ever_is_a_finding_and_not_an_error(tmp_path: Path) -> None:
-    assert "for ever" in lora(tmp_path, config={"target_modules": r"(?!(?:[\w.]+)+!)x"})["pattern_refused"].reason
+    assert (
+        "for ever"
+        in lora(tmp_path, config={"target_modules": r"(?!(?:[\w.]+)+!)x"})["pattern_refused"].reason
+    )
 
 
 def test_layers_to_transform_beside_a_pattern_is_a_warning(tmp_path: Path) -> None:

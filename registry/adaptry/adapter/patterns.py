@@ -23,12 +23,12 @@ from adaptry.adapter.plain_patterns import PlainIndex, plain
 from adaptry.adapter.re2_patterns import re2_test
 from adaptry.bounded_process import ProcessFailed, ProcessLimits, ProcessTimeout, run_bounded
 from adaptry.errors import InvalidConfig, Unavailable
+from adaptry.process_slots import ProcessSlots
 
 SECONDS = 1.0
 """Of processor time, for all patterns of one adapter."""
 _HERE = 0.2  # of these in this process, by RE2; a child takes over what is left then
-_AT_ONCE = 4  # children; they are short, and this many keep every processor of a small server busy
-_PATIENCE = 20.0  # seconds of waiting for one of them
+_SLOTS = ProcessSlots(running=4, waiting=8)
 _LONGEST_ANSWER = 8 << 20
 _KEPT = 256  # answers of children
 _LARGEST_KEPT = 64 << 10
@@ -232,7 +232,6 @@ def check_suffixes(patterns: Iterable[str], names: Iterable[str] = ()) -> None:
             raise InvalidConfig(reason)
 
 
-_children = threading.BoundedSemaphore(_AT_ONCE)
 _kept_lock = threading.Lock()
 _kept: OrderedDict[bytes, list[str]] = OrderedDict()
 
@@ -250,16 +249,13 @@ def ask_child(questions: list[Question], names: list[str], seconds: float) -> li
             _kept.move_to_end(key)
             return _kept[key]
     limits = ProcessLimits(seconds, answer=_LONGEST_ANSWER)
-    if not _children.acquire(timeout=_PATIENCE):
-        raise Unavailable("the server is busy with the patterns of other adapters; try again")
     try:
-        answer = run_bounded("adaptry.adapter.pattern_process", request, limits)
+        with _SLOTS.taken("the patterns of adapters"):
+            answer = run_bounded("adaptry.adapter.pattern_process", request, limits)
     except ProcessTimeout as timeout:
         answer = timeout.answer
     except ProcessFailed as error:
         raise Unavailable(f"the patterns of adapter_config.json could not be matched: {error}") from error
-    finally:
-        _children.release()
     lines = answer.decode("ascii").split("\n")[:-1]  # a line that was cut off is none
     is_final = (
         len(lines) > len(questions) or seconds >= SECONDS - _HERE
