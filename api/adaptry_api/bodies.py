@@ -1,4 +1,8 @@
-"""Request bodies: JSON read strictly and within a limit, and streams poured into a function in a thread."""
+"""Request bodies: JSON read strictly and within a limit, and streams poured into a function in a thread.
+
+The event loop parses small documents only. Larger ones are parsed in a thread, few at a time, by code that lets other
+threads run; and whoever has not shown a token cannot send a large one.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from typing import Any, TypeVar
 import anyio
 from anyio import from_thread, to_thread
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive, Scope
 
 from adaptry import strictjson, wire
 from adaptry.errors import AdaptryError, Invalid, TooLarge, Unsupported
@@ -20,13 +25,32 @@ IDLE_SECONDS = 30.0
 SLOWEST = 16 << 10
 """Bytes a second that a body must make once it has been waited for longer than `IDLE_SECONDS`."""
 
+SMALL = 64 << 10
+"""Bytes of JSON that are parsed on the event loop; more go to a thread."""
+OPEN_LIMIT = 4 << 10
+"""Bytes of JSON that are read from anybody, without a token."""
+
 _READ_AHEAD = 4  # pieces between the network and the thread: enough that neither waits, and bounded
 _PIECE = 1 << 20
-_JSON = strictjson.Limits(size=wire.JSON_LIMIT, nodes=100_000)
+_VALUES = 20_000
+REPORT_VALUES = 60_000
+"""Values in a worker's report, which lists all adapters it has; FastAPI validates them on the event loop."""
 
 
 class StrictRequest(Request):
-    """A request whose JSON has one meaning or is refused, and is at most 2 MiB."""
+    """A request whose JSON has one meaning or is refused, and is at most `limit` bytes."""
+
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        parsing: anyio.CapacityLimiter,
+        limit: int = wire.JSON_LIMIT,
+        values: int = _VALUES,
+    ) -> None:
+        super().__init__(scope, receive)
+        self._limits = strictjson.Limits(size=limit, nodes=values)
+        self._parsing = parsing
 
     async def body(self) -> bytes:
         if not hasattr(self, "_body"):
@@ -35,17 +59,27 @@ class StrictRequest(Request):
                 return self._body
             try:
                 _require_type(self, "application/json")
-                self._body = await whole(self, wire.JSON_LIMIT)
+                self._body = await whole(self, self._limits.size)
             except AdaptryError as error:
                 raise Carried(error) from None
         return self._body
 
     async def json(self) -> Any:
         """(`Any`: JSON has no type until a model gives it one.)"""
+        data = await self.body()
         try:
-            return strictjson.loads(await self.body(), _JSON, "the request")
+            return await read_in_turn(
+                data, lambda: strictjson.loads(data, self._limits, "the request"), self._parsing
+            )
         except Invalid as error:
             raise Carried(error) from None
+
+
+async def read_in_turn(data: bytes, read: Callable[[], Answer], limiter: anyio.CapacityLimiter) -> Answer:
+    """What `read` makes of `data`: at once if that is small, else in one of the threads of `limiter`."""
+    if len(data) <= SMALL:
+        return read()
+    return await to_thread.run_sync(read, limiter=limiter)
 
 
 async def whole(request: Request, limit: int) -> bytes:

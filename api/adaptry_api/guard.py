@@ -24,7 +24,7 @@ from adaptry.errors import Denied, Invalid
 from adaptry.identity import Identity
 from adaptry.registry import Registry
 from adaptry_api import errors
-from adaptry_api.bodies import StrictRequest
+from adaptry_api.bodies import OPEN_LIMIT, REPORT_VALUES, StrictRequest
 from adaptry_api.signed import Granted
 from adaptry_api.store import Store
 
@@ -120,6 +120,8 @@ class GuardedRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         asks_who = any(dependant.call is caller for dependant in _all(self.dependant))
+        limit = wire.JSON_LIMIT if asks_who else OPEN_LIMIT
+        values = {"values": REPORT_VALUES} if self.path.startswith(f"{wire.PREFIX}/workers") else {}
         ours = self.path.startswith(f"{wire.PREFIX}/")  # the Hub's clients say what we need not know
         known = {field.alias for one in (self.dependant, *_all(self.dependant)) for field in one.query_params}
 
@@ -129,7 +131,8 @@ class GuardedRoute(APIRoute):
             if ours and (unknown := request.query_params.keys() - known):
                 takes = f"there are {', '.join(sorted(known))}" if known else "it takes none"
                 raise Invalid(f"not a parameter of this address: {min(unknown)[:80]!a} ({takes})")
-            return await handle(StrictRequest(request.scope, request.receive))
+            parsing = store_of(request).parsing
+            return await handle(StrictRequest(request.scope, request.receive, parsing, limit, **values))
 
         return strictly
 

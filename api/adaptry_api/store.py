@@ -36,6 +36,7 @@ from adaptry_api.upload_slots import UploadSlots
 _MIRROR = Identity("mirror", "admin", ("*",))
 """Who it is that brings what is behind this registry."""
 _READERS = 16
+_PARSERS = 2
 _AWAITED = 64
 
 
@@ -66,6 +67,7 @@ class Store:
         # Bytes move in threads of their own, so that slow transfers keep no other request waiting. An upload
         # holds one from its first byte to its last, a download for a piece at a time.
         self.uploads = UploadSlots(settings.uploads)
+        self.parsing = anyio.CapacityLimiter(_PARSERS)
         self.downloads = anyio.CapacityLimiter(_READERS)
         self.awaited = anyio.CapacityLimiter(_AWAITED)  # bytes that are not on a disk here
         given = given_secret(settings.signing_secret) if settings.signing_secret else None

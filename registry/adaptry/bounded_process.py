@@ -51,7 +51,11 @@ except MemoryError:
 
 
 class ProcessTimeout(Exception):
-    """The child used up its processor time."""
+    """The child used up its processor time. `answer` is what it had written by then."""
+
+    def __init__(self, message: str, answer: bytes = b"") -> None:
+        super().__init__(message)
+        self.answer = answer
 
 
 class ProcessFailed(Exception):
@@ -88,7 +92,7 @@ def run_bounded(
         module, limits, arguments=arguments, descriptors=descriptors, needs_packages=needs_packages
     )
     answer = _exchange(process, request, limits)
-    check_exit(process.returncode, limits)
+    check_exit(process.returncode, limits, answer[: limits.answer])
     if len(answer) > limits.answer:
         raise ProcessFailed(f"the process answered {len(answer):,} bytes; at most {limits.answer:,} are read")
     return answer
@@ -135,10 +139,11 @@ def _exchange(process: subprocess.Popen[bytes], request: bytes, limits: ProcessL
             process.kill()
 
 
-def check_exit(code: int, limits: ProcessLimits) -> None:
-    """Raises `ProcessTimeout` or `ProcessFailed` for a child that ended with `code`, unless that is 0."""
+def check_exit(code: int, limits: ProcessLimits, answer: bytes = b"") -> None:
+    """Raises `ProcessTimeout`, with what was answered until then, or `ProcessFailed` for a child that ended with `code`,
+    unless that is 0."""
     if code in _OUT_OF_TIME:
-        raise ProcessTimeout(f"the process used up its {limits.seconds:g} s of processor time")
+        raise ProcessTimeout(f"the process used up its {limits.seconds:g} s of processor time", answer)
     if code == _OUT_OF_MEMORY:
         raise ProcessFailed(f"the process needed more than its {limits.memory >> 20:,} MiB of memory")
     if code:

@@ -2,6 +2,8 @@
 
 The standard library takes the last of two equal keys, accepts NaN, and dies of deep nesting or of a
 number with 100,000 digits. Here each of those is `Invalid`, within stated limits.
+
+The time is linear in the size, and the values are counted before the first of them is allocated.
 """
 
 from __future__ import annotations
@@ -14,7 +16,10 @@ from typing import Any, NoReturn
 from adaptry.errors import Invalid
 
 _MAX_DIGITS = 40
-_BRACKET_OR_STRING = re.compile(r'[\[\]{}]|"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+# Possessive, and with an optional end: a string that is not closed is one token to the end of the text. With a plain
+# repeat each of its escaped quotation marks would begin another attempt (n²).
+_TOKEN = re.compile(r'[\[\]{},]|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,35 +43,11 @@ def loads(data: bytes, limits: Limits, what: str) -> Any:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise Invalid(f"{what} is not UTF-8 text (byte {error.start})") from None
-    _check_depth(text, limits.depth, what)
-    nodes = 0
-
-    def count(number: int) -> None:
-        nonlocal nodes
-        nodes += number
-        if nodes > limits.nodes:
-            raise Invalid(f"{what} has more than {limits.nodes:,} values")
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        count(len(pairs))
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise Invalid(f"{what} has the key {twice[:80]!r} twice; which one is meant?")
-        for key, value in pairs:
-            if isinstance(value, list):
-                count(len(value))
-            if not key.isascii():
-                _check_text(key, what)
-            if isinstance(value, str) and not value.isascii():
-                _check_text(value, what)
-        return found
-
+    _check_structure(text, limits, what)
     try:
         return json.loads(
             text,
-            object_pairs_hook=unique,
+            object_pairs_hook=lambda pairs: _unique(pairs, what),
             parse_constant=lambda name: _refuse_constant(name, what),
             parse_int=lambda digits: _integer(digits, what),
             parse_float=lambda digits: _real(digits, what),
@@ -87,22 +68,50 @@ def canonical(document: Any) -> bytes:
     ).encode("utf-8")
 
 
-def _check_depth(text: str, limit: int, what: str) -> None:
-    """Counts brackets outside strings, so that nesting is refused before a recursive parser sees it."""
-    depth = 0
-    for token in _BRACKET_OR_STRING.finditer(text):
+def _check_structure(text: str, limits: Limits, what: str) -> None:
+    """Counts brackets and commas outside strings, so that nesting and values are bounded before a parser runs.
+
+    A loop in Python rather than one long call, so that other threads are served meanwhile.
+    """
+    depth, values = 0, 1
+    has_surrogates = _SURROGATE.search(text) is not None
+    for token in _TOKEN.finditer(text):
         match token[0][0]:
+            case ",":
+                values += 1
             case "[" | "{":
                 depth += 1
-                if depth > limit:
-                    raise Invalid(f"{what} is nested deeper than {limit} levels")
+                values += 1
+                if depth > limits.depth:
+                    raise Invalid(f"{what} is nested deeper than {limits.depth} levels")
             case "]" | "}":
                 depth -= 1
+                if depth < 0:
+                    return  # no JSON from here on, as the parser will say
+            case _:
+                if has_surrogates:
+                    _check_string(token[0], what)
+        if values > limits.nodes:
+            raise Invalid(f"{what} has more than {limits.nodes:,} values")
 
 
-def _check_text(text: str, what: str) -> None:
-    if any("\ud800" <= char <= "\udfff" for char in text):
-        raise Invalid(f"{what} has half a character (a lone surrogate) in {text[:40]!a}")
+def _check_string(token: str, what: str) -> None:
+    """Refuses half a character. Only an escape can write one: the text was decoded as UTF-8."""
+    try:
+        json.loads(token).encode()
+    except json.JSONDecodeError:
+        return  # the parser will say where
+    except UnicodeEncodeError as error:
+        raise Invalid(f"{what} has half a character (a lone surrogate) in {error.object[:40]!a}") from None
+
+
+def _unique(pairs: list[tuple[str, Any]], what: str) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise Invalid(f"{what} has the key {twice[:80]!r} twice; which one is meant?")
+    return found
 
 
 def _refuse_constant(name: str, what: str) -> NoReturn:

@@ -151,7 +151,7 @@ def test_a_target_is_not_excused_by_the_exclusion_of_another(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("key", ["rank_pattern", "alpha_pattern"])
 def test_ranks_and_scales_that_cannot_be_told_block(tmp_path: Path, key: str) -> None:
-    finding = lora(tmp_path, config={key: {"(a+)+b": 4}})["scale_unknown"]
+    finding = lora(tmp_path, config={key: {r"(?!(?:[\w.]+)+!)x": 4}})["scale_unknown"]
     assert finding.severity == "blocks"
     assert key in finding.reason
     assert "for ever" in finding.reason
@@ -177,8 +177,16 @@ def test_one_tensor_was_and_two_were_only_counted(tmp_path: Path) -> None:
     assert "its 2 tensors were only counted" in two["method_not_described"].reason
 
 
+def test_a_pattern_that_repeats_repeats_is_none_that_could_run_for_ever(tmp_path: Path) -> None:
+    config = {"target_modules": r"(?:(?:\w+)\.)*[qv]_proj", "rank_pattern": {"(a+)+b": 4}}
+    assert set(lora(tmp_path, config=config)) == {"base_unknown"}
+
+
 def test_a_pattern_that_could_run_for_ever_is_a_finding_and_not_an_error(tmp_path: Path) -> None:
-    assert "for ever" in lora(tmp_path, config={"target_modules": "(a+)+b"})["pattern_refused"].reason
+    assert (
+        "for ever"
+        in lora(tmp_path, config={"target_modules": r"(?!(?:[\w.]+)+!)x"})["pattern_refused"].reason
+    )
 
 
 def test_layers_to_transform_beside_a_pattern_is_a_warning(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def planned(text: str, parents: list[Parent]) -> CombinePlan:
         ("modules: [{match: q_proj, weights: {b: .nan}}]", Invalid, "finite"),
         ("modules: [{match: q_proj, rank: 2}, {match: q_proj, rank: 3}]", Invalid, "'q_proj' twice"),
         ('modules: [{match: "("}]', Invalid, "in the recipe's modules, '\\(' is not a pattern"),
-        ('modules: [{match: "(a+)+$"}]', Invalid, "in the recipe's modules, .* take for ever"),
+        ("modules: [{match: '(?!(?:[\\w.]+)+!)x'}]", Invalid, "in the recipe's modules, .* take for ever"),
         ("modules: [{match: q_proj}, {match: self_attn.q_proj}]", Refused, "an earlier pattern"),
         ('modules: [{match: ".*", weights: {a: 0, b: 0}}]', Refused, "would be nothing"),
         ("metod: ties", Invalid, "metod: no such key; a recipe has method, parameters, inputs"),

@@ -7,7 +7,6 @@ import json
 import pytest
 
 from adaptry.adapter.config import parse_config
-from adaptry.adapter.patterns import compile_suffix, first_match
 from adaptry.errors import InvalidConfig
 from adaptry.methods.lora import scale_of
 
@@ -95,33 +94,6 @@ def test_a_rank_is_a_whole_number_someone_could_have_trained(rank: object) -> No
 def test_what_peft_writes_by_default_is_accepted() -> None:
     config = parse_config(config_of(megatron_core="megatron.core", megatron_config=None, auto_mapping=None))
     assert (config.rank(), config.peft_type) == (8, "LORA")
-
-
-@pytest.mark.parametrize(
-    "pattern",
-    [r"(\w+\.?)+!", r"(a*)*b", r"(?<=x)y", r"((?=x)y)*", r"(?=(a+)+)b", r"(a)\1", ".*.*.*.*.*x", "("],
-)
-def test_a_pattern_that_could_run_for_ever_is_refused(pattern: str) -> None:
-    with pytest.raises(InvalidConfig, match="pattern"):
-        compile_suffix(pattern)
-
-
-def test_a_look_ahead_without_nested_repeats_is_a_pattern() -> None:
-    pattern = compile_suffix(r"^(?!.*layers\.0).*(q_proj)$")
-    assert pattern.match("model.layers.1.self_attn.q_proj")
-    assert not pattern.match("model.layers.0.self_attn.q_proj")
-
-
-def test_a_flag_in_the_middle_of_a_pattern_is_refused() -> None:
-    with pytest.raises(InvalidConfig, match="is not a pattern"):
-        compile_suffix("(?i)q_proj")
-
-
-def test_the_first_matching_pattern_in_file_order_counts() -> None:
-    patterns = {r"layers\.0\..*": 4, "q_proj": 16}
-    assert first_match(patterns, "model.layers.0.self_attn.q_proj", 8) == 4
-    assert first_match(patterns, "model.layers.1.self_attn.q_proj", 8) == 16
-    assert first_match(patterns, "model.layers.1.self_attn.xq_proj", 8) == 8
 
 
 def test_scale_is_alpha_over_rank_and_over_its_root_with_rslora() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -52,9 +53,9 @@ class Card:
     def metrics(self) -> dict[str, float]:
         """The results in `model-index`: by their type, or by data set and type where the type alone is no name."""
         found = [(data, kind, value) for data, kind, value in _results(self.data.get("model-index"))]
-        kinds = [kind for _, kind, _ in found]
+        kinds = Counter(kind for _, kind, _ in found)
         named = {
-            kind if kinds.count(kind) == 1 else f"{data}/{kind}".replace(" ", "_"): value
+            kind if kinds[kind] == 1 else f"{data}/{kind}".replace(" ", "_"): value
             for data, kind, value in found
         }
         return {name: value for name, value in named.items() if _is(_METRIC, name)}

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from adaptry import strictjson, wire
 from adaptry.digest import Digest
 from adaptry.errors import Invalid, Unsupported
-from adaptry_api.bodies import whole
+from adaptry_api.bodies import read_in_turn, whole
+from adaptry_api.guard import store_of
 
 KIND = "application/vnd.git-lfs+json"
 _LIMITS = strictjson.Limits(size=wire.JSON_LIMIT, nodes=100_000)
@@ -65,9 +66,13 @@ async def read_body(request: Request, kind: type[Body]) -> Body:
     sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if sent not in (KIND, "application/json"):
         raise Unsupported(f"the body must be {KIND}")
-    said = strictjson.loads(await whole(request, wire.JSON_LIMIT), _LIMITS, "the request")
+    data = await whole(request, wire.JSON_LIMIT)
     try:
-        return kind.model_validate(said)
+        return await read_in_turn(
+            data,
+            lambda: kind.model_validate(strictjson.loads(data, _LIMITS, "the request")),
+            store_of(request).parsing,
+        )
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

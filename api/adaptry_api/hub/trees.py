@@ -44,9 +44,10 @@ def tree(
 async def paths_info(request: Request, find: Find, revision: Revision) -> Response:
     """Of the paths in the body, those that are there."""
     data = await whole(request, wire.JSON_LIMIT)
-    paths, is_expanded = _asked(request.headers.get("content-type", ""), data)
+    kind = request.headers.get("content-type", "")
 
     def look_up() -> Response:
+        paths, is_expanded = _asked(kind, data)
         return JSONResponse(found_at(find().snapshot(revision), paths, is_expanded=is_expanded))
 
     return await to_thread.run_sync(look_up)

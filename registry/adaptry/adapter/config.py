@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from adaptry import strictjson
 from adaptry.adapter.fields import check_lora, check_method
+from adaptry.adapter.patterns import PatternMatcher
 from adaptry.errors import Invalid, InvalidConfig
 
 LIMITS = strictjson.Limits(size=1 << 20, depth=16, nodes=10_000)
@@ -26,10 +28,12 @@ _DANGEROUS = ("auto_map", "trust_remote_code", "custom_pipeline", "megatron_conf
 _SAFE_LIBRARIES = re.compile(
     r"(transformers|peft|sentence_transformers|diffusers|timm|torch)(\.[A-Za-z0-9_]+)*"
 )
+_MAPPINGS = ("rank_pattern", "alpha_pattern")
+_WHOLE = ("target_modules", "feedforward_modules")
 _LOADER_PATHS = {"corda_config": ("cache_file", "covariance_file")}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AdapterConfig:
     """The config as written (`fields`), with typed access to what more than one reader needs."""
 
@@ -78,6 +82,39 @@ class AdapterConfig:
         if not isinstance(value, dict):
             raise InvalidConfig(f"adapter_config.json: {key} must map patterns to values")
         return value
+
+    @cached_property
+    def _saved(self) -> tuple[frozenset[str], tuple[int, ...]]:
+        saved = frozenset(self.names("modules_to_save"))
+        return saved, tuple(sorted({len(name) for name in saved}))
+
+    def is_saved(self, path: str) -> bool:
+        """Whether `path`, or a module around it, ends with a name of `modules_to_save`."""
+        saved, lengths = self._saved
+        ends = [place for place, character in enumerate(path) if character == "."] if saved else []
+        return any(
+            path[end - length : end] in saved
+            for end in (*ends, len(path))
+            for length in lengths
+            if length <= end
+        )
+
+    @cached_property
+    def patterns(self) -> PatternMatcher:
+        """What the config's patterns match; announce the modules' names to it before asking (`prepare`)."""
+        mappings = {key: value for key in _MAPPINGS if isinstance(value := self.fields.get(key), dict)}
+        whole = [value for key in _WHOLE if isinstance(value := self.fields.get(key), str)]
+        return PatternMatcher(mappings, whole)
+
+    def value_for(self, key: str, name: str, default: Any) -> Any:
+        """What `rank_pattern` or `alpha_pattern` (`key`) gives the module `name`: the value of the first pattern that
+        matches, as PEFT resolves it. (`Any`: JSON.)
+
+        Raises `InvalidConfig` if a pattern that may come first was refused, `Unavailable`.
+        """
+        values = self.pattern_values(key)
+        pattern = self.patterns.first(key, name) if values else None
+        return default if pattern is None else values[pattern]
 
 
 def check_rank(value: object, key: str) -> int:

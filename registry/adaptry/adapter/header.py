@@ -2,7 +2,8 @@
 
 Stricter than the reference parser: no duplicate names, no unknown fields, no lying offsets, bounded
 rank, dimensions, count and size. What this accepts, the
-reference accepts too; a fuzz test holds us to it. Weights are never read here.
+reference accepts too; a fuzz test holds us to it. Weights are never read here. A header over 1 MiB is read by a child
+process (`header_process`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ DTYPE_BITS: Mapping[str, int] = {
 }  # fmt: skip
 FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
 
+_LARGEST_HERE = 1 << 20
 _MAX_RANK = 8
 _MAX_DIM = 1 << 31
 _NAME = re.compile(r"[\x21-\x7e]{1,512}")
@@ -73,7 +75,8 @@ class Header:
 def read_header(read: ReadAt, size: int, what: str, limits: HeaderLimits = ADAPTER_LIMITS) -> Header:
     """The header of the safetensors file of `size` bytes that `read` reads.
 
-    Offsets in the result are absolute in the file. Raises `InvalidWeights`, naming `what` and the reason.
+    Offsets in the result are absolute in the file. Raises `InvalidWeights`, naming `what` and the reason, and
+    `Unavailable` if the header is long and no process can be started to read it.
     """
     if size < 10:
         raise InvalidWeights(f"{what} is {size} bytes, too short to be a safetensors file")
@@ -99,6 +102,15 @@ def read_header(read: ReadAt, size: int, what: str, limits: HeaderLimits = ADAPT
 
 def parse_header(raw: bytes, size: int, what: str, limits: HeaderLimits = ADAPTER_LIMITS) -> Header:
     """As `read_header`, of header bytes already in hand; `size` is the whole file's."""
+    if len(raw) <= _LARGEST_HERE:
+        return parse_here(raw, size, what, limits)
+    from adaptry.adapter.header_process import parse_in_child
+
+    return parse_in_child(raw, size, what, limits)
+
+
+def parse_here(raw: bytes, size: int, what: str, limits: HeaderLimits) -> Header:
+    """As `parse_header`, in this process whatever the length."""
     if not raw.startswith(b"{"):
         raise InvalidWeights(f"{what}: the header does not begin with '{{'")
     try:

@@ -1,7 +1,8 @@
 """Cursors: where a listing goes on, as an opaque url-safe text.
 
 A cursor holds a place and nothing secret; what may be seen is decided anew for every page. It is bound to
-what was asked, so that one from another listing is an error and not a silently wrong page.
+what was asked, so that one from another listing is an error and not a silently wrong page. The mark that binds it is
+no signature: anybody can compute it, so a place is checked like any other untrusted text.
 """
 
 from __future__ import annotations
@@ -9,10 +10,14 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 
 from adaptry.errors import Invalid
 
 MAX_LIMIT = 200
+_LONGEST = 512
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
+_LARGEST = (1 << 63) - 1  # what a column of either database holds
 
 
 def encode(place: str | int, about: str) -> str:
@@ -21,26 +26,36 @@ def encode(place: str | int, about: str) -> str:
 
 
 def decode(cursor: str, about: str) -> str:
-    """The place. Raises `Invalid` for a text that is not a cursor of this listing."""
+    """The place, printable text. Raises `Invalid` for a text that is not a cursor of this listing."""
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
     except (binascii.Error, ValueError):
-        text = ""
+        raise _foreign() from None
     mark, place = text[:8], text[8:]
-    if len(cursor) > 512 or not place or mark != _mark(place, about):
-        raise Invalid("that cursor does not belong to this listing; begin again without one")
+    # Unprintable characters: PostgreSQL takes no NUL in a text, and no name that is listed has any of the others.
+    if len(cursor) > _LONGEST or not place or not place.isprintable() or mark != _mark(place, about):
+        raise _foreign()
     return place
 
 
 def decode_number(cursor: str | None, about: str) -> int | None:
-    """As `decode`, of a place that is a number; None for no cursor."""
-    return None if cursor is None else int(decode(cursor, about))
+    """As `decode`, of a place that is a number from 0 to 2^63 - 1, written as `encode` writes it; None for no cursor."""
+    if cursor is None:
+        return None
+    place = decode(cursor, about)
+    if not _NUMBER.fullmatch(place) or int(place) > _LARGEST:
+        raise _foreign()
+    return int(place)
 
 
 def check_limit(limit: int) -> int:
     if not 1 <= limit <= MAX_LIMIT:
         raise Invalid(f"a page holds 1 to {MAX_LIMIT} items, not {limit}")
     return limit
+
+
+def _foreign() -> Invalid:
+    return Invalid("that cursor does not belong to this listing; begin again without one")
 
 
 def _mark(place: str, about: str) -> str:

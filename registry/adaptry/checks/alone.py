@@ -6,17 +6,17 @@ Mostly the things that load without an error and then do something else than wha
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
 
 from adaptry.adapter.config import AdapterConfig
 from adaptry.adapter.fields import LORA_FIELDS
 from adaptry.adapter.header import FLOATS
-from adaptry.adapter.patterns import compile_suffix, first_match
-from adaptry.adapter.spec import ModuleSpec, Spec
+from adaptry.adapter.pattern_process import WHOLE
+from adaptry.adapter.spec import Spec
 from adaptry.adapter.view import Adapter
 from adaptry.checks.codes import finding
 from adaptry.checks.wording import counted, folded, shortened, verb
-from adaptry.errors import InvalidConfig
 from adaptry.methods import METHODS
 from adaptry.methods.extras import PREFIX
 from adaptry.methods.lora import scale_of
@@ -187,7 +187,7 @@ def _said_ranks(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
         return
     wrong: dict[str, list[str]] = {}
     for module in spec.modules:
-        said = first_match(config.pattern_values("rank_pattern"), module.path, config.rank())
+        said = config.value_for("rank_pattern", module.path, config.rank())
         if module.rank and module.rank != said:
             reason = f"the tensors have rank {module.rank} and the config says {said}"
             wrong.setdefault(reason, []).append(module.path)
@@ -203,20 +203,17 @@ def _scales(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
     if silent:
         yield finding("scale_zero", f"lora_alpha is 0 for {shortened(folded(silent))}", silent)
     for key in ("rank_pattern", "alpha_pattern"):
-        disputed = [
-            module for module in spec.modules if len(_matching(config.pattern_values(key), module)) > 1
-        ]
-        if disputed:
-            values = _matching(config.pattern_values(key), disputed[0])
+        patterns = config.pattern_values(key)
+        disputed = {
+            module.path: found
+            for module in spec.modules
+            if patterns and (found := config.patterns.disputed(key, module.name))
+        }
+        for path, found in list(disputed.items())[:1]:
+            values = sorted(str(patterns[pattern]) for pattern in found)
             yield finding(
-                "pattern_conflict",
-                f"{key} gives {disputed[0].path} the values {' and '.join(sorted(values))}",
-                [module.path for module in disputed],
+                "pattern_conflict", f"{key} gives {path} the values {' and '.join(values)}", list(disputed)
             )
-
-
-def _matching(patterns: Mapping[str, object], module: ModuleSpec) -> set[str]:
-    return {str(value) for pattern, value in patterns.items() if compile_suffix(pattern).match(module.name)}
 
 
 def _integers(adapter: Adapter) -> Iterator[Finding]:
@@ -248,22 +245,16 @@ def _without_tensors(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
     paths = [module.path.replace(".base_layer", "") for module in spec.modules]
     paths += [extra.target.rpartition(".")[0] for extra in spec.extras]
     if isinstance(targets, list):
-        idle = [
-            name
-            for name in targets
-            if not any(f".{path}".endswith(f".{name}") for path in paths) and not _is_excluded(name, config)
-        ]
+        turned = sorted(f".{path}"[::-1] for path in paths)
+        idle = [name for name in targets if not _ends_one(name, turned) and not _is_excluded(name, config)]
         if idle:
             yield finding(
                 "targets_without_tensors",
                 f"target_modules lists {shortened(sorted(idle))}, and the file has nothing for them",
                 sorted(idle),
             )
-    elif isinstance(targets, str) and targets.lower() != "all-linear":
-        try:
-            compile_suffix(targets)
-        except InvalidConfig as error:
-            yield finding("pattern_refused", error.message)
+    elif isinstance(targets, str) and (reason := config.patterns.refusal(targets, WHOLE)) is not None:
+        yield finding("pattern_refused", reason)
     saved = config.names("modules_to_save")
     if saved and not any(extra.kind in ("module", "saved_embedding") for extra in spec.extras):
         # PEFT itself adds both `classifier` and `score` for SEQ_CLS, so only all of them missing says something.
@@ -272,6 +263,13 @@ def _without_tensors(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
             f"modules_to_save lists {shortened(saved)}, and none is in the file",
             saved,
         )
+
+
+def _ends_one(name: str, turned: list[str]) -> bool:
+    """Whether one of the paths, which are sorted back to front, is or ends with `name`."""
+    sought = f".{name}"[::-1]
+    place = bisect_left(turned, sought)
+    return place < len(turned) and turned[place].startswith(sought)
 
 
 def _is_excluded(target: str, config: AdapterConfig) -> bool:

@@ -7,11 +7,10 @@ what there is.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 
 from adaptry.adapter.config import AdapterConfig
-from adaptry.adapter.patterns import check_pattern
+from adaptry.adapter.plain_patterns import dotted_ends
 from adaptry.adapter.view import Adapter
 from adaptry.checks.codes import finding
 from adaptry.checks.wording import counted, folded, ranges, shortened, verb
@@ -38,7 +37,11 @@ def check_coverage(adapter: Adapter, base: BaseRecord, placement: Placement) -> 
         for tensor in loaded(base.tensors, str(base.facts.get("model_type") or ""))
         if tensor.name.endswith(".weight") and len(tensor.shape) > 1 and taken.isdisjoint(tensor.parts)
     ]
-    idle = [name for name in idle if is_meant(name)]
+    adapter.config.patterns.prepare(idle)
+    try:
+        idle = [name for name in idle if is_meant(name)]
+    except InvalidConfig:
+        return  # reported once, as `pattern_refused`
     if idle:
         layers = {layer for name in idle if (layer := layer_of(name)) is not None}
         where = f", in layers {ranges(layers)}" if layers else ""
@@ -57,16 +60,11 @@ def _targeting(config: AdapterConfig) -> Callable[[str], bool] | None:
     saved = config.names("modules_to_save")
     targets = fields.get("target_modules")
     if isinstance(targets, list):
-        ends = tuple(f".{target}" for target in targets)
-        return lambda name: f".{name}".endswith(ends) and not name.endswith(saved)
+        ends = frozenset(target for target in targets if isinstance(target, str))
+        return lambda name: not ends.isdisjoint(dotted_ends(name)) and not name.endswith(saved)
     if not isinstance(targets, str) or targets.lower() == "all-linear":
         return None
-    try:
-        check_pattern(targets)
-    except InvalidConfig:
-        return None  # said once, as `pattern_refused`
-    pattern = re.compile(targets)
-    return lambda name: pattern.fullmatch(name) is not None and not name.endswith(saved)
+    return lambda name: config.patterns.matches(targets, name) and not name.endswith(saved)
 
 
 def _renaming(placement: Placement) -> Callable[[str], str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from adaptry.adapter.patterns import compile_suffix, first_match
+from adaptry.adapter.patterns import check_suffixes, first_match
 from adaptry.combining import combination_named
 from adaptry.combining.agreeing import check_one_base, check_sequence
 from adaptry.combining.method import Combination, Number
@@ -123,11 +123,12 @@ def plan(recipe: CombineRecipe, parents: Sequence[Parent]) -> CombinePlan:
         check_replay(recipe, parents, combination)
     updates = [updates_of(parent) for parent in parents]
     holders = _holders(updates)
-    patterns = _patterns(recipe)
+    patterns = _patterns(recipe, [site.key for site in holders])
+    overrides = first_match(patterns, [site.key for site in holders])
     used: set[str] = set()
     sites = []
     for site, places in holders.items():
-        override = first_match(patterns, site.key, None)
+        override = overrides.get(site.key)
         if override is not None:
             used.add(override.match)
         sites.append(_planned(recipe, override, site, places, updates))
@@ -147,14 +148,13 @@ def plan(recipe: CombineRecipe, parents: Sequence[Parent]) -> CombinePlan:
     return CombinePlan(recipe, tuple(parents), tuple(updates), tuple(sites), whole, tuple(notes))
 
 
-def _patterns(recipe: CombineRecipe) -> dict[str, Override]:
-    """The overrides by pattern. Raises `Invalid` for one that is none, or could take for ever."""
-    for override in recipe.modules:
-        try:
-            compile_suffix(override.match)
-        except InvalidConfig as error:
-            said = error.message.removeprefix("adapter_config.json: ")
-            raise Invalid(f"in the recipe's modules, {said}") from None
+def _patterns(recipe: CombineRecipe, names: Sequence[str]) -> dict[str, Override]:
+    """The overrides by pattern. Raises `Invalid` for a pattern that is none, or takes too long to match."""
+    try:
+        check_suffixes((override.match for override in recipe.modules), names)
+    except InvalidConfig as error:
+        reason = error.message.removeprefix("adapter_config.json: ")
+        raise Invalid(f"in the recipe's modules, {reason}") from None
     return {override.match: override for override in recipe.modules}
 
 

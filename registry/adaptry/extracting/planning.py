@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from adaptry.adapter.patterns import check_pattern, compile_suffix
+from adaptry.adapter.patterns import check_suffixes, first_match
 from adaptry.checkpoint import Checkpoint
 from adaptry.errors import Invalid, InvalidConfig, Missing, Refused
 from adaptry.extracting.counterparts import Counterpart, Counterparts, Facts, counterparts
@@ -90,18 +90,13 @@ def _matching(changed: Sequence[Counterpart], patterns: Sequence[str]) -> list[C
     """Those whose module one of the patterns matches, as PEFT's patterns match: the end of its path."""
     if not patterns:
         return list(changed)
-    for pattern in patterns:
-        try:
-            check_pattern(pattern)
-        except InvalidConfig as error:
-            raise Invalid(error.message.removeprefix("adapter_config.json: ")) from None
-    wanted = [
-        weight
-        for weight in changed
-        if any(
-            compile_suffix(pattern).match(name) for pattern in patterns for name in (weight.path, weight.name)
-        )
-    ]
+    names = [name for weight in changed for name in (weight.path, weight.name)]
+    try:
+        check_suffixes(patterns, names)
+    except InvalidConfig as error:
+        raise Invalid(error.message.removeprefix("adapter_config.json: ")) from None
+    matched = first_match(dict.fromkeys(patterns, True), names)
+    wanted = [weight for weight in changed if weight.path in matched or weight.name in matched]
     if not wanted:
         raise Invalid(
             f"no weight that changed matches {' or '.join(map(repr, patterns))} (one that did: {changed[0].path})"

@@ -36,7 +36,7 @@ def extra_weight(key: str, name: str, info: TensorInfo, config: AdapterConfig) -
     path, _, parameter = key.rpartition(".")
     if not path or "lora_" in key:
         return None
-    if any(path.endswith(saved) or f"{saved}." in f"{path}." for saved in config.names("modules_to_save")):
+    if config.is_saved(path):
         kind = "module"
     elif "bias" in parameter and config.fields.get("bias") not in (None, "none"):
         kind = "bias"

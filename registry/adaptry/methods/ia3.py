@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from adaptry.adapter.config import AdapterConfig
-from adaptry.adapter.patterns import check_pattern
 from adaptry.errors import InvalidWeights
 from adaptry.methods.method import Method, Parts, Shapes, Width
 
@@ -15,12 +13,11 @@ if TYPE_CHECKING:
 
 
 def is_feedforward(config: AdapterConfig, path: str) -> bool:
-    """PEFT: a list of ends of names, or one pattern for the whole name. Raises `InvalidConfig` where it is none."""
+    """PEFT: a list of ends of names, or one pattern for the whole name. Raises `InvalidConfig`, `Unavailable`."""
     feedforward = config.fields.get("feedforward_modules")
     if isinstance(feedforward, str):
-        check_pattern(feedforward)
-        return re.fullmatch(feedforward, path) is not None
-    return any(path.endswith(name) for name in config.names("feedforward_modules"))
+        return config.patterns.matches(feedforward, path)
+    return path.endswith(config.names("feedforward_modules"))
 
 
 def _width(shapes: Shapes, config: AdapterConfig) -> Width:

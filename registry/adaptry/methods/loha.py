@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapter.config import AdapterConfig
-from adaptry.adapter.patterns import first_match
 from adaptry.adapter.spec import ModuleSpec
 from adaptry.methods.method import Method, Parts, Shapes, Width, added, same, trained_rank
 
@@ -15,8 +14,8 @@ if TYPE_CHECKING:
 
 def scale(config: AdapterConfig, module: ModuleSpec) -> float:
     """α/r, each by its pattern; as LyCORIS methods in PEFT have it."""
-    rank = first_match(config.pattern_values("rank_pattern"), module.path, config.rank())
-    alpha = first_match(config.pattern_values("alpha_pattern"), module.path, config.number("alpha", 8))
+    rank = config.value_for("rank_pattern", module.path, config.rank())
+    alpha = config.value_for("alpha_pattern", module.path, config.number("alpha", 8))
     return float(alpha) / int(rank)
 
 

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 
 from adaptry.adapter.config import AdapterConfig
 from adaptry.adapter.header import TensorInfo
-from adaptry.adapter.patterns import first_match
 from adaptry.adapter.spec import ExtraWeight, ModuleKind, ModuleSpec
 from adaptry.errors import InvalidConfig
 from adaptry.methods import parameters
@@ -62,7 +61,11 @@ def describe(
             extras.append(extra)
         else:
             unclaimed.append(name)
+    config.patterns.prepare(path.replace(".base_layer", "") for path in roles)
     wrapped = parameters.wrapped(config, roles)
+    config.patterns.prepare(
+        f"{path.replace('.base_layer', '')}.{parameter}" for path, parameter in wrapped.items() if parameter
+    )
     modules: list[ModuleSpec] = []
     for path, named in roles.items():
         module = _module(path, named, tensors, config, wrapped)
@@ -80,7 +83,8 @@ def describe(
 def scale_of(config: AdapterConfig, name: str) -> tuple[float, float, int]:
     """(scale, alpha, rank the config says) for a module's `name`: α/r, or α/√r with rsLoRA (arXiv 2312.03732).
 
-    A pattern that is not matched, because it could run for ever, leaves the default: `pattern_refused` says so.
+    If a pattern was refused, the default is left; the trait `pattern_refused` records it. Raises `InvalidConfig` for a
+    value that is no rank or no number, `Unavailable` if patterns could not be matched now.
     """
     rank = AdapterConfig({"r": _valued(config, "rank_pattern", name, config.rank())}).rank()
     alpha = config.number("lora_alpha", 8)
@@ -92,7 +96,7 @@ def scale_of(config: AdapterConfig, name: str) -> tuple[float, float, int]:
 
 def _valued(config: AdapterConfig, key: str, name: str, default: object) -> object:
     try:
-        return first_match(config.pattern_values(key), name, default)
+        return config.value_for(key, name, default)
     except InvalidConfig:
         return default
 

@@ -6,9 +6,8 @@ Every variant of PEFT 0.21 is a field of one `LoraConfig`; here each gets a name
 from __future__ import annotations
 
 from adaptry.adapter.config import AdapterConfig
-from adaptry.adapter.patterns import compile_suffix
+from adaptry.adapter.pattern_process import SUFFIX
 from adaptry.adapter.spec import ExtraWeight, ModuleSpec
-from adaptry.errors import InvalidConfig
 from adaptry.methods.extras import traits_of
 from adaptry.methods.method import Lora
 
@@ -81,14 +80,12 @@ def is_streamed(config: AdapterConfig, module: ModuleSpec) -> bool:
 
 def refused_patterns(config: AdapterConfig) -> list[str]:
     """Why the ranks or scales of some modules cannot be told from the config; each a sentence."""
-    reasons = []
-    for key in ("rank_pattern", "alpha_pattern"):
-        for pattern in config.pattern_values(key):
-            try:
-                compile_suffix(pattern)
-            except InvalidConfig as error:
-                reasons.append(f"{key}: {error.message}")
-    return reasons
+    return [
+        f"{key}: {reason}"
+        for key in ("rank_pattern", "alpha_pattern")
+        for pattern in config.pattern_values(key)
+        if (reason := config.patterns.refusal(pattern, SUFFIX)) is not None
+    ]
 
 
 def traits(config: AdapterConfig, modules: list[ModuleSpec], extras: list[ExtraWeight]) -> list[str]:

@@ -8,10 +8,10 @@ module's path with one `base_layer` for every wrapper around. The parameter's ow
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from adaptry.adapter.config import AdapterConfig
-from adaptry.adapter.patterns import compile_suffix
+from adaptry.adapter.plain_patterns import dotted_ends
 from adaptry.adapter.spec import Spec
 from adaptry.errors import InvalidConfig, Refused
 
@@ -45,9 +45,17 @@ def wrapped(config: AdapterConfig, paths: Iterable[str]) -> dict[str, str | None
     modules: dict[str, dict[int, str]] = {}
     for path in paths:
         modules.setdefault(path.replace(".base_layer", ""), {})[path.count(".base_layer")] = path
+    by_module: dict[str, set[str]] = {}
+    for target in targets:
+        parent, _, parameter = target.rpartition(".")
+        by_module.setdefault(parent, set()).add(parameter)
+    config.patterns.prepare(modules)
+    is_target = _module_targets(config)
     found: dict[str, str | None] = {}
     for name, levels in modules.items():
-        named, loose = _targeted(name, targets, config)
+        named, loose = _targeted(name, by_module), by_module.get("", set())
+        if loose and is_target(name):
+            loose = set()
         if not named | loose:
             continue
         parameters = next((each for each in (named, named | loose) if len(each) == len(levels)), set())
@@ -57,31 +65,32 @@ def wrapped(config: AdapterConfig, paths: Iterable[str]) -> dict[str, str | None
     return found
 
 
-def _targeted(name: str, targets: Iterable[str], config: AdapterConfig) -> tuple[set[str], set[str]]:
-    """The parameters targeted with the module `name`, and those targeted without one (`gate_up_proj`).
+def _targeted(name: str, by_module: Mapping[str, set[str]]) -> set[str]:
+    """The parameters targeted with the module `name`.
 
-    The latter may be of any module but those of target_modules, which PEFT keeps apart.
+    Those that are targeted without a module (`gate_up_proj`) may be of any module but those of target_modules, which PEFT
+    keeps apart.
     """
-    named, loose = set(), set()
-    for target in targets:
-        parent, _, parameter = target.rpartition(".")
-        if not parent:
-            loose.add(parameter)
-        elif name == parent or name.endswith(f".{parent}"):
-            named.add(parameter)
-    return named, set() if _is_module_target(name, config) else loose
+    return {parameter for end in dotted_ends(name) if end for parameter in by_module.get(end, ())}
 
 
-def _is_module_target(name: str, config: AdapterConfig) -> bool:
+def _module_targets(config: AdapterConfig) -> Callable[[str], bool]:
+    """Whether target_modules has a module, by PEFT's rules for a list and for a text."""
     targets = config.fields.get("target_modules")
     if isinstance(targets, list):
-        return any(name == target or name.endswith(f".{target}") for target in targets)
+        ends = frozenset(target for target in targets if isinstance(target, str))
+        return lambda name: not ends.isdisjoint(dotted_ends(name))
     if not isinstance(targets, str):
-        return False
-    try:
-        return targets.lower() == "all-linear" or compile_suffix(targets).match(name) is not None
-    except InvalidConfig:
-        return True  # said by the checks, as `pattern_refused`
+        return lambda name: False
+    pattern = targets
+
+    def matches(name: str) -> bool:
+        try:
+            return pattern.lower() == "all-linear" or config.patterns.matches(pattern, name)
+        except InvalidConfig:
+            return True  # the checks report it as `pattern_refused`
+
+    return matches
 
 
 def in_order(parameters: set[str]) -> list[str]:

@@ -46,6 +46,7 @@ def read(method: Method, config: AdapterConfig, tensors: Mapping[str, TensorInfo
             found.extras.append(extra)
         else:
             found.unclaimed.append(name)
+    config.patterns.prepare(named)
     for path, roles in sorted(named.items()):
         module = _module(method, config, path, roles, found.shared, tensors)
         if module is None:

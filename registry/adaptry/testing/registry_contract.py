@@ -13,6 +13,7 @@ from adaptry.testing.promises.base_sight import BaseSightPromises
 from adaptry.testing.promises.bases import BasePromises
 from adaptry.testing.promises.branches import BranchPromises
 from adaptry.testing.promises.commits import CommitPromises
+from adaptry.testing.promises.cursors import CursorPromises
 from adaptry.testing.promises.feed import FeedPromises
 from adaptry.testing.promises.inspections import InspectionPromises
 from adaptry.testing.promises.jobs import JobPromises
@@ -34,6 +35,7 @@ class RegistryContract(
     AliasPromises,
     StatePromises,
     CommitPromises,
+    CursorPromises,
     BranchPromises,
     ResidencyPromises,
     RolloutPromises,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 from adaptry import strictjson
@@ -45,7 +46,7 @@ def config(data: bytes, header: Header, read: ReadAt) -> AdapterConfig:
         if (match := _KEY.fullmatch(name)) and match["alpha"]
     }
     written = header.metadata.get(_METADATA)
-    config = AdapterConfig({"alphas": alphas, "metadata": None if written is None else _parsed(written)})
+    config = PipelineConfig({"alphas": alphas, "metadata": None if written is None else _parsed(written)})
     for part in {key.partition(".")[0] for key in config.fields["metadata"] or ()}:
         try:
             check_lora(part_config(config, part).fields)
@@ -56,12 +57,30 @@ def config(data: bytes, header: Header, read: ReadAt) -> AdapterConfig:
     return config
 
 
+class PipelineConfig(AdapterConfig):
+    """What the file says about the LoRAs of a pipeline's parts, sorted by part once."""
+
+    @cached_property
+    def parts(self) -> Mapping[str, AdapterConfig]:
+        fields: dict[str, dict[str, Any]] = {}
+        for key, value in (self.fields["metadata"] or {}).items():
+            part, _, inside = key.partition(".")
+            fields.setdefault(part, {})[inside] = value
+        return {part: AdapterConfig(own) for part, own in fields.items()}
+
+    @cached_property
+    def usual_alphas(self) -> Mapping[str, float]:
+        """The most frequent alpha of each part that has any."""
+        found: dict[str, Counter[float]] = {}
+        for path, alpha in self.fields["alphas"].items():
+            found.setdefault(path.partition(".")[0], Counter())[alpha] += 1
+        return {part: alphas.most_common(1)[0][0] for part, alphas in found.items()}
+
+
 def part_config(config: AdapterConfig, part: str) -> AdapterConfig:
     """The LoraConfig of one part of the pipeline as the metadata has it; PEFT's defaults where it has none."""
-    fields: Mapping[str, Any] = config.fields["metadata"] or {}
-    return AdapterConfig(
-        {key.removeprefix(f"{part}."): value for key, value in fields.items() if key.startswith(f"{part}.")}
-    )
+    assert isinstance(config, PipelineConfig)
+    return config.parts.get(part) or AdapterConfig({})
 
 
 def said_rank(config: AdapterConfig, path: str) -> int:
@@ -82,6 +101,9 @@ def describe(config: AdapterConfig, header: Header) -> Spec:
         role = role or ("alpha" if match["alpha"] else "B_bias" if match["bias"] else "magnitude")
         if found.modules.setdefault(_path(match["path"]), {}).setdefault(role, name) != name:
             found.unclaimed.append(name)  # the same factor in two spellings: one of the two would win
+    for path in found.modules:
+        part, _, inside = path.partition(".")
+        part_config(config, part).patterns.prepare([inside])
     modules = list(_modules(found, config))
     return found.spec(config, "lora", modules, _traits(modules, config))
 
@@ -126,11 +148,9 @@ def _scale(path: str, rank: int, config: AdapterConfig) -> float:
     part, _, inside = path.partition(".")
     if config.fields["metadata"] is not None:
         return scale_of(part_config(config, part), inside)[0]
-    alphas: Mapping[str, float] = config.fields["alphas"]
-    of_part = [alpha for name, alpha in alphas.items() if name.startswith(f"{part}.")]
-    if not of_part:
-        return 1.0
-    return alphas.get(path, Counter(of_part).most_common(1)[0][0]) / rank
+    assert isinstance(config, PipelineConfig)
+    usual = config.usual_alphas.get(part)
+    return 1.0 if usual is None else float(config.fields["alphas"].get(path, usual)) / rank
 
 
 LAYOUT = Layout(config, describe)

@@ -1,0 +1,54 @@
+"""The child process that asks `re`: which patterns match which names.
+
+`re` can run for hours on a short pattern, and holds the interpreter lock meanwhile. Here it has a process to itself,
+which its parent bounds (`bounded_process`). Standard library only.
+
+Request: JSON, `{"names": [...], "questions": [[rule, pattern], ...]}`. Answer: a line for each question as soon as it
+is known, `=` and a bit for each name in hexadecimal, or `!` and why the pattern is not one; so that an answer cut off
+by the limit still says which questions were answered. The last line is `#` and the processor seconds used.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+import warnings
+
+SUFFIX, WHOLE = "suffix", "whole"
+
+
+def compiled(rule: str, pattern: str) -> re.Pattern[str]:
+    """As PEFT 0.21 compiles it: keys of `rank_pattern` (`get_pattern_key`), or `target_modules` as a text."""
+    return re.compile(rf"(.*\.)?({pattern})$" if rule == SUFFIX else pattern)
+
+
+def answer(rule: str, pattern: str, names: list[str]) -> str:
+    try:
+        expression = compiled(rule, pattern)
+        test = expression.match if rule == SUFFIX else expression.fullmatch
+        bits = "".join("1" if test(name) else "0" for name in names)
+    except (re.error, RecursionError, OverflowError) as error:
+        return f"!{error}"
+    except MemoryError:
+        return "!it needs too much memory"
+    return f"={int(bits or '0', 2):x}"
+
+
+def main() -> None:
+    warnings.simplefilter("ignore")  # of what a later version of Python may take a pattern for
+    request = json.load(sys.stdin.buffer)
+    for rule, pattern in request["questions"]:
+        line = answer(rule, pattern, request["names"])
+        _write(line)
+    _write(f"#{time.process_time():.6f}")
+
+
+def _write(line: str) -> None:
+    sys.stdout.buffer.write(line.replace("\n", " ").encode("ascii", "replace") + b"\n")
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Plain names as PEFT matches them, without a regular-expression engine.
+
+Nearly every key of a `rank_pattern` is a module's name (`q_proj`), the end of a path (`self_attn.q_proj`) or such an
+end escaped (`self_attn\\.q_proj`). PEFT hands all of them to `re` (`get_pattern_key`), where an unescaped dot is any
+character; so does `PlainPattern`, by comparing characters. A `PlainIndex` holds many of them and finds those that match
+a name by dictionary, so that thousands of keys and thousands of modules do not multiply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+_META = frozenset(r"\.^$*+?{}[]|()")
+_MOST_SHAPES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class PlainPattern:
+    """Characters in a row; at the places in `dots` any character fits."""
+
+    text: str
+    dots: tuple[int, ...] = ()
+
+    def ends(self, name: str) -> bool:
+        """Whether `name` is, or ends with a dot and, this: what `re.match(rf"(.*\\.)?({key})$", name)` finds."""
+        start = len(name) - len(self.text)
+        return start >= 0 and (start == 0 or name[start - 1] == ".") and self.fits(name[start:])
+
+    def fits(self, name: str) -> bool:
+        """Whether `name` as a whole is this: what `re.fullmatch` finds."""
+        return masked(name, self.dots) == self.text if len(name) == len(self.text) else False
+
+
+def plain(pattern: str) -> PlainPattern | None:
+    """The pattern as characters in a row; None if it is anything else."""
+    found: list[str] = []
+    dots: list[int] = []
+    characters = iter(pattern)
+    for character in characters:
+        if character == ".":
+            dots.append(len(found))
+        elif character == "\\":
+            character = next(characters, "")
+            if not character or character.isalnum() or not character.isascii():
+                return None
+        elif character in _META or not character.isascii():
+            return None
+        found.append(character)
+    return PlainPattern("".join(found), tuple(dots))
+
+
+def masked(text: str, dots: tuple[int, ...]) -> str:
+    """`text` with a dot at each of those places."""
+    if not dots:
+        return text
+    characters = list(text)
+    for place in dots:
+        characters[place] = "."
+    return "".join(characters)
+
+
+def dotted_ends(name: str) -> Iterator[str]:
+    """`a.b.c`, `b.c`, `c`."""
+    yield name
+    place = name.find(".")
+    while place >= 0:
+        yield name[place + 1 :]
+        place = name.find(".", place + 1)
+
+
+class PlainIndex:
+    """Numbered plain patterns, found by the names they match.
+
+    Of patterns that match the same names only the first is kept for each `value`, and two values at most: enough to know
+    which pattern comes first and whether patterns disagree.
+    """
+
+    def __init__(self) -> None:
+        self._exact: dict[str, dict[object, int]] = {}
+        self._shapes: dict[tuple[int, tuple[int, ...]], dict[str, dict[object, int]]] = {}
+
+    def add(self, number: int, pattern: PlainPattern, value: object) -> bool:
+        """Takes the pattern in; False if it would make looking a name up too long, since its dots stand elsewhere than
+        those of very many others."""
+        if not pattern.dots:
+            self._keep(self._exact.setdefault(pattern.text, {}), number, value)
+            return True
+        shape = (len(pattern.text), pattern.dots)
+        if shape not in self._shapes and len(self._shapes) == _MOST_SHAPES:
+            return False
+        self._keep(self._shapes.setdefault(shape, {}).setdefault(pattern.text, {}), number, value)
+        return True
+
+    def numbers(self, name: str) -> Iterable[int]:
+        """The patterns that match the end of `name`, in no order."""
+        for end in dotted_ends(name):
+            if end in self._exact:
+                yield from self._exact[end].values()
+        for (length, dots), texts in self._shapes.items():
+            start = len(name) - length
+            if start >= 0 and (start == 0 or name[start - 1] == "."):
+                yield from texts.get(masked(name[start:], dots), {}).values()
+
+    @staticmethod
+    def _keep(held: dict[object, int], number: int, value: object) -> None:
+        if len(held) < 2:
+            held.setdefault(value, number)

@@ -1,0 +1,38 @@
+"""How many children of one kind run at once in this process, and how many callers may wait for one.
+
+A caller that waits holds a thread of the server. So few may wait, and the others get an error that says to try again:
+then one client with many expensive requests cannot take all threads, and clients whose requests need no child notice
+nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from adaptry.errors import Unavailable
+
+
+class ProcessSlots:
+    """At most `running` callers inside `taken` at once, and at most `waiting` before it, each for `patience` seconds."""
+
+    def __init__(self, running: int, waiting: int, patience: float = 30.0) -> None:
+        self._running = threading.BoundedSemaphore(running)
+        self._present = threading.BoundedSemaphore(running + waiting)
+        self._patience = patience
+
+    @contextmanager
+    def taken(self, what: str) -> Iterator[None]:
+        """Raises `Unavailable`, naming `what` is being done, if too many wait already or the wait takes too long."""
+        if not self._present.acquire(blocking=False):
+            raise Unavailable(f"too many others are waiting for {what}; try again")
+        try:
+            if not self._running.acquire(timeout=self._patience):
+                raise Unavailable(f"{what} took others too long; try again")
+            try:
+                yield
+            finally:
+                self._running.release()
+        finally:
+            self._present.release()

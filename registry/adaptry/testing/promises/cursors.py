@@ -1,0 +1,62 @@
+"""The promise about cursors: one that somebody made up is `Invalid` in every listing, whatever place it names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from adaptry.catalog import cursors
+from adaptry.errors import Invalid, InvalidQuery
+from adaptry.jobs.records import JobOrder
+from adaptry.registry import Registry
+from adaptry.testing.promises.ground import TONE, Ground, MakeLora
+from adaptry.transfer import push
+
+_KEYS = range(1, 40)  # the keys of rows that a forger tries for the one he cannot see
+_NO_NUMBERS = (
+    "x", "-1", "+1", " 1", "01", "1.0", "1e3", "0x1", "\u0661", "\u00b9", "1_0", "None", "1\n", "1\x00",
+    str(2**63), str(2**64), "9" * 300,
+)  # fmt: skip
+_NO_TEXTS = ("\x00", "acme/\x00", "\n", "\u202e", "\x1b[31m", "\ufeff")
+
+List = Callable[[str], object]
+
+
+class CursorPromises(Ground):
+    """The mark in a cursor can be computed by anybody who knows the listing."""
+
+    def test_a_forged_cursor_is_refused_by_every_listing(self, registry: Registry, lora: MakeLora) -> None:
+        push(registry, lora(), TONE)
+        job = registry.submit_job(JobOrder(kind="verify", task={})).id
+        by_number: list[tuple[List, list[str]]] = [
+            (lambda cursor: registry.versions(TONE, cursor), [f"versions {key}" for key in _KEYS]),
+            (lambda cursor: registry.history(TONE, cursor), [f"events {key}" for key in _KEYS]),
+            (lambda cursor: registry.commits(TONE, "main", cursor), [f"commits {key}" for key in _KEYS]),
+            (lambda cursor: registry.search("method:lora", cursor), ["search method:lora"]),
+            (registry.bases, ["bases"]),
+            (lambda cursor: registry.jobs(None, cursor), ["jobs None"]),
+            (lambda cursor: registry.job_log(job, cursor), [f"log {job}"]),
+        ]
+        by_name: list[tuple[List, list[str]]] = [
+            (lambda cursor: registry.adapters(None, cursor), ["adapters "]),
+            (lambda cursor: registry.adapters("acme", cursor), ["adapters acme"]),
+            (registry.workers, ["workers"]),
+        ]
+        for listings, places, good in ((by_number, _NO_NUMBERS, "1"), (by_name, _NO_TEXTS, "acme/zzz")):
+            for ask, marks in listings:
+                taken = [mark for mark in marks if _is_taken(ask, cursors.encode(good, mark))]
+                assert len(taken) == 1, (
+                    marks
+                )  # so that what follows is refused for its place, not for its mark
+                for place in places:
+                    with pytest.raises((Invalid, InvalidQuery), match="cursor"):
+                        ask(cursors.encode(place, taken[0]))
+
+
+def _is_taken(ask: List, cursor: str) -> bool:
+    try:
+        ask(cursor)
+    except (Invalid, InvalidQuery):
+        return False
+    return True
