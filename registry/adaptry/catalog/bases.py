@@ -49,7 +49,7 @@ def put(tx: Transaction, new: BaseRecord, at: datetime, by: str) -> None:
             created_at=at,
             created_by=by,
         )
-    row.record, row.summary = packed(new), _summary(new, row.created_at, row.created_by)
+    row.record, row.summary = packed(new), summary(new, row.created_at, row.created_by)
     tx.add(row)
     tx.flush()
 
@@ -140,7 +140,7 @@ def _adapters_on(tx: Transaction, sight: Sight, ids: Sequence[str]) -> dict[str 
     return dict(tx.exec(query.group_by(col(VersionRow.base_id))).all())
 
 
-def _summary(record: BaseRecord, at: datetime, by: str) -> str:
+def summary(record: BaseRecord, at: datetime, by: str) -> str:
     """What listings show, as JSON: they never open a record, which may be large."""
     model_type = record.facts.get("model_type")
     return BaseInfo(

@@ -14,7 +14,7 @@ from adaptry.catalog.kinds import Database
 from adaptry.catalog.rows import Row
 from adaptry.errors import Conflict, Incompatible
 
-KNOWN = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010")
+KNOWN = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0016")
 """Every schema there ever was, oldest first. Written here so that an up-to-date database opens without Alembic."""
 _NUMBER = re.compile(r"\d{4}")
 _FIRST = "adapters"  # a table that every schema has

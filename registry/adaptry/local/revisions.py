@@ -106,6 +106,7 @@ class Revisions(Ground):
     ) -> Pushed:
         stored = known_version(tx, line, declared.digest) if line else None
         is_new = stored is None
+        commits.keep_revision(tx, declared)
         if stored is None:
             if derived is None or find_base(tx, declared, derived[0].spec.base_name) != derived[1]:
                 raise Stale

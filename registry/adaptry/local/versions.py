@@ -60,7 +60,7 @@ class Versions(Ground):
             raise FileMissing(f"no file {path[:80]!a} in {name}@{revision.brief}")
         self._require_given(name, revision)
         check_start(start, file.size, path)
-        return self.blobs.chunks(file.sha256, start)
+        return self.stored_chunks(file.sha256, start, f"{path} of {name}@{revision.brief}")
 
     def _require_given(self, name: AdapterName, revision: Digest) -> None:
         with self.catalog.read() as tx:
