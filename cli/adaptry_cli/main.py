@@ -106,6 +106,8 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
     "Run": {
         "demo": ("demo.story:demo", "Show the whole job on a real model."),
         "serve": ("serve:serve", "Serve the registry over HTTP."),
+        "verify": ("integrity:verify", "Look for damage in the registry."),
+        "mend": ("integrity:mend", "Repair what `adaptry verify` finds."),
         "gc": ("gc:gc", "Delete files that no version needs any more."),
         "migrate": (
             "migrate:migrate",

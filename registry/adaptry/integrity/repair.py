@@ -28,7 +28,7 @@ from adaptry.records import Value
 from adaptry.refs import AdapterName
 from adaptry.transfer import upload
 
-_ROUNDS = 3  # what is derived of files, and then what is derived of that
+_ROUNDS = 4  # manifests say where files belong, and what is derived follows from both
 
 
 class Mended(Value):
@@ -85,13 +85,16 @@ def mend(
                 show(decided)
             if dry_run:
                 return Mended(done=tuple(map(str, decided.steps)), set_aside=(), left=(), is_dry=True)
-            steps = [step for step in decided.steps if step.how != "leave" and step.key not in failed]
-            for step in steps:
+            failed.clear()
+            before = len(done)
+            for step in decided.steps:
+                if step.how == "leave":
+                    continue
                 try:
                     (aside if step.how == "set aside" else done).extend(_taken(bench, step, progress))
                 except AdaptryError as error:
                     failed[step.key] = error.message
-            if not any(step.how in ("replace", "rebuild") for step in steps):
+            if len(done) == before:
                 break
     left = verify(registry.catalog, registry.blobs, read_bytes=False)
     return Mended(

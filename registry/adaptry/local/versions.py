@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adaptry.catalog import adapters, commits, cursors, states, versions
+from adaptry.catalog import adapters, commits, cursors, damage, states, versions
+from adaptry.catalog.damage import Extent
 from adaptry.catalog.search import search
 from adaptry.catalog.showing import info
 from adaptry.catalog.sight import sight_of
@@ -39,6 +40,11 @@ class Versions(Ground):
         cursors.check_limit(limit)
         with self.catalog.read() as tx:
             return search(tx, sight_of(tx, self.identity), query, cursor, limit)
+
+    def known_damage(self) -> Extent:
+        """How much `verify` found to be damaged, and nobody has mended since; for whoever works in the registry's folder."""
+        with self.catalog.read() as tx:
+            return damage.extent(tx)
 
     def count_download(self, ref: Ref) -> None:
         with self.catalog.note() as tx:
