@@ -32,6 +32,11 @@ def find(tx: Transaction, key: str) -> list[Digest]:
     return [Digest(id) for id in tx.exec(query.limit(2))]
 
 
+def ids(tx: Transaction) -> tuple[Digest, ...]:
+    """Those of all bases, in order."""
+    return tuple(Digest(id) for id in tx.exec(select(BaseRow.id).order_by(BaseRow.id)))
+
+
 def record(tx: Transaction, id: Digest) -> BaseRecord | None:
     packed_record = tx.exec(select(BaseRow.record).where(BaseRow.id == id.hex)).first()
     return unpacked(BaseRecord, packed_record) if packed_record else None

@@ -21,7 +21,7 @@ from adaptry.catalog.audit import Problem, audit
 from adaptry.catalog.database import Catalog
 from adaptry.digest import Digest
 from adaptry.errors import NotFound, Unavailable
-from adaptry.integrity import rederivation, tasks
+from adaptry.integrity import identities, rederivation, tasks
 from adaptry.progress import Progress, no_progress
 
 CHANGED = "its bytes have changed since they were stored"
@@ -52,7 +52,7 @@ def verify(
 
     With `note`, damaged files are marked as such. Raises `Unavailable`.
     """
-    problems = [*audit(catalog), *tasks.problems(catalog)]
+    problems = [*audit(catalog), *identities.problems(catalog), *tasks.problems(catalog)]
     expected = census.referenced_files(catalog)
     weighed = census.weighed_files(catalog) if read_bytes else {}
     known = _marked(catalog)

@@ -10,7 +10,7 @@ from functools import partial
 from sqlmodel import col, func, select
 
 from adaptry.catalog.audit import chains, index, rollouts, versions
-from adaptry.catalog.audit.histories import Happening, History, history
+from adaptry.catalog.audit.histories import Happening, History, history, pushes_of
 from adaptry.catalog.audit.problem import Problem, differs, guarded
 from adaptry.catalog.database import Catalog, Transaction
 from adaptry.catalog.packing import unlisted, unmapped
@@ -60,7 +60,7 @@ def problems(catalog: Catalog, key: int, shared: Shared) -> Iterator[Problem]:
         name, namespace = row.name, row.name.partition("/")[0]
         yield from differs(name, "its namespace", row.namespace, namespace, "its name")
         told = history(tx, key, name)
-        yield from guarded(name, partial(_numbering, row, told, shared))
+        yield from guarded(name, partial(_numbering, tx, row, told, shared))
         yield from guarded(name, partial(_names_in_events, name, told))
         if row.deleted_at is not None:
             yield from guarded(name, partial(_buried, tx, row, told, shared))
@@ -105,12 +105,20 @@ def _itself(tx: Transaction, row: AdapterRow, told: History) -> Iterator[Problem
     yield from differs(name, "its downloads", row.downloads, tx.exec(taken).one(), "the sum of its versions'")
 
 
-def _numbering(row: AdapterRow, told: History, shared: Shared) -> Iterator[Problem]:
+def _numbering(tx: Transaction, row: AdapterRow, told: History, shared: Shared) -> Iterator[Problem]:
     after = told.highest_number + 1
     if row.next_number < after:
         yield Problem(
             row.name, f"its next number is {row.next_number}, and a version {after - 1} was there already"
         )
+    left = [one for one in shared.renamings if one[2] == row.name]
+    if len(left) == 1 and row.moved_to == left[0][1] and not told.every:
+        before = left[0][0]
+        after = 1 + max(
+            (number for seq, number in pushes_of(tx, left[0][1]) if seq < before and number), default=0
+        )
+        yield from differs(row.name, "its next number", row.next_number, after, "what it was renamed from")
+        return
     names = {one.row.name for one in told.every if one.row.name} | {row.name}
     # A name that was another adapter's before goes on with that one's numbers.
     if row.next_number > after and not shared.concern(names):
@@ -151,6 +159,12 @@ def _buried(tx: Transaction, row: AdapterRow, told: History, shared: Shared) -> 
     yield from differs(row.name, "when it was deleted", row.deleted_at, moment, "its event")
     yield from differs(row.name, "when it changed last", row.updated_at, moment, "its event")
     yield from differs(row.name, "its visibility", row.visibility, "private", "the rule for what is deleted")
+    created = told.events[0].row.at if deleted else None
+    target = tx.get(AdapterRow, row.moved_to) if row.moved_to is not None else None
+    if target is not None and target.deleted_at is None:
+        created = target.created_at
+    if created is not None:
+        yield from differs(row.name, "when it was created", row.created_at, created, "its event")
     if row.moved_to is not None and (not left or left[-1][1] != row.moved_to):
         yield Problem(row.name, "what it was renamed to is not what its event says")
     elif row.moved_to is None and left and not deleted and _stays(tx, left[-1]):
@@ -225,7 +239,7 @@ def _metrics(tx: Transaction, row: AdapterRow, told: History) -> Iterator[Proble
     query = select(MetricRow).join(VersionRow).where(VersionRow.adapter_id == row.id)
     values = tx.exec(query.order_by(col(MetricRow.id))).all()
     logged = Counter(
-        (one.row.number, metric, value, one.row.at, one.row.by)
+        (one.row.number or 0, metric, value, one.row.at, one.row.by)
         for one in told.of("metrics.logged")
         for metric, value in one.detail.items()
     )

@@ -14,7 +14,6 @@ from adaptry.catalog.database import Catalog, Transaction
 from adaptry.catalog.packing import unmapped, unpacked
 from adaptry.catalog.rows import BaseFileRow, BaseNameRow, BaseRow, EventRow, FileRow
 from adaptry.fingerprint import BaseRecord
-from adaptry.fingerprinting.identify import check_identity
 from adaptry.records import BaseInfo
 
 
@@ -58,7 +57,6 @@ def _of_base(catalog: Catalog, id: str, told: _Told | None) -> Iterator[Problem]
         if row is None:
             return
         record = unpacked(BaseRecord, row.record)
-        check_identity(record)
         yield from differs(where, "its id", id, record.id.hex, "its record")
         if row.architecture != record.architecture.hex:
             yield Problem(where, "its architecture is not that of its record", "derived", f"base:{id}")

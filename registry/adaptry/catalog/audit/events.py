@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sqlalchemy import select as select_columns
 from sqlmodel import col, func, select
 
 from adaptry.catalog.audit.problem import Problem
 from adaptry.catalog.database import Catalog
 from adaptry.catalog.rows import EventRow
+from adaptry.catalog.showing import table_of
 from adaptry.lifecycle import RULES
 
 OF_ADAPTERS = frozenset(
@@ -45,9 +47,8 @@ _OF_VERSIONS = frozenset(
 
 def problems(catalog: Catalog) -> Iterator[Problem]:
     with catalog.read() as tx:
-        rows = tx.execute(
-            select(EventRow.seq, EventRow.kind, EventRow.adapter_id, EventRow.name, EventRow.number)
-        )
+        table = table_of(EventRow).c
+        rows = tx.execute(select_columns(table.seq, table.kind, table.adapter_id, table.name, table.number))
         for seq, kind, adapter, name, number in rows:
             where = f"event {seq}"
             if kind not in OF_ADAPTERS | OF_NO_ADAPTER:

@@ -77,3 +77,11 @@ def history(tx: Transaction, key: int, name: str) -> History:
         if one.row.number is not None:
             by_number[one.row.number].append(one)
     return History(life, every, by_number)
+
+
+def pushes_of(tx: Transaction, key: int) -> list[tuple[int, int]]:
+    """The number of the event and of the version, of every version that was ever pushed under a key."""
+    query = select(EventRow.seq, EventRow.number).where(
+        EventRow.adapter_id == key, EventRow.kind == "version.pushed"
+    )
+    return [(seq or 0, number or 0) for seq, number in tx.exec(query)]
