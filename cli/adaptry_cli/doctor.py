@@ -24,7 +24,7 @@ from adaptry.opening import catalog_of, folder_named, is_registry, lacking_of_bl
 from adaptry.settings import Settings, data_folder, is_server
 from adaptry_cli.connection import settings_for
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.out import json_option, say_json, size
+from adaptry_cli.out import counted, json_option, say_json, size
 from adaptry_cli.tables import say_table
 
 _LITTLE = 1 << 30  # bytes free under which a push of any size may fail
@@ -87,6 +87,8 @@ def _registry(settings: Settings) -> Iterator[Examined]:
     yield from _bucket(folder, settings.blobs)
     yield _tried("registry", lambda: _embedded(folder, settings.catalog))
     yield from _names(folder, settings.catalog)
+    if is_registry(folder):
+        yield _tried("damage", lambda: _damage(folder, settings.catalog))
 
 
 def _tried(what: str, look: Callable[[], Examined]) -> Examined:
@@ -181,6 +183,16 @@ def _names(folder: Path, catalog: str | None) -> Iterator[Examined]:
             f"{each.kind} that differ only in capitals: {', '.join(each.names)}",
             "each is found as it is written; clients of the Hub may take one for another, so rename or remove all but one",
         )
+
+
+def _damage(folder: Path, catalog: str | None) -> Examined:
+    """What `adaptry verify` found before; nothing is read again."""
+    with contextlib.closing(open_local(folder, catalog=catalog)) as registry:
+        known = registry.known_damage()
+    if not known.files:
+        return Examined("damage", "ok", "none is known; `adaptry verify --read-data` looks for it")
+    found = f"{counted(known.files, 'stored file')} damaged or lost, needed by {counted(known.versions, 'version')}"
+    return Examined("damage", "fails", found, "`adaptry mend --dry-run` shows what can be done about it")
 
 
 def _embedded(folder: Path, catalog: str | None) -> Examined:

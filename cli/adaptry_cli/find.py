@@ -243,7 +243,7 @@ def _version_row(version: VersionInfo) -> tuple[str, ...]:
     return (
         f"{version.name}@{version.number}",
         ", ".join(version.aliases),
-        "" if version.state == "active" else version.state,
+        _state(version),
         version.method,
         "" if version.rank is None else str(version.rank),
         ", ".join(version.targets),
@@ -251,3 +251,9 @@ def _version_row(version: VersionInfo) -> tuple[str, ...]:
         ", ".join(f"{name} {number(value)}" for name, value in version.metrics.items()),
         str(version.findings or ""),
     )
+
+
+def _state(version: VersionInfo) -> str:
+    """What is not as it mostly is: a state other than active, and damage."""
+    state = "" if version.state == "active" else version.state
+    return " ".join(filter(None, (state, "damaged" if version.is_damaged else "")))

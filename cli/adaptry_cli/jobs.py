@@ -17,6 +17,7 @@ from adaptry.refs import Ref
 from adaptry.registry import Registry
 from adaptry_cli.arguments import made
 from adaptry_cli.connection import registry_option
+from adaptry_cli.exit_codes import NO
 from adaptry_cli.out import answer, gather, json_option, limit_option, say, say_json, size, tell
 from adaptry_cli.showing import when
 from adaptry_cli.tables import say_facts, say_table
@@ -39,7 +40,11 @@ def jobs() -> None:
 @click.option(
     "--priority", type=click.IntRange(1, 9), default=5, show_default=True, help="1 comes first, 9 last."
 )
-@click.option("--wait", is_flag=True, help="Wait for its end, telling its log; fail if it fails.")
+@click.option(
+    "--wait",
+    is_flag=True,
+    help="Wait for its end, telling its log; exit code 1 if it found damage; fail if it fails.",
+)
 @registry_option
 @json_option
 def submit(
@@ -70,6 +75,8 @@ def submit(
         job = _waited(registry, job)
     answer(job, job.id, as_json)
     _raise_fault(job if wait else None)
+    if job.result is not None and parse_task(job.kind, job.task).is_no(job.result):
+        click.get_current_context().exit(NO)
 
 
 @jobs.command()

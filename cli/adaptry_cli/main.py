@@ -114,6 +114,8 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
             "Back up a registry: its catalog at one moment, and every file that it names.",
         ),
         "uploads": ("uploads:uploads", "List and drop open uploads."),
+        "verify": ("integrity:verify", "Look for damage in the registry."),
+        "mend": ("integrity:mend", "Repair what `adaptry verify` finds."),
         "gc": ("gc:gc", "Delete files that no version needs any more."),
         "migrate": (
             "migrate:migrate",

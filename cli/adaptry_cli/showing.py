@@ -26,6 +26,11 @@ def facts_of_version(detail: VersionDetail, info: AdapterInfo) -> Facts:
     yield "version", f"{version.name}@{version.number}   {version.state}"
     if version.standing:
         yield "state", _standing_text(version.state, version.standing)
+    if version.is_damaged:
+        yield (
+            "damaged",
+            "some of its stored files are lost or changed; push them again, or run `adaptry mend`",
+        )
     yield "digest", str(version.digest)
     if version.aliases:
         yield "aliases", ", ".join(version.aliases)

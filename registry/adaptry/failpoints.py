@@ -57,6 +57,13 @@ OF_A_SWEEP = (
     "gc.after_all",
 )
 """On the way of a sweep."""
+OF_A_MEND = (
+    "mend.after_manifest",
+    "mend.after_aside",
+    "mend.after_upload",
+    "mend.after_rebuild",
+)
+"""On the way of a mend, besides those of the pushes that it is made of."""
 
 
 def reach(name: str, environ: MutableMapping[str, str] = os.environ) -> None:

@@ -92,7 +92,10 @@ class Standing(Value):
 
 
 class VersionInfo(Value):
-    """A version in one line: what listings and searches show. Without a `standing` its state never changed."""
+    """A version in one line: what listings and searches show. Without a `standing` its state never changed.
+
+    `is_damaged`: some of its stored files are known to be lost or changed, and are not given out until they are mended.
+    """
 
     name: AdapterName
     number: int
@@ -115,6 +118,7 @@ class VersionInfo(Value):
     metrics: dict[str, float] = {}
     findings: int = 0
     downloads: int = 0
+    is_damaged: bool = False
 
     @property
     def state_generation(self) -> int:

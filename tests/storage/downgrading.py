@@ -14,6 +14,8 @@ _NEW_TABLES = (
     "residents",
     "workers",
     "leaving",
+    "damaged_files",
+    "damaged_revisions",
 )
 
 

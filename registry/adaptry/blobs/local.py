@@ -25,6 +25,7 @@ from adaptry.file_locks import FileLock
 
 _HEX = re.compile(r"[0-9a-f]{64}")
 _KEY = re.compile(r"[0-9a-f]{32}")
+_ASIDE = "damaged"  # the folder of damaged copies that were moved out of the way
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -82,6 +83,30 @@ class LocalBlobs(BlobStore):
         """No blob is deleted during the block, whichever process sweeps. Waits for a deletion, or another hold, to end."""
         with FileLock.alone(self._hold, mode=0o600):
             yield
+
+    def copy_id(self, digest: Digest) -> str | None:
+        try:
+            return _copy_id(self._path(digest))
+        except FileNotFoundError:
+            return None
+
+    def _move_aside(self, digest: Digest, seen: str) -> bool:
+        path, folder = self._path(digest), self.folder / _ASIDE
+        folder.mkdir(mode=0o700, exist_ok=True)
+        aside = folder / f"{digest.hex}.{self.new_key()}"
+        with _writing_to(self.folder):
+            try:
+                path.rename(aside)
+            except FileNotFoundError:
+                return False
+            if _copy_id(aside) != seen:  # someone stored the blob anew while we read the damaged copy
+                with suppress(FileExistsError):
+                    path.hardlink_to(aside)
+                aside.unlink()
+                return False
+            _fsync_folder(folder)
+            _fsync_folder(path.parent)
+        return True
 
     def digests(self) -> Iterator[Digest]:
         for fan in self._blobs.iterdir():
@@ -231,6 +256,12 @@ def _lock(path: Path) -> int | None:
         except FileNotFoundError:
             pass
         os.close(descriptor)
+
+
+def _copy_id(path: Path) -> str:
+    """Another for another file of the same name; the same when its bytes are overwritten where they are."""
+    found = path.stat()
+    return f"{found.st_dev}:{found.st_ino}"
 
 
 def _read_on(path: Path, start: int) -> Iterator[bytes]:

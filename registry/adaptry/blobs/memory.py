@@ -18,6 +18,7 @@ class MemoryBlobs(BlobStore):
     def __init__(self) -> None:
         super().__init__()
         self._blobs: dict[Digest, bytes] = {}
+        self._aside: list[tuple[Digest, bytes]] = []
         self._stagings: dict[str, bytearray] = {}
         self._held: set[str] = set()
         self._written: dict[str, datetime] = {}
@@ -34,6 +35,17 @@ class MemoryBlobs(BlobStore):
 
     def delete(self, digest: Digest) -> None:
         self._blobs.pop(digest, None)
+
+    def copy_id(self, digest: Digest) -> str | None:
+        data = self._blobs.get(digest)
+        return None if data is None else str(id(data))
+
+    def _move_aside(self, digest: Digest, seen: str) -> bool:
+        with self._lock:
+            if self.copy_id(digest) != seen:
+                return False
+            self._aside.append((digest, self._blobs.pop(digest)))
+        return True
 
     def digests(self) -> Iterator[Digest]:
         return iter(tuple(self._blobs))

@@ -41,7 +41,7 @@ def absent(digest: Digest) -> NotFound:
     """What every store raises for a blob that it does not have."""
     return NotFound(
         f"no stored bytes {digest.brief}; where a version names them they were lost: push its files again, or restore them "
-        "from a copy"
+        "from a copy with `adaptry mend --from`"
     )
 
 
@@ -105,6 +105,37 @@ class BlobStore(ABC):
     def deletion(self) -> AbstractContextManager[bool]:
         """Surrounds the deletion of some blobs; False where none may be deleted now, since a backup is reading them."""
         return nullcontext(True)
+
+    @property
+    def original(self) -> BlobStore:
+        """The store that has the bytes themselves, past any cache before it."""
+        return self
+
+    def is_sound(self, digest: Digest) -> bool:
+        """Whether the stored bytes are still those of `digest`; reads them all. Raises `NotFound`."""
+        with Beside((hasher := hashlib.sha256()).update) as beside:
+            for chunk in self.chunks(digest):
+                beside.update(memoryview(chunk))
+        return hasher.hexdigest() == digest.hex
+
+    def set_aside(self, digest: Digest) -> bool:
+        """Moves a blob whose bytes are not those of `digest` to where no reader finds it; whether it did.
+
+        The bytes are kept there for whoever wants to look at them. The blob is then absent until it is stored again. A sound
+        blob stays, also one that replaces the damaged bytes while they are read.
+        """
+        seen = self.copy_id(digest)
+        if seen is None or self.is_sound(digest):
+            return False
+        return self._move_aside(digest, seen)
+
+    @abstractmethod
+    def copy_id(self, digest: Digest) -> str | None:
+        """Identifies the stored copy: another value after the blob was stored anew; None if it is absent."""
+
+    @abstractmethod
+    def _move_aside(self, digest: Digest, seen: str) -> bool:
+        """Moves the copy `seen` away, and no other; whether it was still there."""
 
     @abstractmethod
     def digests(self) -> Iterator[Digest]:

@@ -70,6 +70,44 @@ class TieredBlobs(BlobStore):
         self.store.delete(digest)
         self._cache.delete(digest)
 
+    @property
+    def original(self) -> BlobStore:
+        return self.store
+
+    def drop_damaged_copy(self, digest: Digest) -> bool:
+        """Deletes the cached copy of a blob if its bytes have changed; whether it did. The store itself is not read."""
+        try:
+            if self._cache.is_sound(digest):
+                return False
+        except NotFound:
+            return False
+        self._cache.delete(digest)
+        return True
+
+    def sound_copy(self, digest: Digest) -> Iterator[bytes] | None:
+        """The cached copy of a blob, if there is one and its bytes are right."""
+        try:
+            return self._cache.chunks(digest) if self._cache.is_sound(digest) else None
+        except NotFound:
+            return None
+
+    def has_damaged_copy(self, digest: Digest) -> bool:
+        """Whether the cache has a copy of the blob whose bytes have changed."""
+        try:
+            return not self._cache.is_sound(digest)
+        except NotFound:
+            return False
+
+    def copy_id(self, digest: Digest) -> str | None:
+        return self.store.copy_id(digest)
+
+    def set_aside(self, digest: Digest) -> bool:
+        self.drop_damaged_copy(digest)
+        return self.store.set_aside(digest)
+
+    def _move_aside(self, digest: Digest, seen: str) -> bool:
+        raise AssertionError("the store behind the cache moves its own copies")
+
     def digests(self) -> Iterator[Digest]:
         return self.store.digests()
 

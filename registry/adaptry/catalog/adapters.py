@@ -232,9 +232,9 @@ def count_download(tx: Transaction, line: Line) -> None:
     )
 
 
-def own_terms(tx: Transaction, line: Line) -> list[tuple[str, str]]:
-    """What a new version of the line inherits in the search index."""
-    return _terms(_require(tx, line))
+def own_terms(tx: Transaction, key: int) -> list[tuple[str, str]]:
+    """What the versions of the adapter with this key inherit in the search index."""
+    return _terms(tx.get_one(AdapterRow, key))
 
 
 def info(tx: Transaction, line: Line) -> AdapterInfo:

@@ -85,13 +85,9 @@ def _seen(tx: Transaction, sight: Sight, is_meant: ColumnElement[bool]) -> list[
     return [Digest(id) for id in tx.exec(query.limit(2))]
 
 
-def find_ignoring_case(tx: Transaction, name: str) -> Digest | None:
-    """The base of that very name, else the one with a name that differs only in capitals."""
-    named = (
-        tx.get(BaseNameRow, name)
-        or tx.exec(select(BaseNameRow).where(BaseNameRow.folded == fold(name))).first()
-    )
-    return Digest(named.base_id) if named else None
+def ids(tx: Transaction) -> tuple[Digest, ...]:
+    """Those of all bases, in order."""
+    return tuple(Digest(id) for id in tx.exec(select(BaseRow.id).order_by(BaseRow.id)))
 
 
 def record(tx: Transaction, id: Digest) -> BaseRecord | None:
@@ -111,7 +107,7 @@ def put(tx: Transaction, new: BaseRecord, at: datetime, by: str) -> None:
             created_at=at,
             created_by=by,
         )
-    row.record, row.summary = packed(new), _summary(new, row.created_at, row.created_by)
+    row.record, row.summary = packed(new), summary(new, row.created_at, row.created_by)
     tx.add(row)
     tx.flush()
 
@@ -218,7 +214,7 @@ def _adapters_on(tx: Transaction, sight: Sight, ids: Sequence[str]) -> dict[str 
     return dict(tx.exec(query.group_by(col(VersionRow.base_id))).all())
 
 
-def _summary(record: BaseRecord, at: datetime, by: str) -> str:
+def summary(record: BaseRecord, at: datetime, by: str) -> str:
     """What listings show, as JSON: they never open a record, which may be large."""
     model_type = record.facts.get("model_type")
     return BaseInfo(

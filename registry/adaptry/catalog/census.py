@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from sqlalchemy import exists, func
 from sqlmodel import col, select
 
-from adaptry.catalog import postgres, sqlite
 from adaptry.catalog.database import Catalog
+from adaptry.catalog.manifests import stored_manifest
 from adaptry.catalog.rows import (
     AdapterRow,
     CommitRow,
     EpochRow,
     EventRow,
     FileRow,
-    MarkRow,
-    MetricRow,
-    MetricSummaryRow,
     RevisionRow,
     Row,
-    VersionDetailRow,
-    VersionRow,
+    WeightsRow,
 )
-from adaptry.chains import MAIN
 from adaptry.digest import Digest
+from adaptry.errors import AdaptryError
 from adaptry.manifest import Manifest
 
 _AT_ONCE = 200
@@ -38,39 +33,6 @@ def is_empty(catalog: Catalog) -> bool:
         return not any(
             tx.connection().execute(select(1).select_from(table).limit(1)).first() for table in tables
         )
-
-
-def broken_rows(catalog: Catalog) -> Iterator[str]:
-    """What the database itself and our own invariants have to complain about, in sentences."""
-    with catalog.read() as tx:
-        connection = tx.connection()
-        kind = postgres if connection.dialect.name == "postgresql" else sqlite
-        yield from kind.complaints(connection)
-        too_high = select(AdapterRow.name).join(VersionRow).where(VersionRow.number >= AdapterRow.next_number)
-        for name in tx.exec(too_high.distinct()):
-            yield f"{name} has a version beyond its numbering"
-        undescribed = select(VersionRow.digest).where(
-            col(VersionRow.id).not_in(select(VersionDetailRow.version_id))
-        )
-        for digest in tx.exec(undescribed):
-            yield f"a version of revision sha256:{digest[:12]} has no spec and report"
-        unlinked = select(AdapterRow.name, VersionRow.number).join(VersionRow)
-        is_linked = exists().where(
-            col(CommitRow.adapter_id) == col(VersionRow.adapter_id),
-            col(CommitRow.digest) == col(VersionRow.digest),
-        )
-        for name, number in tx.exec(unlinked.where(~is_linked)):
-            yield f"version {number} of {name} is no commit of it"
-        headless = select(AdapterRow.name).where(col(AdapterRow.deleted_at).is_(None))
-        has_main = exists().where(col(MarkRow.adapter_id) == col(AdapterRow.id), col(MarkRow.name) == MAIN)
-        for name in tx.exec(headless.where(~has_main)):
-            yield f"{name} has no branch {MAIN}"
-        logged = select(func.count()).select_from(
-            select(MetricRow.version_id, MetricRow.metric).distinct().subquery()
-        )
-        summed = select(func.count()).select_from(MetricSummaryRow)
-        if tx.exec(logged).one() != tx.exec(summed).one():
-            yield "metrics and what searches know of them disagree"
 
 
 def manifests(catalog: Catalog) -> Iterator[tuple[Digest, bytes]]:
@@ -100,10 +62,44 @@ def files_not_owned(catalog: Catalog, digest: Digest, manifest: Manifest) -> Ite
             yield from ((name, path) for file, path in wanted.items() if file not in have)
 
 
+def files_of_another_size(catalog: Catalog, manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Owners of files of this manifest whose row has another size, and the path of each."""
+    wanted = {entry.sha256.hex: entry for entry in manifest.files}
+    if not wanted:
+        return
+    with catalog.read() as tx:
+        query = select(FileRow.owner, FileRow.digest, FileRow.size).where(col(FileRow.digest).in_(wanted))
+        for owner, digest, size in tx.exec(query):
+            if size != wanted[digest].size:
+                yield owner, wanted[digest].path
+
+
 def referenced_files(catalog: Catalog) -> dict[Digest, int]:
     """Every file that some owner has, with its size."""
     with catalog.read() as tx:
         return {Digest(file): size for file, size in tx.exec(select(FileRow.digest, FileRow.size).distinct())}
+
+
+def revisions_with(catalog: Catalog, digests: Iterable[Digest]) -> dict[Digest, list[Digest]]:
+    """By file, the revisions whose manifests name it. A manifest that cannot be read names none."""
+    wanted = set(digests)
+    found: dict[Digest, list[Digest]] = {digest: [] for digest in wanted}
+    if not wanted:
+        return found
+    for revision, data in manifests(catalog):
+        try:
+            manifest = stored_manifest(revision, data)
+        except AdaptryError:
+            continue
+        for digest in wanted.intersection(entry.sha256 for entry in manifest.files):
+            found[digest].append(revision)
+    return found
+
+
+def weighed_files(catalog: Catalog) -> dict[Digest, Digest]:
+    """By safetensors file, the digest of its weights as it was derived."""
+    with catalog.read() as tx:
+        return {Digest(row.file_digest): Digest(row.weights_digest) for row in tx.exec(select(WeightsRow))}
 
 
 def owners_of(catalog: Catalog, digest: Digest) -> list[str]:

@@ -12,9 +12,10 @@ from datetime import datetime
 
 from sqlalchemy import bindparam, delete, exists, func, literal, select
 
-from adaptry.catalog import cursors
+from adaptry.catalog import cursors, damage
 from adaptry.catalog.adapters import Line
 from adaptry.catalog.database import Transaction
+from adaptry.catalog.manifests import stored_manifest
 from adaptry.catalog.rows import CommitRow, MarkRow, RevisionRow, VersionRow
 from adaptry.catalog.showing import Columns, selected, table_of
 from adaptry.digest import Digest
@@ -116,11 +117,18 @@ def add(
 
 
 def keep_revision(tx: Transaction, manifest: Manifest) -> None:
-    """Keeps a manifest, byte for byte; the same one is one row."""
-    digest = manifest.digest.hex
-    if tx.get(RevisionRow, digest) is None:
-        tx.add(RevisionRow(digest=digest, manifest=manifest.to_bytes()))
-        tx.flush()
+    """Keeps a manifest, byte for byte; the same one is one row. Where that row is damaged, this mends it."""
+    data = manifest.to_bytes()
+    digest = Digest.of(data)
+    row = tx.get(RevisionRow, digest.hex)
+    if row is not None and row.manifest == data:
+        return
+    if row is None:
+        tx.add(RevisionRow(digest=digest.hex, manifest=data))
+    else:
+        row.manifest = data
+        damage.clear(tx, digest)
+    tx.flush()
 
 
 def at_mark(tx: Transaction, line: Line, name: str) -> Step | None:
@@ -138,9 +146,9 @@ def by_digest(tx: Transaction, line: Line, prefix: str) -> Step | None:
 
 
 def tree(tx: Transaction, line: Line, digest: Digest) -> Manifest | None:
-    """The tree of a revision that some commit of the line is."""
+    """The tree of a revision that some commit of the line is. Raises `Corrupt`."""
     found = selected(tx, _TREE, {"adapter": line.key, "digest": digest.hex})
-    return Manifest.parse(found[0].manifest) if found else None
+    return stored_manifest(digest, found[0].manifest) if found else None
 
 
 def page(tx: Transaction, line: Line, newest: Step, cursor: str | None, limit: int) -> Page[CommitInfo]:

@@ -62,6 +62,11 @@ def own(tx: Transaction, owner: AdapterName | Digest, digest: Digest, size: int)
     leaving.keep(tx, digest)
 
 
+def is_owned(tx: Transaction, digest: Digest) -> bool:
+    """Whether any owner has these bytes."""
+    return tx.exec(select(FileRow.owner).where(FileRow.digest == digest.hex).limit(1)).first() is not None
+
+
 def is_unneeded(tx: Transaction, owner: AdapterName | Digest, digest: Digest) -> bool:
     """Whether a sweep is about to take the file from its owner."""
     row = tx.get(FileRow, (str(owner), digest.hex))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import NamedTuple, cast
 
@@ -118,6 +118,11 @@ def finish(
     tx.execute(update(JobRow).where(col(JobRow.key) == row.key).values(**values))
     tx.expire(row)
     return True
+
+
+def orders(tx: Transaction) -> Iterator[tuple[str, str, str, str]]:
+    """What every job asks for: its id, its kind, its task as JSON, and whose it is."""
+    yield from tx.exec(select(JobRow.id, JobRow.kind, JobRow.task, JobRow.namespace).order_by(JobRow.id))
 
 
 def reopen(tx: Transaction, id: str) -> None:

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Row,
     Table,
     bindparam,
+    exists,
     null,
     select,
     union_all,
@@ -26,7 +27,7 @@ from sqlalchemy import cast as sql_cast
 
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.packing import unlisted
-from adaptry.catalog.rows import AdapterRow, AliasRow, MetricSummaryRow, VersionRow
+from adaptry.catalog.rows import AdapterRow, AliasRow, DamagedRevisionRow, MetricSummaryRow, VersionRow
 from adaptry.catalog.rows import Row as Entity
 from adaptry.digest import Digest
 from adaptry.lifecycle import State
@@ -51,7 +52,10 @@ def selected(tx: Transaction, statement: Executable, asked: Mapping[str, object]
 _ADAPTERS, _VERSIONS = table_of(AdapterRow), table_of(VersionRow)
 _ALIASES, _METRICS = table_of(AliasRow), table_of(MetricSummaryRow)
 
-SHOWN = (_ADAPTERS.c.name, *_VERSIONS.c)
+_DAMAGE = table_of(DamagedRevisionRow)
+_IS_DAMAGED = exists().where(_DAMAGE.c.revision == _VERSIONS.c.digest).label("is_damaged")
+
+SHOWN = (_ADAPTERS.c.name, *_VERSIONS.c, _IS_DAMAGED)
 """What a statement selects for `info` and `by_keys`."""
 
 
@@ -111,6 +115,7 @@ def _info(row: Columns, beside: Iterable[Row[Any]]) -> VersionInfo:
         metrics={text: value for text, value in texts if value is not None},
         findings=row.findings,
         downloads=row.downloads,
+        is_damaged=bool(row.is_damaged),
     )
 
 

@@ -13,8 +13,9 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, delete, exists, union, update
 from sqlmodel import col, select
 
-from adaptry.catalog import leaving
+from adaptry.catalog import damage, leaving
 from adaptry.catalog.database import Transaction
+from adaptry.catalog.manifests import stored_manifest
 from adaptry.catalog.rows import (
     AdapterRow,
     BaseFileRow,
@@ -29,7 +30,6 @@ from adaptry.catalog.rows import (
     WeightsRow,
 )
 from adaptry.digest import Digest
-from adaptry.manifest import Manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +60,11 @@ def owners(tx: Transaction, after: str, limit: int) -> Sequence[str]:
 def of_owner(tx: Transaction, owner: str) -> tuple[list[Had], list[Had]]:
     """The files that nothing of the owner's names; and those that are marked although something does.
 
-    Who is sending something needs everything: it may go with what is there. Raises `InvalidManifest` where a stored manifest cannot be
-    read: then nobody knows what is needed.
+    Who is sending something needs everything: it may go with what is there. Raises `Corrupt` where a stored manifest is
+    damaged: then nobody knows what is needed.
     """
     is_sending = exists().where(col(UploadRow.owner) == owner, col(UploadRow.is_finished).is_(False))
-    needed = None if tx.exec(select(is_sending)).one() else set(_named(tx, owner))
+    needed = None if tx.exec(select(is_sending)).one() else named(tx, owner)
     unneeded: list[Had] = []
     marked: list[Had] = []
     for row in tx.exec(select(FileRow).where(FileRow.owner == owner).order_by(FileRow.digest)):
@@ -83,7 +83,7 @@ def unowned(tx: Transaction, after: str, limit: int) -> list[Unowned]:
     return [
         Unowned(
             Digest(row.digest),
-            frozenset(entry.sha256 for entry in Manifest.parse(row.manifest).files),
+            frozenset(entry.sha256 for entry in stored_manifest(Digest(row.digest), row.manifest).files),
             tx.exec(select(_is_parent(row.digest))).one(),
         )
         for row in rows
@@ -127,10 +127,17 @@ def forget_revisions(tx: Transaction, digests: Sequence[Digest]) -> int:
 
 
 def forget_weights(tx: Transaction, digests: Sequence[Digest]) -> None:
-    """What was derived of files that are gone."""
+    """What was derived of files that are gone, and what was known of their damage."""
+    for digest in digests:
+        damage.clear(tx, digest)
     gone = [digest.hex for digest in digests]
     tx.execute(delete(WeightsRow).where(col(WeightsRow.file_digest).in_(gone)))
     tx.execute(delete(InspectionRow).where(col(InspectionRow.file_digest).in_(gone)))
+
+
+def named(tx: Transaction, owner: str) -> set[str]:
+    """Every file that a commit or version of the adapter, or the base's stored weights, name. Raises `Corrupt`."""
+    return set(_named(tx, owner))
 
 
 def _named(tx: Transaction, owner: str) -> Iterator[str]:
@@ -144,9 +151,11 @@ def _named(tx: Transaction, owner: str) -> Iterator[str]:
         select(CommitRow.digest).where(CommitRow.adapter_id == adapter),
         select(VersionRow.digest).where(VersionRow.adapter_id == adapter),
     ).subquery()
-    query = select(RevisionRow.manifest).join(held, held.c.digest == col(RevisionRow.digest))
-    for manifest in tx.exec(query.execution_options(yield_per=200)):
-        yield from (entry.sha256.hex for entry in Manifest.parse(manifest).files)
+    query = select(RevisionRow.digest, RevisionRow.manifest).join(
+        held, held.c.digest == col(RevisionRow.digest)
+    )
+    for digest, data in tx.exec(query.execution_options(yield_per=200)):
+        yield from (entry.sha256.hex for entry in stored_manifest(Digest(digest), data).files)
 
 
 def _without_owner() -> tuple[ColumnElement[bool], ...]:

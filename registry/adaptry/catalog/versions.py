@@ -13,8 +13,9 @@ from adaptry.adapter.spec import Spec
 from adaptry.catalog import adapters, commits, cursors, inspections, terms
 from adaptry.catalog.adapters import Line
 from adaptry.catalog.database import Transaction
-from adaptry.catalog.packing import listed, packed, unpacked
-from adaptry.catalog.rows import RevisionRow, VersionDetailRow, VersionRow
+from adaptry.catalog.manifests import stored_manifest
+from adaptry.catalog.packing import listed, packed, unlisted, unpacked
+from adaptry.catalog.rows import AliasRow, RevisionRow, VersionDetailRow, VersionRow
 from adaptry.catalog.showing import Columns, by_keys
 from adaptry.digest import Digest
 from adaptry.lifecycle import State
@@ -59,38 +60,62 @@ def insert(tx: Transaction, line: Line, new: Admission, at: datetime, by: str) -
     """Admits a version and numbers it."""
     digest = new.manifest.digest
     commits.keep_revision(tx, new.manifest)
-    spec, verdict = new.spec, new.verdict
     row = VersionRow(
         adapter_id=line.key,
         number=adapters.take_number(tx, line, at, new.number),
         digest=digest.hex,
         created_at=at,
         created_by=by,
-        method=spec.method,
-        rank=spec.rank,
-        targets=listed(spec.targets),
-        traits=listed(spec.traits),
-        parameters=spec.parameters,
-        size=new.manifest.size,
-        weights=new.weights.hex,
-        base_id=verdict.base_id.hex if verdict.base_id else None,
-        base_name=verdict.base_name,
-        base_status=verdict.status,
-        findings=len(verdict.report.findings),
+        method="",
+        weights="",
     )
+    fill(row, new)
     tx.add(row)
     tx.flush()
     assert row.id is not None
     tx.add(
         VersionDetailRow(
-            version_id=row.id, spec=packed(spec), report=packed(verdict.report), forced=new.forced
+            version_id=row.id,
+            spec=packed(new.spec),
+            report=packed(new.verdict.report),
+            forced=new.forced,
         )
     )
-    own = [("method", spec.method), ("state", row.state), ("by", by), *_base_terms(verdict)]
-    own += [("module", target) for target in spec.targets] + [("trait", trait) for trait in spec.traits]
-    own += [("parent", str(parent)) for parent in new.manifest.parents]
-    terms.add(tx, row.id, [*own, *adapters.own_terms(tx, line)])
+    terms.add(tx, row.id, [*_own_terms(row, new.manifest), *adapters.own_terms(tx, line.key)])
     return stored_of(row)
+
+
+def fill(row: VersionRow, derived: Admission) -> None:
+    """Sets the columns that follow from a version's files and its base."""
+    spec, verdict = derived.spec, derived.verdict
+    row.method, row.rank, row.parameters = spec.method, spec.rank, spec.parameters
+    row.targets, row.traits = listed(spec.targets), listed(spec.traits)
+    row.size, row.weights = derived.manifest.size, derived.weights.hex
+    row.base_id = verdict.base_id.hex if verdict.base_id else None
+    row.base_name, row.base_status = verdict.base_name, verdict.status
+    row.findings = len(verdict.report.findings)
+
+
+def terms_of(tx: Transaction, row: VersionRow) -> set[tuple[str, str]]:
+    """What the search index should have of a version, by the rows that it is derived from. Raises `Corrupt`."""
+    pointing = select(AliasRow.alias).where(AliasRow.version_id == row.id)
+    own = _own_terms(row, manifest(tx, Digest(row.digest)))
+    shared = adapters.own_terms(tx, row.adapter_id)
+    return {*own, *shared, *(("alias", alias) for alias in tx.exec(pointing))}
+
+
+def _own_terms(row: VersionRow, manifest: Manifest) -> list[tuple[str, str]]:
+    """The terms of a version itself, without those of its adapter and its aliases."""
+    base_id = [f"sha256:{row.base_id}"] if row.base_id else []
+    return [
+        ("method", row.method),
+        ("state", row.state),
+        ("by", row.created_by),
+        *(("base", text) for text in [*([row.base_name] if row.base_name else []), *base_id]),
+        *(("module", target) for target in unlisted(row.targets)),
+        *(("trait", trait) for trait in unlisted(row.traits)),
+        *(("parent", str(parent)) for parent in manifest.parents),
+    ]
 
 
 def settle(tx: Transaction, key: int, verdict: Verdict) -> None:
@@ -123,8 +148,9 @@ def settle_report(tx: Transaction, key: int, report: Report) -> None:
 
 
 def manifest(tx: Transaction, digest: Digest) -> Manifest:
-    """The manifest of a revision that some version or commit has."""
-    return Manifest.parse(tx.exec(select(RevisionRow.manifest).where(RevisionRow.digest == digest.hex)).one())
+    """The manifest of a revision that some version or commit has. Raises `Corrupt`."""
+    data = tx.exec(select(RevisionRow.manifest).where(RevisionRow.digest == digest.hex)).one()
+    return stored_manifest(digest, data)
 
 
 def detail(tx: Transaction, stored: Stored) -> VersionDetail:

@@ -10,6 +10,7 @@ from sqlmodel import col, select
 
 from adaptry.catalog.adapters import Line
 from adaptry.catalog.database import Transaction
+from adaptry.catalog.manifests import stored_manifest
 from adaptry.catalog.rows import AdapterRow, RevisionRow, VersionRow
 from adaptry.digest import Digest
 from adaptry.manifest import Manifest
@@ -51,7 +52,7 @@ def on(tx: Transaction, id: Digest, known: Sequence[str], after: int, limit: int
                 "public" if adapter.visibility == "public" else "private",
             ),
             number=version.number,
-            manifest=Manifest.parse(manifest),
+            manifest=stored_manifest(Digest(version.digest), manifest),
             base_name=version.base_name,
         )
         for version, adapter, manifest in tx.exec(query)

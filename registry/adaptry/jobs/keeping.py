@@ -26,9 +26,10 @@ def fingerprint(task: FingerprintBase, desk: Desk) -> Outcome:
 def verify(task: Verify, desk: Desk) -> Outcome:
     registry = desk.registry
     problems = looked_at(registry.catalog, registry.blobs, read_bytes=task.read_bytes, progress=desk.progress)
-    for problem in problems[:_TOLD]:
-        desk.say(f"{problem.where}: {problem.reason}")
-    return Outcome(result={"problems": len(problems)})
+    found = [f"{problem.where}: {problem.reason}" for problem in problems[:_TOLD]]
+    for line in found:
+        desk.say(line)
+    return Outcome(result={"problems": len(problems), "found": found})
 
 
 def collect(task: Collect, desk: Desk) -> Outcome:

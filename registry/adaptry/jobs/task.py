@@ -6,7 +6,8 @@ more than who asked.
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -32,6 +33,10 @@ class Task(BaseModel):
     def refs(self) -> tuple[str, ...]:
         """The versions it reads, as they were written."""
         return ()
+
+    def is_no(self, result: Mapping[str, Any]) -> bool:
+        """Whether a job that was done has found that the answer is no, as a command's exit code 1 says. (`Any`: JSON.)"""
+        return False
 
     def check(self) -> None:
         """Raises `Invalid`, `ValidationError` where the fields together make no sense that any runner could find."""

@@ -140,6 +140,9 @@ class Verify(Task):
     about: ClassVar[str] = "Look for rows and files that are not as they were stored."
     read_bytes: bool = True
 
+    def is_no(self, result: Mapping[str, Any]) -> bool:
+        return bool(result.get("problems"))
+
 
 class Collect(Task):
     """`adaptry gc`: what nobody needs is marked, and goes when it was marked `grace_hours` ago."""

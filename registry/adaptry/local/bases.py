@@ -120,8 +120,9 @@ class Bases(Ground):
             file = bases.stored_file(tx, id, path)
         if file is None:
             raise NotFound(f"no file {path[:80]!a} is stored of base {id.brief}")
-        check_start(start, self.blobs.size(file), path)
-        return self.blobs.chunks(file, start)
+        what = f"{path} of base {id.brief}"
+        check_start(start, self.stored_size(file, what), path)
+        return self.stored_chunks(file, start, what)
 
     def _put(self, tx: Transaction, record: BaseRecord, names: tuple[str, ...]) -> BaseRecord:
         """What is known of the base from now on. Raises `Conflict` where a name is another's."""

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from pydantic import TypeAdapter
 
 from adaptry.blobs import BlobStore
-from adaptry.catalog import adapters, commits, events, marks, shared_names
+from adaptry.catalog import adapters, commits, damage, events, marks, shared_names
 from adaptry.catalog.adapters import Line
 from adaptry.catalog.database import Catalog, Transaction
 from adaptry.catalog.resolving import resolve
 from adaptry.catalog.showing import Columns
 from adaptry.catalog.sight import Sight, sight_of
 from adaptry.chains import MAIN
-from adaptry.errors import Conflict, Denied, NotFound
+from adaptry.digest import Digest
+from adaptry.errors import Conflict, Corrupt, Denied, NotFound
 from adaptry.identity import LOCAL, Identity, require_read, require_write
 from adaptry.inspection.inspector import Inspector
 from adaptry.local.once import Answer, Once
@@ -124,6 +125,27 @@ class Ground(Registry):
         if shared_names.is_empty(tx, line.name):
             require_no_base(tx, line.name)
 
+    def stored_chunks(self, digest: Digest, start: int, what: str) -> Iterator[bytes]:
+        """Stored bytes from `start` on, for a reader of the file that `what` names.
+
+        Raises `Corrupt` where they are known to be damaged, or are lost.
+        """
+        with self.catalog.read() as tx:
+            reason = damage.reason(tx, digest)
+        if reason is not None:
+            raise _damaged(what, reason)
+        try:
+            return self.blobs.chunks(digest, start)
+        except NotFound as error:
+            raise _damaged(what, "its bytes are gone") from error
+
+    def stored_size(self, digest: Digest, what: str) -> int:
+        """Raises `Corrupt` where the bytes are lost."""
+        try:
+            return self.blobs.size(digest)
+        except NotFound as error:
+            raise _damaged(what, "its bytes are gone") from error
+
     def _seen(self, name: AdapterName, line: Line | None) -> Line:
         if line is None:
             raise NotFound(f"no adapter {name}")
@@ -154,3 +176,10 @@ def require_no_base(tx: Transaction, name: AdapterName) -> None:
             f"{found} is the name of a base, which an adapter called {name} would hide from loaders; choose another name "
             f"for the adapter, such as {name}-lora"
         )
+
+
+def _damaged(what: str, reason: str) -> Corrupt:
+    return Corrupt(
+        f"{what} is damaged in the registry: {reason}. Push the same files again, or run `adaptry mend` on the registry's "
+        "machine, with --from and a copy of it"
+    )

@@ -122,6 +122,7 @@ class Revisions(InspectionCache):
     ) -> Pushed:
         stored = known_version(tx, line, declared.digest) if line else None
         is_new = stored is None
+        commits.keep_revision(tx, declared)
         if stored is None:
             if (
                 derived is None

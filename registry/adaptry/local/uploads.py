@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from adaptry.beside import Beside
 from adaptry.blobs import BlobStore, Staged
-from adaptry.catalog import adapters, bases, cursors, files, leaving
+from adaptry.catalog import adapters, bases, cursors, damage, files, leaving
 from adaptry.catalog.database import Catalog, Transaction
 from adaptry.catalog.files import Session
 from adaptry.digest import Digest
@@ -41,13 +41,15 @@ class Uploads(Ground):
     def has_file(self, owner: Owner, digest: Digest) -> bool:
         with self.catalog.read() as tx:
             self._require_reading(tx, owner)
-            is_owned = bool(files.sizes(tx, owner, [digest]))
+            size = files.sizes(tx, owner, [digest]).get(digest)
+            is_owned = size is not None and damage.reason(tx, digest) is None
             is_unneeded = is_owned and files.is_unneeded(tx, owner, digest)
         if is_unneeded:  # who asks is about to need it
             with self.catalog.write() as tx:
                 files.need(tx, owner, [digest])
                 is_owned = bool(files.sizes(tx, owner, [digest]))
-        return is_owned and self.blobs.has(digest)  # lost bytes are asked for again, which mends the store
+        # Bytes that are lost, cut short, or known to be damaged are asked for again, which mends the store.
+        return is_owned and self._stored_size(digest) == size
 
     def open_upload(self, owner: Owner, digest: Digest, size: int) -> Upload:
         if not 0 <= size <= MAX_FILE:
@@ -118,6 +120,12 @@ class Uploads(Ground):
                 raise Conflict(
                     f"{session.size - staged.offset:,} of {session.size:,} bytes are missing; go on at {staged.offset}"
                 )
+            with self.catalog.read() as tx:
+                is_damaged = damage.reason(tx, session.digest) is not None
+            if (
+                is_damaged
+            ):  # what replaces damaged bytes must not be taken for a copy of them, nor delete them
+                self.blobs.set_aside(session.digest)
             try:
                 staged.publish(session.digest)
             except DigestMismatch:
@@ -134,6 +142,7 @@ class Uploads(Ground):
                 if weights:
                     files.remember_weights(tx, session.digest, weights)
                 files.own(tx, session.owner, session.digest, session.size)
+                damage.clear(tx, session.digest)
                 files.finish_session(tx, session.id, self.clock())
 
     def upload_sessions(
@@ -178,6 +187,12 @@ class Uploads(Ground):
             active_at=max(session.touched_at, written or session.touched_at),
             is_held=self.blobs.is_held(session.id),
         )
+
+    def _stored_size(self, digest: Digest) -> int | None:
+        try:
+            return self.blobs.original.size(digest)
+        except NotFound:
+            return None
 
     def _session(self, id: str) -> Session:
         """The session, if it is there and the caller may write to its owner. Raises `NotFound`.

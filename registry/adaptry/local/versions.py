@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adaptry.catalog import adapters, commits, cursors, states, versions
+from adaptry.catalog import adapters, commits, cursors, damage, states, versions
+from adaptry.catalog.damage import Extent
 from adaptry.catalog.search import search
 from adaptry.catalog.showing import info
 from adaptry.catalog.versions import stored_of
@@ -44,6 +45,11 @@ class Versions(Ground):
             page = search(tx, sight, query, cursor, limit)
             return page.model_copy(update={"items": shown(tx, sight, page.items)})
 
+    def known_damage(self) -> Extent:
+        """How much `verify` found to be damaged, and nobody has mended since; for whoever works in the registry's folder."""
+        with self.catalog.read() as tx:
+            return damage.extent(tx)
+
     def count_download(self, ref: Ref) -> None:
         with self.catalog.note() as tx:
             line = self.readable(tx, ref.name)
@@ -64,7 +70,7 @@ class Versions(Ground):
             raise FileMissing(f"no file {path[:80]!a} in {name}@{revision.brief}")
         self._require_given(name, revision)
         check_start(start, file.size, path)
-        return self.blobs.chunks(file.sha256, start)
+        return self.stored_chunks(file.sha256, start, f"{path} of {name}@{revision.brief}")
 
     def _require_given(self, name: AdapterName, revision: Digest) -> None:
         with self.catalog.read() as tx:

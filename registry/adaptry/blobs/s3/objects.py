@@ -89,6 +89,27 @@ class Objects:
                     return None
                 raise
 
+    def etag(self, key: str) -> str | None:
+        """What changes when the object is written anew; None if there is no such object."""
+        with explained(self.place):
+            try:
+                return str(self._head(key)["ETag"])
+            except ClientError as error:
+                if status_of(error) == 404 and code_of(error) != "NoSuchBucket":
+                    return None
+                raise
+
+    def copy(self, key: str, to: str, etag: str) -> bool:
+        """Copies an object within the bucket, of any size, if it still has that `etag`; whether it had."""
+        size = self.size(key)
+        if size is None:
+            return False
+        source = {"Bucket": self.place.bucket, "Key": self.place.prefix + key}
+        with explained(self.place):
+            # In parts where it is over 5 GiB, which one request does not copy.
+            self.client.copy(source, **self.at(to), ExtraArgs=dict(self.place.encryption))
+        return self.etag(key) == etag
+
     def age(self, key: str) -> float | None:
         """Seconds since it was written, by the server's clock; None if there is no such object."""
         with explained(self.place):

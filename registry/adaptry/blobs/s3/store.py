@@ -63,6 +63,15 @@ class S3Blobs(BlobStore):
     def delete(self, digest: Digest) -> None:
         self.objects.delete([_key(digest)])
 
+    def copy_id(self, digest: Digest) -> str | None:
+        return self.objects.etag(_key(digest))
+
+    def _move_aside(self, digest: Digest, seen: str) -> bool:
+        if not self.objects.copy(_key(digest), f"damaged/{digest.hex}.{self.new_key()}", seen):
+            return False
+        self.objects.delete([_key(digest)])
+        return True
+
     def digests(self) -> Iterator[Digest]:
         for item in self.objects.listed("sha256/"):
             if match := _BLOB.fullmatch(item.key):

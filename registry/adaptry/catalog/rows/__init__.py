@@ -7,6 +7,7 @@ needs a migration; a test compares the two. All of them are imported here, so th
 from adaptry.catalog.rows.adapters import AdapterRow, AliasRow, NamespaceRow
 from adaptry.catalog.rows.bases import BaseFileRow, BaseNameRow, BaseRow
 from adaptry.catalog.rows.commits import CommitRow, MarkRow
+from adaptry.catalog.rows.damage import DamagedFileRow, DamagedRevisionRow
 from adaptry.catalog.rows.epochs import EpochRow, RecallClaimRow
 from adaptry.catalog.rows.events import AnswerRow, EventRow
 from adaptry.catalog.rows.files import FileRow, LeavingRow, UploadRow, WeightsRow
@@ -28,6 +29,8 @@ __all__ = [
     "BaseNameRow",
     "BaseRow",
     "CommitRow",
+    "DamagedFileRow",
+    "DamagedRevisionRow",
     "EpochRow",
     "EventRow",
     "FileRow",

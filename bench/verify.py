@@ -1,0 +1,76 @@
+"""What does `verify --read-data` cost beside hashing the same bytes?
+
+    python bench/verify.py [--size-mb 400] [--files 4] [--rounds 3] [--folder DIR]
+
+A registry with a few large adapters is verified, and the same stored files are hashed one after the other, in the same process
+and in turn; the best of the rounds counts. Files are in the page cache. The last line is the ratio of the two throughputs: 1.00
+means that verifying costs what hashing costs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from transfer import large_lora
+
+from adaptry.adapter.view import open_dir
+from adaptry.integrity import verify
+from adaptry.local import LocalRegistry
+from adaptry.opening import open_local
+from adaptry.transfer import push
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--size-mb", type=int, default=400)
+    arguments.add_argument("--files", type=int, default=4)
+    arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--folder", type=Path)
+    options = arguments.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        measure(Path(folder), options.size_mb << 20, options.files, options.rounds)
+
+
+def measure(folder: Path, size: int, files: int, rounds: int) -> None:
+    registry = open_local(folder / "registry")
+    for number in range(files):
+        made = large_lora(folder / f"adapter-{number}", size // files - (number << 20))
+        push(registry, open_dir(made), f"acme/tone-{number}")
+    stored = [path for path in (folder / "registry" / "blobs" / "sha256").rglob("*") if path.is_file()]
+    total = sum(path.stat().st_size for path in stored)
+    hashing, verifying = [], []
+    for _ in range(rounds):  # in turn, so that what else the machine does hits both
+        hashing.append(seconds(lambda: hash_all(stored)))
+        verifying.append(seconds(lambda: check(registry)))
+    print(f"{total / 1e6:,.0f} MB in {len(stored)} files, best of {rounds}")
+    print(f"hashing              {total / min(hashing) / 1e9:.2f} GB/s")
+    print(f"verify --read-data   {total / min(verifying) / 1e9:.2f} GB/s")
+    print(f"ratio                {min(hashing) / min(verifying):.2f}")
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def hash_all(paths: list[Path]) -> None:
+    for path in paths:
+        hasher = hashlib.sha256()
+        with path.open("rb", buffering=0) as file:
+            while chunk := file.read(1 << 20):
+                hasher.update(chunk)
+        assert hasher.hexdigest() == path.name
+
+
+def check(registry: LocalRegistry) -> None:
+    assert verify(registry.catalog, registry.blobs) == ()
+
+
+if __name__ == "__main__":
+    main()

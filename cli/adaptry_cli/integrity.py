@@ -1,0 +1,103 @@
+"""`adaptry verify` and `adaptry mend`: whether what is stored is what was stored, and putting it right."""
+
+from __future__ import annotations
+
+import click
+
+from adaptry.local import LocalRegistry
+from adaptry.registry import Registry
+from adaptry_cli.arguments import require
+from adaptry_cli.connection import registry_option
+from adaptry_cli.exit_codes import NO
+from adaptry_cli.out import counted, json_option, progress, say, say_json, tell
+
+_ON_ITS_MACHINE = (
+    "a registry is {verb} on its own machine, in its folder (--registry DIR); through its address, "
+    "`adaptry jobs submit verify --wait` looks for damage"
+)
+
+
+@click.command()
+@click.option("--read-data", is_flag=True, help="Read every stored byte and compare its digest.")
+@registry_option
+@json_option
+def verify(registry: Registry, read_data: bool, as_json: bool) -> None:
+    """Look for damage in the registry.
+
+    Compares rows with each other and looks for every file, with its size; --read-data also hashes every file and derives again
+    what was derived from it. Damaged files are marked: they are not given out until they are mended. Works on a registry's
+    folder, also while its server runs. Exit code 1 means that damage was found.
+    """
+    from adaptry.integrity import verify as look
+
+    local = _local(registry, "verified")
+    with progress() as bars:
+        problems = look(local.catalog, local.blobs, read_bytes=read_data, clock=local.clock, progress=bars)
+    if as_json:
+        say_json(
+            [{"where": one.where, "kind": one.kind, "reason": one.reason} for one in problems],
+        )
+    else:
+        for one in problems:
+            say(f"{one.where}: {one.reason}")
+    if problems:
+        tell(
+            f"found {counted(len(problems), 'problem')}; `adaptry mend --dry-run` shows what can be done about it"
+        )
+    else:
+        tell("no damage found" + ("" if read_data else "; --read-data also reads every stored byte"))
+    click.get_current_context().exit(NO if problems else 0)
+
+
+@click.command()
+@click.option(
+    "--from",
+    "sources",
+    metavar="URL|DIR|FILE",
+    multiple=True,
+    help="Where sound copies are: another registry, a bundle, or a folder of files; may be repeated.",
+)
+@click.option("--read-data", is_flag=True, help="Read every stored byte first, to find what is damaged.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done; change nothing.")
+@registry_option
+@json_option
+def mend(registry: Registry, sources: tuple[str, ...], read_data: bool, dry_run: bool, as_json: bool) -> None:
+    """Repair what `adaptry verify` finds.
+
+    Shows a plan, then carries it out. Damaged files and manifests are replaced from the first source that has them; one flipped
+    bit in a small file needs no source. Rows that follow from others are rebuilt. What cannot be replaced is moved aside, and its
+    versions are shown as damaged until the same files are pushed again. Nothing is deleted. Works beside a running server, can be
+    stopped at any point and run again. Exit code 1 means that something is still damaged.
+    """
+    from adaptry.integrity import RepairPlan
+    from adaptry.integrity import mend as repair
+
+    def show(plan: RepairPlan) -> None:
+        if not dry_run:
+            for step in plan.steps:
+                tell(str(step))
+
+    local = _local(registry, "mended")
+    with progress() as bars:
+        mended = repair(
+            local, sources=sources, read_bytes=read_data, dry_run=dry_run, show=show, progress=bars
+        )
+    if as_json:
+        say_json(mended)
+    else:
+        for line in mended.done:
+            say(line)
+        for line in mended.set_aside:
+            say(f"still damaged: {line}; push the same files again, or name a copy with --from")
+        for line in mended.left:
+            say(f"left: {line}")
+    if not (mended.done or mended.set_aside or mended.left):
+        tell("nothing to mend")
+    is_damaged = bool(mended.left) or (dry_run and bool(mended.done))
+    click.get_current_context().exit(NO if is_damaged else 0)
+
+
+def _local(registry: Registry, verb: str) -> LocalRegistry:
+    require(isinstance(registry, LocalRegistry), _ON_ITS_MACHINE.format(verb=verb))
+    assert isinstance(registry, LocalRegistry)
+    return registry

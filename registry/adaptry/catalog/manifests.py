@@ -1,0 +1,17 @@
+"""Manifests as they lie in rows: believed only while they have the digest under which they were kept."""
+
+from __future__ import annotations
+
+from adaptry.digest import Digest
+from adaptry.errors import Corrupt
+from adaptry.manifest import Manifest
+
+
+def stored_manifest(digest: Digest, data: bytes) -> Manifest:
+    """The manifest in a row. Raises `Corrupt` where its bytes have changed: it would name other files than were pushed."""
+    if Digest.of(data) != digest:
+        raise Corrupt(
+            f"the stored manifest of revision {digest.brief} is damaged; push the same files again, or run "
+            "`adaptry mend` on the registry's machine"
+        )
+    return Manifest.parse(data)

@@ -1,0 +1,30 @@
+"""Undoing one flipped bit, by trying each: the digest says which was it. Only for what is small."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+from adaptry.digest import Digest
+
+MOST = 16 << 10
+"""Bytes; of more, trying every bit takes longer than seconds."""
+
+
+def without_flip(data: bytes, digest: Digest) -> bytes | None:
+    """The bytes of `digest`, where one bit of `data` is all that differs; else None."""
+    if len(data) > MOST:
+        return None
+    before = sha256()  # of the bytes before the one that is tried
+    wanted = bytes.fromhex(digest.hex)
+    tried = bytearray(data)
+    for at in range(len(tried)):
+        rest = memoryview(tried)[at:]
+        for bit in range(8):
+            tried[at] ^= 1 << bit
+            hasher = before.copy()
+            hasher.update(rest)
+            if hasher.digest() == wanted:
+                return bytes(tried)
+            tried[at] ^= 1 << bit
+        before.update(rest[:1])
+    return None

@@ -1,0 +1,131 @@
+"""A registry in which something of everything has happened, as rows for an audit to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from adaptry.adapter.content import FolderContent
+from adaptry.adapter.view import open_dir
+from adaptry.bases import register
+from adaptry.checkpoint import open_checkpoint
+from adaptry.digest import Digest
+from adaptry.gc import collect
+from adaptry.jobs.records import JobOrder
+from adaptry.local import LocalRegistry
+from adaptry.manifest import Manifest
+from adaptry.opening import open_local
+from adaptry.records import AdapterEdit, CommitNote, PushOptions, StateChange
+from adaptry.refs import AdapterName, Ref
+from adaptry.residency import Resident, WorkerReport
+from adaptry.rollouts import RolloutChange, RolloutPlan
+from adaptry.standing import change_state
+from adaptry.testing.samples import tiny_base, tiny_lora
+from adaptry.tokens import create_token, list_tokens, revoke_token
+from adaptry.transfer import push
+from adaptry.transfer.uploading import upload
+
+TONE = AdapterName.parse("acme/tone")
+OLD = AdapterName.parse("acme/old")
+GONE = AdapterName.parse("acme/gone")
+VOICE = AdapterName.parse("other/voice")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "registry"
+
+
+@pytest.fixture
+def lora(tmp_path: Path) -> Callable[[int], Path]:
+    return lambda seed: tiny_lora(tmp_path / f"lora-{seed}", seed=seed)
+
+
+@pytest.fixture
+def busy(folder: Path, tmp_path: Path, lora: Callable[[int], Path]) -> LocalRegistry:
+    registry = open_local(folder)
+    fill(registry, tmp_path, lora)
+    return registry
+
+
+def fill(registry: LocalRegistry, tmp_path: Path, lora: Callable[[int], Path]) -> None:
+    base = tiny_base(tmp_path / "base")
+    register(registry, open_checkpoint(base), names=("org/tiny",), store=True, full=True)
+    for seed in (1, 2, 3):
+        options = PushOptions(metrics={"loss": 1.0 / seed}, alias="prod" if seed < 3 else None)
+        push(registry, open_dir(lora(seed)), TONE, options=options)
+    registry.log_metrics(Ref.parse("acme/tone@1"), {"loss": 0.25, "accuracy": 0.5})
+    registry.edit_adapter(TONE, AdapterEdit(description="It sets the tone", tags=("warm", "kind")))
+    change_state(
+        registry,
+        Ref.parse("acme/tone@1"),
+        StateChange(state="deprecated", reason="it stutters", successor="acme/tone@2"),
+    )
+    prod = next(one for one in registry.aliases(TONE) if one.alias == "prod")
+    third = registry.version(Ref.parse("acme/tone@3"))
+    registry.start_rollout(TONE, "prod", third.digest, RolloutPlan(steps=(10, 50, 100)))
+    registry.change_rollout(TONE, "prod", RolloutChange(to="advance"), 1)
+    registry.move_alias(TONE, "stage", third.digest, None)
+    registry.move_alias(TONE, "brief", third.digest, None)
+    registry.remove_alias(TONE, "brief", 1)
+    assert prod.number == 2
+    _commits(registry, tmp_path, lora)
+    push(registry, open_dir(lora(4)), OLD)
+    registry.rename_adapter(OLD, VOICE)
+    push(registry, open_dir(lora(5)), GONE)
+    registry.delete_adapter(GONE)
+    _others(registry, tmp_path)
+
+
+def _commits(registry: LocalRegistry, tmp_path: Path, lora: Callable[[int], Path]) -> None:
+    head = registry.detail(Ref.parse("acme/tone@3")).manifest
+    readme = tmp_path / "readme"
+    readme.mkdir()
+    (readme / "README.md").write_text("How to use it\n")
+    data = (readme / "README.md").read_bytes()
+    digest = Digest.of(data)
+    upload(registry, TONE, FolderContent(readme, ["README.md"]), "README.md", digest)
+    files = {entry.path: (entry.size, entry.sha256) for entry in head.files}
+    files["README.md"] = (len(data), digest)
+    tree = Manifest.of(files, base=head.base)
+    registry.put_commit(TONE, "main", tree.to_bytes(), CommitNote(title="Say how", message="as asked"))
+    registry.make_branch(TONE, "trial")
+    registry.put_commit(TONE, "trial", head.to_bytes(), CommitNote(title="Without it"))
+    registry.make_tag(TONE, "first", "main", "the first")
+
+
+def _others(registry: LocalRegistry, tmp_path: Path) -> None:
+    """Workers, jobs, tokens, uploads, and what a sweep has marked."""
+    digest = registry.version(Ref.parse("acme/tone@2")).digest
+    seen = datetime.now(UTC)
+    registry.report(
+        WorkerReport(
+            worker="gpu-1",
+            engine="vllm",
+            version="0.11",
+            base="org/tiny",
+            lease=30,
+            slots=4,
+            residents=(
+                Resident(
+                    name=TONE, digest=digest, served_as="acme/tone@prod", condition="serving", since=seen
+                ),
+            ),
+        )
+    )
+    job = registry.submit_job(JobOrder(kind="verify", task={}))
+    registry.cancel_job(job.id)
+    registry.submit_job(JobOrder(kind="gc", task={}))
+    registry.schedule_job("nightly", "30 2 * * *", JobOrder(kind="verify", task={}))
+    create_token(registry.catalog, "ci", "writer", ("acme",), seen + timedelta(days=1))
+    revoke_token(registry.catalog, list_tokens(registry.catalog)[0].id)
+    stray = tmp_path / "stray"
+    stray.mkdir()
+    (stray / "README.md").write_text("Nobody's\n")
+    data = (stray / "README.md").read_bytes()
+    upload(registry, VOICE, FolderContent(stray, ["README.md"]), "README.md", Digest.of(data))
+    collect(registry)
+    registry.append_upload(registry.open_upload(TONE, Digest.of(b"never"), 100), 0, [b"ne"])

@@ -1,0 +1,295 @@
+"""`mend` replaces what is damaged from wherever it can be had, sets aside what cannot, and deletes nothing."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from adaptry.adapter.content import FolderContent
+from adaptry.adapter.view import open_dir
+from adaptry.blobs.local import LocalBlobs
+from adaptry.digest import Digest
+from adaptry.errors import Corrupt
+from adaptry.failpoints import OF_A_MEND
+from adaptry.integrity import Mended, mend, verify
+from adaptry.local import LocalRegistry
+from adaptry.mirroring.bundles.packing import create
+from adaptry.opening import open_local
+from adaptry.refs import AdapterName, Ref
+from adaptry.transfer import pull, push
+from adaptry.transfer.uploading import upload
+
+TONE = AdapterName.parse("acme/tone")
+WEIGHTS = "adapter_model.safetensors"
+MakeLora = Callable[[int], Path]
+
+
+@pytest.fixture
+def registry(folder: Path, lora: MakeLora) -> LocalRegistry:
+    registry = open_local(folder)
+    push(registry, open_dir(lora(1)), TONE)
+    return registry
+
+
+def path_of(registry: LocalRegistry, file: str = WEIGHTS) -> Path:
+    entry = registry.detail(Ref(TONE)).manifest.file(file)
+    assert entry is not None
+    assert isinstance(registry.blobs, LocalBlobs)
+    return registry.blobs.folder / "sha256" / entry.sha256.hex[:2] / entry.sha256.hex
+
+
+def spoil(path: Path, *, bits: int = 2) -> bytes:
+    """Changes so many bits of a file where it is; what it holds then."""
+    data = bytearray(path.read_bytes())
+    for bit in range(bits):
+        data[-9 * (bit + 1)] ^= 1 << bit
+    path.write_bytes(data)
+    return bytes(data)
+
+
+def is_whole(registry: LocalRegistry, lora: Path, tmp_path: Path) -> bool:
+    pull(registry, Ref(TONE), tmp_path / "pulled", force=True)
+    return (tmp_path / "pulled" / WEIGHTS).read_bytes() == (lora / WEIGHTS).read_bytes()
+
+
+def test_a_damaged_file_is_not_given_out_and_its_version_is_shown_as_damaged(
+    registry: LocalRegistry, tmp_path: Path
+) -> None:
+    spoil(path_of(registry))
+    (problem,) = verify(registry.catalog, registry.blobs)
+    assert problem.kind == "file"
+    assert registry.version(Ref(TONE)).is_damaged
+    assert registry.search("name:tone").items[0].is_damaged
+    with pytest.raises(Corrupt, match="adaptry mend"):
+        pull(registry, Ref(TONE), tmp_path / "pulled")
+    assert not (tmp_path / "pulled").exists()
+    assert registry.known_damage().versions == 1
+
+
+def test_pushing_the_same_files_replaces_damaged_bytes_and_keeps_them_aside(
+    registry: LocalRegistry, lora: MakeLora, tmp_path: Path
+) -> None:
+    bad = spoil(path_of(registry))
+    verify(registry.catalog, registry.blobs)
+    assert not push(registry, open_dir(lora(1)), TONE).is_new
+    assert verify(registry.catalog, registry.blobs) == ()
+    assert not registry.version(Ref(TONE)).is_damaged
+    assert is_whole(registry, lora(1), tmp_path)
+    (aside,) = (registry.blobs.folder / "damaged").iterdir()  # type: ignore[attr-defined]  # files, in these tests
+    assert aside.read_bytes() == bad
+
+
+def test_a_file_that_was_cut_short_is_sent_again_before_anybody_looked(
+    registry: LocalRegistry, lora: MakeLora, tmp_path: Path
+) -> None:
+    path = path_of(registry)
+    path.write_bytes(path.read_bytes()[:-1])
+    push(registry, open_dir(lora(1)), TONE)
+    assert is_whole(registry, lora(1), tmp_path)
+
+
+@pytest.mark.parametrize("source", ["folder", "registry", "bundle"])
+def test_a_damaged_file_is_replaced_from_a_copy(
+    source: str, registry: LocalRegistry, lora: MakeLora, tmp_path: Path
+) -> None:
+    where = lora(1)
+    if source == "registry":
+        where = tmp_path / "other"
+        push(open_local(where), open_dir(lora(1)), "elsewhere/same")
+    if source == "bundle":
+        where = tmp_path / "bundle.tar"
+        create(registry, [registry.version(Ref(TONE))], where)
+    spoil(path_of(registry))
+    mended = mend(registry, sources=[str(where)], read_bytes=True)
+    assert mended.left == mended.set_aside == ()
+    assert len(mended.done) == 1
+    assert verify(registry.catalog, registry.blobs) == ()
+    assert is_whole(registry, lora(1), tmp_path)
+
+
+def test_one_flipped_bit_of_a_small_file_is_turned_back_without_a_copy(
+    registry: LocalRegistry, lora: MakeLora, tmp_path: Path
+) -> None:
+    spoil(path_of(registry), bits=1)
+    assert mend(registry, read_bytes=True).left == ()
+    assert is_whole(registry, lora(1), tmp_path)
+
+
+def test_what_no_source_has_is_set_aside_and_can_be_pushed_later(
+    registry: LocalRegistry, lora: MakeLora, tmp_path: Path
+) -> None:
+    path = path_of(registry)
+    bad = spoil(path)
+    mended = mend(registry, read_bytes=True)
+    assert len(mended.set_aside) == len(mended.left) == 1
+    assert not path.exists()
+    assert [one.read_bytes() for one in (path.parents[2] / "damaged").iterdir()] == [bad]
+    with pytest.raises(Corrupt, match="gone"):
+        pull(registry, Ref(TONE), tmp_path / "pulled")
+    push(registry, open_dir(lora(1)), TONE)
+    assert is_whole(registry, lora(1), tmp_path)
+
+
+def test_a_copy_that_is_damaged_as_well_replaces_nothing(
+    registry: LocalRegistry, lora: MakeLora, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    push(open_local(other), open_dir(lora(1)), TONE)
+    spoil(path_of(open_local(other)))
+    spoil(path_of(registry), bits=3)
+    mended = mend(registry, sources=[str(other), str(lora(1))], read_bytes=True)
+    assert mended.left == ()
+    assert str(lora(1)) in mended.done[0]
+
+
+def test_a_dry_run_changes_nothing(registry: LocalRegistry, lora: MakeLora, folder: Path) -> None:
+    path = path_of(registry)
+    bad = spoil(path)
+    mended = mend(registry, sources=[str(lora(1))], read_bytes=True, dry_run=True)
+    assert mended.is_dry
+    assert "replace" in mended.done[0]
+    assert path.read_bytes() == bad
+    assert registry.known_damage().files == 0
+
+
+@pytest.mark.parametrize("bits", [1, 3])
+def test_a_damaged_manifest_is_noticed_by_every_reader_and_replaced(
+    bits: int, registry: LocalRegistry, lora: MakeLora, folder: Path, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "bundle.tar"
+    create(registry, [registry.version(Ref(TONE))], bundle)
+    change_manifest(folder, bits)
+    with pytest.raises(Corrupt, match="manifest"):
+        registry.detail(Ref(TONE))
+    assert {one.kind for one in verify(registry.catalog, registry.blobs)} == {"manifest"}
+    sources = [] if bits == 1 else [str(bundle)]
+    assert mend(registry, sources=sources).left == ()
+    assert is_whole(registry, lora(1), tmp_path)
+    assert not registry.version(Ref(TONE)).is_damaged
+
+
+def test_a_push_of_the_same_files_replaces_a_damaged_manifest(
+    registry: LocalRegistry, lora: MakeLora, folder: Path
+) -> None:
+    change_manifest(folder, 5)
+    push(registry, open_dir(lora(1)), TONE)
+    assert verify(registry.catalog, registry.blobs) == ()
+
+
+def change_manifest(folder: Path, bits: int) -> None:
+    with closing(sqlite3.connect(folder / "catalog.sqlite")) as database, database:
+        digest, manifest = database.execute(
+            "SELECT digest, manifest FROM revisions WHERE length(manifest) > 20"
+        ).fetchone()
+        data = bytearray(manifest)
+        for bit in range(bits):
+            data[40 + 3 * bit] ^= 1
+        database.execute("UPDATE revisions SET manifest = ? WHERE digest = ?", (bytes(data), digest))
+
+
+def test_rows_that_follow_from_others_are_rebuilt(busy: LocalRegistry, folder: Path) -> None:
+    found = busy.search("module:q_proj tag:warm").items
+    with closing(sqlite3.connect(folder / "catalog.sqlite")) as database, database:
+        database.execute("DELETE FROM postings WHERE term_id % 2 = 0")
+        database.execute("UPDATE terms SET text = 'q_prok' WHERE text = 'q_proj'")
+        database.execute("UPDATE versions SET rank = 99, targets = 'nothing', findings = 7 WHERE number = 2")
+        database.execute("UPDATE version_details SET spec = x'00' WHERE version_id = 1")
+        database.execute("UPDATE metric_summaries SET highest = 1000")
+        database.execute("UPDATE bases SET summary = replace(summary, 'llama', 'lemma')")
+        database.execute("UPDATE weights SET weights_digest = file_digest")
+        database.execute("UPDATE namespaces SET name = 'acne' WHERE name = 'acme'")
+    assert busy.catalog
+    mended = mend(busy, read_bytes=True)
+    assert mended.left == ()
+    assert verify(busy.catalog, busy.blobs) == ()
+    assert busy.search("module:q_proj tag:warm").items == found
+
+
+def test_a_value_that_nothing_can_derive_is_left_and_said(busy: LocalRegistry, folder: Path) -> None:
+    with closing(sqlite3.connect(folder / "catalog.sqlite")) as database, database:
+        database.execute("UPDATE aliases SET version_id = 1 WHERE alias = 'stage'")
+    (left, *_) = mend(busy).left
+    assert left.startswith("acme/tone")
+
+
+@pytest.mark.parametrize("place", ["mend.after_aside", "mend.after_upload", "blobs.after_rename"])
+def test_a_mend_that_was_killed_is_finished_by_the_next(
+    place: str, registry: LocalRegistry, folder: Path, lora: MakeLora, tmp_path: Path
+) -> None:
+    assert place in OF_A_MEND or place.startswith("blobs.")
+    spoil(path_of(registry))
+    verify(registry.catalog, registry.blobs)
+    dead = subprocess.run(
+        [sys.executable, "-c", _MEND, str(folder), str(lora(1))],
+        env={**os.environ, "ADAPTRY_FAILPOINT": place},
+        check=False,
+    )
+    assert dead.returncode == -9
+    assert mend(registry, sources=[str(lora(1))]).left == ()
+    assert is_whole(registry, lora(1), tmp_path)
+    assert verify(registry.catalog, registry.blobs) == ()
+
+
+def test_two_mends_at_once_and_a_push_beside_them_leave_one_sound_file(
+    registry: LocalRegistry, folder: Path, lora: MakeLora, tmp_path: Path
+) -> None:
+    spoil(path_of(registry))
+    verify(registry.catalog, registry.blobs)
+    both = [subprocess.Popen([sys.executable, "-c", _MEND, str(folder), str(lora(1))]) for _ in range(2)]
+    push(registry, open_dir(lora(1)), TONE)
+    assert [one.wait() for one in both] == [0, 0]
+    assert verify(registry.catalog, registry.blobs) == ()
+    assert is_whole(registry, lora(1), tmp_path)
+
+
+_MEND = """
+import sys
+from adaptry.integrity import mend
+from adaptry.opening import open_local
+assert mend(open_local(sys.argv[1]), sources=[sys.argv[2]]).left == ()
+"""
+
+
+def test_bytes_that_are_replaced_while_they_are_read_are_not_set_aside(registry: LocalRegistry) -> None:
+    """A push that finishes between the look and the move wins."""
+    path = path_of(registry)
+    good = path.read_bytes()
+    spoil(path)
+
+    class Late(LocalBlobs):
+        def is_sound(self, digest: Digest) -> bool:
+            found = super().is_sound(digest)
+            (self.folder / "new").write_bytes(good)
+            (self.folder / "new").replace(path)
+            return found
+
+    assert isinstance(registry.blobs, LocalBlobs)
+    assert not Late(registry.blobs.folder).set_aside(Digest.of(good))
+    assert path.read_bytes() == good
+
+
+def test_a_stored_base_is_mended_too(busy: LocalRegistry, tmp_path: Path) -> None:
+    (base,) = busy.bases().items
+    entry = max(base.stored, key=lambda one: one.size)
+    assert isinstance(busy.blobs, LocalBlobs)
+    spoil(busy.blobs.path_of(entry.sha256), bits=4)
+    verify(busy.catalog, busy.blobs)
+    with pytest.raises(Corrupt, match=entry.path):
+        busy.read_base_file(base.id, entry.path)
+    assert not busy.has_file(base.id, entry.sha256)
+    upload(busy, base.id, FolderContent(tmp_path / "base", [entry.path]), entry.path, entry.sha256)
+    assert verify(busy.catalog, busy.blobs) == ()
+
+
+def test_what_was_mended_counts_once(registry: LocalRegistry, lora: MakeLora) -> None:
+    spoil(path_of(registry))
+    first = mend(registry, sources=[str(lora(1))], read_bytes=True)
+    assert first.done
+    assert mend(registry, sources=[str(lora(1))], read_bytes=True) == Mended(done=(), set_aside=(), left=())
