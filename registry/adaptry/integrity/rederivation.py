@@ -11,9 +11,11 @@ from adaptry.catalog.audit import Problem
 from adaptry.catalog.audit.problem import UNREADABLE, guarded
 from adaptry.catalog.database import Catalog
 from adaptry.catalog.rebuild import Kept
+from adaptry.catalog.sight import EVERYTHING
 from adaptry.catalog.versions import Admission
+from adaptry.checks.weights import weights_findings
 from adaptry.digest import Digest
-from adaptry.local.admission import find_base, judge, open_stored
+from adaptry.local.admission import find_base, judge, known_inspections, open_stored
 
 _AT_ONCE = 100
 
@@ -50,7 +52,8 @@ def derive(catalog: Catalog, blobs: BlobStore, kept: Kept) -> Admission:
     """What a version would be admitted with now. Raises as admission does, but nothing for what the checks find."""
     adapter = open_stored(blobs, kept.manifest)
     with catalog.read() as tx:
-        base = find_base(tx, kept.manifest, adapter.spec.base_name)
+        base = find_base(tx, EVERYTHING, kept.manifest, adapter.spec.base_name)
         record = bases.record(tx, base.id) if base.id else None
-    verdict = judge(adapter, base, record)
+        weights = weights_findings(adapter.spec, known_inspections(tx, kept.manifest))
+    verdict = judge(adapter, base, record, weights)
     return Admission(kept.manifest, adapter.spec, adapter.weights_digest(), verdict, kept.forced)

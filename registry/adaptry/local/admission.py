@@ -6,18 +6,19 @@ bytes, the base from what is registered. Reads headers and hashes weights; runs 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from adaptry.adapter.view import Adapter, open_content
 from adaptry.blobs import BlobStore
-from adaptry.catalog import bases, files
+from adaptry.catalog import bases, files, inspections
 from adaptry.catalog.database import Catalog, Transaction
 from adaptry.catalog.sight import Sight
 from adaptry.catalog.versions import Verdict
 from adaptry.checks import check
 from adaptry.digest import Digest
 from adaptry.fingerprint import BaseRecord
+from adaptry.inspection.result import WeightsInspection
 from adaptry.local.blob_content import BlobContent, check_first_bytes
 from adaptry.manifest import Manifest
 from adaptry.records import BaseStatus
@@ -64,6 +65,12 @@ def find_base(tx: Transaction, sight: Sight, manifest: Manifest, written: str | 
     names = bases.names(tx, found[0])
     name = claimed_name if claimed_name in names else next(iter(names), None)
     return Known(claimed_id, claimed_name, found[0], name)
+
+
+def known_inspections(tx: Transaction, tree: Manifest) -> Mapping[str, WeightsInspection]:
+    """What is known of a revision's weights files. Those of old versions may not have been inspected yet."""
+    known = inspections.find(tx, set(tree.weights.values()))
+    return {path: known[digest] for path, digest in tree.weights.items() if digest in known}
 
 
 def judge(

@@ -5,9 +5,9 @@ Registering a base settles what waited for it: versions that declared it are che
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from adaptry.catalog import bases, cursors, events, files, inspections, leaving, versions, waiting
+from adaptry.catalog import bases, cursors, events, files, leaving, versions, waiting
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.names import base_like, fold
 from adaptry.catalog.shared_names import adapter_of_name, hiding
@@ -17,11 +17,10 @@ from adaptry.digest import Digest
 from adaptry.errors import Conflict, Invalid, NotFound, Unavailable
 from adaptry.fingerprint import BaseRecord
 from adaptry.fingerprinting.identify import check_identity
-from adaptry.inspection.result import WeightsInspection
-from adaptry.local.admission import find_base, judge, open_stored
+from adaptry.local.admission import find_base, judge, known_inspections, open_stored
 from adaptry.local.ground import Ground
 from adaptry.local.versions import check_start
-from adaptry.manifest import FileEntry, Manifest
+from adaptry.manifest import FileEntry
 from adaptry.records import BaseEdit, BaseInfo, Page
 from adaptry.refs import parse_base_name
 
@@ -169,7 +168,7 @@ class Bases(Ground):
                 known = bases.names(tx, record.id)
                 batch = waiting.on(tx, record.id, known, after, _BATCH)
                 claims = [find_base(tx, EVERYTHING, item.manifest, item.base_name) for item in batch]
-                weights = [_inspected(tx, item.manifest) for item in batch]
+                weights = [known_inspections(tx, item.manifest) for item in batch]
             if not batch:
                 return
             opened = [open_stored(self.blobs, item.manifest) for item in batch]
@@ -198,12 +197,6 @@ def _taken(name: str, adapter: str) -> str:
         f"{name} cannot be a base's name, since {adapter} is an adapter and loaders would be given that: choose another "
         f"--name, or free this one with `adaptry rename {adapter} NEW` or, if nothing of it is needed, `adaptry delete {adapter}`"
     )
-
-
-def _inspected(tx: Transaction, tree: Manifest) -> Mapping[str, WeightsInspection]:
-    """What is known of a revision's weights files. Those of old versions may not have been inspected yet."""
-    known = inspections.find(tx, set(tree.weights.values()))
-    return {path: known[digest] for path, digest in tree.weights.items() if digest in known}
 
 
 def _owner(tx: Transaction, name: str) -> Digest | None:
