@@ -30,6 +30,7 @@ from adaptry.failpoints import reach
 from adaptry.file_locks import FileLock
 from adaptry.identity import LOCAL
 from adaptry.landing import flush_folder
+from adaptry.local import LocalRegistry
 from adaptry.local.forgotten import hold_back
 from adaptry.progress import Progress, no_progress
 from adaptry.refs import AdapterName
@@ -102,6 +103,18 @@ def restore(
             catalog.replace(folder / choosing.FILE)
             flush_folder(folder)
         return restored
+
+
+def begin_epoch(registry: LocalRegistry, *, keep_tokens: bool = False, skip: int = SKIP) -> str:
+    """Begins a new epoch in a registry whose rows were restored by other means, such as pg_restore; its id.
+
+    Its servers must be stopped: they read the epoch once. Raises `Unavailable`.
+    """
+    now = datetime.now(UTC)
+    with registry.catalog.write() as tx:
+        epoch = epochs.begin(tx, now, skip=skip, keep_tokens=keep_tokens)
+        events.record(tx, "registry.restored", at=now, by=LOCAL.name, detail={"epoch": epoch.id})
+        return epoch.id
 
 
 def _require_place(folder: Path, replace: bool) -> None:
