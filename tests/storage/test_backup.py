@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from adaptry import open_dir, push
 from adaptry.backup import create, restore
@@ -24,9 +25,11 @@ from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
 from adaptry.records import StateChange, VersionInfo
 from adaptry.refs import AdapterName, Ref
+from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_lora
 from adaptry.tokens import create_token, identify
 from adaptry.transfer import pull
+from adaptry_cli.main import main
 
 TONE, VOICE = AdapterName.parse("acme/tone"), AdapterName.parse("acme/voice")
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -265,7 +268,22 @@ def test_what_the_replaced_catalog_had_withdrawn_is_held_back(folder: Path, tmp_
         assert "revoked before the registry was restored from a backup" in found.standing.reason
 
 
-def test_a_registry_in_postgresql_is_backed_up_by_other_means(tmp_path: Path) -> None:
-    (tmp_path / "catalog.url").write_text("postgresql://db.example/adaptry\n")
-    with pytest.raises(Refused, match="pg_restore"):
-        restore(tmp_path / "backups", tmp_path)
+def test_a_registry_in_postgresql_is_backed_up_by_other_means_and_begins_an_epoch_all_the_same(
+    postgres: PostgresServer, folder: Path, tmp_path: Path
+) -> None:
+    with closing(open_local(folder, catalog=postgres.database())) as registry:
+        version = publish(registry, tmp_path, 1)
+        seen = registry.move_alias(TONE, "prod", version.digest, was=None)
+        before = registry.events()
+        with pytest.raises(Refused, match="pg_dump"):
+            create(registry, tmp_path / "backups")
+        with pytest.raises(Refused, match="pg_restore"):
+            restore(tmp_path / "backups", folder)
+    shown = CliRunner().invoke(main, ["restore", "--epoch-only", "--registry", str(folder)])
+    assert (shown.exit_code, "begins" in shown.output) == (0, True), shown.output
+    with closing(open_local(folder)) as registry:
+        after = registry.events()
+        assert (after.epoch != before.epoch, after.seq > before.seq + 1_000_000) == (True, True)
+        (prod,) = registry.aliases(TONE)
+        assert prod.generation > seen.generation
+        assert publish(registry, tmp_path, 2).number == 1002
