@@ -97,7 +97,7 @@ def restore(
     with progress() as bar:
         if dry_run:
             index = check(what, snapshot, bar)
-            text = f"{what} is whole: {counted(index.files, 'file')}, {size(index.bytes)}, taken {index.created_at:%F %T} UTC"
+            text = f"{what} is whole: {counted(index.files, 'file')}, {size(index.total)}, taken {index.created_at:%F %T} UTC"
             answer(index, text, as_json)
             return
         folder = _folder(where)

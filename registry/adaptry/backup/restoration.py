@@ -160,8 +160,8 @@ def _files(
             continue
         yield digest, size, backup.file(digest, size)
         done, count = done + size, count + 1
-        progress("restoring", done, max(done, backup.index.bytes))
-    if (count, done) != (backup.index.files, backup.index.bytes):
+        progress("restoring", done, max(done, backup.index.total))
+    if (count, done) != (backup.index.files, backup.index.total):
         raise InvalidBackup("the backup's index and its catalog name different files; use another backup")
 
 
