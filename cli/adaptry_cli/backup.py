@@ -38,5 +38,5 @@ def backup(registry: Registry, to: Path, verify: bool, skip_damaged: bool, as_js
         made = create(registry, to, verify=verify, skip_damaged=skip_damaged, progress=bar)
     for digest in made.index.lacking:
         tell(f"warns: left out {digest}, which is lost or damaged in the registry")
-    tell(f"{counted(made.index.files, 'file')} ({size(made.index.bytes)}), {made.added} new")
+    tell(f"{counted(made.index.files, 'file')} ({size(made.index.total)}), {made.added} new")
     answer({"place": str(made.place), **made.index.model_dump(mode="json")}, str(made.place), as_json)

@@ -19,6 +19,7 @@ import click
 from adaptry import __version__
 from adaptry.errors import AdaptryError
 from adaptry.landing import explained
+from adaptry.local.forgotten import forgotten_recalls
 from adaptry.lookalikes import lookalikes
 from adaptry.opening import catalog_of, folder_named, is_registry, lacking_of_blobs, open_local
 from adaptry.settings import Settings, data_folder, is_server
@@ -86,7 +87,7 @@ def _registry(settings: Settings) -> Iterator[Examined]:
     yield _space(folder)
     yield from _bucket(folder, settings.blobs)
     yield _tried("registry", lambda: _embedded(folder, settings.catalog))
-    yield from _names(folder, settings.catalog)
+    yield from _decisions(folder, settings.catalog)
     if is_registry(folder):
         yield _tried("damage", lambda: _damage(folder, settings.catalog))
 
@@ -167,15 +168,23 @@ def _bucket(folder: Path, url: str | None) -> Iterator[Examined]:
         )
 
 
-def _names(folder: Path, catalog: str | None) -> Iterator[Examined]:
-    """Names that differ only in capitals, which only an older Adaptry took; nothing where there are none."""
+def _decisions(folder: Path, catalog: str | None) -> Iterator[Examined]:
+    """What an operator should decide: names that differ only in capitals, and recalls that a restore had forgotten."""
     if not is_registry(folder):
         return
     try:
         with contextlib.closing(open_local(folder, catalog=catalog)) as registry:
             found = lookalikes(registry.catalog)
+            forgotten = forgotten_recalls(registry.catalog)
     except AdaptryError:  # which the line before has said
         return
+    for recall in forgotten:
+        yield Examined(
+            "recalls",
+            "warns",
+            f"{recall.name}@{recall.digest.brief} was {recall.state} before the registry was restored, as {recall.source} shows",
+            "it is held back wherever it is here; revoke it again, or restore it if the recall was taken back",
+        )
     for each in found:
         yield Examined(
             "names",

@@ -8,9 +8,11 @@ from typing import Any
 import click
 
 from adaptry.errors import Invalid, InvalidRef
+from adaptry.local import LocalRegistry
 from adaptry.opening import folder_named
 from adaptry.refs import Ref, is_folder
 from adaptry.settings import data_folder, is_server
+from adaptry_cli.arguments import require
 from adaptry_cli.connection import connect_to, settings_for
 from adaptry_cli.out import answer, counted, json_option, progress, say_json, size, tell
 from adaptry_cli.states import change_to
@@ -35,7 +37,7 @@ class _What(click.ParamType):  # type: ignore[type-arg]  # subscriptable since c
 
 
 @click.command()
-@click.argument("what", metavar="NAME@VERSION|BACKUP", type=_What())
+@click.argument("what", metavar="[NAME@VERSION|BACKUP]", type=_What(), required=False)
 @click.option("--reason", help="Why the version is active again; it is kept.")
 @click.option("--snapshot", help="Which backup in a folder; the newest unless given.")
 @click.option("--replace", is_flag=True, help="Replace the registry that is there.")
@@ -51,15 +53,21 @@ class _What(click.ParamType):  # type: ignore[type-arg]  # subscriptable since c
 @click.option(
     "--registry", "where", metavar="URL|DIR", help="The registry to use, or the folder to restore into."
 )
+@click.option(
+    "--epoch-only",
+    is_flag=True,
+    help="Begin a new epoch in a registry whose database was restored by pg_restore.",
+)
 @json_option
 def restore(
-    what: Ref | Path,
+    what: Ref | Path | None,
     reason: str | None,
     snapshot: str | None,
     replace: bool,
     keep_tokens: bool,
     skip: int,
     dry_run: bool,
+    epoch_only: bool,
     where: str | None,
     as_json: bool,
 ) -> None:
@@ -77,13 +85,19 @@ def restore(
             raise click.UsageError("a version is restored for a --reason")
         change_to(connect_to(where), what, "active", reason, None, as_json)
         return
+    from adaptry.backup import check
     from adaptry.backup import restore as restore_backup
-    from adaptry.backup.restoration import check
+
+    if what is None or epoch_only:
+        if what is not None or not epoch_only:
+            raise click.UsageError("name a version, or a backup; --epoch-only takes neither")
+        _begin_epoch(where, keep_tokens, skip, as_json)
+        return
 
     with progress() as bar:
         if dry_run:
             index = check(what, snapshot, bar)
-            text = f"{what} is whole: {counted(index.files, 'file')}, {size(index.bytes)}, taken {index.created_at:%F %T} UTC"
+            text = f"{what} is whole: {counted(index.files, 'file')}, {size(index.total)}, taken {index.created_at:%F %T} UTC"
             answer(index, text, as_json)
             return
         folder = _folder(where)
@@ -111,6 +125,19 @@ def restore(
             f"restored {folder} as it was at {restored.index.created_at:%F %T} UTC; epoch {restored.epoch}",
             False,
         )
+
+
+def _begin_epoch(where: str | None, keep_tokens: bool, skip: int, as_json: bool) -> None:
+    from adaptry.backup import begin_epoch
+
+    registry = connect_to(where)
+    require(
+        isinstance(registry, LocalRegistry),
+        "an epoch begins on the server's own machine, while no server runs: adaptry restore --epoch-only --registry DIR",
+    )
+    assert isinstance(registry, LocalRegistry)
+    epoch = begin_epoch(registry, keep_tokens=keep_tokens, skip=skip)
+    answer({"epoch": epoch}, f"epoch {epoch} begins", as_json)
 
 
 def _folder(where: str | None) -> Path:

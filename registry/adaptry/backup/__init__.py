@@ -5,6 +5,6 @@ files it needs; while they are copied no sweep deletes any. Whatever is read bac
 """
 
 from adaptry.backup.creation import BackupMade, create
-from adaptry.backup.restoration import Restored, restore
+from adaptry.backup.restoration import Restored, begin_epoch, check, restore
 
-__all__ = ["BackupMade", "Restored", "create", "restore"]
+__all__ = ["BackupMade", "Restored", "begin_epoch", "check", "create", "restore"]

@@ -184,7 +184,7 @@ def _index(registry: LocalRegistry, snapshot: Path, files: int, size: int, lacki
         catalog=Digest.of_chunks(_read(snapshot)),
         catalog_size=snapshot.stat().st_size,
         files=files,
-        bytes=size,
+        total=size,
         lacking=tuple(lacking),
     )
 

@@ -18,7 +18,7 @@ LACKING = 1000
 
 
 class Index(Value, extra="forbid"):
-    """`catalog` is the SQLite file's digest, of `catalog_size` bytes; `files` and `bytes` count what it names, but for `lacking`,
+    """`catalog` is the SQLite file's digest, of `catalog_size` bytes; `files` and their `total` bytes are what it names, but for `lacking`,
     which was damaged or lost when the backup was taken."""
 
     backup: int = FORMAT
@@ -27,7 +27,7 @@ class Index(Value, extra="forbid"):
     catalog: Digest
     catalog_size: int = Field(ge=0)
     files: int = Field(ge=0)
-    bytes: int = Field(ge=0)
+    total: int = Field(ge=0)
     lacking: tuple[Digest, ...] = Field(default=(), max_length=LACKING)
 
     def to_bytes(self) -> bytes:

@@ -30,6 +30,7 @@ from adaptry.failpoints import reach
 from adaptry.file_locks import FileLock
 from adaptry.identity import LOCAL
 from adaptry.landing import flush_folder
+from adaptry.local import LocalRegistry
 from adaptry.local.forgotten import hold_back
 from adaptry.progress import Progress, no_progress
 from adaptry.refs import AdapterName
@@ -104,6 +105,18 @@ def restore(
         return restored
 
 
+def begin_epoch(registry: LocalRegistry, *, keep_tokens: bool = False, skip: int = SKIP) -> str:
+    """Begins a new epoch in a registry whose rows were restored by other means, such as pg_restore; its id.
+
+    Its servers must be stopped: they read the epoch once. Raises `Unavailable`.
+    """
+    now = datetime.now(UTC)
+    with registry.catalog.write() as tx:
+        epoch = epochs.begin(tx, now, skip=skip, keep_tokens=keep_tokens)
+        events.record(tx, "registry.restored", at=now, by=LOCAL.name, detail={"epoch": epoch.id})
+        return epoch.id
+
+
 def _require_place(folder: Path, replace: bool) -> None:
     if choosing.address_in(folder) or blobs_in(folder):
         raise Refused(
@@ -147,8 +160,8 @@ def _files(
             continue
         yield digest, size, backup.file(digest, size)
         done, count = done + size, count + 1
-        progress("restoring", done, max(done, backup.index.bytes))
-    if (count, done) != (backup.index.files, backup.index.bytes):
+        progress("restoring", done, max(done, backup.index.total))
+    if (count, done) != (backup.index.files, backup.index.total):
         raise InvalidBackup("the backup's index and its catalog name different files; use another backup")
 
 

@@ -78,7 +78,7 @@ def begin(
         (RolloutRow, RolloutRow.generation),
         (RolloutRow, RolloutRow.alias_generation),
     ):
-        tx.execute(update(row).where(*which).values({col(column): col(column) + rise}))  # type: ignore[arg-type]
+        tx.execute(update(row).where(*which).values({col(column): col(column) + rise}))
     if skip:
         tx.execute(update(AdapterRow).values(next_number=col(AdapterRow.next_number) + skip))
     _skip_events(tx, max(after_event, tx.exec(select(func.max(EventRow.seq))).one() or 0) + _EVENTS)

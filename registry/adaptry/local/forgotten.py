@@ -5,13 +5,20 @@ from __future__ import annotations
 from datetime import datetime
 
 from adaptry.catalog import adapters, events, recall_claims, states, versions
-from adaptry.catalog.database import Transaction
+from adaptry.catalog.database import Catalog, Transaction
 from adaptry.digest import Digest
 from adaptry.lifecycle import WITHDRAWN
 from adaptry.refs import AdapterName
+from adaptry.residency import ForgottenRecall
 
 BY = "adaptry"
 """By whom the version is held back: the registry, of which a worker or the replaced catalog has the proof."""
+
+
+def forgotten_recalls(catalog: Catalog) -> tuple[ForgottenRecall, ...]:
+    """The versions that were withdrawn before a restore and that the backup did not know to be. Raises `Unavailable`."""
+    with catalog.read() as tx:
+        return recall_claims.every(tx)
 
 
 def hold_back(tx: Transaction, version: int, name: AdapterName, digest: Digest, now: datetime) -> bool:

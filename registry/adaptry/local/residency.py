@@ -39,9 +39,10 @@ class Residency(Rollouts):
         worker = workers.put(tx, report, self.identity.name, now)
         said = report.residents or ()
         named = [(one.name, one.digest) for one in said]
-        named += [(one.name, one.digest) for one in (*report.dropped, *report.recalled)]
+        named += [(one.name, one.digest) for one in report.dropped]
+        proved = residency.versions_of(tx, [(one.name, one.digest) for one in report.recalled], self.identity)
         found = residency.versions_of(tx, named, self.identity)
-        self._take_claims(tx, report, found, now)
+        self._take_claims(tx, report, proved, now)
         if report.residents is not None:
             residency.replace(tx, worker, said, found, now)
         residency.drop(tx, worker, report.dropped, found, now)

@@ -1,0 +1,189 @@
+"""A registry that was destroyed and restored from a backup: its workers notice, converge, and remember what it forgot."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from adaptry import bases
+from adaptry.adapter.view import open_dir
+from adaptry.backup import create, restore
+from adaptry.checkpoint import open_checkpoint
+from adaptry.client import HttpRegistry
+from adaptry.opening import open_local
+from adaptry.recall import recall_status
+from adaptry.refs import Ref
+from adaptry.testing.samples import tiny_base, tiny_lora
+from adaptry.tokens import create_token
+from adaptry.transfer import push
+from adaptry.worker.following import Follower
+from adaptry_api.settings import ServerSettings
+from adaptry_api.testing import serving
+
+from .conftest import PROD, TONE, Scene, settle
+
+
+@contextmanager
+def restored(scene: Scene, backup: Path) -> Iterator[None]:
+    """The scene's registry is lost, and a server on the restored one takes its place."""
+    folder = scene.folder / f"restored-{backup.name}"
+    restore(backup, folder)
+    before = scene.server, scene.registry
+    with serving(ServerSettings(data=folder)) as server:
+        scene.server, scene.registry = server, server.registry()
+        yield
+    scene.server, scene.registry = before
+
+
+def backed_up(scene: Scene) -> Path:
+    registry = open_local(scene.folder / "data")
+    try:
+        create(registry, scene.folder / "backup")
+    finally:
+        registry.close()
+    return scene.folder / "backup"
+
+
+def test_a_worker_goes_back_to_what_the_restored_registry_means(scene: Scene) -> None:
+    first, second = scene.publish(1), scene.publish(2)
+    scene.alias(first)
+    engine = scene.engine()
+    settle(scene.worker(engine))
+    backup = backed_up(scene)
+    scene.alias(second)
+    settle(scene.worker(engine))
+    assert scene.serves(engine) == 2
+    with restored(scene, backup):
+        worker: Follower = scene.worker(engine)
+        settle(worker)
+        assert scene.serves(engine) == 1
+        assert any("restored from a backup" in line for line in scene.story)
+        scene.alias(scene.registry.version(Ref.parse("acme/tone@2")))
+        settle(worker)
+        assert scene.serves(engine) == 2
+
+
+def test_a_worker_proves_a_recall_that_the_restored_registry_has_forgotten(scene: Scene) -> None:
+    first, second = scene.publish(1), scene.publish(2)
+    scene.alias(first)
+    engine = scene.engine()
+    worker = scene.worker(engine)
+    settle(worker)
+    backup = backed_up(scene)
+    scene.stand(first)
+    settle(worker)
+    assert scene.serves(engine) is None
+    with restored(scene, backup):
+        assert scene.registry.version(Ref.parse("acme/tone@1")).state == "active"
+        worker = scene.worker(engine)
+        worker.turn(0.0)
+        assert scene.serves(engine) is None
+        found = scene.registry.version(Ref.parse("acme/tone@1"))
+        assert (found.state, found.standing is not None) == ("quarantined", True)
+        settle(worker)
+        assert recall_status(scene.registry, Ref.parse("acme/tone@1")).is_complete
+        assert "recall.remembered" in [one.kind for one in scene.registry.events(0, 200).items]
+        scene.stand(first, "active")  # an administrator decides otherwise
+        settle(worker)
+        assert scene.serves(engine) == 1
+        assert second.number == 2
+
+
+def test_a_version_that_is_pushed_again_after_its_recall_was_forgotten_is_held_back(scene: Scene) -> None:
+    first = scene.publish(1)
+    scene.alias(first)
+    backup = backed_up(scene)
+    second = scene.publish(2)  # the backup does not have it
+    scene.alias(second)
+    engine = scene.engine()
+    worker = scene.worker(engine)
+    settle(worker)
+    scene.stand(second)
+    settle(worker)
+    with restored(scene, backup):
+        settle(scene.worker(engine))
+        again = scene.publish(2)
+        assert again.digest == second.digest
+        assert scene.registry.version(Ref(TONE)).number == 1
+        assert scene.registry.version(Ref.parse(f"acme/tone@{again.number}")).state == "quarantined"
+
+
+def test_a_proof_that_the_registry_did_not_sign_changes_nothing(scene: Scene) -> None:
+    first = scene.publish(1)
+    scene.alias(first)
+    engine = scene.engine()
+    worker = scene.worker(engine)
+    settle(worker)
+    backup = backed_up(scene)
+    scene.stand(first)
+    settle(worker)
+    state = scene.memories["gpu-1"]
+    (proof,) = state.now.proofs.values()
+    state.now.proofs = {first.digest: proof.model_copy(update={"proof": "0" * 64})}
+    state.save()
+    with restored(scene, backup):
+        settle(scene.worker(engine))
+        assert scene.registry.version(Ref.parse("acme/tone@1")).state == "active"
+
+
+@contextmanager
+def serve(data: Path) -> Iterator[str]:
+    """`adaptry serve` as a process of its own, killed at the end."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "adaptry_cli", "serve", "--data", str(data), "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                if found := re.search(r"http://\S+?(?=[\s,;]|$)", line):
+                    yield found[0]
+                    break
+        finally:
+            process.send_signal(signal.SIGKILL)
+
+
+def test_a_real_server_is_backed_up_amid_pushes_destroyed_and_restored(scene: Scene, tmp_path: Path) -> None:
+    data, backups = tmp_path / "served", tmp_path / "backups"
+    loras = [tiny_lora(tmp_path / f"pushed-{seed}", seed=seed) for seed in range(6)]
+    adaptry = [sys.executable, "-m", "adaptry_cli"]
+    with serve(data) as url:
+        token = (data / "admin-token").read_text().strip()
+        registry = HttpRegistry(url, token)
+        bases.register(
+            registry, open_checkpoint(tiny_base(tmp_path / "of-it")), ("org/tiny",), cache=tmp_path / "c"
+        )
+        for seed, lora in enumerate(loras):
+            version = push(registry, open_dir(lora), TONE).version
+            taking = subprocess.Popen([*adaptry, "backup", str(backups), "--registry", str(data)])
+            if seed == 0:
+                registry.move_alias(TONE, "prod", version.digest, was=None)
+            push(registry, open_dir(tiny_lora(tmp_path / f"meanwhile-{seed}", seed=100 + seed)), "acme/storm")
+            assert taking.wait() == 0
+        refused = subprocess.run(
+            [*adaptry, "restore", str(backups), "--registry", str(data), "--replace"], check=False
+        )
+        assert refused.returncode == 4
+    shutil.rmtree(data)
+    subprocess.run([*adaptry, "restore", str(backups), "--registry", str(data)], check=True)
+    with serve(data) as url:
+        fresh = (data / "admin-token").read_text().strip()
+        assert fresh != token
+        assert HttpRegistry(url, fresh).adapter(TONE).versions == 6
+        worker_token = create_token(open_local(data).catalog, "gpu-9", "worker", ("acme",), None)
+        engine = scene.engine()
+        scene.server.url = url
+        worker = scene.worker(engine, "gpu-9", token=worker_token)
+        settle(worker)
+        (loaded,) = HttpRegistry(url, fresh).worker("gpu-9").residents
+        assert (loaded.served_as, loaded.number, loaded.condition) == (PROD, 1, "serving")

@@ -1,0 +1,289 @@
+"""A backup is one whole moment of a registry, whatever happens while it is taken; a restore is whole, or has not happened."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from adaptry import open_dir, push
+from adaptry.backup import create, restore
+from adaptry.backup.restoration import check
+from adaptry.catalog.database import Catalog
+from adaptry.errors import Conflict, Corrupt, InvalidBackup, NotFound, Refused, Unauthenticated
+from adaptry.gc import collect
+from adaptry.integrity import verify
+from adaptry.local import LocalRegistry
+from adaptry.opening import open_local
+from adaptry.records import StateChange, VersionInfo
+from adaptry.refs import AdapterName, Ref
+from adaptry.testing.postgres import PostgresServer
+from adaptry.testing.samples import tiny_lora
+from adaptry.tokens import create_token, identify
+from adaptry.transfer import pull
+from adaptry_cli.main import main
+
+TONE, VOICE = AdapterName.parse("acme/tone"), AdapterName.parse("acme/voice")
+Start = Callable[..., "subprocess.Popen[str]"]
+KINDS = pytest.mark.parametrize("place", ["backups", "backup.tar"])
+
+
+def publish(registry: LocalRegistry, tmp_path: Path, seed: int, name: AdapterName = TONE) -> VersionInfo:
+    lora = tiny_lora(tmp_path / f"published-{seed}-{name.name}", seed=seed)
+    return push(registry, open_dir(lora), name).version
+
+
+def filled(folder: Path, tmp_path: Path) -> LocalRegistry:
+    registry = open_local(folder)
+    version = publish(registry, tmp_path, 1)
+    registry.move_alias(TONE, "prod", version.digest, was=None)
+    return registry
+
+
+def modes(place: Path) -> set[str]:
+    found = place.rglob("*") if place.is_dir() else [place]
+    return {oct(path.stat().st_mode & 0o777) for path in found if path.is_file()}
+
+
+@KINDS
+def test_a_registry_is_restored_whole_into_an_empty_place(place: str, folder: Path, tmp_path: Path) -> None:
+    with closing(filled(folder, tmp_path)) as registry:
+        made = create(registry, tmp_path / place)
+        publish(registry, tmp_path, 2)
+    assert modes(made.place) == {"0o600"}
+    assert check(tmp_path / place) == made.index
+    restore(tmp_path / place, tmp_path / "new")
+    with closing(open_local(tmp_path / "new")) as restored:
+        assert [one.number for one in restored.versions(TONE).items] == [1]
+        assert verify(restored.catalog, restored.blobs) == ()
+        pull(restored, "acme/tone@prod", tmp_path / "pulled")
+        assert open_dir(tmp_path / "pulled").spec == open_dir(tmp_path / "published-1-tone").spec
+
+
+@pytest.mark.heavy
+@KINDS
+def test_a_backup_taken_while_people_push_and_sweep_lacks_nothing(
+    place: str, folder: Path, tmp_path: Path, loras: Callable[[int], list[Path]], start: Start
+) -> None:
+    with closing(filled(folder, tmp_path)) as registry:
+        publish(registry, tmp_path, 3, VOICE)
+        with start("acme/storm", loras(4)) as pushing:
+            count = 0
+            while pushing.poll() is None:
+                create(registry, (tmp_path / place).with_stem(f"{count}"))
+                collect(registry, grace=timedelta(0))
+                count += 1
+            pushing.communicate()
+            assert pushing.returncode == 0
+    for number in range(count):
+        restore((tmp_path / place).with_stem(f"{number}"), tmp_path / f"new-{number}")
+        with closing(open_local(tmp_path / f"new-{number}")) as restored:
+            assert verify(restored.catalog, restored.blobs) == ()
+
+
+def test_no_sweep_deletes_a_file_that_a_backup_is_about_to_read(folder: Path, tmp_path: Path) -> None:
+    with closing(filled(folder, tmp_path)) as registry, closing(open_local(folder)) as other:
+        publish(registry, tmp_path, 3, VOICE)
+        took = []
+
+        def sweep(what: str, done: int, total: int) -> None:
+            if not took:  # the catalog has been copied, and names the files of both
+                other.delete_adapter(VOICE)
+                took.append(collect(other, grace=timedelta(0)).deleted)
+
+        create(registry, tmp_path / "backup", progress=sweep)
+        assert took == [0]
+        assert collect(other, grace=timedelta(0)).deleted
+    restore(tmp_path / "backup", tmp_path / "new")
+    with closing(open_local(tmp_path / "new")) as restored:
+        pull(restored, "acme/voice", tmp_path / "pulled")
+
+
+def test_a_later_backup_into_the_same_folder_adds_only_what_is_new(folder: Path, tmp_path: Path) -> None:
+    with closing(filled(folder, tmp_path)) as registry:
+        first = create(registry, tmp_path / "backups")
+        publish(registry, tmp_path, 2)
+        second = create(registry, tmp_path / "backups")
+        assert (first.added, second.added, second.index.files) == (2, 1, 3)
+        damaged = next((tmp_path / "backups" / "files" / "sha256").glob("*/*"))
+        damaged.write_bytes(b"x" * damaged.stat().st_size)
+        with pytest.raises(InvalidBackup, match="was changed, damaged or cut"):
+            check(tmp_path / "backups")
+        assert create(registry, tmp_path / "backups", verify=True).added == 1
+    restore(tmp_path / "backups", tmp_path / "new", snapshot=first.place.name)
+    with closing(open_local(tmp_path / "new")) as restored:
+        assert [one.number for one in restored.versions(TONE).items] == [1]
+    with pytest.raises(NotFound, match="no backup 'none'"):
+        restore(tmp_path / "backups", tmp_path / "other", snapshot="none")
+
+
+def test_a_flipped_bit_anywhere_is_refused_before_anything_is_touched(folder: Path, tmp_path: Path) -> None:
+    place = tmp_path / "backup.tar"
+    with closing(filled(folder, tmp_path)) as registry:
+        create(registry, place)
+    sound = place.read_bytes()
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for at in (*range(0, 1536, 97), *range(1536, len(sound), len(sound) // 25), len(sound) - 1):
+        place.write_bytes(sound[:at] + bytes([sound[at] ^ 1]) + sound[at + 1 :])
+        with pytest.raises((InvalidBackup, Refused)):
+            restore(place, folder, replace=True)
+    for cut in (0, 100, 512, 2000, len(sound) // 2, len(sound) - 1024, len(sound) - 1):
+        place.write_bytes(sound[:cut])
+        with pytest.raises(InvalidBackup):
+            restore(place, tmp_path / "new")
+        assert not (tmp_path / "new" / "catalog.sqlite").exists()
+    place.write_bytes(sound + b"\0")
+    with pytest.raises(InvalidBackup):
+        restore(place, folder, replace=True)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_damaged_file_of_the_registry_stops_a_backup_unless_it_is_left_out(
+    folder: Path, tmp_path: Path
+) -> None:
+    with closing(filled(folder, tmp_path)) as registry:
+        damaged = next((folder / "blobs" / "sha256").glob("*/*"))
+        damaged.write_bytes(b"x" * damaged.stat().st_size)
+        for place in ("backups", "backup.tar"):
+            with pytest.raises(Corrupt, match="--skip-damaged"):
+                create(registry, tmp_path / place)
+            made = create(registry, tmp_path / place, skip_damaged=True)
+            assert [digest.hex for digest in made.index.lacking] == [damaged.name]
+            restore(tmp_path / place, tmp_path / f"new-{place}")
+            with closing(open_local(tmp_path / f"new-{place}")) as restored:
+                assert verify(restored.catalog, restored.blobs)
+
+
+@pytest.mark.parametrize("failpoint", ["restore.after_copy", "restore.before_rename"])
+def test_a_restore_killed_half_way_leaves_the_registry_as_it_was(
+    failpoint: str, folder: Path, tmp_path: Path
+) -> None:
+    with closing(filled(folder, tmp_path)) as registry:
+        create(registry, tmp_path / "backups")
+        publish(registry, tmp_path, 2)
+    for target, rows in ((folder, [2, 1]), (tmp_path / "new", None)):
+        killed = subprocess.run(
+            [sys.executable, "-m", "adaptry_cli", "restore", str(tmp_path / "backups"), "--registry", str(target), "--replace"],
+            env={"ADAPTRY_FAILPOINT": failpoint, "ADAPTRY_HOME": str(tmp_path)},
+            check=False,
+        )  # fmt: skip
+        assert killed.returncode == -signal.SIGKILL
+        if rows is None:
+            assert not (target / "catalog.sqlite").exists()
+        else:
+            with closing(open_local(target)) as as_it_was:
+                assert [one.number for one in as_it_was.versions(TONE).items] == rows
+        restore(tmp_path / "backups", target, replace=True)
+        assert not list(target.glob(".restore*"))
+        with closing(open_local(target)) as restored:
+            assert [one.number for one in restored.versions(TONE).items] == [1]
+            assert verify(restored.catalog, restored.blobs) == ()
+
+
+def test_a_registry_is_replaced_only_on_request_and_while_nobody_has_it_open(
+    folder: Path, tmp_path: Path
+) -> None:
+    with closing(filled(folder, tmp_path)) as registry:
+        create(registry, tmp_path / "backups")
+        with pytest.raises(Conflict, match="--replace"):
+            restore(tmp_path / "backups", folder)
+        with pytest.raises(Conflict, match=r"has the registry in .* open; stop it"):
+            restore(tmp_path / "backups", folder, replace=True)
+        assert registry.adapter(TONE).versions == 1
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("…")
+    with pytest.raises(Conflict, match="holds other files"):
+        restore(tmp_path / "backups", tmp_path / "mine")
+
+
+def test_nothing_that_was_given_out_after_the_backup_is_given_out_again(folder: Path, tmp_path: Path) -> None:
+    with closing(filled(folder, tmp_path)) as registry:
+        create(registry, tmp_path / "backups")
+        second = publish(registry, tmp_path, 2)
+        seen = registry.move_alias(TONE, "prod", second.digest, was=1)
+        registry.move_alias(TONE, "new", second.digest, was=None)
+        publish(registry, tmp_path, 5, VOICE)
+        newest = registry.events().seq
+    shutil.copytree(folder, tmp_path / "lost")
+    restore(tmp_path / "backups", folder, replace=True)  # the replaced catalog says what was given
+    restore(tmp_path / "backups", tmp_path / "elsewhere")  # nobody can say
+    for place, number, voice in ((folder, 3, 2), (tmp_path / "elsewhere", 1002, 1)):
+        with closing(open_local(place)) as restored:
+            (prod,) = restored.aliases(TONE)
+            assert (prod.number, prod.generation > seen.generation) == (1, True)
+            with pytest.raises(Conflict, match="look again"):
+                restored.move_alias(TONE, "prod", prod.digest, was=seen.generation)
+            assert restored.move_alias(TONE, "new", prod.digest, was=None).generation > 1
+            assert restored.events().seq > newest
+            assert publish(restored, tmp_path, 7).number == number
+            assert publish(restored, tmp_path, 8, VOICE).number == voice
+
+
+def test_a_restore_begins_another_epoch_each_time(folder: Path, tmp_path: Path) -> None:
+    with closing(filled(folder, tmp_path)) as registry:
+        create(registry, tmp_path / "backups")
+        epochs = {registry.events().epoch}
+    for number in range(2):
+        restored = restore(tmp_path / "backups", tmp_path / f"new-{number}")
+        with closing(open_local(tmp_path / f"new-{number}")) as opened:
+            assert opened.events().epoch == restored.epoch
+        epochs.add(restored.epoch)
+    assert len(epochs) == 3
+
+
+def test_tokens_are_revoked_unless_they_are_kept(folder: Path, tmp_path: Path) -> None:
+    with closing(filled(folder, tmp_path)) as registry:
+        secret = create_token(registry.catalog, "ada", "writer", ("acme",), None)
+        create(registry, tmp_path / "backups")
+    restore(tmp_path / "backups", tmp_path / "kept", keep_tokens=True)
+    restore(tmp_path / "backups", tmp_path / "revoked")
+    with closing(Catalog.at(tmp_path / "kept" / "catalog.sqlite")) as catalog:
+        assert identify(catalog, secret).name == "ada"
+    with (
+        closing(Catalog.at(tmp_path / "revoked" / "catalog.sqlite")) as catalog,
+        pytest.raises(Unauthenticated),
+    ):
+        identify(catalog, secret)
+
+
+def test_what_the_replaced_catalog_had_withdrawn_is_held_back(folder: Path, tmp_path: Path) -> None:
+    with closing(filled(folder, tmp_path)) as registry:
+        first = registry.version(Ref.parse("acme/tone@1"))
+        create(registry, tmp_path / "backups")
+        registry.set_state(TONE, first.digest, StateChange(state="revoked", reason="it leaks"), was=0)
+    restored = restore(tmp_path / "backups", folder, replace=True)
+    assert restored.held_back == (f"acme/tone@{first.digest.brief}",)
+    with closing(open_local(folder)) as opened:
+        found = opened.version(Ref.parse("acme/tone@1"))
+        assert found.state == "quarantined"
+        assert found.standing is not None
+        assert "revoked before the registry was restored from a backup" in found.standing.reason
+
+
+def test_a_registry_in_postgresql_is_backed_up_by_other_means_and_begins_an_epoch_all_the_same(
+    postgres: PostgresServer, folder: Path, tmp_path: Path
+) -> None:
+    with closing(open_local(folder, catalog=postgres.database())) as registry:
+        version = publish(registry, tmp_path, 1)
+        seen = registry.move_alias(TONE, "prod", version.digest, was=None)
+        before = registry.events()
+        with pytest.raises(Refused, match="pg_dump"):
+            create(registry, tmp_path / "backups")
+        with pytest.raises(Refused, match="pg_restore"):
+            restore(tmp_path / "backups", folder)
+    shown = CliRunner().invoke(main, ["restore", "--epoch-only", "--registry", str(folder)])
+    assert (shown.exit_code, "begins" in shown.output) == (0, True), shown.output
+    with closing(open_local(folder)) as registry:
+        after = registry.events()
+        assert (after.epoch != before.epoch, after.seq > before.seq + 1_000_000) == (True, True)
+        (prod,) = registry.aliases(TONE)
+        assert prod.generation > seen.generation
+        assert publish(registry, tmp_path, 2).number == 1002
