@@ -8,9 +8,11 @@ downloads are not counted.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sqlite3
 import tempfile
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -23,10 +25,11 @@ from adaptry.blobs.choosing import open_blobs_for_reading
 from adaptry.catalog.database import Catalog, Transaction
 from adaptry.errors import StorageFull, Unavailable
 from adaptry.identity import Identity
-from adaptry.landing import explained
+from adaptry.landing import explained, takes
 from adaptry.local import LocalRegistry
 from adaptry.refs import Ref
 
+_PREFIX = "adaptry-catalog-"
 _MEMORY = Path("/dev/shm")  # where Linux keeps files in memory
 
 
@@ -45,7 +48,8 @@ def open_for_reading(
     for place in _places():
         copy: Path | None = None
         try:
-            copy = Path(tempfile.mkdtemp(prefix="adaptry-catalog-", dir=place))
+            _tidy(place)
+            copy = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
             _copy(catalog, copy / catalog.name)
             opened = _ReadCatalog(copy / catalog.name, refusal)
         except (OSError, StorageFull) as error:
@@ -73,7 +77,9 @@ class _ReadCatalog(Catalog):
     def __init__(self, copy: Path, refusal: Unavailable) -> None:
         super().__init__(f"sqlite:///{copy}")
         self._refusal = refusal
-        self._tidy = weakref.finalize(self, shutil.rmtree, copy.parent, ignore_errors=True)
+        held = os.open(copy.parent, os.O_RDONLY | os.O_CLOEXEC)
+        takes(held)
+        self._tidy = weakref.finalize(self, _let_go, copy.parent, held)
 
     @contextmanager
     def _transaction(self, writers: Engine) -> Iterator[Transaction]:
@@ -90,6 +96,25 @@ class _Reading(LocalRegistry):
 
     def count_download(self, ref: Ref) -> None:
         pass
+
+
+def _let_go(copy: Path, held: int) -> None:
+    shutil.rmtree(copy, ignore_errors=True)
+    os.close(held)
+
+
+def _tidy(place: Path) -> None:
+    """Removes the copies of processes that were killed. A copy that is a minute old is locked, or nobody's."""
+    for left in place.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):  # someone else's, or gone by now
+            if left.is_symlink() or left.stat().st_mtime > time.time() - 60:
+                continue
+            descriptor = os.open(left, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                if takes(descriptor):
+                    shutil.rmtree(left, ignore_errors=True)
+            finally:
+                os.close(descriptor)
 
 
 def _copy(catalog: Path, target: Path) -> None:
