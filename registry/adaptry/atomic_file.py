@@ -1,13 +1,14 @@
 """Files that appear whole or not at all, and of which a killed process leaves nothing.
 
 Where the system can (Linux, on most file systems), a file has no name while it is written, so that it goes with
-its process. Elsewhere it has a hidden name beside its place and a lock; the next writer of the same file, or a
-`tidy` of its folder, removes those that nobody holds.
+its process. Elsewhere it has a hidden name beside its place and a lock; the next writer of the same file removes
+those that nobody holds.
 """
 
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import secrets
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ def atomic_file(target: Path) -> Iterator[BinaryIO]:
     """
     target = target.absolute()
     try:
-        tidy(target)
+        _tidy(target)
         place, descriptor = _begun(target)
         try:
             with os.fdopen(descriptor, "w+b") as file:
@@ -39,6 +40,8 @@ def atomic_file(target: Path) -> Iterator[BinaryIO]:
                 reach("atomic_file.before_rename")
                 if not place.exists():
                     _name(file.fileno(), place)
+                if os.name == "nt":
+                    file.close()  # Windows renames no open file
                 place.replace(target)
                 flush_folder(target.parent)
         finally:
@@ -47,11 +50,11 @@ def atomic_file(target: Path) -> Iterator[BinaryIO]:
         raise explained(error, target) from error
 
 
-def tidy(target: Path) -> None:
+def _tidy(target: Path) -> None:
     """Removes what writers of `target` left that died before their end. Not on Windows."""
     if os.name == "nt":
         return
-    for left in target.parent.glob(f".{target.name}.*{_SUFFIX}"):
+    for left in target.parent.glob(f".{glob.escape(target.name)}.*{_SUFFIX}"):
         with contextlib.suppress(OSError):  # not ours to open, a folder, or gone by now
             descriptor = os.open(left, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
@@ -71,7 +74,7 @@ def _begun(target: Path) -> tuple[Path, int]:
             descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         if os.name == "nt" or (takes(descriptor) and (not is_named or place.exists())):
             return place, descriptor
-        os.close(descriptor)  # someone's `tidy` came between
+        os.close(descriptor)  # another writer tidied up in between
 
 
 def _nameless(folder: Path) -> int | None:
