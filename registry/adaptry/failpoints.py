@@ -30,6 +30,8 @@ NAMES = (
     "revisions.after_commit",
 )
 """On the way of a push."""
+FILE = ("atomic_file.before_rename",)
+"""On the way of a file that is to appear whole, such as a bundle."""
 RUNNER = (
     "runner.after_hello",
     "runner.after_feed",

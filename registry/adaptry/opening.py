@@ -83,8 +83,8 @@ def open_local(
     `catalog` is the PostgreSQL database that a new registry has its rows in, which the folder remembers; else it is SQLite.
     `blobs` (`s3://bucket/prefix`) is where a new one keeps its files, `blob_cache` bytes of which are kept here too; the
     folder remembers it; with `presign_uploads`, whoever sends large ones is given addresses there. Where the folder may only be read, so may the registry;
-    likewise on a full disk, unless it is opened for `freeing` space, which may use up what is kept back for that, or is to be
-    served (`is_serving`): a server would go on with a copy. Raises `Unavailable` (no such place, not durable), `StorageFull`,
+    likewise on a full disk, until there is room for a write, unless it is opened for `freeing` space, which may use up what is
+    kept back for that, or is to be served (`is_serving`): a server would go on with a copy. Raises `Unavailable` (no such place, not durable), `StorageFull`,
     `Incompatible` (made by a newer adaptry), `Invalid` (no database), `Conflict` (it has another catalog, or the bucket another
     registry's files).
     """
@@ -116,12 +116,12 @@ def open_local(
         if is_new:
             forget_address(folder)  # what was refused is not what the folder keeps
         raise
-    except StorageFull as error:
+    except StorageFull:
         if is_new or is_serving:
             raise
         from adaptry.reading import open_for_reading
 
-        return open_for_reading(folder, folder / _CATALOG, identity, error)
+        return open_for_reading(folder, folder / _CATALOG, identity, until_writable=True)
     if (folder / _CATALOG).is_file():
         reserve.keep(folder)
     with suppress(StorageFull):  # what can be read is read, and the next opening tidies up

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import tempfile
 from pathlib import Path
 
 from adaptry import strictjson
+from adaptry.atomic_file import atomic_file
 from adaptry.digest import Digest
-from adaptry.errors import Invalid
+from adaptry.errors import Invalid, Unavailable
 
 _FILE = "base_places.json"
 _MOST = 8  # folders of one base
@@ -28,16 +27,10 @@ def remember(cache: Path, base: Digest, folder: Path) -> None:
     place = str(folder.resolve())
     others = [other for other in known.get(str(base), []) if other != place]
     known[str(base)] = [place, *others][:_MOST]
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, Unavailable):
         cache.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(".part", _FILE, cache)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump(known, file, indent=1, sort_keys=True)
-            Path(name).replace(cache / _FILE)
-        except OSError:
-            Path(name).unlink(missing_ok=True)
-            raise
+        with atomic_file(cache / _FILE) as file:
+            file.write(json.dumps(known, indent=1, sort_keys=True).encode())
 
 
 def recall(cache: Path, base: Digest) -> tuple[Path, ...]:

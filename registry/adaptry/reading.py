@@ -8,11 +8,13 @@ downloads are not counted.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sqlite3
 import tempfile
+import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
@@ -23,31 +25,39 @@ from adaptry.blobs.choosing import open_blobs_for_reading
 from adaptry.catalog.database import Catalog, Transaction
 from adaptry.errors import StorageFull, Unavailable
 from adaptry.identity import Identity
-from adaptry.landing import explained
+from adaptry.landing import explained, takes
 from adaptry.local import LocalRegistry
 from adaptry.refs import Ref
 
+_PREFIX = "adaptry-catalog-"
 _MEMORY = Path("/dev/shm")  # where Linux keeps files in memory
 
 
 def open_for_reading(
-    folder: Path, catalog: Path, identity: Identity, refusal: Unavailable | None = None
+    folder: Path, catalog: Path, identity: Identity, *, until_writable: bool = False
 ) -> LocalRegistry:
-    """The registry in `folder`, as it is now; whatever would change it raises `refusal`.
+    """The registry in `folder`, as it is now. Whatever would change it is `Unavailable`; with `until_writable`, it
+    first tries to open the catalog itself, and goes on with that from then on.
 
     The copy of its catalog is in the temporary folder, or in memory where there is no room. Raises `Unavailable`,
     `StorageFull` where neither has room, `Incompatible`.
     """
-    refusal = refusal or Unavailable(
-        f"the registry in {folder} can only be read here; make the folder writable, or use another registry"
-    )
+
+    def original() -> Catalog:
+        if until_writable:
+            return Catalog.at(catalog)
+        raise Unavailable(
+            f"the registry in {folder} can only be read here; make the folder writable, or use another registry"
+        )
+
     failure: Unavailable | None = None
     for place in _places():
         copy: Path | None = None
         try:
-            copy = Path(tempfile.mkdtemp(prefix="adaptry-catalog-", dir=place))
+            _tidy(place)
+            copy = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
             _copy(catalog, copy / catalog.name)
-            opened = _ReadCatalog(copy / catalog.name, refusal)
+            opened = _ReadCatalog(copy / catalog.name, original)
         except (OSError, StorageFull) as error:
             if copy is not None:
                 shutil.rmtree(copy, ignore_errors=True)
@@ -68,17 +78,25 @@ def _places() -> Iterator[Path]:
 
 
 class _ReadCatalog(Catalog):
-    """A copy of a catalog, which goes away with whoever reads it."""
+    """A copy of a catalog, which goes away with whoever reads it. The first write goes to what `original` opens."""
 
-    def __init__(self, copy: Path, refusal: Unavailable) -> None:
+    def __init__(self, copy: Path, original: Callable[[], Catalog]) -> None:
         super().__init__(f"sqlite:///{copy}")
-        self._refusal = refusal
-        self._tidy = weakref.finalize(self, shutil.rmtree, copy.parent, ignore_errors=True)
+        self._original = original
+        self._opened: Catalog | None = None
+        held = os.open(copy.parent, os.O_RDONLY | os.O_CLOEXEC)
+        takes(held)
+        self._tidy = weakref.finalize(self, _let_go, copy.parent, held)
 
     @contextmanager
     def _transaction(self, writers: Engine) -> Iterator[Transaction]:
-        raise self._refusal
-        yield  # a generator, as what it overrides
+        if self._opened is None:
+            notes = writers is self._database.noters
+            self._opened = self._original()
+            self._database, self.hearing = self._opened._database, self._opened.hearing
+            writers = self._database.noters if notes else self._database.writers
+        with super()._transaction(writers) as session:
+            yield session
 
     def close(self) -> None:
         super().close()
@@ -90,6 +108,25 @@ class _Reading(LocalRegistry):
 
     def count_download(self, ref: Ref) -> None:
         pass
+
+
+def _let_go(copy: Path, held: int) -> None:
+    shutil.rmtree(copy, ignore_errors=True)
+    os.close(held)
+
+
+def _tidy(place: Path) -> None:
+    """Removes the copies of processes that were killed. A copy that is a minute old is locked, or nobody's."""
+    for left in place.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):  # someone else's, or gone by now
+            if left.is_symlink() or left.stat().st_mtime > time.time() - 60:
+                continue
+            descriptor = os.open(left, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                if takes(descriptor):
+                    shutil.rmtree(left, ignore_errors=True)
+            finally:
+                os.close(descriptor)
 
 
 def _copy(catalog: Path, target: Path) -> None:

@@ -166,6 +166,17 @@ def test_with_space_again_everything_works_as_before(full: Full) -> None:
     full.adaptry("promote", "acme/new@1", "--to", "prod")
 
 
+def test_a_registry_that_was_opened_on_the_full_disk_writes_once_there_is_space(full: Full) -> None:
+    registry = open_local(full.home)
+    with pytest.raises(StorageFull, match="no space left"):
+        push(registry, open_dir(full.new), "acme/new")
+    assert [str(one.name) for one in registry.adapters().items] == ["acme/tone"]
+    full.free()
+    push(registry, open_dir(full.new), "acme/new")
+    assert [str(one.name) for one in registry.adapters().items] == ["acme/new", "acme/tone"]
+    registry.close()
+
+
 @contextmanager
 def serve(data: Path) -> Iterator[str]:
     words = [sys.executable, "-m", "adaptry_cli", "serve", "--data", str(data), "--port", "0"]

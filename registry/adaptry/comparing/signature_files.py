@@ -7,14 +7,14 @@ can be written nothing is kept.
 from __future__ import annotations
 
 import contextlib
-import os
-import tempfile
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from adaptry.atomic_file import atomic_file
 from adaptry.comparing.signature import Signature
 from adaptry.digest import Digest
+from adaptry.errors import Unavailable
 
 _LARGEST = 64 << 10
 
@@ -29,16 +29,10 @@ def kept(folder: Path, revision: Digest) -> Signature | None:
 
 def keep(folder: Path, revision: Digest, signature: Signature) -> None:
     place = _place(folder, revision)
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, Unavailable):
         place.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(".part", place.name, place.parent)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(signature.model_dump_json())
-            Path(name).replace(place)
-        except OSError:
-            Path(name).unlink(missing_ok=True)
-            raise
+        with atomic_file(place) as file:
+            file.write(signature.model_dump_json().encode())
 
 
 def _place(folder: Path, revision: Digest) -> Path:

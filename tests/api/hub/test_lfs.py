@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from adaptry.digest import Digest
+from adaptry.local.uploads import MOST_OPEN
 from adaptry.manifest import MAX_FILE
 from adaptry.refs import AdapterName
 from adaptry.tokens import hash_of
@@ -230,3 +231,16 @@ def test_a_file_is_verified_once_it_is_here(server: Server) -> None:
     assert verify() == 404
     assert put(server, whole(server), CONTENT).status == 200
     assert verify() == 200
+
+
+def test_a_full_namespace_is_answered_with_a_time_to_come_back(server: Server) -> None:
+    registry = server.registry()
+    name = AdapterName.parse(TONE)
+    opened = [registry.open_upload(name, Digest.of(bytes([number])), 1) for number in range(MOST_OPEN)]
+    where = whole(server)
+    answer = server.call("PUT", where, CONTENT, token=None)
+    assert answer.status == 503
+    assert int(answer.headers["Retry-After"]) >= 20
+    registry.drop_upload(opened[0].id)
+    assert server.call("PUT", where, CONTENT, token=None).status == 200
+    assert has(server, CONTENT)

@@ -12,7 +12,7 @@ import pytest
 
 from adaptry.errors import Busy, TooLarge
 from adaptry_api.hub import spools
-from adaptry_api.hub.spools import FINISHED_SECONDS, IDLE_SECONDS, MOST_OPEN, Spools
+from adaptry_api.hub.spools import ABANDONED_SECONDS, FINISHED_SECONDS, IDLE_SECONDS, MOST_OPEN, Spools
 
 
 @pytest.fixture
@@ -85,6 +85,20 @@ def test_a_namespace_has_so_many_at_once_and_finished_ones_make_room(all_spools:
     with all_spools.open("other", "first"):
         pass
     assert present(all_spools, "00")
+
+
+def test_spools_that_nobody_goes_on_with_make_room_the_longest_idle_first(all_spools: Spools) -> None:
+    for number in range(MOST_OPEN):
+        filled(all_spools, f"{number:02}")
+    before = time.time() - ABANDONED_SECONDS - 60
+    for number, at in ((3, before), (5, before - 100)):
+        os.utime(all_spools.folder / "acme" / f"{number:02}", (at, at))
+    with all_spools.open("acme", "05"):  # idle to look at, and in use
+        os.utime(all_spools.folder / "acme" / "05", (before - 100, before - 100))
+        filled(all_spools, "one-more")
+    present = {path.name for path in (all_spools.folder / "acme").iterdir()}
+    assert {"05", "one-more"} <= present
+    assert "03" not in present
 
 
 def test_a_spool_holds_so_much_and_no_more(all_spools: Spools, monkeypatch: pytest.MonkeyPatch) -> None:

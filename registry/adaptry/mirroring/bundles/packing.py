@@ -5,19 +5,16 @@ The same versions with the same said of them give the same bytes, whenever and w
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from adaptry import strictjson
+from adaptry.atomic_file import atomic_file
 from adaptry.cautions import require_usable
 from adaptry.digest import Digest
 from adaptry.errors import Conflict, NotFound, TooLarge
-from adaptry.landing import explained, flush_folder
 from adaptry.manifest import FileEntry
 from adaptry.mirroring.bundles.archive import write
 from adaptry.mirroring.bundles.index import LIMITS, Entry, Index, PackedBase
@@ -57,19 +54,8 @@ def create(
         named = FileEntry(path=entry.name, size=entry.size, sha256=entry.digest)
         return resumed(packed.readers[entry.digest], named, progress, persistence)
 
-    part = file.with_name(f".{file.name}.{secrets.token_hex(4)}.part")
-    try:
-        with part.open("xb") as out:
-            write(out, index, read)
-            out.flush()
-            os.fsync(out.fileno())
-        part.replace(file)
-        flush_folder(file.absolute().parent)
-    except OSError as error:
-        raise explained(error, file) from error
-    finally:
-        with suppress(OSError):
-            part.unlink()
+    with atomic_file(file) as out:
+        write(out, index, read)
     return index
 
 

@@ -1,0 +1,96 @@
+"""Files that appear whole or not at all, and of which a killed process leaves nothing.
+
+Where the system can (Linux, on most file systems), a file has no name while it is written, so that it goes with
+its process. Elsewhere it has a hidden name beside its place and a lock; the next writer of the same file removes
+those that nobody holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from adaptry.failpoints import reach
+from adaptry.landing import explained, flush_folder, takes
+
+_SUFFIX = ".part"
+_OPEN = Path("/proc/self/fd")
+
+
+@contextlib.contextmanager
+def atomic_file(target: Path) -> Iterator[BinaryIO]:
+    """A file to write, which takes the place of `target` when the block ends; if the block raises, no trace is left.
+
+    It is flushed to disk before it has its name. Raises `StorageFull`; `Unavailable` where the place cannot be written.
+    """
+    target = target.absolute()
+    try:
+        _tidy(target)
+        place, descriptor = _begun(target)
+        try:
+            with os.fdopen(descriptor, "w+b") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                reach("atomic_file.before_rename")
+                if not place.exists():
+                    _name(file.fileno(), place)
+                if os.name == "nt":
+                    file.close()  # Windows renames no open file
+                place.replace(target)
+                flush_folder(target.parent)
+        finally:
+            place.unlink(missing_ok=True)
+    except OSError as error:
+        raise explained(error, target) from error
+
+
+def _tidy(target: Path) -> None:
+    """Removes what writers of `target` left that died before their end. Not on Windows."""
+    if os.name == "nt":
+        return
+    for left in target.parent.glob(f".{glob.escape(target.name)}.*{_SUFFIX}"):
+        with contextlib.suppress(OSError):  # not ours to open, a folder, or gone by now
+            descriptor = os.open(left, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                if takes(descriptor):
+                    left.unlink()
+            finally:
+                os.close(descriptor)
+
+
+def _begun(target: Path) -> tuple[Path, int]:
+    """The hidden name of a new file, which it has now or will have at the end, and the file, open and locked."""
+    while True:
+        place = target.parent / f".{target.name}.{secrets.token_hex(4)}{_SUFFIX}"
+        descriptor = _nameless(target.parent)
+        is_named = descriptor is None
+        if descriptor is None:
+            descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        if os.name == "nt" or (takes(descriptor) and (not is_named or place.exists())):
+            return place, descriptor
+        os.close(descriptor)  # another writer tidied up in between
+
+
+def _nameless(folder: Path) -> int | None:
+    """A file without a name in `folder`, None where the system or the file system has no such thing."""
+    flag = getattr(os, "O_TMPFILE", None)
+    if flag is None or not _OPEN.is_dir():
+        return None
+    with contextlib.suppress(OSError):
+        return os.open(folder, flag | os.O_RDWR | os.O_CLOEXEC, 0o666)
+    return None
+
+
+def _name(descriptor: int, place: Path) -> None:
+    """Gives a nameless file its name: linkat(2) with the descriptor's entry in /proc, as open(2) describes."""
+    folder = os.open(_OPEN, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.link(str(descriptor), place, src_dir_fd=folder, follow_symlinks=True)
+    finally:
+        os.close(folder)
