@@ -15,7 +15,7 @@ from fastapi import Depends
 from adaptry_api.hub.adapters import adapter_repository, any_adapter
 from adaptry_api.hub.addresses import RepositoryId
 from adaptry_api.hub.bases import stored_base
-from adaptry_api.hub.merged import merged_model
+from adaptry_api.hub.merged import any_merged, merged_model
 from adaptry_api.hub.passed_on import passed_on
 from adaptry_api.hub.repositories import CallersReader, Kind, Repository, find, spelled_otherwise
 
@@ -26,6 +26,7 @@ KINDS: tuple[Kind, ...] = (
     spelled_otherwise,
     passed_on,
     any_adapter,
+    any_merged,
 )
 
 

@@ -18,7 +18,7 @@ from adaptry.errors import RevisionNotFound
 from adaptry.records import AdapterInfo, CommitInfo, VersionInfo
 from adaptry.refs import MERGED, Number, Ref
 from adaptry_api.hub import gitids
-from adaptry_api.hub.adapters import any_adapter, state_warnings
+from adaptry_api.hub.adapters import any_adapter, has_commit, state_warnings
 from adaptry_api.hub.repositories import Reader, Repository
 from adaptry_api.hub.snapshots import About, HubFile, Snapshot
 
@@ -31,7 +31,7 @@ class MergedModel(Repository):
     def __init__(self, reader: Reader, id: str, info: AdapterInfo) -> None:
         self.id = id
         self._reader = reader
-        self._info = info
+        self.info = info
 
     def snapshot(self, revision: str) -> Snapshot:
         """Raises `RevisionNotFound`, `Refused` where that version cannot be merged, and `Withdrawn` where it may not."""
@@ -39,9 +39,9 @@ class MergedModel(Repository):
         number = commit.number or commit.carries
         if number is None:
             raise RevisionNotFound(
-                f"{self._info.name} holds no whole adapter at {revision[:80]!a}, so nothing is merged"
+                f"{self.info.name} holds no whole adapter at {revision[:80]!a}, so nothing is merged"
             )
-        version = self._reader.registry.version(Ref(self._info.name, Number(number)))
+        version = self._reader.registry.version(Ref(self.info.name, Number(number)))
         require_usable(version)
         merging = self._reader.merging
         ingredients = merging.ingredients(self._reader.registry, version)
@@ -63,7 +63,7 @@ class MergedModel(Repository):
 
     def _commit(self, revision: str) -> CommitInfo:
         """The adapter's commit that is meant."""
-        registry, name = self._reader.registry, self._info.name
+        registry, name = self._reader.registry, self.info.name
         try:
             return registry.commit(name, revision)
         except RevisionNotFound:
@@ -78,16 +78,16 @@ class MergedModel(Repository):
     def _absent(self, revision: str) -> RevisionNotFound:
         return RevisionNotFound(
             f"{self.id} has no commit {revision[:12]} any more: the server computes other bytes now (another release, "
-            f"another base folder). Give a version of {self._info.name} as the revision, such as v1"
+            f"another base folder). Give a version of {self.info.name} as the revision, such as v1"
         )
 
     def _about(self, merged: _Merged, commit: CommitInfo) -> About:
         base = merged.ingredients.base_name
         named = (f"base_model:{base}", f"base_model:finetune:{base}") if "/" in base else ()
         return About(
-            created_at=self._info.created_at,
+            created_at=self.info.created_at,
             updated_at=commit.at,
-            is_private=self._info.visibility == "private",
+            is_private=self.info.visibility == "private",
             tags=("transformers", "safetensors", "merged", *named, f"adapter:{merged.ingredients.adapter}"),
             library="transformers",
             card={"library_name": "transformers", **({"base_model": base} if named else {})},
@@ -95,11 +95,17 @@ class MergedModel(Repository):
 
 
 def merged_model(reader: Reader, id: str) -> Repository | None:
-    """The merged model of that name, if there is an adapter to it that may be read."""
+    """The merged model of that name, if there is an adapter to it that has a commit and may be read."""
+    found = any_merged(reader, id)
+    return found if found is not None and has_commit(reader.registry, found.info) else None
+
+
+def any_merged(reader: Reader, id: str) -> MergedModel | None:
+    """The same of an adapter that may be empty, whose merged model has no revision."""
     if not id.lower().endswith(MERGED):
         return None
     found = any_adapter(reader, id[: -len(MERGED)])
-    return MergedModel(reader, id, found.info) if found is not None and found.has_commit else None
+    return MergedModel(reader, id, found.info) if found is not None else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -232,7 +232,7 @@ def _base_in_sight(sight: Sight, term: TextTerm) -> list[Condition]:
     seen = sight.of_bases()
     if seen is None:
         return []
-    name = col(VersionRow.base_name)
+    name = func.coalesce(col(VersionRow.base_name), "")  # a negated NULL would find nothing
     says = (name >= term.text) & (name < _after(term.text)) if term.is_prefix else name == term.text
     unknown = col(VersionRow.base_id).not_in(select(col(BaseRow.id)).where(not_(seen)))
     return [Condition(or_(says, col(VersionRow.base_id).is_(None), unknown))]
