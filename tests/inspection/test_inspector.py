@@ -125,7 +125,10 @@ def test_a_process_that_died_between_two_files_is_replaced(inspector: Inspector)
     infos, data = placed(mixed())
     inspector.inspect(infos, lambda start: [data])
     for child in children():
+        ended = os.pidfd_open(child)
         os.kill(child, signal.SIGKILL)
+        select.select([ended], [], [], 30)
+        os.close(ended)
     assert inspector.inspect(infos, lambda start: [data]).nan == 1
 
 
