@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import select
 import signal
 import struct
@@ -124,7 +125,10 @@ def test_a_process_that_died_between_two_files_is_replaced(inspector: Inspector)
     infos, data = placed(mixed())
     inspector.inspect(infos, lambda start: [data])
     for child in children():
+        ended = os.pidfd_open(child)
         os.kill(child, signal.SIGKILL)
+        select.select([ended], [], [], 30)
+        os.close(ended)
     assert inspector.inspect(infos, lambda start: [data]).nan == 1
 
 
@@ -139,6 +143,23 @@ def test_a_process_over_its_bounds_is_unavailable(
     infos, data = placed(names)
     with pytest.raises(Unavailable, match=r"processor time|memory|ended"):
         inspector.inspect(infos, lambda start: [data])
+
+
+def test_a_kept_process_may_use_more_time_in_all_than_one_file_may(
+    inspector: Inspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspectors, "_SECONDS", 0.3)
+    monkeypatch.setattr(inspectors, "LARGE", 1 << 40)
+    block = struct.pack("<f", 0.5) * (1 << 16)
+    infos, data = placed({f"t{number}": ("F32", (1 << 16,), block) for number in range(10)})
+    limits = {
+        resource.prlimit(child, resource.RLIMIT_CPU)
+        for _ in range(8)
+        if inspector.inspect(infos, lambda start: [data]).norm
+        for child in children()
+    }
+    assert len(limits) == 1  # one process answered all
+    assert limits.pop()[0] > 1_000_000
 
 
 def test_fewer_bytes_than_promised_are_corrupt(inspector: Inspector, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adaptry.inspection import numpy_norms, plain_norms
@@ -31,6 +31,7 @@ def by_torch(dtype: str, data: bytes) -> tuple[int, int, float]:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("dtype", WIDTHS)
+@settings(deadline=None)
 @given(data=st.binary(min_size=8, max_size=400))
 def test_any_bits_are_counted_and_measured_as_torch_does(way: str, dtype: str, data: bytes) -> None:
     whole = data[: len(data) // 8 * 8]

@@ -28,7 +28,7 @@ LARGE = 4 << 20
 """Bytes from which the import of numpy (0.2 s) costs less than it saves."""
 
 _MEMORY = 1 << 30
-_UNTIL_FIRST_REQUEST = 60.0
+_LIFETIME = 1e7  # seconds of processor time for all requests of a child; each has a bound of its own
 _SECONDS = 10.0  # of processor time, for a file of any size
 _PLAIN_RATE, _NUMPY_RATE = 2 << 20, 20 << 20  # bytes a second: a tenth of the slowest that was measured
 _WALL_FACTOR = 6.0
@@ -103,9 +103,7 @@ class Inspector:
 
     def _kept(self) -> _Child | None:
         with self._lock:
-            if (
-                self._owner != os.getpid()
-            ):  # after a fork the children are the parent's, and so are their answers
+            if self._owner != os.getpid():  # after a fork the children are the parent's, as are their answers
                 self._owner = os.getpid()
                 self._end.detach()
                 self._idle = []
@@ -126,9 +124,12 @@ class _Child:
     """One process and its pipes; used by one thread at a time."""
 
     def __init__(self) -> None:
-        self._limits = ProcessLimits(_UNTIL_FIRST_REQUEST, _MEMORY, _LONGEST_ANSWER)
+        self._limits = ProcessLimits(_LIFETIME, _MEMORY, _LONGEST_ANSWER)
         self._has_answered = False
-        self._socket, theirs = socket.socketpair()
+        try:
+            self._socket, theirs = socket.socketpair()
+        except OSError as error:
+            raise ProcessFailed(f"the process could not be started: {error}") from error
         with theirs:
             try:
                 self._process = start_bounded("adaptry.inspection.child", self._limits, stdin=theirs.fileno())
@@ -192,7 +193,7 @@ class _Child:
         return answer if len(answer) == length else None
 
     def _failure(self, seconds: float) -> Exception:
-        self.end_of_itself()
+        self._wait_for_end()
         code = self._process.returncode
         if code == 0 and self._has_answered:
             return _EndedBefore()
@@ -206,7 +207,7 @@ class _Child:
             return error
         return ProcessFailed("the process ended without an answer")
 
-    def end_of_itself(self) -> None:
+    def _wait_for_end(self) -> None:
         """Waits a moment for a process whose pipes are closed, so that its exit code is its own."""
         try:
             self._process.wait(5)
