@@ -24,6 +24,8 @@ from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
 from adaptry.transfer import push
 
+_LAYER = 17 << 20  # bytes of one more layer, so that no two files are the same
+
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -39,7 +41,7 @@ def main() -> None:
 def measure(folder: Path, size: int, files: int, rounds: int) -> None:
     registry = open_local(folder / "registry")
     for number in range(files):
-        made = large_lora(folder / f"adapter-{number}", size // files - (number << 20))
+        made = large_lora(folder / f"adapter-{number}", size // files + number * _LAYER)
         push(registry, open_dir(made), f"acme/tone-{number}")
     stored = [path for path in (folder / "registry" / "blobs" / "sha256").rglob("*") if path.is_file()]
     total = sum(path.stat().st_size for path in stored)

@@ -16,7 +16,7 @@ from adaptry.bases import register
 from adaptry.catalog.unneeded import Had
 from adaptry.checkpoint import open_checkpoint
 from adaptry.digest import Digest
-from adaptry.errors import Denied, InvalidManifest
+from adaptry.errors import Corrupt, Denied
 from adaptry.gc import Found, Orphan, collect, plan
 from adaptry.identity import Identity
 from adaptry.integrity import verify
@@ -229,7 +229,7 @@ def test_a_manifest_that_cannot_be_read_stops_a_sweep(registry: LocalRegistry, l
     with registry.catalog.write() as tx:
         tx.execute(text("UPDATE revisions SET manifest = :bad WHERE length(manifest) > 30"), {"bad": b"{"})
     before = blobs(registry)
-    with pytest.raises(InvalidManifest):
+    with pytest.raises(Corrupt):
         collect(registry, grace=NOW)
     assert blobs(registry) == before
 

@@ -53,7 +53,7 @@ UNKNOWABLE: dict[str, str] = {
     "adapters.downloads": "of a deleted adapter it is counted anew when the name is used again; another's is compared",
     "bases.key": "a row's own number, of which only the order matters",
     "rollouts.id": "a row's own number, of which only the order matters",
-    "weights.weights_digest": "compared with the version's, and with the file by --read-data; of a file that is gone, nothing uses it",
+    "weights.weights_digest": "compared with the version's; of a file that no version has it is derived again when that is pushed",
     "terms.*": "a term that no version has is no use to any search",
 }
 """By column (or `table.*`): why a changed value may not be found. Any of the values of such a column may; all others must be found."""

@@ -59,7 +59,7 @@ def test_every_kind_is_done_by_one_runner_with_the_rights_of_who_asked(
     assert (exported["version"], exported["repairs"]) == ("acme/rooted-sglang@1", ["fold"])
     assert len(busy.detail(Ref.parse("acme/both")).manifest.parents) == 2
     assert busy.base("org/tiny").roots is not None
-    assert result(jobs["verify"]) == {"problems": 0}
+    assert result(jobs["verify"]) == {"problems": 0, "found": []}
     assert result(jobs["gc"])["deleted"] == 0
     there = open_local(mirror)
     assert there.version(Ref.parse("acme/tone")).digest == busy.version(Ref.parse("acme/tone@1")).digest

@@ -16,7 +16,6 @@ from adaptry.catalog.rows import (
     FileRow,
     RevisionRow,
     Row,
-    WeightsRow,
 )
 from adaptry.digest import Digest
 from adaptry.errors import AdaptryError
@@ -94,12 +93,6 @@ def revisions_with(catalog: Catalog, digests: Iterable[Digest]) -> dict[Digest, 
         for digest in wanted.intersection(entry.sha256 for entry in manifest.files):
             found[digest].append(revision)
     return found
-
-
-def weighed_files(catalog: Catalog) -> dict[Digest, Digest]:
-    """By safetensors file, the digest of its weights as it was derived."""
-    with catalog.read() as tx:
-        return {Digest(row.file_digest): Digest(row.weights_digest) for row in tx.exec(select(WeightsRow))}
 
 
 def owners_of(catalog: Catalog, digest: Digest) -> list[str]:

@@ -133,11 +133,6 @@ def summarise_base(tx: Transaction, id: Digest) -> None:
         row.summary = bases.summary(record, row.created_at, row.created_by)
 
 
-def weigh_file(tx: Transaction, file: Digest, weights: Digest) -> None:
-    """The weights digest of a file, as it was derived now."""
-    files.remember_weights(tx, file, weights)
-
-
 def weigh_version(tx: Transaction, manifest: Manifest, weights: Digest) -> None:
     """The weights digest of the file of weights that a manifest names."""
     format = format_of(entry.path for entry in manifest.files)

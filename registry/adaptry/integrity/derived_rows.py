@@ -26,9 +26,6 @@ def rebuild_rows(registry: LocalRegistry, key: str) -> None:
                 rebuild.list_namespaces(tx)
             case "base":
                 rebuild.summarise_base(tx, Digest(rest))
-            case "weights":
-                file, _, weights = rest.partition(":")
-                rebuild.weigh_file(tx, Digest(file), Digest(weights))
             case "file":
                 file, _, owner = rest.partition(":")
                 rebuild.unmark_file(tx, owner, Digest(file))

@@ -10,10 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from hashlib import sha256
 
-from adaptry.adapter.passing import PassingWeights
-from adaptry.beside import Beside
 from adaptry.blobs import BlobStore
 from adaptry.blobs.tiered import TieredBlobs
 from adaptry.catalog import census, damage, files
@@ -36,7 +33,6 @@ class _Seen:
     digest: Digest
     reason: str | None
     copy: str | None
-    weights: Digest | None = None
 
 
 def verify(
@@ -54,9 +50,8 @@ def verify(
     """
     problems = [*audit(catalog), *identities.problems(catalog), *tasks.problems(catalog)]
     expected = census.referenced_files(catalog)
-    weighed = census.weighed_files(catalog) if read_bytes else {}
     known = _marked(catalog)
-    seen = tuple(_look(blobs.original, expected, weighed, read_bytes, progress))
+    seen = tuple(_look(blobs.original, expected, read_bytes, progress))
     found = {one.digest: one for one in seen if one.reason}
     for digest, reason in known.items():
         if digest in expected and digest not in found and not read_bytes:
@@ -67,7 +62,6 @@ def verify(
             reason = f"{found[digest].reason}; {_REMEDY}"
             problems.append(Problem(f"{digest.brief} of {owners}", reason, "file", digest.hex))
     if read_bytes:
-        problems += _wrong_weights(seen, weighed)
         problems += _wrong_copies(blobs, expected)
         problems += rederivation.problems(catalog, blobs, frozenset(found))
     if note:
@@ -85,19 +79,18 @@ def _marked(catalog: Catalog) -> Mapping[Digest, str]:
 def _look(
     blobs: BlobStore,
     expected: Mapping[Digest, int],
-    weighed: Mapping[Digest, Digest],
     read_bytes: bool,
     progress: Progress,
 ) -> Iterator[_Seen]:
     total = sum(expected.values())
     done = 0
     for digest, size in sorted(expected.items()):
-        yield _looked_at(blobs, digest, size, digest in weighed, read_bytes)
+        yield _looked_at(blobs, digest, size, read_bytes)
         done += size
         progress("verifying", done, total)
 
 
-def _looked_at(blobs: BlobStore, digest: Digest, size: int, weigh: bool, read_bytes: bool) -> _Seen:
+def _looked_at(blobs: BlobStore, digest: Digest, size: int, read_bytes: bool) -> _Seen:
     copy = blobs.copy_id(digest)
     try:
         found = blobs.size(digest)
@@ -105,23 +98,10 @@ def _looked_at(blobs: BlobStore, digest: Digest, size: int, weigh: bool, read_by
             return _Seen(digest, f"its bytes are {found:,}, not the {size:,} that were stored", copy)
         if not read_bytes:
             return _Seen(digest, None, copy)
-        hasher, weights = sha256(), PassingWeights(size) if weigh else None
-        with Beside(hasher.update) as hashing, Beside(weights.update if weights else None) as weighing:
-            for chunk in blobs.chunks(digest):
-                hashing.update(memoryview(chunk))
-                weighing.update(memoryview(chunk))
+        is_sound = blobs.is_sound(digest)
     except NotFound:
         return _Seen(digest, GONE, None)
-    if hasher.hexdigest() != digest.hex:
-        return _Seen(digest, CHANGED, copy)
-    return _Seen(digest, None, copy, weights.digest() if weights else None)
-
-
-def _wrong_weights(seen: tuple[_Seen, ...], weighed: Mapping[Digest, Digest]) -> Iterator[Problem]:
-    for one in seen:
-        if one.weights is not None and one.weights != weighed[one.digest]:
-            reason = "the digest of its weights is not the one that was derived"
-            yield Problem(one.digest.brief, reason, "derived", f"weights:{one.digest.hex}:{one.weights.hex}")
+    return _Seen(digest, None if is_sound else CHANGED, copy)
 
 
 def _wrong_copies(blobs: BlobStore, expected: Mapping[Digest, int]) -> Iterator[Problem]:

@@ -46,6 +46,37 @@ class BlobContract:
         assert max(map(len, pieces)) <= 1 << 20
         assert b"".join(pieces) == data
 
+    def test_a_sound_blob_is_not_set_aside(self, blobs: BlobStore) -> None:
+        digest = put(blobs, HELLO)
+        before = blobs.copy_id(digest)
+        assert before is not None
+        assert not blobs.set_aside(digest)
+        assert blobs.copy_id(digest) == before
+        assert blobs.is_sound(digest)
+        absent = Digest.of(b"nobody has this")
+        assert not blobs.set_aside(absent)
+        assert blobs.copy_id(absent) is None
+
+    def test_a_damaged_blob_that_was_set_aside_is_absent_until_it_is_stored_anew(
+        self, blobs: BlobStore
+    ) -> None:
+        """Nothing can spoil bytes through the interface: other bytes are moved under a digest that is not theirs."""
+        digest, wrong = put(blobs, HELLO), Digest.of(b"what should be there")
+        self.spoil(blobs, digest, wrong)
+        assert not blobs.is_sound(wrong)
+        assert blobs.set_aside(wrong)
+        assert not blobs.has(wrong)
+        assert wrong not in set(blobs.digests())
+        put(blobs, b"what should be there")
+        assert blobs.is_sound(wrong)
+
+    def spoil(self, blobs: BlobStore, digest: Digest, wrong: Digest) -> None:
+        """Stores the bytes of `digest` under `wrong`, past every check."""
+        with blobs.staging(blobs.new_key()) as staged:
+            staged.append(0, blobs.chunks(digest))
+            staged._publish(wrong)
+            staged._is_gone = True
+
     def test_putting_what_is_there_reads_nothing(self, blobs: BlobStore) -> None:
         digest = put(blobs, HELLO)
 
