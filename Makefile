@@ -54,7 +54,7 @@ NEEDS_mlflow := 'mlflow-skinny==3.17.*' sqlalchemy alembic psycopg2-binary
 CEPH := radosgw ceph-mon ceph-osd ceph-mgr ceph-common
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-all environments lint format bench clean
+.PHONY: help demo serve test test-all environments lint format bench lock pin clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,6 +86,12 @@ format: $(FOR_TESTS) ## format the code and mend what the linter can
 
 bench: $(FOR_TESTS) ## ratios against a peer or a physical limit, measured here and now
 	@for each in bench/*.py; do echo "== $$each"; $(BIN)/python $$each || exit 1; done
+
+lock: $(FOR_TESTS) ## write requirements/*.txt, what the images install, from pyproject.toml (UPGRADE=--upgrade: the newest versions)
+	@PATH="$(abspath $(BIN)):$$PATH" UPGRADE="$(UPGRADE)" requirements/lock.sh
+
+pin: ## ask registries for the digests of the images in Dockerfile and compose.yaml, and write them there
+	@$(PYTHON) examples/topology/pin.py
 
 clean: ## forget the environment and what tests and benches left
 	rm -rf $(VENV) .venvs .demo .bench dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
