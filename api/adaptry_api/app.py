@@ -15,6 +15,7 @@ from adaptry_api.envelope import Envelope
 from adaptry_api.hub.addresses import Undecoded
 from adaptry_api.hub.remembering import Memory
 from adaptry_api.hub.unserved import unserved
+from adaptry_api.proxies import ForwardedHeaders, networks_of
 from adaptry_api.routes import all_routes
 from adaptry_api.settings import ServerSettings
 from adaptry_api.store import Store
@@ -23,8 +24,8 @@ from adaptry_api.store import Store
 def create_app(settings: ServerSettings) -> FastAPI:
     """Opens the registry and routes requests to it; the registry closes when the server stops.
 
-    Raises `Unavailable` or `Incompatible` where the registry cannot be opened, and `TypeError` for a route
-    that does not say who may call it.
+    Raises `Unavailable` or `Incompatible` where the registry cannot be opened, `Invalid` for a proxy that is not an
+    address, and `TypeError` for a route that does not say who may call it.
     """
     store, counts = Store(settings), Counts()
 
@@ -57,5 +58,6 @@ def create_app(settings: ServerSettings) -> FastAPI:
     errors.install(app, unserved)
     app.add_middleware(Undecoded)
     app.add_middleware(Envelope, counts=counts, hosts=settings.hosts)
+    app.add_middleware(ForwardedHeaders, networks=networks_of(settings.proxies))
     guard.check_routes(app)
     return app

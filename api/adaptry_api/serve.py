@@ -20,6 +20,7 @@ from uvicorn.supervisors import Multiprocess
 from adaptry.errors import Unavailable
 from adaptry_api.admin_token import admit_admin_token, ensure_admin_token
 from adaptry_api.app import create_app
+from adaptry_api.proxies import networks_of
 from adaptry_api.settings import ServerSettings
 from adaptry_api.store import Store
 
@@ -46,8 +47,10 @@ def serve(
     """Serves a registry until SIGINT or SIGTERM, then lets requests finish for half a minute (`draining`).
 
     `port` 0 takes a free one. `announce` is called once the address is bound: connections made from then on
-    are answered. Raises `Unavailable` where the address or the folder cannot be had.
+    are answered. Raises `Unavailable` where the address or the folder cannot be had, and `Invalid` for a proxy that is not
+    an address.
     """
+    networks_of(settings.proxies)  # a worker that cannot start would be started again for ever
     token_file = _first_token(settings)
     listening = bind(host, port)
     try:
@@ -75,7 +78,7 @@ def server_of(settings: ServerSettings, *, workers: int = 1) -> uvicorn.Server:
         log_level="warning",
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # nobody's word is taken for where a request came from
+        proxy_headers=False,  # `proxies` believes the configured ones, and needs the real peer's address for that
         ws="none",
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,

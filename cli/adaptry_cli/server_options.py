@@ -36,6 +36,15 @@ _OPTIONS = (
         "--allow-host", "hosts", multiple=True, metavar="NAME", help="Answer to this host name only; repeat."
     ),
     click.option(
+        "--trust-proxy",
+        "proxies",
+        multiple=True,
+        envvar="ADAPTRY_TRUST_PROXY",
+        metavar="ADDRESS",
+        help="Believe X-Forwarded-Host and X-Forwarded-Proto from this address or CIDR block only, else from nobody; repeat. "
+        "Also ADAPTRY_TRUST_PROXY, several separated by spaces.",
+    ),
+    click.option(
         "--merged-cache",
         type=SIZE,
         default=0,

@@ -74,22 +74,37 @@ def read(
         name: one for name, one in said["services"].items() if profiles.issuperset(one.get("profiles", ()))
     }
     addresses = {name: f"{network}.{number}" for number, name in enumerate(wanted, 10)}
+    for name, one in wanted.items():
+        shared = str(one.get("network_mode", "")).removeprefix("service:")
+        addresses[name] = addresses.get(shared, addresses[name])  # one loopback interface for both
     found = []
     for name, one in wanted.items():
         copies = one.get("deploy", {}).get("replicas", 1)
         for number in range(1, copies + 1):
             copy = name if copies == 1 else f"{name}-{number}"
             places = _places(copy, one, said, compose.parent, folder, addresses)
-            found.append(_service(copy, one, places, addresses[name], addresses))
+            found.append(_service(copy, one, places, addresses[name], addresses, _fixed(wanted)))
     return found
 
 
+def _fixed(services: Mapping[str, Any]) -> list[str]:
+    """The addresses that services have in the file's networks. Here all of them call from 127.0.0.1, wherever they listen."""
+    networks = [one["networks"] for one in services.values() if isinstance(one.get("networks"), dict)]
+    return [said["ipv4_address"] for each in networks for said in each.values() if "ipv4_address" in said]
+
+
 def _service(
-    name: str, one: dict[str, Any], places: dict[str, Path], address: str, addresses: Mapping[str, str]
+    name: str,
+    one: dict[str, Any],
+    places: dict[str, Path],
+    address: str,
+    addresses: Mapping[str, str],
+    fixed: list[str],
 ) -> Service:
     def here(text: object) -> str:
         """A text of the file as it is meant here."""
-        return _with_places(_with_addresses(str(text), address, addresses), places)
+        meant = _with_places(_with_addresses(str(text), address, addresses), places)
+        return "127.0.0.1" if meant in fixed else meant
 
     environment = {key: here(value) for key, value in one.get("environment", {}).items()}
     depends = one.get("depends_on", {})

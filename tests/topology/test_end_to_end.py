@@ -38,6 +38,22 @@ def test_pushed_promoted_and_pulled_through_both_servers(running: Running, tmp_p
     assert all(running.requests(one) > count for one, count in before.items())
 
 
+def test_addresses_have_the_host_that_the_caller_wrote_to_the_balancer_whatever_else_it_sent(
+    running: Running,
+) -> None:
+    headers = {"Authorization": f"Bearer {running.admin}", "Host": "registry.example:8750"}
+    spoofed = {
+        "X-Forwarded-Host": "evil.example",
+        "X-Forwarded-Proto": "https",
+        "Forwarded": "host=evil.example",
+    }
+    for number in range(2):  # one for each server
+        asked = {"name": f"addressed-{number}", "organization": "acme"}
+        address = f"{running.url}/api/repos/create"
+        answer = urllib3.request("POST", address, json=asked, headers=headers | spoofed)
+        assert answer.json()["url"] == f"http://registry.example:8750/acme/addressed-{number}"
+
+
 @pytest.mark.heavy
 def test_whoever_is_killed_at_random_moments_nothing_acknowledged_is_lost(
     running: Running, tmp_path: Path

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,9 @@ def test_the_schema_would_notice_a_word_that_is_none() -> None:
 
 
 def test_the_compose_file_names_only_what_it_defines() -> None:
-    PyCompose.from_json(json.dumps(COMPOSE)).validate()
+    # The reader refuses `name:tag@digest`, which Docker's grammar of references allows.
+    without_tags = re.sub(r":[\w.-]+(?=@sha256:)", "", json.dumps(COMPOSE))
+    PyCompose.from_json(without_tags).validate()
     for name, service in SERVICES.items():
         conditions = {"service_started", "service_healthy", "service_completed_successfully"}
         for other, said in service.get("depends_on", {}).items():
@@ -85,12 +88,40 @@ def test_secrets_are_made_once_and_each_that_compose_mounts_is_among_them(tmp_pa
     assert first["postgres-password"].strip() in first["catalog-url"]
 
 
-@pytest.mark.parametrize("name", ["migrate", "api-1", "api-2", "runner"])
-def test_what_is_ours_runs_locked_in(name: str) -> None:
+CAPABILITIES = {"s3": ["DAC_OVERRIDE"], "balancer": ["NET_BIND_SERVICE"]}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_service_runs_locked_in(name: str) -> None:
     service = SERVICES[name]
     assert service["read_only"] is True
+    assert "/tmp" in service["tmpfs"]
     assert service["cap_drop"] == ["ALL"]
+    assert service.get("cap_add", []) == CAPABILITIES.get(name, [])
     assert service["security_opt"] == ["no-new-privileges:true"]
+    assert not {"privileged", "pid", "ipc", "devices", "userns_mode"} & set(service)
+
+
+def test_a_store_is_in_a_network_with_services_that_hold_its_keys_only() -> None:
+    keys = {"rows": "catalog-url", "bytes": "s3-credentials"}
+    stores = {"rows": "postgres", "bytes": "s3"}
+    for network, key in keys.items():
+        members = {name for name, service in SERVICES.items() if network in service.get("networks", ())}
+        assert members == {
+            stores[network],
+            *(name for name, service in SERVICES.items() if key in service.get("secrets", ())),
+        }
+    without = {name for name, service in SERVICES.items() if "networks" not in service}
+    assert {name: SERVICES[name]["network_mode"] for name in without} == {"bucket": "service:s3"}
+
+
+def test_servers_believe_the_forwarding_headers_of_the_balancer_and_nobody_else() -> None:
+    address = SERVICES["balancer"]["networks"]["callers"]["ipv4_address"]
+    (callers,) = COMPOSE["networks"]["callers"]["ipam"]["config"]
+    for name in ("api-1", "api-2"):
+        assert SERVICES[name]["environment"]["ADAPTRY_TRUST_PROXY"] == address
+    assert ip_address(address) in ip_network(callers["subnet"])
+    assert ip_address(address) not in ip_network(callers["ip_range"]), "another container may get it"
 
 
 def test_the_balancer_and_prometheus_know_the_servers_that_there_are() -> None:
@@ -114,7 +145,8 @@ def test_images_run_as_nobody_in_particular_and_the_server_has_no_torch() -> Non
     made = {stage.split("\n")[0].rpartition(" AS ")[2]: stage for stage in stages}
     for target in ("api", "runner"):
         assert "USER 10001:10001" in made[target]
-    assert "torch" not in made["api"]
+    assert "ARG REQUIREMENTS=api\n" in made["api"]
+    assert "torch" not in (ROOT / "requirements" / "api.txt").read_text()
     assert {service["build"]["target"] for service in SERVICES.values() if "build" in service} == {
         "api",
         "runner",
@@ -159,6 +191,17 @@ def test_pods_are_locked_in_and_every_mount_has_its_volume() -> None:
             )
             assert {mount["name"] for mount in container["volumeMounts"]} <= volumes, name
             assert "limits" in container["resources"], name
+
+
+def test_pods_reach_no_port_of_an_object_store_but_its_s3_gateways() -> None:
+    policies = [one["spec"] for _, one in resources() if one["kind"] == "NetworkPolicy"]
+    ports = {
+        port["port"]
+        for policy in policies
+        for rule in policy.get("egress", ())
+        for port in rule.get("ports", ())
+    }
+    assert ports == {53, 443, 5432, 8333}
 
 
 def test_compose_and_kubernetes_call_the_same_commands() -> None:

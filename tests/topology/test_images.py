@@ -4,42 +4,71 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 import pytest
 import urllib3
 
 ROOT = Path(__file__).parents[2]
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
 STAGES = {
-    stage.split("\n")[0].rpartition(" AS ")[2]: stage
-    for stage in re.split(r"(?m)^FROM ", (ROOT / "Dockerfile").read_text())[1:]
+    stage.split("\n")[0].rpartition(" AS ")[2]: stage for stage in re.split(r"(?m)^FROM ", DOCKERFILE)[1:]
 }
 
 pytestmark = pytest.mark.heavy
 
 
 @pytest.fixture(scope="module")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def python() -> str:
+    """The interpreter of the image: what is pinned for it need not exist for another."""
+    (version,) = re.findall(r"ARG PYTHON=python:(\d+\.\d+)", DOCKERFILE)
+    for candidate in (sys.executable, shutil.which(f"python{version}") or sys.executable):
+        code = "import sys; print('%d.%d' % sys.version_info[:2])"
+        run = subprocess.run([candidate, "-c", code], capture_output=True, text=True, check=False)
+        if run.stdout.strip() == version:
+            return candidate
+    pytest.skip(f"needs Python {version}, as the images have it: put python{version} on PATH")
+
+
+@pytest.fixture(scope="module")
+def wheels(python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first stage: a wheel of the tree."""
     folder = tmp_path_factory.mktemp("wheels")
-    (line,) = re.findall(r"RUN (pip wheel .*) --wheel-dir /wheels \.", STAGES["wheel"])
-    command = [sys.executable, "-m", *line.split(), "--wheel-dir", str(folder), str(ROOT)]
-    subprocess.run(command, check=True, capture_output=True)
+    pip = environment(python, tmp_path_factory.mktemp("builder"))
+    execute(STAGES["wheel"], pip, {"--wheel-dir /wheels": f"--wheel-dir {folder}"})
     return folder
 
 
-def installed(target: str, wheels: Path, folder: Path) -> Path:
+def environment(python: str, folder: Path) -> Path:
+    """The programs of a fresh environment."""
+    subprocess.run([python, "-m", "venv", str(folder)], check=True)
+    return folder / "bin"
+
+
+def execute(stage: str, programs: Path, places: dict[str, str]) -> None:
+    """Runs the lines of a stage that call pip, word for word but for places."""
+    for command in re.findall(r"pip (?:install|wheel) [^\n&]*", stage):
+        for there, here in places.items():
+            command = command.replace(there, here)
+        # What this machine's pip prefers to the index would not have the digests.
+        environ = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "PIP_FIND_LINKS": ""}
+        run = subprocess.run(
+            ["sh", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False, env=environ
+        )
+        assert run.returncode == 0, run.stderr
+
+
+def installed(target: str, python: str, wheels: Path, folder: Path) -> Path:
     """The programs of an image, in an environment of its own."""
     stage = STAGES[target]
-    (extras,) = re.findall(r'"\$\(echo /wheels/\*\.whl\)\[(.*)\]"', stage)
-    extras = extras.replace("${EXTRAS}", "".join(re.findall(r"ARG EXTRAS=(.*)", stage)))
-    venv.create(folder, with_pip=True)
-    (wheel,) = wheels.glob("*.whl")
-    subprocess.run([str(folder / "bin" / "pip"), "install", "--quiet", f"{wheel}[{extras}]"], check=True)
-    return folder / "bin"
+    programs = environment(python, folder)
+    chosen = "".join(re.findall(r"ARG REQUIREMENTS=(.*)", stage))
+    places = {"${REQUIREMENTS}": chosen, "/requirements/": "requirements/", "/wheels/": f"{wheels}/"}
+    execute(stage, programs, places)
+    return programs
 
 
 def has(programs: Path, module: str) -> bool:
@@ -48,9 +77,9 @@ def has(programs: Path, module: str) -> bool:
 
 
 def test_the_server_starts_from_what_its_image_installs_and_has_no_torch(
-    wheels: Path, tmp_path: Path
+    python: str, wheels: Path, tmp_path: Path
 ) -> None:
-    programs = installed("api", wheels, tmp_path / "venv")
+    programs = installed("api", python, wheels, tmp_path / "venv")
     assert not has(programs, "torch")
     assert all(has(programs, module) for module in ("psycopg", "boto3", "uvicorn"))
     command = [str(programs / "adaptry"), "serve", "--port", "0", "--data", str(tmp_path / "data")]
@@ -68,8 +97,8 @@ def test_the_server_starts_from_what_its_image_installs_and_has_no_torch(
     assert size < 400 << 20, f"{size >> 20} MiB"
 
 
-def test_a_runner_starts_from_what_its_image_installs(wheels: Path, tmp_path: Path) -> None:
-    programs = installed("runner", wheels, tmp_path / "venv")
+def test_a_runner_starts_from_what_its_image_installs(python: str, wheels: Path, tmp_path: Path) -> None:
+    programs = installed("runner", python, wheels, tmp_path / "venv")
     assert has(programs, "torch")
     command = [str(programs / "adaptry"), "work", "--once", "--data", str(tmp_path / "data")]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)

@@ -88,10 +88,10 @@ def stored_path(path: str) -> str:
 def origin(request: Request) -> str:
     """`http://host` as the client wrote it: clients refuse an answer whose addresses are of another host.
 
-    Raises `Invalid`.
+    Behind a configured proxy, host and scheme are those that it forwards (`proxies`). Raises `Invalid`.
     """
-    host = request.headers.get("x-forwarded-host") or request.headers.get("host", "")
-    scheme = request.headers.get("x-forwarded-proto") or request.url.scheme
+    host = request.headers.get("host", "")
+    scheme = str(request.scope["scheme"])
     if scheme not in ("http", "https") or not host or any(char in host for char in "/\\@ \t,?#\"'<>"):
         raise Invalid("the request does not say which host it is for")
     return f"{scheme}://{host}"

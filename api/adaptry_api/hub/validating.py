@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi import Response
 from pydantic import BaseModel
@@ -28,9 +28,20 @@ def validate(body: Text, identity: Caller) -> Response:
     """400 with the fault, which clients show; nothing is kept."""
     try:
         card = read_card(body.content.encode("utf-8", "surrogatepass"))
+        _check_results(card.data.get("model-index"))
     except Invalid as error:
         return JSONResponse(
             {"errors": [{"message": error.message}], "warnings": [], "error": error.message}, 400
         )
     warnings = [] if card.data else [{"message": "empty or missing YAML at the head of README.md"}]
     return JSONResponse({"errors": [], "warnings": warnings})
+
+
+def _check_results(index: Any) -> None:
+    """Raises `Invalid` for a `model-index` that is not a list of models: no metric would be read from it. (`Any`: YAML.)"""
+    if index is None:
+        return
+    if not isinstance(index, list) or not all(isinstance(model, dict) for model in index):
+        raise Invalid(
+            "model-index is not a list of models, each with a name and results; correct it, or leave it out"
+        )

@@ -385,6 +385,15 @@ def test_a_broken_card_is_refused_before_anything_is_sent(server: Server) -> Non
     assert "line" in broken.json["errors"][0]["message"]
 
 
+@pytest.mark.parametrize("index", ["foo", "{name: tone}", "[foo]"])
+def test_results_that_no_metric_can_be_read_from_are_refused_before_the_upload(
+    server: Server, index: str
+) -> None:
+    asked = {"content": f"---\nmodel-index: {index}\n---\n# Tone\n", "repoType": "model"}
+    answer = server.call("POST", "/api/validate-yaml", asked)
+    assert (answer.status, answer.json["errors"][0]["message"].split(" is ")[0]) == (400, "model-index")
+
+
 def test_a_native_push_and_a_commit_go_on_from_each_other(
     server: Server, files: dict[str, bytes], tmp_path: Path
 ) -> None:

@@ -1,0 +1,75 @@
+"""Forwarding headers, believed only from a configured proxy.
+
+`X-Forwarded-Host` and `X-Forwarded-Proto` decide the addresses in our answers, to which clients then send their tokens. From a
+configured proxy they take the place of the request's `Host` and scheme. From every other peer they are removed, with the
+other forwarding headers (`Forwarded`, `X-Forwarded-For`, `X-Forwarded-Port` and the like), which nothing here uses; so no
+code behind this middleware can believe one by mistake.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from typing import TypeAlias
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from adaptry.errors import Invalid
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def networks_of(proxies: Iterable[str]) -> tuple[Network, ...]:
+    """The networks of addresses (`10.0.0.5`) and CIDR blocks (`10.0.0.0/24`). Raises `Invalid` for anything else."""
+    return tuple(_network(proxy) for proxy in proxies)
+
+
+def _network(text: str) -> Network:
+    try:
+        return ipaddress.ip_network(text.strip())
+    except ValueError as error:
+        raise Invalid(
+            f"not a proxy's address: {text!r} (expected an IP address such as 10.0.0.5, or a CIDR block such as 10.0.0.0/24)"
+        ) from error
+
+
+class ForwardedHeaders:
+    """The middleware; `networks` are where proxies call from, none by default."""
+
+    def __init__(self, app: ASGIApp, networks: tuple[Network, ...] = ()) -> None:
+        self.app = app
+        self.networks = networks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            sent: list[tuple[bytes, bytes]] = scope["headers"]
+            kept = [(name, value) for name, value in sent if not _is_forwarding(name)]
+            if self._is_proxy(scope.get("client")):
+                host, scheme = _last(sent, b"x-forwarded-host"), _last(sent, b"x-forwarded-proto")
+                if host:
+                    kept = [*((name, value) for name, value in kept if name != b"host"), (b"host", host)]
+                if scheme:
+                    scope["scheme"] = scheme.decode("latin-1").lower()
+            scope["headers"] = kept
+        await self.app(scope, receive, send)
+
+    def _is_proxy(self, peer: tuple[str, int] | None) -> bool:
+        if not self.networks or peer is None:
+            return False
+        try:
+            address = ipaddress.ip_address(peer[0])
+        except ValueError:
+            return False  # a Unix socket's peer has no address
+        # An IPv4 peer of a socket that listens on `::` is written ::ffff:10.0.0.5.
+        address = getattr(address, "ipv4_mapped", None) or address
+        return any(address in network for network in self.networks)
+
+
+def _is_forwarding(name: bytes) -> bool:
+    return name == b"forwarded" or name.startswith(b"x-forwarded-")
+
+
+def _last(headers: list[tuple[bytes, bytes]], name: bytes) -> bytes:
+    """The last value: a proxy that appends to what its caller sent puts its own there."""
+    values = [value for key, value in headers if key == name]
+    return values[-1].rpartition(b",")[2].strip() if values else b""
