@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from adaptry.settings import read_secret
+from adaptry_api.origins import check_origin
 from adaptry_cli.arguments import FOLDER
 from adaptry_cli.durations import DURATION
 from adaptry_cli.sizes import SIZE
@@ -26,6 +27,10 @@ def _token(context: click.Context, option: click.Parameter, file: Path | None) -
     return read_secret(file, option.opts[0]) if file else None
 
 
+def _origins(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(map(check_origin, given))
+
+
 def _seconds(context: click.Context, option: click.Parameter, span: timedelta) -> float:
     return span.total_seconds()
 
@@ -34,6 +39,14 @@ _OPTIONS = (
     click.option("--anonymous-read", is_flag=True, help="Let callers without a token read what is public."),
     click.option(
         "--allow-host", "hosts", multiple=True, metavar="NAME", help="Answer to this host name only; repeat."
+    ),
+    click.option(
+        "--allow-origin",
+        "origins",
+        multiple=True,
+        metavar="ORIGIN",
+        callback=_origins,
+        help="Let web pages of this origin call the server (CORS), such as https://app.example.com; repeat.",
     ),
     click.option(
         "--merged-cache",
