@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 from adaptry.digest import Digest
 from adaptry.manifest import FileEntry
+from adaptry_api.hub.announcements import Announcements
 from adaptry_api.hub.card import Card
 
 Value = TypeVar("Value")
@@ -46,7 +47,8 @@ class Remembered(Generic[Value]):
 
 
 class Memory:
-    """Of small files: what git calls them, and what the model cards among them say. Of revisions: their files.
+    """Of small files: what git calls them, and what the model cards among them say. Of revisions: their files. Of uploads
+    under way: what was announced.
 
     Nobody is given anything for its digest alone: who asks for what is here has been told of the digest by the registry,
     for this request.
@@ -55,4 +57,5 @@ class Memory:
     def __init__(self) -> None:
         self.blob_ids = Remembered[str](65_536)
         self.cards = Remembered[Card](1024)
+        self.announcements = Announcements()
         self.trees = Remembered[tuple[FileEntry, ...]](65_536, lambda files: len(files) + 1)

@@ -11,7 +11,7 @@ from adaptry.adapter.formats import CONFIG, PEFT, WEIGHTS, format_of, is_kept
 from adaptry.adapter.header import read_header
 from adaptry.blobs import BlobStore
 from adaptry.errors import Invalid, InvalidConfig, InvalidManifest, InvalidPath, Unsupported
-from adaptry.manifest import MAX_FILES, Manifest
+from adaptry.manifest import MAX_FILES, MAX_REVISION, Manifest
 
 _DANGEROUS: Mapping[bytes, str] = {
     b"PK\x03\x04": "a zip archive (a PyTorch checkpoint is one)",
@@ -46,6 +46,10 @@ def check_names(manifest: Manifest) -> None:
     if len(names) > MAX_FILES:
         raise InvalidManifest(
             f"not a manifest of a version: {len(names)} files, and one has at most {MAX_FILES}"
+        )
+    if manifest.size > MAX_REVISION:
+        raise InvalidManifest(
+            f"not a manifest of a version: {manifest.size:,} bytes, and one has at most {MAX_REVISION >> 30} GiB"
         )
     format = format_of(names)
     for name in names:
