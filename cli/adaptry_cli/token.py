@@ -46,6 +46,9 @@ def token() -> None:
 @click.option(
     "--days", type=click.IntRange(1, 3650), default=90, show_default=True, help="How long it is good for."
 )
+@click.option(
+    "--hf", is_flag=True, help="Print it with `hf_` before it, as JavaScript clients of the Hub require."
+)
 @_folder_options
 @json_option
 def create(
@@ -53,17 +56,21 @@ def create(
     role: Role,
     namespaces: tuple[str, ...],
     days: int,
+    hf: bool,
     data: Path | None,
     catalog: str | None,
     as_json: bool,
 ) -> None:
     """Create a token, and print it: this once.
 
-    NAME is whom or what it is for; it stands in the history of what was done with it.
+    NAME is whom or what it is for; it stands in the history of what was done with it. With and without `hf_`
+    before it, it is the same token.
     """
     require(bool(namespaces), "give --namespace GLOB (acme, team-*, or * for all): where the token holds")
     expires = datetime.now(UTC) + timedelta(days=days)
     secret = tokens.create_token(_opened(data, catalog).catalog, name, role, namespaces, expires)
+    if hf:
+        secret = tokens.hub_spelling(secret)
     if as_json:
         say_json({"token": secret, "name": name, "role": role, "expires_at": expires.isoformat()})
         return

@@ -9,23 +9,32 @@ revision, so equal content is one revision whoever pushes it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from adaptry import strictjson
 from adaptry.digest import Digest
-from adaptry.errors import Incompatible, Invalid, InvalidManifest, InvalidPath
+from adaptry.errors import Incompatible, Invalid, InvalidManifest, InvalidPath, TooLarge
 
 SCHEMA = 1
 MAX_FILES = 32
 """Of a version."""
-MAX_TREE = 512
+MAX_TREE = 8192
 """Files of a branch, which may hold checkpoints in folders."""
+MAX_DEPTH = 8
+MAX_PATH = 255
 MAX_FILE = 8 << 30
 MAX_REVISION = 16 << 30
-LIMITS = strictjson.Limits(size=1 << 20, depth=16, nodes=50_000)
+"""Bytes of a version."""
+MAX_TREE_SIZE = 1 << 40
+"""Bytes of a branch."""
+LIMITS = strictjson.Limits(
+    size=1_500_000, depth=16, nodes=100_000
+)  # a request carries it in base64, in 2 MiB
+_ENTRY = 140
+"""Bytes of a manifest that a file takes beside its path, at most."""
 
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _WINDOWS_DEVICES = frozenset(
@@ -34,13 +43,15 @@ _WINDOWS_DEVICES = frozenset(
 
 
 def check_path(path: str) -> str:
-    """`path` if it is a name we store inside a revision: 1 to 3 plain segments, safe on every system.
+    """`path` if it is a name we store inside a revision: 1 to 8 plain segments, safe on every system.
 
     Raises `InvalidPath`. No decoding happens here or later: `%2e` is refused by its characters.
     """
     segments = path.split("/")
-    if len(path) > 255 or len(segments) > 3:
-        raise InvalidPath(f"file name too long or too deep: {path[:80]!a} (3 segments, 255 characters)")
+    if is_too_deep(path):
+        raise InvalidPath(
+            f"file name too long or too deep: {path[:80]!a} (at most {MAX_DEPTH} segments, {MAX_PATH} characters)"
+        )
     for segment in segments:
         if not _SEGMENT.fullmatch(segment) or segment.endswith(".") or ".." in segment:
             raise InvalidPath(
@@ -50,6 +61,25 @@ def check_path(path: str) -> str:
         if segment.split(".")[0].lower() in _WINDOWS_DEVICES:
             raise InvalidPath(f"{path[:80]!a} names a device on Windows; rename the file")
     return path
+
+
+def is_too_deep(path: str) -> bool:
+    """Whether a path has more segments or characters than we store."""
+    return len(path) > MAX_PATH or path.count("/") >= MAX_DEPTH
+
+
+def check_tree(paths: Collection[str]) -> None:
+    """Raises `TooLarge` where one branch cannot hold files of all these paths."""
+    if len(paths) > MAX_TREE:
+        raise TooLarge(
+            f"{len(paths):,} files; a branch has at most {MAX_TREE:,}. Delete checkpoints that you no longer need in a "
+            "commit of its own, or upload to another branch"
+        )
+    if sum(map(len, paths)) + len(paths) * _ENTRY > LIMITS.size:
+        raise TooLarge(
+            f"the names of these {len(paths):,} files are too long together; shorten the folders' names, or upload to "
+            "another branch"
+        )
 
 
 class FileEntry(BaseModel):
@@ -90,8 +120,8 @@ class Manifest(BaseModel):
     def _is_sound(self) -> Self:
         if len(self.files) > MAX_TREE:
             raise ValueError(f"{len(self.files)} files; a tree has at most {MAX_TREE}")
-        if sum(entry.size for entry in self.files) > MAX_REVISION:
-            raise ValueError(f"over {MAX_REVISION >> 30} GiB in one revision")
+        if sum(entry.size for entry in self.files) > MAX_TREE_SIZE:
+            raise ValueError(f"over {MAX_TREE_SIZE >> 40} TiB in one tree")
         paths = [check_path(entry.path) for entry in self.files]
         if paths != sorted(paths):
             raise ValueError("files must be sorted by path")

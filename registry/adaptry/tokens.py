@@ -2,6 +2,10 @@
 
 The prefix lets secret scanners and our own logs recognise one, the checksum tells a typing error from an
 unknown token without a look at the database. Whether the caller may make or revoke tokens is not asked here.
+
+Every token has a second spelling, `hf_adr_…`, for clients of the Hub that send nothing else. It is the same token: hashed,
+listed and revoked as the first. It keeps `adr_…` whole, so that one pattern finds both in a leak, and so that no scanner
+takes it for a token of huggingface.co, which has letters and digits only behind `hf_`.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _SHAPE = re.compile(r"adr_[a-z]{2,8}_([0-9A-Za-z]{32})([0-9A-Za-z]{6})")
 _KIND = re.compile(r"[a-z]{2,8}")
 _GLOB = re.compile(r"[A-Za-z0-9._*?\[\]-]{1,96}")
+_HUB = "hf_"
 
 
 def create_token(
@@ -46,11 +51,17 @@ def create_token(
     return secret
 
 
+def hub_spelling(secret: str) -> str:
+    """The same token for clients of the Hub that check how a token begins."""
+    return _HUB + _canonical(secret)
+
+
 def admit_token(catalog: Catalog, secret: str, name: str, role: Role, namespaces: Sequence[str]) -> None:
     """A token that was made elsewhere is good from now on; one that was here before stays as it is, revoked or not.
 
     Raises `Invalid` for a text that is no whole token.
     """
+    secret = _canonical(secret)
     match = _SHAPE.fullmatch(secret)
     if match is None or not hmac.compare_digest(_checksum(match[1]), match[2]):
         raise Invalid("that is not a whole adaptry token (adr_pat_…); was it cut off when it was copied?")
@@ -85,7 +96,7 @@ def _described(
 
 def identify(catalog: Catalog, secret: str) -> Identity:
     """Whose token that is. Raises `Unauthenticated`, after the same work for every reason."""
-    match = _SHAPE.fullmatch(secret)
+    match = _SHAPE.fullmatch(_canonical(secret))
     is_whole = match is not None and hmac.compare_digest(_checksum(match[1]), match[2])
     with catalog.read() as tx:
         token = kept.find(tx, hash_of(secret))
@@ -129,9 +140,13 @@ def list_tokens(catalog: Catalog) -> tuple[TokenInfo, ...]:
 
 
 def hash_of(secret: str) -> str:
-    """What is kept of a token."""
+    """What is kept of a token, whichever way it is spelled."""
     # 190 random bits need no slow hash: there is nothing to guess.
-    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(_canonical(secret).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _canonical(secret: str) -> str:
+    return secret.removeprefix(_HUB)
 
 
 def _checksum(body: str) -> str:

@@ -50,7 +50,7 @@ def test_a_manifest_of_a_later_schema_says_which_side_to_upgrade() -> None:
 @pytest.mark.parametrize(
     "path",
     ["../x", "a/../../x", "/etc/passwd", "C:\\x", "\\\\host\\share", "a\\..\\b", "%2e%2e%2fx", "a%00", "\uff0e\uff0e",
-     "a\n", "a\u202eb", "con", "nul.txt", "x.", "", ".", "..", "a;b", "a#b", "a?b", ".hidden", "a//b", "a/b/c/d",
+     "a\n", "a\u202eb", "con", "nul.txt", "x.", "", ".", "..", "a;b", "a#b", "a?b", ".hidden", "a//b", "/".join("abcdefghi"),
      "x" * 129, "LPT1"],
 )  # fmt: skip
 def test_a_path_that_could_surprise_any_system_is_refused(path: str) -> None:
@@ -61,3 +61,19 @@ def test_a_path_that_could_surprise_any_system_is_refused(path: str) -> None:
 def test_two_files_that_differ_by_case_are_refused() -> None:
     with pytest.raises(InvalidManifest, match="case"):
         Manifest.of({"README.md": (1, Digest.of(b"x")), "readme.md": (1, Digest.of(b"y"))})
+
+
+def test_a_checkpoint_may_lie_some_folders_deep() -> None:
+    assert check_path("runs/one/checkpoint-500/adapter/adapter_config.json")
+    assert check_path("/".join("abcdefgh"))
+    assert check_path("a" * 120 + "/" + "b" * 120 + "/README.md")
+
+
+def test_a_branch_of_many_checkpoints_has_a_manifest_that_is_read_again() -> None:
+    files = {
+        f"checkpoint-{number:05}/adapter_config.json": (3_000_000, Digest.of(b"x")) for number in range(8192)
+    }
+    manifest = Manifest.of(files)
+    assert Manifest.parse(manifest.to_bytes()) == manifest
+    with pytest.raises(InvalidManifest, match="8193 files"):
+        Manifest.of({**files, "README.md": (1, Digest.of(b"x"))})

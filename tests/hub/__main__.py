@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .lines import CLIENTS, pairs
 from .page import Found, page
-from .running import serving, versions
+from .running import serving
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
     found: Found = {}
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder)) as site:
         for client, line in pairs():
-            if not client.python or client.name not in (asked.client or [client.name]):
+            if not client.program or client.name not in (asked.client or [client.name]):
                 continue
             if line.number not in (asked.line or [line.number]):
                 continue
@@ -35,7 +35,7 @@ def main() -> None:
             if outcome.failure and not asked.write:
                 print(outcome.failure)
     if asked.write:
-        there = {client.name: versions(client) for client in CLIENTS if client.python}
+        there = {client.name: client.versions() for client in CLIENTS if client.program}
         asked.write.write_text(page(found, there))
 
 

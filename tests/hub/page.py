@@ -22,6 +22,7 @@ and those of the newest client are among the quick ones. [Use with…](use-with.
 _TABLES = (
     ("huggingface_hub and the `hf` command", ("hub", "command")),
     ("PEFT, transformers, diffusers", ("peft", "diffusers")),
+    ("JavaScript", ("javascript",)),
 )
 _LEFT_OUT = "\n## Left out\n\n"
 _NOTES = "\n## Notes\n\n"

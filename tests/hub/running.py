@@ -31,7 +31,6 @@ license: mit
 ---
 # Tone
 """
-_FLOWS = Path(__file__).with_name("flows")
 _NAMESPACES = {
     "alice": ("writer", "alice", "acme"),
     "reader": ("reader", "acme"),
@@ -71,7 +70,7 @@ class Site:
                 "adaptry": ADAPTRY,
                 "proxy": line.proxied,
             }
-            command = [client.python, _FLOWS / "run.py", line.family, str(line.number), json.dumps(told)]
+            command = [*client.program, line.family, str(line.number), json.dumps(told)]
             try:
                 done = subprocess.run(
                     command,
@@ -97,14 +96,6 @@ def environment(url: str, token: str, home: Path) -> dict[str, str]:
         if not name.startswith(("HF_", "ADAPTRY_", "PYTEST_")) and name != "PYTHONPATH"
     }
     return kept | {"HF_ENDPOINT": url, "HF_TOKEN": token, "HF_HOME": str(home / "hf"), "HOME": str(home)}
-
-
-def versions(client: Client) -> dict[str, str]:
-    """Of its packages, as they are installed."""
-    code = "import json, sys; from importlib.metadata import version; print(json.dumps({p: version(p) for p in sys.argv[1:]}))"
-    command = [client.python, "-c", code, *client.packages]
-    found: dict[str, str] = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
-    return found
 
 
 @contextmanager

@@ -15,12 +15,12 @@ from .running import Site
 def cases() -> list[object]:
     found = []
     for client, line in pairs():
-        missing = f"no environment {client.environment}: `make environments` makes it"
-        marks = (
-            []
-            if client.is_quick and not line.slow
-            else [pytest.mark.heavy, pytest.mark.skipif(not client.python, reason=missing)]
+        missing = (
+            f"no environment {client.environment or client.name}: `make environments` or `make test` makes it"
         )
+        marks = [pytest.mark.skipif(not client.program, reason=missing)]
+        if line.slow or not client.is_quick:
+            marks.append(pytest.mark.heavy)
         found.append(pytest.param(client, line, marks=marks, id=f"{client.name}-{line.number}"))
     return found
 

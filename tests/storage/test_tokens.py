@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,7 +11,15 @@ import pytest
 from adaptry.catalog.database import Catalog
 from adaptry.errors import Invalid, NotFound, Unauthenticated
 from adaptry.identity import Identity
-from adaptry.tokens import create_token, identify, list_tokens, revoke_token
+from adaptry.tokens import (
+    admit_token,
+    create_token,
+    give_up,
+    hub_spelling,
+    identify,
+    list_tokens,
+    revoke_token,
+)
 
 
 @pytest.fixture
@@ -81,3 +90,30 @@ def test_a_token_that_says_nothing_is_not_made(
         create_token(catalog, name, "reader", namespaces, kind=kind)
     with pytest.raises(Invalid, match="expired already"):
         create_token(catalog, "ada", "reader", ["acme"], datetime(2020, 1, 1, tzinfo=UTC))
+
+
+def test_a_token_with_hf_before_it_is_the_same_token(catalog: Catalog) -> None:
+    secret = create_token(catalog, "ada", "writer", ["acme"])
+    other = hub_spelling(secret)
+    assert other == f"hf_{secret}" == hub_spelling(other)
+    assert identify(catalog, other) == identify(catalog, secret)
+    give_up(catalog, other)
+    for spelling in (secret, other):
+        with pytest.raises(Unauthenticated, match="unknown or revoked"):
+            identify(catalog, spelling)
+    with pytest.raises(Unauthenticated, match="not a whole adaptry token"):
+        identify(catalog, f"hf_{other}")
+
+
+def test_no_scanner_takes_the_second_spelling_for_a_token_of_huggingface(catalog: Catalog) -> None:
+    other = hub_spelling(create_token(catalog, "ada", "writer", ["acme"]))
+    assert not re.search(r"hf_[A-Za-z0-9]{34}", other)
+    assert re.search(r"adr_[a-z]{2,8}_[0-9A-Za-z]{38}", other)
+
+
+def test_an_administrators_token_may_be_given_in_either_spelling(catalog: Catalog) -> None:
+    secret = create_token(Catalog("sqlite://"), "root", "admin", ["*"])
+    for spelling in (secret, hub_spelling(secret)):
+        admit_token(catalog, spelling, "root", "admin", ["*"])
+    assert len(list_tokens(catalog)) == 1
+    assert identify(catalog, secret).role == "admin"

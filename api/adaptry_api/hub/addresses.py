@@ -13,6 +13,7 @@ from fastapi import Depends, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from adaptry import wire
+from adaptry.chains import MAIN
 from adaptry.errors import Invalid, InvalidPath, InvalidRef
 from adaptry.manifest import check_path
 from adaptry.refs import AdapterName
@@ -49,7 +50,8 @@ async def _name(repository: Annotated[str, Depends(_repository)]) -> AdapterName
 
 
 async def _revision(request: Request) -> str:
-    return unquote(request.path_params["revision"])
+    revision = unquote(request.path_params["revision"])
+    return MAIN if revision == "HEAD" else revision
 
 
 async def _path(request: Request) -> str:
@@ -60,7 +62,7 @@ RepositoryId = Annotated[str, Depends(_repository)]
 """`acme/tone`, or one word; whether there is such a thing is not looked at."""
 Name = Annotated[AdapterName, Depends(_name)]
 Revision = Annotated[str, Depends(_revision)]
-"""As it was written; `main` where the address has none is for the route to say."""
+"""As it was written, but `HEAD`, git's word for the default branch, is `main`."""
 Path = Annotated[str, Depends(_path)]
 
 

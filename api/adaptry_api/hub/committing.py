@@ -19,6 +19,7 @@ from adaptry_api.errors import Stopped
 from adaptry_api.hub.addresses import stored_path
 from adaptry_api.hub.claiming import CLAIMING, claimed_base
 from adaptry_api.hub.gitids import SMALL
+from adaptry_api.hub.keeping import is_left_out
 from adaptry_api.hub.operations import (
     DeletedFile,
     DeletedFolder,
@@ -90,6 +91,28 @@ def commit(
     raise Conflict(f"{name}@{branch} kept changing while it was committed to; commit again")
 
 
+def kept_operations(operations: Iterable[Operation], *, with_folders: bool) -> Iterator[Operation]:
+    """The operations without the files that a client was told to ignore.
+
+    Raises, if nothing else was sent, `Stopped` (422) for a path that nothing could have, and `Invalid`.
+    """
+    left_out, has_other = "", False
+    for operation in operations:
+        if isinstance(operation, InlineFile | LargeFile) and is_left_out(
+            operation.path, with_folders=with_folders
+        ):
+            left_out = left_out or operation.path
+            continue
+        has_other = has_other or not isinstance(operation, Header)
+        yield operation
+    if left_out and not has_other:
+        stored_path(left_out)
+        raise Invalid(
+            f"nothing of this commit is stored: {left_out[:200]!a} is not a file of an adapter "
+            "(adapter_config.json, its weights, README, licence and tokenizer files are)"
+        )
+
+
 def title_in(said: str, otherwise: str) -> str:
     """The first line of what was said; `otherwise` where that is nothing."""
     return (said.strip().splitlines() or [otherwise])[0][:512]
@@ -155,6 +178,7 @@ def _taken(registry: Registry, name: AdapterName, operations: Iterable[Operation
     header: Header | None = None
     held: dict[str, tuple[Digest, bytes]] = {}
     steps: list[Step] = []
+    present: set[Digest] = set()  # checkpoints share their tokenizers, and each look-up is a query
     for operation in operations:
         match operation:
             case Header():
@@ -162,15 +186,18 @@ def _taken(registry: Registry, name: AdapterName, operations: Iterable[Operation
             case InlineFile(path=path):
                 data = operation.data
                 digest = Digest.of(data)
-                deliver(registry, name, digest, len(data), _reader(data))
+                if digest not in present:
+                    deliver(registry, name, digest, len(data), _reader(data))
+                    present.add(digest)
                 steps.append(Stored(stored_path(path), digest, len(data)))
                 if path in CLAIMING:
                     held[path] = digest, data
             case LargeFile(path=path, size=size):
-                if not registry.has_file(name, operation.digest):
+                if operation.digest not in present and not registry.has_file(name, operation.digest):
                     raise Invalid(
                         f"{path[:200]} was not uploaded: {name} has no file {operation.digest.brief}"
                     )
+                present.add(operation.digest)
                 steps.append(Stored(stored_path(path), operation.digest, size))
             case _:
                 steps.append(operation)

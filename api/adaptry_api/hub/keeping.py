@@ -14,7 +14,7 @@ from adaptry.adapter.formats import FORMATS, WHOLE_MODEL, format_of, is_kept
 from adaptry.adapter.images import MAX_IMAGES, is_image, why_not_kept
 from adaptry.adapter.listing import why_left_out
 from adaptry.errors import InvalidPath, TooLarge, Unsupported
-from adaptry.manifest import MAX_FILE, check_path
+from adaptry.manifest import MAX_DEPTH, MAX_FILE, MAX_PATH, check_path, is_too_deep
 from adaptry_api.hub.gitignore import Line, is_ignored
 
 _SILENT = frozenset({".gitattributes", ".gitignore"})
@@ -22,6 +22,7 @@ _SILENT = frozenset({".gitattributes", ".gitignore"})
 _MOST_NAMES = 5
 BATCH = 256
 """Files that a client announces at once, if it has so many."""
+_PLAIN = re.compile(r"[^\\/\x00-\x1f]+(?:/[^\\/\x00-\x1f]+)*")
 _WHOLE_PICKLE = re.compile(r"pytorch_model\b.*\.bin")
 """The weights of a whole model as they were before safetensors; beside an adapter's they are only left out."""
 
@@ -49,7 +50,7 @@ def left_out(
         if file.path in _SILENT or is_ignored(file.path, ignored):
             found[file.path] = None
             continue
-        _refuse(file, coming)
+        _refuse(file, coming, with_folders=with_folders)
         reason = _reason(file, with_folders)
         if reason is None and is_image(file.path):
             images.add(file.path)
@@ -85,7 +86,15 @@ def names_in(paths: Sequence[str]) -> str:
     return f"{shown} and {len(paths) - _MOST_NAMES} more" if len(paths) > _MOST_NAMES else shown
 
 
-def _refuse(file: Announced, coming: Collection[str]) -> None:
+def is_left_out(path: str, *, with_folders: bool) -> bool:
+    """Whether a file that is committed all the same is left out then: the JavaScript client sends what it was told to
+    ignore. Of a path that leads out of its folder nothing is said; it is refused."""
+    if not _PLAIN.fullmatch(path) or ".." in path.split("/"):
+        return False
+    return path in _SILENT or _reason(Announced(path, 0), with_folders) is not None
+
+
+def _refuse(file: Announced, coming: Collection[str], *, with_folders: bool) -> None:
     folder, _, name = file.path.rpartition("/")
     is_whole = WHOLE_MODEL.fullmatch(name) or (_WHOLE_PICKLE.fullmatch(name) and not format_of(coming))
     if not folder and is_whole:
@@ -98,8 +107,15 @@ def _refuse(file: Announced, coming: Collection[str]) -> None:
             raise Unsupported(
                 f"{file.path} is a pickle, which runs code when it is loaded, so it is never stored; {format.remedy}"
             )
-    if is_kept(file.path) and file.size > MAX_FILE:
+    if not is_kept(file.path):
+        return
+    if file.size > MAX_FILE:
         raise TooLarge(f"{file.path} is {file.size:,} bytes; at most {MAX_FILE >> 30} GiB are stored")
+    if with_folders and is_too_deep(file.path):
+        raise TooLarge(
+            f"{file.path[:200]} lies too deep: a path on a branch has at most {MAX_DEPTH} segments and {MAX_PATH} "
+            "characters; upload from a folder further down"
+        )
 
 
 def _reason(file: Announced, with_folders: bool) -> str | None:

@@ -23,6 +23,7 @@ from adaptry_api.hub.addresses import Name, origin, page_of
 from adaptry_api.hub.lfs_bodies import KIND, Batch, LfsObject, read_body
 from adaptry_api.hub.refusals import hub_router
 from adaptry_api.hub.uploading import require_writer, token_hash
+from adaptry_api.hub.xet_routes import xet_action
 
 ROUTES = hub_router()
 GRANT_SECONDS = 12 * 3600
@@ -36,13 +37,14 @@ async def batch(request: Request, name: Name, identity: Caller, registry: Caller
     asked = await read_body(request, Batch)
     if asked.operation != "upload":
         raise Unsupported("files are read from their own addresses (/resolve/), not through Git LFS")
-    offer = _Offer(request, name, "multipart" in asked.transfers)
+    way = "xet" if asked.wants_xet else "basic"
+    offer = _Offer(request, name, "multipart" in asked.transfers, by_xet=asked.wants_xet)
 
     def answer() -> list[dict[str, Any]]:
         require_writer(registry, identity, name)
         return [offer.of(registry, wanted) for wanted in asked.objects]
 
-    return JSONResponse({"transfer": "basic", "objects": await to_thread.run_sync(answer)}, media_type=KIND)
+    return JSONResponse({"transfer": way, "objects": await to_thread.run_sync(answer)}, media_type=KIND)
 
 
 @ROUTES.post(f"{_LFS}/verify")
@@ -62,8 +64,9 @@ async def verify(request: Request, name: Name, identity: Caller, registry: Calle
 class _Offer:
     """Where the files of one batch are to be sent. (`Any`: JSON.)"""
 
-    def __init__(self, request: Request, name: AdapterName, in_parts: bool) -> None:
+    def __init__(self, request: Request, name: AdapterName, in_parts: bool, *, by_xet: bool) -> None:
         self._name = name
+        self._xet = xet_action(request, name) if by_xet else None
         self._by = token_hash(request)
         self._until = int(time.time()) + GRANT_SECONDS
         self._origin = origin(request)
@@ -77,6 +80,8 @@ class _Offer:
             return said | {"error": {"code": 422, "message": text}}
         if registry.has_file(self._name, wanted.digest):
             return said
+        if self._xet:
+            return said | {"actions": {"upload": self._xet}}
         grant = lfs_bytes.PutGrant(
             name=self._name, by=self._by, until=self._until, digest=wanted.digest, size=wanted.size
         )

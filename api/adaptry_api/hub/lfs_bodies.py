@@ -42,7 +42,16 @@ class Batch(LfsBody):
     operation: Literal["upload", "download"]
     objects: tuple[LfsObject, ...] = Field(max_length=1024)
     transfers: tuple[str, ...] = Field(default=("basic",), max_length=16)
-    hash_algo: Literal["sha256"] = "sha256"
+    hash_algo: Literal["sha256", "sha_256"] = "sha256"
+    """The same algorithm: the JavaScript client alone writes the underscore."""
+
+    @property
+    def wants_xet(self) -> bool:
+        """Whether the large files come through Xet: where the JavaScript client offers it (`useXet`, on by default).
+
+        Python's clients of 0.36 to 1.19 offer it too, and are better off with Git LFS, which sends no file twice.
+        """
+        return "xet" in self.transfers and self.hash_algo == "sha_256"
 
 
 class Part(LfsBody):

@@ -15,11 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from adaptry import strictjson
 from adaptry.digest import Digest
 from adaptry.errors import Invalid, TooLarge
+from adaptry.manifest import MAX_TREE
 
 MAX_INLINE = 4 << 20
 """Bytes of a file that comes inside a line: more than any that is announced, so that small is enough."""
 MAX_BODY = 256 << 20
-MOST = 1000
+MOST = MAX_TREE
+"""Operations of a commit: as many as a branch has files."""
 
 _LONGEST = MAX_INLINE * 4 // 3 + (64 << 10)
 _LIMITS = strictjson.Limits(size=_LONGEST, nodes=100)

@@ -26,6 +26,8 @@ from adaptry_api.hub.refusals import hub_router
 ROUTES = hub_router()
 _PAGE = 50
 _VERSIONS = 200
+_LONGEST = 200
+_TOTAL = "X-Total-Count"
 
 
 class NewTag(BaseModel):
@@ -85,7 +87,12 @@ def commits(
         | ({"formatted": {"title": commit.title, "message": commit.message}} if is_formatted else {})
         for commit in page.items
     ]
-    return JSONResponse(found, headers=next_link(request, page.next) if page.next else {})
+    headers = next_link(request, page.next) if page.next else {}
+    if limit == 1 and cursor is None:  # how the JavaScript client counts; nobody else needs the walk
+        headers[_TOTAL] = str(
+            sum(1 for _ in every(lambda at: registry.commits(name, revision, at, _LONGEST)))
+        )
+    return JSONResponse(found, headers=headers)
 
 
 @ROUTES.post(f"{MODELS}/tag/{{revision}}")

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from adaptry.digest import Digest
 from adaptry.manifest import FileEntry
+from adaptry_api.hub.announcements import Announcements
 from adaptry_api.hub.card import Card
 
 Value = TypeVar("Value")
@@ -66,7 +67,8 @@ class FullBatches:
 
 
 class Memory:
-    """Of small files: what git calls them, and what the model cards among them say. Of revisions: their files.
+    """Of small files: what git calls them, and what the model cards among them say. Of revisions: their files. Of uploads
+    under way: what was announced.
 
     Nobody is given anything for its digest alone: who asks for what is here has been told of the digest by the registry,
     for this request.
@@ -76,4 +78,5 @@ class Memory:
         self.blob_ids = Remembered[str](65_536)
         self.cards = Remembered[Card](1024)
         self.batches = FullBatches()
+        self.announcements = Announcements()
         self.trees = Remembered[tuple[FileEntry, ...]](65_536, lambda files: len(files) + 1)

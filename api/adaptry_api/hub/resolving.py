@@ -17,6 +17,7 @@ from adaptry.errors import AdaptryError, FileMissing
 from adaptry_api.downloads import bytes_answer
 from adaptry_api.elsewhere import sent_elsewhere
 from adaptry_api.guard import store_of
+from adaptry_api.hub import gitids
 from adaptry_api.hub.addresses import Path, Revision
 from adaptry_api.hub.kinds import Find
 from adaptry_api.hub.refusals import Absent, hub_router
@@ -52,7 +53,25 @@ async def resolve(request: Request, find: Find, revision: Revision, path: Path) 
     return response
 
 
+async def raw(request: Request, find: Find, revision: Revision, path: Path) -> Response:
+    """A file as git holds it: of a large one, the Git LFS pointer."""
+    snapshot, file, _ = await to_thread.run_sync(_look_up, find, revision, path)
+    if file.sha256 is None:
+        return await resolve(request, find, revision, path)
+    pointer = gitids.pointer(Digest(file.sha256), file.size)
+    headers = {
+        "ETag": f'"{file.oid}"',
+        "X-Repo-Commit": snapshot.commit,
+        "Cache-Control": "private, no-cache",
+    }
+    limiter = store_of(request).downloads
+    return await bytes_answer(
+        request, file.path, len(pointer), lambda start: iter((pointer[start:],)), limiter, headers
+    )
+
+
 for _at in ("/{namespace}/{name}", "/{word}"):
+    ROUTES.add_api_route(f"{_at}/raw/{{revision}}/{{path:path}}", raw, methods=["GET", "HEAD"])
     ROUTES.add_api_route(f"{_at}/resolve/{{revision}}/{{path:path}}", resolve, methods=["GET", "HEAD"])
 
 

@@ -60,7 +60,7 @@ class Spools:
     def sweep(self, now: float) -> int:
         """Removes what has been idle for too long; how many went. `now` is a Unix time."""
         gone = 0
-        for path in self.folder.glob("*/*"):
+        for path in self.folder.glob("[!.]*/*"):  # what begins with a dot is no namespace
             is_finished = (path / _FINISHED).exists()
             with suppress(FileNotFoundError):  # somebody else's sweep was here
                 if path.stat().st_mtime < now - (FINISHED_SECONDS if is_finished else IDLE_SECONDS):

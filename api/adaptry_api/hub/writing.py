@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import Query, Request, Response
@@ -10,6 +11,8 @@ from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
 from adaptry.chains import MAIN
+from adaptry.errors import TooLarge, Unsupported
+from adaptry.manifest import check_tree
 from adaptry.records import Committed
 from adaptry.refs import AdapterName
 from adaptry_api.bodies import pour
@@ -19,8 +22,8 @@ from adaptry_api.hub import gitids
 from adaptry_api.hub.adapters import AdapterRepository
 from adaptry_api.hub.addresses import MODELS, Name, Revision, origin, page_of
 from adaptry_api.hub.card_keeping import keep_card
-from adaptry_api.hub.committing import commit, require_branch
-from adaptry_api.hub.gitignore import parse_lines
+from adaptry_api.hub.committing import commit, kept_operations, require_branch
+from adaptry_api.hub.gitignore import Line, parse_lines
 from adaptry_api.hub.keeping import BATCH, Announced, left_out, require_something
 from adaptry_api.hub.operations import MAX_BODY, read_operations
 from adaptry_api.hub.refusals import hub_router
@@ -58,13 +61,9 @@ def preupload(
     branch, snapshot = _branch_snapshot(reader, name, revision)
     files = {file.path: file for file in snapshot.files}
     coming = [Announced(file.path, file.size) for file in body.files]
-    unwanted = left_out(coming, parse_lines(body.gitIgnore), files, with_folders=branch != MAIN)
-    batch = (reader.identity.name, str(name), branch)
-    require_something(coming, unwanted, goes_on=reader.memory.batches.came(batch))
-    if len(coming) >= BATCH:
-        reader.memory.batches.note(batch)
+    unwanted = _unwanted(coming, parse_lines(body.gitIgnore), files, reader, name, branch)
     answers = [
-        {"path": file.path, "uploadMode": "regular", "shouldIgnore": True}
+        {"path": file.path, "uploadMode": _ignored_mode(file), "shouldIgnore": True}
         if file.path in unwanted
         else _mode(file, files.get(file.path), snapshot)
         for file in coming
@@ -85,7 +84,8 @@ async def put(
     def take(pieces: Iterator[bytes]) -> Committed:
         require_writer(reader.registry, reader.identity, name)
         branch = require_branch(reader.registry, name, revision)
-        committed, before = commit(reader.registry, name, branch, read_operations(entire(pieces, size)))
+        wanted = kept_operations(read_operations(entire(pieces, size)), with_folders=branch != MAIN)
+        committed, before = commit(reader.registry, name, branch, wanted)
         if branch == MAIN:
             keep_card(reader.registry, name, before, committed, reader.memory)
         return committed
@@ -103,6 +103,35 @@ async def put(
     return response
 
 
+def _unwanted(
+    coming: Sequence[Announced],
+    ignored: Sequence[Line],
+    present: Collection[str],
+    reader: Reader,
+    name: AdapterName,
+    branch: str,
+) -> Mapping[str, str | None]:
+    """As `left_out`, and all of it where the client would repeat a refusal for ever. Raises as that does, and `TooLarge`
+    where the branch cannot hold what was announced."""
+    announcements, key, now = (
+        reader.memory.announcements,
+        (reader.identity.name, str(name), branch),
+        time.monotonic(),
+    )
+    try:
+        unwanted = left_out(coming, ignored, present, with_folders=branch != MAIN)
+        require_something(coming, unwanted, goes_on=reader.memory.batches.came(key))
+        if len(coming) >= BATCH:
+            reader.memory.batches.note(key)
+        wanted = [file.path for file in coming if file.path not in unwanted]
+        check_tree(announcements.add(key, wanted, now) | set(present))
+    except (Unsupported, TooLarge) as error:
+        if not announcements.is_repeated(key, [file.path for file in coming], now):
+            raise
+        return {file.path: error.message for file in coming}
+    return unwanted
+
+
 def refuse_pull_request(asked: str = "1") -> None:
     """Raises `Stopped` (501) where one is asked for."""
     if asked.lower() in ("1", "true"):
@@ -115,6 +144,11 @@ def _branch_snapshot(reader: Reader, name: AdapterName, revision: str) -> tuple[
     info = reader.registry.adapter(name)
     branch = require_branch(reader.registry, name, revision)
     return branch, AdapterRepository(reader, info).snapshot(f"refs/heads/{branch}")
+
+
+def _ignored_mode(coming: Announced) -> str:
+    """How a client that sends ignored files all the same is to send one: a commit has no room for large ones."""
+    return "lfs" if coming.size > gitids.SMALL else "regular"
 
 
 def _mode(coming: Announced, there: HubFile | None, snapshot: Snapshot) -> dict[str, Any]:

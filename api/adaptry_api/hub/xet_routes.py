@@ -2,9 +2,10 @@
 plain files by their SHA-256.
 
 Every token comes with an address of its own (`casUrl`), and what is uploaded there is seen nowhere else: a client
-assumes that chunks it has sent to an address once are there for ever, and nobody may refer to another's. Reading
-never goes through Xet. Two more addresses that clients try, for chunks that are known already and for another way
-to send xorbs, are not there, and the 404 makes them go on with these. So is that of their statistics.
+assumes that chunks it has sent to an address once are there for ever, and nobody may refer to another's. What the
+adapter's own files have, clients need not send: they ask for a chunk, and are told of the file that has it. Reading never
+goes through Xet. One more address that clients try, for another way to send xorbs, is not there, and the 404 makes them
+go on with these. Nor is that of their statistics.
 """
 
 from __future__ import annotations
@@ -19,23 +20,32 @@ from typing import Annotated
 
 import anyio
 from anyio import to_thread
-from fastapi import Depends, Request
+from fastapi import Depends, Query, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from adaptry.errors import AdaptryError, Denied, Unavailable
+from adaptry.digest import Digest
+from adaptry.errors import AdaptryError, Denied, DigestMismatch, NotFound, Unavailable
+from adaptry.refs import AdapterName
 from adaptry_api.bodies import pour
 from adaptry_api.guard import Acting, Caller, CallersRegistry, GrantHolder, store_of
-from adaptry_api.hub.addresses import MODELS, Name, origin
+from adaptry_api.hub.addresses import MODELS, Name, origin, page_of
 from adaptry_api.hub.refusals import hub_router
+from adaptry_api.hub.spools import Spool
 from adaptry_api.hub.uploading import announced, deliver, entire, require_writer, token_hash
 from adaptry_api.hub.xet import shard, xorb
+from adaptry_api.hub.xet.dedup_shard import KIND as SHARD_KIND
+from adaptry_api.hub.xet.dedup_shard import dedup_shard
 from adaptry_api.hub.xet.hashes import check_hash
-from adaptry_api.hub.xet.joining import Joined, join
+from adaptry_api.hub.xet.joining import Joined, join, stored_runs
+from adaptry_api.hub.xet.shard import XetFile
+from adaptry_api.hub.xet.stored_xorb import StoredXorb, spent, spooled
 from adaptry_api.signed import Grant
+from adaptry_api.store import Store
 from adaptry_api.upload_slots import Holder
 
 ROUTES = hub_router()
 TOKEN_SECONDS = 3600
+_ACCESS_TOKEN, _EXPIRATION, _CAS_URL = "X-Xet-Access-Token", "X-Xet-Token-Expiration", "X-Xet-Cas-Url"
 _UPLOAD = "/xet/{upload}"
 _FRAMES = "application/x-ndjson"
 
@@ -58,18 +68,40 @@ Upload = Annotated[str, Depends(_upload)]
 
 
 @ROUTES.get(f"{MODELS}/xet-write-token/{{revision:path}}")
-def write_token(request: Request, name: Name, identity: Caller, registry: CallersRegistry) -> Response:
-    """A token and an address for one upload. Asked again, the token is good for the addresses given before too."""
+def write_token(
+    request: Request,
+    name: Name,
+    identity: Caller,
+    registry: CallersRegistry,
+    upload: Annotated[str, Query(pattern="^[0-9a-f]{32}$")] = "",
+) -> Response:
+    """A token and an address for one upload, a new one or that of the number `upload`. Asked again, the token is good for
+    the addresses given before too."""
     require_writer(registry, identity, name)
-    grant = XetGrant(name=name, by=token_hash(request), until=int(time.time()) + TOKEN_SECONDS)
-    token = store_of(request).signer.sign(grant)
-    address = f"{origin(request)}/xet/{_id(request, secrets.token_hex(16), grant)}"
-    headers = {
-        "X-Xet-Access-Token": token,
-        "X-Xet-Token-Expiration": str(grant.until),
-        "X-Xet-Cas-Url": address,
+    headers = _write_headers(request, name, upload or secrets.token_hex(16))
+    said = {
+        "accessToken": headers[_ACCESS_TOKEN],
+        "exp": int(headers[_EXPIRATION]),
+        "casUrl": headers[_CAS_URL],
     }
-    return JSONResponse({"accessToken": token, "exp": grant.until, "casUrl": address}, headers=headers)
+    return JSONResponse(said, headers=headers)
+
+
+def xet_action(request: Request, name: AdapterName) -> dict[str, object]:
+    """How a Git LFS batch leads to Xet: a token and an address in `header`, and in `href` where to get a newer token for
+    the same address. That the caller may write is for the caller of this to see."""
+    number = secrets.token_hex(16)
+    again = f"{origin(request)}/api/models/{page_of(str(name))}/xet-write-token/main?upload={number}"
+    return {"href": again, "header": _write_headers(request, name, number)}
+
+
+def _write_headers(request: Request, name: AdapterName, number: str) -> dict[str, str]:
+    grant = XetGrant(name=name, by=token_hash(request), until=int(time.time()) + TOKEN_SECONDS)
+    return {
+        _ACCESS_TOKEN: store_of(request).signer.sign(grant),
+        _EXPIRATION: str(grant.until),
+        _CAS_URL: f"{origin(request)}/xet/{_id(request, number, grant)}",
+    }
 
 
 @ROUTES.post(f"{_UPLOAD}/v1/xorbs/default/{{hash}}")
@@ -80,21 +112,35 @@ async def put_xorb(request: Request, upload: Upload, writer: Writer, hash: str) 
 
     def keep(pieces: Iterator[bytes]) -> None:
         with store.spools.open(writer.grant.name.namespace, upload) as spool:
-            spool.write(name, xorb.table_after(xorb.unpacked(entire(pieces, size))))
+            spool.write(name, spooled(xorb.unpacked(entire(pieces, size))))
 
     async with store.uploads.slot(_holder(writer)) as threads:
         await pour(request, keep, threads, kind=None)
     return JSONResponse({"was_inserted": True})
 
 
+@ROUTES.get(f"{_UPLOAD}/v1/chunks/{{kind}}/{{hash}}")
+def known_chunk(request: Request, upload: Upload, writer: Writer, kind: str, hash: str) -> Response:
+    """Which chunks the adapter's own files have, if one of them begins with this chunk, or has it where clients ask.
+    Raises `NotFound` where none has, whatever other adapters have."""
+    store, name = store_of(request), writer.grant.name
+    file = store.chunk_maps.with_chunk(name, check_hash(hash))
+    if file is None or not writer.registry.has_file(name, file):
+        raise NotFound(f"no file of {name} is known to have this chunk; send it")
+    now = int(time.time())
+    return Response(
+        dedup_shard(store.chunk_maps.parts(name, file), now, now + TOKEN_SECONDS), media_type=SHARD_KIND
+    )
+
+
 @ROUTES.post(f"{_UPLOAD}/v1/shards")
 @ROUTES.post(f"{_UPLOAD}/shards")
 async def put_shard(request: Request, upload: Upload, writer: Writer) -> Response:
     """Joins the files that the shard describes, and answers when all are kept."""
-    store = store_of(request)
     files = await _described(request, upload, writer)
+    store = store_of(request)
     async with store.uploads.slot(_holder(writer)) as threads:
-        await to_thread.run_sync(lambda: list(_join_all(request, upload, writer, files)), limiter=threads)
+        await to_thread.run_sync(lambda: list(_join_all(store, upload, writer, files)), limiter=threads)
     return JSONResponse({"result": 1})
 
 
@@ -105,41 +151,84 @@ async def put_shard_telling(request: Request, upload: Upload, writer: Writer) ->
         files = await _described(request, upload, writer)
     except AdaptryError as error:
         return Response(_failed(error), media_type=_FRAMES)
-    joining = _join_all(request, upload, writer, files)
-    slot = store_of(request).uploads.slot(_holder(writer))
-    return StreamingResponse(_told(joining, len(files), slot), media_type=_FRAMES)
+    store = store_of(request)
+    joining = _join_all(store, upload, writer, files)
+    return StreamingResponse(
+        _told(joining, len(files), store.uploads.slot(_holder(writer))), media_type=_FRAMES
+    )
 
 
-async def _described(request: Request, upload: str, writer: Writer) -> tuple[Joined, ...]:
-    """The files of the shard that is the body, each found to fit what was uploaded."""
+async def _described(request: Request, upload: str, writer: Writer) -> tuple[XetFile, ...]:
+    """The files of the shard that is the body."""
     store = store_of(request)
     size = announced(request, shard.LARGEST)
 
-    def read(pieces: Iterator[bytes]) -> tuple[Joined, ...]:
+    def read(pieces: Iterator[bytes]) -> tuple[XetFile, ...]:
         with store.spools.open(writer.grant.name.namespace, upload) as spool:
             name = f"shard-{secrets.token_hex(8)}"
             spool.write(name, entire(pieces, size))
             try:
                 with spool.piece(name).open("rb") as file:
-                    files = shard.files_in(file)
+                    return shard.files_in(file)
             finally:
                 spool.piece(name).unlink()
-            return join(files, lambda hash: xorb.Xorb.open(spool.piece(hash)))
 
     async with store.uploads.slot(_holder(writer)) as threads:
         return await pour(request, read, threads, kind=None)
 
 
 def _join_all(
-    request: Request, upload: str, writer: Acting[XetGrant], files: tuple[Joined, ...]
+    store: Store, upload: str, writer: Acting[XetGrant], files: tuple[XetFile, ...]
 ) -> Iterator[int]:
-    """Gives the files to the adapter, counting them."""
+    """Gives the files to the adapter, counting them; then lets go of what they were made of."""
     name = writer.grant.name
-    with store_of(request).spools.open(name.namespace, upload) as spool:
-        for done, file in enumerate(files, 1):
-            deliver(writer.registry, name, file.sha256, file.size, file.read)
+    # One shard of an upload at a time: what one of them lets go of, another may be reading.
+    with store.spools.open(name.namespace, upload) as spool, spool.alone():
+        joined = join(files, _XorbFinder(store, writer, spool))
+        for done, file in enumerate(joined, 1):
+            _deliver(store, writer, file)
             yield done
+        for hash, (spooled_xorb, runs) in stored_runs(joined).items():
+            spool.write(hash, spent(spooled_xorb.table, runs))
         spool.finish()
+
+
+def _deliver(store: Store, writer: Acting[XetGrant], file: Joined) -> None:
+    name = writer.grant.name
+    try:
+        deliver(
+            writer.registry,
+            name,
+            file.sha256,
+            file.size,
+            lambda start: file.read(start, store.blobs.chunks),
+        )
+    except DigestMismatch:
+        # Should a map be wrong, or a stored file damaged, the client sends all of it when it tries again.
+        for source in file.sources:
+            store.chunk_maps.forget(name, source)
+        raise
+    store.chunk_maps.keep(name, file.sha256, file.table)
+
+
+class _XorbFinder:
+    """Finds the xorb of a hash: one of this upload, or a part of a file that the adapter has."""
+
+    def __init__(self, store: Store, writer: Acting[XetGrant], spool: Spool) -> None:
+        self._maps = store.chunk_maps
+        self._writer = writer
+        self._spool = spool
+        self._present: set[Digest] = set()
+
+    def __call__(self, hash: str) -> StoredXorb:
+        """Raises `NotFound`."""
+        piece, name = self._spool.piece(hash), self._writer.grant.name
+        found = StoredXorb.open(piece) if piece.exists() else self._maps.part(name, hash)
+        for file in found.files - self._present:
+            if not self._writer.registry.has_file(name, file):
+                raise NotFound("no such xorb")
+            self._present.add(file)
+        return found
 
 
 async def _told(

@@ -13,7 +13,7 @@ from adaptry.adapter.header import read_header
 from adaptry.adapter.images import MAX_IMAGE, MAX_IMAGES, check_image, is_image, why_not_kept
 from adaptry.blobs import BlobStore
 from adaptry.errors import Invalid, InvalidConfig, InvalidManifest, InvalidPath, TooLarge, Unsupported
-from adaptry.manifest import MAX_FILES, Manifest
+from adaptry.manifest import MAX_FILES, MAX_REVISION, Manifest
 
 _DANGEROUS: Mapping[bytes, str] = {
     b"PK\x03\x04": "a zip archive (a PyTorch checkpoint is one)",
@@ -54,6 +54,10 @@ def check_names(manifest: Manifest) -> None:
     if len(names) > MAX_FILES:
         raise InvalidManifest(
             f"not a manifest of a version: {len(names)} files, and one has at most {MAX_FILES}"
+        )
+    if manifest.size > MAX_REVISION:
+        raise InvalidManifest(
+            f"not a manifest of a version: {manifest.size:,} bytes, and one has at most {MAX_REVISION >> 30} GiB"
         )
     format = format_of(names)
     for name in names:

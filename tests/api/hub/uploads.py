@@ -61,7 +61,8 @@ def kept(server: Server) -> list[str]:
 def waiting(server: Server) -> list[str]:
     """The pieces that wait in spools."""
     spools = server.data / "spools"
-    return sorted(path.name for path in spools.rglob("*") if path.is_file() and path.name != "finished")
+    aside = {"finished", ".alone"}
+    return sorted(path.name for path in spools.glob("[!.]*/*/*") if path.name not in aside)
 
 
 def path_of(url: str) -> str:

@@ -1,10 +1,10 @@
-"""Folders, and files taken away: lines 10 to 12, 14, 16, 17."""
+"""Folders, and files taken away: lines 10 to 12, 14, 16, 17, 74."""
 
 from __future__ import annotations
 
 import shutil
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import EntryNotFoundError
 from world import CARD, CONFIG, WEIGHTS, World, line, raises, refused
 
@@ -131,3 +131,20 @@ def an_adapter_that_cannot_work(world: World) -> None:
     with refused(400, "q_proj"):
         world.api().create_commit(name, broken, commit_message="misfit")
     assert world.api().model_info(name).sha == before
+
+
+@line(74)
+def what_a_branch_cannot_hold(world: World) -> None:
+    """Refused when it is announced, with the reason, and nothing is stored; also by the client that tries for ever."""
+    name = world.name()
+    world.api().create_repo(name)
+    world.api().create_branch(name, branch="drafts")
+    folder = world.scratch / "deep"
+    shutil.copytree(world.folders / "first", folder.joinpath(*"abcdefgh"))
+    with refused(413, "lies too deep"):
+        world.api().upload_folder(repo_id=name, folder_path=folder, revision="drafts")
+    if hasattr(HfApi, "upload_large_folder"):  # it ends, whatever is refused
+        world.api().upload_large_folder(
+            repo_id=name, repo_type="model", folder_path=folder, revision="drafts", print_report=False
+        )
+    assert world.api().list_repo_files(name, revision="drafts") == []

@@ -1,20 +1,31 @@
-"""Hashes as Xet writes them: four little-endian 64-bit numbers, each printed as 16 hex digits."""
+"""Hashes of Xet: keyed BLAKE3 of a chunk's bytes, and how 32 bytes are written as text.
+
+The text is four little-endian 64-bit numbers, each as 16 hex digits (xet-core: `merklehash::data_hash`).
+"""
 
 from __future__ import annotations
 
 import re
 import struct
 
+from blake3 import blake3
+
 from adaptry.digest import Digest
 from adaptry.errors import Invalid
 
+BYTES = 32
 _HEX = re.compile(r"[0-9a-f]{64}")
-_BYTES = 32
+_CHUNK_KEY = bytes.fromhex("6697f5775b9550de3135cbaca597181c9de421109beb2b58b4d0b04b93adf229")
 
 
 def text_of(data: bytes) -> str:
     """The 64 hex digits that 32 bytes are written with."""
     return "".join(f"{number:016x}" for number in struct.unpack("<4Q", data))
+
+
+def bytes_of(text: str) -> bytes:
+    """The 32 bytes that 64 hex digits stand for."""
+    return struct.pack("<4Q", *(int(text[at : at + 16], 16) for at in range(0, 64, 16)))
 
 
 def check_hash(text: str) -> str:
@@ -26,4 +37,15 @@ def check_hash(text: str) -> str:
 
 def sha256_of(data: bytes) -> Digest:
     """A SHA-256, which is kept in the same order of bytes as the others."""
-    return Digest(text_of(data[:_BYTES]))
+    return Digest(text_of(data[:BYTES]))
+
+
+def chunk_hash(data: bytes) -> bytes:
+    """The hash of a chunk, 32 bytes."""
+    return blake3(data, key=_CHUNK_KEY).digest()
+
+
+def is_asked_for(hash: bytes) -> bool:
+    """Whether clients ask for a chunk of that hash wherever it stands in a file, and not only for the first of each
+    (xet-core: `hash_is_global_dedup_eligible`)."""
+    return int.from_bytes(hash[24:], "little") % 1024 == 0

@@ -1,53 +1,113 @@
 """Files from the chunks of xorbs: first it is decided whether all is there, then bytes move.
 
-The chunks were unpacked and checked when they came, so here only the file's SHA-256 can still be wrong, and the
-registry finds that out.
+Chunks were unpacked and checked when they came, so here only the file's SHA-256 can still be wrong, and the registry
+finds that out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from adaptry.digest import Digest
 from adaptry.errors import Invalid, NotFound, TooLarge
 from adaptry.manifest import MAX_FILE, MAX_REVISION
 from adaptry_api.hub.xet.shard import XetFile
-from adaptry_api.hub.xet.xorb import Xorb
+from adaptry_api.hub.xet.stored_xorb import Run, StoredXorb, merged
+from adaptry_api.hub.xet.tables import ChunkTable
+
+ReadStored = Callable[[Digest, int], Iterator[bytes]]
+"""The bytes of a stored file from a position on."""
+
+MOST_CHUNKS = 1 << 20
+"""Of all files of a shard. Clients cut chunks of 64 KiB on average, so that 16 GiB are a quarter of that."""
+_PIECE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The chunks from `start` to before `end` of the xorb of that hash."""
+
+    hash: str
+    xorb: StoredXorb
+    start: int
+    end: int
 
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """A file that can be made: runs of bytes in unpacked xorbs, as (xorb, beginning, length)."""
+    """A file that can be made of pieces of xorbs."""
 
     sha256: Digest
     size: int
-    runs: tuple[tuple[Xorb, int, int], ...]
+    pieces: tuple[Piece, ...]
 
-    def read(self, start: int) -> Iterator[bytes]:
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """Where its bytes are, in their order."""
+        return merged(run for piece in self.pieces for run in piece.xorb.runs_of(piece.start, piece.end))
+
+    @property
+    def table(self) -> ChunkTable:
+        """Its chunks, in their order."""
+        return ChunkTable.of(
+            chunk for piece in self.pieces for chunk in piece.xorb.table.part(piece.start, piece.end)
+        )
+
+    @property
+    def sources(self) -> frozenset[Digest]:
+        """The stored files that some of its bytes come from."""
+        return frozenset[Digest]().union(*(piece.xorb.files for piece in self.pieces))
+
+    def read(self, start: int, stored: ReadStored) -> Iterator[bytes]:
         """The file's bytes from `start` on, in pieces of at most 1 MiB."""
-        for xorb, begin, length in self.runs:
-            passed = min(start, length)
+        for run in self.runs:
+            passed = min(start, run.length)
             start -= passed
-            yield from xorb.read(begin + passed, length - passed)
+            if passed < run.length:
+                yield from _read(Run(run.source, run.begin + passed, run.length - passed), stored)
 
 
-def join(files: Sequence[XetFile], find: Callable[[str], Xorb]) -> tuple[Joined, ...]:
+def join(files: Sequence[XetFile], find: Callable[[str], StoredXorb]) -> tuple[Joined, ...]:
     """The files, each over the xorbs that `find` gives. Raises `Invalid` where they do not fit, and `TooLarge`."""
     if sum(file.size for file in files) > MAX_REVISION:
         raise TooLarge(f"the files of one upload are at most {MAX_REVISION >> 30} GiB together")
-    known: dict[str, Xorb] = {}
+    if sum(segment.end - segment.start for file in files for segment in file.segments) > MOST_CHUNKS:
+        raise TooLarge(f"the files of one upload have at most {MOST_CHUNKS:,} chunks together")
+    known: dict[str, StoredXorb] = {}
     return tuple(_join(file, find, known) for file in files)
 
 
-def _join(file: XetFile, find: Callable[[str], Xorb], known: dict[str, Xorb]) -> Joined:
+def stored_runs(files: Iterable[Joined]) -> Mapping[str, tuple[StoredXorb, tuple[Run, ...]]]:
+    """The spooled xorbs of which every chunk is in one of these files, by hash, with the runs of the files that the chunks are in."""
+    placed: dict[str, dict[int, Run]] = {}
+    xorbs: dict[str, StoredXorb] = {}
+    for file in files:
+        position = 0
+        for piece in file.pieces:
+            places = placed.setdefault(piece.hash, {})
+            xorbs[piece.hash] = piece.xorb
+            for number in range(piece.start, piece.end):
+                _, length = piece.xorb.table.span(number, number + 1)
+                places.setdefault(number, Run(file.sha256, position, length))
+                position += length
+    return {
+        hash: (xorb, merged(placed[hash][number] for number in range(len(xorb.table))))
+        for hash, xorb in xorbs.items()
+        if len(placed[hash]) == len(xorb.table) and not xorb.files
+    }
+
+
+def _join(file: XetFile, find: Callable[[str], StoredXorb], known: dict[str, StoredXorb]) -> Joined:
     if file.size > MAX_FILE:
         raise TooLarge(f"a file of {file.size:,} bytes; at most {MAX_FILE >> 30} GiB are stored")
-    runs: list[tuple[Xorb, int, int]] = []
+    pieces: list[Piece] = []
     for segment in file.segments:
         try:
             xorb = known.get(segment.xorb) or known.setdefault(segment.xorb, find(segment.xorb))
-            begin, length = xorb.span(segment.start, segment.end)
+            _, length = xorb.table.span(segment.start, segment.end)
         except (Invalid, NotFound) as error:
             raise Invalid(
                 f"the file {file.sha256.brief} needs xorb {segment.xorb[:12]}…, which does not fit: {error.message}"
@@ -57,5 +117,24 @@ def _join(file: XetFile, find: Callable[[str], Xorb], known: dict[str, Xorb]) ->
                 f"the file {file.sha256.brief} takes {segment.length:,} bytes from xorb {segment.xorb[:12]}…, where "
                 f"{length:,} are"
             )
-        runs.append((xorb, begin, length))
-    return Joined(file.sha256, file.size, tuple(runs))
+        pieces.append(Piece(segment.xorb, xorb, segment.start, segment.end))
+    return Joined(file.sha256, file.size, tuple(pieces))
+
+
+def _read(run: Run, stored: ReadStored) -> Iterator[bytes]:
+    if isinstance(run.source, Path):
+        yield from _read_spooled(run.source, run.begin, run.length)
+        return
+    left = run.length
+    for piece in stored(run.source, run.begin):
+        yield piece[:left]
+        left -= len(piece)
+        if left <= 0:
+            return
+
+
+def _read_spooled(path: Path, begin: int, length: int) -> Iterator[bytes]:
+    with path.open("rb", buffering=0) as file:
+        while length and (piece := os.pread(file.fileno(), min(_PIECE, length), begin)):
+            yield piece
+            begin, length = begin + len(piece), length - len(piece)

@@ -19,10 +19,12 @@ LARGEST = 32 << 20
 MOST_FILES = 256
 MOST_SEGMENTS = 65_536
 
-_TAG = b"HFRepoMetaData\0" + bytes.fromhex("556967456a7b815783a5bdd95ccdd14aa9")
-_VERSION = 2
+TAG = b"HFRepoMetaData\0" + bytes.fromhex("556967456a7b815783a5bdd95ccdd14aa9")
+VERSION = 2
 _RECORD = 48
 _END = b"\xff" * 32
+BOOKEND = _END + bytes(16)
+"""The record that ends a list."""
 _HAS_VERIFICATION, _HAS_SHA256 = 1 << 31, 1 << 30
 
 
@@ -51,7 +53,7 @@ class XetFile:
 def files_in(shard: BinaryIO) -> tuple[XetFile, ...]:
     """The files that a shard describes. Raises `Invalid` and `TooLarge`."""
     header = _record(shard)
-    if header[:32] != _TAG or int.from_bytes(header[32:40], "little") != _VERSION:
+    if header[:32] != TAG or int.from_bytes(header[32:40], "little") != VERSION:
         raise Invalid("this is not a shard, or not one of version 2")
     return tuple(_files(shard))
 

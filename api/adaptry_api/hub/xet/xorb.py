@@ -1,4 +1,4 @@
-"""Xorbs: many chunks of files in one body, each stored plainly or packed with LZ4.
+"""Xorbs as clients send them: many chunks of files in one body, each stored plainly or packed with LZ4.
 
 A chunk is a header of 8 bytes (version, stored length, scheme, length; both lengths of 3 bytes, little-endian) and
 its data. A footer may follow; it repeats what the headers say and is not looked at. Everything has a limit that is
@@ -7,44 +7,42 @@ checked before anything is unpacked, so that a small body cannot become a large 
 
 from __future__ import annotations
 
-import os
-from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Self
 
 import lz4.frame
 
-from adaptry.errors import Corrupt, Invalid, NotFound, TooLarge
+from adaptry.errors import Invalid, TooLarge
 
 MOST_CHUNKS = 8192
 LARGEST_CHUNK = 128 << 10
 LARGEST = 64 << 20
-"""Of what a xorb holds when it is unpacked."""
-LARGEST_BODY = LARGEST + (2 << 20)
-"""With headers, and the footer that some clients send."""
+MOST_TIMES = 16
+"""What a xorb holds when it is unpacked is at most `LARGEST`, or so many times as much as was sent of it, if that is more: the
+JavaScript client fills a xorb to 64 MiB of packed chunks."""
+LARGEST_BODY = 66 << 20
+"""64 MiB, with headers, and the footer that some clients send."""
 
 _HEADER = 8
 _FOOTER = b"XETBLOB"
 _PLAIN, _LZ4, _GROUPED = range(3)
-_COUNT = 4  # bytes of a number in a spooled xorb's table
-_PIECE = 1 << 20
 
 
 def unpacked(body: Iterable[bytes]) -> Iterator[bytes]:
     """The chunks of a xorb, in order, as it arrives. Raises `Invalid` and `TooLarge`."""
     source = _Source(body)
     unpack = _Unpacker()
-    count = total = 0
+    count = total = sent = 0
     while header := source.take(_HEADER):
         if header.startswith(_FOOTER):
             source.skip()
             break
         stored, scheme, length = _read_header(header, count)
-        count, total = count + 1, total + length
-        if count > MOST_CHUNKS or total > LARGEST:
-            raise TooLarge(f"a xorb holds at most {MOST_CHUNKS:,} chunks and {LARGEST >> 20} MiB, unpacked")
+        count, total, sent = count + 1, total + length, sent + _HEADER + stored
+        if count > MOST_CHUNKS or total > max(LARGEST, MOST_TIMES * sent):
+            raise TooLarge(
+                f"a xorb holds at most {MOST_CHUNKS:,} chunks and {LARGEST >> 20} MiB, unpacked, or {MOST_TIMES} times "
+                "what was sent"
+            )
         data = source.take(stored)
         if len(data) < stored:
             raise Invalid(f"the xorb ends inside chunk {count - 1}")
@@ -128,55 +126,3 @@ class _Source:
         """Reads the rest and forgets it."""
         for _ in self._pieces:
             pass
-
-
-def table_after(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The chunks, and behind them the table by which `Xorb` finds them in a file."""
-    ends = array("I")
-    end = 0
-    for chunk in chunks:
-        end += len(chunk)
-        ends.append(end)
-        yield chunk
-    yield ends.tobytes() + len(ends).to_bytes(_COUNT, "little")
-
-
-@dataclass(frozen=True, slots=True)
-class Xorb:
-    """An unpacked xorb in a file on this machine. `ends` says where in it each chunk ends."""
-
-    path: Path
-    ends: array[int]
-
-    @classmethod
-    def open(cls, path: Path) -> Self:
-        """Reads the table. Raises `NotFound`, and `Corrupt` for a file that `table_after` did not fill."""
-        try:
-            with path.open("rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - _COUNT))
-                length = _COUNT * int.from_bytes(file.read(_COUNT), "little")
-                if not 0 < length <= min(size - _COUNT, _COUNT * MOST_CHUNKS):
-                    raise Corrupt("a xorb that was received is damaged; upload again")
-                file.seek(size - _COUNT - length)
-                ends = array("I")
-                ends.frombytes(file.read(length))
-        except FileNotFoundError:
-            raise NotFound("no such xorb") from None
-        if ends[-1] != size - _COUNT - length:
-            raise Corrupt("a xorb that was received is damaged; upload again")
-        return cls(path, ends)
-
-    def span(self, start: int, end: int) -> tuple[int, int]:
-        """Where the chunks from `start` to before `end` begin in the file, and how many bytes they are. Raises `Invalid`."""
-        if not 0 <= start < end <= len(self.ends):
-            raise Invalid(f"it has {len(self.ends):,} chunks, and not those from {start:,} to {end:,}")
-        begin = self.ends[start - 1] if start else 0
-        return begin, self.ends[end - 1] - begin
-
-    def read(self, begin: int, length: int) -> Iterator[bytes]:
-        """Bytes of the file, in pieces of at most 1 MiB."""
-        with self.path.open("rb", buffering=0) as file:
-            while length and (piece := os.pread(file.fileno(), min(_PIECE, length), begin)):
-                yield piece
-                begin, length = begin + len(piece), length - len(piece)

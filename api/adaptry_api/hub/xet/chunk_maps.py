@@ -1,0 +1,125 @@
+"""Chunk maps: which chunks the files of an adapter have, remembered so that clients need not send them again.
+
+A map is written when a file has come through Xet, and found by the hash of a chunk that clients ask for. It belongs to one
+adapter and is shown to its writers only. Nothing depends on a map: where one is lost, or was not used for 30 days, the
+client sends the chunks. The bytes are those of the stored file; no xorb is kept (decision 47).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from adaptry.digest import Digest
+from adaptry.errors import Invalid, NotFound
+from adaptry.refs import AdapterName
+from adaptry_api.hub.xet.hashes import is_asked_for, text_of
+from adaptry_api.hub.xet.stored_xorb import Run, StoredXorb
+from adaptry_api.hub.xet.tables import ChunkTable
+from adaptry_api.hub.xet.xorb import MOST_CHUNKS
+
+UNUSED_SECONDS = 30 * 86400.0
+_SMALLEST_CHUNK = 4096
+"""On average. Clients cut chunks of 8 KiB at least, but for the last of a file; a map of smaller ones would be large."""
+_SHA256 = 32
+_PREFIX = 56  # digits of a file's SHA-256 by which a map is found
+
+
+class ChunkMaps:
+    """All maps of a registry, in `folder`, which is made when the first one is. Servers of one registry share it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def keep(self, name: AdapterName, file: Digest, table: ChunkTable) -> None:
+        """Remembers the chunks of a file that the adapter has. Does nothing where there is no room for it."""
+        if len(table) > table.size // _SMALLEST_CHUNK + 1:
+            return
+        data = bytes.fromhex(file.hex) + table.to_bytes()
+        with suppress(OSError):
+            _write(self._map(name, file.hex), hashlib.sha256(data).digest() + data)
+            for number, (hash, _) in enumerate(table):
+                if number == 0 or is_asked_for(hash):
+                    _write(self._start(name, text_of(hash)), file.hex.encode())
+
+    def with_chunk(self, name: AdapterName, hash: str) -> Digest | None:
+        """The file that was remembered last of those in which a client would ask for that chunk."""
+        path = self._start(name, hash)
+        try:
+            found = path.read_text()
+            file, _ = self._read(name, found)
+            for used in (path, self._map(name, found)):
+                os.utime(used)
+        except (OSError, ValueError, NotFound):
+            return None
+        return file
+
+    def parts(self, name: AdapterName, file: Digest) -> Iterator[tuple[str, ChunkTable]]:
+        """The file's chunks, as xorbs of at most as many chunks as one may have: their hashes and tables. Raises `NotFound`."""
+        _, table = self._read(name, file.hex)
+        for number, start in enumerate(range(0, len(table), MOST_CHUNKS)):
+            yield f"{file.hex[:_PREFIX]}{number:08x}", table.part(start, start + MOST_CHUNKS)
+
+    def part(self, name: AdapterName, hash: str) -> StoredXorb:
+        """The xorb that `parts` gave that hash. Raises `NotFound`."""
+        file, table = self._read(name, hash)
+        start = int(hash[_PREFIX:], 16) * MOST_CHUNKS
+        if start >= len(table):
+            raise NotFound(_NONE)
+        part = table.part(start, start + MOST_CHUNKS)
+        return StoredXorb(part, (Run(file, table.start(start), part.size),))
+
+    def forget(self, name: AdapterName, file: Digest) -> None:
+        with suppress(OSError):
+            self._map(name, file.hex).unlink(missing_ok=True)
+
+    def sweep(self, now: float) -> int:
+        """Removes what was not used for too long; how many files went. `now` is a Unix time."""
+        gone = 0
+        for path in self.folder.glob("*/*/*/*"):
+            with suppress(FileNotFoundError):  # another server's sweep was here
+                if path.stat().st_mtime < now - UNUSED_SECONDS:
+                    path.unlink()
+                    gone += 1
+        return gone
+
+    def _map(self, name: AdapterName, hex: str) -> Path:
+        return self._folder(name) / "files" / hex[:_PREFIX]
+
+    def _start(self, name: AdapterName, hash: str) -> Path:
+        return self._folder(name) / "chunks" / hash
+
+    def _folder(self, name: AdapterName) -> Path:
+        return self.folder / name.namespace / name.name
+
+    def _read(self, name: AdapterName, hex: str) -> tuple[Digest, ChunkTable]:
+        """A whole map. One that was cut off when the power went is none. Raises `NotFound`."""
+        try:
+            data = self._map(name, hex).read_bytes()
+        except OSError:
+            raise NotFound(_NONE) from None
+        checksum, rest = data[:_SHA256], data[_SHA256:]
+        if hashlib.sha256(rest).digest() != checksum:
+            raise NotFound(_NONE)
+        try:
+            return Digest(rest[:_SHA256].hex()), ChunkTable.parse(rest[_SHA256:])
+        except Invalid:
+            raise NotFound(_NONE) from None
+
+
+_NONE = "no such xorb"
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Whole or not at all; it need not outlive a loss of power."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_name(f".{secrets.token_hex(8)}")
+    try:
+        draft.write_bytes(data)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,43 @@
+"""The answer to a question for a chunk: a shard that names xorbs with the chunks they have, and no files.
+
+The form is xet-core's `MDBShardInfo`: a header, no file, the xorbs, no look-up tables (clients make their own), a footer.
+Chunk hashes are not keyed (`chunk_hash_hmac_key` is zero): whoever may ask may read the files.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+
+from adaptry_api.hub.xet.hashes import bytes_of
+from adaptry_api.hub.xet.shard import BOOKEND, TAG, VERSION
+from adaptry_api.hub.xet.tables import ChunkTable
+
+KIND = "application/octet-stream"
+_FOOTER = struct.Struct("<9Q32sQQ48sQQQQ")
+_FOOTER_VERSION = 1
+_XORB = struct.Struct("<32sIIII")  # hash, flags, chunks, bytes, bytes on disk
+_CHUNK = struct.Struct("<32sIIII")  # hash, begin, bytes, flags, unused
+
+
+def dedup_shard(xorbs: Iterable[tuple[str, ChunkTable]], now: int, until: int) -> bytes:
+    """The shard; clients forget it at the Unix time `until`."""
+    body = bytearray(TAG + struct.pack("<QQ", VERSION, _FOOTER.size))
+    files_at = len(body)
+    body += BOOKEND
+    xorbs_at, size = len(body), 0
+    for hash, table in xorbs:
+        body += _XORB.pack(bytes_of(hash), 0, len(table), table.size, table.size)
+        begin = 0
+        for chunk, length in table:
+            body += _CHUNK.pack(chunk, begin, length, 0, 0)
+            begin += length
+        size += table.size
+    body += BOOKEND
+    end = len(body)
+    lookups = (end, 0, end, 0, end, 0)
+    sizes = (size, size, size)
+    body += _FOOTER.pack(
+        _FOOTER_VERSION, files_at, xorbs_at, *lookups, bytes(32), now, until, bytes(48), *sizes, end
+    )
+    return bytes(body)
