@@ -14,8 +14,6 @@ _NEW_TABLES = (
     "residents",
     "workers",
     "leaving",
-    "damaged_files",
-    "damaged_revisions",
 )
 
 
@@ -27,7 +25,8 @@ def back_to_0012(database: sqlite3.Connection) -> None:
     database.execute("ALTER TABLE bases DROP COLUMN visibility")
     database.execute("DROP INDEX ix_base_names_namespace")
     database.execute("ALTER TABLE base_names DROP COLUMN namespace")
-    database.execute("DROP TABLE inspections")
+    for table in ("inspections", "damaged_files", "damaged_revisions"):
+        database.execute(f"DROP TABLE {table}")
     database.execute("UPDATE alembic_version SET version_num = '0012'")
 
 

@@ -29,7 +29,7 @@ KNOWN = (
     "0012",
     "0013",
     "0014",
-    "0016",
+    "0015",
 )
 """Every schema there ever was, oldest first. Written here so that an up-to-date database opens without Alembic."""
 _NUMBER = re.compile(r"\d{4}")
