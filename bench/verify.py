@@ -16,15 +16,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from transfer import large_lora
-
 from adaptry.adapter.view import open_dir
 from adaptry.integrity import verify
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
+from adaptry.testing.samples import tiny_lora, write_safetensors
 from adaptry.transfer import push
-
-_LAYER = 17 << 20  # bytes of one more layer, so that no two files are the same
 
 
 def main() -> None:
@@ -41,7 +38,7 @@ def main() -> None:
 def measure(folder: Path, size: int, files: int, rounds: int) -> None:
     registry = open_local(folder / "registry")
     for number in range(files):
-        made = large_lora(folder / f"adapter-{number}", size // files + number * _LAYER)
+        made = adapter_of(folder / f"adapter-{number}", size // files, number)
         push(registry, open_dir(made), f"acme/tone-{number}")
     stored = [path for path in (folder / "registry" / "blobs" / "sha256").rglob("*") if path.is_file()]
     total = sum(path.stat().st_size for path in stored)
@@ -53,6 +50,21 @@ def measure(folder: Path, size: int, files: int, rounds: int) -> None:
     print(f"hashing              {total / min(hashing) / 1e9:.2f} GB/s")
     print(f"verify --read-data   {total / min(verifying) / 1e9:.2f} GB/s")
     print(f"ratio                {min(hashing) / min(verifying):.2f}")
+
+
+def adapter_of(folder: Path, size: int, number: int) -> Path:
+    """A LoRA of about `size` bytes, whose values are plain and differ with `number`."""
+    made = tiny_lora(folder)
+    module = "base_model.model.model.layers.0.self_attn.q_proj"
+    width = size // (2 * 4 * 4)
+    values = bytes((number + 1 + at) % 64 for at in range(64)) * (width * 16 // 64)
+    wide = len(values) // 16
+    tensors = {
+        f"{module}.lora_A.weight": ("F32", (4, wide), values),
+        f"{module}.lora_B.weight": ("F32", (wide, 4), values),
+    }
+    write_safetensors(made / "adapter_model.safetensors", tensors)
+    return made
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -1,0 +1,37 @@
+"""Damage behind a server: readers get an error that says what to do, and a push through it mends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from adaptry.adapter.view import Adapter
+from adaptry.client import HttpRegistry
+from adaptry.errors import Corrupt
+from adaptry.integrity import verify
+from adaptry.opening import open_local
+from adaptry.refs import Ref
+from adaptry.transfer import pull, push
+
+TONE = Ref.parse("acme/tone")
+
+
+def test_a_damaged_file_is_refused_over_http_and_mended_by_a_push(
+    registry: HttpRegistry, tone: Adapter, tmp_path: Path
+) -> None:
+    push(registry, tone, "acme/tone")
+    beside = open_local(tmp_path / "data")
+    stored = (path for path in (tmp_path / "data" / "blobs" / "sha256").rglob("*") if path.is_file())
+    path = max(stored, key=lambda one: one.stat().st_size)
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    assert [one.kind for one in verify(beside.catalog, beside.blobs)] == ["file"]
+
+    assert registry.version(TONE).is_damaged
+    with pytest.raises(Corrupt, match="adaptry mend"):
+        pull(registry, TONE, tmp_path / "pulled")
+    push(registry, tone, "acme/tone")
+
+    assert not registry.version(TONE).is_damaged
+    pull(registry, TONE, tmp_path / "pulled")
+    assert verify(beside.catalog, beside.blobs) == ()
