@@ -1,7 +1,7 @@
 """Request bodies: JSON read strictly and within a limit, and streams poured into a function in a thread.
 
-The event loop parses small documents only. Larger ones are parsed in a thread, few at a time, by code that lets other
-threads run; and whoever has not shown a token cannot send a large one.
+The event loop parses small documents only. Larger ones are checked in a child process, few at a time; and a client that
+has not shown a token cannot send a large one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope
 
 from adaptry import strictjson, wire
-from adaptry.errors import AdaptryError, Invalid, TooLarge, Unsupported
+from adaptry.errors import AdaptryError, TooLarge, Unsupported
+from adaptry.json_process import loads_in_child
 from adaptry_api.errors import Carried, Stopped
 
 Answer = TypeVar("Answer")
@@ -26,7 +27,7 @@ SLOWEST = 16 << 10
 """Bytes a second that a body must make once it has been waited for longer than `IDLE_SECONDS`."""
 
 SMALL = 64 << 10
-"""Bytes of JSON that are parsed on the event loop; more go to a thread."""
+"""Bytes of JSON that are parsed on the event loop; more go to a child process."""
 OPEN_LIMIT = 4 << 10
 """Bytes of JSON that are read from anybody, without a token."""
 
@@ -68,18 +69,19 @@ class StrictRequest(Request):
         """(`Any`: JSON has no type until a model gives it one.)"""
         data = await self.body()
         try:
-            return await read_in_turn(
-                data, lambda: strictjson.loads(data, self._limits, "the request"), self._parsing
-            )
-        except Invalid as error:
+            return await read_json(data, self._limits, self._parsing)
+        except AdaptryError as error:
             raise Carried(error) from None
 
 
-async def read_in_turn(data: bytes, read: Callable[[], Answer], limiter: anyio.CapacityLimiter) -> Answer:
-    """What `read` makes of `data`: at once if that is small, else in one of the threads of `limiter`."""
+async def read_json(data: bytes, limits: strictjson.Limits, parsing: anyio.CapacityLimiter) -> Any:
+    """The document in a request's body: a small one is read at once, a large one by a child process, few at a time.
+
+    (`Any`: JSON has no type until a model gives it one.) Raises `Invalid`, `Unavailable`.
+    """
     if len(data) <= SMALL:
-        return read()
-    return await to_thread.run_sync(read, limiter=limiter)
+        return strictjson.loads(data, limits, "the request")
+    return await to_thread.run_sync(loads_in_child, data, limits, "the request", limiter=parsing)
 
 
 async def whole(request: Request, limit: int) -> bytes:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-from adaptry import strictjson
+from adaptry import json_process, strictjson
 from adaptry.adapter import header_process, patterns
 from adaptry.adapter.view import Adapter, open_dir
 from adaptry.catalog import cursors
@@ -21,7 +21,7 @@ from adaptry.jobs.records import JobOrder
 from adaptry.records import PushOptions
 from adaptry.testing.samples import tiny_lora
 from adaptry.transfer import push
-from adaptry_api.bodies import OPEN_LIMIT, SMALL
+from adaptry_api.bodies import OPEN_LIMIT
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Answer, Server, assert_problem, serving
 
@@ -163,15 +163,13 @@ def test_a_hostile_body_is_refused(server: Server, body: bytes) -> None:
 class Held:
     """A function that waits, from when it is called until it is let go."""
 
-    def __init__(self, function: Callable[..., Any], applies: Callable[..., bool] = lambda *_: True) -> None:
+    def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
-        self._applies = applies
         self.entered, self.let_go = threading.Event(), threading.Event()
 
     def __call__(self, *values: Any, **named: Any) -> Any:
-        if self._applies(*values):
-            self.entered.set()
-            assert self.let_go.wait(120)
+        self.entered.set()
+        assert self.let_go.wait(120)
         return self._function(*values, **named)
 
 
@@ -196,8 +194,8 @@ def while_held(server: Server, held: Held, hostile: Callable[[], object]) -> obj
 def test_an_honest_request_is_answered_while_a_large_body_is_parsed(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = Held(strictjson.loads, lambda data, *_: len(data) > SMALL)
-    monkeypatch.setattr("adaptry_api.bodies.strictjson.loads", held)
+    held = Held(json_process.run_bounded)
+    monkeypatch.setattr(json_process, "run_bounded", held)
     sent = {"Content-Type": "application/json"}
 
     def hostile() -> Answer:

@@ -26,8 +26,8 @@ from adaptry.transfer import push
 
 pytestmark = pytest.mark.heavy
 
-ROUNDS = 5
-REQUESTS = 150  # of the honest client, in each round
+ROUNDS = 3
+REQUESTS = 100  # of the honest client, in each round
 PAUSE = 0.02  # seconds between hostile requests, so that the clients' own work does not fill both processors
 HEADER = b'{"a":[' + b"[]," * 400_000 + b"[]]}"
 

@@ -10,11 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from adaptry import strictjson, wire
 from adaptry.digest import Digest
 from adaptry.errors import Invalid, Unsupported
-from adaptry_api.bodies import read_in_turn, whole
+from adaptry_api.bodies import read_json, whole
 from adaptry_api.guard import store_of
 
 KIND = "application/vnd.git-lfs+json"
-_LIMITS = strictjson.Limits(size=wire.JSON_LIMIT, nodes=100_000)
+_LIMITS = strictjson.Limits(size=wire.JSON_LIMIT, nodes=20_000)
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -77,11 +77,7 @@ async def read_body(request: Request, kind: type[Body]) -> Body:
         raise Unsupported(f"the body must be {KIND}")
     data = await whole(request, wire.JSON_LIMIT)
     try:
-        return await read_in_turn(
-            data,
-            lambda: kind.model_validate(strictjson.loads(data, _LIMITS, "the request")),
-            store_of(request).parsing,
-        )
+        return kind.model_validate(await read_json(data, _LIMITS, store_of(request).parsing))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -1,0 +1,46 @@
+"""Checks a large JSON document in a child process, so that a hostile one costs its reader nothing but the wait.
+
+The child reads the document as `strictjson.loads` does, at a lower priority and within bounds on time and memory. A
+document that passed has one meaning and few values: the standard library may read it then, in a few milliseconds.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from adaptry import strictjson
+from adaptry.bounded_process import ProcessFailed, ProcessLimits, ProcessTimeout, run_bounded
+from adaptry.errors import Invalid, Unavailable
+
+_MIB = 1 << 20
+
+
+def loads_in_child(data: bytes, limits: strictjson.Limits, what: str) -> Any:
+    """As `strictjson.loads`. Raises `Unavailable` if no process can be started, or it crashed. (`Any`: JSON.)"""
+    mib = len(data) // _MIB + 1
+    arguments = [str(limits.size), str(limits.depth), str(limits.nodes), what]
+    bounds = ProcessLimits(4.0 + 2.0 * mib, (256 + 64 * mib) * _MIB)
+    try:
+        answer = run_bounded("adaptry.json_process", data, bounds, arguments=arguments)
+    except ProcessTimeout:
+        raise Invalid(f"{what} takes more than {bounds.seconds:.0f} s to read") from None
+    except ProcessFailed as error:
+        raise Unavailable(f"{what} could not be read: {error}") from error
+    if answer:
+        raise Invalid(answer.decode())
+    return json.loads(data)
+
+
+def main() -> None:
+    size, depth, nodes, what = sys.argv[1:]
+    try:
+        strictjson.loads(sys.stdin.buffer.read(), strictjson.Limits(int(size), int(depth), int(nodes)), what)
+    except Invalid as error:
+        sys.stdout.buffer.write(error.message.encode("utf-8", "replace"))
+
+
+if __name__ == "__main__":
+    main()
