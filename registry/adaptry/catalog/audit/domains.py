@@ -24,7 +24,7 @@ from adaptry.jobs.cron import Cron
 from adaptry.jobs.records import DEVICES, Fault, JobOrder, JobState, Needs
 from adaptry.lifecycle import RULES
 from adaptry.records import BaseStatus
-from adaptry.refs import AdapterName, parse_alias, parse_base_name
+from adaptry.refs import AdapterName, parse_base_name, parse_stored_alias
 from adaptry.residency import Condition
 from adaptry.rollouts import RolloutPlan, Stage
 
@@ -142,7 +142,7 @@ _VALUES: Mapping[str, Test] = {
     "adapters.tags": _is_list_of_texts,
     "adapters.visibility": _among(*get_args(Visibility)),
     "adapters.next_number": _positive,
-    "aliases.alias": _reads(parse_alias),
+    "aliases.alias": _reads(parse_stored_alias),
     "aliases.generation": _positive,
     "answers.answer": _reads(json.loads),
     "base_files.base_id": _digest,
@@ -178,7 +178,7 @@ _VALUES: Mapping[str, Test] = {
     "marks.kind": _among("branch", "tag"),
     "residents.condition": _among(*get_args(Condition)),
     "revisions.digest": _digest,
-    "rollouts.alias": _reads(parse_alias),
+    "rollouts.alias": _reads(parse_stored_alias),
     "rollouts.steps": _reads(_steps),
     "rollouts.stage": _among(*get_args(Stage)),
     "rollouts.was_digest": _digest,
