@@ -30,7 +30,7 @@ ADDRESSES = (
     ("GET", "/api/models/acme/none", 404),
     ("GET", "/acme/none/resolve/main/README.md", 404),
     ("DELETE", "/api/v1", 405),
-    ("POST", "/api/v1/adapters", 400),
+    ("POST", "/api/v1/adapters", 415),
     ("PUT", "/api/lfs/objects?grant=x", 401),
 )
 
