@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,16 @@ def test_each_package_of_an_image_has_one_version_and_its_files_digests(name: st
     assert "://" not in text and "--index" not in text and "--find-links" not in text
 
 
+def requirements_of(extras: Iterable[str]) -> Iterator[Requirement]:
+    """What extras ask for, those that they name of their own project among them."""
+    for extra in extras:
+        for requirement in map(Requirement, PROJECT["project"]["optional-dependencies"][extra]):
+            if canonicalize_name(requirement.name) == PROJECT["project"]["name"]:
+                yield from requirements_of(requirement.extras)
+            else:
+                yield requirement
+
+
 @pytest.mark.parametrize(("name", "extras"), LOCKS.items(), ids=LOCKS)
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 def test_what_an_image_installs_is_what_pyproject_asks_for(
@@ -111,12 +121,8 @@ def test_what_an_image_installs_is_what_pyproject_asks_for(
         for requirement, _ in locked(name)
         if requirement.marker is None or requirement.marker.evaluate(image)
     }
-    project = PROJECT["project"]
-    asked = [
-        *project["dependencies"],
-        *(each for extra in extras for each in project["optional-dependencies"][extra]),
-    ]
-    for requirement in map(Requirement, asked):
+    asked = [*map(Requirement, PROJECT["project"]["dependencies"]), *requirements_of(extras)]
+    for requirement in asked:
         if requirement.marker is None or requirement.marker.evaluate(image):
             found = versions.get(canonicalize_name(requirement.name))
             assert found is not None and found in requirement.specifier, f"{requirement}: make lock"
