@@ -1,7 +1,8 @@
 """Request bodies: JSON read strictly and within a limit, and streams poured into a function in a thread.
 
-The event loop parses small documents only. Larger ones are checked in a child process, few at a time; and a client that
-has not shown a token cannot send a large one.
+The event loop parses small documents only. A medium one is parsed in a thread, one at a time; a large one is checked in
+a child process, few at a time. A client that has not shown a token cannot send either. A document with many faults is
+refused without a list of them.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from typing import Any, TypeVar
 
 import anyio
 from anyio import from_thread, to_thread
+from pydantic import TypeAdapter, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope
 
 from adaptry import strictjson, wire
-from adaptry.errors import AdaptryError, TooLarge, Unsupported
+from adaptry.errors import AdaptryError, Invalid, TooLarge, Unsupported
 from adaptry.json_process import loads_in_child
 from adaptry_api.errors import Carried, Stopped
 
@@ -26,8 +28,10 @@ IDLE_SECONDS = 30.0
 SLOWEST = 16 << 10
 """Bytes a second that a body must make once it has been waited for longer than `IDLE_SECONDS`."""
 
-SMALL = 64 << 10
-"""Bytes of JSON that are parsed on the event loop; more go to a child process."""
+SMALL = 16 << 10
+"""Bytes of JSON that are parsed on the event loop: 4 ms at worst."""
+MEDIUM = 64 << 10
+"""Bytes of JSON that are parsed in a thread; more go to a child process."""
 OPEN_LIMIT = 4 << 10
 """Bytes of JSON that are read from anybody, without a token."""
 
@@ -35,23 +39,40 @@ _READ_AHEAD = 4  # pieces between the network and the thread: enough that neithe
 _PIECE = 1 << 20
 _VALUES = 20_000
 REPORT_VALUES = 60_000
-"""Values in a worker's report, which lists all adapters it has; FastAPI validates them on the event loop."""
+"""Values in a worker's report, which lists all adapters it has."""
+_MOST_FAULTS = 50
+"""Faults of one document that are described: to describe each of 19,000 unknown keys takes 40 ms of processor time."""
+
+
+class Parsing:
+    """How many documents a server parses at once: one in a thread, which competes with the event loop for the
+    interpreter, two in child processes, and one base's record, which can be large, in a child and then in a thread."""
+
+    def __init__(self) -> None:
+        self.threads = anyio.CapacityLimiter(1)
+        self.children = anyio.CapacityLimiter(2)
+        self.bases = anyio.CapacityLimiter(1)
 
 
 class StrictRequest(Request):
-    """A request whose JSON has one meaning or is refused, and is at most `limit` bytes."""
+    """A request whose JSON has one meaning or is refused, and is at most `limit` bytes.
+
+    `kind` is what the route makes of it: `json` gives that value, so that FastAPI has nothing left to do.
+    """
 
     def __init__(
         self,
         scope: Scope,
         receive: Receive,
-        parsing: anyio.CapacityLimiter,
+        parsing: Parsing,
         limit: int = wire.JSON_LIMIT,
         values: int = _VALUES,
+        kind: TypeAdapter[Any] | None = None,
     ) -> None:
         super().__init__(scope, receive)
         self._limits = strictjson.Limits(size=limit, nodes=values)
         self._parsing = parsing
+        self._kind = kind
 
     async def body(self) -> bytes:
         if not hasattr(self, "_body"):
@@ -66,22 +87,62 @@ class StrictRequest(Request):
         return self._body
 
     async def json(self) -> Any:
-        """(`Any`: JSON has no type until a model gives it one.)"""
+        """The value of the route's own type; if the document has few faults, the document, whose faults FastAPI answers.
+
+        (`Any`: JSON has no type until a model gives it one.)
+        """
         data = await self.body()
         try:
-            return await read_json(data, self._limits, self._parsing)
+            return await read_json(data, self._limits, self._parsing, self._made)
         except AdaptryError as error:
             raise Carried(error) from None
 
+    def _made(self, document: Any) -> Any:
+        if self._kind is None:
+            return document
+        try:
+            return self._kind.validate_python(document)
+        except ValidationError as error:
+            check_faults(error)
+            return document
 
-async def read_json(data: bytes, limits: strictjson.Limits, parsing: anyio.CapacityLimiter) -> Any:
-    """The document in a request's body: a small one is read at once, a large one by a child process, few at a time.
 
-    (`Any`: JSON has no type until a model gives it one.) Raises `Invalid`, `Unavailable`.
+async def read_json(
+    data: bytes, limits: strictjson.Limits, parsing: Parsing, make: Callable[[Any], Answer]
+) -> Answer:
+    """What `make` makes of the document in a request's body, on the event loop if it is small, else in a thread.
+
+    (`Any`: JSON has no type until a model gives it one.) Raises `Invalid`, `Unavailable`, and what `make` raises.
     """
+
+    def here() -> Answer:
+        return make(strictjson.loads(data, limits, "the request"))
+
+    def checked() -> Answer:
+        return make(loads_in_child(data, limits, "the request"))
+
     if len(data) <= SMALL:
-        return strictjson.loads(data, limits, "the request")
-    return await to_thread.run_sync(loads_in_child, data, limits, "the request", limiter=parsing)
+        return here()
+    if len(data) <= MEDIUM:
+        return await to_thread.run_sync(here, limiter=parsing.threads)
+    return await to_thread.run_sync(checked, limiter=parsing.children)
+
+
+def check_faults(error: ValidationError) -> None:
+    """Raises `Invalid` for a document with so many faults that a list of them would cost more than the document."""
+    if error.error_count() > _MOST_FAULTS:
+        raise Invalid(
+            f"the request has {error.error_count():,} unknown or malformed values; look up in its description "
+            "(GET /api/v1/openapi.json) what it takes"
+        ) from None
+
+
+def first_fault(error: ValidationError) -> str:
+    """Where the first fault of a document is, and what it is. Raises `Invalid` for a document with very many."""
+    check_faults(error)
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where[:200]}: {first['msg'][:500]}"
 
 
 async def whole(request: Request, limit: int) -> bytes:

@@ -17,6 +17,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import TypeAdapter
 from starlette.responses import Response
 
 from adaptry import wire
@@ -122,6 +123,8 @@ class GuardedRoute(APIRoute):
         asks_who = any(dependant.call is caller for dependant in _all(self.dependant))
         limit = wire.JSON_LIMIT if asks_who else OPEN_LIMIT
         values = {"values": REPORT_VALUES} if self.path.startswith(f"{wire.PREFIX}/workers") else {}
+        body = self.body_field.field_info.annotation if self.body_field else None
+        kind = TypeAdapter(body) if body is not None else None
         ours = self.path.startswith(f"{wire.PREFIX}/")  # the Hub's clients say what we need not know
         known = {field.alias for one in (self.dependant, *_all(self.dependant)) for field in one.query_params}
 
@@ -132,7 +135,9 @@ class GuardedRoute(APIRoute):
                 takes = f"there are {', '.join(sorted(known))}" if known else "it takes none"
                 raise Invalid(f"not a parameter of this address: {min(unknown)[:80]!a} ({takes})")
             parsing = store_of(request).parsing
-            return await handle(StrictRequest(request.scope, request.receive, parsing, limit, **values))
+            return await handle(
+                StrictRequest(request.scope, request.receive, parsing, limit, kind=kind, **values)
+            )
 
         return strictly
 

@@ -19,7 +19,7 @@ from adaptry.catalog import events
 from adaptry.catalog.database import Catalog
 from adaptry.catalog.events import Told
 from adaptry.errors import AdaptryError
-from adaptry.feed import is_about
+from adaptry.feed import NameFilter
 from adaptry.identity import Identity
 from adaptry.records import News
 from adaptry_api.draining import Draining
@@ -39,11 +39,11 @@ class _Waiting:
     """A listener between two looks. Whom an event does not concern sleeps on, since being woken costs far more than this."""
 
     identity: Identity
-    about: Sequence[str]
+    about: NameFilter
     woken: asyncio.Future[None]
 
     def hear(self, told: Sequence[Told]) -> None:
-        if any(is_about(one.event, self.about) and one.is_for(self.identity) for one in told):
+        if any(self.about.fits(one.event) and one.is_for(self.identity) for one in told):
             self.wake()
 
     def wake(self) -> None:
@@ -66,7 +66,7 @@ class Listening:
         self._epoch: str | None = None
 
     async def news(
-        self, identify: Identify, after: int | None, limit: int, wait: float, about: Sequence[str]
+        self, identify: Identify, after: int | None, limit: int, wait: float, about: NameFilter
     ) -> News:
         """What is new, or after `wait` seconds that nothing is; at once when the server is about to stop."""
         if self._epoch is None:
@@ -113,7 +113,7 @@ class Listening:
         return self._kept[first : first + events.SPAN]
 
     async def _look(
-        self, identity: Identity, after: int | None, limit: int, wait: float, about: Sequence[str]
+        self, identity: Identity, after: int | None, limit: int, wait: float, about: NameFilter
     ) -> News:
         # Who does not wait is told what was committed before he asked, which may not have been read here yet.
         if after is not None and wait and self._keeps(after):
@@ -163,7 +163,7 @@ class Listening:
 
 
 def _look_into(
-    catalog: Catalog, identity: Identity, after: int | None, limit: int, about: Sequence[str]
+    catalog: Catalog, identity: Identity, after: int | None, limit: int, about: NameFilter
 ) -> News:
     with catalog.read() as tx:
         return events.look(tx, identity, after, limit, about)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 from uvicorn.supervisors import Multiprocess
 
 from adaptry.errors import Unavailable
@@ -26,6 +28,9 @@ from adaptry_api.store import Store
 
 KEEP_ALIVE_SECONDS = 75
 GRACE_SECONDS = 30
+SWITCH_SECONDS = 0.0005
+"""How long a thread may keep the event loop waiting for the interpreter: a tenth of Python's default. The loop waits that
+long once for each step of each request, while other threads compute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,7 @@ def serve(
 def server_of(settings: ServerSettings, *, workers: int = 1) -> uvicorn.Server:
     """The server as `serve` runs it, without a socket yet."""
     config = uvicorn.Config(
-        functools.partial(create_app, settings),
+        functools.partial(_application, settings),
         factory=True,
         workers=workers,
         http=_protocol(),
@@ -84,6 +89,12 @@ def server_of(settings: ServerSettings, *, workers: int = 1) -> uvicorn.Server:
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     return uvicorn.Server(config)
+
+
+def _application(settings: ServerSettings) -> FastAPI:
+    """Made in each process that serves."""
+    sys.setswitchinterval(SWITCH_SECONDS)
+    return create_app(settings)
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -24,6 +24,7 @@ from adaptry.refs import AdapterName
 from adaptry.registry import Registry
 from adaptry.settings import data_folder
 from adaptry_api.auth import Callers
+from adaptry_api.bodies import Parsing
 from adaptry_api.draining import Draining
 from adaptry_api.hub.merging import Merging
 from adaptry_api.hub.spools import Spools
@@ -37,7 +38,6 @@ from adaptry_api.upload_slots import UploadSlots
 _MIRROR = Identity("mirror", "admin", ("*",))
 """Who it is that brings what is behind this registry."""
 _READERS = 16
-_PARSERS = 2
 _AWAITED = 64
 
 
@@ -68,7 +68,7 @@ class Store:
         # Bytes move in threads of their own, so that slow transfers keep no other request waiting. An upload
         # holds one from its first byte to its last, a download for a piece at a time.
         self.uploads = UploadSlots(settings.uploads)
-        self.parsing = anyio.CapacityLimiter(_PARSERS)
+        self.parsing = Parsing()
         self.downloads = anyio.CapacityLimiter(_READERS)
         self.awaited = anyio.CapacityLimiter(_AWAITED)  # bytes that are not on a disk here
         given = given_secret(settings.signing_secret) if settings.signing_secret else None

@@ -74,6 +74,16 @@ def require_read(identity: Identity, name: AdapterName, visibility: Visibility) 
         raise NotFound(f"no adapter {name}")
 
 
+def require_base_writing(identity: Identity) -> None:
+    """Raises `NotFound` to the anonymous, and `Denied` to everyone else who is no administrator."""
+    if not identity.namespaces:
+        raise NotFound("no such base")
+    if not identity.may_administer:
+        raise Denied(
+            f"{identity.name} may not change bases, which every namespace shares; ask an administrator"
+        )
+
+
 def require_write(identity: Identity, name: AdapterName) -> None:
     """Raises `Denied`, whether there is such an adapter or not: whoever may not know that asks `require_read` first."""
     if not identity.may_write(name):

@@ -10,6 +10,7 @@ import pytest
 from adaptry.blobs.memory import MemoryBlobs
 from adaptry.catalog.database import Catalog
 from adaptry.errors import Unauthenticated
+from adaptry.feed import NameFilter
 from adaptry.identity import Identity
 from adaptry.local import LocalRegistry
 from adaptry.records import AdapterEdit
@@ -61,7 +62,7 @@ def test_whoever_is_revoked_while_we_look_for_news_is_told_none() -> None:
     async def scene() -> None:
         listening = Listening(registry.catalog, Draining())
         with pytest.raises(Unauthenticated):
-            await listening.news(identify, 0, 50, 0.0, ())
+            await listening.news(identify, 0, 50, 0.0, NameFilter(()))
         await listening.close()
 
     asyncio.run(scene())

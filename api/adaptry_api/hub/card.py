@@ -1,28 +1,24 @@
 """A model card: the YAML at the head of a README, and what of it a registry keeps.
 
-The text is untrusted: it is read within limits, without aliases (a few of them unfold into a document of any size),
-and comes out as plain JSON. A README without such a head is a card that says nothing.
+The text is untrusted: it is read within limits (`yaml_process`) and comes out as plain JSON. A README without such a head is a card that says nothing.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import date
 from typing import Any
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from adaptry import yaml_process
 from adaptry.errors import Invalid
 from adaptry.records import MetricName, Tag
 
 README = "README.md"
 MAX_HEAD = 64 << 10
-_MAX_DEPTH = 16
 _MOST_TAGS = 64
 # The same expression as in the Hub's clients.
 _HEAD = re.compile(r"^(\s*---(?:\r\n|\r|\n))([\S\s]*?)((?:\r\n|\r|\n)---[ \t]*(\r\n|\n|$))")
@@ -62,7 +58,7 @@ class Card:
 
 
 def read_card(readme: bytes) -> Card:
-    """The card in a README. Raises `Invalid` with the line of the fault."""
+    """The card in a README. Raises `Invalid` with the line of the fault, and `Unavailable` (`yaml_process`)."""
     try:
         text = readme.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -73,50 +69,12 @@ def read_card(readme: bytes) -> Card:
     head = match[2]
     if len(head) > MAX_HEAD:
         raise Invalid(f"the head of {README} is {len(head):,} characters; at most {MAX_HEAD:,} are read")
-    data = _loaded(head)
+    data = yaml_process.loads(head, f"the head of {README}")
     if data is None:
         return Card()
     if not isinstance(data, dict):
         raise Invalid(f"the head of {README} is not a mapping (license: mit, and so on)")
     return Card(data)
-
-
-def _loaded(head: str) -> Any:
-    """(`Any`: YAML has no type.)"""
-    depth = 0
-    try:
-        for event in yaml.parse(head, yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                raise Invalid(
-                    f"the head of {README} has a YAML alias (*{event.anchor}); write out what it stands for"
-                )
-            depth += isinstance(event, yaml.CollectionStartEvent)
-            depth -= isinstance(event, yaml.CollectionEndEvent)
-            if depth > _MAX_DEPTH:
-                raise Invalid(f"the head of {README} is nested deeper than {_MAX_DEPTH} levels")
-        return _plain(yaml.safe_load(head))
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise Invalid(f"the head of {README} is not YAML: {' '.join(str(error).split())[:300]}") from None
-
-
-def _plain(value: Any) -> Any:
-    """As JSON can say it. (`Any`: YAML's values.)"""
-    match value:
-        case None | bool() | str():
-            return value
-        case int() if value.bit_length() <= 64:
-            return value
-        case float() if math.isfinite(value):
-            return value
-        case float() | int():
-            return "a number too large" if isinstance(value, int) else str(value)
-        case date():
-            return value.isoformat()
-        case dict():
-            return {str(key): _plain(inner) for key, inner in value.items()}
-        case list() | tuple() | set():
-            return [_plain(inner) for inner in value]
-    raise ValueError(f"a value of kind {type(value).__name__} is no metadata")
 
 
 def _texts(value: object) -> tuple[str, ...]:

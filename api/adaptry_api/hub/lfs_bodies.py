@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from adaptry import strictjson, wire
 from adaptry.digest import Digest
 from adaptry.errors import Invalid, Unsupported
-from adaptry_api.bodies import read_json, whole
+from adaptry_api.bodies import first_fault, read_json, whole
 from adaptry_api.guard import store_of
 
 KIND = "application/vnd.git-lfs+json"
@@ -77,8 +77,6 @@ async def read_body(request: Request, kind: type[Body]) -> Body:
         raise Unsupported(f"the body must be {KIND}")
     data = await whole(request, wire.JSON_LIMIT)
     try:
-        return kind.model_validate(await read_json(data, _LIMITS, store_of(request).parsing))
+        return await read_json(data, _LIMITS, store_of(request).parsing, kind.model_validate)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise Invalid(f"cannot read the request: {where[:200]}: {first['msg'][:500]}") from None
+        raise Invalid(f"cannot read the request: {first_fault(error)}") from None

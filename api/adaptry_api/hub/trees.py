@@ -11,7 +11,8 @@ from starlette.responses import JSONResponse
 
 from adaptry import strictjson, wire
 from adaptry.errors import Invalid, Unsupported
-from adaptry_api.bodies import whole
+from adaptry_api.bodies import Parsing, read_json, whole
+from adaptry_api.guard import store_of
 from adaptry_api.hub.addresses import MODELS, ONE_WORD, Path, Revision, next_link
 from adaptry_api.hub.entries import found_at, listed
 from adaptry_api.hub.kinds import Find
@@ -20,6 +21,7 @@ from adaptry_api.hub.refusals import hub_router
 ROUTES = hub_router()
 _PAGE = 1000
 _MOST_PATHS = 1000
+_LIMITS = strictjson.Limits(size=wire.JSON_LIMIT)
 
 Cursor = Annotated[int, Query(ge=0, le=1_000_000)]
 
@@ -46,8 +48,9 @@ async def paths_info(request: Request, find: Find, revision: Revision) -> Respon
     data = await whole(request, wire.JSON_LIMIT)
     kind = request.headers.get("content-type", "")
 
+    paths, is_expanded = await _asked(kind, data, store_of(request).parsing)
+
     def look_up() -> Response:
-        paths, is_expanded = _asked(kind, data)
         return JSONResponse(found_at(find().snapshot(revision), paths, is_expanded=is_expanded))
 
     return await to_thread.run_sync(look_up)
@@ -59,7 +62,7 @@ for _at in (MODELS, ONE_WORD):
     ROUTES.add_api_route(f"{_at}/paths-info/{{revision}}", paths_info, methods=["POST"])
 
 
-def _asked(kind: str, data: bytes) -> tuple[list[str], bool]:
+async def _asked(kind: str, data: bytes, parsing: Parsing) -> tuple[list[str], bool]:
     """The paths and whether more is wanted of each: a form from Python, JSON from JavaScript. Raises `Invalid`."""
     match kind.partition(";")[0].strip().lower():
         case "application/x-www-form-urlencoded":
@@ -70,7 +73,7 @@ def _asked(kind: str, data: bytes) -> tuple[list[str], bool]:
             paths: Any = form.get("paths", [])
             expand: Any = form.get("expand", ["false"])[0]
         case "application/json":
-            body = strictjson.loads(data, strictjson.Limits(size=wire.JSON_LIMIT), "the request")
+            body = await read_json(data, _LIMITS, parsing, lambda document: document)
             body = body if isinstance(body, dict) else {}
             paths, expand = body.get("paths", []), body.get("expand", False)
         case _:

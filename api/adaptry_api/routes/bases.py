@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 from anyio import to_thread
 from fastapi import Query, Request, Response
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from adaptry import strictjson, wire
+from adaptry.digest import Digest
 from adaptry.errors import Invalid, NotFound
-from adaptry.fingerprint import BaseRecord
+from adaptry.fingerprint import BaseRecord, Sketch, TensorShape
+from adaptry.identity import require_base_writing
+from adaptry.json_process import loads_in_child
 from adaptry.manifest import FileEntry
 from adaptry.records import BaseEdit, BaseInfo, Page
-from adaptry_api.bodies import whole
+from adaptry_api.bodies import first_fault, whole
 from adaptry_api.changing import fresh
 from adaptry_api.downloads import file_answer
 from adaptry_api.elsewhere import sent_elsewhere
-from adaptry_api.guard import CallersRegistry, guarded, store_of
+from adaptry_api.guard import Caller, CallersRegistry, guarded, store_of
 from adaptry_api.routes.parameters import BaseId, Blob, Cursor, Limit
 
 ROUTES = guarded(f"{wire.PREFIX}/bases", "bases")
@@ -38,6 +41,11 @@ class Stored(BaseModel, extra="forbid"):
     files: tuple[FileEntry, ...] = Field(min_length=1, max_length=4096)
 
 
+_TABLES: dict[str, TypeAdapter[Any]] = {
+    "tensors": TypeAdapter(TensorShape),
+    "sketches": TypeAdapter(Sketch),
+    "file_hashes": TypeAdapter(Digest),
+}
 _BODY = {
     "requestBody": {
         "content": {"application/json": {"schema": {"type": "object", "required": ["record"]}}},
@@ -47,20 +55,16 @@ _BODY = {
 
 
 @ROUTES.post("", openapi_extra=_BODY)
-async def put(request: Request, registry: CallersRegistry) -> BaseInfo:
+async def put(request: Request, identity: Caller, registry: CallersRegistry) -> BaseInfo:
     """A known base gains names and evidence. The record may be larger than other requests: up to 64 MiB."""
+    require_base_writing(identity)  # before a body of that size is read
     data = await whole(request, wire.BASE_LIMIT)
 
     def register() -> BaseInfo:
-        try:
-            body = NewBase.model_validate(strictjson.loads(data, _LIMITS, "the request"))
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise Invalid(f"not a base's record: {where[:200]}: {first['msg']}") from None
+        body = _new_base(loads_in_child(data, _LIMITS, "the request"))
         return registry.put_base(body.record, body.names)
 
-    return await to_thread.run_sync(register)
+    return await to_thread.run_sync(register, limiter=store_of(request).parsing.bases)
 
 
 @ROUTES.get("")
@@ -112,3 +116,20 @@ async def read(request: Request, base: BaseId, path: str, registry: CallersRegis
     entry = await to_thread.run_sync(find_file)
     elsewhere = await sent_elsewhere(request, entry.sha256, path, entry.size, read_on)
     return elsewhere or await file_answer(request, entry, read_on, store_of(request).downloads)
+
+
+def _new_base(document: Any) -> NewBase:
+    """The body of a request, its tables validated entry by entry: other threads are served meanwhile, and the first fault
+    is the last that costs anything. (`Any`: JSON.) Raises `Invalid`."""
+    where = ""
+    try:
+        if isinstance(document, dict) and isinstance(record := document.get("record"), dict):
+            for table, kind in _TABLES.items():
+                if isinstance(entries := record.get(table), dict):
+                    for name, value in entries.items():
+                        where = f"record.{table}.{name}."
+                        entries[name] = kind.validate_python(value)
+        where = ""
+        return NewBase.model_validate(document)
+    except ValidationError as error:
+        raise Invalid(f"not a base's record: {where[:200]}{first_fault(error)}") from None

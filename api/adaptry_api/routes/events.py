@@ -11,7 +11,7 @@ from starlette.responses import StreamingResponse
 from adaptry import wire
 from adaptry.catalog.cursors import check_limit
 from adaptry.errors import AdaptryError, Invalid
-from adaptry.feed import check_asked
+from adaptry.feed import NameFilter, check_asked
 from adaptry.identity import Identity
 from adaptry.records import Event, News
 from adaptry_api.guard import Caller, guarded, store_of
@@ -59,18 +59,20 @@ async def events(
     if not _wants_stream(request):
         check_limit(limit)
         check_asked(after, wait, about)
-        return await store.listening.news(identify, after, limit, min(wait, wire.LONGEST_WAIT), about)
+        return await store.listening.news(
+            identify, after, limit, min(wait, wire.LONGEST_WAIT), NameFilter(about)
+        )
     begin = _number(last_event_id) if last_event_id is not None else after
     check_asked(begin, 0, about)
     return StreamingResponse(
-        _stream(store, identify, begin, about),
+        _stream(store, identify, begin, NameFilter(about)),
         media_type=STREAM,
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
 
 
 async def _stream(
-    store: Store, identify: Identify, after: int | None, about: list[str]
+    store: Store, identify: Identify, after: int | None, about: NameFilter
 ) -> AsyncIterator[str]:
     """Events until the caller goes, the token ends, or the server does; who connects again goes on where this ended."""
     yield f"retry: {_RETRY}\n\n"

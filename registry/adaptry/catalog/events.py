@@ -19,7 +19,7 @@ from adaptry.catalog.packing import mapped, unmapped
 from adaptry.catalog.rows import AdapterRow, EventRow
 from adaptry.digest import Digest
 from adaptry.errors import Invalid
-from adaptry.feed import is_about
+from adaptry.feed import NameFilter
 from adaptry.identity import Identity, Visibility
 from adaptry.records import Event, News, Page
 from adaptry.refs import AdapterName
@@ -120,7 +120,7 @@ def since(tx: Transaction, after: int) -> tuple[Told, ...]:
     return _with_bases(tx, [_told(row) for row in tx.execute(query)])
 
 
-def look(tx: Transaction, identity: Identity, after: int | None, limit: int, about: Sequence[str]) -> News:
+def look(tx: Transaction, identity: Identity, after: int | None, limit: int, about: NameFilter) -> News:
     """What is new for one reader after number `after`, among the next `SPAN` events; None: nothing yet."""
     if after is None:
         return News(seq=newest(tx))
@@ -128,11 +128,11 @@ def look(tx: Transaction, identity: Identity, after: int | None, limit: int, abo
     return news(told, identity, about, after, limit) if told else News(seq=min(after, newest(tx)))
 
 
-def news(told: Sequence[Told], identity: Identity, about: Sequence[str], after: int, limit: int) -> News:
+def news(told: Sequence[Told], identity: Identity, about: NameFilter, after: int, limit: int) -> News:
     """What of `told`, which comes after number `after`, is for one reader, and how far that went."""
     items: list[Event] = []
     for one in told:
-        if is_about(one.event, about) and one.is_for(identity):
+        if about.fits(one.event) and one.is_for(identity):
             items.append(one.as_for(identity))
             if len(items) == limit:
                 return News(items=tuple(items), seq=one.event.seq)

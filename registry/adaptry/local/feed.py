@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from adaptry.catalog import cursors, events
-from adaptry.feed import check_asked
+from adaptry.feed import NameFilter, check_asked
 from adaptry.local.ground import Ground
 from adaptry.records import News
 
@@ -19,20 +19,21 @@ class LocalFeed(Ground):
     ) -> News:
         cursors.check_limit(limit)
         check_asked(after, wait, about)
+        fitting = NameFilter(about)
         if not wait:
-            return self._heard(after, limit, about)
+            return self._heard(after, limit, fitting)
         until = time.monotonic() + wait
         hearing = self.catalog.hearing
         with hearing.attending():
             while True:
                 seen = hearing.rings
-                news = self._heard(after, limit, about)
+                news = self._heard(after, limit, fitting)
                 is_behind = after is not None and not after <= news.seq < after + events.SPAN
                 if news.items or is_behind or not hearing.wait(seen, until - time.monotonic()):
                     return news
                 after = news.seq
 
-    def _heard(self, after: int | None, limit: int, about: Sequence[str]) -> News:
+    def _heard(self, after: int | None, limit: int, about: NameFilter) -> News:
         with self.catalog.read() as tx:
             news = events.look(tx, self.identity, after, limit, about)
         return news.model_copy(update={"epoch": self.catalog.epoch.id})

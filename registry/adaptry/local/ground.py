@@ -16,8 +16,8 @@ from adaptry.catalog.showing import Columns
 from adaptry.catalog.sight import Sight, sight_of
 from adaptry.chains import MAIN
 from adaptry.digest import Digest
-from adaptry.errors import Conflict, Corrupt, Denied, NotFound
-from adaptry.identity import LOCAL, Identity, require_read, require_write
+from adaptry.errors import Conflict, Corrupt, NotFound
+from adaptry.identity import LOCAL, Identity, require_base_writing, require_read, require_write
 from adaptry.inspection.inspector import Inspector
 from adaptry.local.once import Answer, Once
 from adaptry.local.unseen_bases import shown
@@ -160,13 +160,8 @@ class Ground(Registry):
         return shown(tx, self.sight(tx), [version])[0] if version.base_id else version
 
     def require_base_writing(self) -> None:
-        """Raises `NotFound` to the anonymous, and `Denied` to everyone else who is no administrator."""
-        if not self.identity.namespaces:
-            raise NotFound("no such base")
-        if not self.identity.may_administer:
-            raise Denied(
-                f"{self.identity.name} may not change bases, which every namespace shares; ask an administrator"
-            )
+        """Raises as `identity.require_base_writing`."""
+        require_base_writing(self.identity)
 
 
 def require_no_base(tx: Transaction, name: AdapterName) -> None:

@@ -1,0 +1,62 @@
+"""YAML as untrusted text: what JSON can express, or an error.
+
+Aliases are refused (a few of them unfold into a document of any size), nesting and values are counted before the first
+value is made, and dates and other values of YAML's own become text. A short text is parsed here, by libyaml where PyYAML
+has it; a longer one in a child process (`yaml_process`), since 64 KiB can take a second of processor time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import date
+from typing import Any
+
+import yaml
+
+from adaptry.errors import Invalid
+
+SHORT = 4 << 10
+"""Characters that are parsed in the caller's own process: 35 ms at worst."""
+_MAX_DEPTH = 16
+_MAX_VALUES = 20_000
+_LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same language, ten times as fast
+
+
+def loads_here(text: str, what: str) -> Any:
+    """The document in `text`. (`Any`: YAML has no type.) Raises `Invalid`, naming `what` and the line of the fault."""
+    depth = values = 0
+    try:
+        for event in yaml.parse(text, _LOADER):
+            if isinstance(event, yaml.AliasEvent):
+                raise Invalid(f"{what} has a YAML alias (*{event.anchor}); write out what it stands for")
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            values += isinstance(event, yaml.NodeEvent)
+            if depth > _MAX_DEPTH:
+                raise Invalid(f"{what} is nested deeper than {_MAX_DEPTH} levels")
+            if values > _MAX_VALUES:
+                raise Invalid(f"{what} has more than {_MAX_VALUES:,} values")
+        return _plain(yaml.load(text, _LOADER))
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise Invalid(f"{what} is not YAML: {' '.join(str(error).split())[:300]}") from None
+
+
+def _plain(value: Any) -> Any:
+    """As JSON can say it. (`Any`: YAML's values.)"""
+    match value:
+        case None | bool() | str():
+            return value
+        case int() if value.bit_length() <= 64:
+            return value
+        case float() if math.isfinite(value):
+            return value
+        case float() | int():
+            return "a number too large" if isinstance(value, int) else str(value)
+        case date():
+            return value.isoformat()
+        case Mapping():
+            return {str(key): _plain(inner) for key, inner in value.items()}
+        case list() | tuple() | set():
+            return [_plain(inner) for inner in value]
+    raise ValueError(f"a value of kind {type(value).__name__} is no metadata")
