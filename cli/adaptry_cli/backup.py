@@ -1,4 +1,4 @@
-"""`adaptry backup`: a registry's folder, whole and at one moment, into a folder or a file."""
+"""`adaptry backup`: copies a registry at one moment into a folder or a .tar file."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from adaptry_cli.out import answer, counted, json_option, progress, size, tell
 
 @click.command()
 @click.argument("to", metavar="FILE.tar|DIR", type=click.Path(path_type=Path))
-@click.option("--verify", is_flag=True, help="Read what is in DIR already, and replace what is damaged.")
+@click.option("--verify", is_flag=True, help="Re-read the files of earlier backups in DIR, and replace damaged ones.")
 @click.option(
-    "--skip-damaged", is_flag=True, help="Leave out files of the registry that are lost or damaged."
+    "--skip-damaged", is_flag=True, help="Leave out lost or damaged files instead of stopping."
 )
 @registry_option
 @json_option
 def backup(registry: Registry, to: Path, verify: bool, skip_damaged: bool, as_json: bool) -> None:
-    """Back up a registry: its catalog at one moment, and every file that it names.
+    """Back up a registry: its catalog at one moment, and every file it names.
 
-    A name that ends in .tar is one file. Anything else is a folder, to which later backups add only files that are new. The server
-    may run, and people may push, meanwhile. `adaptry restore` reads it back.
+    A name that ends in .tar is written as one file. Any other name is a folder, to which later backups add only new files. The
+    server may keep running, and people may keep pushing. `adaptry restore` reads the backup back.
     """
     from adaptry.backup import create
 
     require(
         isinstance(registry, LocalRegistry),
-        "a backup is taken on the server's own machine, of its folder: adaptry backup TO --registry DIR",
+        "backups are made on the server's own machine, from the registry's folder: adaptry backup TO --registry DIR",
     )
     assert isinstance(registry, LocalRegistry)
     with progress() as bar:

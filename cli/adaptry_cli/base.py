@@ -24,7 +24,7 @@ from adaptry_cli.tables import say_facts, say_table
 _visibility = click.option(
     "--visibility",
     type=click.Choice(get_args(BaseVisibility)),
-    help="Who may see it: the namespaces of its names, every token that holds a namespace, or everybody.",
+    help="Who may see the base: holders of its names' namespaces (private), every token with a namespace (internal), or all callers (public).",
 )
 
 
@@ -45,7 +45,7 @@ def base() -> None:
 @click.option(
     "--store",
     is_flag=True,
-    help="Keep the weights in the registry too, so that all who may see it can merge.",
+    help="Keep the weights in the registry too, so that everyone who may see the base can merge.",
 )
 @_visibility
 @filled_registry_option
@@ -96,8 +96,8 @@ def add(
 def edit(registry: Registry, key: str, visibility: BaseVisibility | None, as_json: bool) -> None:
     """Change who may see a base.
 
-    A private base is seen by the tokens that hold the namespace of one of its names; for all others it does not exist,
-    and adapters on it are shown to them as declared. Prints its id.
+    Only tokens that hold the namespace of one of its names see a private base. To all others the base does not exist, and
+    its adapters are shown with the base that they declare. Prints the base's id.
     """
     require(visibility is not None, "nothing to change: give --visibility")
     info = registry.edit_base(registry.base(key).id, BaseEdit(visibility=visibility))

@@ -85,7 +85,7 @@ def check(
 @click.command()
 @click.argument("source", metavar="REF|DIR", type=SOURCE)
 @click.option(
-    "--weights", is_flag=True, help="List every tensor with its norm and its NaN and infinite elements."
+    "--weights", is_flag=True, help="List every tensor with its norm and its numbers of NaN and infinite elements."
 )
 @connected_option
 @json_option
@@ -96,7 +96,7 @@ def inspect(connected: Connected, source: Source, weights: bool, as_json: bool) 
     served; whether it can be merged or written as a LoRA, and which engines serve it as trained. Read from headers and
     config, never from a form.
 
-    With --weights, a version that was pushed before registries inspected weights is inspected now, once.
+    With --weights, the registry inspects a version now if it was pushed before registries inspected weights.
     """
     from adaptry.checks.runtimes import verdicts
 

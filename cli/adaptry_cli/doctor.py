@@ -169,7 +169,7 @@ def _bucket(folder: Path, url: str | None) -> Iterator[Examined]:
 
 
 def _decisions(folder: Path, catalog: str | None) -> Iterator[Examined]:
-    """What an operator should decide: names that differ only in capitals, and recalls that a restore had forgotten."""
+    """Matters for an operator to decide: names that differ only in capitals, and recalls missing from a restored backup."""
     if not is_registry(folder):
         return
     try:
@@ -183,14 +183,14 @@ def _decisions(folder: Path, catalog: str | None) -> Iterator[Examined]:
             "recalls",
             "warns",
             f"{recall.name}@{recall.digest.brief} was {recall.state} before the registry was restored, as {recall.source} shows",
-            "it is held back wherever it is here; revoke it again, or restore it if the recall was taken back",
+            "this registry quarantines that version; revoke it again, or restore it if the recall was withdrawn",
         )
     for each in found:
         yield Examined(
             "names",
             "warns",
             f"{each.kind} that differ only in capitals: {', '.join(each.names)}",
-            "each is found as it is written; clients of the Hub may take one for another, so rename or remove all but one",
+            "exact spelling still finds each, but clients of the Hub may confuse them: rename or remove all but one",
         )
 
 
@@ -199,9 +199,9 @@ def _damage(folder: Path, catalog: str | None) -> Examined:
     with contextlib.closing(open_local(folder, catalog=catalog)) as registry:
         known = registry.known_damage()
     if not known.files:
-        return Examined("damage", "ok", "none is known; `adaptry verify --read-data` looks for it")
+        return Examined("damage", "ok", "no known damage; `adaptry verify --read-data` reads every file")
     found = f"{counted(known.files, 'stored file')} damaged or lost, needed by {counted(known.versions, 'version')}"
-    return Examined("damage", "fails", found, "`adaptry mend --dry-run` shows what can be done about it")
+    return Examined("damage", "fails", found, "`adaptry mend --dry-run` shows how to repair it")
 
 
 def _embedded(folder: Path, catalog: str | None) -> Examined:

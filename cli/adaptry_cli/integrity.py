@@ -1,4 +1,4 @@
-"""`adaptry verify` and `adaptry mend`: whether what is stored is what was stored, and putting it right."""
+"""`adaptry verify` and `adaptry mend`: find damaged rows and files, and repair them."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from adaptry_cli.exit_codes import NO
 from adaptry_cli.out import counted, json_option, progress, say, say_json, tell
 
 _ON_ITS_MACHINE = (
-    "a registry is {verb} on its own machine, in its folder (--registry DIR); through its address, "
-    "`adaptry jobs submit verify --wait` looks for damage"
+    "a registry is {verb} on its own machine, in its folder (--registry DIR); to look for damage through a server's address, "
+    "run `adaptry jobs submit verify --wait`"
 )
 
 
 @click.command()
-@click.option("--read-data", is_flag=True, help="Read every stored byte and compare its digest.")
+@click.option("--read-data", is_flag=True, help="Read every stored file and compare its digest.")
 @registry_option
 @json_option
 def verify(registry: Registry, read_data: bool, as_json: bool) -> None:
     """Look for damage in the registry.
 
-    Compares rows with each other and looks for every file, with its size; --read-data also hashes every file and derives again
-    what was derived from it. Damaged files are marked: they are not given out until they are mended. Works on a registry's
-    folder, also while its server runs. Exit code 1 means that damage was found.
+    Compares rows with each other, and checks that every file is present and has its size. --read-data also hashes every file
+    and re-derives each version's spec. Damaged files are marked, and are not served until they are repaired. Works on the
+    registry's folder, also while its server runs. Exit code 1 means that damage was found.
     """
     from adaptry.integrity import verify as look
 
@@ -55,19 +55,19 @@ def verify(registry: Registry, read_data: bool, as_json: bool) -> None:
     "sources",
     metavar="URL|DIR|FILE",
     multiple=True,
-    help="Where sound copies are: another registry, a bundle, or a folder of files; may be repeated.",
+    help="Source of undamaged copies: another registry, a bundle, or a folder of files; may be repeated.",
 )
-@click.option("--read-data", is_flag=True, help="Read every stored byte first, to find what is damaged.")
+@click.option("--read-data", is_flag=True, help="Read every stored file first, to find changed bytes.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done; change nothing.")
 @registry_option
 @json_option
 def mend(registry: Registry, sources: tuple[str, ...], read_data: bool, dry_run: bool, as_json: bool) -> None:
     """Repair what `adaptry verify` finds.
 
-    Shows a plan, then carries it out. Damaged files and manifests are replaced from the first source that has them; one flipped
-    bit in a small file needs no source. Rows that follow from others are rebuilt. What cannot be replaced is moved aside, and its
-    versions are shown as damaged until the same files are pushed again. Nothing is deleted. Works beside a running server, can be
-    stopped at any point and run again. Exit code 1 means that something is still damaged.
+    Shows a plan, then carries it out. Damaged files and manifests are replaced from the first source that has them; a single
+    flipped bit in a small file needs no source. Derived rows are rebuilt. A file that cannot be replaced is moved aside, and its
+    versions are shown as damaged until the same files are pushed again. Nothing is deleted. Works beside a running server, and
+    can be stopped at any point and run again. Exit code 1 means that damage remains.
     """
     from adaptry.integrity import RepairPlan
     from adaptry.integrity import mend as repair

@@ -43,7 +43,7 @@ def jobs() -> None:
 @click.option(
     "--wait",
     is_flag=True,
-    help="Wait for its end, telling its log; exit code 1 if it found damage; fail if it fails.",
+    help="Wait for the job and print its log. Exit code 1 if it found damage; fails if the job fails.",
 )
 @registry_option
 @json_option
@@ -100,7 +100,7 @@ def schedule(
 
 @jobs.command()
 @click.argument("name")
-@click.option("--namespace", help="Whose schedule it is, where several namespaces have one of that name.")
+@click.option("--namespace", help="Namespace of the schedule, if several have one of that name.")
 @registry_option
 def unschedule(registry: Registry, name: str, namespace: str | None) -> None:
     """Ask no more for a job that is scheduled."""

@@ -111,7 +111,7 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
         "serve": ("serve:serve", "Serve the registry over HTTP."),
         "backup": (
             "backup:backup",
-            "Back up a registry: its catalog at one moment, and every file that it names.",
+            "Back up a registry: its catalog at one moment, and every file it names.",
         ),
         "uploads": ("uploads:uploads", "List and drop open uploads."),
         "verify": ("integrity:verify", "Look for damage in the registry."),

@@ -1,4 +1,4 @@
-"""`adaptry restore`: a version is active again; or a registry is what it was when a backup was taken."""
+"""`adaptry restore`: makes a version active again, or restores a registry from a backup."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ class _What(click.ParamType):  # type: ignore[type-arg]  # subscriptable since c
 
 @click.command()
 @click.argument("what", metavar="[NAME@VERSION|BACKUP]", type=_What(), required=False)
-@click.option("--reason", help="Why the version is active again; it is kept.")
-@click.option("--snapshot", help="Which backup in a folder; the newest unless given.")
-@click.option("--replace", is_flag=True, help="Replace the registry that is there.")
-@click.option("--keep-tokens", is_flag=True, help="Leave tokens valid that were valid in the backup.")
+@click.option("--reason", help="Why the version becomes active again; kept in its history.")
+@click.option("--snapshot", help="Name of the backup in a backup folder. Default: the newest.")
+@click.option("--replace", is_flag=True, help="Replace an existing registry; its server must be stopped.")
+@click.option("--keep-tokens", is_flag=True, help="Keep the backup's tokens valid instead of revoking them.")
 @click.option(
     "--skip",
     type=click.IntRange(0, 1_000_000),
     default=1000,
     show_default=True,
-    help="Version numbers to leave free in each adapter: pushes after the backup may have used them.",
+    help="Version numbers to leave unused in each adapter, as pushes after the backup may have taken them.",
 )
 @click.option("--dry-run", is_flag=True, help="Read and verify the whole backup; change nothing.")
 @click.option(
@@ -56,7 +56,7 @@ class _What(click.ParamType):  # type: ignore[type-arg]  # subscriptable since c
 @click.option(
     "--epoch-only",
     is_flag=True,
-    help="Begin a new epoch in a registry whose database was restored by pg_restore.",
+    help="Only begin a new epoch, after the database was restored with pg_restore.",
 )
 @json_option
 def restore(
@@ -73,16 +73,17 @@ def restore(
 ) -> None:
     """Make a version active again, or restore a registry from a backup.
 
-    NAME@VERSION is a version, and takes a --reason; what was revoked takes an administrator. A path, as in ./backup or ./backup.tar,
-    is a backup: it is verified whole, then becomes the registry in an empty folder, or with --replace in place of the one that is
-    there, whose server must be stopped.
+    NAME@VERSION makes that version active again and needs a --reason; only an administrator may restore a revoked version.
 
-    A restored registry begins a new epoch: workers and mirrors look at everything anew, tokens are revoked, alias generations are
-    higher than any before, and what workers can prove to have been recalled is held back.
+    A path, such as ./backup or ./backup.tar, restores a backup: all of it is verified, then it becomes the registry in an empty
+    folder. With --replace it takes the place of an existing registry, whose server must be stopped.
+
+    A restored registry begins a new epoch: workers and mirrors re-read everything, tokens are revoked, and alias generations are
+    higher than any before. Versions that were recalled after the backup are quarantined as soon as a worker proves the recall.
     """
     if isinstance(what, Ref):
         if reason is None:
-            raise click.UsageError("a version is restored for a --reason")
+            raise click.UsageError("restoring a version needs a --reason")
         change_to(connect_to(where), what, "active", reason, None, as_json)
         return
     from adaptry.backup import check
@@ -90,14 +91,14 @@ def restore(
 
     if what is None or epoch_only:
         if what is not None or not epoch_only:
-            raise click.UsageError("name a version, or a backup; --epoch-only takes neither")
+            raise click.UsageError("name a version or a backup, or pass --epoch-only alone")
         _begin_epoch(where, keep_tokens, skip, as_json)
         return
 
     with progress() as bar:
         if dry_run:
             index = check(what, snapshot, bar)
-            text = f"{what} is whole: {counted(index.files, 'file')}, {size(index.total)}, taken {index.created_at:%F %T} UTC"
+            text = f"{what} is complete and undamaged: {counted(index.files, 'file')}, {size(index.total)}, taken {index.created_at:%F %T} UTC"
             answer(index, text, as_json)
             return
         folder = _folder(where)
@@ -108,7 +109,7 @@ def restore(
         tell(f"warns: {version} was withdrawn after the backup was taken; it is quarantined now")
     if not keep_tokens:
         tell(
-            f"all tokens are revoked; `adaptry serve --data {folder}` makes a new administrator's token, in {folder}/admin-token"
+            f"all tokens are revoked; `adaptry serve --data {folder}` writes a new administrator's token to {folder}/admin-token"
         )
     if as_json:
         say_json(
@@ -133,11 +134,11 @@ def _begin_epoch(where: str | None, keep_tokens: bool, skip: int, as_json: bool)
     registry = connect_to(where)
     require(
         isinstance(registry, LocalRegistry),
-        "an epoch begins on the server's own machine, while no server runs: adaptry restore --epoch-only --registry DIR",
+        "begin an epoch on the server's own machine, with the server stopped: adaptry restore --epoch-only --registry DIR",
     )
     assert isinstance(registry, LocalRegistry)
     epoch = begin_epoch(registry, keep_tokens=keep_tokens, skip=skip)
-    answer({"epoch": epoch}, f"epoch {epoch} begins", as_json)
+    answer({"epoch": epoch}, f"began epoch {epoch}", as_json)
 
 
 def _folder(where: str | None) -> Path:
@@ -146,6 +147,6 @@ def _folder(where: str | None) -> Path:
         return data_folder()
     if is_server(settings.registry):
         raise Invalid(
-            "a backup is restored on the server's own machine: adaptry restore BACKUP --registry DIR"
+            "restore a backup on the server's own machine: adaptry restore BACKUP --registry DIR"
         )
     return folder_named(settings.registry)

@@ -1,4 +1,4 @@
-"""What a server can be told, as options: each is named for the field of `ServerSettings` that it becomes."""
+"""Options that configure a server: each is named for the field of `ServerSettings` that it becomes."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ _OPTIONS = (
         multiple=True,
         envvar="ADAPTRY_TRUST_PROXY",
         metavar="ADDRESS",
-        help="Believe X-Forwarded-Host and X-Forwarded-Proto from this address or CIDR block only, else from nobody; repeat. "
-        "Also ADAPTRY_TRUST_PROXY, several separated by spaces.",
+        help="Trust X-Forwarded-Host and X-Forwarded-Proto from this proxy (IP address or CIDR block); may be repeated. Default: "
+        "trust no one. Also ADAPTRY_TRUST_PROXY, separated by spaces.",
     ),
     click.option(
         "--allow-origin",
@@ -55,7 +55,7 @@ _OPTIONS = (
         multiple=True,
         metavar="ORIGIN",
         callback=_origins,
-        help="Let web pages of this origin call the server (CORS), such as https://app.example.com; repeat.",
+        help="Let web pages of this origin call the server (CORS), such as https://app.example.com; may be repeated.",
     ),
     click.option(
         "--merged-cache",

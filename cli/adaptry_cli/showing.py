@@ -113,7 +113,7 @@ def _inspection_text(detail: VersionDetail) -> str:
     found = detail.inspection
     if found is None:
         version = detail.version
-        return f"weights not inspected yet: `adaptry inspect {version.name}@{version.number} --weights` does"
+        return f"weights not inspected yet; run `adaptry inspect {version.name}@{version.number} --weights`"
     norm = "" if found.norm is None else f", norm {number(found.norm)}"
     bad = (
         f"; {found.nan:,} NaN and {found.infinite:,} infinite elements" if found.nan or found.infinite else ""

@@ -47,7 +47,7 @@ def token() -> None:
     "--days", type=click.IntRange(1, 3650), default=90, show_default=True, help="How long it is good for."
 )
 @click.option(
-    "--hf", is_flag=True, help="Print it with `hf_` before it, as JavaScript clients of the Hub require."
+    "--hf", is_flag=True, help="Print the token with the prefix `hf_`, which JavaScript clients of the Hub require."
 )
 @_folder_options
 @json_option
@@ -63,8 +63,8 @@ def create(
 ) -> None:
     """Create a token, and print it: this once.
 
-    NAME is whom or what it is for; it stands in the history of what was done with it. With and without `hf_`
-    before it, it is the same token.
+    NAME is the person or program that will use it; the history shows it with every change made with the token. The token is
+    valid with and without the prefix `hf_`.
     """
     require(bool(namespaces), "give --namespace GLOB (acme, team-*, or * for all): where the token holds")
     expires = datetime.now(UTC) + timedelta(days=days)

@@ -1,4 +1,4 @@
-"""`adaptry uploads ls` and `rm`: the files that are being uploaded, and how to drop those that nobody goes on with."""
+"""`adaptry uploads ls` and `rm`: list open uploads, and drop abandoned ones."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from adaptry_cli.tables import say_table
 def uploads() -> None:
     """List and drop open uploads.
 
-    A namespace may have 64 uploads open at once. One that stopped half-way stays open for a day, so that the client can
-    continue it; once the limit is reached, those idle for two minutes make room for new ones.
+    A namespace may have 64 uploads open at once. An interrupted upload stays open for a day, so that its client can continue
+    it. Once the limit is reached, uploads idle for two minutes (15 if they go straight to a bucket) make room for new ones.
     """
 
 
@@ -51,16 +51,16 @@ def list_open(registry: Registry, namespace: str | None, as_json: bool) -> None:
         right=("arrived", "of"),
     )
     if not found:
-        tell("no upload is open")
+        tell("no uploads are open")
 
 
 @uploads.command("rm")
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
 @freeing_registry_option
 def drop(registry: Registry, ids: tuple[str, ...]) -> None:
-    """Drop open uploads, by the ids that `uploads ls` shows.
+    """Drop open uploads by the ids that `uploads ls` shows.
 
-    What has arrived of them is discarded. A client that is still sending one has to start it again.
+    The bytes received so far are discarded. A client that is still sending has to start again.
     """
     for id in ids:
         registry.drop_upload(id)

@@ -15,7 +15,7 @@ _SHOWN = 10
 _owner = click.option(
     "--owner",
     metavar="TOKEN",
-    help="Name of the token whose worker it is, where several have one of that name.",
+    help="Name of the worker's token, if several tokens have a worker of that name.",
 )
 
 

@@ -280,7 +280,7 @@ def test_a_registry_in_postgresql_is_backed_up_by_other_means_and_begins_an_epoc
         with pytest.raises(Refused, match="pg_restore"):
             restore(tmp_path / "backups", folder)
     shown = CliRunner().invoke(main, ["restore", "--epoch-only", "--registry", str(folder)])
-    assert (shown.exit_code, "begins" in shown.output) == (0, True), shown.output
+    assert (shown.exit_code, "began" in shown.output) == (0, True), shown.output
     with closing(open_local(folder)) as registry:
         after = registry.events()
         assert (after.epoch != before.epoch, after.seq > before.seq + 1_000_000) == (True, True)

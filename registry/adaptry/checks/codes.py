@@ -308,18 +308,18 @@ def page() -> str:
         "",
         "This page is written by `python -m adaptry.checks > docs/checks.md`.",
         "",
-        "The weights themselves are inspected before a registry admits them, whoever pushes and however: by `adaptry push`, over "
-        "REST, by the Hub's clients, by mirrors and jobs. Commits to branches are refused for NaN and infinity too. A process of "
-        "its own, with bounds on memory and processor time, counts the NaN and infinite elements of every tensor and takes the "
-        "Euclidean norm of the others, in float64. If it fails, the push is `unavailable` (503) and can be repeated: the files "
-        "are kept. `adaptry show REF` has the sums, `adaptry inspect REF --weights` every tensor, and "
-        "`GET /api/v1/adapters/NAMESPACE/NAME/versions/VERSION/tensors` the same in pages. A version from before is shown as not "
-        "inspected until one of the last two is called for it.",
+        "A registry inspects all weights before it admits them, whether they come by `adaptry push`, over REST, from the Hub's "
+        "clients, from mirrors or from jobs. Commits to branches with NaN or infinity are refused too. A child process with bounds "
+        "on memory and processor time counts the NaN and infinite elements of every tensor, and computes the Euclidean norm of "
+        "the others in float64. If the process fails, the push fails with `unavailable` (503) and can be repeated; the uploaded "
+        "files are kept. `adaptry show REF` shows the totals, `adaptry inspect REF --weights` every tensor, and "
+        "`GET /api/v1/adapters/NAMESPACE/NAME/versions/VERSION/tensors` returns the tensors in pages. A version pushed to an older "
+        "Adaptry is shown as not inspected until one of the last two is called for it.",
         "",
-        "Norms are taken of F64, F32, F16, BF16, F8_E4M3, F8_E5M2 and F8_E8M0, and of C64 as its two parts. Integers, booleans "
-        "and what is packed in them have none (`null`), nor has a norm beyond float64. With numpy installed (the extras `server` "
-        "and `torch` bring it), a gigabyte takes about a second; without, 10 to 30 seconds. Both give the same counts, and norms "
-        "equal to a relative 1e-12.",
+        "Tensors of F64, F32, F16, BF16, F8_E4M3, F8_E5M2, F8_E8M0 and C64 (as pairs of F32) have a norm. Integers, booleans "
+        "and weights packed in them have none (`null`), and neither has a tensor whose norm exceeds float64. With numpy (installed "
+        "by the extras `server` and `torch`), a gigabyte takes about a second; without it, 10 to 30 seconds. Both ways give the "
+        "same counts, and norms that agree to a relative 1e-12.",
         "",
         "| code | | what it means | what to do |",
         "|---|---|---|---|",
