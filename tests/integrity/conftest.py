@@ -10,6 +10,7 @@ import pytest
 
 from adaptry.adapter.content import FolderContent
 from adaptry.adapter.view import open_dir
+from adaptry.backup import create, restore
 from adaptry.bases import register
 from adaptry.checkpoint import open_checkpoint
 from adaptry.digest import Digest
@@ -18,9 +19,9 @@ from adaptry.jobs.records import JobOrder
 from adaptry.local import LocalRegistry
 from adaptry.manifest import Manifest
 from adaptry.opening import open_local
-from adaptry.records import AdapterEdit, CommitNote, PushOptions, StateChange
+from adaptry.records import AdapterEdit, BaseEdit, CommitNote, PushOptions, StateChange
 from adaptry.refs import AdapterName, Ref
-from adaptry.residency import Resident, WorkerReport
+from adaptry.residency import RecallProof, Resident, WorkerReport
 from adaptry.rollouts import RolloutChange, RolloutPlan
 from adaptry.standing import change_state
 from adaptry.testing.samples import tiny_base, tiny_lora
@@ -129,3 +130,55 @@ def _others(registry: LocalRegistry, tmp_path: Path) -> None:
     upload(registry, VOICE, FolderContent(stray, ["README.md"]), "README.md", Digest.of(data))
     collect(registry)
     registry.append_upload(registry.open_upload(TONE, Digest.of(b"never"), 100), 0, [b"ne"])
+    dropped = registry.open_upload(VOICE, Digest.of(b"dropped"), 100)
+    registry.append_upload(dropped, 0, [b"dr"])
+    registry.drop_upload(dropped.id)
+    base = registry.base("org/tiny").id
+    registry.edit_base(base, BaseEdit(visibility="public"))
+    registry.edit_base(base, BaseEdit(visibility="internal"))
+
+
+@pytest.fixture
+def restored(busy: LocalRegistry, folder: Path, tmp_path: Path, lora: Callable[[int], Path]) -> LocalRegistry:
+    """The registry in its second epoch, with recalls that the backup had not, and busy again."""
+    create(busy, tmp_path / "backup")
+    third = busy.version(Ref.parse("acme/tone@3"))
+    voice = busy.version(Ref.parse("other/voice@1"))
+    change_state(busy, Ref.parse("acme/tone@3"), StateChange(state="revoked", reason="it leaks"))
+    epoch = busy.catalog.epoch
+    proof = epoch.proof(str(VOICE), voice.digest.hex, "revoked")
+    push(busy, open_dir(lora(7)), AdapterName.parse("late/comer"))
+    busy.close()
+    restore(tmp_path / "backup", folder, replace=True)
+    registry = open_local(folder)
+    registry.report(
+        WorkerReport(
+            worker="gpu-1",
+            engine="vllm",
+            recalled=(
+                RecallProof(name=VOICE, digest=voice.digest, state="revoked", epoch=epoch.id, proof=proof),
+            ),
+        )
+    )
+    assert registry.version(Ref.parse("other/voice@1")).state == "quarantined"
+    change_state(registry, Ref.parse("acme/tone@3"), StateChange(state="active", reason="it does not"))
+    prod = next(one for one in registry.aliases(TONE) if one.alias == "prod")
+    registry.change_rollout(TONE, "prod", RolloutChange(to="abort", reason="enough"), _generation(registry))
+    registry.move_alias(TONE, "prod", third.digest, prod.generation)
+    registry.move_alias(TONE, "stage", third.digest, _of(registry, "stage"))
+    registry.move_alias(TONE, "fresh", third.digest, None)
+    registry.move_alias(TONE, "brief", third.digest, None)
+    push(registry, open_dir(lora(8)), AdapterName.parse("late/comer"))
+    push(registry, open_dir(lora(9)), TONE)
+    registry.rename_adapter(VOICE, AdapterName.parse("other/tune"))
+    registry.delete_adapter(AdapterName.parse("late/comer"))
+    return registry
+
+
+def _generation(registry: LocalRegistry) -> int:
+    (rollout,) = registry.rollouts(TONE)
+    return rollout.generation
+
+
+def _of(registry: LocalRegistry, alias: str) -> int:
+    return next(one.generation for one in registry.aliases(TONE) if one.alias == alias)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from adaptry.catalog.rows import Row
-from adaptry.integrity import verify
+from adaptry.integrity import mend, verify
 from adaptry.local import LocalRegistry
 
 TRANSIENT = "kept for a day or less, and made anew by whoever needs it"
@@ -58,6 +58,15 @@ UNKNOWABLE: dict[str, str] = {
 }
 """By column (or `table.*`): why a changed value may not be found. Any of the values of such a column may; all others must be found."""
 
+RESTORED = {
+    "adapters.next_number": "a restore leaves numbers free; one that was given already is found",
+    "recall_claims.at": WHEN + " where a worker knew of the recall",
+    "recall_claims.name": "what the replaced catalog knew is nowhere else",
+    "recall_claims.digest": "what the replaced catalog knew is nowhere else",
+    "recall_claims.state": "what the replaced catalog knew is nowhere else",
+}
+"""And in a registry that was restored."""
+
 MUST = {
     "versions": 26,
     "aliases": 6,
@@ -69,6 +78,10 @@ MUST = {
     "version_details": 4,
     "metric_values": 6,
     "metric_summaries": 5,
+    "inspections": 7,
+    "epochs": 5,
+    "base_names": 4,
+    "namespaces": 2,
 }
 """At least so many columns of these tables are changed and found: the corpus is not empty."""
 
@@ -88,6 +101,11 @@ class Change:
 
 def test_what_has_happened_in_an_honest_registry_is_no_damage(busy: LocalRegistry) -> None:
     assert verify(busy.catalog, busy.blobs) == ()
+
+
+def test_a_registry_that_was_restored_and_used_again_has_no_damage(restored: LocalRegistry) -> None:
+    assert verify(restored.catalog, restored.blobs) == ()
+    assert mend(restored, read_bytes=True).done == ()
 
 
 QUICK = (
@@ -123,15 +141,60 @@ QUICK = (
     "UPDATE jobs SET task = '{\"read_bytes\": 7}' WHERE kind = 'verify'",
     "UPDATE tokens SET role = 'admim'",
     "UPDATE namespaces SET name = 'acne' WHERE name = 'acme'",
+    "UPDATE namespaces SET folded = 'acne' WHERE name = 'acme'",
+    "UPDATE adapters SET folded = NULL WHERE name = 'acme/tone'",
+    "UPDATE adapters SET folded = name WHERE deleted_at IS NOT NULL AND name = 'acme/gone'",
+    "UPDATE aliases SET folded = 'prov' WHERE alias = 'prod'",
+    "UPDATE aliases SET folded = 'brief' WHERE alias = 'brief'",
+    "UPDATE marks SET folded = NULL WHERE name = 'main'",
+    "UPDATE base_names SET folded = NULL",
+    "UPDATE base_names SET namespace = 'orb'",
+    "UPDATE bases SET visibility = 'public'",
+    "UPDATE inspections SET nan = nan + 1",
+    "UPDATE inspections SET tensors = tensors + 1",
+    "UPDATE inspections SET norm = norm * 2",
+    "UPDATE inspections SET statistics = zeroblob(9)",
+    "UPDATE epochs SET floor = 7",
+    "UPDATE epochs SET number = 2",
+    "UPDATE epochs SET secret = 'none'",
 )
 """Damage as it was tried from outside, and more."""
 
+AFTER_A_RESTORE = (
+    "UPDATE aliases SET generation = generation - 2 WHERE alias = 'prod'",
+    "UPDATE aliases SET generation = 1 WHERE alias = 'fresh'",
+    "UPDATE versions SET state_generation = 1 WHERE state_generation > 0",
+    "UPDATE rollouts SET generation = 3",
+    "UPDATE rollouts SET alias_generation = 2",
+    "UPDATE epochs SET floor = floor + 1 WHERE number = 2",
+    "UPDATE epochs SET floor = 0 WHERE number = 2",
+    "UPDATE epochs SET id = '00000000000000ff' WHERE number = 2",
+    "UPDATE epochs SET secret = printf('%064d', 1) WHERE number = 2",
+    "UPDATE epochs SET began_at = '2026-01-01 00:00:00.000000' WHERE number = 2",
+    "DELETE FROM epochs WHERE number = 2",
+    "DELETE FROM events WHERE kind = 'registry.restored'",
+    "DELETE FROM events WHERE kind = 'recall.remembered'",
+    "DELETE FROM recall_claims WHERE source LIKE 'worker %'",
+    "UPDATE recall_claims SET state = 'yanked' WHERE source LIKE 'worker %'",
+    "UPDATE recall_claims SET state = 'revived'",
+    "UPDATE recall_claims SET source = 'worker gpu-1' WHERE source NOT LIKE 'worker %'",
+    "UPDATE adapters SET next_number = 1 WHERE name = 'acme/tone'",
+)
+
 
 def test_damage_of_single_values_is_found(busy: LocalRegistry, folder: Path) -> None:
+    check_that_each_is_found(busy, folder, QUICK)
+
+
+def test_damage_of_what_a_restore_began_is_found(restored: LocalRegistry, folder: Path) -> None:
+    check_that_each_is_found(restored, folder, AFTER_A_RESTORE)
+
+
+def check_that_each_is_found(busy: LocalRegistry, folder: Path, statements: tuple[str, ...]) -> None:
     missed = []
     with closing(sqlite3.connect(folder / "catalog.sqlite", isolation_level=None)) as database:
         before = "\n".join(database.iterdump())
-        for statement in QUICK:
+        for statement in statements:
             database.execute("PRAGMA foreign_keys=OFF")
             database.execute("BEGIN")
             changed = database.execute(statement).rowcount
@@ -159,7 +222,12 @@ def put_back(database: sqlite3.Connection, dump: str) -> None:
 
 
 @pytest.mark.heavy
-def test_a_changed_value_of_any_row_is_found_or_cannot_be_known(busy: LocalRegistry, folder: Path) -> None:
+@pytest.mark.parametrize("corpus", ["busy", "restored"])
+def test_a_changed_value_of_any_row_is_found_or_cannot_be_known(
+    corpus: str, folder: Path, request: pytest.FixtureRequest
+) -> None:
+    busy: LocalRegistry = request.getfixturevalue(corpus)
+    unknowable = UNKNOWABLE | (RESTORED if corpus == "restored" else {})
     missed, found = [], dict.fromkeys(MUST, 0)
     with closing(sqlite3.connect(folder / "catalog.sqlite", isolation_level=None)) as database:
         database.execute("PRAGMA foreign_keys=OFF")
@@ -174,7 +242,7 @@ def test_a_changed_value_of_any_row_is_found_or_cannot_be_known(busy: LocalRegis
             if is_found and column not in seen and change.table in found:
                 seen.add(column)
                 found[change.table] += 1
-            if not is_found and column not in UNKNOWABLE and f"{change.table}.*" not in UNKNOWABLE:
+            if not is_found and column not in unknowable and f"{change.table}.*" not in unknowable:
                 missed.append(str(change))
     assert missed == []
     assert {table: count for table, count in found.items() if count < MUST[table]} == {}

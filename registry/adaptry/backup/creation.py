@@ -29,6 +29,7 @@ from adaptry.progress import Progress, no_progress
 
 SNAPSHOTS, FILES = "snapshots", "files"
 _TAR = ".tar"
+_LOOKS = 2  # a damaged file that is replaced while it is read is whole when it is read again
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +85,25 @@ class _Source:
         self.lacking: list[Digest] = []
 
     def is_sound(self, digest: Digest, size: int) -> bool:
-        """Reads the file once. False for one that is damaged and may be left out. Raises `Corrupt`."""
-        try:
-            if self._blobs.size(digest) == size and Digest.of_chunks(self._blobs.chunks(digest)) == digest:
+        """Reads the file. False for one that is damaged and may be left out. Raises `Corrupt`."""
+        for _ in range(_LOOKS):
+            try:
+                if (
+                    self._blobs.size(digest) == size
+                    and Digest.of_chunks(self._blobs.chunks(digest)) == digest
+                ):
+                    return True
+            except NotFound:
+                pass
+        self.lose(digest)
+        return False
+
+    def copy(self, digest: Digest, store: BlobStore) -> bool:
+        """Stores the file in `store`, as `is_sound` tells."""
+        for _ in range(_LOOKS):
+            with suppress(DigestMismatch, NotFound):
+                store.put(digest, self.chunks(digest))
                 return True
-        except NotFound:
-            pass
         self.lose(digest)
         return False
 
@@ -116,10 +130,7 @@ def _to_folder(
         ):
             store.delete(digest)
         if not store.has(digest):
-            try:
-                store.put(digest, source.chunks(digest))
-            except (DigestMismatch, NotFound):
-                source.lose(digest)
+            if not source.copy(digest, store):
                 continue
             added += 1
         files, size = files + 1, size + expected
@@ -165,9 +176,10 @@ def _to_file(
 
 def _checked(source: _Source, digest: Digest) -> Iterator[bytes]:
     hasher = hashlib.sha256()
-    for chunk in source.chunks(digest):
-        hasher.update(chunk)
-        yield chunk
+    with suppress(NotFound):  # found damaged since it was looked at, and moved aside
+        for chunk in source.chunks(digest):
+            hasher.update(chunk)
+            yield chunk
     if hasher.hexdigest() != digest.hex:
         raise Corrupt(f"the registry's file {digest} changed while it was backed up; try again")
 

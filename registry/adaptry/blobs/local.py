@@ -57,7 +57,7 @@ class LocalBlobs(BlobStore):
             os.close(descriptor)
 
     def chunks(self, digest: Digest, start: int = 0) -> Iterator[bytes]:
-        return _read_on(self.path_of(digest), start)
+        return _read_on(self.path_of(digest), start, digest)
 
     def delete(self, digest: Digest) -> None:
         path = self._path(digest)
@@ -264,8 +264,10 @@ def _copy_id(path: Path) -> str:
     return f"{found.st_dev}:{found.st_ino}"
 
 
-def _read_on(path: Path, start: int) -> Iterator[bytes]:
-    with path.open("rb", buffering=0) as file:
+def _read_on(path: Path, start: int, digest: Digest) -> Iterator[bytes]:
+    with _absent_is_not_found(digest):  # it was there, and was deleted or moved aside since
+        file = path.open("rb", buffering=0)
+    with file:
         while piece := os.pread(file.fileno(), CHUNK, start):
             yield piece
             start += len(piece)

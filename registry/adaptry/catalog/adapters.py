@@ -67,18 +67,6 @@ def find(tx: Transaction, name: AdapterName) -> Line | None:
     return Line(found[0].id, name, visibility_of(found[0].visibility)) if found else None
 
 
-def find_ignoring_case(tx: Transaction, name: AdapterName) -> Line | None:
-    """The adapter of that very name, else the one whose name differs only in capitals."""
-    found = find(tx, name)
-    if found is None:
-        query = select(AdapterRow).where(
-            AdapterRow.folded == names.fold(str(name)), col(AdapterRow.deleted_at).is_(None)
-        )
-        row = tx.exec(query).first()
-        found = _line(row) if row else None
-    return found
-
-
 def require_unlike(tx: Transaction, name: AdapterName, renamed: AdapterName | None = None) -> None:
     """Raises `Conflict` where a new name would differ from another only in capitals; `renamed` is the name that it replaces."""
     if (namespace := names.namespace_like(tx, name.namespace)) is not None:
@@ -214,6 +202,7 @@ def keep_number(tx: Transaction, name: AdapterName, next_number: int, at: dateti
         )
     row.next_number = max(row.next_number, next_number)
     tx.add(row)
+    _note_namespace(tx, name.namespace)
     tx.flush()
 
 
@@ -325,4 +314,5 @@ def is_own(tx: Transaction, name: AdapterName, unless_tagged: str) -> bool:
 
 def _note_namespace(tx: Transaction, namespace: str) -> None:
     if tx.get(NamespaceRow, namespace) is None:
-        tx.add(NamespaceRow(name=namespace, folded=names.fold(namespace)))
+        is_free = names.namespace_like(tx, namespace) is None
+        tx.add(NamespaceRow(name=namespace, folded=names.fold(namespace) if is_free else None))

@@ -14,11 +14,10 @@ from datetime import datetime
 from sqlalchemy import delete
 from sqlmodel import col, func, select
 
+from adaptry.catalog import inspections
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.rows import DamagedFileRow, DamagedRevisionRow, VersionRow
 from adaptry.digest import Digest
-
-_AT_ONCE = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +41,10 @@ def mark(tx: Transaction, file: Digest, reason: str, revisions: Iterable[Digest]
 
 
 def clear(tx: Transaction, file: Digest) -> None:
-    """The file is stored as it should be. No error where it was not marked."""
-    tx.execute(delete(DamagedFileRow).where(col(DamagedFileRow.digest) == file.hex))
+    """The file is stored as it should be: what was marked is inspected anew. No error where it was not marked."""
+    marked = tx.execute(delete(DamagedFileRow).where(col(DamagedFileRow.digest) == file.hex))
+    if marked.rowcount:  # type: ignore[attr-defined]  # a DML result has it
+        inspections.forget(tx, file)
     tx.execute(delete(DamagedRevisionRow).where(col(DamagedRevisionRow.file) == file.hex))
 
 

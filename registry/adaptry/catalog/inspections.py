@@ -7,7 +7,7 @@ import math
 import zlib
 from collections.abc import Iterable, Mapping
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, delete
 from sqlmodel import col, select
 
 from adaptry.catalog.database import Transaction
@@ -20,7 +20,7 @@ from adaptry.records import InspectionSummary
 def find(tx: Transaction, files: Iterable[Digest]) -> dict[Digest, WeightsInspection]:
     """Of those of the files that were inspected."""
     query = select(InspectionRow.file_digest, InspectionRow.statistics).where(*_current(files))
-    return {Digest(hexed): _unpacked(statistics) for hexed, statistics in tx.exec(query)}
+    return {Digest(hexed): unpacked(statistics) for hexed, statistics in tx.exec(query)}
 
 
 def remember(tx: Transaction, file: Digest, found: WeightsInspection) -> None:
@@ -34,6 +34,17 @@ def remember(tx: Transaction, file: Digest, found: WeightsInspection) -> None:
         statistics=_packed(found),
     )
     tx.merge(row)
+
+
+def files_inspected(tx: Transaction) -> frozenset[Digest]:
+    """Those with a result of this measurement."""
+    query = select(InspectionRow.file_digest).where(InspectionRow.inspection == INSPECTION)
+    return frozenset(map(Digest, tx.exec(query)))
+
+
+def forget(tx: Transaction, file: Digest) -> None:
+    """The file is inspected anew when somebody asks. No error where it was not inspected."""
+    tx.execute(delete(InspectionRow).where(col(InspectionRow.file_digest) == file.hex))
 
 
 def summary(tx: Transaction, files: Iterable[Digest]) -> InspectionSummary | None:
@@ -68,6 +79,7 @@ def _packed(found: WeightsInspection) -> bytes:
     return zlib.compress(json.dumps(listed).encode(), level=1)
 
 
-def _unpacked(statistics: bytes) -> WeightsInspection:
+def unpacked(statistics: bytes) -> WeightsInspection:
+    """The tensors of a row. Raises what damaged bytes raise."""
     listed: Mapping[str, tuple[int, int, float | None, bool]] = json.loads(zlib.decompress(statistics))
     return WeightsInspection({name: TensorStatistics(*found) for name, found in listed.items()})

@@ -11,13 +11,14 @@ from sqlmodel import col, select
 
 from adaptry.adapter.formats import format_of
 from adaptry.adapter.spec import Spec
-from adaptry.catalog import adapters, bases, census, damage, events, files, terms, versions
+from adaptry.catalog import adapters, bases, census, damage, events, files, folding, terms, versions
 from adaptry.catalog.database import Catalog, Transaction
 from adaptry.catalog.manifests import stored_manifest
 from adaptry.catalog.packing import packed, unmapped, unpacked
 from adaptry.catalog.rows import (
     AdapterRow,
     BaseFileRow,
+    BaseNameRow,
     BaseRow,
     CommitRow,
     EventRow,
@@ -120,17 +121,21 @@ def list_namespaces(tx: Transaction) -> None:
     """The namespaces in use, and no other."""
     used = set(tx.exec(select(AdapterRow.namespace).distinct()))
     known = set(tx.exec(select(NamespaceRow.name)))
-    tx.add_all(NamespaceRow(name=name) for name in used - known)
     tx.execute(delete(NamespaceRow).where(col(NamespaceRow.name).in_(known - used)))
+    tx.add_all(NamespaceRow(name=name) for name in used - known)
+    tx.flush()
+    folding.refold(tx)
 
 
 def summarise_base(tx: Transaction, id: Digest) -> None:
-    """What listings show of a base. No error where it is gone."""
+    """What listings show of a base, and the namespaces of its names. No error where it is gone."""
     row = tx.exec(select(BaseRow).where(BaseRow.id == id.hex)).first()
     if row is not None:
         record = unpacked(BaseRecord, row.record)
         row.architecture = record.architecture.hex
         row.summary = bases.summary(record, row.created_at, row.created_by)
+    for name in tx.exec(select(BaseNameRow).where(BaseNameRow.base_id == id.hex)):
+        name.namespace = bases.namespace_of(name.name)
 
 
 def weigh_version(tx: Transaction, manifest: Manifest, weights: Digest) -> None:

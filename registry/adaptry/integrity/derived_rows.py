@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from adaptry.catalog import rebuild
+from adaptry.catalog import folding, inspections, rebuild
+from adaptry.catalog.rebuild import Kept
 from adaptry.digest import Digest
 from adaptry.errors import Invalid
 from adaptry.integrity.rederivation import derive
 from adaptry.local import LocalRegistry
+from adaptry.refs import AdapterName
 
 
 def rebuild_rows(registry: LocalRegistry, key: str) -> None:
@@ -22,6 +24,10 @@ def rebuild_rows(registry: LocalRegistry, key: str) -> None:
                 rebuild.index_version(tx, int(rest))
             case "metrics":
                 rebuild.summarise_metrics(tx, int(rest))
+            case "folded":
+                folding.refold(tx)
+            case "inspection":
+                inspections.forget(tx, Digest(rest))  # the next look at a version of it inspects it anew
             case "namespaces":
                 rebuild.list_namespaces(tx)
             case "base":
@@ -38,7 +44,12 @@ def _rebuild_version(registry: LocalRegistry, key: int) -> None:
         kept = rebuild.kept_version(tx, key)
     if kept is None:
         return
+    registry.inspections(_adapter_of(kept), kept.manifest)
     derived = derive(registry.catalog, registry.blobs, kept)
     with registry.catalog.write() as tx:
         rebuild.put_version(tx, key, derived, registry.clock(), registry.identity.name)
         rebuild.weigh_version(tx, kept.manifest, derived.weights)
+
+
+def _adapter_of(kept: Kept) -> AdapterName:
+    return AdapterName.parse(kept.name.rpartition("@")[0])

@@ -18,7 +18,7 @@ from adaptry.catalog.audit import Problem, audit
 from adaptry.catalog.database import Catalog
 from adaptry.digest import Digest
 from adaptry.errors import NotFound, Unavailable
-from adaptry.integrity import identities, rederivation, tasks
+from adaptry.integrity import identities, rederivation, reinspection, tasks
 from adaptry.progress import Progress, no_progress
 
 CHANGED = "its bytes have changed since they were stored"
@@ -64,6 +64,7 @@ def verify(
     if read_bytes:
         problems += _wrong_copies(blobs, expected)
         problems += rederivation.problems(catalog, blobs, frozenset(found))
+        problems += reinspection.problems(catalog, blobs, frozenset(found))
     if note:
         manifests = {Digest(one.key) for one in problems if one.kind == "manifest"}
         with suppress(Unavailable):  # a registry that may only be read is looked at all the same

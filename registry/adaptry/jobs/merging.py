@@ -26,6 +26,7 @@ from adaptry.fingerprinting import fingerprint
 from adaptry.jobs.desk import Desk
 from adaptry.jobs.paper import Outcome, Piece
 from adaptry.jobs.tasks import Merge
+from adaptry.local.ground import require_sound
 from adaptry.manifest import FileEntry
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.kernels import choose
@@ -67,7 +68,7 @@ def piece(task: Merge, desk: Desk, step: str) -> Outcome:
         file = model.plan.files[int(step.removeprefix("piece-")) - 1]
         _keep_to_one_thread(choose(desk.device).used(model.plan.changed))
         computed = _told(model.merged.read(file.name, 0, file.size), file, desk)
-        digest, size = desk.registry.blobs.ingest(computed)
+        digest, size = desk.registry.store_made(computed)
     reach("merge.stored")
     return Outcome(result={"path": file.name, "size": size, "sha256": str(digest)})
 
@@ -79,6 +80,8 @@ def end(task: Merge, desk: Desk) -> Outcome:
             FileEntry.model_validate(desk.before[f"piece-{n}"]) for n in range(1, len(model.plan.files) + 1)
         ]
         files = (*made, *_beside(desk, model, tuple(made)))
+        with desk.registry.catalog.read() as tx:
+            require_sound(tx, {entry.path: entry.sha256 for entry in files})
         with tempfile.TemporaryDirectory(dir=desk.scratch) as folder:
             stored = _stored(desk.registry.blobs, files, {entry.path for entry in made}, Path(folder))
             known = fingerprint(stored)
@@ -162,7 +165,7 @@ def _beside(desk: Desk, model: _Model, made: tuple[FileEntry, ...]) -> Iterator[
     for name, file in merged.side_files.items():
         texts[name] = [bytes(data) for data in merged.read(name, 0, file.size)]
     for name, chunks in sorted(texts.items()):
-        digest, size = desk.registry.blobs.ingest(chunks)
+        digest, size = desk.registry.store_made(chunks)
         yield FileEntry(path=name, size=size, sha256=digest)
 
 

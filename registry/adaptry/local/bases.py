@@ -5,20 +5,20 @@ Registering a base settles what waited for it: versions that declared it are che
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from adaptry.catalog import bases, cursors, events, files, leaving, versions, waiting
+from adaptry.catalog import bases, cursors, damage, events, files, leaving, versions, waiting
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.names import base_like, fold
 from adaptry.catalog.shared_names import adapter_of_name, hiding
 from adaptry.catalog.sight import EVERYTHING
 from adaptry.checks.weights import weights_findings
 from adaptry.digest import Digest
-from adaptry.errors import Conflict, Invalid, NotFound, Unavailable
+from adaptry.errors import Conflict, Corrupt, Invalid, NotFound, Unavailable
 from adaptry.fingerprint import BaseRecord
 from adaptry.fingerprinting.identify import check_identity
 from adaptry.local.admission import find_base, judge, known_inspections, open_stored
-from adaptry.local.ground import Ground
+from adaptry.local.ground import Ground, require_sound
 from adaptry.local.versions import check_start
 from adaptry.manifest import FileEntry
 from adaptry.records import BaseEdit, BaseInfo, Page
@@ -41,6 +41,19 @@ class Bases(Ground):
         with self.catalog.read() as tx:
             return bases.info(tx, self.sight(tx), record.id)
 
+    def store_made(self, chunks: Iterable[bytes | memoryview]) -> tuple[Digest, int]:
+        """Stores bytes that were made here, for a base that is adopted later: their digest, and how many they are.
+
+        They take the place of a copy that is marked as damaged. Raises `StorageFull`, and what `chunks` raise.
+        """
+        digest, size = self.blobs.ingest(chunks)
+        with self.catalog.read() as tx:
+            is_marked = damage.reason(tx, digest) is not None
+        if is_marked:
+            with self.catalog.write() as tx:
+                damage.clear(tx, digest)
+        return digest, size
+
     def adopt_base(
         self, record: BaseRecord, names: tuple[str, ...], files_: tuple[FileEntry, ...]
     ) -> BaseInfo:
@@ -56,6 +69,7 @@ class Bases(Ground):
             # Bytes that nobody has may be on their way out, or gone: looked at here, where none can begin to go.
             if any(leaving.is_going(tx, entry.sha256) for entry in files_):
                 raise Unavailable("some of these files are being deleted just now; try again in a moment")
+            require_sound(tx, {entry.path: entry.sha256 for entry in files_})
             lost = [entry.path for entry in files_ if not self.blobs.has(entry.sha256)]
             if lost:
                 raise NotFound(f"{', '.join(lost)} was made a while ago and collected since; make it again")
@@ -171,14 +185,19 @@ class Bases(Ground):
                 weights = [known_inspections(tx, item.manifest) for item in batch]
             if not batch:
                 return
-            opened = [open_stored(self.blobs, item.manifest) for item in batch]
-            verdicts = [
-                judge(adapter, claim, record, weights_findings(adapter.spec, found))
-                for adapter, claim, found in zip(opened, claims, weights, strict=True)
-            ]
+            verdicts = []
+            for item, claim, found in zip(batch, claims, weights, strict=True):
+                try:
+                    with self.catalog.read() as tx:
+                        require_sound(tx, {entry.path: entry.sha256 for entry in item.manifest.files})
+                    adapter = open_stored(self.blobs, item.manifest)
+                except (Corrupt, NotFound):  # it stays declared until it is mended or pushed again
+                    continue
+                found_in = weights_findings(adapter.spec, found)
+                verdicts.append((item, judge(adapter, claim, record, found_in)))
             with self.catalog.write() as tx:
                 now = self.clock()
-                for item, verdict in zip(batch, verdicts, strict=True):
+                for item, verdict in verdicts:
                     versions.settle(tx, item.key, verdict)
                     events.record(
                         tx,

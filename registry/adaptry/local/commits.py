@@ -22,6 +22,7 @@ from adaptry.failpoints import reach
 from adaptry.local.admission import Known, find_base
 from adaptry.local.blob_content import BlobContent, check_content, check_draft, check_names
 from adaptry.local.branches import Branches
+from adaptry.local.ground import require_sound
 from adaptry.local.revisions import TRIES, Revisions, Stale, claim_files, known_version, require_files
 from adaptry.local.unseen_bases import shown_detail
 from adaptry.manifest import Manifest
@@ -98,6 +99,8 @@ class Commits(Revisions, Branches):
             before = set(versions.manifest(tx, move.head.digest).files)
         # What the branch has already was looked at when it came; a long training's branch has thousands of files.
         new = tuple(entry for entry in tree.files if entry not in before)
+        with self.catalog.read() as tx:
+            require_sound(tx, {entry.path: entry.sha256 for entry in new})
         check_content(BlobContent(self.blobs, tree.model_copy(update={"files": new})))
         self._require_finite(name, tree, move.head)
         return None

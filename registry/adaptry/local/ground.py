@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 
 from pydantic import TypeAdapter
@@ -171,6 +171,14 @@ def require_no_base(tx: Transaction, name: AdapterName) -> None:
             f"{found} is the name of a base, which an adapter called {name} would hide from loaders; choose another name "
             f"for the adapter, such as {name}-lora"
         )
+
+
+def require_sound(tx: Transaction, files: Mapping[str, Digest]) -> None:
+    """Raises `Corrupt` where one of the files, each by what names it, is known to be damaged."""
+    known = damage.marked(tx)
+    for what, digest in files.items():
+        if digest in known:
+            raise _damaged(what, known[digest])
 
 
 def _damaged(what: str, reason: str) -> Corrupt:

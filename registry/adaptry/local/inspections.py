@@ -15,7 +15,7 @@ from adaptry.inspection.files import inspect_file
 from adaptry.inspection.listing import listed
 from adaptry.inspection.result import WeightsInspection
 from adaptry.local.blob_content import BlobContent
-from adaptry.local.ground import Ground
+from adaptry.local.ground import Ground, require_sound
 from adaptry.manifest import Manifest
 from adaptry.records import Page, TensorInspection, VersionDetail
 from adaptry.refs import AdapterName, Ref
@@ -35,10 +35,13 @@ class InspectionCache(Ground):
         wanted = tree.weights if paths is None else {path: tree.weights[path] for path in paths}
         with self.catalog.read() as tx:
             known = inspections.find(tx, set(wanted.values()))
+            lacking = {path: digest for path, digest in wanted.items() if digest not in known}
+            if lacking:
+                require_sound(tx, lacking)
         found: dict[Digest, WeightsInspection] = {}
         content = BlobContent(self.blobs, tree)
-        for path, digest in wanted.items():
-            if digest not in known and digest not in found:
+        for path, digest in lacking.items():
+            if digest not in found:
                 found[digest] = inspect_file(self.inspector, content, path, name.namespace)
         if found:
             with self.catalog.note() as tx:

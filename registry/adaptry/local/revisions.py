@@ -37,6 +37,7 @@ from adaptry.local.admission import Known, find_base, judge, open_stored, weight
 from adaptry.local.aliases import point_alias
 from adaptry.local.blob_content import check_names
 from adaptry.local.forgotten import hold_back
+from adaptry.local.ground import require_sound
 from adaptry.local.inspections import InspectionCache
 from adaptry.local.metrics import check_metrics
 from adaptry.local.unseen_bases import shown_detail
@@ -78,6 +79,7 @@ class Revisions(InspectionCache):
         """What there is to store, and the base it was derived for. Raises what `put_revision` raises."""
         with self.catalog.read() as tx:
             require_files(tx, name, declared)
+            require_sound(tx, {entry.path: entry.sha256 for entry in declared.files})
         adapter = open_stored(self.blobs, declared)
         with self.catalog.read() as tx:
             base = find_base(tx, self.sight(tx), declared, adapter.spec.base_name)

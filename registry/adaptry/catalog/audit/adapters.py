@@ -10,6 +10,7 @@ from functools import partial
 from sqlmodel import col, func, select
 
 from adaptry.catalog.audit import chains, index, rollouts, versions
+from adaptry.catalog.audit.epochs import Timeline, timeline
 from adaptry.catalog.audit.histories import Happening, History, history, pushes_of
 from adaptry.catalog.audit.problem import Problem, differs, guarded
 from adaptry.catalog.database import Catalog, Transaction
@@ -29,8 +30,10 @@ from adaptry.catalog.rows import (
 
 @dataclass
 class Shared:
-    """What is looked at once for all adapters: every renaming, as (number of the event, key, name before, name after)."""
+    """What is looked at once for all adapters: the epochs, and every renaming, as (number of the event, key, name before, name
+    after)."""
 
+    timeline: Timeline = field(default_factory=Timeline)
     renamings: list[tuple[int, int, str, str]] = field(default_factory=list)
 
     def concern(self, names: set[str]) -> bool:
@@ -40,6 +43,7 @@ class Shared:
 def among_all(catalog: Catalog, shared: Shared) -> Iterator[Problem]:
     """What concerns adapters together. Fills `shared`."""
     with catalog.read() as tx:
+        shared.timeline = timeline(tx)
         query = select(EventRow).where(EventRow.kind == "adapter.renamed").order_by(col(EventRow.seq))
         for row in tx.exec(query):
             detail = unmapped(row.detail)
@@ -59,7 +63,7 @@ def problems(catalog: Catalog, key: int, shared: Shared) -> Iterator[Problem]:
             return
         name, namespace = row.name, row.name.partition("/")[0]
         yield from differs(name, "its namespace", row.namespace, namespace, "its name")
-        told = history(tx, key, name)
+        told = history(tx, key, name, shared.timeline)
         yield from guarded(name, partial(_numbering, tx, row, told, shared))
         yield from guarded(name, partial(_names_in_events, name, told))
         if row.deleted_at is not None:
@@ -111,6 +115,8 @@ def _numbering(tx: Transaction, row: AdapterRow, told: History, shared: Shared) 
         yield Problem(
             row.name, f"its next number is {row.next_number}, and a version {after - 1} was there already"
         )
+    if shared.timeline.is_restored:  # which leaves numbers free
+        return
     left = [one for one in shared.renamings if one[2] == row.name]
     if len(left) == 1 and row.moved_to == left[0][1] and not told.every:
         before = left[0][0]
@@ -153,6 +159,10 @@ def _buried(tx: Transaction, row: AdapterRow, told: History, shared: Shared) -> 
     moment = deleted[-1].row.at if deleted else None
     if moment is None and left:
         moment = tx.exec(select(EventRow.at).where(EventRow.seq == left[-1][0])).one()
+    if moment is None and not told.every and row.deleted_at in shared.timeline.moments:
+        moment = (
+            row.deleted_at
+        )  # a name of the catalog that a restore replaced: its numbers are not given again
     if moment is None:
         yield Problem(row.name, "it is deleted, and no event says so")
         return
@@ -195,7 +205,7 @@ def _aliases(tx: Transaction, row: AdapterRow, told: History) -> Iterator[Proble
             yield Problem(f"{row.name}@{alias}", "no event says that it was set")
     for alias, happened in moves.items():
         where = f"{row.name}@{alias}"
-        yield from _moves(where, happened, dict(by_key.values()))
+        yield from _moves(where, happened, dict(by_key.values()), told.timeline.floor)
         if alias not in rows:
             yield Problem(where, "its events speak of it, and it is not there")
             continue
@@ -203,25 +213,27 @@ def _aliases(tx: Transaction, row: AdapterRow, told: History) -> Iterator[Proble
         target = (last.row.number, last.detail.get("to")) if last.kind == "alias.moved" else None
         here = by_key.get(now.version_id) if now.version_id is not None else None
         yield from differs(where, "its version", here, target, "its last event")
-        yield from differs(
-            where, "its generation", str(now.generation), last.detail["generation"], "its last event"
-        )
+        yield from differs(where, "its generation", now.generation, last.generation, "its last event")
         yield from differs(where, "when it moved", now.moved_at, last.row.at, "its last event")
         yield from differs(where, "who moved it", now.moved_by, last.row.by, "its last event")
 
 
-def _moves(where: str, happened: Sequence[Happening], versions_: dict[int, str]) -> Iterator[Problem]:
-    """Each move begins where the one before ended, in the next generation."""
+def _moves(
+    where: str, happened: Sequence[Happening], versions_: dict[int, str], floor: int
+) -> Iterator[Problem]:
+    """Each move begins where the one before ended, in the next generation; the first is above the floor."""
     at: str | None = None
     number: str | None = None
     generation: int | None = None
     for one in happened:
-        what, now = f"event {one.seq} of {where}", int(one.detail["generation"])
+        what, now = f"event {one.seq} of {where}", one.generation
         yield from differs(what, "where it was", one.detail.get("was"), at, "the event before")
         if one.kind == "alias.moved":
             yield from differs(what, "where it was", one.detail.get("was_number"), number, "the event before")
             if generation is not None:
                 yield from differs(what, "its generation", now, generation + 1, "the event before")
+            elif now <= floor:
+                yield Problem(what, f"its generation is {now}, and those of this epoch are above {floor}")
             at, number = one.detail["to"], str(one.row.number)
             yield from differs(what, "where it went", at, versions_.get(one.row.number or 0), "the version")
         else:

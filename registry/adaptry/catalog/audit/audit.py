@@ -8,7 +8,17 @@ from functools import partial
 from sqlmodel import col, select
 
 from adaptry.catalog import postgres, sqlite
-from adaptry.catalog.audit import adapters, bases, domains, events, files, manifests
+from adaptry.catalog.audit import (
+    adapters,
+    bases,
+    domains,
+    epochs,
+    events,
+    files,
+    folding,
+    inspections,
+    manifests,
+)
 from adaptry.catalog.audit.problem import Problem, guarded
 from adaptry.catalog.database import Catalog
 from adaptry.catalog.rows import AdapterRow
@@ -20,12 +30,15 @@ def audit(catalog: Catalog) -> Iterator[Problem]:
     yield from guarded("catalog", partial(domains.problems, catalog))
     yield from guarded("revisions", partial(manifests.problems, catalog))
     yield from guarded("events", partial(events.problems, catalog))
+    yield from guarded("epochs", partial(epochs.problems, catalog))
     shared = adapters.Shared()
     yield from guarded("adapters", partial(adapters.among_all, catalog, shared))
+    yield from guarded("names", partial(folding.problems, catalog))
     for key, name in _adapters(catalog):
         yield from guarded(name, partial(adapters.problems, catalog, key, shared))
     yield from guarded("bases", partial(bases.problems, catalog))
     yield from guarded("files", partial(files.problems, catalog))
+    yield from guarded("inspections", partial(inspections.problems, catalog))
 
 
 def _database(catalog: Catalog) -> Iterator[Problem]:

@@ -34,6 +34,8 @@ class _Told:
         self.names: set[str] = set()
         self.registered: EventRow | None = None
         self.stored_bytes: int | None = None
+        self.visibilities: list[tuple[str, str]] = []
+        """Before and after each change."""
 
 
 def _told(tx: Transaction) -> dict[str, _Told]:
@@ -47,6 +49,8 @@ def _told(tx: Transaction) -> dict[str, _Told]:
             one.registered = row
         if row.kind == "base.stored":
             one.stored_bytes = int(detail["bytes"])
+        if row.kind == "base.edited":
+            one.visibilities.append((detail["was"], detail["visibility"]))
     return found
 
 
@@ -63,11 +67,17 @@ def _of_base(catalog: Catalog, id: str, told: _Told | None) -> Iterator[Problem]
         expected = BaseInfo.model_validate_json(bases.summary(record, row.created_at, row.created_by))
         if BaseInfo.model_validate_json(row.summary) != expected:
             yield Problem(where, "what listings show of it is not what its row says", "derived", f"base:{id}")
-        names = set(tx.exec(select(BaseNameRow.name).where(BaseNameRow.base_id == id)))
+        spaces = dict(
+            tx.exec(select(BaseNameRow.name, BaseNameRow.namespace).where(BaseNameRow.base_id == id)).all()
+        )
         files = tx.exec(select(BaseFileRow).where(BaseFileRow.base_id == id)).all()
         owned = dict(
             tx.exec(select(FileRow.digest, FileRow.size).where(FileRow.owner == f"sha256:{id}")).all()
         )
+    for name, namespace in sorted(spaces.items()):
+        if namespace != bases.namespace_of(name):
+            reason = f"its namespace is {namespace!a}, and it is in {bases.namespace_of(name)!a}"
+            yield Problem(f"{name}, a name of {where}", reason, "derived", f"base:{id}")
     for file in files:
         yield from differs(
             f"{file.path} of {where}", "its size", owned.get(file.digest), file.size, "the base's row"
@@ -81,11 +91,25 @@ def _of_base(catalog: Catalog, id: str, told: _Told | None) -> Iterator[Problem]
         return
     yield from differs(where, "when it was added", row.created_at, told.registered.at, "its event")
     yield from differs(where, "who added it", row.created_by, told.registered.by, "its event")
-    yield from differs(where, "its names", sorted(names), sorted(told.names), "its events")
+    yield from differs(where, "its names", sorted(spaces), sorted(told.names), "its events")
+    yield from _visibility(where, row.visibility, told)
     if told.stored_bytes is not None or files:
         yield from differs(
             where, "the size of its files", sum(file.size for file in files), told.stored_bytes, "its event"
         )
+
+
+def _visibility(where: str, visibility: str, told: _Told) -> Iterator[Problem]:
+    """Nothing tells what it was at first: private, or internal for a base that was there before bases had one."""
+    if not told.visibilities and visibility not in ("private", "internal"):
+        yield Problem(where, f"its visibility is {visibility}, and no event says so")
+    known: str | None = None
+    for was, now in told.visibilities:
+        if known is not None:
+            yield from differs(where, "what its visibility was", was, known, "the event before")
+        known = now
+    if known is not None:
+        yield from differs(where, "its visibility", visibility, known, "its last event about that")
 
 
 def _layout(where: str, paths: set[str]) -> Iterator[Problem]:

@@ -19,10 +19,10 @@ from adaptry.catalog.database import Catalog
 from adaptry.catalog.rows import Moment, Row
 from adaptry.digest import Digest
 from adaptry.errors import AdaptryError
-from adaptry.identity import Role, Visibility
+from adaptry.identity import BaseVisibility, Role, Visibility
 from adaptry.jobs.cron import Cron
 from adaptry.jobs.records import DEVICES, Fault, JobOrder, JobState, Needs
-from adaptry.lifecycle import RULES
+from adaptry.lifecycle import RULES, WITHDRAWN
 from adaptry.records import BaseStatus
 from adaptry.refs import AdapterName, parse_base_name, parse_stored_alias
 from adaptry.residency import Condition
@@ -151,10 +151,13 @@ _VALUES: Mapping[str, Test] = {
     "base_names.base_id": _digest,
     "bases.id": _digest,
     "bases.architecture": _digest,
+    "bases.visibility": _among(*get_args(BaseVisibility)),
     "commits.digest": _digest,
     "damaged_files.digest": _digest,
     "damaged_revisions.revision": _digest,
     "damaged_revisions.file": _digest,
+    "epochs.id": _matches(r"[0-9a-f]{16}"),
+    "epochs.secret": _digest,
     "events.detail": _is_map,
     "events.name": _reads(AdapterName.parse),
     "files.owner": _reads(_owner),
@@ -174,8 +177,13 @@ _VALUES: Mapping[str, Test] = {
     "jobs.fault": _reads(Fault.model_validate_json),
     "jobs.by_role": _among(*get_args(Role)),
     "jobs.by_namespaces": _is_list_of_texts,
+    "inspections.file_digest": _digest,
+    "inspections.inspection": _positive,
     "leaving.digest": _digest,
     "marks.kind": _among("branch", "tag"),
+    "recall_claims.name": _reads(AdapterName.parse),
+    "recall_claims.digest": _digest,
+    "recall_claims.state": _among(*WITHDRAWN),
     "residents.condition": _among(*get_args(Condition)),
     "revisions.digest": _digest,
     "rollouts.alias": _reads(parse_stored_alias),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sqlalchemy import select as select_columns
-from sqlmodel import col, func, select
+from sqlmodel import func
 
+from adaptry.catalog.audit.epochs import RESTORED
 from adaptry.catalog.audit.problem import Problem
 from adaptry.catalog.database import Catalog
 from adaptry.catalog.rows import EventRow
@@ -39,7 +40,17 @@ OF_ADAPTERS = frozenset(
         *(f"version.{state}" for state in RULES if state != "active"),
     }
 )
-OF_NO_ADAPTER = frozenset({"base.registered", "base.updated", "base.stored", "worker.forgotten"})
+OF_NO_ADAPTER = frozenset(
+    {
+        "base.registered",
+        "base.updated",
+        "base.stored",
+        "base.edited",
+        "worker.forgotten",
+        "recall.remembered",
+        RESTORED,
+    }
+)
 _OF_VERSIONS = frozenset(
     kind for kind in OF_ADAPTERS if kind.partition(".")[0] in ("version", "metrics", "alias", "rollout")
 )
@@ -60,10 +71,12 @@ def problems(catalog: Catalog) -> Iterator[Problem]:
             elif number is not None and kind not in _OF_VERSIONS and kind != "commit.made":
                 yield Problem(where, f"{kind} is about version {number}")
         if tx.connection().dialect.name == "sqlite":  # PostgreSQL skips the numbers of what is rolled back
-            count, least, most = tx.exec(
-                select(func.count(), func.min(col(EventRow.seq)), func.max(col(EventRow.seq)))
-            ).one()
-            if count and (least != 1 or most != count):
+            before = func.lag(table.seq, 1, 0).over(order_by=table.seq).label("before")
+            numbered = select_columns(table.seq, table.kind, before).subquery()
+            gaps = select_columns(numbered.c.seq, numbered.c.before).where(
+                numbered.c.seq != numbered.c.before + 1, numbered.c.kind != RESTORED
+            )
+            for seq, last in tx.execute(gaps):
                 yield Problem(
-                    "events", f"{count} events are numbered from {least} to {most}: some are missing"
+                    "events", f"event {seq} comes after event {last}: some are missing between them"
                 )

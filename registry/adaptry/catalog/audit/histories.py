@@ -13,6 +13,7 @@ from functools import cached_property
 
 from sqlmodel import col, select
 
+from adaptry.catalog.audit.epochs import Timeline
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.packing import unmapped
 from adaptry.catalog.rows import EventRow
@@ -20,10 +21,11 @@ from adaptry.catalog.rows import EventRow
 
 @dataclass(frozen=True)
 class Happening:
-    """An event with its detail read."""
+    """An event with its detail read. `rise` is by how much restores of the registry raised generations since."""
 
     row: EventRow
     detail: Mapping[str, str]
+    rise: int
 
     @property
     def kind(self) -> str:
@@ -34,13 +36,22 @@ class Happening:
         assert self.row.seq is not None
         return self.row.seq
 
+    @property
+    def generation(self) -> int:
+        """The generation of which the event tells, as it is in the epoch of now."""
+        return int(self.detail["generation"]) + self.rise
+
 
 @dataclass(frozen=True)
 class History:
-    """The events of one life, oldest first, and all that were ever recorded under the adapter's key."""
+    """The events of one life, oldest first, and all that were ever recorded under the adapter's key.
+
+    `timeline` has the epochs of the registry.
+    """
 
     events: Sequence[Happening]
     every: Sequence[Happening]
+    timeline: Timeline
     by_number: Mapping[int, list[Happening]] = field(default_factory=lambda: defaultdict(list))
 
     @cached_property
@@ -58,10 +69,12 @@ class History:
         return max(numbers, default=0)
 
 
-def history(tx: Transaction, key: int, name: str) -> History:
+def history(tx: Transaction, key: int, name: str, timeline: Timeline) -> History:
     """That of the adapter which has this name now."""
     query = select(EventRow).where(EventRow.adapter_id == key).order_by(col(EventRow.seq))
-    every = [Happening(row, unmapped(row.detail)) for row in tx.exec(query)]
+    every = [
+        Happening(row, unmapped(row.detail), timeline.rise_since(row.seq or 0)) for row in tx.exec(query)
+    ]
     life: list[Happening] = []
     for one in reversed(every):
         if one.row.name != name:
@@ -76,7 +89,7 @@ def history(tx: Transaction, key: int, name: str) -> History:
     for one in life:
         if one.row.number is not None:
             by_number[one.row.number].append(one)
-    return History(life, every, by_number)
+    return History(life, every, timeline, by_number)
 
 
 def pushes_of(tx: Transaction, key: int) -> list[tuple[int, int]]:

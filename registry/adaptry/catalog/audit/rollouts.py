@@ -61,7 +61,7 @@ def _against(
         ("its number", version.number, last.row.number),
         ("where the alias was", f"sha256:{rollout.was_digest}", last.detail["was"]),
         ("where the alias was", str(rollout.was_number), last.detail["was_number"]),
-        ("its generation", str(rollout.generation), last.detail["generation"]),
+        ("its generation", rollout.generation, last.generation),
         ("how far it is", str(steps[rollout.step]), last.detail["percent"]),
         ("its stage", rollout.stage, _STAGES[last.kind]),
         ("its reason", rollout.reason, last.detail.get("reason")),
@@ -86,7 +86,7 @@ def _against_alias(where: str, rollout: RolloutRow, first: Happening, told: Hist
         yield from differs(
             where,
             "the generation it began at",
-            str(rollout.alias_generation),
-            moves[-1].detail["generation"],
+            rollout.alias_generation,
+            moves[-1].generation,
             "the alias's event",
         )

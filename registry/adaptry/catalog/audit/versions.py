@@ -83,9 +83,8 @@ def _state(where: str, version: VersionRow, told: History) -> Iterator[Problem]:
     state = "active"
     for generation, one in enumerate(changes, 1):
         what = f"event {one.seq} of {where}"
-        yield from differs(
-            what, "its generation", one.detail.get("generation"), str(generation), "their order"
-        )
+        expected_generation = told.timeline.floor + generation
+        yield from differs(what, "its generation", one.generation, expected_generation, "their order")
         yield from differs(what, "the state before", one.detail.get("was"), state, "the event before")
         yield from differs(
             what, "its digest", one.detail.get("digest"), f"sha256:{version.digest}", "the version"
@@ -95,7 +94,7 @@ def _state(where: str, version: VersionRow, told: History) -> Iterator[Problem]:
     expected = (
         (
             state,
-            len(changes),
+            told.timeline.floor + len(changes),
             last.detail.get("reason"),
             last.detail.get("successor"),
             last.row.at,
