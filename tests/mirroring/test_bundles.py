@@ -24,7 +24,8 @@ from adaptry.mirroring.bundles.archive import INDEX, Bundle
 from adaptry.mirroring.bundles.index import FORMAT
 from adaptry.mirroring.bundles.loading import examine, load
 from adaptry.mirroring.bundles.packing import create
-from adaptry.mirroring.planning import versions_in
+from adaptry.mirroring.following import follow
+from adaptry.mirroring.planning import Choice, versions_in
 from adaptry.opening import open_local
 from adaptry.records import AdapterEdit, PushOptions, StateChange
 from adaptry.refs import AdapterName, Ref
@@ -124,6 +125,17 @@ def test_what_is_withdrawn_or_not_there_is_not_packed(filled: LocalRegistry, tmp
     with pytest.raises(NotFound):
         create(filled, [], tmp_path / "x.bundle")
     assert not (tmp_path / "x.bundle").exists()
+
+
+def test_a_bundle_from_before_a_recall_does_not_lift_it(
+    filled: LocalRegistry, target: LocalRegistry, file: Path
+) -> None:
+    load(target, file)
+    change_state(filled, Ref.parse("acme/tone@2"), StateChange(state="revoked", reason="it leaks"))
+    follow(filled, target, Choice())
+    (failure,) = load(target, file).failures
+    assert "acme/tone@2 stays revoked here" in failure.reason
+    assert target.version(Ref.parse("acme/tone@2")).state == "revoked"
 
 
 def test_bytes_that_changed_in_the_store_are_not_packed(filled: LocalRegistry, tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from operator import itemgetter
 from pathlib import Path
 
 import pytest
 
+from adaptry import backup
 from adaptry.adapter.view import Adapter
 from adaptry.bases import open_base, register
 from adaptry.checkpoint import open_checkpoint
@@ -18,6 +20,7 @@ from adaptry.local import LocalRegistry
 from adaptry.mirroring.delivering import MIRRORED
 from adaptry.mirroring.following import follow, follow_events
 from adaptry.mirroring.planning import Choice, plan
+from adaptry.opening import open_local
 from adaptry.promotion import promote
 from adaptry.records import AdapterEdit, PushOptions, StateChange
 from adaptry.refs import AdapterName, Ref
@@ -121,6 +124,52 @@ def test_what_is_revoked_there_is_revoked_here_and_what_is_restored_restored(
     change(there, "acme/tone@1", "active", "a false alarm")
     follow(there, here, ALL)
     assert state(here, "acme/tone@1")[0] == "active"
+
+
+def test_a_recall_that_the_source_forgot_in_a_restore_stays_until_someone_decides(
+    source: LocalRegistry, target: LocalRegistry, lora: MakeLora, tmp_path: Path
+) -> None:
+    push(source, lora(1), TONE)
+    change(source, "acme/tone@1", "yanked", "it stutters")
+    change(source, "acme/tone@1", "active", "it was the microphone")
+    backup.create(source, tmp_path / "backup")
+    follow(source, target, ALL)
+    change(source, "acme/tone@1", "revoked")
+    follow(source, target, ALL)
+    backup.restore(tmp_path / "backup", tmp_path / "restored")
+
+    with closing(open_local(tmp_path / "restored")) as restored:
+        assert state(restored, "acme/tone@1")[0] == "active"
+        for _ in range(2):
+            (failure,) = follow(restored, target, ALL).failures
+            assert failure.what == "acme/tone@1"
+            assert "stays revoked here" in failure.reason
+            assert "adaptry restore acme/tone@1 --reason" in failure.reason
+            assert state(target, "acme/tone@1") == ("revoked", "mirrored: it leaks")
+
+        # Both remedies end it: the decision is made again at the source, or here.
+        change(restored, "acme/tone@1", "revoked", "it leaks, as before")
+        assert follow(restored, target, ALL).failures == ()
+        change(restored, "acme/tone@1", "active", "it never leaked")
+        assert follow(restored, target, ALL).failures == ()
+        assert state(target, "acme/tone@1")[0] == "active"
+
+
+def test_a_forgotten_recall_can_be_taken_back_here(
+    source: LocalRegistry, target: LocalRegistry, lora: MakeLora, tmp_path: Path
+) -> None:
+    push(source, lora(1), TONE)
+    backup.create(source, tmp_path / "backup")
+    follow(source, target, ALL)
+    change(source, "acme/tone@1", "revoked")
+    follow(source, target, ALL)
+    backup.restore(tmp_path / "backup", tmp_path / "restored")
+
+    change(target, "acme/tone@1", "active", "the recall was a mistake")
+
+    with closing(open_local(tmp_path / "restored")) as restored:
+        followed = follow(restored, target, ALL)
+    assert (followed.failures, state(target, "acme/tone@1")[0]) == ((), "active")
 
 
 def test_what_people_recalled_here_stays_recalled(

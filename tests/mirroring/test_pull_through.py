@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from adaptry import backup
 from adaptry.adapter.view import Adapter
 from adaptry.bases import register
 from adaptry.checkpoint import open_checkpoint
@@ -19,6 +21,7 @@ from adaptry.local import LocalRegistry
 from adaptry.mirroring.delivering import MIRRORED
 from adaptry.mirroring.origin import Origin
 from adaptry.mirroring.through import ThroughRegistry, through
+from adaptry.opening import open_local
 from adaptry.promotion import promote
 from adaptry.records import AdapterEdit, CommitNote, PushOptions, StateChange
 from adaptry.refs import AdapterName, Ref
@@ -153,6 +156,30 @@ def test_what_is_recalled_there_is_recalled_here(
     clock.now += 61
     with pytest.raises(Withdrawn, match="it leaks"):
         pull(here, "acme/tone@1", tmp_path / "after")
+
+
+def test_a_recall_that_the_registry_behind_forgot_stays_and_is_logged(
+    there: Counting,
+    here: ThroughRegistry,
+    target: LocalRegistry,
+    lora: MakeLora,
+    clock: Clock,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    push(there, lora(1), TONE)
+    backup.create(there, tmp_path / "backup")
+    pull(here, "acme/tone@1", tmp_path / "before")
+    change_state(there, FIRST, StateChange(state="revoked", reason="it leaks"))
+    clock.now += 61
+    assert here.version(FIRST).state == "revoked"
+    backup.restore(tmp_path / "backup", tmp_path / "restored")
+
+    with closing(open_local(tmp_path / "restored")) as restored:
+        here = through(target, Origin(restored, target, lambda name: False, 60.0, clock))
+        with pytest.raises(Withdrawn, match="it leaks"):
+            pull(here, "acme/tone@1", tmp_path / "after")
+    assert "acme/tone@1 stays revoked here" in caplog.text
 
 
 def test_where_nobody_answers_what_is_here_is_served(

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from adaptry.adapter.content import Content
 from adaptry.digest import Digest
-from adaptry.errors import Conflict, InvalidRef, NotFound
+from adaptry.errors import Conflict, InvalidRef, NotFound, Refused
 from adaptry.fingerprint import BaseRecord
 from adaptry.identity import BaseVisibility
-from adaptry.lifecycle import State
+from adaptry.lifecycle import WITHDRAWN, State
 from adaptry.manifest import FileEntry, Manifest
 from adaptry.mirroring.parcels import Logged, Parcel
 from adaptry.progress import Progress, no_progress
@@ -52,7 +52,8 @@ def deliver(
 ) -> Delivered:
     """Makes the parcel a version here, under its name and, where nobody had it, its number; with its metrics and its state.
 
-    Its adapter is made if need be, private, with what is said of it. Raises what pushing raises, `Refused` among it.
+    Its adapter is made if need be, private, with what is said of it. Raises what pushing raises, `Refused` among it, and `Refused`
+    where the source has forgotten a recall (`has_forgotten_recall`): the version stays withdrawn here.
     """
     name, ref = parcel.name, Ref(parcel.name, ByDigest(parcel.digest.hex))
     version = _found(registry, ref)
@@ -63,6 +64,12 @@ def deliver(
         options = PushOptions(number=parcel.number, force_reason=parcel.forced)
         version = registry.put_revision(name, manifest.to_bytes(), options).version
     logged = log_missing(registry, ref, parcel.metrics)
+    if has_forgotten_recall(version, parcel):
+        raise Refused(
+            f"{name}@{version.number} stays {version.state} here: the source revoked or quarantined it earlier and now shows it as "
+            f"{parcel.state}, without a decision made since, as after a restore from an older backup. Revoke it again at the "
+            f"source; or, if the recall was taken back, run: adaptry restore {name}@{version.number} --reason WHY, in this registry"
+        )
     change = followed(version, parcel)
     if change is not None:
         version = _change_state(registry, version, parcel, change)
@@ -143,8 +150,24 @@ def _change_state(registry: Registry, here: VersionInfo, there: Parcel, change: 
     return registry.set_state(here.name, here.digest, alone, here.state_generation)
 
 
+def has_forgotten_recall(here: VersionInfo, there: Parcel) -> bool:
+    """Whether following the source would lift a recall that came from it, without a later decision there; a pure function.
+
+    A source that was restored from a backup older than the recall looks like this, and so does a bundle. Compares the clocks of both
+    registries: if they disagree by more than the time between recall and decision, the recall stays, which is the safe side.
+    """
+    if here.state not in WITHDRAWN or here.standing is None or not here.standing.reason.startswith(_MARK):
+        return False
+    if _STATES.index(there.state) >= _STATES.index(here.state):
+        return False
+    return there.decided_at is None or there.decided_at < here.standing.at
+
+
 def followed(here: VersionInfo, there: Parcel) -> StateChange | None:
-    """What is to change here; a pure function. What people decided here stays, unless there they were stricter."""
+    """What is to change here; a pure function. What people decided here stays, unless there they were stricter; so does a recall
+    that the source has forgotten."""
+    if has_forgotten_recall(here, there):
+        return None
     said = here.standing.reason if here.standing else ""
     is_ours = here.state == "active" or said.startswith(_MARK)
     if there.state == "active":

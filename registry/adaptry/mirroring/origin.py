@@ -7,20 +7,29 @@ nobody sees more through it than their own rights here show them. What a ref mea
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from threading import Lock
 
 from adaptry.digest import Digest
-from adaptry.errors import AdaptryError, Denied, NotFound, Unauthenticated, Unavailable, Withdrawn
+from adaptry.errors import AdaptryError, Denied, NotFound, Refused, Unauthenticated, Unavailable, Withdrawn
 from adaptry.lifecycle import WITHDRAWN
-from adaptry.mirroring.delivering import deliver, deliver_base, followed, point_aliases
+from adaptry.mirroring.delivering import (
+    deliver,
+    deliver_base,
+    followed,
+    has_forgotten_recall,
+    point_aliases,
+)
 from adaptry.mirroring.parcels import exactly, gather
 from adaptry.records import VersionInfo
 from adaptry.refs import AdapterName, ByDigest, Label, Latest, Ref
 from adaptry.registry import Registry
 from adaptry.transfer.remote import RevisionContent
 from adaptry.transfer.retrying import Persistence
+
+_log = logging.getLogger(__name__)
 
 AGE = 60.0
 _PAUSE = 10.0
@@ -117,6 +126,9 @@ class Origin:
         except Unavailable as error:
             self._silent_until = self._clock() + _PAUSE
             return Unavailable(f"the registry behind this one does not answer: {error.message}")
+        except Refused as error:
+            _log.warning("%s", error.message)
+            return error
         except AdaptryError as error:
             return error
         return None
@@ -145,7 +157,12 @@ class Origin:
         if here is not None and (here.state, here.metrics) == (there.state, there.metrics):
             return False
         parcel, manifest = gather(self._there, there)
-        if here is not None and followed(here, parcel) is None and here.metrics == there.metrics:
+        if (
+            here is not None
+            and not has_forgotten_recall(here, parcel)
+            and followed(here, parcel) is None
+            and here.metrics == there.metrics
+        ):
             return False
         if parcel.base_id is not None:
             info = self._there.base(str(parcel.base_id))

@@ -6,6 +6,7 @@ the deliverer who says it.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
 from pydantic import Field
@@ -36,6 +37,8 @@ class Parcel(Value, extra="forbid"):
     description: str = Field(default="", max_length=4096)
     tags: tuple[Tag, ...] = Field(default=(), max_length=64)
     base_id: Digest | None = None
+    decided_at: datetime | None = Field(default=None, exclude=True)
+    """When the source decided on the state; None if it never changed, and in bundles, whose format has no place for it."""
 
     @property
     def edit(self) -> AdapterEdit:
@@ -62,6 +65,7 @@ def gather(registry: Registry, version: VersionInfo) -> tuple[Parcel, Manifest]:
         state=now.state,
         reason=standing.reason if standing else None,
         successor=standing.successor if standing else None,
+        decided_at=standing.at if standing else None,
         forced=detail.forced,
         metrics=tuple((one.metric, one.value) for one in registry.metrics(exactly(version))),
         aliases=now.aliases,
