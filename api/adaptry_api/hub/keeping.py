@@ -103,9 +103,9 @@ def require_something(files: Collection[str], unwanted: Mapping[str, str | None]
 def nothing_stored(unwanted: Mapping[str, str | None]) -> Unsupported:
     """The error for an upload of which every file is left out."""
     by_reason: dict[str, list[str]] = {}
-    for path, reason in unwanted.items():
+    for path in sorted(unwanted.keys() - _SILENT) or unwanted:
         otherwise = "for git only" if path in _SILENT else "ignored by .gitignore"
-        by_reason.setdefault(reason or otherwise, []).append(path)
+        by_reason.setdefault(unwanted[path] or otherwise, []).append(path)
     listed = "; ".join(f"{names_in(paths)} ({reason})" for reason, paths in by_reason.items())
     return Unsupported(
         f"nothing of this upload would be stored: {listed}. Upload the files that save_pretrained of the PEFT model writes"

@@ -123,7 +123,8 @@ answer += [api.upload_folder(folder_path=folder, repo_id="acme/tone").oid]
     assert "nothing of this upload would be stored" in refused
     assert "optimizer.pt (a pickle" in refused
     assert "train.py (a program" in refused
-    assert "ignored by .gitignore" in ignored
+    assert "optimizer.pt, train.py (ignored by .gitignore)" in ignored
+    assert ".gitignore (" not in ignored
     assert len(oid) == 40
 
 
