@@ -1,7 +1,7 @@
 """What clients announce before they send it, remembered for minutes and by each server process for itself.
 
-A client announces a large upload 256 files at a time, and older ones commit all of it at once: only the announcements
-together tell that it is too large. And one client, `upload_large_folder` of `huggingface_hub` before 2.0, repeats an
+Clients announce a large upload in batches, and older ones commit all of it at once: only the announcements together show
+that it is too large, or that a batch of which nothing is kept is one of many. And one client, `upload_large_folder` of `huggingface_hub` before 2.0, repeats an
 announcement that is refused for ever, whatever the status; it stops only when it is told to ignore the files.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection
+from dataclasses import dataclass
 from threading import Lock
 from typing import Generic, TypeVar
 
@@ -17,6 +18,10 @@ IDLE_SECONDS = 600.0
 LOOP_SECONDS = 10.0
 LOOP_TIMES = 4
 """A client that is refused the same so often in so short a time repeats it by itself; people are slower."""
+
+FULL_BATCHES = frozenset({100, 256})
+"""Files that a client announces at once if it has so many: 256 in Python (`create_commit`), 100 in JavaScript and in
+`upload_large_folder`."""
 
 _MOST = 256
 Key = tuple[str, ...]
@@ -43,25 +48,34 @@ class _Recent(Generic[Value]):
         self._kept.pop(key, None)
 
 
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What was announced of one upload so far: paths to be kept, and whether it comes in batches."""
+
+    paths: frozenset[str] = frozenset()
+    is_in_batches: bool = False
+
+
 class Announcements:
     """`key` names an uploader and a branch; `now` is a clock's seconds. Safe to use from any thread."""
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._announced = _Recent[frozenset[str]]()
+        self._announced = _Recent[Upload]()
         self._refused = _Recent[tuple[float, ...]]()
 
-    def add(self, key: Key, paths: Collection[str], now: float) -> frozenset[str]:
-        """These paths and those announced before them in the same upload."""
+    def add(self, key: Key, paths: Collection[str], now: float, *, is_full: bool = False) -> Upload:
+        """The upload with these paths added; `is_full`: they come of a batch that more may follow."""
         with self._lock:
-            together = (self._announced.get(key, now - IDLE_SECONDS) or frozenset()) | frozenset(paths)
-            self._announced.set(key, now, together)
-        return together
+            before = self._announced.get(key, now - IDLE_SECONDS) or Upload()
+            upload = Upload(before.paths | frozenset(paths), before.is_in_batches or is_full)
+            self._announced.set(key, now, upload)
+        return upload
 
     def is_repeated(self, key: Key, paths: Collection[str], now: float) -> bool:
         """Whether the refusal that is about to be answered was answered so often before that it must not be again.
 
-        The upload that `add` knew of is over with it.
+        The upload that `add` knew of ends with it.
         """
         same = (*key, *sorted(paths))
         with self._lock:

@@ -19,7 +19,7 @@ from adaptry_api.errors import Stopped
 from adaptry_api.hub.addresses import stored_path
 from adaptry_api.hub.claiming import CLAIMING, claimed_base
 from adaptry_api.hub.gitids import SMALL
-from adaptry_api.hub.keeping import is_left_out
+from adaptry_api.hub.keeping import Announced, UploadFilter, nothing_stored
 from adaptry_api.hub.operations import (
     DeletedFile,
     DeletedFolder,
@@ -91,26 +91,27 @@ def commit(
     raise Conflict(f"{name}@{branch} kept changing while it was committed to; commit again")
 
 
-def kept_operations(operations: Iterable[Operation], *, with_folders: bool) -> Iterator[Operation]:
-    """The operations without the files that a client was told to ignore.
+def kept_operations(operations: Iterable[Operation], chosen: UploadFilter) -> Iterator[Operation]:
+    """The operations without the files that an announcement of them leaves out: the JavaScript client sends those too, and
+    other clients need not announce anything.
 
-    Raises, if nothing else was sent, `Stopped` (422) for a path that nothing could have, and `Invalid`.
+    Raises, at its end, `Unsupported` and `TooLarge` as for an announcement, and `Unsupported` if nothing is left of the
+    commit: `Stopped` (422) if that is for the form of a path.
     """
-    left_out, has_other = "", False
+    has_other = False
     for operation in operations:
-        if isinstance(operation, InlineFile | LargeFile) and is_left_out(
-            operation.path, with_folders=with_folders
-        ):
-            left_out = left_out or operation.path
-            continue
+        if isinstance(operation, InlineFile | LargeFile):
+            # What comes inside a line is small.
+            size = (operation.size or 0) if isinstance(operation, LargeFile) else 0
+            if not chosen.keeps(Announced(operation.path, size)):
+                continue
         has_other = has_other or not isinstance(operation, Header)
         yield operation
-    if left_out and not has_other:
-        stored_path(left_out)
-        raise Invalid(
-            f"nothing of this commit is stored: {left_out[:200]!a} is not a file of an adapter "
-            "(adapter_config.json, its weights, README, licence and tokenizer files are)"
-        )
+    chosen.require_no_whole_model()
+    if chosen.left_out and not has_other:
+        for path in chosen.left_out:
+            stored_path(path)
+        raise nothing_stored(chosen.left_out)
 
 
 def title_in(said: str, otherwise: str) -> str:

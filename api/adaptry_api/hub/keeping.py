@@ -15,14 +15,13 @@ from adaptry.adapter.images import MAX_IMAGES, is_image, why_not_kept
 from adaptry.adapter.listing import why_left_out
 from adaptry.errors import InvalidPath, TooLarge, Unsupported
 from adaptry.manifest import MAX_DEPTH, MAX_FILE, MAX_PATH, check_path, is_too_deep
+from adaptry_api.hub.addresses import stored_path
 from adaptry_api.hub.gitignore import Line, is_ignored
 
 _SILENT = frozenset({".gitattributes", ".gitignore"})
-"""Left out without a word: they are about git, and nobody misses them."""
+"""Left out without a warning: they are about git, and nobody misses them."""
 _MOST_NAMES = 5
-BATCH = 256
-"""Files that a client announces at once, if it has so many."""
-_PLAIN = re.compile(r"[^\\/\x00-\x1f]+(?:/[^\\/\x00-\x1f]+)*")
+_DRIVE = re.compile(r"[A-Za-z]:")
 _WHOLE_PICKLE = re.compile(r"pytorch_model\b.*\.bin")
 """The weights of a whole model as they were before safetensors; beside an adapter's they are only left out."""
 
@@ -35,48 +34,81 @@ class Announced:
     size: int
 
 
+class UploadFilter:
+    """Which files of one upload are kept, by their names and sizes: the same rule for an announcement and for a commit.
+
+    `present` are the paths that are there already, whose images count; `with_folders`: adapters may lie in folders, as on
+    a branch.
+    """
+
+    def __init__(self, present: Collection[str], ignored: Sequence[Line] = (), *, with_folders: bool) -> None:
+        self._present = frozenset(present)
+        self._ignored = ignored
+        self._with_folders = with_folders
+        self._images = {path for path in present if is_image(path)}
+        self._files: list[Announced] = []
+        self.left_out: dict[str, str | None] = {}
+        """By path, why a file is left out; None if no reason is worth a warning."""
+
+    def keeps(self, file: Announced) -> bool:
+        """Raises `Stopped` (422) for a path that leads out of the upload's folder."""
+        if _leads_out(file.path):
+            stored_path(file.path)
+        self._files.append(file)
+        if file.path in _SILENT or is_ignored(file.path, self._ignored):
+            self.left_out[file.path] = None
+        elif reason := self._reason(file):
+            self.left_out[file.path] = reason
+        return file.path not in self.left_out
+
+    def require_no_whole_model(self) -> None:
+        """To call after the last file. Raises `Unsupported` and `TooLarge` for files without which the uploader would have
+        something else than they meant."""
+        coming = {file.path for file in self._files} | self._present
+        for file in self._files:
+            if self.left_out.get(file.path, "") is not None:
+                _refuse(file, coming, with_folders=self._with_folders)
+
+    def _reason(self, file: Announced) -> str | None:
+        reason = _reason(file, self._with_folders)
+        if reason is None and is_image(file.path):
+            self._images.add(file.path)
+            if len(self._images) > MAX_IMAGES:
+                self._images.remove(file.path)
+                reason = f"more than {MAX_IMAGES} images"
+        return reason
+
+
 def left_out(
     files: Sequence[Announced], ignored: Sequence[Line], present: Collection[str], *, with_folders: bool
 ) -> Mapping[str, str | None]:
-    """By path, why a file is left out (None: no reason worth telling); the others are kept.
-
-    `present` are the files that are there already; `with_folders`, there may be adapters in folders, as on a branch.
-    Raises `Unsupported`, `TooLarge`.
-    """
-    coming = {file.path for file in files} | set(present)
-    found: dict[str, str | None] = {}
-    images = {path for path in present if is_image(path)}
+    """As `UploadFilter.left_out`, of all files of an announcement. Raises as the methods of `UploadFilter`."""
+    chosen = UploadFilter(present, ignored, with_folders=with_folders)
     for file in files:
-        if file.path in _SILENT or is_ignored(file.path, ignored):
-            found[file.path] = None
-            continue
-        _refuse(file, coming, with_folders=with_folders)
-        reason = _reason(file, with_folders)
-        if reason is None and is_image(file.path):
-            images.add(file.path)
-            reason = f"more than {MAX_IMAGES} images" if len(images) > MAX_IMAGES else None
-        if reason is not None:
-            found[file.path] = reason
-    return found
+        chosen.keeps(file)
+    chosen.require_no_whole_model()
+    return chosen.left_out
 
 
-def require_something(
-    files: Sequence[Announced], unwanted: Mapping[str, str | None], *, goes_on: bool = False
-) -> None:
-    """Raises `Unsupported` where all of an upload is left out: clients would call that a success and commit nothing.
+def require_something(files: Collection[str], unwanted: Mapping[str, str | None]) -> None:
+    """Raises `Unsupported` if every one of the files is left out: clients would call that a success and commit nothing.
 
-    A batch that is one of many may be left out whole, as others are kept: a client announces `BATCH` files at a time, and
-    `goes_on` says that such a batch came before this one.
+    Files about git alone are no upload that fails.
     """
-    missed = {path: reason for path, reason in unwanted.items() if path not in _SILENT}
-    if not missed or goes_on or len(files) >= BATCH or len(unwanted) < len({file.path for file in files}):
+    if unwanted.keys() <= _SILENT or set(files) - unwanted.keys():
         return
+    raise nothing_stored(unwanted)
+
+
+def nothing_stored(unwanted: Mapping[str, str | None]) -> Unsupported:
+    """The error for an upload of which every file is left out."""
     by_reason: dict[str, list[str]] = {}
-    for path, reason in missed.items():
-        by_reason.setdefault(reason or "a .gitignore leaves it out", []).append(path)
-    said = "; ".join(f"{names_in(paths)} ({reason})" for reason, paths in by_reason.items())
-    raise Unsupported(
-        f"nothing of this upload would be stored: {said}. An adapter is what save_pretrained of the PEFT model writes"
+    for path in sorted(unwanted.keys() - _SILENT) or unwanted:
+        otherwise = "for git only" if path in _SILENT else "ignored by .gitignore"
+        by_reason.setdefault(unwanted[path] or otherwise, []).append(path)
+    listed = "; ".join(f"{names_in(paths)} ({reason})" for reason, paths in by_reason.items())
+    return Unsupported(
+        f"nothing of this upload would be stored: {listed}. Upload the files that save_pretrained of the PEFT model writes"
     )
 
 
@@ -86,12 +118,9 @@ def names_in(paths: Sequence[str]) -> str:
     return f"{shown} and {len(paths) - _MOST_NAMES} more" if len(paths) > _MOST_NAMES else shown
 
 
-def is_left_out(path: str, *, with_folders: bool) -> bool:
-    """Whether a file that is committed all the same is left out then: the JavaScript client sends what it was told to
-    ignore. Of a path that leads out of its folder nothing is said; it is refused."""
-    if not _PLAIN.fullmatch(path) or ".." in path.split("/"):
-        return False
-    return path in _SILENT or _reason(Announced(path, 0), with_folders) is not None
+def _leads_out(path: str) -> bool:
+    """Whether a path could be written outside of the folder it is downloaded to, on Windows too."""
+    return path.startswith(("/", "\\")) or ".." in re.split(r"[\\/]", path) or _DRIVE.match(path) is not None
 
 
 def _refuse(file: Announced, coming: Collection[str], *, with_folders: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from threading import Lock
 from typing import Generic, TypeVar
@@ -47,25 +46,6 @@ class Remembered(Generic[Value]):
         return value
 
 
-class FullBatches:
-    """Which uploads announced a full batch of files a short while ago, so that more of the same upload may follow."""
-
-    def __init__(self, seconds: float = 600.0) -> None:
-        self._seconds = seconds
-        self._lock = Lock()
-        self._noted: dict[tuple[str, str, str], float] = {}
-
-    def note(self, upload: tuple[str, str, str]) -> None:
-        """`upload`: the identity's name, the adapter, the branch."""
-        now = time.monotonic()
-        with self._lock:
-            self._noted = {key: until for key, until in self._noted.items() if until > now}
-            self._noted[upload] = now + self._seconds
-
-    def came(self, upload: tuple[str, str, str]) -> bool:
-        return self._noted.get(upload, 0.0) > time.monotonic()
-
-
 class Memory:
     """Of small files: what git calls them, and what the model cards among them say. Of revisions: their files. Of uploads
     under way: what was announced.
@@ -77,6 +57,5 @@ class Memory:
     def __init__(self) -> None:
         self.blob_ids = Remembered[str](65_536)
         self.cards = Remembered[Card](1024)
-        self.batches = FullBatches()
         self.announcements = Announcements()
         self.trees = Remembered[tuple[FileEntry, ...]](65_536, lambda files: len(files) + 1)

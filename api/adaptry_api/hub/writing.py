@@ -15,16 +15,18 @@ from adaptry.errors import TooLarge, Unsupported
 from adaptry.manifest import check_tree
 from adaptry.records import Committed
 from adaptry.refs import AdapterName
+from adaptry.registry import Registry
 from adaptry_api.bodies import pour
 from adaptry_api.errors import Stopped
 from adaptry_api.guard import store_of
 from adaptry_api.hub import gitids
 from adaptry_api.hub.adapters import AdapterRepository
 from adaptry_api.hub.addresses import MODELS, Name, Revision, origin, page_of
+from adaptry_api.hub.announcements import FULL_BATCHES
 from adaptry_api.hub.card_keeping import keep_card
 from adaptry_api.hub.committing import commit, kept_operations, require_branch
 from adaptry_api.hub.gitignore import Line, parse_lines
-from adaptry_api.hub.keeping import BATCH, Announced, left_out, require_something
+from adaptry_api.hub.keeping import Announced, UploadFilter, left_out, require_something
 from adaptry_api.hub.operations import MAX_BODY, read_operations
 from adaptry_api.hub.refusals import hub_router
 from adaptry_api.hub.repositories import CallersReader, Reader
@@ -81,17 +83,18 @@ async def put(
     refuse_pull_request(create_pr)
     size = announced(request, MAX_BODY)
 
-    def take(pieces: Iterator[bytes]) -> Committed:
+    def take(pieces: Iterator[bytes]) -> tuple[Committed, Mapping[str, str | None]]:
         require_writer(reader.registry, reader.identity, name)
         branch = require_branch(reader.registry, name, revision)
-        wanted = kept_operations(read_operations(entire(pieces, size)), with_folders=branch != MAIN)
+        chosen = _filter_of(reader.registry, name, branch)
+        wanted = kept_operations(read_operations(entire(pieces, size)), chosen)
         committed, before = commit(reader.registry, name, branch, wanted)
         if branch == MAIN:
             keep_card(reader.registry, name, before, committed, reader.memory)
-        return committed
+        return committed, chosen.left_out
 
     async with store_of(request).uploads.slot((name.namespace,)) as threads:
-        committed = await pour(request, take, threads, None)
+        committed, unwanted = await pour(request, take, threads, None)
     said = {
         "success": True,
         "commitOid": committed.commit.id,
@@ -99,6 +102,7 @@ async def put(
         "hookOutput": "",
     }
     response = JSONResponse(said)
+    warn(response, "left-out", about_left_out(unwanted))
     warn(response, "checks", about_findings(committed))
     return response
 
@@ -111,25 +115,34 @@ def _unwanted(
     name: AdapterName,
     branch: str,
 ) -> Mapping[str, str | None]:
-    """As `left_out`, and all of it where the client would repeat a refusal for ever. Raises as that does, and `TooLarge`
-    where the branch cannot hold what was announced."""
+    """As `left_out`; all of the files, if the client would repeat a refusal for ever.
+
+    Raises as `left_out` and `require_something`, and `TooLarge` if the branch cannot hold what was announced.
+    """
     announcements, key, now = (
         reader.memory.announcements,
         (reader.identity.name, str(name), branch),
         time.monotonic(),
     )
+    paths = [file.path for file in coming]
     try:
         unwanted = left_out(coming, ignored, present, with_folders=branch != MAIN)
-        require_something(coming, unwanted, goes_on=reader.memory.batches.came(key))
-        if len(coming) >= BATCH:
-            reader.memory.batches.note(key)
-        wanted = [file.path for file in coming if file.path not in unwanted]
-        check_tree(announcements.add(key, wanted, now) | set(present))
-    except (Unsupported, TooLarge) as error:
-        if not announcements.is_repeated(key, [file.path for file in coming], now):
+        wanted = [path for path in paths if path not in unwanted]
+        upload = announcements.add(key, wanted, now, is_full=len(coming) in FULL_BATCHES)
+        if not upload.is_in_batches:
+            require_something(paths, unwanted)
+        check_tree(upload.paths | set(present))
+    except (Unsupported, TooLarge, Stopped) as error:
+        if not announcements.is_repeated(key, paths, now):
             raise
-        return {file.path: error.message for file in coming}
+        return dict.fromkeys(paths, error.detail if isinstance(error, Stopped) else error.message)
     return unwanted
+
+
+def _filter_of(registry: Registry, name: AdapterName, branch: str) -> UploadFilter:
+    head = registry.commit(name, f"refs/heads/{branch}")
+    present = [entry.path for entry in registry.tree(name, head.digest).files]
+    return UploadFilter(present, with_folders=branch != MAIN)
 
 
 def refuse_pull_request(asked: str = "1") -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -57,11 +59,21 @@ def test_who_may_not_read_an_adapter_is_not_led_to_it(server: Server, files: dic
         assert server.call("GET", "/api/models/org/tiny", token=token).status in (401, 404)
 
 
-def test_names_that_differ_by_case_alone_are_each_reached_by_their_own_spelling(
-    server: Server, files: dict[str, bytes], tmp_path: Path
+def test_a_name_that_differs_by_case_alone_is_refused(server: Server, files: dict[str, bytes]) -> None:
+    answer = server.call("POST", "/api/v1/adapters", {"name": "Acme/tone"})
+    assert (answer.status, "differs only in capitals" in answer.json["detail"]) == (409, True)
+
+
+def test_names_of_an_older_registry_that_differ_by_case_alone_are_each_reached_by_their_own_spelling(
+    server: Server, files: dict[str, bytes]
 ) -> None:
-    assert server.call("POST", "/api/v1/adapters", {"name": "Acme/tone"}).status == 201
-    put(server, {README: b"# The other\n"}, name="Acme/tone")
+    create(server, "acme/other")
+    put(server, {README: b"# The other\n"}, name="acme/other")
+    with closing(sqlite3.connect(server.data / "catalog.sqlite")) as database, database:
+        database.execute("INSERT INTO namespaces (name) VALUES ('Acme')")
+        database.execute(
+            "UPDATE adapters SET name = 'Acme/tone', folded = NULL, namespace = 'Acme' WHERE name = 'acme/other'"
+        )
     assert server.call("GET", f"/Acme/tone/resolve/main/{README}").body == b"# The other\n"
     assert server.call("GET", f"/{TONE}/resolve/main/{README}").body == CARD
     assert server.call("GET", f"/ACME/tone/resolve/main/{README}").status == 404

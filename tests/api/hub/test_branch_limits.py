@@ -118,10 +118,21 @@ def test_names_that_are_too_long_together_are_refused_though_each_is_not() -> No
 
 def test_announcements_are_forgotten_when_nothing_follows_them() -> None:
     announcements, key = Announcements(), ("ada", "acme/tone", "main")
-    assert announcements.add(key, ["a"], 0) == {"a"}
-    assert announcements.add(key, ["b"], IDLE_SECONDS) == {"a", "b"}
-    assert announcements.add(key, ["c"], 2 * IDLE_SECONDS + 1) == {"c"}
-    assert announcements.add(("eve", *key[1:]), ["d"], 0) == {"d"}
+    assert announcements.add(key, ["a"], 0).paths == {"a"}
+    assert announcements.add(key, ["b"], IDLE_SECONDS).paths == {"a", "b"}
+    assert announcements.add(key, ["c"], 2 * IDLE_SECONDS + 1).paths == {"c"}
+    assert announcements.add(("eve", *key[1:]), ["d"], 0).paths == {"d"}
+
+
+def test_an_upload_comes_in_batches_from_a_full_one_until_it_is_refused_or_idle() -> None:
+    announcements, key = Announcements(), ("ada", "acme/tone", "main")
+    assert not announcements.add(key, ["a"], 0).is_in_batches
+    assert announcements.add(key, ["b"], 1, is_full=True).is_in_batches
+    assert announcements.add(key, [], 2).is_in_batches
+    assert not announcements.add(key, [], 3 + IDLE_SECONDS).is_in_batches
+    announcements.add(key, ["b"], 4 + IDLE_SECONDS, is_full=True)
+    announcements.is_repeated(key, ["c"], 5 + IDLE_SECONDS)
+    assert not announcements.add(key, ["a"], 6 + IDLE_SECONDS).is_in_batches
 
 
 def test_people_may_try_again_as_often_as_they_like() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from adaptry.adapter.images import MAX_IMAGE
+from adaptry.adapter.images import MAX_IMAGE, MAX_IMAGES
 from adaptry.adapter.view import open_dir
 from adaptry.errors import Unsupported
 from adaptry.refs import AdapterName, Ref
@@ -123,11 +123,13 @@ answer += [api.upload_folder(folder_path=folder, repo_id="acme/tone").oid]
     assert "nothing of this upload would be stored" in refused
     assert "optimizer.pt (a pickle" in refused
     assert "train.py (a program" in refused
-    assert "a .gitignore leaves it out" in ignored
+    assert "optimizer.pt, train.py (ignored by .gitignore)" in ignored
+    assert ".gitignore (" not in ignored
     assert len(oid) == 40
 
 
-def test_one_batch_of_a_long_upload_may_be_left_out_whole(server: Server) -> None:
+@pytest.mark.parametrize("most", [256, 100], ids=["python", "javascript"])
+def test_one_batch_of_a_long_upload_may_be_left_out_whole(server: Server, most: int) -> None:
     create(server)
 
     def announce(*paths: str) -> int:
@@ -135,6 +137,24 @@ def test_one_batch_of_a_long_upload_may_be_left_out_whole(server: Server) -> Non
         return server.call("POST", f"/api/models/{TONE}/preupload/main", body).status
 
     assert announce("a.log") == 400
-    assert announce("README.md", *(f"{number}.log" for number in range(255))) == 200
+    assert announce(*(f"{number}.log" for number in range(most))) == 200
+    assert announce("README.md") == 200
     assert announce("a.log") == 200
     assert announce(".gitattributes") == 200
+
+
+def test_a_commit_leaves_out_the_images_that_an_announcement_does_and_says_so(server: Server) -> None:
+    create(server)
+    pictures = {f"plot-{number:02}.png": PICTURES["plot.png"] for number in range(MAX_IMAGES)}
+    assert send(server, lines(pictures)).status == 200
+    answer = send(server, lines({"one-more.png": PICTURES["plot.png"], "plot-00.png": PICTURES["plot.png"]}))
+    assert answer.status == 200
+    assert f"one-more.png (more than {MAX_IMAGES} images)" in answer.headers["X-HF-Warning"]
+    tree = server.call("GET", f"/api/models/{TONE}/tree/main").json
+    assert {entry["path"] for entry in tree} == set(pictures)
+    alone = send(server, lines({"one-more.png": PICTURES["plot.png"]}))
+    assert alone.status == 400
+    assert f"one-more.png (more than {MAX_IMAGES} images)" in alone.json["error"]
+    large = {"path": "large.png", "algo": "sha256", "oid": "0" * 64, "size": MAX_IMAGE + 1}
+    answer = send(server, lines({}, {"key": "lfsFile", "value": large}))
+    assert (answer.status, "an image of more than 4 MiB" in answer.json["error"]) == (400, True)

@@ -116,15 +116,30 @@ def test_a_file_that_was_to_be_ignored_is_left_out_of_a_commit(server: Server, t
         "checkpoint-5/README.md": b"x",
         "a b/.DS_Store": b"x",
     }
-    assert send(server, lines({**files, **extra})).status == 200
+    answer = send(server, lines({**files, **extra}))
+    assert answer.status == 200
     tree = server.call("GET", f"/api/models/{TONE}/tree/main?recursive=true").json
     assert {entry["path"] for entry in tree} == set(files)
-    alone = send(server, lines({"NOTES.md": b"x"}))
-    assert (alone.status, "nothing of this commit is stored" in alone.json["error"]) == (400, True)
+    assert "optimizer.pt" in answer.headers["X-HF-Warning"]
+    for path in ("NOTES.md", ".gitattributes", "a\\b"):
+        head = server.call("GET", f"/api/models/{TONE}/revision/main").json["sha"]
+        assert send(server, lines({path: b"x"})).status >= 400
+        assert server.call("GET", f"/api/models/{TONE}/revision/main").json["sha"] == head
+
+
+@pytest.mark.parametrize("path", ["model.safetensors", "adapter_model.bin"])
+def test_a_commit_without_an_announcement_is_refused_what_an_announcement_is(
+    server: Server, path: str
+) -> None:
+    answer = send(server, lines({"README.md": b"# Tone", path: b"x"}))
+    assert answer.status == 400
+    assert path in answer.json["error"]
+    assert len(server.call("GET", f"/api/models/{TONE}/commits/main").json) == 1
 
 
 def test_a_large_file_that_is_to_be_ignored_is_announced_as_large(server: Server) -> None:
     files = [{"path": "optimizer.pt", "size": size, "sample": ""} for size in (1000, 5 << 20)]
     for file, mode in zip(files, ("regular", "lfs"), strict=True):
-        (answer,) = server.call("POST", f"/api/models/{TONE}/preupload/main", {"files": [file]}).json["files"]
+        body = {"files": [file, {"path": "README.md", "size": 3}]}
+        answer, _ = server.call("POST", f"/api/models/{TONE}/preupload/main", body).json["files"]
         assert (answer["uploadMode"], answer["shouldIgnore"]) == (mode, True)

@@ -124,6 +124,18 @@ def test_what_is_no_part_of_an_adapter_is_left_out_with_a_word(server: Server) -
     assert "x.tmp" not in warnings
 
 
+@pytest.mark.parametrize(
+    "path", ["..\\ddd", "a\\..\\b", "../x", "a/../../x", "/etc/x", "\\\\host\\x", "C:\\x", "c:x"]
+)
+def test_a_path_that_leads_out_of_its_folder_is_refused_before_its_bytes_come(
+    server: Server, path: str
+) -> None:
+    answer = preupload(server, (README, 5), (path, 5))
+    assert answer.status == 422
+    assert "not a file name we store" in answer.json["error"]
+    assert send(server, lines({README: b"x", path: b"x"})).status == 422
+
+
 def test_names_that_no_header_holds_do_no_harm(server: Server) -> None:
     answer = preupload(server, ("évil\r\nSet-Cookie: x\x00.bin", 5), (README, 5))
     assert answer.headers["X-HF-Warning"].count("?") == 2
