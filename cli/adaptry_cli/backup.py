@@ -15,10 +15,10 @@ from adaptry_cli.out import answer, counted, json_option, progress, size, tell
 
 @click.command()
 @click.argument("to", metavar="FILE.tar|DIR", type=click.Path(path_type=Path))
-@click.option("--verify", is_flag=True, help="Re-read the files of earlier backups in DIR, and replace damaged ones.")
 @click.option(
-    "--skip-damaged", is_flag=True, help="Leave out lost or damaged files instead of stopping."
+    "--verify", is_flag=True, help="Re-read the files of earlier backups in DIR, and replace damaged ones."
 )
+@click.option("--skip-damaged", is_flag=True, help="Leave out lost or damaged files instead of stopping.")
 @registry_option
 @json_option
 def backup(registry: Registry, to: Path, verify: bool, skip_damaged: bool, as_json: bool) -> None:

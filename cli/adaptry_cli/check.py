@@ -85,7 +85,9 @@ def check(
 @click.command()
 @click.argument("source", metavar="REF|DIR", type=SOURCE)
 @click.option(
-    "--weights", is_flag=True, help="List every tensor with its norm and its numbers of NaN and infinite elements."
+    "--weights",
+    is_flag=True,
+    help="List every tensor with its norm and its numbers of NaN and infinite elements.",
 )
 @connected_option
 @json_option

@@ -146,7 +146,5 @@ def _folder(where: str | None) -> Path:
     if settings.registry is None:
         return data_folder()
     if is_server(settings.registry):
-        raise Invalid(
-            "restore a backup on the server's own machine: adaptry restore BACKUP --registry DIR"
-        )
+        raise Invalid("restore a backup on the server's own machine: adaptry restore BACKUP --registry DIR")
     return folder_named(settings.registry)

@@ -47,7 +47,9 @@ def token() -> None:
     "--days", type=click.IntRange(1, 3650), default=90, show_default=True, help="How long it is good for."
 )
 @click.option(
-    "--hf", is_flag=True, help="Print the token with the prefix `hf_`, which JavaScript clients of the Hub require."
+    "--hf",
+    is_flag=True,
+    help="Print the token with the prefix `hf_`, which JavaScript clients of the Hub require.",
 )
 @_folder_options
 @json_option

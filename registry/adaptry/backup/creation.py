@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from adaptry.backup import tar
-from adaptry.backup.index import LACKING, Index
+from adaptry.backup.index import LACKING, BackupIndex
 from adaptry.backup.needs import needed
 from adaptry.backup.parts import growing, private_file
 from adaptry.blobs.local import LocalBlobs
@@ -32,11 +32,11 @@ _TAR = ".tar"
 
 
 @dataclass(frozen=True, slots=True)
-class BackupMade:
+class BackupResult:
     """Where the backup is, and what is in it; `added` files were not in that place before."""
 
     place: Path
-    index: Index
+    index: BackupIndex
     added: int
 
 
@@ -47,7 +47,7 @@ def create(
     verify: bool = False,
     skip_damaged: bool = False,
     progress: Progress = no_progress,
-) -> BackupMade:
+) -> BackupResult:
     """Backs up the registry to the file `to`, if it ends in `.tar`, else into the folder `to`, beside the backups there.
 
     With `verify`, what an earlier backup left in the folder is read again, and replaced if it is damaged. With `skip_damaged`,
@@ -107,7 +107,7 @@ class _Source:
 
 def _to_folder(
     registry: LocalRegistry, source: _Source, snapshot: Path, to: Path, verify: bool, progress: Progress
-) -> BackupMade:
+) -> BackupResult:
     store = LocalBlobs(to / FILES)
     files = size = added = 0
     for digest, expected in needed(snapshot):
@@ -130,12 +130,12 @@ def _to_folder(
     place = to / SNAPSHOTS / f"{index.created_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
     snapshot.parent.rename(place)
     flush_folder(place.parent)
-    return BackupMade(place, index, added)
+    return BackupResult(place, index, added)
 
 
 def _to_file(
     registry: LocalRegistry, source: _Source, snapshot: Path, to: Path, progress: Progress
-) -> BackupMade:
+) -> BackupResult:
     files = size = 0
     for digest, expected in needed(snapshot):
         if source.is_sound(digest, expected):
@@ -159,7 +159,7 @@ def _to_file(
     with suppress(FileExistsError):
         os.link(part, to)  # unlike a rename, it never replaces what came there meanwhile
         flush_folder(to.parent)
-        return BackupMade(to, index, files)
+        return BackupResult(to, index, files)
     raise Conflict(f"{to} exists; choose another name")
 
 
@@ -177,8 +177,10 @@ def _copy_catalog(catalog: Catalog, to: Path) -> None:
     catalog.copy_to(to)
 
 
-def _index(registry: LocalRegistry, snapshot: Path, files: int, size: int, lacking: list[Digest]) -> Index:
-    return Index(
+def _index(
+    registry: LocalRegistry, snapshot: Path, files: int, size: int, lacking: list[Digest]
+) -> BackupIndex:
+    return BackupIndex(
         created_at=datetime.now(UTC),
         epoch=registry.catalog.epoch.id,
         catalog=Digest.of_chunks(_read(snapshot)),
