@@ -1,6 +1,6 @@
 """Taking a backup: the catalog first, at one moment; then every file that it names, read and compared with its digest.
 
-A server, pushes and sweeps may go on meanwhile. What was killed half-way has no name that a restore would take.
+A server, pushes and sweeps may go on meanwhile. An interrupted backup never gets a name that a restore accepts.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def create(
 ) -> BackupResult:
     """Backs up the registry to the file `to`, if it ends in `.tar`, else into the folder `to`, beside the backups there.
 
-    With `verify`, what an earlier backup left in the folder is read again, and replaced if it is damaged. With `skip_damaged`,
+    With `verify`, files of earlier backups in the folder are read again, and replaced if they are damaged. With `skip_damaged`,
     files of the registry that are lost or damaged are left out and named in the index.
 
     Raises `Refused` (its rows or files are elsewhere), `Corrupt` (a file of the registry is lost or damaged), `Conflict` (the

@@ -1,4 +1,4 @@
-"""What a backup says about itself: the digest of its catalog, which names all the rest, and a digest of this very text."""
+"""The index of a backup: the digest of its catalog, which names all other files, and a digest of the index itself."""
 
 from __future__ import annotations
 

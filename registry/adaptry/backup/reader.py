@@ -1,4 +1,4 @@
-"""A backup that is there, opened: its index, its catalog, and its files in the order of their digests. Nothing in it is believed."""
+"""Reads a backup: its index, its catalog, and its files in the order of their digests. Nothing in it is trusted."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Backup(ABC):
 
     @abstractmethod
     def file(self, digest: Digest, size: int) -> Iterator[bytes]:
-        """Raises `InvalidBackup` where it is not there."""
+        """Raises `InvalidBackup` if it is missing."""
 
     @abstractmethod
     def finish(self) -> None:
-        """Raises `InvalidBackup` where there is more than there should be."""
+        """Raises `InvalidBackup` if there is anything left."""
 
 
 class _Folder(Backup):

@@ -1,4 +1,4 @@
-"""What the catalog that a restore replaces still knows: which numbers, generations and events it gave out, and what it withdrew."""
+"""Reads the catalog that a restore replaces: the numbers, generations and events it gave out, and the versions it withdrew."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ReplacedCatalog:
 
 
 def look_at(catalog: Path, work: Path) -> ReplacedCatalog | None:
-    """What a catalog knows, read from a copy in the folder `work`; None where it can no longer be read."""
+    """The values of a catalog, read from a copy in the folder `work`; None if it cannot be read."""
     try:
         copy(catalog, work / "replaced.sqlite")
         with closing(Catalog.at(work / "replaced.sqlite")) as opened, opened.read() as tx:

@@ -1,6 +1,6 @@
-"""Restoring a backup: all of it is copied and verified in a hidden place first; one rename makes it the registry.
+"""Restoring a backup: all of it is copied and verified in a hidden folder first; a rename of the catalog completes it.
 
-Until that rename the registry there is what it was. Files come before the catalog that names them, and a file more harms nobody.
+Until that rename the existing registry is unchanged. Files are moved before the catalog that names them; extra files do no harm.
 """
 
 from __future__ import annotations
