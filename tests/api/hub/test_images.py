@@ -99,7 +99,7 @@ def test_our_own_push_of_a_broken_image_is_refused_by_the_server_too(server: Ser
     registry.finish_upload(registry.append_upload(session, 0, [bad]))
     tree = {entry.path: (entry.size, entry.sha256) for entry in detail.manifest.files}
     forged = Manifest.of({**tree, "photo.jpg": (len(bad), Digest(digest))})
-    with pytest.raises(Unsupported, match="not a JPEG image"):
+    with pytest.raises(Unsupported, match="not a valid JPEG image"):
         registry.put_revision(NAME, forged.to_bytes(), PushOptions())
 
 
