@@ -1,7 +1,6 @@
 """Upload slots: how many bodies a server receives at once, and how many of them for one tenant.
 
-A body holds its slot from the first byte to the last, however slowly it arrives. So that a tenant whose clients are
-slow on purpose leaves room for the others, one tenant gets a quarter of the slots at most; the rest of its
+A body holds its slot from the first byte to the last, however slowly it arrives. So that slow clients of one tenant cannot block the others, one tenant gets a quarter of the slots at most; the rest of its
 requests wait for those, without a byte of them being read.
 """
 

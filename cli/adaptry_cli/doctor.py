@@ -19,7 +19,7 @@ import click
 from adaptry import __version__
 from adaptry.errors import AdaptryError
 from adaptry.landing import explained
-from adaptry.local.forgotten import forgotten_recalls
+from adaptry.local.forgotten_recalls import forgotten_recalls
 from adaptry.lookalikes import lookalikes
 from adaptry.opening import catalog_of, folder_named, is_registry, lacking_of_blobs, open_local
 from adaptry.settings import Settings, data_folder, is_server

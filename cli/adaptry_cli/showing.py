@@ -29,7 +29,7 @@ def facts_of_version(detail: VersionDetail, info: AdapterInfo) -> Facts:
     if version.is_damaged:
         yield (
             "damaged",
-            "some of its stored files are lost or changed; push them again, or run `adaptry mend`",
+            "some of its stored files are missing or changed; push them again, or run `adaptry mend`",
         )
     yield "digest", str(version.digest)
     if version.aliases:

@@ -1,8 +1,8 @@
-"""Checks a large JSON document in a child process, so that a hostile one costs its reader nothing but the wait.
+"""Checks a large JSON document in a child process, so that a hostile one only makes its sender wait.
 
 The child reads the document as `strictjson.loads` does, at a lower priority and within bounds on time and memory. A
-document that passed has one meaning and few values: the standard library may read it then. Other threads of the reader
-are served meanwhile, however large it is. Standard library only.
+document that passes is unambiguous and has few values, so the standard library then reads it in a few milliseconds; the
+reader serves its other threads meanwhile. Standard library only.
 """
 
 from __future__ import annotations

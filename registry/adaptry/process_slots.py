@@ -1,8 +1,7 @@
 """How many children of one kind run at once in this process, and how many callers may wait for one.
 
-A caller that waits holds a thread of the server. So few may wait, and the others get an error that says to try again:
-then one client with many expensive requests cannot take all threads, and clients whose requests need no child notice
-nothing.
+A waiting caller occupies a thread of the server. So only a few may wait, and the others get an error that asks them to
+retry: one client with many expensive requests cannot occupy all threads, and requests that need no child are not delayed.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ class ProcessSlots:
     def taken(self, what: str) -> Iterator[None]:
         """Raises `Unavailable`, naming `what` is being done, if too many wait already or the wait takes too long."""
         if not self._present.acquire(blocking=False):
-            raise Unavailable(f"too many others are waiting for {what}; try again")
+            raise Unavailable(f"too many requests are waiting to read {what}; try again")
         try:
             if not self._running.acquire(timeout=self._patience):
-                raise Unavailable(f"{what} took others too long; try again")
+                raise Unavailable(f"waited too long for other requests to read {what}; try again")
             try:
                 yield
             finally:

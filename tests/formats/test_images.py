@@ -62,7 +62,7 @@ def test_whole_images_are_taken(name: str) -> None:
     "more", [b"\0", b"<html><script>alert(1)</script>", b"PK\x03\x04" + b"\0" * 40, b"\x80\x04."], ids=repr
 )
 def test_what_has_something_behind_its_end_is_refused(name: str, more: bytes) -> None:
-    with pytest.raises(Unsupported, match="from beginning to end"):
+    with pytest.raises(Unsupported, match="is not a valid"):
         check_image(name, GOOD[name]() + more)
 
 
@@ -77,7 +77,7 @@ def test_what_is_cut_off_anywhere_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", GOOD)
 def test_one_format_under_the_name_of_another_is_refused(name: str) -> None:
     ending = "jpg" if name.lower().endswith("png") else "png"
-    with pytest.raises(Unsupported, match="does not begin as one"):
+    with pytest.raises(Unsupported, match="wrong signature"):
         check_image(f"x.{ending}", GOOD[name]())
 
 
@@ -147,5 +147,5 @@ def test_a_folders_images_are_kept_up_to_the_limits_and_others_left_out_with_the
     (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff<html>")
     listing = list_folder(folder)
     assert sum(map(is_image, listing.kept)) == MAX_IMAGES
-    assert "not a JPEG image" in listing.left_out["broken.jpg"]
+    assert "not a valid JPEG image" in listing.left_out["broken.jpg"]
     assert listing.left_out[f"image-{MAX_IMAGES:02}.png"] == f"more than {MAX_IMAGES} images"

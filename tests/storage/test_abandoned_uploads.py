@@ -13,7 +13,7 @@ from adaptry.blobs.local import LocalBlobs
 from adaptry.digest import Digest
 from adaptry.errors import Busy, NotFound
 from adaptry.local import LocalRegistry
-from adaptry.local.abandoned import IDLE, IDLE_DIRECT
+from adaptry.local.abandoned_uploads import IDLE, IDLE_DIRECT
 from adaptry.local.uploads import DIRECT, MOST_OPEN
 from adaptry.opening import open_local
 from adaptry.records import Upload

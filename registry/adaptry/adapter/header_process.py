@@ -1,7 +1,7 @@
-"""Reads a long safetensors header in a child process, and hands its tensors over in a form that is quick to take in.
+"""Reads a long safetensors header in a child process, which returns the tensors in a form that is quick to read.
 
-A header of 8 MiB costs a second of processor time and hundreds of MiB to check; of a server that reads it itself, every
-other client notices. The child checks it as `parse_header` does, within bounds on time and memory, and answers in
+A header of 8 MiB costs a second of processor time and hundreds of MiB to check; if a server
+read it itself, every other client would wait. The child checks it as `parse_header` does, within bounds on time and memory, and answers in
 columns: texts as their lengths and one block of UTF-8, numbers as arrays in the machine's order. Standard library only.
 """
 

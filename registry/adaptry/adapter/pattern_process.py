@@ -1,4 +1,4 @@
-"""The child process that asks `re`: which patterns match which names.
+"""The child process that matches patterns against names with `re`.
 
 `re` can run for hours on a short pattern, and holds the interpreter lock meanwhile. Here it has a process to itself,
 which its parent bounds (`bounded_process`). Standard library only.

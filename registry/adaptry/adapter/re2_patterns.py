@@ -1,8 +1,8 @@
-"""RE2 for the patterns that it understands as `re` does: linear in the name, whatever the pattern.
+"""Matches patterns with RE2 where it agrees with `re`: in time linear in the name, for any pattern.
 
 RE2 is optional. It takes many constructs of `re` in the same sense, refuses some, and takes a few in another sense: those
 are left out here before it is asked, and so is everything that is not ASCII, where `\\w`, `\\d`, `\\b` and case differ.
-`tests/domain/test_re2_patterns.py` compares the two engines on thousands of generated patterns.
+`tests/domain/test_patterns.py` compares the two engines on thousands of generated patterns.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Taking a backup: the catalog first, at one moment; then every file that it names, read and compared with its digest.
 
-A server, pushes and sweeps may go on meanwhile. What was killed half-way has no name that a restore would take.
+A server, pushes and sweeps may go on meanwhile. An interrupted backup never gets a name that a restore accepts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from adaptry.backup import tar
-from adaptry.backup.index import LACKING, Index
+from adaptry.backup.index import LACKING, BackupIndex
 from adaptry.backup.needs import needed
 from adaptry.backup.parts import growing, private_file
 from adaptry.blobs.local import LocalBlobs
@@ -33,11 +33,11 @@ _LOOKS = 2  # a damaged file that is replaced while it is read is whole when it 
 
 
 @dataclass(frozen=True, slots=True)
-class BackupMade:
+class BackupResult:
     """Where the backup is, and what is in it; `added` files were not in that place before."""
 
     place: Path
-    index: Index
+    index: BackupIndex
     added: int
 
 
@@ -48,10 +48,10 @@ def create(
     verify: bool = False,
     skip_damaged: bool = False,
     progress: Progress = no_progress,
-) -> BackupMade:
+) -> BackupResult:
     """Backs up the registry to the file `to`, if it ends in `.tar`, else into the folder `to`, beside the backups there.
 
-    With `verify`, what an earlier backup left in the folder is read again, and replaced if it is damaged. With `skip_damaged`,
+    With `verify`, files of earlier backups in the folder are read again, and replaced if they are damaged. With `skip_damaged`,
     files of the registry that are lost or damaged are left out and named in the index.
 
     Raises `Refused` (its rows or files are elsewhere), `Corrupt` (a file of the registry is lost or damaged), `Conflict` (the
@@ -121,7 +121,7 @@ class _Source:
 
 def _to_folder(
     registry: LocalRegistry, source: _Source, snapshot: Path, to: Path, verify: bool, progress: Progress
-) -> BackupMade:
+) -> BackupResult:
     store = LocalBlobs(to / FILES)
     files = size = added = 0
     for digest, expected in needed(snapshot):
@@ -141,12 +141,12 @@ def _to_folder(
     place = to / SNAPSHOTS / f"{index.created_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
     snapshot.parent.rename(place)
     flush_folder(place.parent)
-    return BackupMade(place, index, added)
+    return BackupResult(place, index, added)
 
 
 def _to_file(
     registry: LocalRegistry, source: _Source, snapshot: Path, to: Path, progress: Progress
-) -> BackupMade:
+) -> BackupResult:
     files = size = 0
     for digest, expected in needed(snapshot):
         if source.is_sound(digest, expected):
@@ -170,7 +170,7 @@ def _to_file(
     with suppress(FileExistsError):
         os.link(part, to)  # unlike a rename, it never replaces what came there meanwhile
         flush_folder(to.parent)
-        return BackupMade(to, index, files)
+        return BackupResult(to, index, files)
     raise Conflict(f"{to} exists; choose another name")
 
 
@@ -189,8 +189,10 @@ def _copy_catalog(catalog: Catalog, to: Path) -> None:
     catalog.copy_to(to)
 
 
-def _index(registry: LocalRegistry, snapshot: Path, files: int, size: int, lacking: list[Digest]) -> Index:
-    return Index(
+def _index(
+    registry: LocalRegistry, snapshot: Path, files: int, size: int, lacking: list[Digest]
+) -> BackupIndex:
+    return BackupIndex(
         created_at=datetime.now(UTC),
         epoch=registry.catalog.epoch.id,
         catalog=Digest.of_chunks(_read(snapshot)),

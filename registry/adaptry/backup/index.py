@@ -1,4 +1,4 @@
-"""What a backup says about itself: the digest of its catalog, which names all the rest, and a digest of this very text."""
+"""The index of a backup: the digest of its catalog, which names all other files, and a digest of the index itself."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LACKING = 1000
 """Files at most that a backup may go without."""
 
 
-class Index(Value, extra="forbid"):
+class BackupIndex(Value, extra="forbid"):
     """`catalog` is the SQLite file's digest, of `catalog_size` bytes; `files` and their `total` bytes are what it names, but for `lacking`,
     which was damaged or lost when the backup was taken."""
 
@@ -38,7 +38,7 @@ class Index(Value, extra="forbid"):
         )
 
     @classmethod
-    def parse(cls, data: bytes) -> Index:
+    def parse(cls, data: bytes) -> BackupIndex:
         """Raises `InvalidBackup`, and `Incompatible` for the format of a newer Adaptry."""
         try:
             whole = strictjson.loads(data, LIMITS, "the backup's index")

@@ -1,4 +1,4 @@
-"""Which files a copied catalog needs: every one that an owner has, and those that a derived version was made from."""
+"""The files that a copied catalog needs: every owner's files, and the inputs of derived versions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hidden places in which a backup or a restore grows: private, locked while it lives, and removed by the next if it died."""
+"""Hidden folders for unfinished backups and restores: private, locked by their process, and removed by the next run if it died."""
 
 from __future__ import annotations
 

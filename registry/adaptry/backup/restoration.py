@@ -1,6 +1,6 @@
-"""Restoring a backup: all of it is copied and verified in a hidden place first; one rename makes it the registry.
+"""Restoring a backup: all of it is copied and verified in a hidden folder first; a rename of the catalog completes it.
 
-Until that rename the registry there is what it was. Files come before the catalog that names them, and a file more harms nobody.
+Until that rename the existing registry is unchanged. Files are moved before the catalog that names them; extra files do no harm.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from adaptry.backup.index import Index
+from adaptry.backup.index import BackupIndex
 from adaptry.backup.needs import needed
 from adaptry.backup.parts import growing, private_file
-from adaptry.backup.reading import Backup, opened
-from adaptry.backup.replaced import Replaced, look_at
+from adaptry.backup.reader import Backup, opened
+from adaptry.backup.replaced_catalog import ReplacedCatalog, look_at
 from adaptry.blobs.choosing import address_in as blobs_in
 from adaptry.blobs.local import LocalBlobs
 from adaptry.catalog import adapters, choosing, epochs, events, recall_claims, residency
@@ -31,7 +31,7 @@ from adaptry.file_locks import FileLock
 from adaptry.identity import LOCAL
 from adaptry.landing import flush_folder
 from adaptry.local import LocalRegistry
-from adaptry.local.forgotten import hold_back
+from adaptry.local.forgotten_recalls import hold_back
 from adaptry.progress import Progress, no_progress
 from adaptry.refs import AdapterName
 
@@ -43,15 +43,15 @@ _OWN = frozenset({_BLOBS, _ADMIN_TOKEN, "catalog.sqlite.in-use", "catalog.sqlite
 
 
 @dataclass(frozen=True, slots=True)
-class Restored:
+class RestoreResult:
     """What was restored, and the epoch that began; `held_back` versions were withdrawn after the backup was taken."""
 
-    index: Index
+    index: BackupIndex
     epoch: str
     held_back: tuple[str, ...] = ()
 
 
-def check(place: Path, snapshot: str | None = None, progress: Progress = no_progress) -> Index:
+def check(place: Path, snapshot: str | None = None, progress: Progress = no_progress) -> BackupIndex:
     """Reads a backup from end to end, and writes nothing that stays. Raises as `restore`."""
     with tempfile.TemporaryDirectory(prefix="adaptry-backup-") as work, opened(place, snapshot) as backup:
         catalog = _take_catalog(backup, Path(work))
@@ -71,7 +71,7 @@ def restore(
     keep_tokens: bool = False,
     skip: int = SKIP,
     progress: Progress = no_progress,
-) -> Restored:
+) -> RestoreResult:
     """Makes the registry in `folder` what it was when the backup was taken, in a new epoch.
 
     `folder` must be empty or missing; with `replace` it may hold a registry that no process has open. `skip` is how many numbers
@@ -199,7 +199,9 @@ def _fold_log(catalog: Path) -> None:
         catalog.with_name(f"{catalog.name}{end}").unlink(missing_ok=True)
 
 
-def _begin_epoch(path: Path, index: Index, known: Replaced | None, keep_tokens: bool, skip: int) -> Restored:
+def _begin_epoch(
+    path: Path, index: BackupIndex, known: ReplacedCatalog | None, keep_tokens: bool, skip: int
+) -> RestoreResult:
     now = datetime.now(UTC)
     with closing(Catalog.at(path)) as catalog, catalog.write() as tx:
         epoch = epochs.begin(
@@ -221,10 +223,10 @@ def _begin_epoch(path: Path, index: Index, known: Replaced | None, keep_tokens: 
             detail={"backup": f"{index.created_at:%FT%TZ}", "epoch": epoch.id},
         )
         held = _hold_back(tx, known, now) if known else ()
-        return Restored(index, epoch.id, held)
+        return RestoreResult(index, epoch.id, held)
 
 
-def _hold_back(tx: Transaction, known: Replaced, now: datetime) -> tuple[str, ...]:
+def _hold_back(tx: Transaction, known: ReplacedCatalog, now: datetime) -> tuple[str, ...]:
     """The versions that the replaced catalog had withdrawn and the backup has not."""
     held: list[str] = []
     for (text, hex_), state in known.recalls.items():

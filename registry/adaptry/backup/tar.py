@@ -1,6 +1,6 @@
 """A backup in one file: a plain tar of the index, the catalog, and the files in the order of their digests.
 
-The headers follow from what comes before them, and a reader compares each: there is no name of anybody's choosing in it.
+Each header follows from the entries before it, and the reader compares it, so no entry can have an arbitrary name.
 """
 
 from __future__ import annotations

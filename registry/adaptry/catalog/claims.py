@@ -1,4 +1,4 @@
-"""What versions declared themselves, for readers who may not see the base that was found for them."""
+"""The base that a version itself declared, for readers who may not see the registered one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Known damage: which stored files are not what they should be, since when, and which revisions need them.
+"""Known damage: marks on stored files that are missing or changed, and on the revisions that need them.
 
 `verify` marks what it finds; storing the right bytes takes the mark off. A marked file is not given to any reader, and a push
 of the same bytes sends them again. Damage is no lifecycle state of a version: states are what people decide, with a history,

@@ -1,4 +1,4 @@
-"""Names that differ only in capitals: no new one comes beside another; those that are there stay, and are listed.
+"""Names that differ only in capitals: new ones are refused; existing ones stay, and can be listed.
 
 The Hub's names are the same in any case, and so are files on many systems. Each name's lower case is kept beside it in a unique
 index (`folded`). Of names that were there before that rule, the first has it and the others have none: each is found as it is

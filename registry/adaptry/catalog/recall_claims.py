@@ -1,4 +1,4 @@
-"""Recalls that a restored registry had forgotten: told by a worker with proof, or by the catalog that was replaced."""
+"""Recalls that a restored registry lacks: proved by a worker's signature, or found in the replaced catalog."""
 
 from __future__ import annotations
 

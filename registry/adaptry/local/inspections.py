@@ -1,6 +1,6 @@
 """The part of a local registry that inspects weights: once for every file, however many revisions have it.
 
-A result is kept as soon as it is found, by the file's digest, so that a push that is repeated does not pay again.
+A result is stored at once, by the file's digest, so a repeated push does not inspect the file again.
 """
 
 from __future__ import annotations

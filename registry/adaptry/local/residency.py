@@ -13,7 +13,7 @@ from adaptry.catalog.sight import sight_of
 from adaptry.catalog.versions import stored_of
 from adaptry.catalog.workers import Worker
 from adaptry.errors import Conflict, Denied, NotFound
-from adaptry.local.forgotten import hold_back
+from adaptry.local.forgotten_recalls import hold_back
 from adaptry.local.rollouts import Rollouts
 from adaptry.records import Page
 from adaptry.refs import Ref

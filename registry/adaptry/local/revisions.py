@@ -36,7 +36,7 @@ from adaptry.identity import require_write
 from adaptry.local.admission import Known, find_base, judge, open_stored, weights_digest
 from adaptry.local.aliases import point_alias
 from adaptry.local.blob_content import check_names
-from adaptry.local.forgotten import hold_back
+from adaptry.local.forgotten_recalls import hold_back
 from adaptry.local.ground import require_sound
 from adaptry.local.inspections import InspectionCache
 from adaptry.local.metrics import check_metrics

@@ -17,12 +17,12 @@ from adaptry.report import Report
 
 
 def shown(tx: Transaction, sight: Sight, versions: Sequence[VersionInfo]) -> tuple[VersionInfo, ...]:
-    """The versions as a reader with that sight is shown them."""
+    """The versions as this reader may see them."""
     return tuple(version for version, _ in _shown(tx, sight, versions))
 
 
 def shown_detail(tx: Transaction, sight: Sight, detail: VersionDetail) -> VersionDetail:
-    """The same of one version with its report."""
+    """One version with its report, as this reader may see it."""
     version, report = _shown(tx, sight, [detail.version])[0]
     return detail.model_copy(update={"version": version, "report": report or detail.report})
 

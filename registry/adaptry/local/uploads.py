@@ -19,7 +19,7 @@ from adaptry.digest import Digest
 from adaptry.errors import Busy, Conflict, Denied, DigestMismatch, NotFound, TooLarge
 from adaptry.failpoints import reach
 from adaptry.identity import require_read, require_write
-from adaptry.local import abandoned
+from adaptry.local import abandoned_uploads
 from adaptry.local.ground import Ground, require_no_base
 from adaptry.manifest import MAX_FILE
 from adaptry.records import DirectPart, Page, Upload, UploadSession
@@ -57,7 +57,7 @@ class Uploads(Ground):
         session = self._opened(owner, digest, size)
         if session is None:
             direct_from = DIRECT if self.presign_uploads else None
-            if abandoned.recycle(self.catalog, self.blobs, owner, 1, self.clock(), direct_from):
+            if abandoned_uploads.recycle(self.catalog, self.blobs, owner, 1, self.clock(), direct_from):
                 session = self._opened(owner, digest, size)
         if session is None:
             raise Busy(

@@ -1,7 +1,7 @@
-"""A look at an adapter's weights before they travel, beside the hashing of its files.
+"""Inspects an adapter's weights before they are uploaded, while its files are hashed.
 
-Every registry inspects what it admits. Where the files have far to go, finding NaN here first spares sending gigabytes that
-would be refused; the finding and its words are the same.
+Every registry inspects what it admits. If it is on another machine, finding NaN here first saves an upload of gigabytes
+that would be refused; the finding and its text are the same.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from adaptry.report import Report
 def first_look(registry: Registry, adapter: Adapter, *, is_forced: bool = False) -> Iterator[None]:
     """Looks while the block runs. Raises `Refused` at its end for weights that the registry would refuse.
 
-    Does nothing where the registry is on this machine or the push is forced; nor for large files without numpy, since the
+    Does nothing if the registry is on this machine or the push is forced; nor for large files without numpy, since the
     registry's own inspection is sooner done.
     """
     if registry.is_on_this_machine or is_forced or not _is_cheap(adapter):

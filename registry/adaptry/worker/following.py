@@ -133,7 +133,7 @@ class Follower:
         if epoch is None or epoch == memory.epoch:
             return
         if memory.epoch is not None:
-            self._around.tell("the registry was restored from a backup: everything is looked at anew")
+            self._around.tell("the registry was restored from a backup; reading everything again")
         self._saying.greet(epoch)
         self._watch.look_again()
         self._watch.changes(0.0)

@@ -1,4 +1,4 @@
-"""A backup that is there, opened: its index, its catalog, and its files in the order of their digests. Nothing in it is believed."""
+"""Reads a backup: its index, its catalog, and its files in the order of their digests. Nothing in it is trusted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from adaptry.backup import tar
 from adaptry.backup.creation import FILES, SNAPSHOTS
-from adaptry.backup.index import LIMITS, Index
+from adaptry.backup.index import LIMITS, BackupIndex
 from adaptry.blobs.store import CHUNK
 from adaptry.digest import Digest
 from adaptry.errors import InvalidBackup, NotFound, Unavailable
@@ -19,24 +19,24 @@ from adaptry.errors import InvalidBackup, NotFound, Unavailable
 class Backup(ABC):
     """Read once, from its beginning to its end: `catalog`, then `file` for each that the catalog names, then `finish`."""
 
-    index: Index
+    index: BackupIndex
 
     @abstractmethod
     def catalog(self) -> Iterator[bytes]: ...
 
     @abstractmethod
     def file(self, digest: Digest, size: int) -> Iterator[bytes]:
-        """Raises `InvalidBackup` where it is not there."""
+        """Raises `InvalidBackup` if it is missing."""
 
     @abstractmethod
     def finish(self) -> None:
-        """Raises `InvalidBackup` where there is more than there should be."""
+        """Raises `InvalidBackup` if there is anything left."""
 
 
 class _Folder(Backup):
     def __init__(self, folder: Path, snapshot: Path) -> None:
         self._folder, self._snapshot = folder, snapshot
-        self.index = Index.parse(_bytes(snapshot / tar.INDEX))
+        self.index = BackupIndex.parse(_bytes(snapshot / tar.INDEX))
 
     def catalog(self) -> Iterator[bytes]:
         return _chunks(self._snapshot / tar.CATALOG)
@@ -51,7 +51,7 @@ class _Folder(Backup):
 class _File(Backup):
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self.index = Index.parse(tar.read_index(file, LIMITS.size))
+        self.index = BackupIndex.parse(tar.read_index(file, LIMITS.size))
 
     def catalog(self) -> Iterator[bytes]:
         return tar.read(self._file, tar.CATALOG, self.index.catalog_size)

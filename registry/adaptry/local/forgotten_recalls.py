@@ -1,4 +1,4 @@
-"""A version whose recall a restored registry had forgotten: held back, as if an administrator had quarantined it."""
+"""Recalls that a restored backup lacks: the versions are quarantined until an administrator decides."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ BY = "adaptry"
 
 
 def forgotten_recalls(catalog: Catalog) -> tuple[ForgottenRecall, ...]:
-    """The versions that were withdrawn before a restore and that the backup did not know to be. Raises `Unavailable`."""
+    """Versions that were withdrawn before a restore, of which the backup had no record. Raises `Unavailable`."""
     with catalog.read() as tx:
         return recall_claims.every(tx)
 
 
 def hold_back(tx: Transaction, version: int, name: AdapterName, digest: Digest, now: datetime) -> bool:
-    """Quarantines the version with that key, of which there must be a claim; False where it is withdrawn already."""
+    """Quarantines the version with that key, which must have a claim; False if it is withdrawn already."""
     claim, line, stored = (
         recall_claims.find(tx, name, digest),
         adapters.find(tx, name),

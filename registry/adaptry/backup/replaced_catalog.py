@@ -1,4 +1,4 @@
-"""What the catalog that a restore replaces still knows: which numbers, generations and events it gave out, and what it withdrew."""
+"""Reads the catalog that a restore replaces: the numbers, generations and events it gave out, and the versions it withdrew."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from adaptry.lifecycle import WITHDRAWN
 
 
 @dataclass(frozen=True, slots=True)
-class Replaced:
+class ReplacedCatalog:
     """`numbers` are the next of each adapter, `generation` and `event` the highest given, `recalls` states by adapter and digest."""
 
     numbers: Mapping[str, int] = field(default_factory=dict)
@@ -28,8 +28,8 @@ class Replaced:
     recalls: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
-def look_at(catalog: Path, work: Path) -> Replaced | None:
-    """What a catalog knows, read from a copy in the folder `work`; None where it can no longer be read."""
+def look_at(catalog: Path, work: Path) -> ReplacedCatalog | None:
+    """The values of a catalog, read from a copy in the folder `work`; None if it cannot be read."""
     try:
         copy(catalog, work / "replaced.sqlite")
         with closing(Catalog.at(work / "replaced.sqlite")) as opened, opened.read() as tx:
@@ -43,7 +43,7 @@ def look_at(catalog: Path, work: Path) -> Replaced | None:
                 tx.exec(select(func.max(column))).one() or 0
                 for column in (AliasRow.generation, VersionRow.state_generation, RolloutRow.generation)
             ]
-            return Replaced(
+            return ReplacedCatalog(
                 numbers=dict(numbers),
                 generation=max(highest),
                 event=tx.exec(select(func.max(EventRow.seq))).one() or 0,
