@@ -5,6 +5,9 @@ processor time and memory before it reads the request, so that a hostile request
 interpreter lock nor outlive the caller. The limit is on processor time: a busy machine makes the child slower, but
 does not change what it finds. A wall-clock limit, much longer, ends a child that waits for something.
 
+All callers in a process share as many children as there are processors, two at least: eight children on two processors
+would be noticed in spite of their lower priority.
+
 Children are started with the interpreter's own flags for a bare start (20 ms); a module that needs installed packages
 asks for them.
 """
@@ -15,6 +18,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +27,8 @@ _ROOT = str(Path(__file__).resolve().parent.parent)
 _OUT_OF_MEMORY = 75
 _OUT_OF_TIME = (-signal.SIGPROF, -signal.SIGXCPU)  # the child's own timer, and the kernel's limit behind it
 _SHORTEST_WAIT = 60.0
+_CHILDREN = threading.BoundedSemaphore(max(2, os.cpu_count() or 2))
+_PATIENCE = 120.0  # seconds that a caller waits for one of these
 _WALL_FACTOR = 30.0
 _PASSED_ON = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TMPDIR", "VIRTUAL_ENV")
 
@@ -88,10 +94,15 @@ def run_bounded(
     Raises `ProcessTimeout` when the child used up its processor time, and `ProcessFailed` for any other end than an
     answer within `limits`.
     """
-    process = start_bounded(
-        module, limits, arguments=arguments, descriptors=descriptors, needs_packages=needs_packages
-    )
-    answer = _exchange(process, request, limits)
+    if not _CHILDREN.acquire(timeout=_PATIENCE):
+        raise ProcessFailed("all processes for such work are busy; try again")
+    try:
+        process = start_bounded(
+            module, limits, arguments=arguments, descriptors=descriptors, needs_packages=needs_packages
+        )
+        answer = _exchange(process, request, limits)
+    finally:
+        _CHILDREN.release()
     check_exit(process.returncode, limits, answer[: limits.answer])
     if len(answer) > limits.answer:
         raise ProcessFailed(f"the process answered {len(answer):,} bytes; at most {limits.answer:,} are read")

@@ -207,6 +207,7 @@ def by_code() -> dict[str, type[AdaptryError]]:
     pending = [AdaptryError]
     while pending:
         for kind in pending.pop().__subclasses__():
-            found[kind.code] = kind
+            if "code" in vars(kind):  # a subclass without its own is, to a client, what it derives from
+                found[kind.code] = kind
             pending.append(kind)
     return found

@@ -57,7 +57,15 @@ def listings(server: Server) -> dict[str, Any]:
 
 def test_a_forged_cursor_is_400_on_every_listing(server: Server) -> None:
     job = server.registry().submit_job(JobOrder(kind="verify", task={})).id
-    real = {"namespace": "acme", "name": "tone", "branch": "main", "revision": "main", "job": job, "path": ""}
+    real = {
+        "namespace": "acme",
+        "name": "tone",
+        "selector": 1,
+        "branch": "main",
+        "revision": "main",
+        "job": job,
+        "path": "",
+    }
     abouts = ["adapters ", "adapters acme", "bases", "workers", "search ", "jobs None", f"log {job}"]
     abouts += [f"{kind} {key}" for kind in ("versions", "events", "commits") for key in (1, 2)]
     found = listings(server)
@@ -158,6 +166,35 @@ def test_a_hostile_body_is_refused(server: Server, body: bytes) -> None:
         answer = server.call("POST", path, body, headers=sent)
         assert 400 <= answer.status < 500, (path, answer.body[:200])
         assert len(answer.body) < 2000
+
+
+def test_a_document_with_many_faults_is_refused_without_a_list_of_them(server: Server) -> None:
+    for count in (100, 3000, 19_000):  # on the event loop, in a thread, and in a child process
+        body = {f"{number:06d}": 1 for number in range(count)}
+        for path in ("/api/v1/adapters/acme/tone/uploads", "/acme/tone.git/info/lfs/objects/batch"):
+            answer = server.call("POST", path, body)
+            assert 400 <= answer.status < 500, (path, answer.body)
+            assert len(answer.body) < 500
+        assert_problem(server.call("POST", "/api/v1/jobs", body), 400, "invalid")
+        assert (
+            f"{count + 2:,} unknown or malformed values"
+            in server.call("POST", "/api/v1/jobs", body).json["detail"]
+        )
+
+
+def test_nobody_but_an_administrator_has_a_large_record_read(server: Server) -> None:
+    writer = server.token("bob", "writer", ("acme",))
+    sent = {"Content-Type": "application/json"}
+    answer = server.call("POST", "/api/v1/bases", b"[" * 100_000, token=writer, headers=sent)
+    assert_problem(answer, 403, "denied")
+
+
+@pytest.mark.parametrize("table", ["tensors", "sketches", "file_hashes"])
+def test_a_bases_record_is_refused_at_its_first_fault(server: Server, table: str) -> None:
+    entries = {f"layer.{number}": 1 for number in range(20_000)}
+    answer = server.call("POST", "/api/v1/bases", {"record": {table: entries}})
+    assert_problem(answer, 400, "invalid")
+    assert f"record.{table}.layer.0" in answer.json["detail"]
 
 
 class Held:

@@ -1,6 +1,7 @@
 """A model card: the YAML at the head of a README, and what of it a registry keeps.
 
-The text is untrusted: it is read within limits (`yaml_process`) and comes out as plain JSON. A README without such a head is a card that says nothing.
+The text is untrusted: it is read within limits (`yaml_process`) and comes out as plain JSON. A README without such a
+head is a card that says nothing.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from adaptry.process_slots import ProcessSlots
 SECONDS = 1.0
 """Of processor time, for all patterns of one adapter."""
 _HERE = 0.2  # of these in this process, by RE2; a child takes over what is left then
-_SLOTS = ProcessSlots(running=4, waiting=8)
+_SLOTS = ProcessSlots(running=2, waiting=8)
 _LONGEST_ANSWER = 8 << 20
 _KEPT = 256  # answers of children
 _LARGEST_KEPT = 64 << 10

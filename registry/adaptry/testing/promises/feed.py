@@ -119,9 +119,25 @@ class FeedPromises(Ground):
             registry.create_adapter(AdapterName.parse(name), AdapterEdit())
         told = [
             {str(event.name) for event in registry.events(0, about=about).items}
-            for about in (("acme/*",), ("*/tone", "acme/v*"), ("acme/?",))
+            for about in (
+                ("acme/*",),
+                ("*/tone", "acme/v*"),
+                ("acme/?",),
+                ("acme/tone", "o*/[t]one"),
+                ("acme/ton", "*"),
+            )
         ]
-        assert told == [{"acme/tone", "acme/voice"}, {"acme/tone", "acme/voice", "other/tone"}, set()]
+        everything = {"acme/tone", "acme/voice", "other/tone"}
+        assert told == [
+            {"acme/tone", "acme/voice"}, everything, set(), {"acme/tone", "other/tone"}, everything
+        ]  # fmt: skip
+
+    def test_many_namespaces_are_asked_for_and_few_long_globs(self, registry: Registry) -> None:
+        registry.create_adapter(TONE, AdapterEdit())
+        namespaces = tuple(f"{'n' * 90}{number:02}/*" for number in range(63))
+        assert [event.name for event in registry.events(0, about=(*namespaces, "acme/*")).items] == [TONE]
+        with pytest.raises(Invalid, match="512 characters together"):
+            registry.events(0, about=("?" * 171,) * 3)
 
     def test_who_listens_to_a_name_is_told_that_it_was_given_up(self, registry: Registry) -> None:
         registry.create_adapter(TONE, AdapterEdit())
