@@ -28,7 +28,7 @@ from adaptry.failpoints import OF_A_MEND
 from adaptry.fingerprinting import fingerprint
 from adaptry.integrity import Mended, mend, verify
 from adaptry.local import LocalRegistry
-from adaptry.manifest import FileEntry
+from adaptry.manifest import FileEntry, Manifest
 from adaptry.mirroring.bundles.packing import create
 from adaptry.opening import open_local
 from adaptry.records import CommitNote, PushOptions
@@ -270,9 +270,12 @@ def test_nothing_is_made_of_bytes_that_are_known_to_be_damaged(
     verify(registry.catalog, registry.blobs)
     assert path_of(registry).exists()
     other = manifest.model_copy(update={"provenance": {"run": "again"}})
+    registry.make_branch(TONE, "trial")
+    named = {one.path: (one.size, one.sha256) for one in manifest.files}
+    tree = Manifest.of({**named, f"checkpoint-1/{WEIGHTS}": (entry.size, entry.sha256)}, base=manifest.base)
     for ask in (
         lambda: registry.put_revision(TONE, other.to_bytes(), PushOptions()),
-        lambda: registry.put_commit(TONE, "trial", manifest.to_bytes(), CommitNote(title="Again")),
+        lambda: registry.put_commit(TONE, "trial", tree.to_bytes(), CommitNote(title="Again")),
         lambda: registry.inspect_tensors(Ref(TONE)),
     ):
         with pytest.raises(Corrupt, match="is damaged in the registry: its bytes have changed"):
