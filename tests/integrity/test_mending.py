@@ -6,23 +6,34 @@ import os
 import sqlite3
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import delete
+from sqlmodel import select
 
 from adaptry.adapter.content import FolderContent
 from adaptry.adapter.view import open_dir
+from adaptry.bases import register
 from adaptry.blobs.local import LocalBlobs
+from adaptry.catalog import damage
+from adaptry.catalog.rows import InspectionRow
+from adaptry.checkpoint import open_checkpoint
 from adaptry.digest import Digest
 from adaptry.errors import Corrupt
 from adaptry.failpoints import OF_A_MEND
+from adaptry.fingerprinting import fingerprint
 from adaptry.integrity import Mended, mend, verify
 from adaptry.local import LocalRegistry
+from adaptry.manifest import FileEntry, Manifest
 from adaptry.mirroring.bundles.packing import create
 from adaptry.opening import open_local
+from adaptry.records import CommitNote, PushOptions
 from adaptry.refs import AdapterName, Ref
+from adaptry.testing.samples import tiny_base
 from adaptry.transfer import pull, push
 from adaptry.transfer.uploading import upload
 
@@ -205,11 +216,93 @@ def test_rows_that_follow_from_others_are_rebuilt(busy: LocalRegistry, folder: P
         database.execute("UPDATE bases SET summary = replace(summary, 'llama', 'lemma')")
         database.execute("UPDATE weights SET weights_digest = file_digest")
         database.execute("UPDATE namespaces SET name = 'acne' WHERE name = 'acme'")
+        database.execute("UPDATE adapters SET folded = NULL WHERE name = 'acme/tone'")
+        database.execute("UPDATE aliases SET folded = 'brief' WHERE alias = 'brief'")
+        database.execute("UPDATE marks SET folded = 'mine' WHERE name = 'main'")
+        database.execute("UPDATE base_names SET namespace = 'orb', folded = NULL")
+        database.execute("UPDATE inspections SET nan = 3")
     assert busy.catalog
     mended = mend(busy, read_bytes=True)
     assert mended.left == ()
     assert verify(busy.catalog, busy.blobs) == ()
     assert busy.search("module:q_proj tag:warm").items == found
+
+
+def test_mended_weights_are_inspected_anew(registry: LocalRegistry, lora: MakeLora) -> None:
+    found = registry.inspect_tensors(Ref(TONE)).items
+    with (
+        registry.catalog.write() as tx
+    ):  # as if the damaged bytes had been inspected, not those that were pushed
+        (known,) = tx.exec(select(InspectionRow)).all()
+        known.nan += 1
+        known.statistics = zlib.compress(zlib.decompress(known.statistics).replace(b": [0,", b": [1,", 1))
+    assert verify(registry.catalog, registry.blobs, read_bytes=False) == ()
+    (problem,) = verify(registry.catalog, registry.blobs)
+    assert problem.reason == "its values are not those of the tensors in the file"
+    spoil(path_of(registry))
+    mend(registry, sources=[str(lora(1))], read_bytes=True)
+    with registry.catalog.read() as tx:
+        assert tx.exec(select(InspectionRow)).all() == []
+    assert registry.inspect_tensors(Ref(TONE)).items == found
+    assert verify(registry.catalog, registry.blobs) == ()
+
+
+def test_a_wrong_inspection_is_forgotten_and_made_anew(registry: LocalRegistry) -> None:
+    found = registry.inspect_tensors(Ref(TONE)).items
+    with registry.catalog.write() as tx:
+        (known,) = tx.exec(select(InspectionRow)).all()
+        known.statistics = b"none"
+    mended = mend(registry)
+    assert [what.split(": ")[1][:13] for what in mended.done] == ["inspection of"]
+    assert registry.inspect_tensors(Ref(TONE)).items == found
+
+
+def test_nothing_is_made_of_bytes_that_are_known_to_be_damaged(
+    registry: LocalRegistry, lora: MakeLora
+) -> None:
+    """Known, and not yet moved aside: a push of a manifest, an inspection and a base that is put together here look no further."""
+    manifest = registry.detail(Ref(TONE)).manifest
+    entry = manifest.file(WEIGHTS)
+    assert entry is not None
+    spoil(path_of(registry))
+    with registry.catalog.write() as tx:
+        tx.execute(delete(InspectionRow))
+    verify(registry.catalog, registry.blobs)
+    assert path_of(registry).exists()
+    other = manifest.model_copy(update={"provenance": {"run": "again"}})
+    registry.make_branch(TONE, "trial")
+    named = {one.path: (one.size, one.sha256) for one in manifest.files}
+    tree = Manifest.of({**named, f"checkpoint-1/{WEIGHTS}": (entry.size, entry.sha256)}, base=manifest.base)
+    for ask in (
+        lambda: registry.put_revision(TONE, other.to_bytes(), PushOptions()),
+        lambda: registry.put_commit(TONE, "trial", tree.to_bytes(), CommitNote(title="Again")),
+        lambda: registry.inspect_tensors(Ref(TONE)),
+    ):
+        with pytest.raises(Corrupt, match="is damaged in the registry: its bytes have changed"):
+            ask()
+    assert registry.adapter(TONE).versions == 1
+
+
+def test_a_base_is_registered_beside_damaged_versions_and_never_made_of_damaged_files(
+    registry: LocalRegistry, lora: MakeLora, tmp_path: Path
+) -> None:
+    push(registry, open_dir(lora(2)), TONE)
+    spoil(path_of(registry))
+    verify(registry.catalog, registry.blobs)
+    checkpoint = open_checkpoint(tiny_base(tmp_path / "base"))
+    register(registry, checkpoint, names=("org/tiny-llama",))
+    parts = {path.name: path.read_bytes() for path in checkpoint.folder.iterdir()}
+    files = []
+    for name, data in parts.items():
+        digest, size = registry.store_made([data])
+        files.append(FileEntry(path=name, size=size, sha256=digest))
+    record = fingerprint(checkpoint)
+    with registry.catalog.write() as tx:
+        damage.mark(tx, files[0].sha256, "its bytes have changed", [], registry.clock())
+    with pytest.raises(Corrupt, match="is damaged in the registry"):
+        registry.adopt_base(record, ("org/tiny",), tuple(files))
+    registry.store_made([parts[files[0].path]])
+    assert registry.adopt_base(record, ("org/tiny",), tuple(files)).is_stored
 
 
 def test_a_value_that_nothing_can_derive_is_left_and_said(busy: LocalRegistry, folder: Path) -> None:

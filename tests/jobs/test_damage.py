@@ -7,18 +7,18 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from adaptry.blobs.local import LocalBlobs
+from adaptry.digest import Digest
+from adaptry.integrity import verify
 from adaptry.local import LocalRegistry
 from adaptry.refs import Ref
-from adaptry.testing.running import Runner
+from adaptry.testing.running import MERGE, Runner
 from adaptry_cli.main import main
 
 
 def test_who_waits_for_a_verify_job_is_told_what_is_damaged(busy: LocalRegistry, data: Path) -> None:
     entry = busy.detail(Ref.parse("acme/tone@1")).manifest.file("adapter_model.safetensors")
     assert entry is not None
-    assert isinstance(busy.blobs, LocalBlobs)
-    path = busy.blobs.path_of(entry.sha256)
-    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    spoil(busy, entry.sha256)
     runner = Runner(data)
     try:
         asked = ("jobs", "submit", "verify", "--wait", "--registry", str(data))
@@ -29,3 +29,39 @@ def test_who_waits_for_a_verify_job_is_told_what_is_damaged(busy: LocalRegistry,
     assert f"{entry.sha256.brief} of acme/tone: its bytes have changed" in found.stderr
     assert busy.job(found.stdout.strip()).state == "done"
     assert busy.version(Ref.parse("acme/tone@1")).is_damaged
+
+
+def test_a_merge_uses_no_bytes_that_are_known_to_be_damaged(busy: LocalRegistry, data: Path) -> None:
+    entry = next(one for one in busy.base("org/tiny").stored if one.path.endswith(".safetensors"))
+    spoil(busy, entry.sha256)
+    verify(busy.catalog, busy.blobs)
+    job = busy.submit_job(MERGE)
+    assert Runner(data, "--once").ended() == 0
+    failed = busy.job(job.id)
+    assert (failed.state, failed.fault is not None) == ("failed", True)
+    assert failed.fault is not None
+    assert "is damaged in the registry" in failed.fault.message
+
+
+def test_files_that_a_merge_makes_again_take_the_place_of_damaged_ones(
+    busy: LocalRegistry, data: Path
+) -> None:
+    busy.submit_job(MERGE)
+    assert Runner(data, "--once").ended() == 0
+    merged = busy.base("acme/merged")
+    spoil(busy, next(one for one in merged.stored if one.path.endswith(".safetensors")).sha256)
+    verify(busy.catalog, busy.blobs)
+    again = busy.submit_job(MERGE.model_copy(update={"task": {**MERGE.task, "to": "acme/again"}}))
+    assert Runner(data, "--once").ended() == 0
+    assert busy.job(again.id).state == "done"
+    assert busy.base("acme/again").id == merged.id
+    assert verify(busy.catalog, busy.blobs) == ()
+
+
+def spoil(registry: LocalRegistry, digest: Digest) -> None:
+    """Changes the last byte of a stored file."""
+    assert isinstance(registry.blobs, LocalBlobs)
+    path = registry.blobs.path_of(digest)
+    held = bytearray(path.read_bytes())
+    held[-1] ^= 1
+    path.write_bytes(held)

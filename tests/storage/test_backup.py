@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from adaptry import open_dir, push
 from adaptry.backup import create, restore
 from adaptry.backup.restoration import check
+from adaptry.blobs.local import LocalBlobs
 from adaptry.catalog.database import Catalog
 from adaptry.errors import Conflict, Corrupt, InvalidBackup, NotFound, Refused, Unauthenticated
 from adaptry.gc import collect
@@ -160,6 +161,41 @@ def test_a_damaged_file_of_the_registry_stops_a_backup_unless_it_is_left_out(
             restore(tmp_path / place, tmp_path / f"new-{place}")
             with closing(open_local(tmp_path / f"new-{place}")) as restored:
                 assert verify(restored.catalog, restored.blobs)
+
+
+@KINDS
+def test_a_file_that_is_moved_aside_during_a_backup_is_missed_or_read_again(
+    place: str, folder: Path, tmp_path: Path
+) -> None:
+    """A mend beside a backup: without other bytes the backup fails whole, with them it has them."""
+    with closing(filled(folder, tmp_path)) as registry, closing(open_local(folder)) as other:
+        publish(registry, tmp_path, 2)
+        last = max(digest for digest in other.blobs.digests())
+        data = other.blobs.read(last, 0, other.blobs.size(last))
+        assert isinstance(other.blobs, LocalBlobs)
+        path, moved = other.blobs.path_of(last), []
+
+        def lose(what: str, done: int, total: int) -> None:
+            if not moved:
+                path.write_bytes(b"x" * len(data))
+                moved.append(other.blobs.set_aside(last))
+
+        def replace(what: str, done: int, total: int) -> None:
+            lose(what, done, total)
+            other.blobs.put(last, [data])
+
+        with pytest.raises(Corrupt, match=r"is lost or damaged|changed while it was backed up"):
+            create(registry, tmp_path / place, progress=lose)
+        assert moved == [True]
+        with pytest.raises((InvalidBackup, NotFound)):
+            check(tmp_path / place)
+        other.blobs.put(last, [data])
+        moved.clear()
+        create(registry, tmp_path / place, progress=replace)
+        assert moved == [True]
+    restore(tmp_path / place, tmp_path / "new")
+    with closing(open_local(tmp_path / "new")) as restored:
+        assert verify(restored.catalog, restored.blobs) == ()
 
 
 @pytest.mark.parametrize("failpoint", ["restore.after_copy", "restore.before_rename"])
