@@ -1,4 +1,4 @@
-"""`adaptry restore`: a version is active again; or a registry is what it was when a backup was taken."""
+"""`adaptry restore`: make a version active again, or restore a registry from a backup."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from adaptry.errors import Invalid, InvalidRef
+from adaptry.errors import Invalid, InvalidRef, NotFound
 from adaptry.local import LocalRegistry
 from adaptry.opening import folder_named
 from adaptry.refs import Ref, is_folder
@@ -16,6 +16,11 @@ from adaptry_cli.arguments import require
 from adaptry_cli.connection import connect_to, settings_for
 from adaptry_cli.out import answer, counted, json_option, progress, say_json, size, tell
 from adaptry_cli.states import change_to
+
+_FORMS = (
+    "A version: adaptry restore NAME@VERSION --reason WHY, as in acme/tone@3. A backup: adaptry restore PATH, where PATH begins "
+    "with / or ./, as in ./backups or ./backup.tar"
+)
 
 
 class _What(click.ParamType):  # type: ignore[type-arg]  # subscriptable since click 8.5
@@ -26,22 +31,27 @@ class _What(click.ParamType):  # type: ignore[type-arg]  # subscriptable since c
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Ref | Path:
         if isinstance(value, Ref | Path):
             return value
+        path = Path(value).expanduser()
         if is_folder(value):
-            return Path(value).expanduser()
+            if not path.exists():
+                raise NotFound(f"no backup at {path}. {_FORMS}")
+            return path
         try:
             return Ref.parse(value)
-        except InvalidRef:
-            if Path(value).exists():
-                return Path(value)
-            raise
+        except InvalidRef as error:
+            if path.exists():
+                return path
+            raise InvalidRef(
+                f"{value[:200]!r} is neither a version nor a file or folder here. {_FORMS}"
+            ) from error
 
 
 @click.command()
 @click.argument("what", metavar="[NAME@VERSION|BACKUP]", type=_What(), required=False)
-@click.option("--reason", help="Why the version is active again; it is kept.")
-@click.option("--snapshot", help="Which backup in a folder; the newest unless given.")
-@click.option("--replace", is_flag=True, help="Replace the registry that is there.")
-@click.option("--keep-tokens", is_flag=True, help="Leave tokens valid that were valid in the backup.")
+@click.option("--reason", help="Why the version becomes active again; kept in its history.")
+@click.option("--snapshot", help="Backup to restore from a folder of several; the newest by default.")
+@click.option("--replace", is_flag=True, help="Replace the registry in the folder.")
+@click.option("--keep-tokens", is_flag=True, help="Keep the tokens of the backup valid.")
 @click.option(
     "--skip",
     type=click.IntRange(0, 1_000_000),
@@ -73,24 +83,27 @@ def restore(
 ) -> None:
     """Make a version active again, or restore a registry from a backup.
 
-    NAME@VERSION is a version, and takes a --reason; what was revoked takes an administrator. A path, as in ./backup or ./backup.tar,
-    is a backup: it is verified whole, then becomes the registry in an empty folder, or with --replace in place of the one that is
-    there, whose server must be stopped.
+    With NAME@VERSION and --reason, the version becomes active again. Only an administrator can restore a revoked version.
 
-    A restored registry begins a new epoch: workers and mirrors look at everything anew, tokens are revoked, alias generations are
-    higher than any before, and what workers can prove to have been recalled is held back.
+    With the path of a backup, as in ./backups or ./backup.tar, the whole backup is verified and then restored into an empty folder.
+    --replace replaces the registry in the folder; stop its server first.
+
+    A restored registry begins a new epoch: workers and mirrors synchronize from scratch, tokens are revoked, alias generations are
+    higher than any before, and versions that workers can prove to have been recalled are quarantined.
     """
+    is_for_backups = bool(snapshot or replace or keep_tokens or dry_run or epoch_only)
     if isinstance(what, Ref):
-        if reason is None:
-            raise click.UsageError("a version is restored for a --reason")
+        require(reason is not None and not is_for_backups, f"{what} is read as a version. {_FORMS}")
+        assert reason is not None
         change_to(connect_to(where), what, "active", reason, None, as_json)
         return
+    require(reason is None, f"--reason belongs to a version, not to a backup. {_FORMS}")
     from adaptry.backup import check
     from adaptry.backup import restore as restore_backup
 
     if what is None or epoch_only:
         if what is not None or not epoch_only:
-            raise click.UsageError("name a version, or a backup; --epoch-only takes neither")
+            raise click.UsageError(f"name a version or a backup; --epoch-only takes neither. {_FORMS}")
         _begin_epoch(where, keep_tokens, skip, as_json)
         return
 
