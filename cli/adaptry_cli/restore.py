@@ -1,4 +1,4 @@
-"""`adaptry restore`: makes a version active again, or restores a registry from a backup."""
+"""`adaptry restore`: make a version active again, or restore a registry from a backup."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from adaptry.errors import Invalid, InvalidRef
+from adaptry.errors import Invalid, InvalidRef, NotFound
 from adaptry.local import LocalRegistry
 from adaptry.opening import folder_named
 from adaptry.refs import Ref, is_folder
@@ -16,6 +16,11 @@ from adaptry_cli.arguments import require
 from adaptry_cli.connection import connect_to, settings_for
 from adaptry_cli.out import answer, counted, json_option, progress, say_json, size, tell
 from adaptry_cli.states import change_to
+
+_FORMS = (
+    "A version: adaptry restore NAME@VERSION --reason WHY, as in acme/tone@3. A backup: adaptry restore PATH, where PATH begins "
+    "with / or ./, as in ./backups or ./backup.tar"
+)
 
 
 class _What(click.ParamType):  # type: ignore[type-arg]  # subscriptable since click 8.5
@@ -26,14 +31,19 @@ class _What(click.ParamType):  # type: ignore[type-arg]  # subscriptable since c
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Ref | Path:
         if isinstance(value, Ref | Path):
             return value
+        path = Path(value).expanduser()
         if is_folder(value):
-            return Path(value).expanduser()
+            if not path.exists():
+                raise NotFound(f"no backup at {path}. {_FORMS}")
+            return path
         try:
             return Ref.parse(value)
-        except InvalidRef:
-            if Path(value).exists():
-                return Path(value)
-            raise
+        except InvalidRef as error:
+            if path.exists():
+                return path
+            raise InvalidRef(
+                f"{value[:200]!r} is neither a version nor a file or folder here. {_FORMS}"
+            ) from error
 
 
 @click.command()
@@ -81,17 +91,19 @@ def restore(
     A restored registry begins a new epoch: workers and mirrors re-read everything, tokens are revoked, and alias generations are
     higher than any before. Versions that were recalled after the backup are quarantined as soon as a worker proves the recall.
     """
+    is_for_backups = bool(snapshot or replace or keep_tokens or dry_run or epoch_only)
     if isinstance(what, Ref):
-        if reason is None:
-            raise click.UsageError("restoring a version needs a --reason")
+        require(reason is not None and not is_for_backups, f"{what} is read as a version. {_FORMS}")
+        assert reason is not None
         change_to(connect_to(where), what, "active", reason, None, as_json)
         return
+    require(reason is None, f"--reason belongs to a version, not to a backup. {_FORMS}")
     from adaptry.backup import check
     from adaptry.backup import restore as restore_backup
 
     if what is None or epoch_only:
         if what is not None or not epoch_only:
-            raise click.UsageError("name a version or a backup, or pass --epoch-only alone")
+            raise click.UsageError(f"name a version or a backup; --epoch-only takes neither. {_FORMS}")
         _begin_epoch(where, keep_tokens, skip, as_json)
         return
 

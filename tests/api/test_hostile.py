@@ -60,14 +60,23 @@ def test_a_forged_cursor_is_400_on_every_listing(server: Server) -> None:
     real = {
         "namespace": "acme",
         "name": "tone",
-        "selector": 1,
         "branch": "main",
         "revision": "main",
+        "selector": "1",
         "job": job,
         "path": "",
     }
-    abouts = ["adapters ", "adapters acme", "bases", "workers", "search ", "jobs None", f"log {job}"]
-    abouts += [f"{kind} {key}" for kind in ("versions", "events", "commits") for key in (1, 2)]
+    abouts = [
+        "adapters ",
+        "adapters acme",
+        "bases",
+        "workers",
+        "search ",
+        "jobs None",
+        f"log {job}",
+        "uploads ",
+    ]
+    abouts += [f"{kind} {key}" for kind in ("versions", "events", "commits", "tensors") for key in (1, 2)]
     found = listings(server)
     assert len(found) >= 8
     for path in found:
@@ -77,7 +86,7 @@ def test_a_forged_cursor_is_400_on_every_listing(server: Server) -> None:
                 cursor = cursors.encode(place.encode("utf-8", "replace").decode(), about)
                 answer = server.call("GET", f"{at}?cursor={quote(cursor)}")
                 if answer.status == 200:  # a place that names may have, in a listing by name
-                    assert path in ("/api/v1/adapters", "/api/v1/workers"), (path, place)
+                    assert path in ("/api/v1/adapters", "/api/v1/workers", "/api/v1/uploads"), (path, place)
                     assert place.isprintable(), (path, place)
                 else:
                     assert_problem(answer, 400, answer.json["code"])

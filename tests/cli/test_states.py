@@ -81,6 +81,27 @@ def test_a_restored_version_is_as_it_was_and_history_knows(run: Run, answer: Ask
     ]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("acme/tone@2",),  # without --reason
+        ("acme/tone@2", "--reason", "it does not leak", "--replace"),
+        ("tone@2", "--reason", "it does not leak"),
+        ("backup.tar",),
+        ("./backup.tar",),
+        ("backups/monday",),  # reads as a name
+        ("./out", "--reason", "it does not leak"),
+        (),
+    ],
+)
+def test_a_restore_of_neither_shows_how_to_restore_both(run: Run, words: tuple[str, ...]) -> None:
+    run("revoke", "acme/tone@2", "--reason", "it leaks addresses")
+    said = run("restore", *words, code=2 if words != ("./backup.tar",) else 3).stderr
+    assert "adaptry restore NAME@VERSION --reason WHY" in said
+    assert "adaptry restore PATH" in said
+    assert "revoked" in run("show", "acme/tone@2").stdout
+
+
 def test_a_call_that_could_mean_another_version_is_refused(run: Run) -> None:
     assert "say which: acme/tone@NUMBER" in run("revoke", "acme/tone", "--reason", "leaked", code=2).stderr
     run("revoke", "acme/tone@1", code=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,11 +49,24 @@ class Bench:
     """A vLLM that serves `base`, with our resolver in it, and the registry that it asks."""
 
     def __init__(
-        self, registry: Flapping, base: Path, cache: Cache, every: float = 3600, refused_for: float = 5.0
+        self,
+        registry: Flapping,
+        base: Path,
+        cache: Cache,
+        every: float = 3600,
+        refused_for: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.registry = registry
         means = Means(
-            registry, cache, LoRARequest, "0.32.0", every=every, linger=0.0, refused_for=refused_for
+            registry,
+            cache,
+            LoRARequest,
+            "0.32.0",
+            every=every,
+            linger=0.0,
+            refused_for=refused_for,
+            clock=clock,
         )
         self.served = Served(means)
         self.models = Models(base, self._resolve)
@@ -140,7 +154,11 @@ def test_an_unknown_name_is_asked_about_once_in_a_while(bench: Bench, publish: P
     asyncio.run(test())
 
 
-def test_many_unknown_names_at_once_are_told_to_come_later(bench: Bench) -> None:
+def test_many_unknown_names_at_once_are_told_to_come_later(
+    registry: LocalRegistry, base: Path, cache: Cache
+) -> None:
+    bench = Bench(Flapping(registry.catalog, registry.blobs), base, cache, clock=lambda: 0.0)
+
     async def test() -> None:
         with pytest.raises(Unavailable, match="try again in a second"):
             for number in range(200):

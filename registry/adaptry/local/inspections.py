@@ -6,7 +6,6 @@ A result is stored at once, by the file's digest, so a repeated push does not in
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from itertools import islice
 
 from adaptry.catalog import cursors, inspections, versions
 from adaptry.checks.weights import WEIGHTS_CODES, weights_findings
@@ -65,7 +64,9 @@ class Inspections(InspectionCache):
             with self.catalog.note() as tx:  # the base may have been registered meanwhile
                 report = _with_weights(versions.detail(tx, stored), found)
                 versions.settle_report(tx, stored.key, report)
-        tensors = tuple(islice(listed(found), start, start + limit + 1))
+        tensors = tuple(listed(found))[
+            start : start + limit + 1
+        ]  # a forged start may be larger than islice takes
         following = cursors.encode(start + limit, about) if len(tensors) > limit else None
         return Page[TensorInspection](items=tensors[:limit], next=following)
 

@@ -150,7 +150,7 @@ class Uploads(Ground):
     ) -> Page[UploadSession]:
         cursors.check_limit(limit)
         about = f"uploads {namespace or ''}"
-        after = cursors.decode(cursor, about) if cursor else ""
+        after = "" if cursor is None else cursors.decode(cursor, about)
         with self.catalog.read() as tx:
             seen = [tenant for tenant in files.open_tenants(tx) if self._may_manage(tenant)]
             chosen = seen if namespace is None else [tenant for tenant in seen if tenant == namespace]

@@ -9,6 +9,7 @@ import pytest
 from adaptry.catalog import cursors
 from adaptry.errors import Invalid, InvalidQuery
 from adaptry.jobs.records import JobOrder
+from adaptry.refs import Number, Ref
 from adaptry.registry import Registry
 from adaptry.testing.promises.ground import TONE, Ground, MakeLora
 from adaptry.transfer import push
@@ -18,6 +19,7 @@ _NO_NUMBERS = (
     "x", "-1", "+1", " 1", "01", "1.0", "1e3", "0x1", "\u0661", "\u00b9", "1_0", "None", "1\n", "1\x00",
     str(2**63), str(2**64), "9" * 300,
 )  # fmt: skip
+_LAST = 2**63 - 1
 _NO_TEXTS = ("\x00", "acme/\x00", "\n", "\u202e", "\x1b[31m", "\ufeff")
 
 List = Callable[[str], object]
@@ -28,11 +30,13 @@ class CursorPromises(Ground):
 
     def test_a_forged_cursor_is_refused_by_every_listing(self, registry: Registry, lora: MakeLora) -> None:
         push(registry, lora(), TONE)
+        ref = Ref(TONE, Number(1))
         job = registry.submit_job(JobOrder(kind="verify", task={})).id
         by_number: list[tuple[List, list[str]]] = [
             (lambda cursor: registry.versions(TONE, cursor), [f"versions {key}" for key in _KEYS]),
             (lambda cursor: registry.history(TONE, cursor), [f"events {key}" for key in _KEYS]),
             (lambda cursor: registry.commits(TONE, "main", cursor), [f"commits {key}" for key in _KEYS]),
+            (lambda cursor: registry.inspect_tensors(ref, cursor), [f"tensors {key}" for key in _KEYS]),
             (lambda cursor: registry.search("method:lora", cursor), ["search method:lora"]),
             (registry.bases, ["bases"]),
             (lambda cursor: registry.jobs(None, cursor), ["jobs None"]),
@@ -42,6 +46,7 @@ class CursorPromises(Ground):
             (lambda cursor: registry.adapters(None, cursor), ["adapters "]),
             (lambda cursor: registry.adapters("acme", cursor), ["adapters acme"]),
             (registry.workers, ["workers"]),
+            (lambda cursor: registry.upload_sessions(None, cursor), ["uploads "]),
         ]
         for listings, places, good in ((by_number, _NO_NUMBERS, "1"), (by_name, _NO_TEXTS, "acme/zzz")):
             for ask, marks in listings:
@@ -52,6 +57,7 @@ class CursorPromises(Ground):
                 for place in places:
                     with pytest.raises((Invalid, InvalidQuery), match="cursor"):
                         ask(cursors.encode(place, taken[0]))
+                ask(cursors.encode(_LAST, taken[0]))  # the largest number is a place, though an empty one
 
 
 def _is_taken(ask: List, cursor: str) -> bool:

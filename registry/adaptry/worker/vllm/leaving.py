@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +22,7 @@ from adaptry.worker.vllm.engine import Vllm
 
 @dataclass(slots=True)
 class Loaded:
-    """A version under a name; `request` is what vLLM has for it. Times are those of `time.monotonic`. (`Any`: vLLM's.)"""
+    """A version under a name; `request` is what vLLM has for it. Times are those of the resolver's clock. (`Any`: vLLM's.)"""
 
     ref: Ref
     kept: Kept
@@ -59,15 +60,16 @@ class Leaving:
 
     holds: Holds
     linger: float = 10.0
+    clock: Callable[[], float] = time.monotonic
     _waiting: list[Loaded] = field(default_factory=list)
 
     def add(self, loaded: Loaded) -> None:
-        loaded.retired_at = time.monotonic()
+        loaded.retired_at = self.clock()
         self._waiting.append(loaded)
 
     async def let_go(self, vllm: Vllm) -> None:
         """Of what nobody can be using any more; withdrawn versions leave the disk too."""
-        in_use, now = vllm.in_use(), time.monotonic()
+        in_use, now = vllm.in_use(), self.clock()
         going = [
             loaded
             for loaded in self._waiting

@@ -54,7 +54,7 @@ _CANNOT_KNOW = (Unavailable, Unauthenticated, Incompatible)
 class Means:
     """What a resolver works with: a registry, a cache, vLLM's version and its kind of request; what is said of its base
     (`base_served`), and seconds: how many pass at least between two looks at what the names mean, how many what lost its name stays,
-    and for how many a refusal holds."""
+    and for how many a refusal holds. `clock` counts seconds."""
 
     registry: Registry
     cache: Cache
@@ -64,6 +64,7 @@ class Means:
     every: float = 0.1
     linger: float = 10.0
     refused_for: float = 5.0
+    clock: Callable[[], float] = time.monotonic
 
 
 class Served:
@@ -75,7 +76,7 @@ class Served:
         self._pace = Pace(per_second=50)
         self._names: dict[str, Loaded] = {}
         self._holds = Holds(means.cache)
-        self._leaving = Leaving(self._holds, means.linger)
+        self._leaving = Leaving(self._holds, means.linger, means.clock)
         self._times: Counter[str] = Counter()
         self._serving: Serving | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -90,7 +91,7 @@ class Served:
         if ref is None:
             return None
         try:
-            self._refusals.check(name, time.monotonic())
+            self._refusals.check(name, self._means.clock())
             loaded = await self._asked(vllm, name, ref)
         except NotFound:
             return None
@@ -98,7 +99,7 @@ class Served:
         return loaded.request
 
     async def _asked(self, vllm: Vllm, name: str, ref: Ref) -> Loaded:
-        self._pace.take(time.monotonic())
+        self._pace.take(self._means.clock())
         self._watch(vllm)
         self._ear.listen_to([ref.name, *self._of_interest()])
         try:
@@ -111,7 +112,7 @@ class Served:
         """One look at every name that is loaded, or at those of some adapters; and at what is leaving."""
         names = [name for name, loaded in self._names.items() if not about or loaded.ref.name in about]
         await asyncio.gather(*(self._follow(vllm, name) for name in names))
-        in_use, now = vllm.in_use(), time.monotonic()
+        in_use, now = vllm.in_use(), self._means.clock()
         for loaded in self._names.values():
             loaded.used_at = now if loaded.number in in_use else loaded.used_at
         await self._leaving.let_go(vllm)
@@ -173,7 +174,7 @@ class Served:
         label = loaded_as(name, kept.digest)
         self._times[label] += 1
         request = self._means.request(numbered(label, self._times[label]), vllm.new_id(), str(kept.path))
-        return Loaded(ref, kept, request, used_at=time.monotonic())
+        return Loaded(ref, kept, request, used_at=self._means.clock())
 
     async def _fetched(self, vllm: Vllm, version: VersionInfo) -> Kept:
         exact = Ref(version.name, ByDigest(version.digest.hex))
@@ -209,7 +210,7 @@ class Served:
         self._leaving.add(self._names.pop(name))
 
     def _refuse(self, name: str, why: AdaptryError) -> None:
-        self._refusals.add(name, why, time.monotonic())
+        self._refusals.add(name, why, self._means.clock())
         log.warning("%s is not served: %s", name, why.message)
 
     def _watch(self, vllm: Vllm) -> None:
@@ -230,6 +231,6 @@ class Served:
 
     def _of_interest(self) -> list[AdapterName]:
         """Whose events matter: what is loaded, and what was refused and may be served by now."""
-        names = self._refusals.names(time.monotonic())
+        names = self._refusals.names(self._means.clock())
         refused = (ref.name for name in names if (ref := asked_for(name)))
         return [*(loaded.ref.name for loaded in self._names.values()), *refused]
