@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from adaptry.catalog import events, recall_claims, residency, residents, workers
+from adaptry.catalog import epochs, events, recall_claims, residency, residents, workers
 from adaptry.catalog.cursors import check_limit
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.residency import Known, Named
@@ -53,10 +53,10 @@ class Residency(Rollouts):
         }
         return Told(
             seq=events.newest(tx),
-            epoch=self.catalog.epoch.id,
+            epoch=epochs.current(tx).id,
             withdrawn=tuple(
                 one.model_copy(
-                    update={"proof": self.catalog.epoch.proof(str(one.name), one.digest.hex, one.state)}
+                    update={"proof": epochs.current(tx).proof(str(one.name), one.digest.hex, one.state)}
                 )
                 for one in residency.to_drop(tx, worker)
             ),
@@ -94,7 +94,7 @@ class Residency(Rollouts):
         self, tx: Transaction, report: WorkerReport, found: Mapping[Named, Known], now: datetime
     ) -> None:
         """Holds back what the registry itself withdrew before it was restored, as the worker proves by its signature."""
-        epoch = self.catalog.epoch
+        epoch = epochs.current(tx)  # not the catalog's: in memory, no second transaction begins inside one
         for one in report.recalled:
             if not epoch.is_proof(one.proof, one.epoch, str(one.name), one.digest.hex, one.state):
                 continue
