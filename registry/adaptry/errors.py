@@ -207,6 +207,6 @@ def by_code() -> dict[str, type[AdaptryError]]:
     pending = [AdaptryError]
     while pending:
         for kind in pending.pop().__subclasses__():
-            found[kind.code] = kind
+            found.setdefault(kind.code, kind)  # a class without a code of its own travels as its parent
             pending.append(kind)
     return found
