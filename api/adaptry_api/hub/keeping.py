@@ -158,5 +158,5 @@ def _reason(file: Announced, with_folders: bool) -> str | None:
     if is_image(path) and (reason := why_not_kept(file.size)):
         return reason
     if "/" in path and not with_folders:
-        return "in a folder, where no file of a version lies; checkpoints go to a branch"
+        return "in a folder, and a version has none; commit checkpoints to a branch"
     return None

@@ -27,7 +27,7 @@ def require_writer(registry: Registry, identity: Identity, name: AdapterName) ->
         is_begun = False
     if not is_begun and _is_base(registry, name):
         raise Conflict(
-            f"{name} is a base, which is changed by `adaptry base add` alone; push the adapter under a name of its own, "
+            f"{name} is a base; only `adaptry base add` changes it. Push the adapter under a name of its own, "
             f"such as {name}-lora"
         )
     require_write(identity, name)
