@@ -52,7 +52,7 @@ def test_a_worker_is_started_by_a_command_and_seen_by_others(
     assert f"loaded {PROD}: acme/tone@1" in follow(engine, "--slots", "3").stderr
     assert scene.serves(engine) == 1
     listed = run("workers", "ls").stdout
-    assert re.search(r"gpu-1 +serving +vllm@0.33.0 +org/tiny +1", listed)
+    assert re.search(r"gpu-1 +root +serving +vllm@0.33.0 +org/tiny +1", listed)
     assert f"{PROD}  " in run("workers", "show", "gpu-1").stdout
     assert json.loads(run("workers", "show", "gpu-1", "--json").stdout)["slots"] == 3
     assert f"gpu-1 as {PROD}, serving since" in run("show", "acme/tone@1").stdout
@@ -67,10 +67,10 @@ def test_a_recall_is_proved_worker_by_worker(scene: Scene, run: Run, follow: Cal
     assert "nobody was asked to drop it" in run("recall", "status", "acme/tone@1", code=1).stderr
     run("revoke", "acme/tone@1", "--reason", "for a test")
     waiting = run("recall", "status", "acme/tone@1", "--wait", "0.1", code=1)
-    assert re.search(r"gpu-1 +acme/tone@prod +serving", waiting.stdout)
+    assert re.search(r"gpu-1 +root +acme/tone@prod +serving", waiting.stdout)
     follow(engine)
     done = run("recall", "status", "acme/tone@1")
-    assert re.search(r"gpu-1 +acme/tone@prod +dropped", done.stdout)
+    assert re.search(r"gpu-1 +root +acme/tone@prod +dropped", done.stdout)
     assert "dropped in 1 of 1 place" in done.stderr
     assert json.loads(run("recall", "status", "acme/tone@1", "--json").stdout)["is_complete"]
 
@@ -86,7 +86,7 @@ def test_a_recall_is_not_done_while_a_worker_is_lost(
         if "lost" in found.stdout:
             break
         found = run("recall", "status", "acme/tone@1", code=1)
-    assert re.search(r"gpu-1 +acme/tone@prod +lost", found.stdout)
+    assert re.search(r"gpu-1 +root +acme/tone@prod +lost", found.stdout)
 
 
 def test_a_rollout_by_hand(scene: Scene, run: Run, follow: Callable[..., Result]) -> None:

@@ -161,7 +161,11 @@ def test_a_real_server_is_backed_up_amid_pushes_destroyed_and_restored(scene: Sc
         token = (data / "admin-token").read_text().strip()
         registry = HttpRegistry(url, token)
         bases.register(
-            registry, open_checkpoint(tiny_base(tmp_path / "of-it")), ("org/tiny",), cache=tmp_path / "c"
+            registry,
+            open_checkpoint(tiny_base(tmp_path / "of-it")),
+            ("org/tiny",),
+            visibility="internal",
+            cache=tmp_path / "c",
         )
         for seed, lora in enumerate(loras):
             version = push(registry, open_dir(lora), TONE).version

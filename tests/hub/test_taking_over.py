@@ -243,5 +243,6 @@ def test_what_needs_every_weight_is_not_asked_of_a_hub(run: Run) -> None:
 
 
 def _store(site: Site, folder: Path, name: str) -> None:
-    words = ("base", "add", str(folder), "--name", name, "--store", "--registry", str(site.data))
+    words = ("base", "add", str(folder), "--name", name, "--store", "--visibility", "internal")
+    words += ("--registry", str(site.data))
     subprocess.run([*ADAPTRY, *words], check=True, capture_output=True)

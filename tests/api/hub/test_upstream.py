@@ -117,11 +117,11 @@ def test_an_empty_adapter_is_read_while_the_hub_behind_does_not_answer(hub: Serv
 
 
 def test_nor_is_one_that_differs_in_capitals_alone(hub: Server, front: Server) -> None:
-    assert hub.call("POST", "/api/v1/adapters", {"name": "Acme/tone"}).status == 201
-    assert front.call("GET", "/api/models/Acme/tone").status == 200
-    create(front, "acme/other")
-    put(front, {README: CARD}, name="acme/other")
-    assert front.call("GET", "/api/models/Acme/tone").status == 404
+    assert hub.call("POST", "/api/v1/adapters", {"name": "Solo/tone"}).status == 201
+    assert front.call("GET", "/api/models/Solo/tone").status == 200
+    create(front, "solo/other")
+    put(front, {README: CARD}, name="solo/other")
+    assert front.call("GET", "/api/models/Solo/tone").status == 404
 
 
 def test_each_absence_there_is_one_here(front: Server) -> None:
