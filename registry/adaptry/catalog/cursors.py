@@ -17,7 +17,8 @@ from adaptry.errors import Invalid
 MAX_LIMIT = 200
 _LONGEST = 512
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
-_LARGEST = (1 << 63) - 1  # what a column of either database holds
+INTEGER, BIG_INTEGER = (1 << 31) - 1, (1 << 63) - 1
+"""The largest values of PostgreSQL's columns of these types."""
 
 
 def encode(place: str | int, about: str) -> str:
@@ -38,12 +39,15 @@ def decode(cursor: str, about: str) -> str:
     return place
 
 
-def decode_number(cursor: str | None, about: str) -> int | None:
-    """As `decode`, of a place that is a number from 0 to 2^63 - 1, written as `encode` writes it; None for no cursor."""
+def decode_number(cursor: str | None, about: str, largest: int = INTEGER) -> int | None:
+    """As `decode`, of a place that is a number from 0 to `largest`, written as `encode` writes it; None for no cursor.
+
+    `largest` is what the column that it is compared with can hold.
+    """
     if cursor is None:
         return None
     place = decode(cursor, about)
-    if not _NUMBER.fullmatch(place) or int(place) > _LARGEST:
+    if not _NUMBER.fullmatch(place) or int(place) > largest:
         raise _foreign()
     return int(place)
 

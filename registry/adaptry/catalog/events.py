@@ -89,7 +89,7 @@ def record(
 def page(tx: Transaction, identity: Identity, line: Line, cursor: str | None, limit: int) -> Page[Event]:
     """An adapter's events, newest first, through all its renames; without those about a base that is out of sight."""
     about = f"events {line.key}"
-    before = cursors.decode_number(cursor, about)
+    before = cursors.decode_number(cursor, about, cursors.BIG_INTEGER)
     query = select(EventRow).where(col(EventRow.adapter_id) == line.key).order_by(col(EventRow.seq).desc())
     if before is not None:
         query = query.where(col(EventRow.seq) < before)

@@ -19,7 +19,7 @@ _NO_NUMBERS = (
     "x", "-1", "+1", " 1", "01", "1.0", "1e3", "0x1", "\u0661", "\u00b9", "1_0", "None", "1\n", "1\x00",
     str(2**63), str(2**64), "9" * 300,
 )  # fmt: skip
-_LAST = 2**63 - 1
+_LAST = 2**31 - 1
 _NO_TEXTS = ("\x00", "acme/\x00", "\n", "\u202e", "\x1b[31m", "\ufeff")
 
 List = Callable[[str], object]
