@@ -29,6 +29,7 @@ LOG = logging.getLogger("adaptry.api")
 _KEPT = 4096
 _PAUSE = 1.0  # seconds before a database that did not answer is asked again
 _LOOKING = 4  # threads for those who ask for what is not kept
+_TO_END = 5.0  # seconds that a read which has begun may take when the server stops
 
 Identify = Callable[[], Awaitable[Identity]]
 """Who a listener is; asked before each look and before it is told what was seen, since a token may have ended. Raises `Unauthenticated`."""
@@ -63,6 +64,8 @@ class Listening:
         self._waiting: set[_Waiting] = set()
         self._limiter = CapacityLimiter(_LOOKING)
         self._reading: asyncio.Task[None] | None = None
+        self._rung = asyncio.Event()
+        self._is_closed = False
         self._epoch: str | None = None
 
     async def news(
@@ -100,10 +103,15 @@ class Listening:
             waiting.wake()
 
     async def close(self) -> None:
-        if self._reading:
-            self._reading.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._reading
+        """Returns when no thread reads the catalog any more, so that it can be closed next, or after a few seconds."""
+        if not self._reading:
+            return
+        self._is_closed = True
+        self._rung.set()
+        await asyncio.wait({self._reading}, timeout=_TO_END)
+        self._reading.cancel()  # of a database that does not answer
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._reading
 
     def _keeps(self, after: int) -> bool:
         return self._kept_after is not None and self._kept_after <= after <= self._kept_to
@@ -125,27 +133,27 @@ class Listening:
     async def _read(self) -> None:
         """Keeps what is new, for as long as the server runs."""
         loop = asyncio.get_running_loop()
-        rung = asyncio.Event()
 
         def ring() -> None:
             with contextlib.suppress(RuntimeError):  # the loop may have ended meanwhile
-                loop.call_soon_threadsafe(rung.set)
+                loop.call_soon_threadsafe(self._rung.set)
 
         with self._catalog.hearing.attending(ring):
-            while True:
-                rung.clear()
+            while not self._is_closed:
+                self._rung.clear()
                 try:
                     told = await to_thread.run_sync(self._next)
                 except AdaptryError as error:
                     LOG.warning("events cannot be read: %s", error.message)
-                    await asyncio.sleep(_PAUSE)
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._rung.wait(), _PAUSE)
                     continue
                 if told:
                     self._keep(told)
                     for waiting in self._waiting:
                         waiting.hear(told)
-                if len(told) < events.SPAN:
-                    await rung.wait()
+                if len(told) < events.SPAN and not self._is_closed:
+                    await self._rung.wait()
 
     def _next(self) -> tuple[Told, ...]:
         with self._catalog.read() as tx:

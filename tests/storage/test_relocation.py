@@ -167,7 +167,7 @@ def test_files_that_are_gone_are_told(postgres: PostgresServer, folder: Path, se
     registry.close()
     problems = move_catalog(folder, postgres.url(postgres.empty())).problems
     assert [problem.reason for problem in problems] == [
-        "its bytes are gone; push it again or restore them from a copy"
+        "its bytes are gone; push it again or restore it from a copy with `adaptry mend --from`"
     ]
 
 
