@@ -25,7 +25,8 @@ from adaptry_api.guard import Caller, CallersRegistry, guarded, store_of
 from adaptry_api.routes.parameters import BaseId, Blob, Cursor, Limit
 
 ROUTES = guarded(f"{wire.PREFIX}/bases", "bases")
-_LIMITS = strictjson.Limits(size=wire.BASE_LIMIT, nodes=4_000_000)
+_MAX_VALUES = 4_000_000
+_BYTES_OF_A_VALUE = 6  # at least, on average: the shortest tensor of a record takes 37 bytes for four values
 
 
 class NewBase(BaseModel, extra="forbid"):
@@ -61,7 +62,10 @@ async def put(request: Request, identity: Caller, registry: CallersRegistry) -> 
     data = await whole(request, wire.BASE_LIMIT)
 
     def register() -> BaseInfo:
-        body = _new_base(loads_in_child(data, _LIMITS, "the request"))
+        limits = strictjson.Limits(
+            wire.BASE_LIMIT, nodes=min(_MAX_VALUES, 1000 + len(data) // _BYTES_OF_A_VALUE)
+        )
+        body = _new_base(loads_in_child(data, limits, "the request"))
         return registry.put_base(body.record, body.names)
 
     return await to_thread.run_sync(register, limiter=store_of(request).parsing.bases)

@@ -31,7 +31,7 @@ def parse_in_child(raw: bytes, size: int, what: str, limits: HeaderLimits) -> He
     )
     arguments = [str(size), what, str(limits.size), str(limits.tensors)]
     try:
-        with _SLOTS.taken("headers of more than 1 MiB"):
+        with _SLOTS.taken("headers of more than 256 KiB"):
             answer = run_bounded("adaptry.adapter.header_process", raw, bounds, arguments=arguments)
     except ProcessTimeout:
         raise InvalidWeights(f"{what}'s header takes more than {bounds.seconds:.0f} s to read") from None
