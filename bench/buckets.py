@@ -26,8 +26,8 @@ from adaptry.adapter.view import open_dir
 from adaptry.blobs.s3 import Place, S3Blobs
 from adaptry.client import HttpRegistry
 from adaptry.digest import Digest
+from adaptry.operations.transfer import pull, push
 from adaptry.testing.seaweed import CREDENTIALS, Seaweed, program, running
-from adaptry.transfer import pull, push
 
 SEGMENT = 8 << 20
 AT_ONCE = 3

@@ -26,10 +26,10 @@ from adaptry.adapter.view import Adapter, open_dir
 from adaptry.blobs.memory import MemoryBlobs
 from adaptry.catalog.database import Catalog
 from adaptry.local import LocalRegistry
+from adaptry.operations.transfer import push
 from adaptry.refs import AdapterName, Ref
 from adaptry.testing.postgres import postgres_server
 from adaptry.testing.samples import tiny_lora
-from adaptry.transfer import push
 
 MLFLOW = Path(".venvs/mlflow/bin/python")
 PEER = Path(__file__).parent / "peers" / "mlflow_registry.py"

@@ -26,13 +26,13 @@ from statistics import median
 from generated import Generated, asked_of, generated
 
 from adaptry.adapter.view import open_dir
-from adaptry.bases import register
 from adaptry.checkpoint import open_checkpoint
 from adaptry.digest import Digest
 from adaptry.jobs.records import JobOrder
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
-from adaptry.transfer import push
+from adaptry.operations.base_registry import register
+from adaptry.operations.transfer import push
 
 COMMAND = (sys.executable, "-m", "adaptry_cli")
 Files = dict[str, Digest]

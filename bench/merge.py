@@ -37,7 +37,7 @@ atexit.register(report)
 """
 OURS = REPORTING + "sys.argv[0] = 'adaptry'; runpy.run_module('adaptry_cli', run_name='__main__')"
 START = (
-    "import adaptry_cli.main, adaptry_cli.merge, adaptry.bases, adaptry.merging.merge, "
+    "import adaptry_cli.main, adaptry_cli.merge, adaptry.operations.base_registry, adaptry.merging.merge, "
     "adaptry.tensors.llvm_lane"
 )
 PEFT = (

@@ -27,10 +27,10 @@ from generated import Generated, asked_of, generated
 from served import Served, served
 
 from adaptry.adapter.view import open_dir
-from adaptry.bases import register
 from adaptry.checkpoint import open_checkpoint
 from adaptry.manifest import BaseClaim
-from adaptry.transfer import push
+from adaptry.operations.base_registry import register
+from adaptry.operations.transfer import push
 
 
 def main() -> None:

@@ -27,10 +27,10 @@ from typing import Any
 
 from adaptry.adapter.view import open_dir
 from adaptry.client import HttpRegistry
+from adaptry.operations.transfer import pull, push
 from adaptry.records import PushOptions
 from adaptry.refs import AdapterName, Ref
 from adaptry.testing.samples import tiny_lora
-from adaptry.transfer import pull, push
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "examples" / "topology"
 SERVERS = ("api-1", "api-2")

@@ -20,9 +20,9 @@ from urllib.parse import urlsplit
 from served import served
 
 from adaptry.adapter.view import open_dir
+from adaptry.operations.transfer import push
 from adaptry.records import PushOptions
 from adaptry.testing.samples import tiny_lora
-from adaptry.transfer import push
 
 PROD = "/api/v1/adapters/acme/tone/versions/prod"
 

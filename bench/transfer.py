@@ -25,8 +25,8 @@ from served import served
 from adaptry.adapter.view import open_dir
 from adaptry.client import HttpRegistry
 from adaptry.opening import open_local
+from adaptry.operations.transfer import pull, push
 from adaptry.testing.samples import tiny_lora, write_safetensors
-from adaptry.transfer import pull, push
 
 HIDDEN = 1 << 14
 RANK = 256

@@ -20,8 +20,8 @@ from adaptry.adapter.view import open_dir
 from adaptry.integrity import verify
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
+from adaptry.operations.transfer import push
 from adaptry.testing.samples import tiny_lora, write_safetensors
-from adaptry.transfer import push
 
 
 def main() -> None:

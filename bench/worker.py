@@ -28,14 +28,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # vLLM is started 
 from tests.engines.fakes import FakeVllm
 from tests.vllm import running
 
-from adaptry import bases
 from adaptry.adapter.view import open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.client import HttpRegistry
+from adaptry.operations import base_registry
+from adaptry.operations.transfer import push
 from adaptry.refs import AdapterName, Ref
 from adaptry.running import running as running_at
 from adaptry.testing.samples import tiny_base, tiny_lora, write_safetensors
-from adaptry.transfer import push
 from adaptry.worker import Cache
 from adaptry.worker.engines import ENGINES, Speaking
 from adaptry.worker.following import Around, Follower, keep_up
@@ -95,7 +95,9 @@ def measure_cache(folder: Path, registry: HttpRegistry, megabytes: int, times: i
 def measure_follow(folder: Path, server: Server, times: int) -> None:
     registry, name = server.registry(), AdapterName.parse("acme/followed")
     base = tiny_base(folder / "small")
-    bases.register(registry, open_checkpoint(base), ("org/small",), visibility="internal", cache=folder)
+    base_registry.register(
+        registry, open_checkpoint(base), ("org/small",), visibility="internal", cache=folder
+    )
     made = [tiny_lora(folder / f"f{seed}", seed=seed, base_name="org/small") for seed in range(1, times + 2)]
     versions = [push(registry, open_dir(each), name).version for each in made]
     engine = FakeVllm(models=("org/small",))
@@ -137,7 +139,9 @@ def measure_vllm(folder: Path, server: Server, times: int) -> None:
 
     registry = server.registry()
     base = models.model(folder / "base")
-    bases.register(registry, open_checkpoint(base), ("org/tiny",), visibility="internal", cache=folder)
+    base_registry.register(
+        registry, open_checkpoint(base), ("org/tiny",), visibility="internal", cache=folder
+    )
     folders = [models.adapter(folder / f"a{seed}", seed=seed) for seed in range(1, times + 2)]
     versions = [push(registry, open_dir(made), TONE).version for made in folders]
     alias = registry.move_alias(TONE, "prod", versions[0].digest, None)

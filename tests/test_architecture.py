@@ -62,7 +62,7 @@ def test_every_import_keeps_to_the_layers() -> None:
         "adaptry.adapter.view",
         "adaptry.methods",
         "adaptry.checks",
-        "adaptry.transfer",
+        "adaptry.operations.transfer",
         "adaptry.worker",
         "adaptry.worker.serving",
         "adaptry.worker.vllm",

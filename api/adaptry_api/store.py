@@ -16,10 +16,10 @@ from adaptry.client import HttpRegistry
 from adaptry.identity import ANONYMOUS, Identity
 from adaptry.local.once import Once
 from adaptry.local.uploads import purge
-from adaptry.mirroring.delivering import MIRRORED
-from adaptry.mirroring.origin import Origin
-from adaptry.mirroring.through import through
 from adaptry.opening import open_local
+from adaptry.operations.mirroring.apply import MIRRORED
+from adaptry.operations.mirroring.pull_through import through
+from adaptry.operations.mirroring.upstream import Origin
 from adaptry.refs import AdapterName
 from adaptry.registry import Registry
 from adaptry.settings import data_folder

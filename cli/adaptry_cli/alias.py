@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from adaptry import promotion
 from adaptry.errors import NotFound
-from adaptry.promotion import Move
+from adaptry.operations import promotion
+from adaptry.operations.promotion import Move
 from adaptry.refs import AdapterName, ByDigest, Label, Latest, Ref, parse_stored_alias
 from adaptry.registry import Registry
 from adaptry_cli.arguments import NAME, REF, require

@@ -7,10 +7,10 @@ from typing import get_args
 
 import click
 
-from adaptry import bases
-from adaptry.copies import relatives
-from adaptry.hub_source.naming import HubRef, is_hub
 from adaptry.identity import BaseVisibility
+from adaptry.operations import base_registry
+from adaptry.operations.hf_import.hub_names import HubRef, is_hub
+from adaptry.operations.quantised_variants import relatives
 from adaptry.pipeline import open_base_folder
 from adaptry.records import BaseEdit, BaseInfo
 from adaptry.registry import Registry
@@ -77,7 +77,7 @@ def add(
     else:
         with progress() as told:
             checkpoint = open_base_folder(source)
-            info = bases.register(
+            info = base_registry.register(
                 registry, checkpoint, names, full=full, store=store, visibility=visibility, progress=told
             )
     record = registry.base_record(info.id)
@@ -162,7 +162,7 @@ def match(ctx: click.Context, registry: Registry, folder: Path, as_json: bool) -
 
     Each match says how alike the two are and what that rests on. Exit code 1 means that none is alike.
     """
-    found = bases.find(registry, open_base_folder(folder))
+    found = base_registry.find(registry, open_base_folder(folder))
     if as_json:
         say_json(found)
     elif found:
@@ -176,8 +176,8 @@ def match(ctx: click.Context, registry: Registry, folder: Path, as_json: bool) -
 
 
 def _add_from_hub(registry: Registry, ref: HubRef, names: tuple[str, ...]) -> BaseInfo:
-    from adaptry.hub_source.bases import register_from_hub
-    from adaptry.hub_source.hub import hub_of_environment
+    from adaptry.operations.hf_import.bases import register_from_hub
+    from adaptry.operations.hf_import.hub import hub_of_environment
 
     with progress() as told:
         return register_from_hub(registry, hub_of_environment(), ref, names, progress=told)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from adaptry.lifecycle import WITHDRAWN
-from adaptry.mirroring.planning import ancestors, versions_in, versions_of
+from adaptry.operations.mirroring.plan import ancestors, versions_in, versions_of
 from adaptry.records import VersionInfo
 from adaptry.refs import Latest, Ref
 from adaptry.registry import Registry
@@ -59,7 +59,7 @@ def create(
 
     It appears whole, or not at all; what it holds was verified on the way. Prints the file's name.
     """
-    from adaptry.mirroring.bundles.packing import create as pack
+    from adaptry.operations.mirroring.bundles.writer import create as pack
 
     require(bool(refs) or query is not None, "say what goes in: REF…, or --query QUERY")
     found: list[VersionInfo] = []
@@ -93,7 +93,7 @@ def load(registry: Registry, file: Path, aliases: bool, as_json: bool) -> None:
     The whole file is verified first; then each version comes with its number, metrics and state. What is there already is not sent
     again. Exit code 1 means that something was refused.
     """
-    from adaptry.mirroring.bundles.loading import load as unpack
+    from adaptry.operations.mirroring.bundles.reader import load as unpack
 
     with progress() as told:
         loaded = unpack(registry, file, aliases=aliases, progress=told)
@@ -106,7 +106,7 @@ def load(registry: Registry, file: Path, aliases: bool, as_json: bool) -> None:
 @json_option
 def show(file: Path, as_json: bool) -> None:
     """Verify a bundle, and say what is in it."""
-    from adaptry.mirroring.bundles.loading import examine
+    from adaptry.operations.mirroring.bundles.reader import examine
 
     with progress() as told:
         index = examine(file, told)

@@ -165,8 +165,8 @@ def _base(connected: Connected, parent: Parent, base: str | None) -> tuple[BaseR
 
 def _weights(connected: Connected, key: str | None, told: Progress) -> Any:
     """What opens the base's files when they are asked for; None where no base is known. (`Any`: `Setting` has the type.)"""
-    from adaptry.bases import open_base
     from adaptry.checkpoint import open_checkpoint
+    from adaptry.operations.base_registry import open_base
 
     if key is None:
         return None
@@ -195,7 +195,7 @@ def _derived(
     setting: Setting,
 ) -> tuple[str, str, Exported]:
     """A version of the name that was said; where it is, its digest, and what was made."""
-    from adaptry.exports import derive_for
+    from adaptry.operations.export import derive_for
 
     if format not in (None, "peft") or runtime is None:
         raise Invalid(
@@ -215,8 +215,8 @@ def _push(
 
     from adaptry.exporting.artifact_layout import artifact_of
     from adaptry.exporting.export import ready
-    from adaptry.oci.pushing import Remote
     from adaptry.oci.reference import Reference
+    from adaptry.operations.oci.push import Remote
 
     config = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker")) / "config.json"
     settings = settings_for(None)

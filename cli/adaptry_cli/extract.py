@@ -74,8 +74,8 @@ def extract(
 
 
 def _opened(connected: Connected, name: str, told: Progress) -> Checkpoint:
-    from adaptry.bases import open_base
     from adaptry.checkpoint import open_checkpoint
+    from adaptry.operations.base_registry import open_base
 
     return open_checkpoint(name) if is_folder(name) else open_base(connected(), name, progress=told)
 

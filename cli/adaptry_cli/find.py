@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from adaptry.errors import Corrupt, Denied, NotFound
-from adaptry.known_base import base_of
+from adaptry.operations.known_base import base_of
 from adaptry.query import GRAMMAR
 from adaptry.records import AdapterInfo, VersionDetail, VersionInfo
 from adaptry.refs import AdapterName, Latest, Ref
@@ -124,7 +124,7 @@ def _verdicts(registry: Registry, detail: VersionDetail) -> Sequence[Verdict]:
     """Every engine's; none where the files of a version are not given out, or are damaged."""
     from adaptry.adapter.view import open_content
     from adaptry.checks.runtimes import verdicts
-    from adaptry.transfer.remote import RevisionContent
+    from adaptry.operations.transfer.remote import RevisionContent
 
     try:
         adapter = open_content(RevisionContent(registry, detail.version, detail.manifest))

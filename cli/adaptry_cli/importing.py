@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from adaptry.hub_source.naming import HubRef
+from adaptry.operations.hf_import.hub_names import HubRef
 from adaptry.registry import Registry
 from adaptry_cli.arguments import require
 from adaptry_cli.connection import filled_registry_option
@@ -14,7 +14,7 @@ from adaptry_cli.exit_codes import NO
 from adaptry_cli.out import counted, json_option, progress, say, say_json, tell
 
 if TYPE_CHECKING:
-    from adaptry.hub_source.importing import Done, Wanted
+    from adaptry.operations.hf_import.bulk_import import Done, Wanted
 
 
 @click.command("import")
@@ -50,22 +50,24 @@ def import_(
     is passed over; what came from the newest commit already is not fetched again, so that a run that was broken off
     goes on where it stopped. HF_ENDPOINT and HF_TOKEN say which hub, and as whom. Exit code 1 means that some failed.
     """
-    from adaptry.hub_source import importing
-    from adaptry.hub_source.hub import hub_of_environment
+    from adaptry.operations.hf_import import bulk_import
+    from adaptry.operations.hf_import.hub import hub_of_environment
 
     require(
         bool(source or search or filters or collection),
         "say what to take: hf:AUTHOR, hf:ORG/NAME, --collection, --search or --filter",
     )
     hub = hub_of_environment()
-    plan = importing.plan_import(
+    plan = bulk_import.plan_import(
         registry, hub, _wanted(source, search, filters, collection, limit), namespace
     )
     shown: list[dict[str, object]] = []
     taken = failed = passed = 0
     with progress() as told:
         for done in (
-            map(importing.Done, plan) if dry_run else importing.carry_out(registry, hub, plan, progress=told)
+            map(bulk_import.Done, plan)
+            if dry_run
+            else bulk_import.carry_out(registry, hub, plan, progress=told)
         ):
             shown.append(_shown(done))
             failed += done.error is not None
@@ -85,7 +87,7 @@ def _wanted(
     source: str | None, search: str | None, filters: tuple[str, ...], collection: str | None, limit: int
 ) -> Wanted:
     """One word behind `hf:` is an author, two are a repository."""
-    from adaptry.hub_source.importing import Wanted
+    from adaptry.operations.hf_import.bulk_import import Wanted
 
     if source is None:
         return Wanted(search=search, filters=filters, collection=collection, limit=limit)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import click
 
-from adaptry.lineage import Relative, ancestry, progeny
+from adaptry.operations.lineage import Relative, ancestry, progeny
 from adaptry.refs import Ref
 from adaptry.registry import Registry
 from adaptry_cli.arguments import REF

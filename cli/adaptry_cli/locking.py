@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from adaptry import transfer
 from adaptry.errors import Invalid, NotFound
 from adaptry.landing import explained
-from adaptry.lock import Lock, moved, pin
+from adaptry.operations import transfer
+from adaptry.operations.lockfile import Lock, moved, pin
 from adaptry.refs import Ref
 from adaptry.registry import Registry
 from adaptry_cli.arguments import FOLDER, REF, require

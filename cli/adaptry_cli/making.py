@@ -100,7 +100,7 @@ def parent_of(connected: Connected, source: Source, told: Progress) -> Parent:
     """An input by ref or folder, its weights at hand. Raises `NotFound`, `Invalid…`."""
     from adaptry.adapter.view import open_dir
     from adaptry.deriving.draft import Parent
-    from adaptry.transfer import open_revision
+    from adaptry.operations.transfer import open_revision
 
     if isinstance(source, Path):
         return Parent(open_dir(source), str(source))
@@ -124,7 +124,7 @@ def landed(draft: Draft, target: Target, connected: Connected) -> Landed:
 
             outcome = write(draft, place, replace=target.is_replacing, progress=told)
             return Landed(str(place), outcome, folder=place)
-        from adaptry.derivation import derive
+        from adaptry.operations.derive import derive
 
         derived = derive(connected(), draft, place, options=target.options, progress=told)
     version = derived.pushed.version

@@ -121,9 +121,9 @@ def _recipe(base: str, inputs: tuple[str, ...], said: dict[str, Any]) -> Recipe:
 
 def _base(connected: Connected, recipe: Recipe, told: Progress) -> tuple[Checkpoint, str]:
     """The base to merge into, its weights at hand, and how it was found where that is the original of the one named."""
-    from adaptry.bases import open_base
     from adaptry.checkpoint import open_checkpoint
-    from adaptry.copies import open_original
+    from adaptry.operations.base_registry import open_base
+    from adaptry.operations.quantised_variants import open_original
     from adaptry.quantised import fold
 
     base = recipe.base

@@ -11,9 +11,9 @@ from typing import NoReturn
 import click
 
 from adaptry.errors import Unavailable
-from adaptry.mirroring.following import follow, follow_events
-from adaptry.mirroring.planning import Choice, Plan, plan, require_another
-from adaptry.mirroring.steps import Followed
+from adaptry.operations.mirroring.actions import Followed
+from adaptry.operations.mirroring.plan import Choice, Plan, plan, require_another
+from adaptry.operations.mirroring.sync import follow, follow_events
 from adaptry.registry import Registry
 from adaptry.settings import read_secret
 from adaptry_cli.arguments import FOLDER, require

@@ -107,13 +107,13 @@ def _ask(kind: str) -> Ask:
 
 def _base_folder(connected: Connected, opened: Opened, base: str | None) -> Path:
     """Where the base to compare on lies. Raises `NotFound`."""
-    from adaptry import bases
+    from adaptry.operations import base_registry
 
     own = opened.version.base_id if opened.version else None
     key = base or (str(own) if own else opened.adapter.config.base_name)
     if key is None:
         raise NotFound(f"{opened.label} names no base: say which one to compare on (--base NAME|DIR)")
-    return bases.open_base(connected(), key).folder
+    return base_registry.open_base(connected(), key).folder
 
 
 @contextlib.contextmanager
@@ -121,7 +121,7 @@ def _folder_of(connected: Connected, source: Source) -> Iterator[Path]:
     if isinstance(source, Path):
         yield source
         return
-    from adaptry.transfer import pull
+    from adaptry.operations.transfer import pull
 
     with tempfile.TemporaryDirectory() as folder, progress() as told:
         pull(connected(), source, Path(folder) / "adapter", progress=told)

@@ -7,7 +7,7 @@ import time
 import click
 
 from adaptry.cautions import caution
-from adaptry.recall import RecallStatus, recall_status
+from adaptry.operations.recall_status import RecallStatus, recall_status
 from adaptry.refs import Ref
 from adaptry.registry import Registry
 from adaptry_cli.arguments import REF

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from adaptry.adapter.spec import ModuleSpec, Spec
 from adaptry.chains import COMMIT_MADE
-from adaptry.promotion import MOVED
+from adaptry.operations.promotion import MOVED
 from adaptry.records import AdapterInfo, Event, Standing, TensorInspection, VersionDetail, VersionInfo
 from adaptry.report import Finding
 from adaptry_cli.abilities import title

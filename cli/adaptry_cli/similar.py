@@ -39,7 +39,7 @@ def similar(
     read. The first time each is read once; after that its signature is enough. An adapter that is no plain LoRA is
     compared by the digest of its weights.
     """
-    from adaptry.similarity import similar as find
+    from adaptry.operations.similarity import similar as find
 
     with progress() as told:
         parent = parent_of(connected, subject, told)

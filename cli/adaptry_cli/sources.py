@@ -13,11 +13,11 @@ from pathlib import Path
 from adaptry.adapter.view import Adapter, open_content, open_dir
 from adaptry.errors import Conflict, Invalid, NotFound, Unavailable
 from adaptry.fingerprint import BaseRecord
-from adaptry.known_base import base_of as record_of_base
+from adaptry.operations.known_base import base_of as record_of_base
+from adaptry.operations.transfer.remote import RevisionContent
 from adaptry.records import VersionInfo
 from adaptry.refs import AdapterName, Latest, Ref
 from adaptry.registry import Registry
-from adaptry.transfer.remote import RevisionContent
 from adaptry_cli.arguments import Source, means_folder
 from adaptry_cli.connection import Connected
 

@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from adaptry.lifecycle import RULES, State
+from adaptry.operations.version_state import change_state
 from adaptry.records import StateChange
 from adaptry.refs import Ref
 from adaptry.registry import Registry
-from adaptry.standing import change_state
 from adaptry_cli.arguments import REF, made
 from adaptry_cli.connection import registry_option
 from adaptry_cli.out import answer, json_option, tell

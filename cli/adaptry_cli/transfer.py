@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from adaptry import transfer as verbs
 from adaptry.adapter.view import open_dir
-from adaptry.hub_source.naming import HubRef, is_hub
+from adaptry.operations import transfer as verbs
+from adaptry.operations.hf_import.hub_names import HubRef, is_hub
 from adaptry.records import AdapterEdit, Pushed, PushOptions
 from adaptry.refs import AdapterName, Latest, Ref, parse_alias
 from adaptry.registry import Registry
@@ -152,8 +152,8 @@ def copy(
 
 
 def _copy_whole(registry: Registry, name: AdapterName, to_registry: str | None, as_json: bool) -> None:
-    from adaptry.mirroring.following import follow
-    from adaptry.mirroring.planning import Choice
+    from adaptry.operations.mirroring.plan import Choice
+    from adaptry.operations.mirroring.sync import follow
     from adaptry_cli.mirror import say_followed
 
     with progress() as told:
@@ -179,8 +179,8 @@ def _push_folder(
 def _push_from_hub(
     registry: Registry, source: str, name: AdapterName, base: str | None, options: PushOptions
 ) -> Pushed:
-    from adaptry.hub_source.adapters import push_from_hub
-    from adaptry.hub_source.hub import hub_of_environment
+    from adaptry.operations.hf_import.adapters import push_from_hub
+    from adaptry.operations.hf_import.hub import hub_of_environment
 
     ref, hub = HubRef.parse(source), hub_of_environment()
     claim = base_claim(registry, base) if base else None

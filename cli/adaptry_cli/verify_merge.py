@@ -136,8 +136,8 @@ def _recorded(connected: Connected, record: MergeRecord, told: Progress) -> Plan
 
 
 def _base(connected: Connected, base: str, told: Progress) -> Checkpoint:
-    from adaptry.bases import open_base
     from adaptry.checkpoint import open_checkpoint
+    from adaptry.operations.base_registry import open_base
 
     return open_checkpoint(base) if is_folder(base) else open_base(connected(), base, progress=told)
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from adaptry.adapter.view import Adapter, open_dir
     from adaptry.live import load
     from adaptry.opening import connect
+    from adaptry.operations.transfer import pull, push
     from adaptry.refs import Ref
-    from adaptry.transfer import pull, push
 
 _PLACES = {
     "Adapter": "adaptry.adapter.view",
@@ -25,8 +25,8 @@ _PLACES = {
     "connect": "adaptry.opening",
     "load": "adaptry.live",
     "open_dir": "adaptry.adapter.view",
-    "pull": "adaptry.transfer",
-    "push": "adaptry.transfer",
+    "pull": "adaptry.operations.transfer",
+    "push": "adaptry.operations.transfer",
 }
 __all__ = ["Adapter", "Ref", "connect", "load", "open_dir", "pull", "push"]
 __version__ = "0.1.0"

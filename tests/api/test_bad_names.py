@@ -10,9 +10,9 @@ import pytest
 
 from adaptry.adapter.view import open_dir
 from adaptry.digest import Digest
+from adaptry.operations.transfer import push
 from adaptry.strictjson import canonical
 from adaptry.testing.samples import tiny_lora
-from adaptry.transfer import push
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, assert_problem, serving
 

@@ -11,8 +11,8 @@ from adaptry.client import HttpRegistry
 from adaptry.errors import Corrupt
 from adaptry.integrity import verify
 from adaptry.opening import open_local
+from adaptry.operations.transfer import pull, push
 from adaptry.refs import Ref
-from adaptry.transfer import pull, push
 
 TONE = Ref.parse("acme/tone")
 

@@ -8,8 +8,8 @@ import pytest
 
 from adaptry.adapter.view import Adapter
 from adaptry.errors import DigestMismatch, Invalid
+from adaptry.operations.transfer import pull, push
 from adaptry.refs import AdapterName
-from adaptry.transfer import pull, push
 from adaptry_api.ranges import Part, part_of
 from adaptry_api.testing import Server, assert_problem
 

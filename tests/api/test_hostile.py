@@ -18,9 +18,9 @@ from adaptry.adapter.view import Adapter, open_dir
 from adaptry.catalog import cursors
 from adaptry.digest import Digest
 from adaptry.jobs.records import JobOrder
+from adaptry.operations.transfer import push
 from adaptry.records import PushOptions
 from adaptry.testing.samples import tiny_lora
-from adaptry.transfer import push
 from adaptry_api.bodies import OPEN_LIMIT
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Answer, Server, assert_problem, serving

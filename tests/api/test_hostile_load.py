@@ -32,9 +32,9 @@ from adaptry.adapter.view import open_dir
 from adaptry.catalog import cursors
 from adaptry.client import HttpRegistry
 from adaptry.digest import Digest
+from adaptry.operations.transfer import push
 from adaptry.refs import AdapterName
 from adaptry.testing.samples import tiny_lora
-from adaptry.transfer import push
 
 pytestmark = pytest.mark.heavy
 

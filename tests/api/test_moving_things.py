@@ -7,7 +7,7 @@ import hashlib
 import pytest
 
 from adaptry.adapter.view import Adapter
-from adaptry.transfer import push
+from adaptry.operations.transfer import push
 from adaptry_api.testing import Server, assert_problem
 
 AT = "/api/v1/adapters/acme/tone"

@@ -14,10 +14,10 @@ import pytest
 from adaptry.adapter.view import Adapter, open_dir
 from adaptry.client import HttpRegistry
 from adaptry.errors import DigestMismatch
+from adaptry.operations.transfer import pull, push
+from adaptry.operations.transfer.retry import Persistence
 from adaptry.refs import AdapterName
 from adaptry.testing.samples import tiny_lora
-from adaptry.transfer import pull, push
-from adaptry.transfer.retrying import Persistence
 from adaptry_api.testing import Server
 
 NAME = AdapterName.parse("acme/tone")

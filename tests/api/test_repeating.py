@@ -18,9 +18,9 @@ from adaptry.digest import Digest
 from adaptry.errors import Conflict
 from adaptry.local import LocalRegistry
 from adaptry.local.once import Once
+from adaptry.operations.transfer import push
 from adaptry.records import AdapterEdit
 from adaptry.refs import AdapterName, Ref
-from adaptry.transfer import push
 from adaptry_api.testing import Answer, Server, assert_problem
 
 TONE = AdapterName.parse("acme/tone")

@@ -13,10 +13,10 @@ from adaptry.adapter.view import open_dir
 from adaptry.client import HttpRegistry
 from adaptry.digest import Digest
 from adaptry.errors import Conflict
+from adaptry.operations.transfer import pull, push
 from adaptry.refs import AdapterName, Ref
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_lora
-from adaptry.transfer import pull, push
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, serving
 

@@ -12,7 +12,7 @@ from adaptry import __version__, wire
 from adaptry.adapter.view import Adapter
 from adaptry.client import HttpRegistry
 from adaptry.errors import AdaptryError, by_code
-from adaptry.transfer import push
+from adaptry.operations.transfer import push
 from adaptry_api.errors import STATUS, status_of
 from adaptry_api.testing import Server, assert_problem
 

@@ -20,8 +20,8 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from adaptry.adapter.view import Adapter
+from adaptry.operations.transfer import push
 from adaptry.records import PushOptions
-from adaptry.transfer import push
 from adaptry_api.testing import Server
 
 CHECKS = [

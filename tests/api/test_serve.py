@@ -48,7 +48,7 @@ from pathlib import Path
 from adaptry.adapter.view import open_dir
 from adaptry.client import HttpRegistry
 from adaptry.testing.samples import tiny_lora
-from adaptry.transfer import pull, push
+from adaptry.operations.transfer import pull, push
 url, token, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
 registry = HttpRegistry(url, token)
 push(registry, open_dir(tiny_lora(folder / "tone")), "acme/tone")

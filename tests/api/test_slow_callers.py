@@ -10,10 +10,10 @@ import pytest
 
 from adaptry.adapter.view import open_dir
 from adaptry.digest import Digest
+from adaptry.operations.transfer import push
 from adaptry.records import AdapterEdit
 from adaptry.refs import AdapterName
 from adaptry.testing.samples import tiny_lora
-from adaptry.transfer import push
 from adaptry_api import bodies
 from adaptry_api.testing import Server
 

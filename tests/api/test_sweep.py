@@ -19,10 +19,10 @@ from adaptry.digest import Digest
 from adaptry.local import LocalRegistry
 from adaptry.local.uploads import MOST_OPEN
 from adaptry.opening import open_local
+from adaptry.operations.transfer import push
 from adaptry.paging import every
 from adaptry.refs import AdapterName
 from adaptry.testing.samples import tiny_lora
-from adaptry.transfer import push
 
 CLIENTS = 200
 

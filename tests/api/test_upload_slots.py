@@ -16,10 +16,10 @@ from adaptry.client import HttpRegistry
 from adaptry.digest import Digest
 from adaptry.errors import Busy
 from adaptry.local.uploads import MOST_OPEN
+from adaptry.operations.transfer import push
+from adaptry.operations.transfer.retry import Persistence
 from adaptry.refs import AdapterName
 from adaptry.testing.breaking import AT_ONCE
-from adaptry.transfer import push
-from adaptry.transfer.retrying import Persistence
 from adaptry_api.testing import Server
 
 TONE = AdapterName.parse("acme/tone")

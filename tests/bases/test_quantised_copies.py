@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from adaptry import bases
 from adaptry.adapter.view import open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.checks import check
-from adaptry.copies import open_original, relatives
 from adaptry.errors import Refused
 from adaptry.fingerprint import BaseRecord
 from adaptry.fingerprinting import fingerprint
 from adaptry.fingerprinting.hashing import full_hashes
 from adaptry.fingerprinting.matching import match
+from adaptry.operations import base_registry
+from adaptry.operations.quantised_variants import open_original, relatives
 from adaptry.quantised import fold
 from adaptry.registry import Registry
 from adaptry.testing.quantised_samples import quantised_copy
@@ -98,9 +98,9 @@ def test_whichever_is_registered_first_each_finds_the_other(registry: Registry, 
     base = open_checkpoint(tiny_base(tmp_path / "base"))
     copy = open_checkpoint(quantised_copy(tmp_path / "base", tmp_path / "copy"))
     cache = tmp_path / "cache"
-    bases.register(registry, copy, ("org/tiny-4bit",), cache=cache)
+    base_registry.register(registry, copy, ("org/tiny-4bit",), cache=cache)
     assert relatives(registry, fingerprint(copy)) == ()
-    bases.register(registry, base, ("org/tiny",), cache=cache)
+    base_registry.register(registry, base, ("org/tiny",), cache=cache)
 
     (seen,), (back,) = relatives(registry, fingerprint(copy)), relatives(registry, fingerprint(base))
 
@@ -119,7 +119,7 @@ def test_an_original_is_opened_only_where_it_is_known_alone_and_at_hand(
         Refused, match="no known base is what it was quantised from: give the original with --base"
     ):
         open_original(registry, copy)
-    bases.register(registry, open_checkpoint(base), ("org/tiny",))
+    base_registry.register(registry, open_checkpoint(base), ("org/tiny",))
     opened, sentence = open_original(registry, copy)
     assert opened.folder == base
     assert sentence.endswith("; the weights of org/tiny are used")

@@ -9,8 +9,8 @@ import pytest
 from adaptry import connect, open_dir, push
 from adaptry.digest import Digest
 from adaptry.identity import Identity
-from adaptry.lineage import Relative, ancestry, progeny
 from adaptry.opening import open_local
+from adaptry.operations.lineage import Relative, ancestry, progeny
 from adaptry.refs import Ref
 from adaptry.testing.samples import tiny_lora
 

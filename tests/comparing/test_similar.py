@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from adaptry import connect, push
-from adaptry.bases import register
 from adaptry.checkpoint import open_checkpoint
 from adaptry.deriving.draft import Parent
 from adaptry.identity import Identity
 from adaptry.opening import open_local
+from adaptry.operations.base_registry import register
 from adaptry.refs import Ref
 from adaptry.registry import Registry
 from adaptry.testing.samples import tiny_base
@@ -20,7 +20,7 @@ from adaptry.testing.samples import tiny_base
 from .matrices import cosine, joined, norm
 
 pytest.importorskip("torch")
-from adaptry.similarity import similar
+from adaptry.operations.similarity import similar
 
 
 @pytest.fixture

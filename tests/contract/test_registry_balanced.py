@@ -12,12 +12,12 @@ from adaptry.adapter.view import open_dir
 from adaptry.client import HttpRegistry
 from adaptry.errors import Conflict
 from adaptry.identity import Identity
+from adaptry.operations.transfer import pull, push
 from adaptry.registry import Registry
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.promises.ground import MakeRegistry
 from adaptry.testing.registry_contract import RegistryContract
 from adaptry.testing.samples import tiny_lora
-from adaptry.transfer import pull, push
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, serving
 

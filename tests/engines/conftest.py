@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 
-from adaptry import bases
 from adaptry.adapter.view import open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.checks.runtimes import parse_runtime
 from adaptry.client import HttpRegistry
+from adaptry.operations import base_registry
+from adaptry.operations.transfer import push
+from adaptry.operations.version_state import change_state
 from adaptry.records import StateChange, VersionInfo
 from adaptry.refs import AdapterName, ByDigest, Ref
 from adaptry.running import Running, running
-from adaptry.standing import change_state
 from adaptry.testing.breaking import AT_ONCE
 from adaptry.testing.samples import tiny_base, tiny_lora
-from adaptry.transfer import push
 from adaptry.worker.cache import Cache
 from adaptry.worker.engines import ENGINES, Engine, Outside, Speaking
 from adaptry.worker.following import Around, Follower
@@ -58,7 +58,9 @@ class Scene:
         self.server: Server = stack.enter_context(serving(ServerSettings(data=folder / "data")))
         self.registry: HttpRegistry = self.server.registry()
         base = open_checkpoint(tiny_base(folder / "base"))
-        bases.register(self.registry, base, ("org/tiny",), visibility="internal", cache=folder / "bases")
+        base_registry.register(
+            self.registry, base, ("org/tiny",), visibility="internal", cache=folder / "bases"
+        )
         self.weights: dict[str, VersionInfo] = {}
         """Versions by the SHA-256 of their weights: what an engine's answer says."""
         self.story: list[str] = []

@@ -21,19 +21,20 @@ from pathlib import Path
 
 import pytest
 
-from adaptry import bases, tokens
+from adaptry import tokens
 from adaptry.adapter.view import open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.client import HttpRegistry
 from adaptry.errors import Conflict, Unavailable
 from adaptry.opening import open_local
+from adaptry.operations import base_registry
+from adaptry.operations.transfer import push
+from adaptry.operations.version_state import change_state
 from adaptry.records import StateChange, VersionInfo
 from adaptry.refs import AdapterName, Number, Ref
 from adaptry.running import running
-from adaptry.standing import change_state
 from adaptry.testing.breaking import AT_ONCE
 from adaptry.testing.samples import tiny_base, tiny_lora
-from adaptry.transfer import push
 from adaptry.worker.cache import Cache
 from adaptry.worker.engines import ENGINES, Outside, Reply, Speaking
 from adaptry.worker.following import Around, Follower
@@ -161,7 +162,7 @@ class Chaos:
     def __init__(self, folder: Path, workers: int, seed: int, stack: ExitStack) -> None:
         self.chance = random.Random(seed)
         local = open_local(folder / "data")
-        bases.register(
+        base_registry.register(
             local,
             open_checkpoint(tiny_base(folder / "base")),
             ("org/tiny",),

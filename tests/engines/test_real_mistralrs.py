@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from adaptry import bases
 from adaptry.adapter.view import open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.errors import Refused
+from adaptry.operations import base_registry
+from adaptry.operations.transfer import push
+from adaptry.operations.version_state import change_state
 from adaptry.records import StateChange, VersionInfo
 from adaptry.refs import AdapterName, ByDigest, Ref
 from adaptry.running import running
-from adaptry.standing import change_state
 from adaptry.testing.breaking import AT_ONCE
 from adaptry.testing.samples import tiny_lora
-from adaptry.transfer import push
 from adaptry.worker.cache import Cache
 from adaptry.worker.engines import ENGINES, Outside, Speaking
 from adaptry.worker.following import Around, Follower
@@ -69,7 +69,7 @@ def url(tmp_path: Path) -> Iterator[str]:
 def test_versions_and_recalls_beside_the_real_mistralrs(tmp_path: Path, url: str) -> None:
     with serving(ServerSettings(data=tmp_path / "data")) as server:
         registry = server.registry()
-        bases.register(
+        base_registry.register(
             registry,
             open_checkpoint(tmp_path / "base"),
             ("org/tiny",),

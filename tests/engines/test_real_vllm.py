@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from adaptry import bases
 from adaptry.adapter.view import open_dir
 from adaptry.checkpoint import open_checkpoint
+from adaptry.operations import base_registry
+from adaptry.operations.transfer import push
+from adaptry.operations.version_state import change_state
 from adaptry.records import StateChange, VersionInfo
 from adaptry.refs import AdapterName, ByDigest, Ref
 from adaptry.running import running as found_at
-from adaptry.standing import change_state
 from adaptry.testing.breaking import AT_ONCE
-from adaptry.transfer import push
 from adaptry.worker.cache import Cache
 from adaptry.worker.engines import ENGINES, Outside, Speaking
 from adaptry.worker.following import Around, Follower
@@ -42,7 +42,7 @@ class Place:
     def __init__(self, folder: Path, server: Server) -> None:
         self.folder, self.registry = folder, server.registry()
         self.base = models.model(folder / "base")
-        bases.register(
+        base_registry.register(
             self.registry,
             open_checkpoint(self.base),
             ("org/tiny",),

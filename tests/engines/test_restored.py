@@ -12,17 +12,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from adaptry import bases
 from adaptry.adapter.view import open_dir
 from adaptry.backup import create, restore
 from adaptry.checkpoint import open_checkpoint
 from adaptry.client import HttpRegistry
 from adaptry.opening import open_local
-from adaptry.recall import recall_status
+from adaptry.operations import base_registry
+from adaptry.operations.recall_status import recall_status
+from adaptry.operations.transfer import push
 from adaptry.refs import Ref
 from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry.tokens import create_token
-from adaptry.transfer import push
 from adaptry.worker.following import Follower
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import serving
@@ -160,7 +160,7 @@ def test_a_real_server_is_backed_up_amid_pushes_destroyed_and_restored(scene: Sc
     with serve(data) as url:
         token = (data / "admin-token").read_text().strip()
         registry = HttpRegistry(url, token)
-        bases.register(
+        base_registry.register(
             registry,
             open_checkpoint(tiny_base(tmp_path / "of-it")),
             ("org/tiny",),

@@ -10,7 +10,7 @@ import sys
 from adaptry.adapter.view import open_dir
 from adaptry.errors import NotFound
 from adaptry.opening import open_local
-from adaptry.transfer import push
+from adaptry.operations.transfer import push
 
 
 def main(registry: str, name: str, folder: str) -> None:

@@ -16,8 +16,8 @@ from adaptry.adapter.view import Adapter, open_dir
 from adaptry.errors import Conflict, NotFound
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
+from adaptry.operations.transfer import push
 from adaptry.testing.breaking import AT_ONCE
-from adaptry.transfer import push
 
 NAMES = 3
 _THREADS = 2

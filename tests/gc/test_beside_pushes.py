@@ -33,10 +33,10 @@ from adaptry.gc import collect
 from adaptry.integrity import verify
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
+from adaptry.operations.transfer import push, upload
 from adaptry.refs import AdapterName
 from adaptry.testing.breaking import AT_ONCE
 from adaptry.testing.samples import tiny_lora
-from adaptry.transfer import push, upload
 
 from .storming import NAMES
 

@@ -12,7 +12,6 @@ from sqlalchemy import text
 
 from adaptry import gc
 from adaptry.adapter.view import Adapter
-from adaptry.bases import register
 from adaptry.catalog.unneeded import Had
 from adaptry.checkpoint import open_checkpoint
 from adaptry.digest import Digest
@@ -23,11 +22,12 @@ from adaptry.integrity import verify
 from adaptry.local import LocalRegistry
 from adaptry.manifest import Manifest
 from adaptry.opening import open_local
+from adaptry.operations.base_registry import register
+from adaptry.operations.transfer import push, upload
 from adaptry.records import AdapterEdit, PushOptions
 from adaptry.refs import AdapterName
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_base
-from adaptry.transfer import push, upload
 
 NOW = timedelta(0)
 DAY = timedelta(hours=24)

@@ -19,11 +19,11 @@ from adaptry.inspection.inspector import Inspector, Source
 from adaptry.inspection.result import WeightsInspection
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
+from adaptry.operations.transfer import push
+from adaptry.operations.transfer.drafts import push_draft
 from adaptry.records import CommitNote
 from adaptry.refs import AdapterName, Ref
 from adaptry.testing.samples import tiny_lora
-from adaptry.transfer import push
-from adaptry.transfer.drafts import push_draft
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, serving
 
@@ -162,7 +162,7 @@ def test_where_a_first_look_fails_the_registry_decides(
         raise Unavailable("no more processes here")
 
     monkeypatch.setattr(LocalRegistry, "is_on_this_machine", False)
-    monkeypatch.setattr("adaptry.transfer.first_look.check_weights", unable)
+    monkeypatch.setattr("adaptry.operations.transfer.early_inspection.check_weights", unable)
     assert push(registry, adapter, TONE).version.number == 1
 
 

@@ -17,7 +17,6 @@ from sqlmodel import select
 
 from adaptry.adapter.content import FolderContent
 from adaptry.adapter.view import open_dir
-from adaptry.bases import register
 from adaptry.blobs.local import LocalBlobs
 from adaptry.catalog import damage
 from adaptry.catalog.rows import InspectionRow
@@ -29,13 +28,14 @@ from adaptry.fingerprinting import fingerprint
 from adaptry.integrity import Mended, mend, verify
 from adaptry.local import LocalRegistry
 from adaptry.manifest import FileEntry, Manifest
-from adaptry.mirroring.bundles.packing import create
 from adaptry.opening import open_local
+from adaptry.operations.base_registry import register
+from adaptry.operations.mirroring.bundles.writer import create
+from adaptry.operations.transfer import pull, push
+from adaptry.operations.transfer.file_upload import upload
 from adaptry.records import CommitNote, PushOptions
 from adaptry.refs import AdapterName, Ref
 from adaptry.testing.samples import tiny_base
-from adaptry.transfer import pull, push
-from adaptry.transfer.uploading import upload
 
 TONE = AdapterName.parse("acme/tone")
 WEIGHTS = "adapter_model.safetensors"

@@ -14,9 +14,9 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 import adaptry
-from adaptry import bases
 from adaptry.checkpoint import open_checkpoint
 from adaptry.errors import Conflict, Invalid, NotFound, Refused, Unsupported, Withdrawn
+from adaptry.operations import base_registry
 from adaptry.records import StateChange
 from adaptry.registry import Registry
 from adaptry.worker import Cache
@@ -187,7 +187,7 @@ def test_half_of_the_keys_wrong_is_refused_in_a_model_with_adapters(model: Any, 
 def test_another_base_is_refused_by_its_content(
     registry: Registry, base: Path, model: Any, make: MakeAdapter, tmp_path: Path
 ) -> None:
-    known = bases.register(registry, open_checkpoint(base), names=("org/tiny",))
+    known = base_registry.register(registry, open_checkpoint(base), names=("org/tiny",))
     adaptry.push(registry, adaptry.open_dir(make()), "acme/tone", base=adaptry_claim(known.id))
     found = adaptry.load("acme/tone", registry=registry, into=model).base
     assert found is not None and found.level in ("exact", "same_weights")
@@ -211,7 +211,7 @@ def adaptry_claim(id: Any) -> Any:
 def test_a_copy_of_the_base_in_another_dtype_is_the_same_base(
     registry: Registry, base: Path, model: Any, make: MakeAdapter, tmp_path: Path
 ) -> None:
-    known = bases.register(registry, open_checkpoint(base), names=("org/tiny",))
+    known = base_registry.register(registry, open_checkpoint(base), names=("org/tiny",))
     adaptry.push(registry, adaptry.open_dir(make()), "acme/tone", base=adaptry_claim(known.id))
     model.to(torch.bfloat16).save_pretrained(tmp_path / "half")
     half = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "half", dtype=torch.bfloat16)

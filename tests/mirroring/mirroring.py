@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import sys
 
-from adaptry.mirroring.following import follow
-from adaptry.mirroring.planning import Choice
 from adaptry.opening import open_local
+from adaptry.operations.mirroring.plan import Choice
+from adaptry.operations.mirroring.sync import follow
 
 
 def main(source: str, target: str) -> None:

@@ -16,14 +16,14 @@ from adaptry.adapter.view import Adapter
 from adaptry.failpoints import NAMES, VARIABLE
 from adaptry.integrity import verify
 from adaptry.local import LocalRegistry
-from adaptry.mirroring.bundles.loading import load
-from adaptry.mirroring.bundles.packing import create
-from adaptry.mirroring.following import follow
-from adaptry.mirroring.planning import Choice, versions_in
+from adaptry.operations.mirroring.bundles.reader import load
+from adaptry.operations.mirroring.bundles.writer import create
+from adaptry.operations.mirroring.plan import Choice, versions_in
+from adaptry.operations.mirroring.sync import follow
+from adaptry.operations.transfer import push
 from adaptry.records import PushOptions
 from adaptry.refs import AdapterName
 from adaptry.registry import Registry
-from adaptry.transfer import push
 
 TONE = AdapterName.parse("acme/tone")
 MakeLora = Callable[..., Adapter]

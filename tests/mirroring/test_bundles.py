@@ -14,27 +14,27 @@ import pytest
 
 from adaptry import strictjson
 from adaptry.adapter.view import Adapter, open_dir
-from adaptry.bases import register
 from adaptry.checkpoint import open_checkpoint
 from adaptry.digest import Digest
 from adaptry.errors import Conflict, Incompatible, Invalid, InvalidBundle, NotFound, Unavailable, Withdrawn
 from adaptry.integrity import verify
 from adaptry.local import LocalRegistry
-from adaptry.mirroring.bundles.archive import INDEX, Bundle
-from adaptry.mirroring.bundles.index import FORMAT
-from adaptry.mirroring.bundles.loading import examine, load
-from adaptry.mirroring.bundles.packing import create
-from adaptry.mirroring.following import follow
-from adaptry.mirroring.planning import Choice, versions_in
 from adaptry.opening import open_local
+from adaptry.operations.base_registry import register
+from adaptry.operations.mirroring.bundles.archive import INDEX, Bundle
+from adaptry.operations.mirroring.bundles.index import FORMAT
+from adaptry.operations.mirroring.bundles.reader import examine, load
+from adaptry.operations.mirroring.bundles.writer import create
+from adaptry.operations.mirroring.plan import Choice, versions_in
+from adaptry.operations.mirroring.sync import follow
+from adaptry.operations.transfer import pull, push
+from adaptry.operations.transfer.retry import Persistence
+from adaptry.operations.version_state import change_state
 from adaptry.records import AdapterEdit, PushOptions, StateChange
 from adaptry.refs import AdapterName, Ref
 from adaptry.registry import Registry
-from adaptry.standing import change_state
 from adaptry.testing.breaking import Breaking, Tampering
 from adaptry.testing.samples import tiny_base, tiny_lora, write_safetensors
-from adaptry.transfer import pull, push
-from adaptry.transfer.retrying import Persistence
 
 TONE = AdapterName.parse("acme/tone")
 MakeLora = Callable[..., Adapter]

@@ -11,25 +11,25 @@ import pytest
 
 from adaptry import backup
 from adaptry.adapter.view import Adapter
-from adaptry.bases import open_base, register
 from adaptry.checkpoint import open_checkpoint
 from adaptry.errors import InvalidQuery, Refused, Unavailable
 from adaptry.integrity import verify
-from adaptry.lineage import ancestry
 from adaptry.local import LocalRegistry
-from adaptry.mirroring.delivering import MIRRORED
-from adaptry.mirroring.following import follow, follow_events
-from adaptry.mirroring.planning import Choice, plan
 from adaptry.opening import open_local
-from adaptry.promotion import promote
+from adaptry.operations.base_registry import open_base, register
+from adaptry.operations.lineage import ancestry
+from adaptry.operations.mirroring.apply import MIRRORED
+from adaptry.operations.mirroring.plan import Choice, plan
+from adaptry.operations.mirroring.sync import follow, follow_events
+from adaptry.operations.promotion import promote
+from adaptry.operations.transfer import pull, push
+from adaptry.operations.transfer.retry import Persistence
+from adaptry.operations.version_state import change_state
 from adaptry.records import AdapterEdit, PushOptions, StateChange
 from adaptry.refs import AdapterName, Ref
 from adaptry.registry import Registry
-from adaptry.standing import change_state
 from adaptry.testing.breaking import Breaking
 from adaptry.testing.samples import tiny_base
-from adaptry.transfer import pull, push
-from adaptry.transfer.retrying import Persistence
 
 TONE, VOICE = AdapterName.parse("acme/tone"), AdapterName.parse("acme/voice")
 MakeLora = Callable[..., Adapter]

@@ -16,8 +16,8 @@ from adaptry.adapter.view import open_dir
 from adaptry.atomic_file import atomic_file
 from adaptry.failpoints import VARIABLE
 from adaptry.opening import open_local
+from adaptry.operations.transfer import push
 from adaptry.testing.samples import tiny_lora
-from adaptry.transfer import push
 
 
 def bundle(tmp_path: Path, *, dies: bool = False) -> int:

@@ -11,23 +11,23 @@ import pytest
 
 from adaptry import backup
 from adaptry.adapter.view import Adapter
-from adaptry.bases import register
 from adaptry.checkpoint import open_checkpoint
 from adaptry.client import HttpRegistry
 from adaptry.digest import Digest
 from adaptry.errors import NotFound, Unavailable, Withdrawn
 from adaptry.lifecycle import State
 from adaptry.local import LocalRegistry
-from adaptry.mirroring.delivering import MIRRORED
-from adaptry.mirroring.origin import Origin
-from adaptry.mirroring.through import ThroughRegistry, through
 from adaptry.opening import open_local
-from adaptry.promotion import promote
+from adaptry.operations.base_registry import register
+from adaptry.operations.mirroring.apply import MIRRORED
+from adaptry.operations.mirroring.pull_through import ThroughRegistry, through
+from adaptry.operations.mirroring.upstream import Origin
+from adaptry.operations.promotion import promote
+from adaptry.operations.transfer import pull, push
+from adaptry.operations.version_state import change_state
 from adaptry.records import AdapterEdit, CommitNote, PushOptions, StateChange
 from adaptry.refs import AdapterName, Ref
-from adaptry.standing import change_state
 from adaptry.testing.samples import tiny_base
-from adaptry.transfer import pull, push
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, serving
 

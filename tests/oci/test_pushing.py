@@ -23,8 +23,8 @@ from adaptry.errors import Invalid, NotFound, Unauthenticated, Unavailable
 from adaptry.fingerprinting import fingerprint
 from adaptry.oci.artifact import ARTIFACT, INDEX, MANIFEST, Artifact, adapter_artifact, base_artifact
 from adaptry.oci.layout import write_layout
-from adaptry.oci.pushing import Remote
 from adaptry.oci.reference import Reference
+from adaptry.operations.oci.push import Remote
 from adaptry.testing.certificates import self_signed
 from adaptry.testing.samples import tiny_base, tiny_lora
 

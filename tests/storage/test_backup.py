@@ -24,12 +24,12 @@ from adaptry.gc import collect
 from adaptry.integrity import verify
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
+from adaptry.operations.transfer import pull
 from adaptry.records import StateChange, VersionInfo
 from adaptry.refs import AdapterName, Ref
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_lora
 from adaptry.tokens import create_token, identify
-from adaptry.transfer import pull
 from adaptry_cli.main import main
 
 TONE, VOICE = AdapterName.parse("acme/tone"), AdapterName.parse("acme/voice")

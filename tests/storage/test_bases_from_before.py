@@ -5,10 +5,10 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from adaptry.bases import register
 from adaptry.checkpoint import open_checkpoint
 from adaptry.identity import ANONYMOUS, Identity
 from adaptry.opening import open_local
+from adaptry.operations.base_registry import register
 from adaptry.records import BaseEdit
 from adaptry.testing.samples import tiny_base
 

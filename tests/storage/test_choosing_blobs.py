@@ -13,10 +13,10 @@ from adaptry.blobs.tiered import TieredBlobs
 from adaptry.digest import Digest
 from adaptry.errors import Conflict, Unavailable
 from adaptry.opening import open_local
+from adaptry.operations.transfer import pull, push
 from adaptry.refs import AdapterName
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_lora
-from adaptry.transfer import pull, push
 
 HELLO = Digest.of(b"hello")
 

@@ -9,11 +9,11 @@ import pytest
 from adaptry.adapter.view import open_dir
 from adaptry.errors import Conflict, Invalid
 from adaptry.opening import connect, is_registry, open_local
+from adaptry.operations.transfer import pull, push
 from adaptry.refs import Ref
 from adaptry.settings import Settings
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_lora
-from adaptry.transfer import pull, push
 
 
 def test_a_registry_with_its_rows_in_postgres_is_found_by_its_folder(

@@ -17,9 +17,9 @@ from adaptry.failpoints import NAMES
 from adaptry.integrity import verify
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
+from adaptry.operations.transfer import pull, push
 from adaptry.records import AdapterEdit
 from adaptry.refs import AdapterName, ByDigest, Ref
-from adaptry.transfer import pull, push
 
 TONE = AdapterName.parse("acme/tone")
 Start = Callable[..., "subprocess.Popen[str]"]

@@ -22,6 +22,7 @@ from adaptry.client import HttpRegistry
 from adaptry.errors import Conflict, Unavailable
 from adaptry.integrity import verify
 from adaptry.opening import open_local
+from adaptry.operations.transfer import push
 from adaptry.refs import AdapterName, Ref
 from adaptry.testing.buckets import free_ports
 from adaptry.testing.faults import between
@@ -29,7 +30,6 @@ from adaptry.testing.postgres import PostgresServer, postgres_server
 from adaptry.testing.promises.ground import MakeRegistry
 from adaptry.testing.registry_contract import RegistryContract
 from adaptry.testing.samples import tiny_lora
-from adaptry.transfer import push
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, serving
 

@@ -20,9 +20,9 @@ from adaptry.integrity import verify
 from adaptry.local import LocalRegistry
 from adaptry.local.uploads import MOST_OPEN, purge
 from adaptry.opening import connect, open_local
+from adaptry.operations.transfer import push
 from adaptry.refs import AdapterName, Ref
 from adaptry.settings import Settings
-from adaptry.transfer import push
 
 TONE = AdapterName.parse("acme/tone")
 DATA = b"x" * 1000

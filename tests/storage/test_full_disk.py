@@ -20,9 +20,9 @@ from adaptry.adapter.view import open_dir
 from adaptry.client import HttpRegistry
 from adaptry.errors import StorageFull
 from adaptry.opening import open_local
+from adaptry.operations.transfer import pull, push
 from adaptry.refs import AdapterName
 from adaptry.testing.samples import tiny_lora
-from adaptry.transfer import pull, push
 
 pytestmark = pytest.mark.heavy
 

@@ -22,11 +22,11 @@ from adaptry.errors import Conflict, Incompatible, Invalid, Unavailable
 from adaptry.integrity import verify
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
+from adaptry.operations.transfer import push
 from adaptry.records import VersionInfo
 from adaptry.refs import AdapterName
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_lora
-from adaptry.transfer import push
 
 
 @pytest.fixture

@@ -7,20 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from adaptry import bases
 from adaptry.adapter.view import open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.errors import Conflict, NotFound, Unavailable
 from adaptry.integrity import verify
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
+from adaptry.operations import base_registry
+from adaptry.operations.transfer import push
 from adaptry.records import AdapterEdit, PushOptions
 from adaptry.refs import AdapterName, Ref
 from adaptry.relocation import move_catalog
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry.tokens import create_token, identify
-from adaptry.transfer import push
 
 TONE, VOICE = AdapterName.parse("acme/tone"), AdapterName.parse("acme/voice")
 
@@ -29,7 +29,7 @@ TONE, VOICE = AdapterName.parse("acme/tone"), AdapterName.parse("acme/voice")
 def secret(folder: Path, tmp_path: Path) -> str:
     """Fills the registry in `folder` with some of everything; a token of it."""
     registry = open_local(folder)
-    bases.register(registry, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny",))
+    base_registry.register(registry, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny",))
     for seed in (1, 2, 3):
         lora = open_dir(tiny_lora(tmp_path / f"lora-{seed}", seed=seed))
         push(registry, lora, TONE, options=PushOptions(metrics={"accuracy": seed / 7}))

@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 
 from adaptry.adapter.view import open_dir
-from adaptry.bases import register
 from adaptry.checkpoint import open_checkpoint
 from adaptry.jobs.records import JobInfo, JobOrder
+from adaptry.operations.base_registry import register
+from adaptry.operations.transfer import push
 from adaptry.registry import Registry
 from adaptry.testing.samples import tiny_base, tiny_lora
-from adaptry.transfer import push
 
 from .repeating import patiently
 

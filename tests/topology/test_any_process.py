@@ -11,10 +11,10 @@ from adaptry.adapter.view import open_dir
 from adaptry.client import HttpRegistry
 from adaptry.digest import Digest
 from adaptry.errors import Conflict, NotFound, Unavailable
+from adaptry.operations.transfer import pull, push
 from adaptry.records import AliasInfo, Event
 from adaptry.refs import AdapterName
 from adaptry.testing.samples import tiny_lora
-from adaptry.transfer import pull, push
 
 from .merging import assert_ended_once, begun, ordered
 from .pushing import Pushing, weights

@@ -13,11 +13,11 @@ from adaptry.blobs.s3 import Place
 from adaptry.client import HttpRegistry
 from adaptry.integrity import verify
 from adaptry.opening import open_local
+from adaptry.operations.transfer import pull, push
 from adaptry.refs import AdapterName, Ref
 from adaptry.testing.postgres import PostgresServer, programs
 from adaptry.testing.samples import tiny_lora
 from adaptry.testing.seaweed import Seaweed
-from adaptry.transfer import pull, push
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import serving
 

@@ -15,10 +15,10 @@ import urllib3
 
 from adaptry.adapter.view import open_dir
 from adaptry.failpoints import NAMES
+from adaptry.operations.transfer import pull, push
 from adaptry.records import PushOptions
 from adaptry.refs import AdapterName
 from adaptry.testing.samples import tiny_lora
-from adaptry.transfer import pull, push
 
 from .pushing import Pushing, assert_nothing_lost, weights
 from .running import SCRIPTS, Running, is_well, new_folder, topology

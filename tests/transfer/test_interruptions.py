@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from adaptry import transfer
 from adaptry.adapter.view import open_dir
 from adaptry.errors import DigestMismatch, Unavailable
 from adaptry.local import LocalRegistry
+from adaptry.operations import transfer
+from adaptry.operations.transfer.retry import Persistence
 from adaptry.records import Upload
 from adaptry.refs import Ref
 from adaptry.testing.breaking import AT_ONCE, Breaking, Tampering
-from adaptry.transfer.retrying import Persistence
 
 
 class Unreachable(LocalRegistry):

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from adaptry import transfer
 from adaptry.adapter.view import open_dir
 from adaptry.errors import Conflict, StorageFull, Unavailable
 from adaptry.landing import explained, landing
 from adaptry.local import LocalRegistry
+from adaptry.operations import transfer
 
 FILLING = """
 import sys, pathlib

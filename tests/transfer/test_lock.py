@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from adaptry import lock, transfer
 from adaptry.adapter.view import open_dir
 from adaptry.errors import Incompatible, Invalid, NotFound
 from adaptry.local import LocalRegistry
+from adaptry.operations import lockfile, transfer
 from adaptry.refs import AdapterName, Ref
 from adaptry.testing.samples import tiny_lora
 
@@ -21,9 +21,9 @@ REFS = [Ref.parse("acme/tone"), Ref.parse("acme/tone@1"), Ref.parse("acme/tone")
 def test_a_lock_reads_back_as_it_was_written(registry: LocalRegistry, folder: Path) -> None:
     transfer.push(registry, open_dir(folder), TONE)
 
-    pinned = lock.pin(registry, REFS)
+    pinned = lockfile.pin(registry, REFS)
 
-    assert lock.Lock.parse(pinned.to_text().encode(), "adaptry.lock") == pinned
+    assert lockfile.Lock.parse(pinned.to_text().encode(), "adaptry.lock") == pinned
     assert [pin.ref for pin in pinned.pins] == ["acme/tone", "acme/tone@1"]
 
 
@@ -31,12 +31,12 @@ def test_a_lock_tells_which_refs_mean_something_else_now(
     registry: LocalRegistry, folder: Path, tmp_path: Path
 ) -> None:
     transfer.push(registry, open_dir(folder), TONE)
-    pinned = lock.pin(registry, REFS)
-    assert lock.moved(registry, pinned) == ()
+    pinned = lockfile.pin(registry, REFS)
+    assert lockfile.moved(registry, pinned) == ()
 
     transfer.push(registry, open_dir(tiny_lora(tmp_path / "better", seed=7)), TONE)
 
-    (change,) = lock.moved(registry, pinned)
+    (change,) = lockfile.moved(registry, pinned)
     assert change.pin.ref == "acme/tone"
     assert change.now is not None
     assert change.now.number == 2
@@ -44,16 +44,16 @@ def test_a_lock_tells_which_refs_mean_something_else_now(
 
 def test_a_pin_whose_adapter_is_gone_has_moved(registry: LocalRegistry, folder: Path) -> None:
     transfer.push(registry, open_dir(folder), TONE)
-    pinned = lock.pin(registry, REFS)
+    pinned = lockfile.pin(registry, REFS)
 
     registry.delete_adapter(TONE)
 
-    assert [change.now for change in lock.moved(registry, pinned)] == [None, None]
+    assert [change.now for change in lockfile.moved(registry, pinned)] == [None, None]
 
 
 def test_a_ref_that_means_nothing_cannot_be_pinned(registry: LocalRegistry) -> None:
     with pytest.raises(NotFound):
-        lock.pin(registry, REFS)
+        lockfile.pin(registry, REFS)
 
 
 PIN = {"ref": "acme/tone", "name": "acme/tone", "number": 1, "digest": f"sha256:{'0' * 64}"}
@@ -73,4 +73,4 @@ PIN = {"ref": "acme/tone", "name": "acme/tone", "number": 1, "digest": f"sha256:
 )
 def test_what_is_no_lock_is_refused(document: object, error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
-        lock.Lock.parse(json.dumps(document).encode(), "adaptry.lock")
+        lockfile.Lock.parse(json.dumps(document).encode(), "adaptry.lock")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from adaptry import promotion, transfer
 from adaptry.adapter.view import open_dir
 from adaptry.errors import Conflict, InvalidRef, NotFound
 from adaptry.local import LocalRegistry
+from adaptry.operations import promotion, transfer
 from adaptry.refs import AdapterName, Ref
 from adaptry.testing.samples import tiny_lora
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from adaptry import transfer
 from adaptry.adapter.view import open_dir
 from adaptry.errors import Conflict, DigestMismatch, InvalidRef, NotFound
 from adaptry.local import LocalRegistry
 from adaptry.manifest import BaseClaim
+from adaptry.operations import transfer
 from adaptry.records import PushOptions
 from adaptry.refs import AdapterName, Ref
 from adaptry.testing.samples import tiny_lora, write_safetensors

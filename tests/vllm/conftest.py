@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from adaptry import bases
 from adaptry.adapter.view import open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.client import HttpRegistry
+from adaptry.operations import base_registry
+from adaptry.operations.transfer import push
 from adaptry.records import VersionInfo
-from adaptry.transfer import push
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server
 from adaptry_api.testing import serving as serving_registry
@@ -53,7 +53,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     base = models.model(folder / "base")
     with serving_registry(ServerSettings(data=folder / "data")) as server:
         registry = server.registry()
-        bases.register(
+        base_registry.register(
             registry, open_checkpoint(base), ("org/tiny",), visibility="internal", cache=folder / "bases"
         )
         yield Place(folder, server, registry, base, {})

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from adaptry import bases
 from adaptry.adapter.view import open_dir
 from adaptry.checkpoint import open_checkpoint
+from adaptry.operations import base_registry
+from adaptry.operations.transfer import push
+from adaptry.operations.version_state import change_state
 from adaptry.records import StateChange, VersionInfo
 from adaptry.refs import AdapterName, Ref
-from adaptry.standing import change_state
-from adaptry.transfer import push
 
 from . import models, running
 from .conftest import Place
@@ -170,7 +170,7 @@ def test_what_the_engine_does_not_take_is_refused_before_it_is_loaded(
 @pytest.mark.parametrize("hidden", [64, models.HIDDEN])
 def test_what_was_trained_on_another_base_is_refused(place: Place, vllm: Vllm, hidden: int) -> None:
     other = models.model(place.folder / f"other-{hidden}", hidden=hidden, seed=1)
-    bases.register(
+    base_registry.register(
         place.registry,
         open_checkpoint(other),
         (f"org/other-{hidden}",),

@@ -11,10 +11,10 @@ import pytest
 
 from adaptry.adapter.view import open_dir
 from adaptry.local import LocalRegistry
+from adaptry.operations.transfer import push
 from adaptry.records import VersionInfo
 from adaptry.testing.breaking import AT_ONCE
 from adaptry.testing.samples import large_lora, tiny_lora
-from adaptry.transfer import push
 from adaptry.worker import Cache
 
 Publish = Callable[..., VersionInfo]

@@ -10,18 +10,18 @@ from typing import Any
 
 import pytest
 
-from adaptry import bases
 from adaptry.adapter.view import open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.errors import Refused, Unavailable, Unsupported, Withdrawn
 from adaptry.local import LocalRegistry
+from adaptry.operations import base_registry
+from adaptry.operations.transfer import push
+from adaptry.operations.version_state import change_state
 from adaptry.records import StateChange, VersionInfo
 from adaptry.refs import AdapterName, Ref
-from adaptry.standing import change_state
 from adaptry.testing.breaking import AT_ONCE
 from adaptry.testing.quantised_samples import quantised_copy
 from adaptry.testing.samples import tiny_base, tiny_lora
-from adaptry.transfer import push
 from adaptry.worker import Cache
 from adaptry.worker.vllm.engine import Vllm
 from adaptry.worker.vllm.served import Means, Served
@@ -91,7 +91,7 @@ class Bench:
 @pytest.fixture
 def base(tmp_path: Path, registry: LocalRegistry) -> Path:
     folder = tiny_base(tmp_path / "base")
-    bases.register(registry, open_checkpoint(folder), ("org/tiny",), cache=tmp_path / "bases")
+    base_registry.register(registry, open_checkpoint(folder), ("org/tiny",), cache=tmp_path / "bases")
     return folder
 
 
@@ -345,7 +345,7 @@ def test_a_quantised_copy_of_the_base_serves_its_adapters(
     registry: LocalRegistry, tmp_path: Path, cache: Cache, publish: Publish
 ) -> None:
     whole = tiny_base(tmp_path / "whole", hidden=64)
-    bases.register(registry, open_checkpoint(whole), ("org/tiny",), cache=tmp_path / "bases")
+    base_registry.register(registry, open_checkpoint(whole), ("org/tiny",), cache=tmp_path / "bases")
     publish(hidden=64)
     copied = quantised_copy(whole, tmp_path / "copied", "nf4")
     quantised = Bench(Flapping(registry.catalog, registry.blobs), copied, cache)

@@ -10,9 +10,9 @@ from adaptry import tokens
 from adaptry.digest import Digest
 from adaptry.errors import Busy, Conflict, DigestMismatch, Invalid, NotFound, TooLarge, Unauthenticated
 from adaptry.identity import Identity, require_write
+from adaptry.operations.transfer.retry import Persistence
 from adaptry.refs import AdapterName
 from adaptry.registry import Registry
-from adaptry.transfer.retrying import Persistence
 from adaptry_api.hub.adapters import has_commit
 
 

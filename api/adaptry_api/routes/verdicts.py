@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from adaptry import wire
 from adaptry.adapter.view import open_content
 from adaptry.checks.runtimes import Verdict, parse_runtime, verdict, verdicts
-from adaptry.known_base import base_of
-from adaptry.transfer.remote import RevisionContent
+from adaptry.operations.known_base import base_of
+from adaptry.operations.transfer.remote import RevisionContent
 from adaptry_api.changing import fresh
 from adaptry_api.guard import CallersRegistry, guarded
 from adaptry_api.routes.parameters import PathRef

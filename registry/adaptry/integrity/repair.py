@@ -23,10 +23,10 @@ from adaptry.integrity.repair_plan import RepairPlan, RepairStep, plan
 from adaptry.integrity.sources import OwnSource, Place, Source, Wanted, open_source
 from adaptry.integrity.verification import verify
 from adaptry.local import LocalRegistry
+from adaptry.operations.transfer import upload
 from adaptry.progress import Progress, no_progress
 from adaptry.records import Value
 from adaptry.refs import AdapterName
-from adaptry.transfer import upload
 
 _ROUNDS = 4  # manifests say where files belong, and what is derived follows from both
 

@@ -18,8 +18,8 @@ from adaptry.digest import Digest
 from adaptry.errors import AdaptryError, Invalid, NotFound, Unavailable
 from adaptry.integrity.bit_flip import MOST, without_flip
 from adaptry.local import LocalRegistry
-from adaptry.mirroring.bundles.archive import Bundle, opened
 from adaptry.opening import connect, folder_named, is_registry
+from adaptry.operations.mirroring.bundles.archive import Bundle, opened
 from adaptry.refs import AdapterName, ByDigest, Ref
 from adaptry.registry import Registry
 from adaptry.settings import is_server

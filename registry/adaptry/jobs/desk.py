@@ -38,7 +38,7 @@ class Desk:
         Raises `Withdrawn` for what is held back, and what reading a registry raises.
         """
         from adaptry.cautions import caution, require_usable
-        from adaptry.transfer import open_revision
+        from adaptry.operations.transfer import open_revision
 
         version = self.registry.version(ref)
         require_usable(version)

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from adaptry.bases import open_base, register
 from adaptry.errors import NotFound
 from adaptry.gc import collect as swept_out
 from adaptry.integrity import verify as looked_at
 from adaptry.jobs.desk import Desk
 from adaptry.jobs.paper import Outcome
 from adaptry.jobs.tasks import Collect, FingerprintBase, Replicate, Verify
-from adaptry.transfer import copy
+from adaptry.operations.base_registry import open_base, register
+from adaptry.operations.transfer import copy
 
 _TOLD = 100
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from adaptry.derivation import Derived, derive
 from adaptry.deriving.draft import Draft, Parent
 from adaptry.jobs.desk import Desk
 from adaptry.jobs.paper import Outcome
 from adaptry.jobs.tasks import Combine, Convert, Export
+from adaptry.operations.derive import Derived, derive
 from adaptry.refs import AdapterName, Ref
 
 
@@ -21,11 +21,11 @@ def combine(task: Combine, desk: Desk) -> Outcome:
 
 
 def convert(task: Convert, desk: Desk) -> Outcome:
-    from adaptry.bases import open_base
     from adaptry.converting.asked import Asked
     from adaptry.converting.convert import convert as converted
     from adaptry.converting.convert import must_read
     from adaptry.converting.ground import Ground
+    from adaptry.operations.base_registry import open_base
 
     asked = Asked(**task.model_dump(exclude={"source", "to"}))
     parent = _parent(desk, task.source)
@@ -41,7 +41,7 @@ def convert(task: Convert, desk: Desk) -> Outcome:
 
 def export(task: Export, desk: Desk) -> Outcome:
     from adaptry.checks.runtimes import parse_runtime
-    from adaptry.exports import export_version
+    from adaptry.operations.export import export_version
 
     parent, runtime = _parent(desk, task.source), parse_runtime(task.runtime)
     asked = task.model_dump(include={"rank", "energy", "exact"})

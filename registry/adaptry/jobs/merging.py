@@ -15,10 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from adaptry.adapter.header import BASE_LIMITS, DTYPE_BITS, ReadAt, read_header
-from adaptry.bases import open_base
 from adaptry.blobs import BlobStore
 from adaptry.checkpoint import Checkpoint, checkpoint_of, read_config
-from adaptry.copies import open_original
 from adaptry.digest import Digest
 from adaptry.errors import Conflict
 from adaptry.failpoints import reach
@@ -37,6 +35,8 @@ from adaptry.merging.recipe import Recipe
 from adaptry.merging.record import NAME as RECORD
 from adaptry.merging.record import record
 from adaptry.merging.streaming.virtual import VirtualCheckpoint
+from adaptry.operations.base_registry import open_base
+from adaptry.operations.quantised_variants import open_original
 from adaptry.quantised import fold
 from adaptry.refs import ByDigest, Ref, split_weight
 from adaptry.settings import data_folder

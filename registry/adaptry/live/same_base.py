@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from adaptry.errors import AdaptryError, Refused
 from adaptry.fingerprint import Match
-from adaptry.known_base import base_of
 from adaptry.live.obtaining import Obtained
+from adaptry.operations.known_base import base_of
 
 if TYPE_CHECKING:
     from torch.nn import Module

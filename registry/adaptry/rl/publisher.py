@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 from adaptry.adapter.view import open_dir
 from adaptry.errors import Conflict, Invalid, NotFound, Unavailable
 from adaptry.manifest import BaseClaim
+from adaptry.operations.transfer import push
 from adaptry.records import PushOptions, StateChange, VersionInfo
 from adaptry.refs import AdapterName, ByDigest, Ref, parse_stored_alias
 from adaptry.registry import Registry
 from adaptry.rl.serving import Followed, Loading, Serving
 from adaptry.training.runs import new_run, parse_run
-from adaptry.transfer import push
 from adaptry.worker.cache import Cache
 from adaptry.worker.engines import Engine
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from adaptry.digest import Digest
 from adaptry.errors import Unavailable
 from adaptry.local import LocalRegistry
+from adaptry.operations.transfer.retry import Persistence
 from adaptry.records import Upload
 from adaptry.refs import AdapterName
-from adaptry.transfer.retrying import Persistence
 
 AT_ONCE = Persistence(tries=3, first_wait=0)
 """Retries without waiting."""

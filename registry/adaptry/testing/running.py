@@ -13,12 +13,12 @@ from pathlib import Path
 
 from adaptry import push
 from adaptry.adapter.view import open_dir
-from adaptry.bases import register
 from adaptry.checkpoint import open_checkpoint
 from adaptry.failpoints import GATE, VARIABLE
 from adaptry.jobs.records import JobInfo, JobOrder
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
+from adaptry.operations.base_registry import register
 from adaptry.testing.samples import tiny_base, tiny_lora
 
 PATIENCE = 180.0  # seconds, on a machine that has much else to do

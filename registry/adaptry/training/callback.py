@@ -21,6 +21,7 @@ from adaptry.errors import AdaptryError, Invalid
 from adaptry.live import Placed
 from adaptry.manifest import BaseClaim
 from adaptry.opening import connect
+from adaptry.operations.transfer import push
 from adaptry.records import PushOptions
 from adaptry.refs import AdapterName, parse_stored_alias
 from adaptry.registry import Registry
@@ -29,7 +30,6 @@ from adaptry.training.metrics import measured_at
 from adaptry.training.outbox import Outbox
 from adaptry.training.resuming import Resumed
 from adaptry.training.runs import Checkpoint, checkpoints, new_run, parse_run, push_checkpoint
-from adaptry.transfer import push
 
 Release = Literal["last", "best"]
 _LOG = logging.getLogger("adaptry.training")

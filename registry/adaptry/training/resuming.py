@@ -7,10 +7,10 @@ from pathlib import Path
 
 from adaptry.digest import Digest
 from adaptry.errors import NotFound
+from adaptry.operations.transfer import pull
+from adaptry.operations.transfer.drafts import fetch_draft
 from adaptry.refs import Label, Ref
 from adaptry.registry import Registry
-from adaptry.transfer import pull
-from adaptry.transfer.drafts import fetch_draft
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,10 @@ from adaptry.adapter.view import Adapter
 from adaptry.digest import Digest
 from adaptry.errors import Invalid
 from adaptry.manifest import BaseClaim
+from adaptry.operations.transfer.drafts import push_draft
 from adaptry.records import CommitInfo, CommitNote
 from adaptry.refs import AdapterName, parse_alias
 from adaptry.registry import Registry
-from adaptry.transfer.drafts import push_draft
 
 _BRANCH = re.compile(r"(?P<run>.+)\.step-(?P<step>\d+)")
 _MOST_RUN = 48

@@ -18,11 +18,11 @@ from adaptry.digest import Digest
 from adaptry.errors import Unavailable, Withdrawn
 from adaptry.file_locks import FileLock
 from adaptry.landing import explained
+from adaptry.operations.transfer.retry import PATIENT, Persistence
 from adaptry.progress import Progress, no_progress
 from adaptry.records import VersionInfo
 from adaptry.refs import ByDigest, Ref
 from adaptry.registry import Registry
-from adaptry.transfer.retrying import PATIENT, Persistence
 from adaptry.worker import recalls
 from adaptry.worker.filling import Filling, is_whole
 from adaptry.worker.leases import Leases

@@ -17,12 +17,12 @@ from adaptry.errors import AdaptryError, DigestMismatch, StorageFull, Withdrawn
 from adaptry.file_locks import FileLock
 from adaptry.landing import explained, flush_files, flush_folder
 from adaptry.manifest import FileEntry
+from adaptry.operations.transfer.file_download import download
+from adaptry.operations.transfer.remote import RevisionContent
+from adaptry.operations.transfer.retry import Persistence
 from adaptry.progress import Progress
 from adaptry.records import VersionDetail
 from adaptry.registry import Registry
-from adaptry.transfer.downloading import download
-from adaptry.transfer.remote import RevisionContent
-from adaptry.transfer.retrying import Persistence
 from adaptry.worker.recalls import require_not_recalled
 from adaptry.worker.room import Room
 from adaptry.worker.shelf import FILES, About, Shelf, about_of, stamps

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from threading import Event
 
 from adaptry.errors import AdaptryError, Conflict, Refused, StorageFull, Unauthenticated, Unavailable
+from adaptry.operations.watch import Pattern, Watch
 from adaptry.records import VersionInfo
 from adaptry.registry import Registry
 from adaptry.residency import Dropped, Told
 from adaptry.running import Running
-from adaptry.watching import Pattern, Watch
 from adaptry.worker.acting import Acting, label_of
 from adaptry.worker.cache import Cache
 from adaptry.worker.engines import Engine, Loaded

@@ -15,9 +15,9 @@ from collections.abc import Collection
 
 from adaptry.errors import AdaptryError
 from adaptry.feed import MOST_GLOBS
+from adaptry.operations.watch import adapters_in
 from adaptry.refs import AdapterName
 from adaptry.registry import Registry
-from adaptry.watching import adapters_in
 
 _WAIT = 25.0  # seconds that one question waits at the registry
 _PAUSE = 5.0  # seconds after a question that was not answered

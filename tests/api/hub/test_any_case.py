@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from adaptry import bases
 from adaptry.checkpoint import open_checkpoint
+from adaptry.operations import base_registry
 from adaptry.refs import AdapterName
 from adaptry.testing.samples import tiny_base
 from adaptry_api.testing import Server
@@ -25,7 +25,7 @@ def files(server: Server, tmp_path: Path) -> dict[str, bytes]:
     made = files_of(tmp_path / "tone") | {README: CARD}
     create(server)
     put(server, made)
-    bases.register(
+    base_registry.register(
         server.registry(), open_checkpoint(tiny_base(tmp_path / "base")), ("org/Tiny", "Word"), store=True
     )
     return made

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from adaptry import bases
 from adaptry.checkpoint import open_checkpoint
+from adaptry.operations import base_registry
 from adaptry.testing.samples import tiny_base
 from adaptry_api.testing import Server
 
@@ -22,7 +22,7 @@ BASE = "org/tiny"
 def config(server: Server, tmp_path: Path) -> bytes:
     """The config of a base that is stored here."""
     folder = tiny_base(tmp_path / "base")
-    bases.register(server.registry(), open_checkpoint(folder), (BASE, "org/again"), store=True)
+    base_registry.register(server.registry(), open_checkpoint(folder), (BASE, "org/again"), store=True)
     return (folder / "config.json").read_bytes()
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from adaptry import bases
 from adaptry.checkpoint import open_checkpoint
+from adaptry.operations import base_registry
 from adaptry.testing.samples import tiny_base
 from adaptry_api.testing import Answer, Server
 
@@ -20,7 +20,7 @@ BASE = "org/tiny"
 @pytest.fixture
 def base(server: Server, tmp_path: Path) -> str:
     """The id of a stored base, with an adapter on it."""
-    info = bases.register(
+    info = base_registry.register(
         server.registry(), open_checkpoint(tiny_base(tmp_path / "base")), (BASE,), store=True
     )
     create(server)

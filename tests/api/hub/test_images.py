@@ -12,9 +12,9 @@ from PIL import Image
 from adaptry.adapter.images import MAX_IMAGE, MAX_IMAGES
 from adaptry.adapter.view import open_dir
 from adaptry.errors import Unsupported
+from adaptry.operations.transfer import pull, push
 from adaptry.refs import AdapterName, Ref
 from adaptry.testing.samples import tiny_lora
-from adaptry.transfer import pull, push
 from adaptry_api.testing import Server
 
 from .clients import run_client

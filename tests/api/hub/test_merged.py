@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-from adaptry import bases, push
+from adaptry import push
 from adaptry.adapter.view import Adapter, open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.client import HttpRegistry
@@ -21,6 +21,7 @@ from adaptry.errors import InvalidRef
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.merge import Source, merge
 from adaptry.merging.recipe import Input, Recipe
+from adaptry.operations import base_registry
 from adaptry.records import AdapterEdit, CommitNote
 from adaptry.refs import AdapterName
 from adaptry.testing.samples import tiny_base, tiny_lora
@@ -45,7 +46,7 @@ def is_stored(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture
 def version(server: Server, registry: HttpRegistry, base: Path, tone: Adapter) -> Digest:
     """The digest of `acme/tone@1`, on a base that is in the folder it was registered from."""
-    bases.register(registry, open_checkpoint(base), ("org/tiny",))
+    base_registry.register(registry, open_checkpoint(base), ("org/tiny",))
     return push(registry, tone, NAME).version.digest
 
 
@@ -72,7 +73,7 @@ def listed(server: Server, revision: str = "main") -> dict[str, Any]:
 def test_the_files_are_those_of_a_merge_on_disk(
     server: Server, registry: HttpRegistry, base: Path, tone: Adapter, is_stored: bool, tmp_path: Path
 ) -> None:
-    bases.register(registry, open_checkpoint(base), ("org/tiny",), store=is_stored)
+    base_registry.register(registry, open_checkpoint(base), ("org/tiny",), store=is_stored)
     push(registry, tone, NAME)
     written = merged_on_disk(base, tone, tmp_path / "merged")
     if is_stored:
@@ -199,7 +200,7 @@ def test_a_version_whose_base_is_not_known_says_what_to_do(
 def test_a_version_that_cannot_be_merged_says_why(
     server: Server, registry: HttpRegistry, base: Path, tmp_path: Path
 ) -> None:
-    bases.register(registry, open_checkpoint(base), ("org/tiny",))
+    base_registry.register(registry, open_checkpoint(base), ("org/tiny",))
     push(registry, open_dir(tiny_lora(tmp_path / "flat", config={"use_qalora": True})), NAME)
 
     answer = server.call("GET", f"/api/models/{MODEL}")
@@ -267,7 +268,7 @@ def test_finished_files_are_kept_where_the_operator_gives_them_room(
     base: Path, tone: Adapter, tmp_path: Path
 ) -> None:
     with serving(ServerSettings(data=tmp_path / "data", merged_cache=1 << 30)) as server:
-        bases.register(server.registry(), open_checkpoint(base), ("org/tiny",))
+        base_registry.register(server.registry(), open_checkpoint(base), ("org/tiny",))
         push(server.registry(), tone, NAME)
         first, second = read(server, WEIGHTS).body, read(server, WEIGHTS).body
 

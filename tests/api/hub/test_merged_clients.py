@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from adaptry import bases, push
+from adaptry import push
 from adaptry.adapter.view import open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.client import HttpRegistry
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.merge import Source, merge
 from adaptry.merging.recipe import Input, Recipe
+from adaptry.operations import base_registry
 from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry_api.testing import Server
 
@@ -44,7 +45,7 @@ def adapter(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def pushed(registry: HttpRegistry, base: Path, adapter: Path) -> None:
-    bases.register(registry, open_checkpoint(base), ("org/tiny",), store=True)
+    base_registry.register(registry, open_checkpoint(base), ("org/tiny",), store=True)
     push(registry, open_dir(adapter), "acme/tone")
 
 

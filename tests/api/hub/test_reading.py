@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 import pytest
 
-from adaptry import bases
 from adaptry.checkpoint import open_checkpoint
+from adaptry.operations import base_registry
 from adaptry.refs import AdapterName, Number, Ref
 from adaptry.testing.samples import tiny_base
 from adaptry_api.testing import Answer, Server
@@ -263,7 +263,7 @@ def test_a_download_of_the_weights_is_counted_once(server: Server, commit: str) 
 def test_a_stored_base_is_read_under_its_names_and_changed_by_nobody(server: Server, tmp_path: Path) -> None:
     folder = tiny_base(tmp_path / "base")
     registry = server.registry()
-    bases.register(registry, open_checkpoint(folder), ("org/tiny", "tiny"), store=True)
+    base_registry.register(registry, open_checkpoint(folder), ("org/tiny", "tiny"), store=True)
     for name in ("org/tiny", "tiny"):
         said = server.call("GET", f"/api/models/{name}").json
         assert {found["rfilename"] for found in said["siblings"]} >= {"config.json", "model.safetensors"}

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from adaptry import bases, push
+from adaptry import push
 from adaptry.adapter.view import Adapter, open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.client import HttpRegistry
 from adaptry.lifecycle import State
+from adaptry.operations import base_registry
+from adaptry.operations.version_state import change_state
 from adaptry.records import StateChange, VersionInfo
 from adaptry.refs import Ref
-from adaptry.standing import change_state
 from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry_api.testing import Answer, Server
 
@@ -96,7 +97,7 @@ def test_a_version_that_was_recalled_is_followed_by_another_through_the_hub(
 def test_a_merged_model_of_what_is_withdrawn_is_not_computed_for_anybody(
     server: Server, registry: HttpRegistry, tmp_path: Path
 ) -> None:
-    bases.register(registry, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny",))
+    base_registry.register(registry, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny",))
     push(registry, open_dir(tiny_lora(tmp_path / "lora")), "acme/tone")
     assert server.call("GET", "/api/models/acme/tone.merged").status == 200
     put(registry, "revoked")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from adaptry import bases
 from adaptry.checkpoint import open_checkpoint
+from adaptry.operations import base_registry
 from adaptry.testing.samples import tiny_base
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, serving
@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def hub(server: Server, folder: Path, tmp_path: Path) -> Server:
     """A Hub with a base and an adapter."""
-    bases.register(server.registry(), open_checkpoint(folder), (BASE,), store=True)
+    base_registry.register(server.registry(), open_checkpoint(folder), (BASE,), store=True)
     create(server)
     put(server, files_of(tmp_path / "tone"))
     return server

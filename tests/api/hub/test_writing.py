@@ -410,7 +410,7 @@ def test_a_native_push_and_a_commit_go_on_from_each_other(
     server: Server, files: dict[str, bytes], tmp_path: Path
 ) -> None:
     from adaptry.adapter.view import open_dir
-    from adaptry.transfer import push
+    from adaptry.operations.transfer import push
 
     put(server, files)
     push(server.registry(), open_dir(tiny_lora(tmp_path / "next", seed=7)), TONE)

@@ -8,11 +8,11 @@ import pytest
 
 from adaptry.errors import Conflict, Denied, Invalid, NotFound
 from adaptry.identity import ANONYMOUS
+from adaptry.operations.transfer import push
 from adaptry.records import AdapterEdit, PushOptions
 from adaptry.refs import AdapterName, Ref
 from adaptry.registry import Registry
 from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
-from adaptry.transfer import push
 
 VOICE = AdapterName.parse("acme/voice")
 

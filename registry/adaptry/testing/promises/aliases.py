@@ -8,11 +8,11 @@ import pytest
 
 from adaptry.digest import Digest
 from adaptry.errors import Conflict, Denied, InvalidRef, NotFound
+from adaptry.operations.transfer import push
 from adaptry.records import AdapterEdit, AliasInfo, PushOptions
 from adaptry.refs import Ref
 from adaptry.registry import Registry
 from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
-from adaptry.transfer import push
 
 PROD = Ref.parse("acme/tone@prod")
 

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.bases import register
 from adaptry.checkpoint import open_checkpoint
 from adaptry.errors import NotFound
 from adaptry.fingerprint import BaseRecord
 from adaptry.fingerprinting import fingerprint
 from adaptry.identity import ANONYMOUS, LOCAL, Identity
 from adaptry.manifest import FileEntry
+from adaptry.operations.base_registry import register
+from adaptry.operations.transfer import push
 from adaptry.records import AdapterEdit, BaseEdit
 from adaptry.refs import AdapterName, Ref
 from adaptry.registry import Registry
 from adaptry.testing.promises.ground import ADA, EVE, TONE, Ground, MakeLora, MakeRegistry
 from adaptry.testing.samples import tiny_base
-from adaptry.transfer import push
 
 OLGA = Identity("olga", "reader", ("org",))
 GLOB = Identity("glob", "reader", ("or*",))

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.bases import register
 from adaptry.checkpoint import open_checkpoint
 from adaptry.digest import Digest
 from adaptry.errors import Conflict, Denied, Invalid, NotFound
@@ -14,12 +13,13 @@ from adaptry.fingerprint import BaseRecord
 from adaptry.fingerprinting import fingerprint
 from adaptry.identity import ANONYMOUS
 from adaptry.manifest import FileEntry
+from adaptry.operations.base_registry import register
+from adaptry.operations.transfer import push
 from adaptry.records import BaseEdit
 from adaptry.refs import Ref
 from adaptry.registry import Registry
 from adaptry.testing.promises.ground import ADA, RON, TONE, Ground, MakeLora, MakeRegistry
 from adaptry.testing.samples import tiny_base
-from adaptry.transfer import push
 
 
 class BasePromises(Ground):

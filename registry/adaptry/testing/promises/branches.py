@@ -6,12 +6,12 @@ import pytest
 
 from adaptry.errors import Conflict, Denied, InvalidRef, NotFound, RevisionNotFound
 from adaptry.manifest import EMPTY
+from adaptry.operations.transfer import push
 from adaptry.records import AdapterEdit
 from adaptry.refs import AdapterName, Ref
 from adaptry.registry import Registry
 from adaptry.testing.promises.commits import NOTE, commit, files_of
 from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
-from adaptry.transfer import push
 
 VOICE = AdapterName.parse("acme/voice")
 ALTO = AdapterName.parse("acme/alto")

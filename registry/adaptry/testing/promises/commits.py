@@ -9,7 +9,6 @@ import pytest
 
 from adaptry.adapter.formats import CONFIG, WEIGHTS
 from adaptry.adapter.view import Adapter
-from adaptry.bases import register
 from adaptry.checkpoint import open_checkpoint
 from adaptry.digest import Digest
 from adaptry.errors import (
@@ -26,13 +25,14 @@ from adaptry.errors import (
     Unsupported,
 )
 from adaptry.manifest import EMPTY, Manifest
+from adaptry.operations.base_registry import register
+from adaptry.operations.transfer import push
 from adaptry.records import AdapterEdit, CommitNote, Committed
 from adaptry.refs import AdapterName, Ref
 from adaptry.registry import Registry
 from adaptry.succession import successor
 from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
 from adaptry.testing.samples import tiny_base
-from adaptry.transfer import push
 
 NOTE = CommitNote(title="Upload model", message="after three epochs")
 Files = dict[str, bytes]

@@ -9,10 +9,10 @@ import pytest
 from adaptry.catalog import cursors
 from adaptry.errors import Invalid, InvalidQuery
 from adaptry.jobs.records import JobOrder
+from adaptry.operations.transfer import push
 from adaptry.refs import Number, Ref
 from adaptry.registry import Registry
 from adaptry.testing.promises.ground import TONE, Ground, MakeLora
-from adaptry.transfer import push
 
 _KEYS = range(1, 40)  # the keys of rows that a forger tries for the one he cannot see
 _NO_NUMBERS = (

@@ -11,12 +11,12 @@ import pytest
 
 from adaptry.errors import Invalid
 from adaptry.identity import ANONYMOUS, LOCAL
+from adaptry.operations.transfer import push
+from adaptry.operations.watch import Change, Watch
 from adaptry.records import AdapterEdit, Event, News, PushOptions, StateChange
 from adaptry.refs import AdapterName, Number, Ref
 from adaptry.registry import Registry
 from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
-from adaptry.transfer import push
-from adaptry.watching import Change, Watch
 
 LONG = 60.0
 """Seconds, so many that a wait of them is over only because something happened."""

@@ -8,13 +8,13 @@ import pytest
 
 from adaptry.errors import Conflict, Denied, NotFound
 from adaptry.identity import LOCAL, Identity
+from adaptry.operations.transfer import push
 from adaptry.records import PushOptions, StateChange, VersionInfo
 from adaptry.refs import AdapterName, Ref
 from adaptry.registry import Registry
 from adaptry.residency import Condition, Dropped, Resident, Told, Trouble, WorkerReport
 from adaptry.rollouts import RolloutChange, RolloutInfo, RolloutPlan
 from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
-from adaptry.transfer import push
 
 GUS = Identity("gus", "worker", ("acme",))
 MEG = Identity("meg", "worker", ("acme", "evil"))

@@ -10,7 +10,6 @@ import pytest
 from adaptry.adapter.content import Content
 from adaptry.adapter.formats import CONFIG, WEIGHTS
 from adaptry.adapter.view import Adapter
-from adaptry.bases import register
 from adaptry.checkpoint import open_checkpoint
 from adaptry.digest import Digest
 from adaptry.errors import (
@@ -24,12 +23,13 @@ from adaptry.errors import (
     Unsupported,
 )
 from adaptry.manifest import Manifest
+from adaptry.operations.base_registry import register
+from adaptry.operations.transfer import push
 from adaptry.records import AdapterEdit, PushOptions
 from adaptry.refs import ByDigest, Latest, Number, Ref
 from adaptry.registry import Registry
 from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
 from adaptry.testing.samples import tiny_base
-from adaptry.transfer import push
 
 OPTIONS = PushOptions()
 

@@ -7,11 +7,11 @@ import math
 import pytest
 
 from adaptry.errors import Denied, Invalid, InvalidQuery, NotFound
+from adaptry.operations.transfer import push
 from adaptry.records import AdapterEdit, PushOptions
 from adaptry.refs import AdapterName, Ref
 from adaptry.registry import Registry
 from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
-from adaptry.transfer import push
 
 VOICE = AdapterName.parse("acme/voice-over")
 FINDS = {

@@ -10,12 +10,12 @@ from adaptry.adapter.formats import CONFIG
 from adaptry.errors import Conflict, Denied, NotFound, Refused, Withdrawn
 from adaptry.identity import LOCAL, Identity
 from adaptry.lifecycle import RULES, WITHDRAWN, State
+from adaptry.operations.transfer import copy, open_revision, pull, push
+from adaptry.operations.version_state import change_state
 from adaptry.records import CommitNote, PushOptions, StateChange, VersionInfo
 from adaptry.refs import AdapterName, Ref
 from adaptry.registry import Registry
-from adaptry.standing import change_state
 from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
-from adaptry.transfer import copy, open_revision, pull, push
 
 FIRST = Ref.parse("acme/tone@1")
 ANN = Identity("ann", "admin", ("acme",))

@@ -11,12 +11,12 @@ from adaptry.digest import Digest
 from adaptry.errors import AdaptryError, Denied, NotFound
 from adaptry.identity import ANONYMOUS, Identity
 from adaptry.manifest import Manifest
+from adaptry.operations.transfer import push
 from adaptry.records import AdapterEdit, PushOptions, StateChange
 from adaptry.refs import AdapterName, Ref
 from adaptry.registry import Registry
 from adaptry.rollouts import RolloutChange, RolloutPlan
 from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
-from adaptry.transfer import push
 
 ABSENT = AdapterName.parse("acme/absent")
 Ask = Callable[[Registry, AdapterName, Digest], object]

@@ -1,0 +1,220 @@
+"""Bases as people use them: register one by content, find what a folder is, open one by name.
+
+Verbs over the waist. A base's weights stay where they are unless someone asks to store them; opening one by
+name then works wherever the registry is reached, and until then on the machine that registered it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from adaptry.adapter.content import FolderContent
+from adaptry.checkpoint import INDEX, Checkpoint, open_checkpoint, side_files
+from adaptry.digest import Digest
+from adaptry.errors import AdaptryError, Conflict, NotFound, TooLarge, Unsupported
+from adaptry.fingerprint import BaseRecord, Level
+from adaptry.fingerprinting import fingerprint
+from adaptry.fingerprinting.hashing import full_hashes
+from adaptry.fingerprinting.matching import match
+from adaptry.fingerprinting.quantised_copies import is_packed
+from adaptry.identity import BaseVisibility
+from adaptry.manifest import MAX_FILE, FileEntry, check_path
+from adaptry.paging import every
+from adaptry.places import recall, remember
+from adaptry.progress import Progress, no_progress
+from adaptry.records import BaseEdit, BaseInfo, BaseMatch
+from adaptry.refs import is_folder, parse_base_name
+from adaptry.registry import Registry
+from adaptry.settings import data_folder
+
+_STRENGTH: Mapping[str, int] = {level: number for number, level in enumerate(get_args(Level))}
+
+
+def register(
+    registry: Registry,
+    checkpoint: Checkpoint,
+    names: tuple[str, ...] = (),
+    *,
+    full: bool = False,
+    store: bool = False,
+    visibility: BaseVisibility | None = None,
+    cache: Path | None = None,
+    progress: Progress = no_progress,
+) -> BaseInfo:
+    """Makes a base known under `names`; one that is known gains names and evidence.
+
+    Without a `visibility`, a new base is private and a known one stays as it is.
+    `full` reads every weight and adds roots and file digests; `store` keeps the files too. Its folder is
+    remembered in `cache` (the user's, unless given). Raises `InvalidRef` for what is no name, `Conflict` where a name
+    is another base's, `TooLarge`, `Unsupported` (a pipeline, to be stored), and what uploading raises; registering again goes on from there.
+    """
+    for name in names:
+        parse_base_name(name)
+    record = fingerprint(checkpoint)
+    if store:
+        _check_sizes(checkpoint)
+    if full:
+        hashes = full_hashes(checkpoint, record, progress=progress)
+        record = record.model_copy(update={"roots": hashes.roots, "file_hashes": dict(hashes.files)})
+    info = registry.put_base(record, names)
+    if visibility is not None:
+        info = registry.edit_base(record.id, BaseEdit(visibility=visibility))
+    remember(cache or _cache(), record.id, checkpoint.folder)
+    if store:
+        info = registry.store_base(record.id, _upload(registry, checkpoint, record, progress))
+    return info
+
+
+def find(registry: Registry, checkpoint: Checkpoint) -> tuple[BaseMatch, ...]:
+    """The known bases that a folder is, is a copy of, or has the shapes of; the most alike first."""
+    return find_like(registry, fingerprint(checkpoint))
+
+
+def find_like(registry: Registry, record: BaseRecord) -> tuple[BaseMatch, ...]:
+    """The same, of a base by its record."""
+    found = [
+        BaseMatch(base=info, match=match(record, registry.base_record(info.id)))
+        for info in _candidates(registry, record)
+    ]
+    alike = [candidate for candidate in found if candidate.match.level != "different"]
+    return tuple(sorted(alike, key=lambda candidate: _STRENGTH[candidate.match.level]))
+
+
+def open_base(
+    registry: Registry, key: str, *, cache: Path | None = None, progress: Progress = no_progress
+) -> Checkpoint:
+    """The base in a folder (`./base`), or by name, id, or the beginning of an id.
+
+    By name it is looked for where it was last seen on this machine, then among the weights that the registry
+    stores, which are kept in `cache`. Raises `NotFound` with what to do where it is in neither place.
+    """
+    if is_folder(key):
+        return open_checkpoint(key)
+    info = registry.base(key)
+    cache = cache or _cache()
+    kept = cache / "bases" / info.id.hex
+    seen = recall(cache, info.id)
+    for folder in (*seen, kept):
+        if checkpoint := _opened(folder, info.id):
+            return checkpoint
+    if not info.is_stored:
+        raise NotFound(_nowhere(info, key, seen))
+    _fetch(registry, info, kept, progress)
+    if checkpoint := _opened(kept, info.id):
+        return checkpoint
+    raise Conflict(
+        f"the stored files of {key} are not the base they were stored as ({info.id.brief}); store them again "
+        "with `adaptry base add FOLDER --store`"
+    )
+
+
+def _candidates(registry: Registry, record: BaseRecord) -> Iterator[BaseInfo]:
+    """The bases of the same shapes; and, as a quantised copy has other ones, those it may be a copy of."""
+    seen: set[Digest] = set()
+    for info in registry.bases_like(record.architecture):
+        seen.add(info.id)
+        yield info
+    if seen and not is_packed(record):
+        return
+    for info in every(lambda cursor: registry.bases(cursor, limit=200)):
+        if info.id not in seen and info.model_type == record.facts.get("model_type"):
+            yield info
+
+
+def _opened(folder: Path, base: Digest) -> Checkpoint | None:
+    """The checkpoint in `folder`, if it is there, whole, and still that base."""
+    try:
+        checkpoint = open_checkpoint(folder)
+        return checkpoint if fingerprint(checkpoint).id == base else None
+    except AdaptryError:
+        return (
+            None  # gone, moved or overwritten: the registry's copy or an error that says what to do follows
+        )
+
+
+def _nowhere(info: BaseInfo, key: str, seen: tuple[Path, ...]) -> str:
+    """What to do about a base that is registered and not at hand; says of each folder it was in what became of it."""
+    fates = [f"{folder} {'has changed' if folder.is_dir() else 'is gone'}" for folder in seen]
+    was = f" ({', '.join(fates)})" if fates else ""
+    name = f" --name {info.names[0]}" if info.names else ""
+    return (
+        f"the weights of {key} are neither on this machine{was} nor in the registry: give the folder they are in, "
+        f"or store them once with `adaptry base add FOLDER{name} --store`"
+    )
+
+
+def _check_sizes(checkpoint: Checkpoint) -> None:
+    for shard in checkpoint.shards:
+        if "/" in shard:
+            raise Unsupported(
+                f"{checkpoint.folder} is a pipeline, and nothing here merges into one: register it without storing it"
+            )
+        if (checkpoint.folder / shard).stat().st_size > MAX_FILE:
+            raise TooLarge(
+                f"{shard} is larger than the {MAX_FILE >> 30} GiB that one stored file may have; save the model once "
+                'more with save_pretrained(OUT, max_shard_size="5GB")'
+            )
+
+
+def _upload(
+    registry: Registry, checkpoint: Checkpoint, record: BaseRecord, progress: Progress
+) -> tuple[FileEntry, ...]:
+    """Gives the registry every file of the base; those it has already are not sent again."""
+    from adaptry.operations.transfer import (
+        upload,  # it reaches for the network's modules; most callers store nothing
+    )
+
+    names = [*checkpoint.shards, *(path.name for path in side_files(checkpoint.folder))]
+    if (checkpoint.folder / INDEX).is_file():
+        names.append(INDEX)
+    content = FolderContent(checkpoint.folder, names)
+    entries: list[FileEntry] = []
+    for name, size in content.sizes.items():
+        digest = record.file_hashes.get(name) or Digest.of_chunks(_told(content, name, size, progress))
+        if not registry.has_file(record.id, digest):
+            upload(registry, record.id, content, name, digest, progress)
+        entries.append(FileEntry(path=name, size=size, sha256=digest))
+    return tuple(entries)
+
+
+def _told(content: FolderContent, name: str, size: int, progress: Progress) -> Iterator[bytes]:
+    done = 0
+    for chunk in content.chunks(name):
+        yield chunk
+        done += len(chunk)
+        progress(f"hashing {name}", done, size)
+
+
+def _fetch(registry: Registry, info: BaseInfo, folder: Path, progress: Progress) -> None:
+    """The stored files in `folder`, verified, all or none."""
+    from adaptry.landing import landing
+    from adaptry.operations.transfer.file_download import download
+    from adaptry.operations.transfer.retry import PATIENT
+
+    try:
+        with landing(folder) as place:
+            for entry in info.stored:
+                path = place / check_path(entry.path)
+                download(_Reader(registry, info.id, entry.path), entry, path, progress, PATIENT)
+    except Conflict:
+        if not folder.is_dir():  # else someone else fetched it meanwhile: the same files, verified
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Reads one stored file of a base from a position on."""
+
+    registry: Registry
+    base: Digest
+    path: str
+
+    def __call__(self, start: int) -> Iterator[bytes]:
+        return self.registry.read_base_file(self.base, self.path, start)
+
+
+def _cache() -> Path:
+    return data_folder() / "cache"

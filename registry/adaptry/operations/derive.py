@@ -1,0 +1,85 @@
+"""The registry sink: a draft computed, and pushed as a version that names its parents and its recipe.
+
+What is made passes every check that a push passes. The same recipe over the same parents, with the same libraries on
+the same type of machine, gives the same bytes, so the same digest, so the version that is there already.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from adaptry import __version__
+from adaptry.adapter.view import open_dir
+from adaptry.deriving.draft import Draft
+from adaptry.deriving.writing import Outcome, write_into
+from adaptry.digest import Digest
+from adaptry.operations.lineage import KEPT
+from adaptry.operations.transfer import push
+from adaptry.progress import Progress, no_progress
+from adaptry.records import Pushed, PushOptions
+from adaptry.refs import AdapterName
+from adaptry.registry import Registry
+
+_NO_OPTIONS = PushOptions()
+_LIBRARIES = ("torch", "numpy")
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """The version that was made (or was there), and what is to be told of its modules."""
+
+    pushed: Pushed
+    outcome: Outcome
+
+
+def derive(
+    registry: Registry,
+    draft: Draft,
+    name: AdapterName | str,
+    *,
+    options: PushOptions = _NO_OPTIONS,
+    progress: Progress = no_progress,
+) -> Derived:
+    """Makes `draft` a version of `name`; where something was approximated, the share of energy that was kept is a metric.
+
+    Raises what `write` and `push` raise; nothing is left of a failure.
+    """
+    with tempfile.TemporaryDirectory(prefix="adaptry-") as folder:
+        outcome = write_into(draft, Path(folder), progress)
+        pushed = push(
+            registry,
+            open_dir(folder),
+            name,
+            base=draft.base,
+            parents=revisions(draft),
+            recipe=draft.recipe,
+            provenance=libraries(),
+            options=_with_kept(options, outcome),
+            progress=progress,
+        )
+    return Derived(pushed, outcome)
+
+
+def _with_kept(options: PushOptions, outcome: Outcome) -> PushOptions:
+    if outcome.kept is None:
+        return options
+    return options.model_copy(update={"metrics": {KEPT: outcome.kept, **options.metrics}})
+
+
+def revisions(draft: Draft) -> tuple[Digest, ...]:
+    """The parents that a registry has, each once, in order."""
+    return tuple(dict.fromkeys(parent.revision for parent in draft.parents if parent.revision is not None))
+
+
+def libraries() -> dict[str, str]:
+    """What computes: its versions are part of what a result is, since other ones may round otherwise."""
+    found = {"adaptry": __version__}
+    for library in _LIBRARIES:
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,74 @@
+"""Exporting out of a registry, and into one: a version made fit for a runtime is a version that names its parent.
+
+A job calls `export_version`; who wants a folder calls `exporting.export`.
+"""
+
+from __future__ import annotations
+
+from adaptry.checks.runtimes import Runtime
+from adaptry.deriving.draft import Parent
+from adaptry.errors import Refused
+from adaptry.exporting.export import Exported, ready
+from adaptry.exporting.setting import Setting
+from adaptry.operations.base_registry import open_base
+from adaptry.operations.derive import Derived, derive
+from adaptry.progress import Progress, no_progress
+from adaptry.records import PushOptions
+from adaptry.refs import AdapterName
+from adaptry.registry import Registry
+
+_NO_OPTIONS = PushOptions()
+
+
+def export_version(
+    registry: Registry,
+    parent: Parent,
+    runtime: Runtime,
+    name: AdapterName,
+    *,
+    rank: int | None = None,
+    energy: float | None = None,
+    exact: bool = False,
+    progress: Progress = no_progress,
+) -> tuple[Derived, Exported]:
+    """Makes of a version a version of `name` that `runtime` serves as trained, on the base it is known to be for. Raises what
+    `derive_for` raises."""
+    key = str(parent.base.id) if parent.base else None
+    setting = Setting(
+        record=parent.base,
+        open_weights=(lambda: open_base(registry, key, progress=progress)) if key else None,
+        base_name=parent.adapter.config.base_name,
+        rank=rank,
+        energy=energy,
+        exact=exact,
+        progress=progress,
+    )
+    return derive_for(registry, parent, runtime, name, setting)
+
+
+def derive_for(
+    registry: Registry,
+    parent: Parent,
+    runtime: Runtime,
+    name: AdapterName,
+    setting: Setting,
+    options: PushOptions = _NO_OPTIONS,
+) -> tuple[Derived, Exported]:
+    """`parent` repaired for `runtime`, as a version of `name` with its parent, recipe and how near it is.
+
+    Raises `Refused` where it must be merged (a checkpoint is no version of an adapter) or nothing is to be repaired, and
+    what repairing and deriving raise.
+    """
+    with ready(parent, setting, runtime=runtime, format=None) as found:
+        made = found.made
+        assert made is not None
+        if made.plan.merged:
+            finding = made.plan.merged[0]
+            raise Refused(
+                f"{parent.label} must go into its base's weights for {runtime} ({finding.reason}), and a model is no version of "
+                "an adapter: write it to a folder, -o ./DIR"
+            )
+        if not made.steps:
+            raise Refused(f"{runtime} serves {parent.label} as it was trained, so no other version is needed")
+        derived = derive(registry, made.draft(), name, options=options, progress=setting.progress)
+        return derived, found.exported(())

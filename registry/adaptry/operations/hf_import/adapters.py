@@ -1,0 +1,123 @@
+"""An adapter on a hub made a version here, with where it came from in its manifest.
+
+Its files come down into a folder of their own, each verified against what the hub says it is, and are pushed from there as
+any others: the same checks, the same limits, nothing that can run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from adaptry.adapter.formats import Format, format_of
+from adaptry.adapter.refusals import refuse
+from adaptry.adapter.view import open_dir
+from adaptry.errors import DigestMismatch, TooLarge
+from adaptry.manifest import MAX_REVISION, BaseClaim, FileEntry, check_path
+from adaptry.operations.hf_import.hub import Hub, HubRevision
+from adaptry.operations.hf_import.hub_names import HubRef
+from adaptry.operations.hf_import.remote import Files
+from adaptry.operations.transfer import push
+from adaptry.operations.transfer.file_download import download
+from adaptry.operations.transfer.retry import PATIENT, Persistence
+from adaptry.progress import Progress, no_progress
+from adaptry.records import Pushed, PushOptions
+from adaptry.refs import AdapterName
+from adaptry.registry import Registry
+
+REPOSITORY, COMMIT, ENDPOINT = "hub_repository", "hub_commit", "hub_endpoint"
+"""What a manifest's provenance says of an adapter that came from a hub."""
+
+_NO_OPTIONS = PushOptions()
+_MOST_SMALL = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The version that it became, the revision that it was, and its files that are no part of an adapter."""
+
+    pushed: Pushed
+    revision: HubRevision
+    left_out: tuple[str, ...]
+
+
+def push_from_hub(
+    registry: Registry,
+    hub: Hub,
+    ref: HubRef,
+    name: AdapterName,
+    *,
+    base: BaseClaim | None = None,
+    options: PushOptions = _NO_OPTIONS,
+    progress: Progress = no_progress,
+    persistence: Persistence = PATIENT,
+) -> Taken:
+    """Makes the adapter that `ref` means now a version of `name`; the same commit again gives that version back.
+
+    Raises as `Hub.revision` and `push`, `NotFound` and `Unsupported` where there is no adapter that we read, `TooLarge`
+    before anything is fetched, `DigestMismatch`.
+    """
+    revision = hub.revision(ref)
+    names = set(revision.files)
+    format = format_of(names) or refuse(Path(f"hf:{revision.repository}"), names)
+    kept = sorted(check_path(path) for path in names if "/" not in path and format.keeps(path))
+    _check_sizes(revision, kept)
+    with tempfile.TemporaryDirectory(prefix="adaptry-from-hub-") as folder:
+        files = Files(hub, revision)
+        for path in kept:
+            _fetch(files, path, Path(folder) / path, progress, persistence)
+        pushed = push(
+            registry,
+            open_dir(folder),
+            name,
+            base=base,
+            options=options,
+            provenance=provenance(hub, revision),
+            progress=progress,
+            persistence=persistence,
+        )
+    return Taken(pushed, revision, tuple(sorted(names - set(kept))))
+
+
+def provenance(hub: Hub, revision: HubRevision) -> Mapping[str, str]:
+    return {REPOSITORY: revision.repository, COMMIT: revision.commit, ENDPOINT: hub.endpoint}
+
+
+def holds_adapter(files: tuple[str, ...]) -> Format | None:
+    """The format of the adapter that a repository of these files holds, if it holds one."""
+    return format_of(path for path in files if "/" not in path)
+
+
+def _check_sizes(revision: HubRevision, kept: list[str]) -> None:
+    """What no registry would take is not fetched; and a hub keeps no file without a SHA-256 that is large."""
+    total = sum(revision.files[path].size for path in kept)
+    if total > MAX_REVISION:
+        raise TooLarge(
+            f"{revision} is {total:,} bytes, more than the {MAX_REVISION >> 30} GiB of one revision"
+        )
+    for path in kept:
+        if revision.files[path].sha256 is None and revision.files[path].size > _MOST_SMALL:
+            raise TooLarge(
+                f"{path} of {revision} is larger than {_MOST_SMALL >> 20} MiB, and the hub tells no SHA-256 of it"
+            )
+
+
+def _fetch(files: Files, path: str, target: Path, progress: Progress, persistence: Persistence) -> None:
+    file = files.file(path)
+    if file.sha256 is not None:
+        entry = FileEntry(path=path, size=file.size, sha256=file.sha256)
+        download(files.stream(path), entry, target, progress, persistence)
+        return
+    data = files.read(path, 0, file.size)
+    if file.git_id is not None and _git_id(data) != file.git_id:
+        raise DigestMismatch(
+            f"{path} arrived as other bytes than the hub says it has; nothing was kept, try again"
+        )
+    target.write_bytes(data)
+
+
+def _git_id(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()

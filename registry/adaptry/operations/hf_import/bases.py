@@ -1,0 +1,164 @@
+"""A base on a hub made known here without downloading it: its headers and a few short runs of each tensor are read.
+
+What comes of it is the same id as of the same files in a folder. Runs that a fingerprint will ask for are fetched ahead,
+many at once, since each is a request of its own; what it asks for besides is fetched when it asks. SHA-256 of the files of
+weights is what the hub says, kept as evidence.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from adaptry.adapter.header import BASE_LIMITS, ReadAt, read_header
+from adaptry.checkpoint import CONFIG, INDEX, Checkpoint, checkpoint_of, read_config, shards_named
+from adaptry.errors import NotFound, TooLarge, Unsupported
+from adaptry.fingerprinting import fingerprint
+from adaptry.fingerprinting.sketching import runs
+from adaptry.naming import is_buffer, normalised
+from adaptry.operations.hf_import.hub import Hub, HubRevision
+from adaptry.operations.hf_import.hub_names import HubRef
+from adaptry.operations.hf_import.remote import CONNECTIONS, Files
+from adaptry.progress import Progress, no_progress
+from adaptry.quantised import fold
+from adaptry.records import BaseInfo
+from adaptry.registry import Registry
+
+_ASIDE = (CONFIG, INDEX, "tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
+_MOST_ASIDE = 128 << 20
+_BLOCK = 4 << 10  # read at least so much: the next thing asked for is often beside it
+_GAP = 16 << 10  # runs nearer than this are one request
+
+
+def register_from_hub(
+    registry: Registry,
+    hub: Hub,
+    ref: HubRef,
+    names: tuple[str, ...] = (),
+    progress: Progress = no_progress,
+) -> BaseInfo:
+    """Makes the base that `ref` means now known, under its name on the hub and `names`.
+
+    Raises as `Hub.revision`, `open_checkpoint` and `put_base`; `Unsupported` for what has no safetensors weights or is a
+    pipeline.
+    """
+    revision = hub.revision(ref)
+    with tempfile.TemporaryDirectory() as folder, _opened(hub, revision, Path(folder)) as checkpoint:
+        _fetch_ahead(checkpoint, progress)
+        record = fingerprint(checkpoint)
+    hashes = {
+        shard: digest for shard in checkpoint.shards if (digest := revision.files[shard].sha256) is not None
+    }
+    if len(hashes) == len(checkpoint.shards):
+        record = record.model_copy(update={"file_hashes": hashes})
+    return registry.put_base(record, tuple(dict.fromkeys((revision.repository, *names))))
+
+
+class _Window:
+    """The bytes of a file that were fetched so far, and a read that fetches what is not among them."""
+
+    def __init__(self, files: Files, path: str) -> None:
+        self._files, self._path = files, path
+        self._starts: list[int] = []
+        self._pieces: list[bytes] = []
+        self.size = files.file(path).size
+
+    def read(self, offset: int, length: int) -> bytes:
+        found = self._kept(offset, length)
+        if found is None:
+            self.keep(offset, self._files.read(self._path, offset, max(length, _BLOCK)))
+            found = self._kept(offset, length)
+        assert found is not None
+        return found
+
+    def fetch(self, start: int, end: int) -> tuple[int, bytes]:
+        return start, self._files.read(self._path, start, end - start)
+
+    def keep(self, start: int, piece: bytes) -> None:
+        at = bisect_right(self._starts, start)
+        self._starts.insert(at, start)
+        self._pieces.insert(at, piece)
+
+    def _kept(self, offset: int, length: int) -> bytes | None:
+        end = min(offset + length, self.size)
+        at = bisect_right(self._starts, offset) - 1
+        if at < 0 or end > self._starts[at] + len(self._pieces[at]):
+            return b"" if end <= offset else None
+        return self._pieces[at][offset - self._starts[at] : end - self._starts[at]]
+
+
+@dataclass(frozen=True, slots=True)
+class _RemoteCheckpoint(Checkpoint):
+    """A checkpoint whose folder has all but the weights, which are read where they are."""
+
+    windows: Mapping[str, _Window]
+
+    @contextmanager
+    def reading(self, shard: str) -> Iterator[ReadAt]:
+        yield self.windows[shard].read
+
+
+@contextmanager
+def _opened(hub: Hub, revision: HubRevision, folder: Path) -> Iterator[_RemoteCheckpoint]:
+    if "model_index.json" in revision.files:
+        raise Unsupported(
+            f"{revision} is a pipeline of diffusers: download it (hf download {revision.repository} --local-dir DIR) and "
+            "register the folder"
+        )
+    files = Files(hub, revision)
+    for path in _ASIDE:
+        if path not in revision.files:
+            continue
+        if revision.files[path].size > _MOST_ASIDE:
+            raise TooLarge(
+                f"{path} of {revision} is larger than the {_MOST_ASIDE >> 20} MiB that are read of it"
+            )
+        (folder / path).write_bytes(files.read(path, 0, revision.files[path].size))
+    if CONFIG not in revision.files:
+        raise NotFound(f"{revision} has no {CONFIG}, so it is no base model")
+    shards = shards_named(set(revision.files), folder, str(revision))
+    windows = {shard: _Window(files, shard) for shard in shards}
+    headers = {
+        shard: read_header(window.read, window.size, shard, BASE_LIMITS) for shard, window in windows.items()
+    }
+    plain = checkpoint_of(folder, read_config(folder), headers)
+    yield _RemoteCheckpoint(plain.folder, plain.config, plain.shards, plain.tensors, plain.shard_of, windows)
+
+
+def _fetch_ahead(checkpoint: _RemoteCheckpoint, progress: Progress) -> None:
+    """The runs of every plain weight; those of packed ones follow from what is read of them."""
+    folded = fold(checkpoint)
+    weights = [
+        name
+        for name, info in folded.checkpoint.tensors.items()
+        if name not in folded.packed and not is_buffer(name, info.shape)
+    ]
+    plain = normalised(weights)
+    wanted: dict[str, list[tuple[int, int]]] = {}
+    for name in weights:
+        shard = checkpoint.shard_of[name]
+        wanted.setdefault(shard, []).extend(runs(checkpoint.tensors[name], plain[name]))
+    asked = [(shard, *span) for shard, spans in wanted.items() for span in _joined(sorted(spans))]
+    done, total = 0, sum(end - start for _, start, end in asked)
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        found = pool.map(lambda each: (each[0], *checkpoint.windows[each[0]].fetch(each[1], each[2])), asked)
+        for shard, start, piece in found:
+            checkpoint.windows[shard].keep(start, piece)
+            done += len(piece)
+            progress("reading samples of the weights", done, total)
+
+
+def _joined(spans: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Spans in order of their starts, those near one another as one."""
+    start, end = spans[0]
+    for next_start, next_end in spans[1:]:
+        if next_start - end > _GAP:
+            yield start, end
+            start, end = next_start, next_end
+        end = max(end, next_end)
+    yield start, end

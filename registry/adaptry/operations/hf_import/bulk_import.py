@@ -1,0 +1,123 @@
+"""Many adapters of a hub taken over: by author, by filter, from a collection; again and again, going on where it stopped.
+
+First the plan, which is what the hub has and what is here already; then one by one. What fails is told and left for the
+next time; what came from the commit that the hub has now is not fetched again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from adaptry.errors import AdaptryError, Invalid, NotFound, StorageFull, Unauthenticated
+from adaptry.operations.hf_import.adapters import COMMIT, REPOSITORY, Taken, holds_adapter, push_from_hub
+from adaptry.operations.hf_import.hub import Hub, Listed
+from adaptry.operations.hf_import.hub_names import HubRef
+from adaptry.progress import Progress, no_progress
+from adaptry.refs import AdapterName, Ref
+from adaptry.registry import Registry
+
+_NO_ADAPTER = "holds no adapter that we read"
+_HERE = "is here already"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which repositories: those of an author, that a search finds, that have all of the tags, of a collection; one by name."""
+
+    ref: HubRef | None = None
+    author: str | None = None
+    search: str | None = None
+    filters: tuple[str, ...] = ()
+    collection: str | None = None
+    limit: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A repository and what it is to become. `skipped` says why it is not taken; empty where it is."""
+
+    ref: HubRef
+    name: AdapterName | None
+    skipped: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How one candidate went: what became of it, or the error."""
+
+    candidate: Candidate
+    taken: Taken | None = None
+    error: AdaptryError | None = None
+
+
+def plan_import(
+    registry: Registry, hub: Hub, wanted: Wanted, namespace: str | None = None
+) -> Iterator[Candidate]:
+    """What would be taken over, into `namespace` or the one of the same name as on the hub. Raises as `Hub`."""
+    for listed in _listed(hub, wanted):
+        ref = HubRef(listed.repository, listed.commit)
+        try:
+            name = _name(listed.repository, namespace)
+        except Invalid as error:
+            yield Candidate(ref, None, error.message)
+            continue
+        if holds_adapter(listed.files) is None:
+            yield Candidate(ref, name, _NO_ADAPTER)
+        else:
+            yield Candidate(ref, name, _HERE if _is_here(registry, name, ref) else "")
+
+
+def carry_out(
+    registry: Registry,
+    hub: Hub,
+    plan: Iterator[Candidate],
+    progress: Progress = no_progress,
+) -> Iterator[Done]:
+    """Takes over what the plan says, and tells of each, skipped ones too. An error ends one candidate, not the rest.
+
+    Raises `StorageFull` and `Unauthenticated`, which do end it.
+    """
+    for candidate in plan:
+        if candidate.skipped or candidate.name is None:
+            yield Done(candidate)
+            continue
+        try:
+            taken = push_from_hub(registry, hub, candidate.ref, candidate.name, progress=progress)
+        except (StorageFull, Unauthenticated):
+            raise  # the next ones would fare no better
+        except AdaptryError as error:
+            yield Done(candidate, error=error)
+        else:
+            yield Done(candidate, taken)
+
+
+def _listed(hub: Hub, wanted: Wanted) -> Iterator[Listed]:
+    if wanted.ref is not None:
+        yield _one(hub, wanted.ref)
+    elif wanted.collection is not None:
+        for repository in hub.collection(wanted.collection):
+            yield _one(hub, HubRef(repository))
+    else:
+        yield from hub.listed(wanted.author, wanted.search, wanted.filters, wanted.limit)
+
+
+def _one(hub: Hub, ref: HubRef) -> Listed:
+    revision = hub.revision(ref)
+    return Listed(revision.repository, revision.commit, tuple(sorted(revision.files)))
+
+
+def _name(repository: str, namespace: str | None) -> AdapterName:
+    owner, slash, name = repository.rpartition("/")
+    if not slash and namespace is None:
+        raise Invalid(f"{repository} has no owner on the hub: say the namespace it is to go to")
+    return AdapterName.parse(f"{namespace or owner}/{name}")
+
+
+def _is_here(registry: Registry, name: AdapterName, ref: HubRef) -> bool:
+    """Whether the newest version came from this very commit."""
+    try:
+        found = registry.detail(Ref(name)).manifest.provenance
+    except NotFound:
+        return False
+    return (found.get(REPOSITORY), found.get(COMMIT)) == (ref.repository, ref.revision)

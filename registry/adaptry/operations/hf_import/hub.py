@@ -1,0 +1,158 @@
+"""A hub, asked through `huggingface_hub` what it has: revisions with their files, and lists of repositories.
+
+Nothing is read of a file here but where it lies and what it must be: the hub tells the SHA-256 of large files and git's id
+of small ones. Whatever goes wrong is one of our own errors.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from adaptry.digest import Digest
+from adaptry.errors import Denied, Missing, NotFound, Unauthenticated, Unavailable
+from adaptry.operations.hf_import.hub_names import HubRef
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+_WHO = 401
+
+
+@dataclass(frozen=True, slots=True)
+class HubFile:
+    """A file of a revision. `sha256` is told of large files, `git_id` (SHA-1 of git's form of it) of every one."""
+
+    path: str
+    size: int
+    sha256: Digest | None
+    git_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class HubRevision:
+    """One commit of a repository: `commit` names it for ever. `tags` are what the hub says of the repository."""
+
+    repository: str
+    commit: str
+    files: Mapping[str, HubFile]
+    tags: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"hf:{self.repository}@{self.commit[:12]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A repository in a list: its newest commit and the names of its files, where the hub tells them."""
+
+    repository: str
+    commit: str | None
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the bytes of a file are for now, and what to send along when asking there."""
+
+    url: str
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Hub:
+    """`endpoint` is its address."""
+
+    endpoint: str
+    token: str | None
+    api: HfApi
+
+    def revision(self, ref: HubRef) -> HubRevision:
+        """What a ref means now. Raises `NotFound`, `Denied` (gated), `Unavailable`."""
+        with _answering(self, str(ref)):
+            info = self.api.model_info(ref.repository, revision=ref.revision, files_metadata=True)
+        files = {each.rfilename: _file(each) for each in info.siblings or ()}
+        if info.sha is None:
+            raise Unavailable(f"{self.endpoint} does not say which commit {ref} is; ask again")
+        return HubRevision(info.id, info.sha, files, tuple(info.tags or ()))
+
+    def listed(
+        self, author: str | None, search: str | None, filters: tuple[str, ...], limit: int
+    ) -> Iterator[Listed]:
+        """The repositories of models that match, as many as `limit` at most. Raises `Unavailable`."""
+        with _answering(self, author or "its models"):
+            found = self.api.list_models(
+                author=author, search=search, filter=list(filters) or None, limit=limit, full=True
+            )
+            for info in found:
+                yield Listed(info.id, info.sha, tuple(sorted(each.rfilename for each in info.siblings or ())))
+
+    def collection(self, slug: str) -> Iterator[str]:
+        """The models of a collection. Raises as `revision`."""
+        with _answering(self, slug):
+            for item in self.api.get_collection(slug).items:
+                if item.item_type == "model":
+                    yield item.item_id
+
+    def place(self, revision: HubRevision, path: str) -> Place:
+        """Where a file lies. Raises as `revision`."""
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+        url = hf_hub_url(revision.repository, path, revision=revision.commit, endpoint=self.endpoint)
+        with _answering(self, f"{path} of {revision}"):
+            found = get_hf_file_metadata(url, token=self.token or False)
+        is_own = found.location.startswith(f"{self.endpoint}/")  # storage elsewhere must not see the token
+        send = {"Authorization": f"Bearer {self.token}"} if self.token and is_own else {}
+        return Place(found.location, send)
+
+
+def hub_of_environment() -> Hub:
+    """The hub and the token that HF_ENDPOINT, HF_TOKEN and `hf auth login` say. Raises `Missing`."""
+    try:
+        from huggingface_hub import HfApi, get_token
+    except ModuleNotFoundError as error:
+        raise Missing(f"a hub is asked through {error.name}: pip install 'adaptry[hub]'") from error
+    token = get_token()
+    api = HfApi(token=token or False, library_name="adaptry")
+    return Hub(api.endpoint.rstrip("/"), token, api)
+
+
+def _file(sibling: Any) -> HubFile:
+    """(`Any`: a record of the client's whose fields are the same in all its versions, and its class is not.)"""
+    sha256 = Digest.parse(f"sha256:{sibling.lfs['sha256']}") if sibling.lfs else None
+    return HubFile(sibling.rfilename, sibling.size or 0, sha256, sibling.blob_id)
+
+
+@contextmanager
+def _answering(hub: Hub, what: str) -> Iterator[None]:
+    """The client's errors as ours: it has one class a status, and its library for HTTP changed twice."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise Denied(
+            f"{what} is gated: accept its terms at {hub.endpoint}, with the account of this token"
+        ) from error
+    except (errors.RevisionNotFoundError, errors.EntryNotFoundError) as error:
+        raise NotFound(
+            f"there is no {what} at {hub.endpoint}: no such revision, or no such file in it"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        whose = "this token (HF_TOKEN) may not read it" if hub.token else "it needs a token (HF_TOKEN)"
+        raise NotFound(f"there is no {what} at {hub.endpoint}, or {whose}") from error
+    except errors.HfHubHTTPError as error:
+        if error.response.status_code == _WHO:
+            raise Unauthenticated(f"{hub.endpoint} does not know this token (HF_TOKEN)") from error
+        raise Unavailable(f"{hub.endpoint} does not answer about {what}: {error}") from error
+    except _of_the_network() as error:
+        raise Unavailable(f"{hub.endpoint} does not answer about {what}: {error}") from error
+
+
+def _of_the_network() -> tuple[type[Exception], ...]:
+    """What the loaded HTTP library raises for a connection that fails; that of `requests` is an OSError."""
+    loaded = (sys.modules.get(name) for name in ("httpx", "httpx2"))
+    return (OSError, *(module.TransportError for module in loaded if module))

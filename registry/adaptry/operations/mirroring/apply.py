@@ -1,0 +1,240 @@
+"""Putting a parcel down in a registry: files first, then the version, then what is said of it.
+
+Every step looks at what is there and does only what is missing, so that a delivery that was broken off is repeated, and two at
+once do no harm. Bytes are verified where they arrive.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from adaptry.adapter.content import Content
+from adaptry.digest import Digest
+from adaptry.errors import Conflict, InvalidRef, NotFound, Refused
+from adaptry.fingerprint import BaseRecord
+from adaptry.identity import BaseVisibility
+from adaptry.lifecycle import WITHDRAWN, State
+from adaptry.manifest import FileEntry, Manifest
+from adaptry.operations.mirroring.snapshot import Logged, Parcel
+from adaptry.operations.promotion import current
+from adaptry.operations.transfer.file_upload import upload
+from adaptry.operations.transfer.files import upload_missing
+from adaptry.operations.transfer.retry import PATIENT, Persistence
+from adaptry.progress import Progress, no_progress
+from adaptry.records import AdapterEdit, BaseEdit, BaseInfo, MetricInfo, PushOptions, StateChange, VersionInfo
+from adaptry.refs import AdapterName, ByDigest, Ref
+from adaptry.registry import Registry
+
+MIRRORED = "mirrored"
+"""The tag of adapters that a mirror made, and the word before the reasons of states that it set."""
+_MARK = f"{MIRRORED}: "
+_STATES: tuple[State, ...] = ("active", "deprecated", "yanked", "quarantined", "revoked")
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The version that a parcel is where it arrived; `is_change` is False where all of it was there."""
+
+    version: VersionInfo
+    is_change: bool
+
+
+def deliver(
+    registry: Registry,
+    parcel: Parcel,
+    manifest: Manifest,
+    content: Content,
+    *,
+    progress: Progress = no_progress,
+    persistence: Persistence = PATIENT,
+) -> Delivered:
+    """Makes the parcel a version here, under its name and, where nobody had it, its number; with its metrics and its state.
+
+    Its adapter is made if need be, private, with what is said of it. Raises what pushing raises, `Refused` among it, and `Refused`
+    where the source has forgotten a recall (`has_forgotten_recall`): the version stays withdrawn here.
+    """
+    name, ref = parcel.name, Ref(parcel.name, ByDigest(parcel.digest.hex))
+    version = _found(registry, ref)
+    is_new = version is None
+    if version is None:
+        _make_adapter(registry, name, parcel)
+        upload_missing(registry, name, content, manifest, progress, persistence)
+        options = PushOptions(number=parcel.number, force_reason=parcel.forced)
+        version = registry.put_revision(name, manifest.to_bytes(), options).version
+    logged = log_missing(registry, ref, parcel.metrics)
+    if has_forgotten_recall(version, parcel):
+        raise Refused(
+            f"{name}@{version.number} stays {version.state} here: the source revoked or quarantined it earlier and now shows it as "
+            f"{parcel.state}, without a decision made since, as after a restore from an older backup. Revoke it again at the "
+            f"source; or, if the recall was taken back, run: adaptry restore {name}@{version.number} --reason WHY, in this registry"
+        )
+    change = followed(version, parcel)
+    if change is not None:
+        version = _change_state(registry, version, parcel, change)
+    return Delivered(version, is_new or bool(logged) or change is not None)
+
+
+def deliver_base(
+    registry: Registry,
+    record: BaseRecord,
+    names: Sequence[str],
+    files: Sequence[FileEntry],
+    content: Content | None,
+    visibility: BaseVisibility = "private",
+) -> bool:
+    """Makes a base known here, under those of its names that are free, with its weights if `content` has them.
+
+    One that is new here is internal where its `visibility` over there was more than private; a known one stays as it is.
+    Whether there was anything to do. Raises `Denied` to who may not change bases.
+    """
+    known = _base(registry, record.id)
+    free = tuple(name for name in names if _base(registry, name) is None and not _is_adapter(registry, name))
+    has_weights = known is not None and known.is_stored
+    if known is None or free:
+        registry.put_base(record, free)
+    if known is None and visibility != "private":
+        registry.edit_base(record.id, BaseEdit(visibility="internal"))
+    if content is not None and files and not has_weights:
+        for entry in files:
+            if not registry.has_file(record.id, entry.sha256):
+                upload(registry, record.id, content, entry.path, entry.sha256)
+        registry.store_base(record.id, tuple(files))
+        return True
+    return known is None or bool(free)
+
+
+def log_missing(registry: Registry, ref: Ref, wanted: Iterable[Logged]) -> int:
+    """Logs the values that are not here yet, in their order; how many.
+
+    Of a metric of which others were logged here too, none: what comes after what could not be told.
+    """
+    rounds: list[dict[str, float]] = []
+    for metric, missing in missing_metrics(registry.metrics(ref), wanted).items():
+        for number, value in enumerate(missing):
+            if number == len(rounds):
+                rounds.append({})
+            rounds[number][metric] = value
+    for values in rounds:
+        items = list(values.items())
+        for at in range(0, len(items), 64):
+            registry.log_metrics(ref, dict(items[at : at + 64]))
+    return sum(map(len, rounds))
+
+
+def missing_metrics(here: Iterable[MetricInfo], there: Iterable[Logged]) -> Mapping[str, list[float]]:
+    """By metric, the values that follow those that both have; nothing where they disagree."""
+    have: dict[str, list[float]] = defaultdict(list)
+    for one in here:
+        have[one.metric].append(one.value)
+    want: dict[str, list[float]] = defaultdict(list)
+    for metric, value in there:
+        want[metric].append(value)
+    return {
+        metric: values[len(have[metric]) :]
+        for metric, values in want.items()
+        if values[: len(have[metric])] == have[metric] and len(values) > len(have[metric])
+    }
+
+
+def _change_state(registry: Registry, here: VersionInfo, there: Parcel, change: StateChange) -> VersionInfo:
+    try:
+        return registry.set_state(here.name, here.digest, change, here.state_generation)
+    except (NotFound, Conflict):
+        if change.successor is None:
+            raise
+    # What is to be taken instead is not here, or not to be taken here: the reason says what it was.
+    said = _mark(f"{there.reason} (take {there.successor} instead)")
+    alone = StateChange(state=change.state, reason=said)
+    return registry.set_state(here.name, here.digest, alone, here.state_generation)
+
+
+def has_forgotten_recall(here: VersionInfo, there: Parcel) -> bool:
+    """Whether following the source would lift a recall that came from it, without a later decision there; a pure function.
+
+    A source that was restored from a backup older than the recall looks like this, and so does a bundle. Compares the clocks of both
+    registries: if they disagree by more than the time between recall and decision, the recall stays, which is the safe side.
+    """
+    if here.state not in WITHDRAWN or here.standing is None or not here.standing.reason.startswith(_MARK):
+        return False
+    if _STATES.index(there.state) >= _STATES.index(here.state):
+        return False
+    return there.decided_at is None or there.decided_at < here.standing.at
+
+
+def followed(here: VersionInfo, there: Parcel) -> StateChange | None:
+    """What is to change here; a pure function. What people decided here stays, unless there they were stricter; so does a recall
+    that the source has forgotten."""
+    if has_forgotten_recall(here, there):
+        return None
+    said = here.standing.reason if here.standing else ""
+    is_ours = here.state == "active" or said.startswith(_MARK)
+    if there.state == "active":
+        if here.state == "active" or not is_ours:
+            return None
+        return StateChange(state="active", reason=_mark("it is active again"))
+    if here.state == there.state and (
+        not is_ours or said.startswith(_mark(there.reason or "no reason given"))
+    ):
+        return None
+    if not is_ours and _STATES.index(there.state) <= _STATES.index(here.state):
+        return None
+    return StateChange(
+        state=there.state, reason=_mark(there.reason or "no reason given"), successor=there.successor
+    )
+
+
+def point_aliases(registry: Registry, parcel: Parcel) -> int:
+    """Points the parcel's aliases at its version here; how many moved."""
+    moved = 0
+    for alias in parcel.aliases:
+        found = current(registry, parcel.name, alias)
+        if found is None or found.digest != parcel.digest:
+            registry.move_alias(parcel.name, alias, parcel.digest, found.generation if found else None)
+            moved += 1
+    return moved
+
+
+def _mark(reason: str) -> str:
+    return f"{_MARK}{reason}"[:1024]
+
+
+def _make_adapter(registry: Registry, name: AdapterName, parcel: Parcel) -> None:
+    if _exists(registry, name):
+        return
+    tags = tuple(dict.fromkeys((*parcel.tags[:63], MIRRORED)))
+    try:
+        registry.create_adapter(name, AdapterEdit(description=parcel.description, tags=tags))
+    except Conflict:
+        if not _exists(registry, name):  # else someone else made it meanwhile
+            raise
+
+
+def _exists(registry: Registry, name: AdapterName) -> bool:
+    try:
+        registry.adapter(name)
+    except NotFound:
+        return False
+    return True
+
+
+def _is_adapter(registry: Registry, name: str) -> bool:
+    try:
+        return _exists(registry, AdapterName.parse(name))
+    except InvalidRef:
+        return False
+
+
+def _found(registry: Registry, ref: Ref) -> VersionInfo | None:
+    try:
+        return registry.version(ref)
+    except NotFound:
+        return None
+
+
+def _base(registry: Registry, key: Digest | str) -> BaseInfo | None:
+    try:
+        return registry.base(str(key))
+    except NotFound:
+        return None

@@ -1,0 +1,186 @@
+"""A bundle's bytes: a plain tar file that any tar lists, and of which ours reads no field.
+
+The headers follow from the index: a reader makes each and compares. A name, a size, a link, an owner or a padding byte that is
+other than it must be is refused, as is anything before, between or after. Nothing is compressed, and nothing is unpacked to disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO
+
+from adaptry.adapter.content import Content, StreamedContent
+from adaptry.digest import Digest
+from adaptry.errors import DigestMismatch, InvalidBundle, NotFound, Unavailable
+from adaptry.manifest import FileEntry
+from adaptry.operations.mirroring.bundles.index import LIMITS, Entry, Index
+from adaptry.progress import Progress, no_progress
+
+INDEX = "adaptry-bundle.json"
+_BLOCK = 512
+_END = bytes(2 * _BLOCK)
+_CHUNK = 1 << 20
+
+
+def write(file: BinaryIO, index: Index, read: Callable[[Entry], Iterable[bytes]]) -> None:
+    """Writes the whole bundle; `read` gives the bytes of an entry. Raises `DigestMismatch` where they are others."""
+    data = index.to_bytes()
+    file.write(_header(INDEX, len(data)) + data + _padding(len(data)))
+    for entry in index.entries:
+        file.write(_header(entry.name, entry.size))
+        hasher, size = hashlib.sha256(), 0
+        for chunk in read(entry):
+            hasher.update(chunk)
+            size += len(chunk)
+            file.write(chunk)
+        if (size, hasher.hexdigest()) != (entry.size, entry.digest.hex):
+            raise DigestMismatch(f"{entry.name} came as other bytes than its name says; nothing was written")
+        file.write(_padding(entry.size))
+    file.write(_END)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An open bundle whose index is sound; `verify` looks at the rest."""
+
+    file: BinaryIO
+    index: Index
+    start: int
+    """Where the first entry's header is."""
+
+    @classmethod
+    def open(cls, file: BinaryIO) -> Bundle:
+        """Reads the index. Raises `InvalidBundle`, `Incompatible`."""
+        first = file.read(_BLOCK)
+        size = _claimed_size(first)
+        if size > LIMITS.size:
+            raise InvalidBundle(
+                f"the bundle's index says it is {size:,} bytes; at most {LIMITS.size:,} are read"
+            )
+        data = file.read(size)
+        if len(data) < size or first != _header(INDEX, size):
+            raise InvalidBundle(
+                "not a bundle: it does not begin with an index of ours, or is cut short in it"
+            )
+        if file.read(len(_padding(size))) != _padding(size):
+            raise InvalidBundle(
+                "the bundle is cut short, or has something behind its index that is not in it"
+            )
+        return cls(file, Index.parse(data), _BLOCK + size + len(_padding(size)))
+
+    def verify(self, progress: Progress = no_progress) -> None:
+        """Reads everything once. Raises `InvalidBundle` for whatever is not exactly as it should be."""
+        total = sum(entry.size for entry in self.index.entries)
+        done = 0
+        self.file.seek(self.start)
+        for entry in self.index.entries:
+            if self.file.read(_BLOCK) != _header(entry.name, entry.size):
+                raise InvalidBundle(
+                    f"the bundle has something else where {entry.name} should be, or is cut short"
+                )
+            hasher, left = hashlib.sha256(), entry.size
+            while left and (chunk := self.file.read(min(_CHUNK, left))):
+                hasher.update(chunk)
+                left -= len(chunk)
+                done += len(chunk)
+                progress("verifying the bundle", done, total)
+            if left or hasher.hexdigest() != entry.digest.hex:
+                raise InvalidBundle(
+                    f"{entry.name} is cut short or its bytes have changed; carry the bundle over again"
+                )
+            if self.file.read(len(_padding(entry.size))) != _padding(entry.size):
+                raise InvalidBundle(
+                    f"the bundle is cut short, or has something behind {entry.name} that is not in its index"
+                )
+        if self.file.read(len(_END) + 1) != _END:
+            raise InvalidBundle("the bundle does not end where its index says, or is cut short")
+
+    def chunks(self, entry: Entry, start: int = 0) -> Iterator[bytes]:
+        position, end = (
+            self._places[entry.kind, entry.digest] + start,
+            self._places[entry.kind, entry.digest] + entry.size,
+        )
+        while position < end:
+            self.file.seek(position)
+            chunk = self.file.read(min(_CHUNK, end - position))
+            if not chunk:
+                raise InvalidBundle(f"{entry.name} became shorter while it was read")
+            yield chunk
+            position += len(chunk)
+
+    def whole(self, kind: str, digest: Digest) -> bytes:
+        """A manifest or a record, of which the index says that it is there."""
+        return b"".join(self.chunks(self._entries[kind, digest]))
+
+    def content(self, files: Iterable[FileEntry]) -> Content:
+        return _Packed(self, {file.path: self._entries["file", file.sha256] for file in files})
+
+    @cached_property
+    def _entries(self) -> Mapping[tuple[str, Digest], Entry]:
+        return {(entry.kind, entry.digest): entry for entry in self.index.entries}
+
+    @cached_property
+    def _places(self) -> Mapping[tuple[str, Digest], int]:
+        """Where the bytes of each entry begin."""
+        found: dict[tuple[str, Digest], int] = {}
+        at = self.start
+        for entry in self.index.entries:
+            found[entry.kind, entry.digest] = at + _BLOCK
+            at += _BLOCK + entry.size + len(_padding(entry.size))
+        return found
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Bundle]:
+    """The bundle in a file, its index read. Raises `NotFound`, `Unavailable` where it cannot be read, and as `Bundle.open`."""
+    if not path.is_file():
+        raise NotFound(f"no file {path}")
+    try:
+        with path.open("rb") as file:
+            yield Bundle.open(file)
+    except OSError as error:
+        raise Unavailable(f"cannot read {path}: {error.strerror or error}") from error
+
+
+class _Packed(StreamedContent):
+    """Files of a bundle by the names that a manifest gives them."""
+
+    def __init__(self, bundle: Bundle, entries: Mapping[str, Entry]) -> None:
+        self._bundle = bundle
+        self._entries = entries
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        return {path: entry.size for path, entry in self._entries.items()}
+
+    def chunks(self, path: str, start: int = 0) -> Iterator[bytes]:
+        return self._bundle.chunks(self._entries[path], start)
+
+
+def _header(name: str, size: int) -> bytes:
+    """The one header that an entry of that name and size has."""
+    info = tarfile.TarInfo(name)
+    info.size, info.mode, info.mtime = size, 0o644, 0
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def _claimed_size(first: bytes) -> int:
+    """What the index's header says; whether it says so as it must is compared later. Raises `InvalidBundle`."""
+    digits = first[124:135]
+    if (
+        len(first) < _BLOCK
+        or not first.startswith(INDEX.encode())
+        or not all(0x30 <= byte <= 0x37 for byte in digits)
+    ):
+        raise InvalidBundle("not a bundle: it does not begin with an index of ours")
+    return int(digits, 8)
+
+
+def _padding(size: int) -> bytes:
+    return bytes(-size % _BLOCK)

@@ -1,0 +1,127 @@
+"""What a bundle says is in it: the first thing in the file, and all that anybody has to believe.
+
+Everything else is named by its digest, in an order that the index gives, so that a bundle's bytes follow from its index and the
+bytes of its files: there is no room for a name of anybody's choosing, for anything twice, or for anything more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from adaptry import strictjson
+from adaptry.digest import Digest
+from adaptry.errors import AdaptryError, Incompatible, InvalidBundle
+from adaptry.manifest import LIMITS as MANIFEST_LIMITS
+from adaptry.manifest import MAX_FILE, FileEntry
+from adaptry.operations.mirroring.snapshot import Parcel
+from adaptry.records import Value
+
+FORMAT = 1
+LIMITS = strictjson.Limits(size=64 << 20, depth=8, nodes=4_000_000)
+RECORD = 64 << 20
+"""Bytes of a base's record."""
+Kind = Literal["manifest", "base", "file"]
+_ORDER: tuple[Kind, ...] = ("manifest", "base", "file")
+_LARGEST: dict[Kind, int] = {"manifest": MANIFEST_LIMITS.size, "base": RECORD, "file": MAX_FILE}
+
+
+class Entry(Value, extra="forbid"):
+    """One thing after the index: what kind of thing, its digest, its size in bytes."""
+
+    kind: Kind
+    digest: Digest
+    size: int = Field(ge=0, le=MAX_FILE)
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}s/{self.digest.hex}"
+
+    @property
+    def place(self) -> tuple[int, str]:
+        """Entries are in this order."""
+        return _ORDER.index(self.kind), self.digest.hex
+
+
+class PackedBase(Value, extra="forbid"):
+    """A base: its id, the digest of its record, the names it goes by, and its files if its weights are here."""
+
+    id: Digest
+    record: Digest
+    names: tuple[Annotated[str, Field(min_length=1, max_length=512)], ...] = Field(default=(), max_length=16)
+    files: tuple[FileEntry, ...] = Field(default=(), max_length=4096)
+
+
+class Index(Value, extra="forbid"):
+    """`parcels` in the order of names and numbers, `bases` in that of their ids, `entries` in their own."""
+
+    bundle: int = FORMAT
+    parcels: tuple[Parcel, ...] = Field(min_length=1, max_length=100_000)
+    bases: tuple[PackedBase, ...] = Field(default=(), max_length=10_000)
+    entries: tuple[Entry, ...] = Field(max_length=1_000_000)
+
+    def to_bytes(self) -> bytes:
+        return strictjson.canonical(self.model_dump(mode="json"))
+
+    @classmethod
+    def parse(cls, data: bytes) -> Index:
+        """Raises `InvalidBundle`, and `Incompatible` for the format of a newer Adaptry."""
+        try:
+            document = strictjson.loads(data, LIMITS, "the bundle's index")
+            form = document.get("bundle") if isinstance(document, dict) else None
+            if type(form) is int and form > FORMAT:
+                raise Incompatible(
+                    f"this bundle has format {form} and this Adaptry reads {FORMAT}: upgrade adaptry"
+                )
+            index = cls.model_validate(document)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise InvalidBundle(f"not a bundle's index: {where[:200]}: {first['msg']}") from None
+        except Incompatible:
+            raise
+        except AdaptryError as error:
+            raise InvalidBundle(error.message) from None
+        index.check()
+        if index.to_bytes() != data:
+            raise InvalidBundle("the bundle's index is not in canonical form")
+        return index
+
+    def check(self) -> None:
+        """Raises `InvalidBundle` where the parts do not belong together."""
+        if self.bundle != FORMAT:
+            raise InvalidBundle(f'a bundle\'s index says "bundle": {FORMAT}')
+        _require_ascending((entry.place for entry in self.entries), "entries")
+        _require_ascending(((str(one.name), one.number) for one in self.parcels), "parcels")
+        _require_ascending((base.id.hex for base in self.bases), "bases")
+        for entry in self.entries:
+            if entry.size > _LARGEST[entry.kind]:
+                raise InvalidBundle(
+                    f"{entry.name} is {entry.size:,} bytes; at most {_LARGEST[entry.kind]:,} are read"
+                )
+        for kind, wanted in (
+            ("manifest", {parcel.digest for parcel in self.parcels}),
+            ("base", {base.record for base in self.bases}),
+        ):
+            if {entry.digest for entry in self.entries if entry.kind == kind} != wanted:
+                raise InvalidBundle(f"the bundle's {kind}s are not those that its parcels and bases name")
+
+    def check_files(self, manifests: Iterable[Iterable[FileEntry]]) -> None:
+        """Raises `InvalidBundle` unless the files are those that manifests and bases name, of the same sizes."""
+        named: dict[Digest, int] = {}
+        for files in (*manifests, *(base.files for base in self.bases)):
+            for file in files:
+                if named.setdefault(file.sha256, file.size) != file.size:
+                    raise InvalidBundle(f"{file.path} has two sizes")
+        if {entry.digest: entry.size for entry in self.entries if entry.kind == "file"} != named:
+            raise InvalidBundle("the bundle's files are not those that its manifests and bases name")
+
+
+def _require_ascending(keys: Iterator[object] | Iterable[object], what: str) -> None:
+    before: object = None
+    for key in keys:
+        if before is not None and not before < key:  # type: ignore[operator]  # tuples or texts, all of one kind
+            raise InvalidBundle(f"the bundle's {what} are not in order, or one is there twice")
+        before = key

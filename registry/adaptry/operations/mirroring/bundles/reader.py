@@ -1,0 +1,119 @@
+"""A bundle put down in a registry: verified from end to end first, then delivered version by version.
+
+So a bundle that is not whole leaves nothing, and one whose loading was broken off is loaded again and goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from adaptry import strictjson
+from adaptry.digest import Digest
+from adaptry.errors import AdaptryError, Denied, InvalidBundle
+from adaptry.fingerprint import BaseRecord
+from adaptry.fingerprinting.identify import check_identity
+from adaptry.manifest import Manifest, check_path
+from adaptry.operations.mirroring.actions import Failure, Followed, Steps
+from adaptry.operations.mirroring.apply import deliver, deliver_base, point_aliases
+from adaptry.operations.mirroring.bundles.archive import Bundle, opened
+from adaptry.operations.mirroring.bundles.index import RECORD, Index, PackedBase
+from adaptry.operations.transfer.retry import PATIENT, Persistence
+from adaptry.progress import Progress, no_progress
+from adaptry.registry import Registry
+
+_LIMITS = strictjson.Limits(size=RECORD, nodes=4_000_000)
+
+
+def load(
+    registry: Registry,
+    path: Path,
+    *,
+    aliases: bool = False,
+    progress: Progress = no_progress,
+    persistence: Persistence = PATIENT,
+) -> Followed:
+    """Delivers everything that is in the bundle; aliases are claims, pointed only where asked.
+
+    Raises `InvalidBundle` before anything is sent, `Incompatible`, `NotFound`, `Unavailable`; what is refused is among the failures.
+    """
+    with opened(path) as bundle:
+        manifests, records = examined(bundle, progress)
+        return _deliver(registry, bundle, manifests, records, aliases, progress, persistence)
+
+
+def examine(path: Path, progress: Progress = no_progress) -> Index:
+    """What is in a bundle, verified from end to end; no registry is asked. Raises as `load`."""
+    with opened(path) as bundle:
+        examined(bundle, progress)
+        return bundle.index
+
+
+def examined(
+    bundle: Bundle, progress: Progress
+) -> tuple[Mapping[Digest, Manifest], Mapping[Digest, BaseRecord]]:
+    """The manifests and the bases' records, once all bytes were seen to be right and to belong together."""
+    bundle.verify(progress)
+    index = bundle.index
+    try:
+        manifests = {
+            digest: Manifest.parse(bundle.whole("manifest", digest))
+            for digest in {parcel.digest for parcel in index.parcels}
+        }
+        records = {base.id: _record(bundle, base) for base in index.bases}
+        for base in index.bases:
+            for entry in base.files:
+                check_path(entry.path)
+    except AdaptryError as error:
+        raise InvalidBundle(f"the bundle is sound and what is in it is not: {error.message}") from error
+    index.check_files(manifest.files for manifest in manifests.values())
+    return manifests, records
+
+
+def _record(bundle: Bundle, base: PackedBase) -> BaseRecord:
+    try:
+        record = BaseRecord.model_validate(
+            strictjson.loads(bundle.whole("base", base.record), _LIMITS, "a base's record")
+        )
+    except ValidationError as error:
+        raise InvalidBundle(f"not a base's record: {error.errors()[0]['msg']}") from None
+    check_identity(record)
+    if record.id != base.id:
+        raise InvalidBundle(f"the record of base {base.id.brief} is that of {record.id.brief}")
+    return record
+
+
+def _deliver(
+    registry: Registry,
+    bundle: Bundle,
+    manifests: Mapping[Digest, Manifest],
+    records: Mapping[Digest, BaseRecord],
+    aliases: bool,
+    progress: Progress,
+    persistence: Persistence,
+) -> Followed:
+    steps = Steps()
+    for base in bundle.index.bases:
+        try:
+            if deliver_base(registry, records[base.id], base.names, base.files, bundle.content(base.files)):
+                steps.bases.append(base.id)
+        except Denied as error:  # done without: its adapters are then declared, not verified
+            steps.failures.append(Failure(what=f"base {base.id.brief}", reason=error.message))
+    for parcel in sorted(bundle.index.parcels, key=lambda one: one.successor is not None):
+        with steps.take(str(parcel), steps.copied) as step:
+            manifest = manifests[parcel.digest]
+            content = bundle.content(manifest.files)
+            delivered = deliver(
+                registry, parcel, manifest, content, progress=progress, persistence=persistence
+            )
+            step.is_change = delivered.is_change
+    if aliases:
+        for parcel in bundle.index.parcels:
+            for alias in parcel.aliases:
+                with steps.take(f"{parcel.name}@{alias}", steps.pointed) as step:
+                    step.is_change = bool(
+                        point_aliases(registry, parcel.model_copy(update={"aliases": (alias,)}))
+                    )
+    return steps.followed()

@@ -1,0 +1,121 @@
+"""A bundle out of a registry: what was asked for, with all that it takes, streamed into one file that appears whole.
+
+The same versions with the same said of them give the same bytes, whenever and wherever they are packed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from adaptry import strictjson
+from adaptry.atomic_file import atomic_file
+from adaptry.cautions import require_usable
+from adaptry.digest import Digest
+from adaptry.errors import Conflict, NotFound, TooLarge
+from adaptry.manifest import FileEntry
+from adaptry.operations.mirroring.bundles.archive import write
+from adaptry.operations.mirroring.bundles.index import LIMITS, Entry, Index, PackedBase
+from adaptry.operations.mirroring.snapshot import Parcel, gather
+from adaptry.operations.transfer.file_download import ReadFrom, resumed
+from adaptry.operations.transfer.retry import PATIENT, Persistence
+from adaptry.progress import Progress, no_progress
+from adaptry.records import VersionInfo
+from adaptry.registry import Registry
+
+
+def create(
+    registry: Registry,
+    versions: Iterable[VersionInfo],
+    file: Path,
+    *,
+    with_bases: bool = False,
+    replace: bool = False,
+    progress: Progress = no_progress,
+    persistence: Persistence = PATIENT,
+) -> Index:
+    """Packs the versions, with the records of their bases, and with `with_bases` their weights.
+
+    Raises `Withdrawn`, `NotFound` where a base's weights are asked for and not stored, `Conflict` where there is something at `file`
+    already (unless `replace`), `TooLarge`, and what reading raises; then there is no bundle.
+    """
+    if not replace and file.exists():
+        raise Conflict(f"{file} is there already; choose another name, or replace it with --force")
+    packed = _gather(registry, versions, with_bases)
+    index = packed.index()
+    if len(index.to_bytes()) > LIMITS.size:
+        raise TooLarge(f"{len(index.parcels):,} versions are too many for one bundle; make several")
+
+    def read(entry: Entry) -> Iterable[bytes]:
+        if entry.kind != "file":
+            return [packed.documents[entry.digest]]
+        named = FileEntry(path=entry.name, size=entry.size, sha256=entry.digest)
+        return resumed(packed.readers[entry.digest], named, progress, persistence)
+
+    with atomic_file(file) as out:
+        write(out, index, read)
+    return index
+
+
+@dataclass
+class _Packed:
+    """What goes in: parcels and bases, their documents, and how to read each file."""
+
+    parcels: dict[tuple[str, int], Parcel] = field(default_factory=dict)
+    bases: dict[Digest, PackedBase] = field(default_factory=dict)
+    documents: dict[Digest, bytes] = field(default_factory=dict)
+    sizes: dict[Digest, int] = field(default_factory=dict)
+    readers: dict[Digest, ReadFrom] = field(default_factory=dict)
+
+    def index(self) -> Index:
+        manifests = {parcel.digest for parcel in self.parcels.values()}
+        entries = [
+            Entry(kind="manifest" if digest in manifests else "base", digest=digest, size=len(data))
+            for digest, data in self.documents.items()
+        ]
+        entries += [Entry(kind="file", digest=digest, size=size) for digest, size in self.sizes.items()]
+        return Index(
+            parcels=tuple(self.parcels[key] for key in sorted(self.parcels)),
+            bases=tuple(self.bases[id] for id in sorted(self.bases)),
+            entries=tuple(sorted(entries, key=lambda entry: entry.place)),
+        )
+
+    def add_files(self, files: Iterable[FileEntry], reader: Callable[[str], ReadFrom]) -> None:
+        for entry in files:
+            self.sizes[entry.sha256] = entry.size
+            self.readers[entry.sha256] = reader(entry.path)
+
+
+def _gather(registry: Registry, versions: Iterable[VersionInfo], with_bases: bool) -> _Packed:
+    packed = _Packed()
+    for version in versions:
+        require_usable(version)
+        parcel, manifest = gather(registry, version)
+        packed.parcels[str(parcel.name), parcel.number] = parcel
+        packed.documents[parcel.digest] = manifest.to_bytes()
+        packed.add_files(manifest.files, partial(_file_of, registry, version))
+        if parcel.base_id is not None and parcel.base_id not in packed.bases:
+            _add_base(registry, parcel.base_id, packed, with_bases)
+    if not packed.parcels:
+        raise NotFound("nothing to bundle: no version was found")
+    return packed
+
+
+def _file_of(registry: Registry, version: VersionInfo, path: str) -> ReadFrom:
+    return partial(registry.read_file, version.name, version.digest, path)
+
+
+def _add_base(registry: Registry, id: Digest, packed: _Packed, with_weights: bool) -> None:
+    info, record = registry.base(str(id)), registry.base_record(id)
+    if with_weights and not info.is_stored:
+        raise NotFound(
+            f"the weights of {next(iter(info.names), id.brief)} are not in the registry, so they cannot go along; store them with "
+            "`adaptry base add FOLDER --store`"
+        )
+    data = strictjson.canonical(record.model_dump(mode="json"))
+    files = info.stored if with_weights else ()
+    packed.documents[Digest.of(data)] = data
+    packed.bases[id] = PackedBase(id=id, record=Digest.of(data), names=info.names[:16], files=files)
+    packed.add_files(files, lambda path: partial(registry.read_base_file, id, path))

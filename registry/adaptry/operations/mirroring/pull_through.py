@@ -1,0 +1,126 @@
+"""A local registry with another behind it: whoever reads what is not here, or is old here, has it brought first.
+
+What lists and searches shows what is here. Writing is not passed on; but what was withdrawn there is not let in here by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from adaptry.chains import MAIN
+from adaptry.digest import Digest
+from adaptry.errors import NotFound
+from adaptry.identity import Identity
+from adaptry.local import LocalRegistry
+from adaptry.local.once import Once
+from adaptry.manifest import Manifest
+from adaptry.operations.mirroring.upstream import Origin
+from adaptry.records import (
+    AdapterInfo,
+    AliasInfo,
+    CommitInfo,
+    CommitNote,
+    Committed,
+    Page,
+    Pushed,
+    PushOptions,
+    VersionDetail,
+    VersionInfo,
+)
+from adaptry.refs import AdapterName, ByDigest, Label, Latest, Number, Ref
+from adaptry.revision_words import parse_word
+
+Answer = TypeVar("Answer")
+
+
+class ThroughRegistry(LocalRegistry):
+    """`through(registry, origin)` makes one. Nothing is brought for who does not hold the namespace here."""
+
+    origin: Origin
+
+    def on_behalf_of(self, identity: Identity, once: Once | None = None) -> ThroughRegistry:
+        return through(super().on_behalf_of(identity, once), self.origin)
+
+    def close(self) -> None:
+        self.origin.close()
+        super().close()
+
+    def adapter(self, name: AdapterName) -> AdapterInfo:
+        return self._after(Ref(name, Latest()), lambda: super(ThroughRegistry, self).adapter(name))
+
+    def version(self, ref: Ref) -> VersionInfo:
+        return self._after(ref, lambda: super(ThroughRegistry, self).version(ref))
+
+    def detail(self, ref: Ref) -> VersionDetail:
+        return self._after(ref, lambda: super(ThroughRegistry, self).detail(ref))
+
+    def versions(self, name: AdapterName, cursor: str | None = None, limit: int = 50) -> Page[VersionInfo]:
+        return self._after(
+            Ref(name, Latest()), lambda: super(ThroughRegistry, self).versions(name, cursor, limit)
+        )
+
+    def aliases(self, name: AdapterName) -> tuple[AliasInfo, ...]:
+        if self.identity.holds(name.namespace):
+            self.origin.bring_aliases(name)
+        return self._after(Ref(name, Latest()), lambda: super(ThroughRegistry, self).aliases(name))
+
+    def tree(self, name: AdapterName, revision: Digest) -> Manifest:
+        return self._after(
+            Ref(name, ByDigest(revision.hex)), lambda: super(ThroughRegistry, self).tree(name, revision)
+        )
+
+    def read_file(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
+        return self._after(
+            Ref(name, ByDigest(revision.hex)),
+            lambda: super(ThroughRegistry, self).read_file(name, revision, path, start),
+        )
+
+    def put_revision(self, name: AdapterName, manifest: bytes, options: PushOptions) -> Pushed:
+        self._let_in(name, manifest)
+        return super().put_revision(name, manifest, options)
+
+    def put_commit(
+        self, name: AdapterName, branch: str, manifest: bytes, note: CommitNote, parent: str | None = None
+    ) -> Committed:
+        self._let_in(name, manifest)
+        return super().put_commit(name, branch, manifest, note, parent)
+
+    def commit(self, name: AdapterName, revision: str = MAIN) -> CommitInfo:
+        return self._after(_ref(name, revision), lambda: super(ThroughRegistry, self).commit(name, revision))
+
+    def _let_in(self, name: AdapterName, manifest: bytes) -> None:
+        """What is pushed here and is a version there already is what it is there. Raises `Withdrawn`."""
+        if self.identity.may_write(name):
+            revision = Digest.of(manifest)
+            self.origin.bring(Ref(name, ByDigest(revision.hex)))
+            self.origin.require_not_withdrawn(name, revision)
+
+    def _after(self, ref: Ref, read: Callable[[], Answer]) -> Answer:
+        problem = self.origin.bring(ref) if self.identity.holds(ref.name.namespace) else None
+        try:
+            return read()
+        except NotFound as error:
+            if problem is None:
+                raise
+            raise problem from error
+
+
+def through(registry: LocalRegistry, origin: Origin) -> ThroughRegistry:
+    """The registry as it is, with `origin` behind it."""
+    made = ThroughRegistry.__new__(ThroughRegistry)
+    vars(made).update(vars(registry))
+    made.origin = origin
+    return made
+
+
+def _ref(name: AdapterName, revision: str) -> Ref:
+    """The version that a word for a commit may mean."""
+    word = parse_word(revision)
+    if revision in (MAIN, "latest"):
+        return Ref(name, Latest())
+    if word.number is not None:
+        return Ref(name, Number(word.number))
+    if word.prefix is not None and len(word.prefix) >= 12:
+        return Ref(name, ByDigest(word.prefix))
+    return Ref(name, Label(word.name))

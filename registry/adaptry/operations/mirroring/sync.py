@@ -1,0 +1,182 @@
+"""Making one registry follow another: what it lacks is copied, what changed there changes here.
+
+One call is one round. It may be broken off anywhere and begun again: each step is whole, and what is there is not sent twice.
+A step that is refused is told and passed over; a registry that cannot be reached ends the round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from adaptry.adapter.content import StreamedContent
+from adaptry.digest import Digest
+from adaptry.errors import Denied, Refused
+from adaptry.operations.mirroring.actions import Failure, Followed, Steps
+from adaptry.operations.mirroring.apply import deliver, deliver_base, point_aliases
+from adaptry.operations.mirroring.plan import Choice, Plan, made_here, plan
+from adaptry.operations.mirroring.snapshot import Parcel, gather
+from adaptry.operations.transfer.remote import RevisionContent
+from adaptry.operations.transfer.retry import PATIENT, Persistence
+from adaptry.progress import Progress, no_progress
+from adaptry.records import BaseInfo, Event, VersionInfo
+from adaptry.refs import AdapterName
+from adaptry.registry import Registry
+
+_WAIT = 25.0
+_MOST_NAMES = 100
+"""Adapters that are looked at one by one; of more, everything is."""
+
+
+def follow(
+    source: Registry,
+    destination: Registry,
+    choice: Choice,
+    *,
+    only: Collection[AdapterName] | None = None,
+    progress: Progress = no_progress,
+    persistence: Persistence = PATIENT,
+) -> Followed:
+    """One round; of these adapters `only`, if some are given. Raises `Unavailable` where either registry does not answer, and as `plan`; `Refused` where everything that was ever
+    mirrored would be deleted: whoever may read nothing there sees the same as where nothing is."""
+    return carry_out(
+        source, destination, plan(source, destination, choice, only), choice, progress, persistence
+    )
+
+
+def follow_events(
+    source: Registry,
+    destination: Registry,
+    choice: Choice,
+    *,
+    progress: Progress = no_progress,
+    persistence: Persistence = PATIENT,
+    wait: float = _WAIT,
+) -> Iterator[Followed]:
+    """A whole round, then one of what changed whenever something did; each is given when it is done, and once in `wait` seconds at
+    least. Raises as `follow`, after which a new one begins with a whole round again."""
+    begin = source.events()
+    seen, epoch = begin.seq, begin.epoch
+    yield follow(source, destination, choice, progress=progress, persistence=persistence)
+    while True:
+        news = source.events(seen, 200, wait)
+        was_set_back = news.seq < seen or news.epoch != epoch
+        seen, epoch = news.seq, news.epoch
+        names = {name for event in news.items for name in _names(event)}
+        only = None if was_set_back or len(names) > _MOST_NAMES else names
+        if only is None or only:
+            yield follow(source, destination, choice, only=only, progress=progress, persistence=persistence)
+        else:
+            yield Followed()
+
+
+def carry_out(
+    source: Registry,
+    destination: Registry,
+    decided: Plan,
+    choice: Choice,
+    progress: Progress = no_progress,
+    persistence: Persistence = PATIENT,
+) -> Followed:
+    """Does what was planned, in an order in which what is needed comes first: bases, versions, aliases, ends."""
+    steps = Steps()
+    bringing = _Bringing(source, destination, choice, steps, progress, persistence)
+    for version in decided.copy:
+        with steps.take(_line(version), steps.copied) as step:
+            step.is_change = bringing.bring(version)
+    for version in decided.update:
+        with steps.take(_line(version), steps.updated) as step:
+            step.is_change = bringing.bring(version)
+    for name, alias in decided.point:
+        with steps.take(f"{name}@{alias.alias}", steps.pointed) as step:
+            parcel = Parcel(name=name, number=alias.number, digest=alias.digest, aliases=(alias.alias,))
+            step.is_change = bool(point_aliases(destination, parcel))
+    gone = tuple(map(str, decided.delete))
+    if choice.delete:
+        _require_some_left(destination, decided)
+        for name in decided.delete:
+            with steps.take(str(name), steps.deleted):
+                _delete(destination, name)
+    return steps.followed(gone=() if choice.delete else gone, withheld=tuple(map(_line, decided.withheld)))
+
+
+@dataclass
+class _Bringing:
+    """Versions brought in one round, and the bases that were looked at for them."""
+
+    source: Registry
+    destination: Registry
+    choice: Choice
+    steps: Steps
+    progress: Progress
+    persistence: Persistence
+    seen_bases: set[Digest] = field(default_factory=set)
+
+    def bring(self, version: VersionInfo) -> bool:
+        """Whether anything is other here than before."""
+        parcel, manifest = gather(self.source, version)
+        if parcel.base_id is not None:
+            self._bring_base(parcel.base_id)
+        content = RevisionContent(self.source, version, manifest)
+        return deliver(
+            self.destination, parcel, manifest, content, progress=self.progress, persistence=self.persistence
+        ).is_change
+
+    def _bring_base(self, id: Digest) -> None:
+        """A base that may not be changed here is done without: its adapters are then declared, not verified."""
+        if not self.choice.bases or id in self.seen_bases:
+            return
+        self.seen_bases.add(id)
+        info = self.source.base(str(id))
+        stored = info.stored if self.choice.base_files else ()
+        content = BaseContent(self.source, info) if stored else None
+        try:
+            is_change = deliver_base(
+                self.destination, self.source.base_record(id), info.names, stored, content, info.visibility
+            )
+        except Denied as error:
+            self.steps.failures.append(Failure(what=f"base {id.brief}", reason=error.message))
+        else:
+            if is_change:
+                self.steps.bases.append(id)
+
+
+class BaseContent(StreamedContent):
+    """The stored files of a base where they are."""
+
+    def __init__(self, registry: Registry, info: BaseInfo) -> None:
+        self._registry = registry
+        self._info = info
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        return {entry.path: entry.size for entry in self._info.stored}
+
+    def chunks(self, path: str, start: int = 0) -> Iterator[bytes]:
+        return self._registry.read_base_file(self._info.id, path, start)
+
+
+def _names(event: Event) -> Iterator[AdapterName]:
+    """The adapters that something happened to; one that was renamed is gone under its old name."""
+    if event.name is not None:
+        yield event.name
+    if "was" in event.detail and event.kind == "adapter.renamed":
+        yield AdapterName.parse(event.detail["was"])
+
+
+def _require_some_left(destination: Registry, decided: Plan) -> None:
+    if decided.delete and set(decided.delete) == made_here(destination):
+        raise Refused(
+            "the source shows none of the adapters that were mirrored, as it also would to a token that lost its rights: "
+            "nothing was deleted; look at the source, and delete them here by name if they are gone for good"
+        )
+
+
+def _delete(destination: Registry, name: AdapterName) -> None:
+    for alias in destination.aliases(name):
+        destination.remove_alias(name, alias.alias, alias.generation)
+    destination.delete_adapter(name)
+
+
+def _line(version: VersionInfo) -> str:
+    return f"{version.name}@{version.number}"

@@ -1,0 +1,190 @@
+"""The registry behind this one: what somebody asks for and is not here is fetched from there, verified and kept.
+
+Only for names that are not this registry's own, and only for who holds their namespace here: what comes is private here, and
+nobody sees more through it than their own rights here show them. What a ref means there is asked again when the answer is older than
+`age`; where nobody answers, what is here is what there is.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from threading import Lock
+
+from adaptry.digest import Digest
+from adaptry.errors import AdaptryError, Denied, NotFound, Refused, Unauthenticated, Unavailable, Withdrawn
+from adaptry.lifecycle import WITHDRAWN
+from adaptry.operations.mirroring.apply import (
+    deliver,
+    deliver_base,
+    followed,
+    has_forgotten_recall,
+    point_aliases,
+)
+from adaptry.operations.mirroring.snapshot import exactly, gather
+from adaptry.operations.transfer.remote import RevisionContent
+from adaptry.operations.transfer.retry import Persistence
+from adaptry.records import VersionInfo
+from adaptry.refs import AdapterName, ByDigest, Label, Latest, Ref
+from adaptry.registry import Registry
+
+_log = logging.getLogger(__name__)
+
+AGE = 60.0
+_PAUSE = 10.0
+"""Seconds for which a registry that did not answer is not asked again."""
+_WAIT = 45.0
+"""Seconds to wait for someone else who is fetching the same; a caller's own patience is a minute."""
+_LOCKS = 64
+_REMEMBERED = 65_536
+_TRIES = Persistence(tries=3)
+
+
+class Origin:
+    """`there` is asked as the operator; `here` is filled as one who may do everything. Safe to use from many threads.
+
+    `is_ours` says of a name that it is this registry's own, or was: it is never looked for elsewhere.
+    """
+
+    def __init__(
+        self,
+        there: Registry,
+        here: Registry,
+        is_ours: Callable[[AdapterName], bool],
+        age: float = AGE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._there = there
+        self._here = here
+        self._is_ours = is_ours
+        self._age = age
+        self._clock = clock
+        self._locks = tuple(Lock() for _ in range(_LOCKS))
+        self._known: dict[str, tuple[float, AdaptryError | None]] = {}
+        self._silent_until = float("-inf")
+
+    def bring(self, ref: Ref) -> AdaptryError | None:
+        """Sees to it that what `ref` means there is here; why not, where that matters to who does not find it here."""
+        known = self._fresh(ref)
+        if known is not None:
+            return known[1]
+        if self._is_ours(ref.name):
+            return self._note(ref, None)
+        # One at a time for a name: who comes second finds what the first one brought.
+        lock = self._locks[hash(ref.name) % _LOCKS]
+        if not lock.acquire(timeout=_WAIT):
+            return Unavailable(
+                f"{ref.name} is being fetched from the registry behind this one; try again in a moment"
+            )
+        try:
+            known = self._fresh(ref)
+            return known[1] if known is not None else self._note(ref, self._attempt(ref))
+        finally:
+            lock.release()
+
+    def bring_aliases(self, name: AdapterName) -> AdaptryError | None:
+        """The same of everything that an alias there is on."""
+        problem = self.bring(Ref(name, Latest()))
+        if problem is not None or self._is_ours(name):
+            return problem
+        try:
+            found = self._there.aliases(name)
+        except AdaptryError:
+            return None  # what is here is what there is
+        for alias in found:
+            self.bring(Ref(name, Label(alias.alias)))
+        return None
+
+    def require_not_withdrawn(self, name: AdapterName, revision: Digest) -> None:
+        """Raises `Withdrawn` for what is held back there; where nobody answers, nothing is known of it."""
+        if self._is_ours(name) or self._clock() < self._silent_until:
+            return
+        try:
+            found = self._there.version(Ref(name, ByDigest(revision.hex)))
+        except AdaptryError:
+            return
+        if found.state in WITHDRAWN:
+            reason = found.standing.reason if found.standing else "no reason was given"
+            raise Withdrawn(
+                f"{name}@{found.number} is {found.state} in the registry behind this one ({reason}); it is not taken here "
+                "under that name"
+            )
+
+    def close(self) -> None:
+        self._there.close()
+
+    def _attempt(self, ref: Ref) -> AdaptryError | None:
+        if self._clock() < self._silent_until:
+            return Unavailable("the registry behind this one does not answer; try again in a moment")
+        try:
+            self._bring(ref)
+        except NotFound:
+            return None
+        except (Unauthenticated, Denied) as error:
+            return Unavailable(f"the registry behind this one does not let this one in: {error.message}")
+        except Unavailable as error:
+            self._silent_until = self._clock() + _PAUSE
+            return Unavailable(f"the registry behind this one does not answer: {error.message}")
+        except Refused as error:
+            _log.warning("%s", error.message)
+            return error
+        except AdaptryError as error:
+            return error
+        return None
+
+    def _bring(self, ref: Ref) -> None:
+        meant = self._there.version(ref)
+        self._follow(meant)
+        if isinstance(ref.selector, Label) and ref.selector.label in meant.aliases:
+            parcel, _ = gather(self._there, meant)
+            point_aliases(self._here, parcel.model_copy(update={"aliases": (ref.selector.label,)}))
+        if isinstance(ref.selector, Latest):
+            self._follow_newer(meant)
+
+    def _follow_newer(self, latest: VersionInfo) -> None:
+        """What passes for the newest here and does not there has another state by now."""
+        while True:
+            found = self._here.version(Ref(latest.name, Latest()))
+            if found.digest == latest.digest or not self._follow(self._there.version(exactly(found))):
+                return
+
+    def _follow(self, there: VersionInfo) -> bool:
+        """Brings a version, or what has changed of it; whether there was anything."""
+        here = self._version_here(there)
+        if here is None and there.state in WITHDRAWN:
+            return False
+        if here is not None and (here.state, here.metrics) == (there.state, there.metrics):
+            return False
+        parcel, manifest = gather(self._there, there)
+        if (
+            here is not None
+            and not has_forgotten_recall(here, parcel)
+            and followed(here, parcel) is None
+            and here.metrics == there.metrics
+        ):
+            return False
+        if parcel.base_id is not None:
+            info = self._there.base(str(parcel.base_id))
+            deliver_base(
+                self._here, self._there.base_record(parcel.base_id), info.names, (), None, info.visibility
+            )
+        content = RevisionContent(self._there, there, manifest)
+        return deliver(self._here, parcel, manifest, content, persistence=_TRIES).is_change
+
+    def _version_here(self, there: VersionInfo) -> VersionInfo | None:
+        try:
+            return self._here.version(exactly(there))
+        except NotFound:
+            return None
+
+    def _fresh(self, ref: Ref) -> tuple[float, AdaptryError | None] | None:
+        known = self._known.get(str(ref))
+        return known if known and known[0] > self._clock() else None
+
+    def _note(self, ref: Ref, problem: AdaptryError | None) -> AdaptryError | None:
+        if len(self._known) >= _REMEMBERED:
+            self._known.clear()
+        lasts = self._age if problem is None else min(self._age, _PAUSE)
+        self._known[str(ref)] = (self._clock() + lasts, problem)
+        return problem

@@ -1,0 +1,1 @@
+"""Adapters into OCI registries."""

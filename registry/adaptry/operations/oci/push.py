@@ -1,0 +1,187 @@
+"""An artifact into an OCI registry, by the distribution protocol 1.1: blobs that are missing, manifests, and the tag.
+
+Where a registry has no referrers API (it does not answer a manifest that has a subject with `OCI-Subject`), the subject's
+referrers are kept as an index under the tag `sha256-<hex>`, as the specification asks of clients. Two clients may write that
+at once and neither can lock it, so it is read again, and written again where the other one won; what is lost after that last
+look is listed by pushing again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import InitVar, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin
+
+import urllib3
+
+from adaptry.client.pool import open_pool
+from adaptry.digest import Digest
+from adaptry.errors import Conflict, Denied, Invalid, NotFound, StorageFull, Unauthenticated, Unavailable
+from adaptry.oci.artifact import INDEX, MANIFEST, Artifact, Blob, Descriptor
+from adaptry.oci.reference import Reference
+from adaptry.operations.oci.credentials import authorisation, kept_login
+
+_ANSWERS = {401: Unauthenticated, 403: Denied, 404: NotFound, 429: Unavailable, 507: StorageFull}
+_TRIES = 5
+_SECONDS = urllib3.Timeout(connect=10, read=300)
+_LARGEST_INDEX = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class PushedArtifact:
+    """Where it is, by digest; `is_listed_by_tag`: its subject's referrers are in a tag, since the registry keeps none."""
+
+    place: Reference
+    descriptor: Descriptor
+    is_listed_by_tag: bool
+
+
+@dataclass
+class Remote:
+    """One repository. `config`: a Docker config with logins; `ca_bundle`: the certificates to trust, else the system's."""
+
+    place: Reference
+    config: Path | None = None
+    ca_bundle: InitVar[str | None] = None
+    proxy: InitVar[str | None] = None
+    _said: str | None = None
+
+    def __post_init__(self, ca_bundle: str | None, proxy: str | None) -> None:
+        self._pool = open_pool(self.place.url, ca_bundle, proxy)
+
+    def push(self, artifact: Artifact) -> PushedArtifact:
+        """The artifact under the place's tag, after its base's and all blobs. Raises `Unavailable`, `Unauthenticated`, `Denied`,
+        `NotFound`, `Invalid`; what was uploaded by then is found again next time."""
+        if artifact.base and artifact.base.descriptor.digest == (
+            artifact.subject and artifact.subject.digest
+        ):
+            self._put(artifact.base, str(artifact.base.descriptor.digest))
+        subject = self._put(artifact, self.place.tag)
+        is_by_tag = artifact.subject is not None and not subject
+        if artifact.subject and is_by_tag:
+            self._list_referrer(artifact.subject, artifact.descriptor)
+        return PushedArtifact(self.place, artifact.descriptor, is_by_tag)
+
+    def descriptor_of(self, name: str) -> Descriptor:
+        """The manifest of a tag or digest. Raises `NotFound`."""
+        answer = self._ask("GET", f"/manifests/{name}", headers={"Accept": f"{MANIFEST}, {INDEX}"})
+        return Descriptor(
+            answer.headers.get("Content-Type", MANIFEST), Digest.of(answer.data), len(answer.data)
+        )
+
+    def _put(self, artifact: Artifact, name: str) -> bool:
+        """Whether the registry took note of the manifest's subject itself."""
+        for blob in artifact.blobs:
+            self._upload(blob)
+        answer = self._ask(
+            "PUT", f"/manifests/{name}", body=artifact.manifest, headers={"Content-Type": MANIFEST}
+        )
+        return "OCI-Subject" in answer.headers
+
+    def _upload(self, blob: Blob) -> None:
+        digest = str(blob.descriptor.digest)
+        with contextlib.suppress(NotFound):
+            self._ask("HEAD", f"/blobs/{digest}")
+            return
+        started = self._ask("POST", "/blobs/uploads/")
+        where = urljoin(f"{self.place.url}/blobs/uploads/", started.headers["Location"])
+        address = f"{where}{'&' if '?' in where else '?'}digest={digest}"
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(blob.descriptor.size)}
+        self._call("PUT", address, body=blob.chunks(), headers=headers)
+
+    def _list_referrer(self, subject: Descriptor, referrer: Descriptor) -> None:
+        tag = f"sha256-{subject.digest.hex}"
+        for _ in range(_TRIES):
+            entries = self._listed(tag)
+            if any(entry.get("digest") == str(referrer.digest) for entry in entries):
+                return
+            index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [*entries, referrer.as_json()]}
+            self._ask(
+                "PUT", f"/manifests/{tag}", body=json.dumps(index).encode(), headers={"Content-Type": INDEX}
+            )
+        if not any(entry.get("digest") == str(referrer.digest) for entry in self._listed(tag)):
+            raise Conflict(
+                f"others keep writing {tag} of {self.place.repository}; push again, and it is listed"
+            )
+
+    def _listed(self, tag: str) -> list[dict[str, Any]]:
+        """(`Any`: JSON.)"""
+        try:
+            answer = self._ask("GET", f"/manifests/{tag}", headers={"Accept": INDEX})
+        except NotFound:
+            return []
+        try:
+            entries = json.loads(answer.data)["manifests"] if len(answer.data) <= _LARGEST_INDEX else None
+        except (ValueError, LookupError, TypeError):
+            entries = None
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise Invalid(
+                f"{tag} of {self.place.repository} is no index of referrers; remove it there, and push again"
+            )
+        return entries
+
+    def _ask(
+        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> urllib3.BaseHTTPResponse:
+        return self._call(method, self.place.url + path, body, headers)
+
+    def _call(
+        self,
+        method: str,
+        address: str,
+        body: bytes | Iterator[bytes] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> urllib3.BaseHTTPResponse:
+        """One request; where it is answered with a challenge before a body is gone, once more with who we are."""
+        answer = self._request(method, address, body, headers)
+        if answer.status == 401 and not isinstance(body, Iterator):
+            challenge = answer.headers.get("WWW-Authenticate", "")
+            login = kept_login(self.config, self.place.host)
+            self._said = authorisation(self._pool, challenge, login, self.place)
+            answer = self._request(method, address, body, headers)
+        if answer.status >= 400:
+            raise self._error(method, answer)
+        return answer
+
+    def _request(
+        self, method: str, address: str, body: bytes | Iterator[bytes] | None, headers: dict[str, str] | None
+    ) -> urllib3.BaseHTTPResponse:
+        is_ours = address.startswith(self.place.url.split("/v2/")[0] + "/")
+        said = {"Authorization": self._said} if self._said and is_ours else {}
+        try:
+            return self._pool.request(
+                method,
+                address,
+                body=body,
+                headers={**(headers or {}), **said},
+                timeout=_SECONDS,
+                retries=False,
+                redirect=False,
+            )
+        except urllib3.exceptions.SSLError as error:
+            raise Unavailable(
+                f"cannot trust {self.place.host}: {error} (ADAPTRY_CA_BUNDLE names the certificates to trust)"
+            ) from error
+        except urllib3.exceptions.HTTPError as error:
+            raise Unavailable(
+                f"{self.place.host} does not answer ({error}); is that the registry's address?"
+            ) from error
+
+    def _error(self, method: str, answer: urllib3.BaseHTTPResponse) -> Exception:
+        kind = _ANSWERS.get(answer.status, Unavailable if answer.status >= 500 else Invalid)
+        return kind(
+            f"{self.place.host} answered {method} for {self.place.repository} with {answer.status}: {_words(answer)}"
+        )
+
+
+def _words(answer: urllib3.BaseHTTPResponse) -> str:
+    """What the registry says of it."""
+    try:
+        errors = json.loads(answer.data)["errors"]
+        return "; ".join(f"{error.get('code')} {error.get('message', '')}".strip() for error in errors)[:300]
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return answer.data[:200].decode(errors="replace") or "no reason given"

@@ -1,0 +1,202 @@
+"""Finding adapters that are nearly the same as one: over all versions of its base that may be read, without the base.
+
+A verb over the waist. Equal weights show in the catalog; everything else is read once and kept as a signature, so that
+the next question costs a few kilobytes a version. Signatures choose, exact cosines answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from adaptry.comparing.figures import Resemblance, Resemblances
+from adaptry.deriving.draft import Parent
+from adaptry.deriving.updates import Updates, updates_of
+from adaptry.digest import Digest
+from adaptry.errors import AdaptryError, Missing, NotFound, Refused, Unavailable, Unsupported
+from adaptry.operations.temporary_updates import borrowed
+from adaptry.paging import every
+from adaptry.progress import Progress, no_progress
+from adaptry.records import VersionInfo
+from adaptry.registry import Registry
+from adaptry.settings import data_folder
+
+if TYPE_CHECKING:
+    from adaptry.comparing.signature import Signature
+
+Answer = TypeVar("Answer")
+
+_PAGE = 200
+_SPARE = 10
+"""Versions beyond the limit that are looked at exactly, since signatures order them only about."""
+
+
+def similar(
+    registry: Registry,
+    subject: Parent,
+    base: str,
+    *,
+    limit: int = 10,
+    above: float = 0.9,
+    cache: Path | None = None,
+    progress: Progress = no_progress,
+) -> Resemblances:
+    """The versions of `base` (a name or an id) whose updates have a cosine of at least `above` with the subject's.
+
+    Signatures are kept in `cache`, in the user's data folder unless given. What is no sum of factors is compared by the
+    digest of its weights. Raises `Missing` (no torch), `Unavailable`.
+    """
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        raise Missing("comparing weights computes with torch: pip install 'adaptry[torch]'") from None
+    versions = [each for each in versions_of(registry, base) if ref_of(each) != subject.label]
+    search = _Search(registry, subject, cache or data_folder() / "cache" / "signatures", progress)
+    return search.answer(versions, limit, above)
+
+
+def versions_of(registry: Registry, base: str) -> list[VersionInfo]:
+    """Every version of a base that may be read, under its id and each of its names, each once."""
+    try:
+        info = registry.base(base)
+        keys: Sequence[str] = (str(info.id), *info.names)
+    except NotFound:
+        keys = (base,)  # declared by adapters, and not registered
+    found: dict[str, VersionInfo] = {}
+    for key in keys:
+        versions = every(partial(registry.search, f'base:"{key}"', limit=_PAGE))
+        found |= {ref_of(version): version for version in versions}
+    return list(found.values())
+
+
+def ref_of(version: VersionInfo) -> str:
+    return f"{version.name}@{version.number}"
+
+
+@dataclass
+class _Search:
+    """One question. `uncomparable` are revisions that are no sums of factors; `unread` says why others were skipped."""
+
+    registry: Registry
+    subject: Parent
+    cache: Path
+    progress: Progress
+    uncomparable: set[Digest] = field(default_factory=set)
+    unread: dict[Digest, str] = field(default_factory=dict)
+
+    def answer(self, versions: Sequence[VersionInfo], limit: int, above: float) -> Resemblances:
+        weights = self.subject.adapter.weights_digest()
+        mine = self._mine()
+        signatures = self._signatures(versions) if mine else {}
+        same = [version for version in versions if version.weights == weights]
+        likely = self._likely(mine, signatures, [v for v in versions if v.weights != weights], above)
+        looked = [*same, *likely][: limit + _SPARE]
+        found = [self._compared(mine, version, version.weights == weights) for version in looked]
+        near = sorted((each for each in found if _is_near(each, above)), key=_nearness, reverse=True)
+        by_weights = [v for v in versions if mine is None or v.digest in self.uncomparable]
+        return Resemblances(
+            found=tuple(near[:limit]),
+            looked_at=len(versions),
+            by_weights_only=len(by_weights),
+            likely_more=len(near[limit:]) + len(same) + len(likely) - len(looked),
+            notes=self._notes(),
+        )
+
+    def _mine(self) -> Updates | None:
+        try:
+            return updates_of(self.subject)
+        except (Unsupported, Refused):
+            return None
+
+    def _likely(
+        self,
+        mine: Updates | None,
+        signatures: Mapping[Digest, Signature],
+        versions: Sequence[VersionInfo],
+        above: float,
+    ) -> list[VersionInfo]:
+        """Those whose signatures do not rule them out, the likeliest first."""
+        from adaptry.comparing.signature import Signature, estimate, margin
+
+        if mine is None:
+            return []
+        own = Signature.of(mine)
+        estimates = {digest: estimate(own, signature) for digest, signature in signatures.items()}
+        least = above - margin(above)
+        likely = [version for version in versions if estimates.get(version.digest, -2.0) >= least]
+        return sorted(likely, key=lambda version: estimates[version.digest], reverse=True)
+
+    def _signatures(self, versions: Sequence[VersionInfo]) -> dict[Digest, Signature]:
+        from adaptry.comparing.signature_files import kept
+
+        found: dict[Digest, Signature] = {}
+        pending: dict[Digest, VersionInfo] = {}
+        for version in versions:
+            if version.digest in found or version.digest in pending:
+                continue
+            if signature := kept(self.cache, version.digest):
+                found[version.digest] = signature
+            else:
+                pending[version.digest] = version
+        total, done = sum(version.size for version in pending.values()), 0
+        for version in pending.values():
+            if signature := self._signed(version):
+                found[version.digest] = signature
+            done += version.size
+            self.progress("reading adapters", done, total)
+        return found
+
+    def _signed(self, version: VersionInfo) -> Signature | None:
+        from adaptry.comparing.signature import Signature
+        from adaptry.comparing.signature_files import keep
+
+        signature = self._read(version, Signature.of)
+        if signature is not None:
+            keep(self.cache, version.digest, signature)
+        return signature
+
+    def _read(self, version: VersionInfo, ask: Callable[[Updates], Answer]) -> Answer | None:
+        """What `ask` finds in a version's updates; None where there are none to read, which is noted."""
+        try:
+            with borrowed(self.registry, version) as updates:
+                return ask(updates)
+        except (Unsupported, Refused):
+            self.uncomparable.add(version.digest)
+        except Unavailable:
+            raise
+        except AdaptryError as error:  # one damaged or deleted version is no reason to find none
+            self.unread[version.digest] = f"{ref_of(version)}: {error.message}"
+        return None
+
+    def _compared(self, mine: Updates | None, version: VersionInfo, is_same: bool) -> Resemblance:
+        from adaptry.comparing.resemblance import likeness
+
+        found = None
+        if mine is not None and version.digest not in self.uncomparable:
+            found = self._read(version, lambda theirs: likeness(mine, theirs))
+        return Resemblance(
+            ref=ref_of(version),
+            digest=str(version.digest),
+            cosine=found.cosine if found else None,
+            ratio=found.ratio if found else None,
+            shared_modules=found.shared if found else None,
+            modules=len(self.subject.adapter.spec.modules),
+            same_weights=is_same,
+        )
+
+    def _notes(self) -> tuple[str, ...]:
+        if not self.unread:
+            return ()
+        many = "1 version" if len(self.unread) == 1 else f"{len(self.unread)} versions"
+        return (f"{many} could not be read (first: {next(iter(self.unread.values()))})",)
+
+
+def _is_near(found: Resemblance, above: float) -> bool:
+    return found.same_weights or (found.cosine is not None and found.cosine >= above)
+
+
+def _nearness(found: Resemblance) -> tuple[bool, float]:
+    return found.same_weights, found.cosine if found.cosine is not None else -2.0

@@ -1,0 +1,45 @@
+"""A version's updates for a moment: its files fetched, verified, read, and gone again.
+
+For who looks at many versions once: nothing is kept in the user's cache, and nothing is flushed to the disk.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from adaptry.adapter.formats import CONFIG, WEIGHTS
+from adaptry.adapter.view import open_content, open_dir
+from adaptry.deriving.draft import Parent
+from adaptry.deriving.updates import Updates, updates_of
+from adaptry.manifest import FileEntry
+from adaptry.operations.transfer.file_download import download
+from adaptry.operations.transfer.remote import RevisionContent
+from adaptry.operations.transfer.retry import PATIENT
+from adaptry.progress import no_progress
+from adaptry.records import VersionInfo
+from adaptry.refs import ByDigest, Ref
+from adaptry.registry import Registry
+
+
+@contextmanager
+def borrowed(registry: Registry, version: VersionInfo) -> Iterator[Updates]:
+    """The updates of a version, readable inside the block.
+
+    Headers are looked at first, where they are, so that nothing is fetched in vain. Raises `Unsupported`, `Refused`
+    where they are no sum of factors, and what reading a registry raises.
+    """
+    detail = registry.detail(Ref(version.name, ByDigest(version.digest.hex)))
+    label = f"{version.name}@{version.number}"
+    updates_of(Parent(open_content(RevisionContent(registry, version, detail.manifest)), label))
+
+    def reader(entry: FileEntry) -> Callable[[int], Iterator[bytes]]:
+        return lambda start: registry.read_file(version.name, version.digest, entry.path, start)
+
+    with tempfile.TemporaryDirectory(prefix="adaptry-") as folder:
+        for entry in detail.manifest.files:
+            if entry.path in (CONFIG, WEIGHTS):
+                download(reader(entry), entry, Path(folder) / entry.path, no_progress, PATIENT)
+        yield updates_of(Parent(open_dir(folder), label))

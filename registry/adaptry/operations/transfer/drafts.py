@@ -1,0 +1,90 @@
+"""Drafts, moved: what is on a branch and need not be a version, such as a training's checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from adaptry.adapter.view import Adapter
+from adaptry.digest import Digest
+from adaptry.errors import Conflict, NotFound
+from adaptry.manifest import BaseClaim, Manifest
+from adaptry.operations.transfer.early_inspection import first_look
+from adaptry.operations.transfer.files import claim_of, fetch, hashed, upload_missing
+from adaptry.operations.transfer.retry import PATIENT, Persistence
+from adaptry.progress import Progress, no_progress
+from adaptry.records import AdapterEdit, CommitInfo, CommitNote
+from adaptry.refs import AdapterName
+from adaptry.registry import Registry
+
+
+def push_draft(
+    registry: Registry,
+    adapter: Adapter,
+    name: AdapterName,
+    branch: str,
+    note: CommitNote,
+    *,
+    base: BaseClaim | None = None,
+    parents: tuple[Digest, ...] = (),
+    provenance: Mapping[str, str] | None = None,
+    progress: Progress = no_progress,
+    persistence: Persistence = PATIENT,
+) -> CommitInfo:
+    """Commits `adapter` to `branch`, which is made at `main` if it is missing, as is the adapter of that name.
+
+    Raises what `Chains.put_commit` (`Refused` for NaN and infinity) and `upload` raise.
+    """
+    with first_look(registry, adapter):
+        manifest = Manifest.of(
+            hashed(adapter.content, progress),
+            base=base or claim_of(adapter),
+            parents=parents,
+            provenance=provenance,
+        )
+    _make(registry, name, branch)
+    upload_missing(registry, name, adapter.content, manifest, progress, persistence)
+    return registry.put_commit(name, branch, manifest.to_bytes(), note).commit
+
+
+def fetch_draft(
+    registry: Registry,
+    name: AdapterName,
+    word: str,
+    folder: Path,
+    *,
+    progress: Progress = no_progress,
+    persistence: Persistence = PATIENT,
+) -> CommitInfo:
+    """Writes what the word for a revision means (a branch, a tag, an id) into the new folder `folder`.
+
+    Raises `NotFound`, `RevisionNotFound`, `Withdrawn`, `Conflict` where something is there, `DigestMismatch`.
+    """
+    commit = registry.commit(name, word)
+    fetch(
+        registry,
+        name,
+        commit.digest,
+        registry.tree(name, commit.digest),
+        folder,
+        False,
+        progress,
+        persistence,
+    )
+    return commit
+
+
+def _make(registry: Registry, name: AdapterName, branch: str) -> None:
+    """Another process may be making the same."""
+    try:
+        registry.adapter(name)
+    except NotFound:
+        try:
+            registry.create_adapter(name, AdapterEdit())
+        except Conflict:
+            registry.adapter(name)
+    if all(known.name != branch for known in registry.references(name)):
+        try:
+            registry.make_branch(name, branch)
+        except Conflict:
+            registry.commit(name, branch)

@@ -1,0 +1,90 @@
+"""One file out of a registry, verified while it streams.
+
+Memory does not grow with the file. A cut connection goes on where it stopped; hashing and flushing run on
+threads of their own, so that they cost nothing beside the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from io import FileIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adaptry.beside import Beside, FlushBehind
+from adaptry.errors import DigestMismatch, Unavailable
+from adaptry.manifest import FileEntry
+from adaptry.operations.transfer.retry import Persistence
+from adaptry.progress import Progress
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
+
+_PIECE = 1 << 20
+
+ReadFrom = Callable[[int], Iterator[bytes]]
+"""The bytes of a file from an offset on; may raise `Unavailable` midway."""
+
+
+def download(
+    read: ReadFrom, entry: FileEntry, path: Path, progress: Progress, persistence: Persistence
+) -> None:
+    """Writes the file to `path`, going on from what an earlier try left there; whoever publishes it flushes it.
+
+    Raises `DigestMismatch` where the bytes are not those of `entry`, `Unavailable` after too many cuts in a row.
+    """
+    hasher = sha256()
+    with (
+        path.open("ab+", buffering=0) as file,
+        FlushBehind(file.fileno()) as flushing,
+        Beside(hasher.update) as beside,
+    ):
+        start = _hash_left(file, hasher)
+        for chunk in resumed(read, entry, progress, persistence, start):
+            piece = memoryview(chunk)
+            beside.update(piece)
+            while piece:
+                piece = piece[file.write(piece) :]
+            flushing.wrote(len(chunk))
+    found = hasher.hexdigest()
+    if found != entry.sha256.hex:
+        raise DigestMismatch(
+            f"{entry.path} arrived as sha256:{found[:12]}… and not as {entry.sha256.brief}…: its bytes changed on the "
+            "way or in the store. Nothing was kept; try again. If it stays so, `adaptry verify --read-data` on the registry's "
+            "machine finds what is damaged, and `adaptry mend` replaces it from a copy"
+        )
+
+
+def _hash_left(file: FileIO, hasher: Hash) -> int:
+    """Hashes what is in the file already; its size."""
+    file.seek(0)
+    while chunk := file.read(_PIECE):
+        hasher.update(chunk)
+    return file.tell()
+
+
+def resumed(
+    read: ReadFrom, entry: FileEntry, progress: Progress, persistence: Persistence, start: int = 0
+) -> Iterator[bytes]:
+    """The bytes of a file from `start` on, going on where a connection broke; whoever takes them verifies them."""
+    position, failures = start, 0
+    while position < entry.size:
+        began = position
+        try:
+            for chunk in read(position):
+                position += len(chunk)
+                if position > entry.size:
+                    raise DigestMismatch(
+                        f"{entry.path} is longer than the {entry.size:,} bytes it should have"
+                    )
+                yield chunk
+                progress(f"downloading {entry.path}", position, entry.size)
+        except Unavailable:
+            failures = 0 if position > began else failures + 1
+            if persistence.gives_up(failures):
+                raise
+            persistence.wait(failures)
+        else:
+            if position == began:
+                raise DigestMismatch(f"{entry.path} ends after {position:,} of {entry.size:,} bytes")

@@ -1,0 +1,77 @@
+"""One file into a registry, going on from where an earlier try stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from adaptry.adapter.content import Content
+from adaptry.digest import Digest
+from adaptry.errors import Busy, Conflict, DigestMismatch, NotFound, StorageFull, Unavailable
+from adaptry.operations.transfer.retry import PATIENT, Persistence
+from adaptry.progress import Progress, no_progress
+from adaptry.records import Upload
+from adaptry.registry import Owner, Registry
+
+
+def upload(
+    registry: Registry,
+    owner: Owner,
+    content: Content,
+    path: str,
+    digest: Digest,
+    progress: Progress | None = None,
+    persistence: Persistence = PATIENT,
+) -> None:
+    """Gives `owner` the file `path` of `content`, going on from what an earlier try left there.
+
+    Raises `DigestMismatch` if the file is not (or no longer) what `digest` says, `StorageFull`, `Unavailable` or
+    `Conflict` once too many tries in a row got nothing done, and `Busy` after too long a wait for a place.
+    """
+    size = content.sizes[path]
+    furthest, failures, queued = -1, 0, 0.0
+    while True:
+        session: Upload | None = None
+        try:
+            session = registry.open_upload(owner, digest, size)
+            if session.offset > furthest:
+                furthest, failures = session.offset, 0
+            if session.offset < size:
+                rest = _told(content.chunks(path, session.offset), path, session, progress or no_progress)
+                session = registry.append_upload(session, session.offset, rest)
+            registry.finish_upload(session)
+            return
+        except (StorageFull, DigestMismatch):
+            raise
+        except Busy as busy:
+            queued = persistence.queue(busy, queued)
+            continue
+        except (Unavailable, Conflict, NotFound) as error:
+            if isinstance(error, NotFound) and session is None:
+                raise
+            failures += 1
+            if persistence.gives_up(failures):
+                raise
+        persistence.wait(failures)
+        if _arrived(registry, owner, digest):
+            return
+
+
+def counted(chunks: Iterator[bytes], text: str, start: int, size: int, progress: Progress) -> Iterator[bytes]:
+    """The same chunks, telling of each once it was taken."""
+    done = start
+    for chunk in chunks:
+        yield chunk
+        done += len(chunk)
+        progress(text, done, size)
+
+
+def _told(chunks: Iterator[bytes], path: str, session: Upload, progress: Progress) -> Iterator[bytes]:
+    return counted(chunks, f"uploading {path}", session.offset, session.size, progress)
+
+
+def _arrived(registry: Registry, owner: Owner, digest: Digest) -> bool:
+    """Whether the file is there after all: someone else sent it, or only the answer was lost."""
+    try:
+        return registry.has_file(owner, digest)
+    except Unavailable:
+        return False

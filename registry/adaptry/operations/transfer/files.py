@@ -1,0 +1,88 @@
+"""The files of a revision, on their way up and down: hashed, uploaded where they are missing, fetched and verified."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from pathlib import Path
+
+from adaptry.adapter.content import Content
+from adaptry.adapter.view import Adapter
+from adaptry.beside import Beside
+from adaptry.digest import Digest
+from adaptry.errors import NotFound
+from adaptry.landing import landing
+from adaptry.manifest import BaseClaim, FileEntry, Manifest
+from adaptry.operations.transfer.file_download import download
+from adaptry.operations.transfer.file_upload import counted, upload
+from adaptry.operations.transfer.retry import Persistence
+from adaptry.progress import Progress
+from adaptry.refs import AdapterName, is_folder
+from adaptry.registry import Registry
+
+
+def hashed(content: Content, progress: Progress) -> dict[str, tuple[int, Digest]]:
+    """Size and digest of every file; reads everything once."""
+    return {path: (size, digest_of(content, path, progress)) for path, size in content.sizes.items()}
+
+
+def digest_of(content: Content, path: str, progress: Progress) -> Digest:
+    hasher = sha256()
+    with Beside(hasher.update) as beside:
+        for chunk in counted(content.chunks(path), f"hashing {path}", 0, content.sizes[path], progress):
+            beside.update(memoryview(chunk))
+    return Digest(hasher.hexdigest())
+
+
+def claim_of(adapter: Adapter) -> BaseClaim | None:
+    """The base by the name in the config; a folder on someone's machine names nothing to anybody else."""
+    name = adapter.config.base_name
+    if name is None or is_folder(name) or len(name) > 512:
+        return None
+    return BaseClaim(name=name)
+
+
+def upload_missing(
+    registry: Registry,
+    name: AdapterName,
+    content: Content,
+    manifest: Manifest,
+    progress: Progress,
+    persistence: Persistence,
+) -> None:
+    """Gives the adapter the files of `manifest` that it has not. Raises as `upload`."""
+    for entry in manifest.files:
+        if not _has(registry, name, entry.sha256):
+            upload(registry, name, content, entry.path, entry.sha256, progress, persistence)
+
+
+def fetch(
+    registry: Registry,
+    name: AdapterName,
+    revision: Digest,
+    manifest: Manifest,
+    target: Path,
+    force: bool,
+    progress: Progress,
+    persistence: Persistence,
+) -> None:
+    """Fills the folder `target`, which appears whole. Raises as `download` and `landing`."""
+    with landing(target, replace=force) as place:
+        for entry in manifest.files:
+            path = place / entry.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            download(_reader(registry, name, revision, entry), entry, path, progress, persistence)
+
+
+def _has(registry: Registry, name: AdapterName, digest: Digest) -> bool:
+    """An adapter that cannot be seen has nothing; whether one may be made is for the upload to say."""
+    try:
+        return registry.has_file(name, digest)
+    except NotFound:
+        return False
+
+
+def _reader(
+    registry: Registry, name: AdapterName, revision: Digest, entry: FileEntry
+) -> Callable[[int], Iterator[bytes]]:
+    return lambda start: registry.read_file(name, revision, entry.path, start)

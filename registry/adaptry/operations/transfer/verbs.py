@@ -1,0 +1,175 @@
+"""Moving adapters: `push` into a registry, `pull` out of one, `copy` between two.
+
+Verbs over the waist, so they work between any two places. Every byte is verified against its digest where it
+ends; an interruption goes on from where it stopped; memory does not grow with file size; and nothing is visible
+before it is whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from adaptry.adapter.content import FolderContent
+from adaptry.adapter.view import Adapter, open_dir
+from adaptry.cautions import require_usable
+from adaptry.digest import Digest
+from adaptry.errors import Conflict, StorageFull
+from adaptry.manifest import BaseClaim, Manifest
+from adaptry.operations.transfer.early_inspection import first_look
+from adaptry.operations.transfer.file_upload import upload
+from adaptry.operations.transfer.files import claim_of, digest_of, fetch, hashed, upload_missing
+from adaptry.operations.transfer.remote import RevisionContent
+from adaptry.operations.transfer.retry import PATIENT, Persistence
+from adaptry.progress import Progress, no_progress
+from adaptry.records import Pushed, PushOptions, VersionInfo
+from adaptry.refs import AdapterName, ByDigest, Ref
+from adaptry.registry import Registry
+from adaptry.settings import data_folder
+
+__all__ = ["copy", "open_revision", "pull", "push", "upload"]
+
+_NO_OPTIONS = PushOptions()
+
+
+def push(
+    registry: Registry,
+    adapter: Adapter,
+    name: AdapterName | str,
+    *,
+    base: BaseClaim | None = None,
+    options: PushOptions = _NO_OPTIONS,
+    parents: tuple[Digest, ...] = (),
+    recipe: dict[str, Any] | None = None,  # JSON whose shape belongs to `merging`
+    provenance: Mapping[str, str] | None = None,
+    progress: Progress = no_progress,
+    persistence: Persistence = PATIENT,
+) -> Pushed:
+    """Makes `adapter` a version of `name`; one that is there already is given back.
+
+    Without `base`, the base named in the adapter's config is claimed. The registry inspects the weights: NaN or infinity is
+    `Refused`, unless the options force, and for a registry far away before a byte moves (`first_look`). Raises what
+    `Registry.put_revision` and `upload` raise; after an error, pushing again uploads only what is missing.
+    """
+    name = AdapterName.parse(name) if isinstance(name, str) else name
+    with first_look(registry, adapter, is_forced=options.force_reason is not None):
+        manifest = Manifest.of(
+            hashed(adapter.content, progress),
+            base=base or claim_of(adapter),
+            parents=parents,
+            recipe=recipe,
+            provenance=provenance,
+        )
+    upload_missing(registry, name, adapter.content, manifest, progress, persistence)
+    return registry.put_revision(name, manifest.to_bytes(), options)
+
+
+def pull(
+    registry: Registry,
+    ref: Ref | str,
+    folder: Path | str,
+    *,
+    force: bool = False,
+    even_withdrawn: bool = False,
+    progress: Progress = no_progress,
+    persistence: Persistence = PATIENT,
+) -> VersionInfo:
+    """Writes the adapter that `ref` means now into `folder`, which then holds its files and nothing else.
+
+    A folder that holds these very files already is left as it is. Raises `Conflict` where something else is
+    there (`force` replaces another adapter, never other files), `DigestMismatch`, `NotFound`, `StorageFull`, and
+    `Withdrawn` for a version that is quarantined or revoked; `even_withdrawn` asks for one all the same.
+    """
+    detail = registry.detail(Ref.parse(ref) if isinstance(ref, str) else ref)
+    if not even_withdrawn:
+        require_usable(detail.version)
+    target = Path(folder).expanduser()
+    if _holds(target, detail.manifest, progress):
+        return detail.version
+    fetch(
+        registry,
+        detail.version.name,
+        detail.version.digest,
+        detail.manifest,
+        target,
+        force,
+        progress,
+        persistence,
+    )
+    with suppress(StorageFull):  # it is here, counted or not
+        registry.count_download(_exact(detail.version))
+    return detail.version
+
+
+def copy(
+    source: Registry,
+    ref: Ref | str,
+    destination: Registry,
+    name: AdapterName | str,
+    *,
+    options: PushOptions = _NO_OPTIONS,
+    progress: Progress = no_progress,
+    persistence: Persistence = PATIENT,
+) -> Pushed:
+    """Makes a revision of one registry a version of `name` in another: the same manifest, so the same digest.
+
+    Bytes stream from one to the other. Raises what reading the one and pushing to the other raise, and `Withdrawn`.
+    """
+    detail = source.detail(Ref.parse(ref) if isinstance(ref, str) else ref)
+    require_usable(detail.version)
+    name = AdapterName.parse(name) if isinstance(name, str) else name
+    content = RevisionContent(source, detail.version, detail.manifest)
+    upload_missing(destination, name, content, detail.manifest, progress, persistence)
+    return destination.put_revision(name, detail.manifest.to_bytes(), options)
+
+
+def open_revision(
+    registry: Registry,
+    ref: Ref | str,
+    cache: Path | None = None,
+    *,
+    progress: Progress = no_progress,
+    persistence: Persistence = PATIENT,
+) -> Adapter:
+    """The adapter that `ref` means now, from verified local files kept by digest in `cache`.
+
+    Unless `cache` is given it is in the user's data folder. Raises as `pull`.
+    """
+    detail = registry.detail(Ref.parse(ref) if isinstance(ref, str) else ref)
+    require_usable(detail.version)
+    folder = (cache or data_folder() / "cache" / "adapters") / detail.version.digest.hex
+    if not folder.is_dir():
+        try:
+            fetch(
+                registry,
+                detail.version.name,
+                detail.version.digest,
+                detail.manifest,
+                folder,
+                False,
+                progress,
+                persistence,
+            )
+        except Conflict:
+            if not folder.is_dir():  # else someone else cached it meanwhile: the same files, verified
+                raise
+    return open_dir(folder)
+
+
+def _holds(folder: Path, manifest: Manifest, progress: Progress) -> bool:
+    """Whether `folder` has exactly the files of `manifest`; sizes are compared before anything is hashed."""
+    if not folder.is_dir():
+        return False
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()]
+    if sorted(names) != [entry.path for entry in manifest.files]:
+        return False
+    content = FolderContent(folder, names)
+    if any(content.sizes[entry.path] != entry.size for entry in manifest.files):
+        return False
+    return all(digest_of(content, entry.path, progress) == entry.sha256 for entry in manifest.files)
+
+
+def _exact(version: VersionInfo) -> Ref:
+    return Ref(version.name, ByDigest(version.digest.hex))
