@@ -25,7 +25,7 @@ from transfer import WEIGHTS, large_lora
 from adaptry.adapter.view import open_dir
 from adaptry.blobs.s3 import Place, S3Blobs
 from adaptry.client import HttpRegistry
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
 from adaptry.operations.transfer import pull, push
 from adaptry.testing.seaweed import CREDENTIALS, Seaweed, program, running
 

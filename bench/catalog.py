@@ -25,9 +25,9 @@ from filled import adapter_of, filled
 from adaptry.adapter.view import Adapter, open_dir
 from adaptry.blobs.memory import MemoryBlobs
 from adaptry.catalog.database import Catalog
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.local import LocalRegistry
 from adaptry.operations.transfer import push
-from adaptry.refs import AdapterName, Ref
 from adaptry.testing.postgres import postgres_server
 from adaptry.testing.samples import tiny_lora
 

@@ -15,7 +15,7 @@ from adaptry.adapter.spec import Spec
 from adaptry.adapter.view import Adapter
 from adaptry.checkpoint import open_checkpoint
 from adaptry.checks import check
-from adaptry.errors import AdaptryError
+from adaptry.core.errors import AdaptryError
 from adaptry.fingerprinting import fingerprint
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.merge import Source, merge

@@ -27,7 +27,7 @@ from generated import Generated, asked_of, generated
 
 from adaptry.adapter.view import open_dir
 from adaptry.checkpoint import open_checkpoint
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
 from adaptry.jobs.records import JobOrder
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local

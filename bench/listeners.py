@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 
 from served import Served, served
 
+from adaptry.core.refs import AdapterName
 from adaptry.records import AdapterEdit
-from adaptry.refs import AdapterName
 from adaptry.testing.postgres import postgres_server
 
 TICKS = os.sysconf("SC_CLK_TCK")

@@ -26,7 +26,7 @@ import transformers
 from safetensors.torch import load_file
 
 import adaptry
-from adaptry.manifest import BaseClaim
+from adaptry.core.manifest import BaseClaim
 from adaptry.worker import Cache
 
 

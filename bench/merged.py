@@ -28,7 +28,7 @@ from served import Served, served
 
 from adaptry.adapter.view import open_dir
 from adaptry.checkpoint import open_checkpoint
-from adaptry.manifest import BaseClaim
+from adaptry.core.manifest import BaseClaim
 from adaptry.operations.base_registry import register
 from adaptry.operations.transfer import push
 

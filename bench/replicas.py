@@ -27,9 +27,9 @@ from typing import Any
 
 from adaptry.adapter.view import open_dir
 from adaptry.client import HttpRegistry
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import pull, push
 from adaptry.records import PushOptions
-from adaptry.refs import AdapterName, Ref
 from adaptry.testing.samples import tiny_lora
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "examples" / "topology"

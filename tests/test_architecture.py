@@ -58,7 +58,7 @@ def test_every_import_keeps_to_the_layers() -> None:
         "adaptry",
         "adaptry.registry",
         "adaptry.records",
-        "adaptry.query",
+        "adaptry.core.query",
         "adaptry.adapter.view",
         "adaptry.methods",
         "adaptry.checks",

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from adaptry import tokens
 from adaptry.catalog.database import Catalog
-from adaptry.errors import Unavailable
-from adaptry.settings import read_secret
+from adaptry.core.errors import Unavailable
+from adaptry.core.settings import read_secret
 
 FILE = "admin-token"
 

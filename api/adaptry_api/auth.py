@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 from anyio import to_thread
 
-from adaptry.errors import Unauthenticated
-from adaptry.identity import ANONYMOUS, Identity
+from adaptry.core.errors import Unauthenticated
+from adaptry.core.identity import ANONYMOUS, Identity
 
 BELIEVED_SECONDS = 5.0
 _REMEMBERED = 4096

@@ -17,9 +17,10 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope
 
-from adaptry import strictjson, wire
-from adaptry.errors import AdaptryError, Invalid, TooLarge, Unsupported
-from adaptry.json_process import loads_in_child
+from adaptry import wire
+from adaptry.core import strictjson
+from adaptry.core.errors import AdaptryError, Invalid, TooLarge, Unsupported
+from adaptry.core.processes.json_check import loads_in_child
 from adaptry_api.errors import Carried, Stopped
 
 Answer = TypeVar("Answer")

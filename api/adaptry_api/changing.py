@@ -9,7 +9,7 @@ from collections.abc import Callable
 from fastapi import Request, Response
 from pydantic import BaseModel
 
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
 from adaptry_api.errors import Stopped
 
 _GENERATION = re.compile(r'"([0-9]{1,18})"')

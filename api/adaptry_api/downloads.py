@@ -12,7 +12,7 @@ from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from adaptry.manifest import FileEntry
+from adaptry.core.manifest import FileEntry
 from adaptry_api.errors import Stopped
 from adaptry_api.header_text import header_text
 from adaptry_api.ranges import part_of

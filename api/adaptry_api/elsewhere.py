@@ -10,7 +10,7 @@ from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
 from adaptry_api.downloads import Read
 from adaptry_api.guard import store_of
 from adaptry_api.header_text import header_text

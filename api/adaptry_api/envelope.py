@@ -13,7 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from adaptry import wire
-from adaptry.errors import AdaptryError, Invalid
+from adaptry.core.errors import AdaptryError, Invalid
 from adaptry_api import errors
 from adaptry_api.counts import Counts
 

@@ -18,8 +18,9 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from adaptry import errors, wire
-from adaptry.errors import AdaptryError
+from adaptry import wire
+from adaptry.core import errors
+from adaptry.core.errors import AdaptryError
 
 STATUS: dict[type[AdaptryError], int] = {
     errors.Invalid: 400,

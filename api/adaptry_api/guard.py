@@ -21,8 +21,8 @@ from pydantic import TypeAdapter
 from starlette.responses import Response
 
 from adaptry import wire
-from adaptry.errors import Denied, Invalid
-from adaptry.identity import Identity
+from adaptry.core.errors import Denied, Invalid
+from adaptry.core.identity import Identity
 from adaptry.registry import Registry
 from adaptry_api import errors
 from adaptry_api.bodies import OPEN_LIMIT, REPORT_VALUES, StrictRequest

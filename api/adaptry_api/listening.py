@@ -18,9 +18,9 @@ from anyio import CapacityLimiter, to_thread
 from adaptry.catalog import events
 from adaptry.catalog.database import Catalog
 from adaptry.catalog.events import Told
-from adaptry.errors import AdaptryError
+from adaptry.core.errors import AdaptryError
+from adaptry.core.identity import Identity
 from adaptry.feed import NameFilter
-from adaptry.identity import Identity
 from adaptry.records import News
 from adaptry_api.draining import Draining
 

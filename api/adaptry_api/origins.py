@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
 
 _HOST = re.compile(r"(?:[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?|\[[0-9a-f:.]{2,45}\])")
 _DEFAULT_PORTS = {"http": "80", "https": "443"}

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 

@@ -12,7 +12,7 @@ from typing import Annotated
 from fastapi import Depends, Header, Request, Response
 
 from adaptry import wire
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
 from adaptry.local.once import Once
 from adaptry.registry import Registry
 from adaptry_api.guard import Caller, store_of

@@ -19,7 +19,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.supervisors import Multiprocess
 
-from adaptry.errors import Unavailable
+from adaptry.core.errors import Unavailable
 from adaptry_api.admin_token import admit_admin_token, ensure_admin_token
 from adaptry_api.app import create_app
 from adaptry_api.proxies import networks_of

@@ -18,9 +18,9 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from adaptry.errors import Invalid, Unauthenticated, Unavailable
-from adaptry.refs import AdapterName
-from adaptry.settings import read_secret
+from adaptry.core.errors import Invalid, Unauthenticated, Unavailable
+from adaptry.core.refs import AdapterName
+from adaptry.core.settings import read_secret
 
 _SECRET_BYTES = 32
 _LONGEST = 4096

@@ -13,16 +13,16 @@ from adaptry.blobs.tiered import TieredBlobs
 from adaptry.catalog.adapters import is_own
 from adaptry.catalog.shared_names import is_used
 from adaptry.client import HttpRegistry
-from adaptry.identity import ANONYMOUS, Identity
+from adaptry.core.identity import ANONYMOUS, Identity
+from adaptry.core.refs import AdapterName
+from adaptry.core.settings import data_folder
 from adaptry.local.once import Once
 from adaptry.local.uploads import purge
 from adaptry.opening import open_local
 from adaptry.operations.mirroring.apply import MIRRORED
 from adaptry.operations.mirroring.pull_through import through
 from adaptry.operations.mirroring.upstream import Origin
-from adaptry.refs import AdapterName
 from adaptry.registry import Registry
-from adaptry.settings import data_folder
 from adaptry_api.auth import Callers
 from adaptry_api.bodies import Parsing
 from adaptry_api.draining import Draining

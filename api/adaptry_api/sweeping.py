@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import anyio
 from anyio import to_thread
 
-from adaptry.errors import AdaptryError
+from adaptry.core.errors import AdaptryError
 
 LOG = logging.getLogger("adaptry.api")
 

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from adaptry.errors import Busy
+from adaptry.core.errors import Busy
 
 Holder = tuple[str, ...]
 """The namespaces that a caller may write to: whoever has the same shares their slots."""

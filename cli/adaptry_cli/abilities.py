@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from adaptry.adapter.dialect import TITLES
 from adaptry.adapter.spec import Spec
 from adaptry.adapter.view import Adapter
-from adaptry.errors import Refused, Unsupported
+from adaptry.core.errors import Refused, Unsupported
 from adaptry.methods import METHODS
 from adaptry.methods.method import Method
 from adaptry.quantised.named import quantisation_named

@@ -6,8 +6,8 @@ import sys
 
 import click
 
+from adaptry.core.refs import AdapterName
 from adaptry.records import AdapterEdit, AdapterInfo
-from adaptry.refs import AdapterName
 from adaptry.registry import Registry
 from adaptry_cli.arguments import NAME, made, require
 from adaptry_cli.connection import filled_registry_option, freeing_registry_option, registry_option

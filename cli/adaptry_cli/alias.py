@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from adaptry.errors import NotFound
+from adaptry.core.errors import NotFound
+from adaptry.core.refs import AdapterName, ByDigest, Label, Latest, Ref, parse_stored_alias
 from adaptry.operations import promotion
 from adaptry.operations.promotion import Move
-from adaptry.refs import AdapterName, ByDigest, Label, Latest, Ref, parse_stored_alias
 from adaptry.registry import Registry
 from adaptry_cli.arguments import NAME, REF, require
 from adaptry_cli.cautioning import tell_caution

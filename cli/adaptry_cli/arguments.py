@@ -11,8 +11,8 @@ import click
 from click.shell_completion import CompletionItem
 from pydantic import BaseModel, ValidationError
 
-from adaptry.errors import Invalid, InvalidRef
-from adaptry.refs import GRAMMAR, AdapterName, Ref, is_folder
+from adaptry.core.errors import Invalid, InvalidRef
+from adaptry.core.refs import GRAMMAR, AdapterName, Ref, is_folder
 
 Model = TypeVar("Model", bound=BaseModel)
 Source = Ref | Path

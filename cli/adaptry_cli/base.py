@@ -7,7 +7,7 @@ from typing import get_args
 
 import click
 
-from adaptry.identity import BaseVisibility
+from adaptry.core.identity import BaseVisibility
 from adaptry.operations import base_registry
 from adaptry.operations.hf_import.hub_names import HubRef, is_hub
 from adaptry.operations.quantised_variants import relatives

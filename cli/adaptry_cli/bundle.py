@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from adaptry.lifecycle import WITHDRAWN
+from adaptry.core.lifecycle import WITHDRAWN
+from adaptry.core.refs import Latest, Ref
 from adaptry.operations.mirroring.plan import ancestors, versions_in, versions_of
 from adaptry.records import VersionInfo
-from adaptry.refs import Latest, Ref
 from adaptry.registry import Registry
 from adaptry_cli.arguments import FOLDER, REF, require
 from adaptry_cli.cautioning import tell_caution

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from adaptry.errors import NotFound
-from adaptry.refs import ByDigest, Ref, parse_selector
+from adaptry.core.errors import NotFound
+from adaptry.core.refs import ByDigest, Ref, parse_selector
 from adaptry.registry import Registry
 from adaptry_cli.arguments import FOLDER, REF
 from adaptry_cli.connection import registry_option, settings_for
@@ -19,7 +19,7 @@ from adaptry_cli.sizes import SIZE
 from adaptry_cli.tables import say_table
 
 if TYPE_CHECKING:
-    from adaptry.digest import Digest
+    from adaptry.core.digest import Digest
     from adaptry.worker import Cache
     from adaptry.worker.shelf import Entry
 
@@ -132,7 +132,7 @@ def _opened(folder: Path | None) -> Cache:
 
 def _digest(opened: Cache, text: str) -> Digest:
     """A digest in full, or the beginning of one that is here. Raises `InvalidRef`, `NotFound`."""
-    from adaptry.digest import Digest
+    from adaptry.core.digest import Digest
 
     selector = parse_selector(text)
     prefix = selector.prefix if isinstance(selector, ByDigest) else ""

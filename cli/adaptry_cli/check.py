@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from adaptry.adapter.view import open_dir
+from adaptry.core.report import Report
 from adaptry.operations.transfer import open_revision
 from adaptry.records import TensorInspection
-from adaptry.report import Report
 from adaptry_cli.abilities import facts_of_use, json_of_use
 from adaptry_cli.arguments import RUNTIME, SOURCE, Source
 from adaptry_cli.connection import Connected, connected_option

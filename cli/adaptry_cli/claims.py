@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from adaptry.adapter.view import Adapter
-from adaptry.digest import Digest
-from adaptry.errors import AdaptryError, Invalid, NotFound
+from adaptry.core.digest import Digest
+from adaptry.core.errors import AdaptryError, Invalid, NotFound
+from adaptry.core.manifest import BaseClaim
+from adaptry.core.refs import is_folder, parse_base_name
 from adaptry.fingerprint import BaseRecord
-from adaptry.manifest import BaseClaim
 from adaptry.records import BaseInfo
-from adaptry.refs import is_folder, parse_base_name
 from adaptry.registry import Registry
 from adaptry_cli.arguments import means_folder
 from adaptry_cli.out import tell

@@ -129,8 +129,8 @@ def _recipe(file: Path | None, said: dict[str, Any]) -> CombineRecipe:
     """The recipe of a file, or of the words of the call; not of both."""
     from adaptry.combining.recipe import CombineRecipe
     from adaptry.combining.recipefile import read_recipe
+    from adaptry.core.refs import split_weight
     from adaptry.merging.recipe import Input
-    from adaptry.refs import split_weight
 
     words = {key: value for key, value in said.items() if value not in (None, ()) and value is not False}
     if file is not None:

@@ -32,8 +32,8 @@ def completion(ctx: click.Context, shell: str) -> None:
 
 def names_like(beginning: str) -> list[str]:
     """Adapters of an embedded registry whose names begin so; a server is not asked at every key."""
-    from adaptry.errors import AdaptryError
-    from adaptry.settings import is_server
+    from adaptry.core.errors import AdaptryError
+    from adaptry.core.settings import is_server
     from adaptry_cli.connection import connect_to, settings_for
 
     if is_server(settings_for(None).registry or ""):

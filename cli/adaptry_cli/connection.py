@@ -16,8 +16,8 @@ from typing import Any
 
 import click
 
+from adaptry.core.settings import Settings, data_folder, is_server
 from adaptry.registry import Registry
-from adaptry.settings import Settings, data_folder, is_server
 from adaptry_cli.arguments import require
 from adaptry_cli.out import tell
 

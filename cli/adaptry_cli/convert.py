@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
 from adaptry_cli.arguments import DTYPE, made, means_folder, require
 from adaptry_cli.connection import Connected
 from adaptry_cli.making import Target, making_options, parent_named
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from adaptry.converting.asked import Asked
     from adaptry.converting.curve import Point
     from adaptry.converting.ground import Ground
+    from adaptry.core.progress import Progress
     from adaptry.deriving.draft import Parent
-    from adaptry.progress import Progress
 
 _PLACE = "say where the result goes: -o NAME, or -o ./DIR for a folder"
 

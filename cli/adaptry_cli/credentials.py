@@ -7,8 +7,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from adaptry import strictjson
-from adaptry.errors import Invalid
+from adaptry.core import strictjson
+from adaptry.core.errors import Invalid
 
 _LIMITS = strictjson.Limits(size=1 << 20, depth=3)
 

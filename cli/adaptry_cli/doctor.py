@@ -17,12 +17,12 @@ from typing import Literal
 import click
 
 from adaptry import __version__
-from adaptry.errors import AdaptryError
-from adaptry.landing import explained
+from adaptry.core.errors import AdaptryError
+from adaptry.core.files.atomic_dir import explained
+from adaptry.core.settings import Settings, data_folder, is_server
 from adaptry.local.forgotten_recalls import forgotten_recalls
 from adaptry.lookalikes import lookalikes
 from adaptry.opening import catalog_of, folder_named, is_registry, lacking_of_blobs, open_local
-from adaptry.settings import Settings, data_folder, is_server
 from adaptry_cli.connection import settings_for
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.out import counted, json_option, say_json, size

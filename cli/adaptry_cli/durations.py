@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _LONGEST = 3650 * 86_400

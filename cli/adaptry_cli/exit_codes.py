@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from adaptry.errors import (
+from adaptry.core.errors import (
     AdaptryError,
     Conflict,
     Corrupt,

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
+from adaptry.core.refs import AdapterName
 from adaptry.fingerprint import BaseRecord
-from adaptry.refs import AdapterName
 from adaptry_cli.arguments import DTYPE, RUNTIME, means_folder, require
 from adaptry_cli.connection import Connected, settings_for
 from adaptry_cli.making import Target, making_options, parent_named
@@ -20,11 +20,11 @@ from adaptry_cli.tables import say_table
 
 if TYPE_CHECKING:
     from adaptry.checks.runtimes import Runtime
+    from adaptry.core.progress import Progress
     from adaptry.deriving.draft import Parent
     from adaptry.exporting.export import Exported
     from adaptry.exporting.planning import Plan
     from adaptry.exporting.setting import Setting
-    from adaptry.progress import Progress
 
 
 def _list_formats(ctx: click.Context, option: click.Parameter, is_asked: bool) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adaptry.refs import is_folder
+from adaptry.core.refs import is_folder
 from adaptry_cli.arguments import DTYPE, made, require
 from adaptry_cli.connection import Connected
 from adaptry_cli.making import Landed, Target, json_of, landed, making_options, parent_named, say_landed
@@ -14,8 +14,8 @@ from adaptry_cli.out import json_option, number, progress, say_json, tell
 
 if TYPE_CHECKING:
     from adaptry.checkpoint import Checkpoint
+    from adaptry.core.progress import Progress
     from adaptry.extracting.planning import ExtractPlan
-    from adaptry.progress import Progress
     from adaptry.verifying.verdict import Verification
 
 _WORST = 5

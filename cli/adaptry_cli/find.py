@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from adaptry.errors import Corrupt, Denied, NotFound
+from adaptry.core.errors import Corrupt, Denied, NotFound
+from adaptry.core.query import GRAMMAR
+from adaptry.core.refs import AdapterName, Latest, Ref
 from adaptry.operations.known_base import base_of
-from adaptry.query import GRAMMAR
 from adaptry.records import AdapterInfo, VersionDetail, VersionInfo
-from adaptry.refs import AdapterName, Latest, Ref
 from adaptry.registry import Registry
 from adaptry_cli.arguments import NAME, REF, SOURCE, Source
 from adaptry_cli.connection import Connected, connected_option, registry_option

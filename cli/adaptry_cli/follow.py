@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
 from adaptry.registry import Registry
 from adaptry_cli.arguments import FOLDER, RUNTIME, engine_key_option
 from adaptry_cli.connection import registry_option, settings_for
@@ -151,7 +151,7 @@ def _run(follower: Follower, once: bool) -> None:
 def _look(engine: Engine, key: str | None, said: Runtime | None, ca_bundle: str | None) -> Running:
     """What runs there; of an engine that cannot be asked, what was said. Raises `Invalid` where it is another kind."""
     from adaptry.checks.runtimes import parse_runtime
-    from adaptry.errors import NotFound
+    from adaptry.core.errors import NotFound
     from adaptry.running import Running, running
 
     url = engine.speaking.url

@@ -9,11 +9,11 @@ from typing import Any
 
 import click
 
-from adaptry.errors import AdaptryError, Invalid, NotFound, by_code
+from adaptry.core.errors import AdaptryError, Invalid, NotFound, by_code
+from adaptry.core.refs import Ref
 from adaptry.jobs.queues import takes
 from adaptry.jobs.records import DEVICES, GIB, JobInfo, JobOrder, JobState, Needs
 from adaptry.jobs.tasks import TASKS, parse_task
-from adaptry.refs import Ref
 from adaptry.registry import Registry
 from adaptry_cli.arguments import made
 from adaptry_cli.connection import registry_option
@@ -63,7 +63,7 @@ def submit(
     Its fields are said as NAME=VALUE, a list by saying it again: `adaptry jobs submit merge base=org/model
     inputs=acme/tone@3 inputs=acme/voice=0.5 to=acme/both`. The job has your rights, and needs nothing of this machine.
     """
-    from adaptry.byte_sizes import parse_bytes
+    from adaptry.core.byte_sizes import parse_bytes
 
     needs = made(Needs, device=device, tag=tag, memory=parse_bytes(memory) if memory else 2 * GIB)
     order = made(JobOrder, kind=kind, task=_task(kind, fields), needs=needs, priority=priority)

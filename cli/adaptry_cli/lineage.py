@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import click
 
+from adaptry.core.refs import Ref
 from adaptry.operations.lineage import Relative, ancestry, progeny
-from adaptry.refs import Ref
 from adaptry.registry import Registry
 from adaptry_cli.arguments import REF
 from adaptry_cli.connection import registry_option

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from adaptry.errors import Invalid, NotFound
-from adaptry.landing import explained
+from adaptry.core.errors import Invalid, NotFound
+from adaptry.core.files.atomic_dir import explained
+from adaptry.core.refs import Ref
 from adaptry.operations import transfer
 from adaptry.operations.lockfile import Lock, moved, pin
-from adaptry.refs import Ref
 from adaptry.registry import Registry
 from adaptry_cli.arguments import FOLDER, REF, require
 from adaptry_cli.cautioning import tell_caution

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import click
 
 from adaptry import __version__
-from adaptry.errors import AdaptryError, StorageFull
+from adaptry.core.errors import AdaptryError, StorageFull
 from adaptry_cli.exit_codes import FAULT, INTERRUPTED, PIPE_CLOSED, exit_code
 
 _NoWords: type[click.UsageError] = getattr(click.exceptions, "NoArgsIsHelpError", click.NoSuchOption)

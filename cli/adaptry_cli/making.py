@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adaptry.errors import Invalid
-from adaptry.refs import AdapterName, ByDigest, Ref, parse_alias
+from adaptry.core.errors import Invalid
+from adaptry.core.refs import AdapterName, ByDigest, Ref, parse_alias
 from adaptry_cli.arguments import Source, made, means_folder, parse_metrics, require
 from adaptry_cli.cautioning import tell_caution
 from adaptry_cli.connection import Connected, connect_to
 from adaptry_cli.out import number, progress, say, say_json, tell
 
 if TYPE_CHECKING:
+    from adaptry.core.progress import Progress
     from adaptry.deriving.draft import Draft, Parent
     from adaptry.deriving.writing import Outcome
-    from adaptry.progress import Progress
     from adaptry.records import Pushed, PushOptions
 
 _WORST = 5

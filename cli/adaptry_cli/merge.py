@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adaptry.refs import is_folder
+from adaptry.core.refs import is_folder
 from adaptry_cli.arguments import DTYPE, made, parse_parameters
 from adaptry_cli.connection import Connected, connect_to
 from adaptry_cli.making import parent_named
@@ -18,11 +18,11 @@ from adaptry_cli.tables import say_table
 
 if TYPE_CHECKING:
     from adaptry.checkpoint import Checkpoint
+    from adaptry.core.progress import Progress
     from adaptry.merging.merge import Source
     from adaptry.merging.planning import Plan
     from adaptry.merging.recipe import Input, Recipe
     from adaptry.merging.record import MergeRecord
-    from adaptry.progress import Progress
 
 
 @click.command()
@@ -111,8 +111,8 @@ def merge(
 
 def _recipe(base: str, inputs: tuple[str, ...], said: dict[str, Any]) -> Recipe:
     """What was typed, as one value. (`Any`: each option has its field's type.)"""
+    from adaptry.core.refs import split_weight
     from adaptry.merging.recipe import Input, Recipe
-    from adaptry.refs import split_weight
 
     entries = tuple(Input(source=source, weight=weight) for source, weight in map(split_weight, inputs))
     said["parameters"] = parse_parameters(said["parameters"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from adaptry.refs import Ref
+from adaptry.core.refs import Ref
 from adaptry.registry import Registry
 from adaptry_cli.arguments import REF, parse_metrics
 from adaptry_cli.connection import registry_option

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
 from adaptry.local import LocalRegistry
 from adaptry_cli.arguments import require
 from adaptry_cli.connection import connect_to

@@ -16,7 +16,7 @@ import click
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from adaptry.progress import Progress
+    from adaptry.core.progress import Progress
     from adaptry.records import Page
 
 Command = TypeVar("Command", bound=Callable[..., object])
@@ -67,7 +67,7 @@ def say_json(value: BaseModel | Sequence[BaseModel] | dict[str, Any] | list[Any]
 @contextlib.contextmanager
 def progress() -> Iterator[Progress]:
     """Bars on stderr while the block runs, if a person is watching; else nothing."""
-    from adaptry.progress import no_progress
+    from adaptry.core.progress import no_progress
 
     if not sys.stderr.isatty():
         yield no_progress

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from adaptry.settings import said
+from adaptry.core.settings import said
 from adaptry_cli.arguments import FOLDER
 
 data_option = click.option(

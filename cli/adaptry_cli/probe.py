@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from adaptry.errors import Invalid, NotFound
+from adaptry.core.errors import Invalid, NotFound
 from adaptry.probing.asking import Ask, Asked
 from adaptry_cli.arguments import RUNTIME, SOURCE, Source, engine_key_option
 from adaptry_cli.connection import Connected, connected_option, settings_for

@@ -7,8 +7,8 @@ import time
 import click
 
 from adaptry.cautions import caution
+from adaptry.core.refs import Ref
 from adaptry.operations.recall_status import RecallStatus, recall_status
-from adaptry.refs import Ref
 from adaptry.registry import Registry
 from adaptry_cli.arguments import REF
 from adaptry_cli.connection import registry_option

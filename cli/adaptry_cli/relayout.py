@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
 from adaptry_cli.connection import Connected
 from adaptry_cli.making import Target, landed, making_options, parent_named, say_landed
 from adaptry_cli.out import json_option, progress

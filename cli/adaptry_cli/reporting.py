@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adaptry.errors import Invalid, Missing
+from adaptry.core.errors import Invalid, Missing
 from adaptry_cli.arguments import FOLDER, require
 from adaptry_cli.connection import Connected
 from adaptry_cli.figures import tell_report

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from adaptry.errors import Invalid, InvalidRef, NotFound
+from adaptry.core.errors import Invalid, InvalidRef, NotFound
+from adaptry.core.refs import Ref, is_folder
+from adaptry.core.settings import data_folder, is_server
 from adaptry.local import LocalRegistry
 from adaptry.opening import folder_named
-from adaptry.refs import Ref, is_folder
-from adaptry.settings import data_folder, is_server
 from adaptry_cli.arguments import require
 from adaptry_cli.connection import connect_to, settings_for
 from adaptry_cli.out import answer, counted, json_option, progress, say_json, size, tell

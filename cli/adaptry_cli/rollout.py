@@ -6,8 +6,8 @@ import re
 
 import click
 
-from adaptry.errors import Invalid, NotFound
-from adaptry.refs import AdapterName, Label, Ref, parse_selector, parse_stored_alias
+from adaptry.core.errors import Invalid, NotFound
+from adaptry.core.refs import AdapterName, Label, Ref, parse_selector, parse_stored_alias
 from adaptry.registry import Registry
 from adaptry.rollouts import RolloutChange, RolloutInfo, RolloutPlan
 from adaptry_cli.arguments import NAME, REF, made

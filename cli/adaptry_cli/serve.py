@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from adaptry.errors import Missing
+from adaptry.core.errors import Missing
 from adaptry_cli.connection import folder_of
 from adaptry_cli.out import say, tell
 from adaptry_cli.places import place_options
@@ -44,7 +44,7 @@ def serve(data: Path | None, host: str, port: int, is_working: bool, workers: in
         from adaptry_api.serve import serve as run
     except ModuleNotFoundError as error:
         raise Missing(f"the server needs {error.name}: pip install 'adaptry[server]'") from error
-    from adaptry.settings import said
+    from adaptry.core.settings import said
     from adaptry_api.settings import ServerSettings
 
     folder = folder_of(data, "what is served is a folder")

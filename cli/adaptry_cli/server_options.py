@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from adaptry.settings import read_secret
+from adaptry.core.settings import read_secret
 from adaptry_api.origins import check_origin
 from adaptry_cli.arguments import FOLDER
 from adaptry_cli.durations import DURATION

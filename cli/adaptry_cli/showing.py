@@ -10,9 +10,9 @@ from datetime import datetime
 
 from adaptry.adapter.spec import ModuleSpec, Spec
 from adaptry.chains import COMMIT_MADE
+from adaptry.core.report import Finding
 from adaptry.operations.promotion import MOVED
 from adaptry.records import AdapterInfo, Event, Standing, TensorInspection, VersionDetail, VersionInfo
-from adaptry.report import Finding
 from adaptry_cli.abilities import title
 from adaptry_cli.out import counted, number, size
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 
 from adaptry.comparing.figures import Resemblance
+from adaptry.core.errors import Invalid
+from adaptry.core.refs import Ref
 from adaptry.deriving.draft import Parent
-from adaptry.errors import Invalid
-from adaptry.refs import Ref
 from adaptry_cli.arguments import SOURCE, Source
 from adaptry_cli.connection import Connected, connected_option
 from adaptry_cli.making import parent_of

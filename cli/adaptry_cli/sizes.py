@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from adaptry.byte_sizes import parse_bytes
+from adaptry.core.byte_sizes import parse_bytes
 
 
 class _Size(click.ParamType):  # type: ignore[type-arg]  # subscriptable since click 8.5

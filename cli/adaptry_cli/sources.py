@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.adapter.view import Adapter, open_content, open_dir
-from adaptry.errors import Conflict, Invalid, NotFound, Unavailable
+from adaptry.core.errors import Conflict, Invalid, NotFound, Unavailable
+from adaptry.core.refs import AdapterName, Latest, Ref
 from adaptry.fingerprint import BaseRecord
 from adaptry.operations.known_base import base_of as record_of_base
 from adaptry.operations.transfer.remote import RevisionContent
 from adaptry.records import VersionInfo
-from adaptry.refs import AdapterName, Latest, Ref
 from adaptry.registry import Registry
 from adaptry_cli.arguments import Source, means_folder
 from adaptry_cli.connection import Connected

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from adaptry.lifecycle import RULES, State
+from adaptry.core.lifecycle import RULES, State
+from adaptry.core.refs import Ref
 from adaptry.operations.version_state import change_state
 from adaptry.records import StateChange
-from adaptry.refs import Ref
 from adaptry.registry import Registry
 from adaptry_cli.arguments import REF, made
 from adaptry_cli.connection import registry_option

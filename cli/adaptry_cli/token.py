@@ -10,8 +10,8 @@ from typing import Any, get_args
 import click
 
 from adaptry import tokens
-from adaptry.errors import NotFound
-from adaptry.identity import Role
+from adaptry.core.errors import NotFound
+from adaptry.core.identity import Role
 from adaptry.local import LocalRegistry
 from adaptry.opening import is_registry, open_local
 from adaptry_cli.arguments import require

@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 
 from adaptry.adapter.view import open_dir
+from adaptry.core.refs import AdapterName, Latest, Ref, parse_alias
 from adaptry.operations import transfer as verbs
 from adaptry.operations.hf_import.hub_names import HubRef, is_hub
 from adaptry.records import AdapterEdit, Pushed, PushOptions
-from adaptry.refs import AdapterName, Latest, Ref, parse_alias
 from adaptry.registry import Registry
 from adaptry_cli.arguments import FOLDER, NAME, REF, made, parse_metrics, require
 from adaptry_cli.cautioning import tell_caution

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from adaptry.errors import Invalid
-from adaptry.refs import Ref, is_folder
+from adaptry.core.errors import Invalid
+from adaptry.core.refs import Ref, is_folder
 from adaptry_cli.arguments import made, require
 from adaptry_cli.connection import Connected, connected_option
 from adaptry_cli.exit_codes import NO
@@ -19,12 +19,12 @@ from adaptry_cli.tables import say_table
 
 if TYPE_CHECKING:
     from adaptry.checkpoint import Checkpoint
-    from adaptry.digest import Digest
+    from adaptry.core.digest import Digest
+    from adaptry.core.progress import Progress
     from adaptry.merging.merge import Source
     from adaptry.merging.planning import Plan
     from adaptry.merging.recipe import Recipe
     from adaptry.merging.record import MergeRecord
-    from adaptry.progress import Progress
     from adaptry.verifying.verdict import Verdict, Verification
 
 _SHOWN = 20
@@ -107,9 +107,9 @@ def _named(
     connected: Connected, base: str, adapters: tuple[str, ...], base_copy: str | None, told: Progress
 ) -> Plan:
     """The plan of what the call names."""
+    from adaptry.core.refs import split_weight
     from adaptry.merging.merge import decide
     from adaptry.merging.recipe import Input, Recipe
-    from adaptry.refs import split_weight
 
     named = [split_weight(text) for text in adapters]
     inputs = tuple(Input(source=source, weight=weight) for source, weight in named)

@@ -16,7 +16,7 @@ from types import FrameType
 
 import click
 
-from adaptry.errors import Invalid, Missing
+from adaptry.core.errors import Invalid, Missing
 from adaptry.jobs.records import DEVICES, RunnerInfo
 from adaptry.registry import Registry
 from adaptry_cli.arguments import require

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import adaptry
 from adaptry.checkpoint import open_checkpoint
+from adaptry.core.refs import AdapterName
 from adaptry.operations import base_registry
 from adaptry.records import PushOptions
-from adaptry.refs import AdapterName
 from adaptry.testing.samples import tiny_base, tiny_lora
 
 TONE = AdapterName.parse("acme/tone")

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from adaptry.adapter.view import Adapter, open_dir
+    from adaptry.core.refs import Ref
     from adaptry.live import load
     from adaptry.opening import connect
     from adaptry.operations.transfer import pull, push
-    from adaptry.refs import Ref
 
 _PLACES = {
     "Adapter": "adaptry.adapter.view",
-    "Ref": "adaptry.refs",
+    "Ref": "adaptry.core.refs",
     "connect": "adaptry.opening",
     "load": "adaptry.live",
     "open_dir": "adaptry.adapter.view",

@@ -10,7 +10,7 @@ from adaptry.blobs.local import LocalBlobs
 from adaptry.blobs.store import BlobStore
 from adaptry.catalog import census
 from adaptry.catalog.database import Catalog
-from adaptry.errors import Conflict
+from adaptry.core.errors import Conflict
 
 
 def require_own(catalog: Catalog | None, store: BlobStore) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from adaptry.errors import Withdrawn
-from adaptry.lifecycle import RULES, WITHDRAWN
+from adaptry.core.errors import Withdrawn
+from adaptry.core.lifecycle import RULES, WITHDRAWN
 from adaptry.records import VersionInfo
 
 

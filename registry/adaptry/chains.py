@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from adaptry.digest import Digest
-from adaptry.manifest import Manifest
+from adaptry.core.digest import Digest
+from adaptry.core.manifest import Manifest
+from adaptry.core.refs import AdapterName
 from adaptry.records import BranchInfo, CommitInfo, CommitNote, Committed, Page
-from adaptry.refs import AdapterName
 
 MAIN = "main"
 COMMIT_MADE = "commit.made"

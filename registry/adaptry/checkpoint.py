@@ -14,10 +14,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from adaptry import strictjson
 from adaptry.adapter.content import open_regular, read_at
 from adaptry.adapter.header import BASE_LIMITS, Header, ReadAt, TensorInfo, read_header
-from adaptry.errors import Invalid, InvalidConfig, InvalidWeights, NotFound, Unsupported
+from adaptry.core import strictjson
+from adaptry.core.errors import Invalid, InvalidConfig, InvalidWeights, NotFound, Unsupported
 
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"

@@ -12,9 +12,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from fnmatch import translate
 
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
+from adaptry.core.refs import AdapterName
 from adaptry.records import Event, News
-from adaptry.refs import AdapterName
 
 MOST_GLOBS = 64
 _LONGEST_GLOB = 200

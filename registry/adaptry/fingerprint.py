@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
 
 Level = Literal["exact", "same_weights", "cast", "same_shapes", "different"]
 """How alike two bases are, strongest first; `cast` is a cast or quantised copy of the same weights."""

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adaptry.errors import Conflict, Invalid, NotFound, StorageFull, Unavailable
-from adaptry.identity import LOCAL, Identity
-from adaptry.refs import is_folder
+from adaptry.core.errors import Conflict, Invalid, NotFound, StorageFull, Unavailable
+from adaptry.core.identity import LOCAL, Identity
+from adaptry.core.refs import is_folder
+from adaptry.core.settings import Settings, data_folder, is_server
 from adaptry.registry import Registry
-from adaptry.settings import Settings, data_folder, is_server
 
 if TYPE_CHECKING:
     from adaptry.local import LocalRegistry

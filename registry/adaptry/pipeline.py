@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from adaptry import strictjson
 from adaptry.adapter.header import Header, TensorInfo
 from adaptry.checkpoint import Checkpoint, open_checkpoint
-from adaptry.errors import Invalid, InvalidConfig, NotFound
+from adaptry.core import strictjson
+from adaptry.core.errors import Invalid, InvalidConfig, NotFound
 
 INDEX = "model_index.json"
 _STEMS = {"diffusers": "diffusion_pytorch_model"}

@@ -11,10 +11,10 @@ import contextlib
 import json
 from pathlib import Path
 
-from adaptry import strictjson
-from adaptry.atomic_file import atomic_file
-from adaptry.digest import Digest
-from adaptry.errors import Invalid, Unavailable
+from adaptry.core import strictjson
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Invalid, Unavailable
+from adaptry.core.files.atomic_file import atomic_file
 
 _FILE = "base_places.json"
 _MOST = 8  # folders of one base

@@ -23,11 +23,11 @@ from sqlalchemy import Engine
 
 from adaptry.blobs.choosing import open_blobs_for_reading
 from adaptry.catalog.database import Catalog, Transaction
-from adaptry.errors import StorageFull, Unavailable
-from adaptry.identity import Identity
-from adaptry.landing import explained, takes
+from adaptry.core.errors import StorageFull, Unavailable
+from adaptry.core.files.atomic_dir import explained, takes
+from adaptry.core.identity import Identity
+from adaptry.core.refs import Ref
 from adaptry.local import LocalRegistry
-from adaptry.refs import Ref
 
 _PREFIX = "adaptry-catalog-"
 _MEMORY = Path("/dev/shm")  # where Linux keeps files in memory

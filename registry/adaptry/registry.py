@@ -11,11 +11,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 
 from adaptry.chains import Chains
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
+from adaptry.core.manifest import FileEntry
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.feed import Feed
 from adaptry.fingerprint import BaseRecord
 from adaptry.jobs.board import JobBoard
-from adaptry.manifest import FileEntry
 from adaptry.records import (
     AdapterEdit,
     AdapterInfo,
@@ -34,7 +35,6 @@ from adaptry.records import (
     VersionDetail,
     VersionInfo,
 )
-from adaptry.refs import AdapterName, Ref
 from adaptry.residency import Residency
 from adaptry.rollouts import Rollouts
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from adaptry.blobs.choosing import open_blobs
 from adaptry.catalog import choosing, moving
 from adaptry.catalog.database import Catalog
-from adaptry.errors import Conflict, NotFound
+from adaptry.core.errors import Conflict, NotFound
+from adaptry.core.progress import Progress, no_progress
 from adaptry.integrity import Problem, verify
-from adaptry.progress import Progress, no_progress
 
 
 @dataclass(frozen=True, slots=True)

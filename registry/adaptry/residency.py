@@ -14,10 +14,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from adaptry.digest import Digest
-from adaptry.lifecycle import State
+from adaptry.core.digest import Digest
+from adaptry.core.lifecycle import State
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.records import Page, Value
-from adaptry.refs import AdapterName, Ref
 
 Condition = Literal["loading", "serving", "draining", "failed", "unloaded"]
 """`unloaded` is for the registry to say: what a worker no longer reports. A `failed` one was never served."""

@@ -15,9 +15,9 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
+from adaptry.core.refs import AdapterName
 from adaptry.records import Value
-from adaptry.refs import AdapterName
 
 Stage = Literal["running", "done", "stopped", "aborted"]
 

@@ -14,10 +14,10 @@ from typing import Any
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from adaptry import strictjson
 from adaptry.checks.runtimes.runtime import Runtime, Version, parse_version
-from adaptry.client.pool import check_url, open_pool
-from adaptry.errors import Invalid, NotFound, Unavailable
+from adaptry.core import strictjson
+from adaptry.core.errors import Invalid, NotFound, Unavailable
+from adaptry.core.http import check_url, open_pool
 
 _LIMITS = strictjson.Limits(size=1 << 20, depth=16, nodes=100_000)
 _SECONDS = urllib3.Timeout(connect=5, read=10)

@@ -13,7 +13,7 @@ from typing import Self
 from adaptry.adapter.content import open_regular
 from adaptry.adapter.header import TensorInfo
 from adaptry.checkpoint import Checkpoint
-from adaptry.errors import InvalidWeights
+from adaptry.core.errors import InvalidWeights
 
 CHUNK = 1 << 20
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from adaptry.adapter.formats import format_of
-from adaptry.digest import Digest
-from adaptry.manifest import Manifest
+from adaptry.core.digest import Digest
+from adaptry.core.manifest import Manifest
 
 
 def adapter_files(manifest: Manifest) -> dict[str, Digest]:

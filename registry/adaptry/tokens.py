@@ -21,8 +21,8 @@ from datetime import UTC, datetime
 from adaptry.catalog import tokens as kept
 from adaptry.catalog.database import Catalog
 from adaptry.catalog.tokens import TokenInfo
-from adaptry.errors import Invalid, NotFound, Unauthenticated
-from adaptry.identity import Identity, Role
+from adaptry.core.errors import Invalid, NotFound, Unauthenticated
+from adaptry.core.identity import Identity, Role
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _SHAPE = re.compile(r"adr_[a-z]{2,8}_([0-9A-Za-z]{32})([0-9A-Za-z]{6})")

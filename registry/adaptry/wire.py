@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from adaptry import __version__
-from adaptry.errors import Incompatible
-from adaptry.manifest import SCHEMA
+from adaptry.core.errors import Incompatible
+from adaptry.core.manifest import SCHEMA
 
 API = 1
 API_OLDEST = 1

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from adaptry import tokens
-from adaptry.errors import Invalid, Unauthenticated, Unavailable
+from adaptry.core.errors import Invalid, Unauthenticated, Unavailable
+from adaptry.core.refs import AdapterName
 from adaptry.opening import open_local
-from adaptry.refs import AdapterName
 from adaptry.testing.postgres import PostgresServer
 from adaptry_api.admin_token import admit_admin_token
 from adaptry_api.settings import ServerSettings

@@ -9,9 +9,9 @@ from urllib.parse import quote
 import pytest
 
 from adaptry.adapter.view import open_dir
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
+from adaptry.core.strictjson import canonical
 from adaptry.operations.transfer import push
-from adaptry.strictjson import canonical
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, assert_problem, serving

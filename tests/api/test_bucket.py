@@ -12,12 +12,12 @@ import pytest
 import urllib3
 
 from adaptry.adapter.view import Adapter, open_dir
-from adaptry.errors import Corrupt, DigestMismatch, Unavailable
-from adaptry.lifecycle import State
+from adaptry.core.errors import Corrupt, DigestMismatch, Unavailable
+from adaptry.core.lifecycle import State
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import pull, push
 from adaptry.operations.version_state import change_state
 from adaptry.records import StateChange
-from adaptry.refs import AdapterName, Ref
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.elsewhere import LARGE
 from adaptry_api.testing import Server, assert_problem

@@ -16,9 +16,9 @@ import pytest
 
 from adaptry import __version__, wire
 from adaptry.client import HttpRegistry
-from adaptry.errors import Incompatible, Invalid, NotFound, Unauthenticated, Unavailable
+from adaptry.core.errors import Incompatible, Invalid, NotFound, Unauthenticated, Unavailable
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.records import AdapterEdit
-from adaptry.refs import AdapterName, Ref
 from adaptry.testing.certificates import self_signed
 from adaptry_api.testing import Server
 

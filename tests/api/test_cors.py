@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
 from adaptry_api.app import create_app
 from adaptry_api.origins import check_origin
 from adaptry_api.settings import ServerSettings

@@ -8,11 +8,11 @@ import pytest
 
 from adaptry.adapter.view import Adapter
 from adaptry.client import HttpRegistry
-from adaptry.errors import Corrupt
+from adaptry.core.errors import Corrupt
+from adaptry.core.refs import Ref
 from adaptry.integrity import verify
 from adaptry.opening import open_local
 from adaptry.operations.transfer import pull, push
-from adaptry.refs import Ref
 
 TONE = Ref.parse("acme/tone")
 

@@ -12,12 +12,12 @@ import pytest
 import urllib3
 
 from adaptry.blobs.s3 import Place, S3Blobs
-from adaptry.digest import Digest
-from adaptry.errors import Conflict, DigestMismatch
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, DigestMismatch
+from adaptry.core.refs import AdapterName
 from adaptry.local.uploads import DIRECT, IDLE, purge
 from adaptry.opening import open_local
 from adaptry.records import Upload
-from adaptry.refs import AdapterName
 from adaptry.testing.faults import between
 from adaptry.testing.http_faults import HttpProxy, Message
 from adaptry.testing.seaweed import Seaweed

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapter.view import Adapter
-from adaptry.errors import DigestMismatch, Invalid
+from adaptry.core.errors import DigestMismatch, Invalid
+from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import pull, push
-from adaptry.refs import AdapterName
 from adaptry_api.ranges import Part, part_of
 from adaptry_api.testing import Server, assert_problem
 

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from adaptry.client import HttpRegistry
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
+from adaptry.core.refs import AdapterName
 from adaptry.records import AdapterEdit
-from adaptry.refs import AdapterName
 
 CODE = """
 import sys

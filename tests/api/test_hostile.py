@@ -12,11 +12,12 @@ from urllib.parse import quote
 
 import pytest
 
-from adaptry import json_process, strictjson
 from adaptry.adapter import header_process, patterns
 from adaptry.adapter.view import Adapter, open_dir
 from adaptry.catalog import cursors
-from adaptry.digest import Digest
+from adaptry.core import strictjson
+from adaptry.core.digest import Digest
+from adaptry.core.processes import json_check
 from adaptry.jobs.records import JobOrder
 from adaptry.operations.transfer import push
 from adaptry.records import PushOptions
@@ -240,8 +241,8 @@ def while_held(server: Server, held: Held, hostile: Callable[[], object]) -> obj
 def test_an_honest_request_is_answered_while_a_large_body_is_parsed(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = Held(json_process.run_bounded)
-    monkeypatch.setattr(json_process, "run_bounded", held)
+    held = Held(json_check.run_bounded)
+    monkeypatch.setattr(json_check, "run_bounded", held)
     sent = {"Content-Type": "application/json"}
 
     def hostile() -> Answer:

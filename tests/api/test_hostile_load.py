@@ -27,13 +27,13 @@ from tests.api.hostile_client import HostileRequest
 from tests.api.test_hostile import BODIES
 from tests.api.test_serve import CODE
 
-from adaptry import strictjson
 from adaptry.adapter.view import open_dir
 from adaptry.catalog import cursors
 from adaptry.client import HttpRegistry
-from adaptry.digest import Digest
+from adaptry.core import strictjson
+from adaptry.core.digest import Digest
+from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import push
-from adaptry.refs import AdapterName
 from adaptry.testing.samples import tiny_lora
 
 pytestmark = pytest.mark.heavy

@@ -13,10 +13,10 @@ import pytest
 
 from adaptry.adapter.view import Adapter, open_dir
 from adaptry.client import HttpRegistry
-from adaptry.errors import DigestMismatch
+from adaptry.core.errors import DigestMismatch
+from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import pull, push
 from adaptry.operations.transfer.retry import Persistence
-from adaptry.refs import AdapterName
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.testing import Server
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
 from adaptry_api.proxies import networks_of
 from adaptry_api.testing import Server
 

@@ -14,13 +14,13 @@ import pytest
 from adaptry.adapter.view import Adapter
 from adaptry.blobs.memory import MemoryBlobs
 from adaptry.catalog.database import Catalog
-from adaptry.digest import Digest
-from adaptry.errors import Conflict
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.local import LocalRegistry
 from adaptry.local.once import Once
 from adaptry.operations.transfer import push
 from adaptry.records import AdapterEdit
-from adaptry.refs import AdapterName, Ref
 from adaptry_api.testing import Answer, Server, assert_problem
 
 TONE = AdapterName.parse("acme/tone")

@@ -11,10 +11,10 @@ import pytest
 
 from adaptry.adapter.view import open_dir
 from adaptry.client import HttpRegistry
-from adaptry.digest import Digest
-from adaptry.errors import Conflict
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import pull, push
-from adaptry.refs import AdapterName, Ref
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.settings import ServerSettings

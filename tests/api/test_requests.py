@@ -11,7 +11,7 @@ import pytest
 from adaptry import __version__, wire
 from adaptry.adapter.view import Adapter
 from adaptry.client import HttpRegistry
-from adaptry.errors import AdaptryError, by_code
+from adaptry.core.errors import AdaptryError, by_code
 from adaptry.operations.transfer import push
 from adaptry_api.errors import STATUS, status_of
 from adaptry_api.testing import Server, assert_problem

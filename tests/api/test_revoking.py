@@ -9,12 +9,12 @@ import pytest
 
 from adaptry.blobs.memory import MemoryBlobs
 from adaptry.catalog.database import Catalog
-from adaptry.errors import Unauthenticated
+from adaptry.core.errors import Unauthenticated
+from adaptry.core.identity import Identity
+from adaptry.core.refs import AdapterName
 from adaptry.feed import NameFilter
-from adaptry.identity import Identity
 from adaptry.local import LocalRegistry
 from adaptry.records import AdapterEdit
-from adaptry.refs import AdapterName
 from adaptry_api.auth import Callers
 from adaptry_api.draining import Draining
 from adaptry_api.listening import Listening

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from adaptry.client import HttpRegistry
-from adaptry.errors import Unavailable
+from adaptry.core.errors import Unavailable
+from adaptry.core.refs import AdapterName
 from adaptry.records import AdapterEdit
-from adaptry.refs import AdapterName
 from adaptry_api.serve import serve
 from adaptry_api.settings import ServerSettings
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adaptry.errors import Unauthenticated, Unavailable
-from adaptry.refs import AdapterName
+from adaptry.core.errors import Unauthenticated, Unavailable
+from adaptry.core.refs import AdapterName
 from adaptry_api.signed import Grant, Signer
 
 

@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from adaptry.adapter.view import open_dir
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
+from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import push
 from adaptry.records import AdapterEdit
-from adaptry.refs import AdapterName
 from adaptry.testing.samples import tiny_lora
 from adaptry_api import bodies
 from adaptry_api.testing import Server

@@ -7,9 +7,9 @@ import pytest
 from adaptry import push
 from adaptry.adapter.view import Adapter
 from adaptry.client import HttpRegistry
+from adaptry.core.refs import Ref
 from adaptry.operations.version_state import change_state
 from adaptry.records import StateChange, VersionInfo
-from adaptry.refs import Ref
 from adaptry_api.testing import Server, assert_problem
 
 WEIGHTS = "adapter_model.safetensors"

@@ -15,13 +15,13 @@ import pytest
 
 from adaptry.adapter.view import open_dir
 from adaptry.client import HttpRegistry
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
+from adaptry.core.refs import AdapterName
 from adaptry.local import LocalRegistry
 from adaptry.local.uploads import MOST_OPEN
 from adaptry.opening import open_local
 from adaptry.operations.transfer import push
 from adaptry.paging import every
-from adaptry.refs import AdapterName
 from adaptry.testing.samples import tiny_lora
 
 CLIENTS = 200

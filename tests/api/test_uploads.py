@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from adaptry.client import HttpRegistry
-from adaptry.digest import Digest
-from adaptry.errors import (
+from adaptry.core.digest import Digest
+from adaptry.core.errors import (
     Conflict,
     DigestMismatch,
     NotFound,
@@ -26,8 +26,8 @@ from adaptry.errors import (
     Unavailable,
     Unsupported,
 )
+from adaptry.core.refs import AdapterName
 from adaptry.records import AdapterEdit, Upload
-from adaptry.refs import AdapterName
 from adaptry_api.testing import Server, assert_problem
 
 NAME = AdapterName.parse("acme/tone")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from adaptry.checkpoint import open_checkpoint
-from adaptry.errors import Conflict, InvalidRef, NotFound, TooLarge
+from adaptry.core.errors import Conflict, InvalidRef, NotFound, TooLarge
 from adaptry.operations.base_registry import find, open_base, register
 from adaptry.registry import Registry
 from adaptry.testing.samples import tiny_base

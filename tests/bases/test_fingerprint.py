@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from adaptry.checkpoint import open_checkpoint
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
 from adaptry.fingerprint import BaseRecord
 from adaptry.fingerprinting import fingerprint
 from adaptry.testing.samples import Tensors, random_tensor, tiny_base, write_safetensors

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from adaptry.checkpoint import open_checkpoint
-from adaptry.digest import Digest
-from adaptry.errors import InvalidWeights
+from adaptry.core.digest import Digest
+from adaptry.core.errors import InvalidWeights
 from adaptry.fingerprint import Roots
 from adaptry.fingerprinting import fingerprint
 from adaptry.fingerprinting.hashing import full_hashes

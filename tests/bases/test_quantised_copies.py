@@ -11,7 +11,7 @@ import pytest
 from adaptry.adapter.view import open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.checks import check
-from adaptry.errors import Refused
+from adaptry.core.errors import Refused
 from adaptry.fingerprint import BaseRecord
 from adaptry.fingerprinting import fingerprint
 from adaptry.fingerprinting.hashing import full_hashes

@@ -12,7 +12,7 @@ import pytest
 from adaptry.adapter.view import Adapter, open_dir
 from adaptry.checks import check
 from adaptry.checks.codes import CODES, page
-from adaptry.report import Finding
+from adaptry.core.report import Finding
 from adaptry.testing.samples import Tensors, random_tensor, tiny_lora, write_safetensors
 
 ROOT = Path(__file__).parents[2]

@@ -15,10 +15,10 @@ peft = pytest.importorskip("peft")
 from adaptry.adapter.view import Adapter, open_dir  # noqa: E402  (after the libraries that may be missing)
 from adaptry.checkpoint import open_checkpoint  # noqa: E402
 from adaptry.checks import check  # noqa: E402
+from adaptry.core.report import Report  # noqa: E402
 from adaptry.fingerprint import BaseRecord  # noqa: E402
 from adaptry.fingerprinting import fingerprint  # noqa: E402
 from adaptry.placing import Placed, place  # noqa: E402
-from adaptry.report import Report  # noqa: E402
 
 # PEFT says that its own rank_pattern for fused experts matches no module, and transformers what it deprecates.
 pytestmark = [

@@ -11,9 +11,9 @@ import pytest
 from adaptry.adapter.view import open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.checks import check
+from adaptry.core.report import Finding, Report
 from adaptry.fingerprint import BaseRecord
 from adaptry.fingerprinting import fingerprint
-from adaptry.report import Finding, Report
 from adaptry.testing.samples import random_tensor, tiny_base, tiny_lora, write_safetensors
 
 EMBED = "base_model.model.model.embed_tokens"

@@ -12,7 +12,7 @@ from adaptry.adapter.view import open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.checks.runtimes import ENGINES, Verdict, parse_runtime, verdict
 from adaptry.checks.runtimes.page import page
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
 from adaptry.fingerprinting.identify import fingerprint
 from adaptry.testing.samples import Tensors, random_tensor, tiny_base, tiny_lora
 from adaptry_cli.main import COMMANDS

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from adaptry.core.refs import AdapterName
 from adaptry.opening import connect
 from adaptry.records import CommitNote
-from adaptry.refs import AdapterName
 from adaptry.succession import successor
 
 pytestmark = pytest.mark.usefixtures("out", "better", "base")

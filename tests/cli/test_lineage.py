@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from adaptry import connect, open_dir, push
-from adaptry.digest import Digest
-from adaptry.identity import Identity
+from adaptry.core.digest import Digest
+from adaptry.core.identity import Identity
+from adaptry.core.refs import Ref
 from adaptry.opening import open_local
 from adaptry.operations.lineage import Relative, ancestry, progeny
-from adaptry.refs import Ref
 from adaptry.testing.samples import tiny_lora
 
 pytestmark = pytest.mark.usefixtures("out", "better")

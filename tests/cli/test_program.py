@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.errors import AdaptryError, by_code
+from adaptry.core.errors import AdaptryError, by_code
 from adaptry_cli.exit_codes import EXIT_CODES, FAULT, MEANINGS, exit_code
 from adaptry_cli.main import COMMANDS, main
 from adaptry_cli.reference import page

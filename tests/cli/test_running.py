@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from adaptry.errors import NotFound, Unavailable
+from adaptry.core.errors import NotFound, Unavailable
 from adaptry.running import running
 from adaptry.testing.samples import tiny_lora
 

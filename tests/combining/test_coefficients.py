@@ -15,9 +15,9 @@ from adaptry import open_dir
 from adaptry.combining.combine import draft
 from adaptry.combining.planning import plan
 from adaptry.combining.recipe import CombineRecipe
+from adaptry.core.errors import Invalid, Refused
 from adaptry.deriving.draft import Parent
 from adaptry.deriving.writing import write
-from adaptry.errors import Invalid, Refused
 from adaptry.merging.recipe import Input
 from adaptry.tensors.lowrank import Factors
 

@@ -20,9 +20,9 @@ from adaptry.combining.combine import draft
 from adaptry.combining.method import Given
 from adaptry.combining.planning import plan
 from adaptry.combining.recipe import CombineRecipe
+from adaptry.core.errors import Invalid
 from adaptry.deriving.draft import Parent
 from adaptry.deriving.writing import write
-from adaptry.errors import Invalid
 from adaptry.merging.recipe import Input
 from adaptry.tensors.lowrank import Factors
 from adaptry.testing.samples import tiny_lora

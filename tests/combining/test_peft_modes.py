@@ -17,10 +17,10 @@ from adaptry.combining.combine import draft
 from adaptry.combining.peft_order import in_model_order
 from adaptry.combining.planning import plan
 from adaptry.combining.recipe import CombineRecipe
+from adaptry.core.errors import Invalid, Refused
 from adaptry.deriving.draft import Parent
 from adaptry.deriving.updates import updates_of
 from adaptry.deriving.writing import write
-from adaptry.errors import Invalid, Refused
 from adaptry.merging.recipe import Input
 
 from . import peft_library

@@ -9,8 +9,8 @@ import pytest
 from adaptry import open_dir
 from adaptry.combining.planning import CombinePlan, plan
 from adaptry.combining.recipefile import parse_yaml, recipe_of
+from adaptry.core.errors import AdaptryError, Invalid, Refused
 from adaptry.deriving.draft import Parent
-from adaptry.errors import AdaptryError, Invalid, Refused
 from adaptry.testing.samples import tiny_lora
 
 

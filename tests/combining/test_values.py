@@ -15,9 +15,9 @@ from adaptry.combining.recipe import CombineRecipe
 from adaptry.converting.asked import Asked
 from adaptry.converting.convert import convert
 from adaptry.converting.resize import Goal, resize
+from adaptry.core.errors import InvalidWeights, Refused
 from adaptry.deriving.draft import Parent
 from adaptry.deriving.writing import Outcome, write
-from adaptry.errors import InvalidWeights, Refused
 from adaptry.merging.recipe import Input
 from adaptry.testing.samples import tiny_lora
 

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from adaptry.errors import Refused, Unsupported
+from adaptry.core.errors import Refused, Unsupported
 
 from .matrices import conflict, cosine, joined, norm, overlap
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.errors import Invalid, Missing
+from adaptry.core.errors import Invalid, Missing
 
 torch = pytest.importorskip("torch")
 from adaptry.comparing.heatmap import draw  # noqa: E402

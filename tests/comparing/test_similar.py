@@ -9,11 +9,11 @@ import pytest
 
 from adaptry import connect, push
 from adaptry.checkpoint import open_checkpoint
+from adaptry.core.identity import Identity
+from adaptry.core.refs import Ref
 from adaptry.deriving.draft import Parent
-from adaptry.identity import Identity
 from adaptry.opening import open_local
 from adaptry.operations.base_registry import register
-from adaptry.refs import Ref
 from adaptry.registry import Registry
 from adaptry.testing.samples import tiny_base
 

@@ -10,8 +10,8 @@ import pytest
 
 from adaptry.adapter.view import open_dir
 from adaptry.client import HttpRegistry
-from adaptry.errors import Conflict
-from adaptry.identity import Identity
+from adaptry.core.errors import Conflict
+from adaptry.core.identity import Identity
 from adaptry.operations.transfer import pull, push
 from adaptry.registry import Registry
 from adaptry.testing.postgres import PostgresServer

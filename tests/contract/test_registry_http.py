@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from adaptry.client import HttpRegistry
-from adaptry.identity import Identity
+from adaptry.core.identity import Identity
 from adaptry.registry import Registry
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.promises.ground import MakeRegistry

@@ -15,7 +15,7 @@ transformers = pytest.importorskip("transformers")
 
 from safetensors.torch import load_file  # noqa: E402  (needs torch, here and below)
 
-from adaptry.errors import Refused  # noqa: E402
+from adaptry.core.errors import Refused  # noqa: E402
 
 from ..methods.additive import pair_of as additive_pair  # noqa: E402
 from ..methods.lora_merging import merged_by_peft, save_adapter, save_base  # noqa: E402

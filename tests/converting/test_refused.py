@@ -14,8 +14,8 @@ pytest.importorskip("transformers")
 from adaptry import open_dir  # noqa: E402  (needs torch, here and below)
 from adaptry.converting.asked import Asked  # noqa: E402
 from adaptry.converting.convert import convert, must_read  # noqa: E402
+from adaptry.core.errors import AdaptryError, Refused, Unsupported  # noqa: E402
 from adaptry.deriving.draft import Parent  # noqa: E402
-from adaptry.errors import AdaptryError, Refused, Unsupported  # noqa: E402
 
 from ..methods.additive import pair_of as additive_pair  # noqa: E402
 from ..methods.lora_merging import adapted, load, save_adapter, save_base  # noqa: E402

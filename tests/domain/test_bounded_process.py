@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.bounded_process import ProcessFailed, ProcessLimits, ProcessTimeout, run_bounded
+from adaptry.core.processes.bounded import ProcessFailed, ProcessLimits, ProcessTimeout, run_bounded
 
 LIMITS = ProcessLimits(seconds=0.5, memory=256 << 20, answer=1000)
 
@@ -15,7 +15,7 @@ LIMITS = ProcessLimits(seconds=0.5, memory=256 << 20, answer=1000)
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     """Writes a module that a child can run, and gives its name."""
-    monkeypatch.setattr("adaptry.bounded_process._ROOT", str(tmp_path))
+    monkeypatch.setattr("adaptry.core.processes.bounded._ROOT", str(tmp_path))
 
     def write(source: str) -> str:
         (tmp_path / "task.py").write_text(source)

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from adaptry.adapter.config import parse_config
-from adaptry.errors import InvalidConfig
+from adaptry.core.errors import InvalidConfig
 from adaptry.methods.lora import scale_of
 
 LORA = {"peft_type": "LORA", "r": 8, "lora_alpha": 16}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapter.view import open_dir
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
 from adaptry.testing.samples import tiny_lora
 
 WEIGHTS = "adapter_model.safetensors"

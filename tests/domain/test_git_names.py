@@ -7,10 +7,10 @@ import subprocess
 
 import pytest
 
-from adaptry.errors import InvalidRef
-from adaptry.git_names import corrected, problem_of
-from adaptry.refs import parse_alias, parse_stored_alias
-from adaptry.revision_words import parse_branch, parse_tag
+from adaptry.core.errors import InvalidRef
+from adaptry.core.git_names import corrected, problem_of
+from adaptry.core.hub_revision import parse_branch, parse_tag
+from adaptry.core.refs import parse_alias, parse_stored_alias
 
 BROKEN = [
     "HEAD", "head", "FETCH_HEAD", "ORIG_HEAD", "a..b", "x.lock", "X.LOCK", "x.lock.lock", ".a", "a.", "a@{1}", "a//b", "/a", "a/",

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adaptry.adapter.header import read_header
-from adaptry.errors import InvalidWeights
+from adaptry.core.errors import InvalidWeights
 
 GOOD = {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
-from adaptry.lifecycle import RULES
+from adaptry.core.lifecycle import RULES
 
 PAGE = Path(__file__).parents[2] / "docs" / "states.md"
 

@@ -10,8 +10,8 @@ import pytest
 from adaptry.adapter import header_process
 from adaptry.adapter.header import ADAPTER_LIMITS, Header, HeaderLimits, parse_header, parse_here
 from adaptry.adapter.header_process import parse_in_child
-from adaptry.bounded_process import ProcessFailed
-from adaptry.errors import InvalidWeights, Unavailable
+from adaptry.core.errors import InvalidWeights, Unavailable
+from adaptry.core.processes.bounded import ProcessFailed
 
 LONG = 1 << 18
 

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from adaptry.digest import Digest
-from adaptry.errors import Incompatible, InvalidManifest, InvalidPath
-from adaptry.manifest import BaseClaim, Manifest, check_path
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Incompatible, InvalidManifest, InvalidPath
+from adaptry.core.manifest import BaseClaim, Manifest, check_path
 
 FILES = {"b.txt": (3, Digest.of(b"abc")), "a.txt": (0, Digest.of(b""))}
 

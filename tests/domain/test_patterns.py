@@ -17,8 +17,8 @@ from adaptry.adapter.config import AdapterConfig, parse_config
 from adaptry.adapter.pattern_process import SUFFIX, WHOLE
 from adaptry.adapter.patterns import PatternMatcher, Question, ask_child, first_match
 from adaptry.adapter.plain_patterns import plain
-from adaptry.bounded_process import ProcessFailed
-from adaptry.errors import InvalidConfig, Unavailable
+from adaptry.core.errors import InvalidConfig, Unavailable
+from adaptry.core.processes.bounded import ProcessFailed
 from adaptry.methods.lora import scale_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # of `re`, for sets that look nested

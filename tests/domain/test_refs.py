@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adaptry.digest import Digest
-from adaptry.errors import Invalid, InvalidRef
-from adaptry.refs import (
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Invalid, InvalidRef
+from adaptry.core.refs import (
     AdapterName,
     ByDigest,
     Label,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from adaptry.errors import InvalidRef
-from adaptry.revision_words import Word, is_id, parse_branch, parse_tag, parse_word
+from adaptry.core.errors import InvalidRef
+from adaptry.core.hub_revision import Word, is_id, parse_branch, parse_tag, parse_word
 
 NAMES = st.text("abcdef0123456789vV./_-+ é", max_size=12) | st.text(max_size=12)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.errors import Invalid, Unavailable
-from adaptry.settings import Settings, said
+from adaptry.core.errors import Invalid, Unavailable
+from adaptry.core.settings import Settings, said
 
 
 def test_a_secret_is_read_from_the_file_that_is_named(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from adaptry.errors import Invalid
-from adaptry.strictjson import Limits, loads
+from adaptry.core.errors import Invalid
+from adaptry.core.strictjson import Limits, loads
 
 SIZE = 2 << 20
 WIDE = Limits(size=SIZE, nodes=SIZE)

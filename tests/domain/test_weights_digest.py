@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from adaptry.adapter.header import read_header
 from adaptry.adapter.passing import PassingWeights
 from adaptry.adapter.weights import weights_digest
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
 from adaptry.testing.samples import write_safetensors
 
 TENSORS = {

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from adaptry import yaml_process
-from adaptry.errors import Invalid
-from adaptry.plain_yaml import SHORT, loads_here
+from adaptry.core.errors import Invalid
+from adaptry.core.plain_yaml import SHORT, loads_here
+from adaptry.core.processes import yaml_reader
 
 _LONG = "".join(f"k{number}: [1, 2.5, yes, 2026-11-25, .nan, 'ü']\n" for number in range(400))
 
 
 def test_a_long_text_means_in_a_child_what_it_means_here() -> None:
     assert len(_LONG) > SHORT
-    read = yaml_process.loads(_LONG, "the head")
+    read = yaml_reader.loads(_LONG, "the head")
     assert read == loads_here(_LONG, "the head")
     assert read["k399"] == [1, 2.5, True, "2026-11-25", "nan", "ü"]
 
@@ -32,10 +32,10 @@ def test_a_long_text_means_in_a_child_what_it_means_here() -> None:
 )
 def test_hostile_yaml_is_refused(text: str, reason: str, padding: str) -> None:
     with pytest.raises(Invalid, match=reason) as caught:
-        yaml_process.loads(padding + text, "the head")
+        yaml_reader.loads(padding + text, "the head")
     assert caught.value.message.startswith("the head")
 
 
 def test_values_are_counted_before_they_are_made() -> None:
     with pytest.raises(Invalid, match="more than 20,000 values"):
-        yaml_process.loads("[" + "[]," * 20_001 + "]", "the head")
+        yaml_reader.loads("[" + "[]," * 20_001 + "]", "the head")

@@ -25,13 +25,13 @@ from adaptry import tokens
 from adaptry.adapter.view import open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.client import HttpRegistry
-from adaptry.errors import Conflict, Unavailable
+from adaptry.core.errors import Conflict, Unavailable
+from adaptry.core.refs import AdapterName, Number, Ref
 from adaptry.opening import open_local
 from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
 from adaptry.operations.version_state import change_state
 from adaptry.records import StateChange, VersionInfo
-from adaptry.refs import AdapterName, Number, Ref
 from adaptry.running import running
 from adaptry.testing.breaking import AT_ONCE
 from adaptry.testing.samples import tiny_base, tiny_lora

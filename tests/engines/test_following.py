@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.refs import AdapterName, Ref
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.rollouts import RolloutPlan
 
 from .conftest import PROD, TONE, Scene, settle

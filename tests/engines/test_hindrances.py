@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 from click.testing import Result
 
-from adaptry.errors import Refused
-from adaptry.refs import AdapterName, Ref
+from adaptry.core.errors import Refused
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.residency import WorkerInfo
 from adaptry.worker import following
 

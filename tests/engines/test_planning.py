@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
+from adaptry.core.refs import AdapterName
 from adaptry.records import VersionInfo
-from adaptry.refs import AdapterName
 from adaptry.worker.engines import Tally
 from adaptry.worker.failing import Failures
 from adaptry.worker.planning import Had, Load, Plan, Swap, Unload, Wanted, plan

@@ -12,9 +12,9 @@ import torch
 import transformers
 
 import adaptry
-from adaptry.errors import Invalid, NotFound, Refused, Unavailable
-from adaptry.manifest import BaseClaim
-from adaptry.refs import AdapterName, Ref
+from adaptry.core.errors import Invalid, NotFound, Refused, Unavailable
+from adaptry.core.manifest import BaseClaim
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.rl import Publisher
 from adaptry.worker.cache import Cache
 from adaptry.worker.engines import Speaking

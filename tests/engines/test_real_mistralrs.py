@@ -12,12 +12,12 @@ import pytest
 
 from adaptry.adapter.view import open_dir
 from adaptry.checkpoint import open_checkpoint
-from adaptry.errors import Refused
+from adaptry.core.errors import Refused
+from adaptry.core.refs import AdapterName, ByDigest, Ref
 from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
 from adaptry.operations.version_state import change_state
 from adaptry.records import StateChange, VersionInfo
-from adaptry.refs import AdapterName, ByDigest, Ref
 from adaptry.running import running
 from adaptry.testing.breaking import AT_ONCE
 from adaptry.testing.samples import tiny_lora

@@ -16,11 +16,11 @@ from adaptry.adapter.view import open_dir
 from adaptry.backup import create, restore
 from adaptry.checkpoint import open_checkpoint
 from adaptry.client import HttpRegistry
+from adaptry.core.refs import Ref
 from adaptry.opening import open_local
 from adaptry.operations import base_registry
 from adaptry.operations.recall_status import recall_status
 from adaptry.operations.transfer import push
-from adaptry.refs import Ref
 from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry.tokens import create_token
 from adaptry.worker.following import Follower

@@ -29,9 +29,9 @@ from transformers import (
 from adaptry.adapter.view import open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.checks.runtimes import parse_runtime, verdict
+from adaptry.core.errors import Refused, Unsupported
 from adaptry.deriving.draft import Parent
 from adaptry.deriving.writing import write
-from adaptry.errors import Refused, Unsupported
 from adaptry.exporting import gguf_file
 from adaptry.exporting.export import export
 from adaptry.exporting.setting import Setting

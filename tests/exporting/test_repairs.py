@@ -14,8 +14,8 @@ import pytest
 from adaptry.adapter.view import Adapter, open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.checks.runtimes import ENGINES, Verdict, parse_runtime, verdict
+from adaptry.core.errors import Invalid, InvalidWeights, Refused, StorageFull
 from adaptry.deriving.draft import Parent
-from adaptry.errors import Invalid, InvalidWeights, Refused, StorageFull
 from adaptry.exporting.export import Exported, export
 from adaptry.exporting.formats import FORMATS
 from adaptry.exporting.planning import Plan, plan
@@ -268,7 +268,7 @@ def test_several_repairs_are_made_in_the_order_of_the_table(tmp_path: Path, base
 
 
 def test_what_is_at_the_place_already_is_left_alone(tmp_path: Path, base: Path) -> None:
-    from adaptry.errors import Conflict
+    from adaptry.core.errors import Conflict
 
     lora = tiny_lora(tmp_path / "lora", config={"use_rslora": True})
     (tmp_path / "out").mkdir()

@@ -15,9 +15,9 @@ from transformers import AutoModelForCausalLM, MixtralConfig, MixtralForCausalLM
 from adaptry.adapter.view import open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.checks.runtimes import parse_runtime, verdict
+from adaptry.core.errors import Refused
 from adaptry.deriving.draft import Parent
 from adaptry.deriving.sites import site_of
-from adaptry.errors import Refused
 from adaptry.exporting.export import export
 from adaptry.exporting.setting import Setting
 from adaptry.fingerprinting import fingerprint

@@ -9,8 +9,8 @@ from typing import Any
 
 from click.testing import CliRunner
 
+from adaptry.core.refs import Ref
 from adaptry.opening import connect
-from adaptry.refs import Ref
 from adaptry_cli.main import main
 
 from .conftest import model_of, trained

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from adaptry import open_dir
 from adaptry.checkpoint import open_checkpoint
+from adaptry.core.errors import AdaptryError, Invalid, Refused
 from adaptry.deriving.writing import Outcome, write
-from adaptry.errors import AdaptryError, Invalid, Refused
 from adaptry.extracting.extraction import draft
 from adaptry.extracting.planning import ExtractPlan, plan
 from adaptry.extracting.recipe import ExtractRecipe

@@ -15,7 +15,7 @@ import pytest
 from adaptry import open_dir, pull, push
 from adaptry.checkpoint import open_checkpoint
 from adaptry.checks import check
-from adaptry.errors import Unsupported
+from adaptry.core.errors import Unsupported
 from adaptry.fingerprinting import fingerprint
 from adaptry.opening import open_local
 

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 from adaptry import open_dir, pull, push
 from adaptry.adapter.view import Adapter
 from adaptry.checks import check
-from adaptry.errors import InvalidWeights
+from adaptry.core.errors import InvalidWeights
 from adaptry.fingerprint import BaseRecord
 from adaptry.fingerprinting import fingerprint
 from adaptry.opening import open_local

@@ -15,8 +15,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from adaptry.adapter.view import open_dir
 from adaptry.checkpoint import open_checkpoint
+from adaptry.core.errors import Unsupported
 from adaptry.deriving.draft import Parent
-from adaptry.errors import Unsupported
 from adaptry.exporting.export import export
 from adaptry.exporting.setting import Setting
 from adaptry.fingerprinting import fingerprint

@@ -11,8 +11,8 @@ from safetensors.numpy import load_file, save_file
 
 from adaptry.adapter.view import open_dir
 from adaptry.checks.runtimes import parse_runtime, verdict
+from adaptry.core.errors import Refused, Unsupported
 from adaptry.deriving.draft import Parent
-from adaptry.errors import Refused, Unsupported
 from adaptry.exporting.export import export
 from adaptry.exporting.setting import Setting
 from adaptry.fingerprinting import fingerprint

@@ -13,7 +13,7 @@ from adaptry import open_dir, pull, push
 from adaptry.adapter.view import Adapter
 from adaptry.checkpoint import open_checkpoint
 from adaptry.checks import check, check_weights
-from adaptry.errors import InvalidConfig, InvalidPath, InvalidWeights, NotFound, Unsupported
+from adaptry.core.errors import InvalidConfig, InvalidPath, InvalidWeights, NotFound, Unsupported
 from adaptry.fingerprinting import fingerprint
 from adaptry.registry import Registry
 from adaptry.testing.samples import tiny_base

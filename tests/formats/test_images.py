@@ -13,7 +13,7 @@ from PIL import Image
 
 from adaptry.adapter.images import MAX_IMAGE, MAX_IMAGES, check_image, is_image
 from adaptry.adapter.listing import list_folder
-from adaptry.errors import Unsupported
+from adaptry.core.errors import Unsupported
 from adaptry.testing.samples import tiny_lora
 
 Save = Callable[[], bytes]

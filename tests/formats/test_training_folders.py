@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from adaptry import open_dir, pull, push
-from adaptry.errors import InvalidWeights, NotFound, Unsupported
+from adaptry.core.errors import InvalidWeights, NotFound, Unsupported
 from adaptry.opening import open_local
 from adaptry.testing.samples import tiny_lora
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from adaptry.adapter.view import open_dir
-from adaptry.errors import NotFound
+from adaptry.core.errors import NotFound
 from adaptry.opening import open_local
 from adaptry.operations.transfer import push
 

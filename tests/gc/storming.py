@@ -13,7 +13,7 @@ import threading
 from contextlib import closing, suppress
 
 from adaptry.adapter.view import Adapter, open_dir
-from adaptry.errors import Conflict, NotFound
+from adaptry.core.errors import Conflict, NotFound
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
 from adaptry.operations.transfer import push

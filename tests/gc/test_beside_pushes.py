@@ -26,15 +26,15 @@ from sqlmodel import select
 from adaptry.adapter.view import open_dir
 from adaptry.catalog.leaving import LAPSES
 from adaptry.catalog.rows import LeavingRow
-from adaptry.digest import Digest
-from adaptry.errors import Conflict, NotFound
-from adaptry.failpoints import OF_A_SWEEP, VARIABLE
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, NotFound
+from adaptry.core.failpoints import OF_A_SWEEP, VARIABLE
+from adaptry.core.refs import AdapterName
 from adaptry.gc import collect
 from adaptry.integrity import verify
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
 from adaptry.operations.transfer import push, upload
-from adaptry.refs import AdapterName
 from adaptry.testing.breaking import AT_ONCE
 from adaptry.testing.samples import tiny_lora
 

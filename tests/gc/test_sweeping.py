@@ -14,18 +14,18 @@ from adaptry import gc
 from adaptry.adapter.view import Adapter
 from adaptry.catalog.unneeded import Had
 from adaptry.checkpoint import open_checkpoint
-from adaptry.digest import Digest
-from adaptry.errors import Corrupt, Denied
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Corrupt, Denied
+from adaptry.core.identity import Identity
+from adaptry.core.manifest import Manifest
+from adaptry.core.refs import AdapterName
 from adaptry.gc import Found, Orphan, collect, plan
-from adaptry.identity import Identity
 from adaptry.integrity import verify
 from adaptry.local import LocalRegistry
-from adaptry.manifest import Manifest
 from adaptry.opening import open_local
 from adaptry.operations.base_registry import register
 from adaptry.operations.transfer import push, upload
 from adaptry.records import AdapterEdit, PushOptions
-from adaptry.refs import AdapterName
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_base
 

@@ -12,8 +12,9 @@ import pytest
 from adaptry import gc
 from adaptry.adapter.header import TensorInfo
 from adaptry.adapter.view import Adapter, open_dir
-from adaptry.bounded_process import ProcessFailed
-from adaptry.errors import Refused, Unavailable
+from adaptry.core.errors import Refused, Unavailable
+from adaptry.core.processes.bounded import ProcessFailed
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.inspection import inspector as inspectors
 from adaptry.inspection.inspector import Inspector, Source
 from adaptry.inspection.result import WeightsInspection
@@ -22,7 +23,6 @@ from adaptry.opening import open_local
 from adaptry.operations.transfer import push
 from adaptry.operations.transfer.drafts import push_draft
 from adaptry.records import CommitNote
-from adaptry.refs import AdapterName, Ref
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, serving

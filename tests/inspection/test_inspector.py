@@ -20,7 +20,7 @@ import torch
 
 from adaptry.adapter.content import FolderContent
 from adaptry.adapter.header import TensorInfo
-from adaptry.errors import Corrupt, Unavailable
+from adaptry.core.errors import Corrupt, Unavailable
 from adaptry.inspection import inspector as inspectors
 from adaptry.inspection.fair_slots import FairSlots
 from adaptry.inspection.files import inspect_content

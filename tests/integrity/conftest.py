@@ -12,18 +12,18 @@ from adaptry.adapter.content import FolderContent
 from adaptry.adapter.view import open_dir
 from adaptry.backup import create, restore
 from adaptry.checkpoint import open_checkpoint
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
+from adaptry.core.manifest import Manifest
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.gc import collect
 from adaptry.jobs.records import JobOrder
 from adaptry.local import LocalRegistry
-from adaptry.manifest import Manifest
 from adaptry.opening import open_local
 from adaptry.operations.base_registry import register
 from adaptry.operations.transfer import push
 from adaptry.operations.transfer.file_upload import upload
 from adaptry.operations.version_state import change_state
 from adaptry.records import AdapterEdit, BaseEdit, CommitNote, PushOptions, StateChange
-from adaptry.refs import AdapterName, Ref
 from adaptry.residency import RecallProof, Resident, WorkerReport
 from adaptry.rollouts import RolloutChange, RolloutPlan
 from adaptry.testing.samples import tiny_base, tiny_lora

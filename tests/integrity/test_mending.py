@@ -21,20 +21,20 @@ from adaptry.blobs.local import LocalBlobs
 from adaptry.catalog import damage
 from adaptry.catalog.rows import InspectionRow
 from adaptry.checkpoint import open_checkpoint
-from adaptry.digest import Digest
-from adaptry.errors import Corrupt
-from adaptry.failpoints import OF_A_MEND
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Corrupt
+from adaptry.core.failpoints import OF_A_MEND
+from adaptry.core.manifest import FileEntry, Manifest
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.fingerprinting import fingerprint
 from adaptry.integrity import Mended, mend, verify
 from adaptry.local import LocalRegistry
-from adaptry.manifest import FileEntry, Manifest
 from adaptry.opening import open_local
 from adaptry.operations.base_registry import register
 from adaptry.operations.mirroring.bundles.writer import create
 from adaptry.operations.transfer import pull, push
 from adaptry.operations.transfer.file_upload import upload
 from adaptry.records import CommitNote, PushOptions
-from adaptry.refs import AdapterName, Ref
 from adaptry.testing.samples import tiny_base
 
 TONE = AdapterName.parse("acme/tone")

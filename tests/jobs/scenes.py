@@ -18,13 +18,13 @@ from sqlmodel import select
 
 from adaptry.catalog.jobs import row_of
 from adaptry.catalog.rows import EventRow, JobStepRow
-from adaptry.errors import NotFound
+from adaptry.core.errors import NotFound
+from adaptry.core.refs import AdapterName
 from adaptry.integrity import verify
 from adaptry.jobs.desk import Desk
 from adaptry.jobs.doing import do
 from adaptry.jobs.records import JobInfo, JobOrder
 from adaptry.jobs.tasks import parse_task
-from adaptry.refs import AdapterName
 
 from .stages import Stage, a_registry
 

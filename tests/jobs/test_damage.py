@@ -7,10 +7,10 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from adaptry.blobs.local import LocalBlobs
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
+from adaptry.core.refs import Ref
 from adaptry.integrity import verify
 from adaptry.local import LocalRegistry
-from adaptry.refs import Ref
 from adaptry.testing.running import MERGE, Runner
 from adaptry_cli.main import main
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from adaptry.failpoints import RUNNER, STEPS
+from adaptry.core.failpoints import RUNNER, STEPS
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.running import living, wait_until
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.errors import NotFound
+from adaptry.core.errors import NotFound
 from adaptry.integrity import verify
 from adaptry.local import LocalRegistry
 from adaptry.testing.postgres import PostgresServer

@@ -16,8 +16,8 @@ from sqlmodel import col, update
 from adaptry import tokens
 from adaptry.catalog import jobs, schedules, steps
 from adaptry.catalog.rows import JobRow
-from adaptry.errors import Conflict, NotFound
-from adaptry.identity import LOCAL, Identity
+from adaptry.core.errors import Conflict, NotFound
+from adaptry.core.identity import LOCAL, Identity
 from adaptry.jobs.records import JobOrder
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local

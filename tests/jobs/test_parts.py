@@ -10,8 +10,9 @@ import pytest
 from adaptry.blobs.memory import MemoryBlobs
 from adaptry.catalog import jobs, runners, schedules, steps
 from adaptry.catalog.database import Catalog
-from adaptry.errors import Conflict
-from adaptry.identity import LOCAL
+from adaptry.core.errors import Conflict
+from adaptry.core.identity import LOCAL
+from adaptry.core.refs import AdapterName
 from adaptry.jobs.cron import Cron
 from adaptry.jobs.queues import queue_of, queues_for
 from adaptry.jobs.records import GIB, JobOrder, Needs, RunnerInfo
@@ -20,7 +21,6 @@ from adaptry.jobs.tasks import TASKS
 from adaptry.jobs.watching import Watch
 from adaptry.local import LocalRegistry
 from adaptry.records import AdapterEdit
-from adaptry.refs import AdapterName
 from adaptry.testing.promises.ground import ADA, EVE
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

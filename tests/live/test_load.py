@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import adaptry
 from adaptry.checkpoint import open_checkpoint
-from adaptry.errors import Conflict, Invalid, NotFound, Refused, Unsupported, Withdrawn
+from adaptry.core.errors import Conflict, Invalid, NotFound, Refused, Unsupported, Withdrawn
 from adaptry.operations import base_registry
 from adaptry.records import StateChange
 from adaptry.registry import Registry
@@ -203,7 +203,7 @@ def test_another_base_is_refused_by_its_content(
 
 
 def adaptry_claim(id: Any) -> Any:
-    from adaptry.manifest import BaseClaim
+    from adaptry.core.manifest import BaseClaim
 
     return BaseClaim(name="org/tiny", id=id)
 

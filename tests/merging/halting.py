@@ -12,7 +12,7 @@ from pathlib import Path
 
 from adaptry import open_dir
 from adaptry.checkpoint import open_checkpoint
-from adaptry.errors import AdaptryError
+from adaptry.core.errors import AdaptryError
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.merge import Source, merge
 from adaptry.merging.recipe import Input, Recipe

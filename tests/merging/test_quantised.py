@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from adaptry.adapter.view import open_dir
 from adaptry.checkpoint import open_checkpoint
-from adaptry.errors import AdaptryError, Refused, Unsupported
+from adaptry.core.errors import AdaptryError, Refused, Unsupported
 from adaptry.fingerprint import BaseRecord
 from adaptry.fingerprinting import fingerprint
 from adaptry.merging.fitting import Weighted

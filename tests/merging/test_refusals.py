@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from adaptry import open_dir
-from adaptry.byte_sizes import parse_bytes
 from adaptry.checkpoint import open_checkpoint
-from adaptry.errors import AdaptryError, Conflict, Invalid, Refused, Unsupported
+from adaptry.core.byte_sizes import parse_bytes
+from adaptry.core.errors import AdaptryError, Conflict, Invalid, Refused, Unsupported
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.merge import How, Source, merge
 from adaptry.merging.recipe import Input, Recipe, parse_dtype

@@ -17,8 +17,8 @@ from adaptry import open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.computing.calling import Computing
 from adaptry.computing.ingredients import Described, Ingredients
-from adaptry.digest import Digest
-from adaptry.errors import Conflict, NotFound, Refused, Unavailable, Unsupported
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, NotFound, Refused, Unavailable, Unsupported
 from adaptry.fingerprinting import fingerprint
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.merge import Source, merge

@@ -15,7 +15,7 @@ import pytest
 
 from adaptry import open_dir
 from adaptry.checkpoint import Checkpoint, open_checkpoint
-from adaptry.errors import Unsupported
+from adaptry.core.errors import Unsupported
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.merge import Source, merge
 from adaptry.merging.recipe import Input, Recipe

@@ -12,8 +12,8 @@ import pytest
 from adaptry import open_dir
 from adaptry.adapter.header import read_header
 from adaptry.checkpoint import open_checkpoint
-from adaptry.digest import Digest
-from adaptry.errors import NotFound
+from adaptry.core.digest import Digest
+from adaptry.core.errors import NotFound
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.kernels import choose
 from adaptry.merging.merge import How, Source, decide, merge

@@ -15,9 +15,9 @@ from adaptry.checkpoint import open_checkpoint
 from adaptry.combining.combine import draft
 from adaptry.combining.planning import plan as combine_plan
 from adaptry.combining.recipe import CombineRecipe
+from adaptry.core.errors import AdaptryError, Invalid, Refused, Unsupported
 from adaptry.deriving.draft import Parent
 from adaptry.deriving.writing import write
-from adaptry.errors import AdaptryError, Invalid, Refused, Unsupported
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.merge import How, Source, decide, merge
 from adaptry.merging.recipe import Input, Recipe

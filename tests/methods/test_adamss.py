@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from adaptry import open_dir
-from adaptry.errors import AdaptryError, InvalidWeights, Missing
+from adaptry.core.errors import AdaptryError, InvalidWeights, Missing
 
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from adaptry import open_dir
-from adaptry.errors import Unsupported
+from adaptry.core.errors import Unsupported
 from adaptry.methods import METHODS
 
 torch = pytest.importorskip("torch")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from adaptry import open_dir
-from adaptry.errors import AdaptryError, InvalidWeights, Refused
+from adaptry.core.errors import AdaptryError, InvalidWeights, Refused
 
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from adaptry import open_dir
 from adaptry.checkpoint import open_checkpoint
-from adaptry.errors import InvalidConfig, Refused, Unsupported
+from adaptry.core.errors import InvalidConfig, Refused, Unsupported
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.merge import Source, decide
 from adaptry.merging.recipe import Input, Recipe

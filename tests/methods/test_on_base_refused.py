@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from adaptry.errors import AdaptryError, InvalidConfig, InvalidWeights, Refused, Unsupported
+from adaptry.core.errors import AdaptryError, InvalidConfig, InvalidWeights, Refused, Unsupported
 
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")

@@ -19,7 +19,7 @@ from adaptry import open_dir, pull, push  # noqa: E402
 from adaptry.adapter.view import Adapter  # noqa: E402
 from adaptry.checkpoint import open_checkpoint  # noqa: E402
 from adaptry.checks import check  # noqa: E402
-from adaptry.errors import Refused, Unsupported  # noqa: E402
+from adaptry.core.errors import Refused, Unsupported  # noqa: E402
 from adaptry.fingerprinting import fingerprint  # noqa: E402
 from adaptry.merging.fitting import Weighted  # noqa: E402
 from adaptry.merging.merge import Source, merge  # noqa: E402

@@ -22,9 +22,9 @@ from transformers import (
 
 from adaptry.adapter.view import Adapter, open_dir
 from adaptry.checkpoint import open_checkpoint
+from adaptry.core.errors import Refused, Unsupported
 from adaptry.deriving.draft import Parent
 from adaptry.deriving.writing import write
-from adaptry.errors import Refused, Unsupported
 from adaptry.fingerprinting import fingerprint
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.merge import Source, merge

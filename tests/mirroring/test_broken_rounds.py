@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapter.view import Adapter
-from adaptry.failpoints import NAMES, VARIABLE
+from adaptry.core.failpoints import NAMES, VARIABLE
+from adaptry.core.refs import AdapterName
 from adaptry.integrity import verify
 from adaptry.local import LocalRegistry
 from adaptry.operations.mirroring.bundles.reader import load
@@ -22,7 +23,6 @@ from adaptry.operations.mirroring.plan import Choice, versions_in
 from adaptry.operations.mirroring.sync import follow
 from adaptry.operations.transfer import push
 from adaptry.records import PushOptions
-from adaptry.refs import AdapterName
 from adaptry.registry import Registry
 
 TONE = AdapterName.parse("acme/tone")

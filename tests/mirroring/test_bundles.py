@@ -12,11 +12,20 @@ from pathlib import Path
 
 import pytest
 
-from adaptry import strictjson
 from adaptry.adapter.view import Adapter, open_dir
 from adaptry.checkpoint import open_checkpoint
-from adaptry.digest import Digest
-from adaptry.errors import Conflict, Incompatible, Invalid, InvalidBundle, NotFound, Unavailable, Withdrawn
+from adaptry.core import strictjson
+from adaptry.core.digest import Digest
+from adaptry.core.errors import (
+    Conflict,
+    Incompatible,
+    Invalid,
+    InvalidBundle,
+    NotFound,
+    Unavailable,
+    Withdrawn,
+)
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.integrity import verify
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
@@ -31,7 +40,6 @@ from adaptry.operations.transfer import pull, push
 from adaptry.operations.transfer.retry import Persistence
 from adaptry.operations.version_state import change_state
 from adaptry.records import AdapterEdit, PushOptions, StateChange
-from adaptry.refs import AdapterName, Ref
 from adaptry.registry import Registry
 from adaptry.testing.breaking import Breaking, Tampering
 from adaptry.testing.samples import tiny_base, tiny_lora, write_safetensors

@@ -12,7 +12,8 @@ import pytest
 from adaptry import backup
 from adaptry.adapter.view import Adapter
 from adaptry.checkpoint import open_checkpoint
-from adaptry.errors import InvalidQuery, Refused, Unavailable
+from adaptry.core.errors import InvalidQuery, Refused, Unavailable
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.integrity import verify
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
@@ -26,7 +27,6 @@ from adaptry.operations.transfer import pull, push
 from adaptry.operations.transfer.retry import Persistence
 from adaptry.operations.version_state import change_state
 from adaptry.records import AdapterEdit, PushOptions, StateChange
-from adaptry.refs import AdapterName, Ref
 from adaptry.registry import Registry
 from adaptry.testing.breaking import Breaking
 from adaptry.testing.samples import tiny_base

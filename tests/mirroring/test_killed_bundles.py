@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from adaptry import atomic_file as atomic
 from adaptry.adapter.view import open_dir
-from adaptry.atomic_file import atomic_file
-from adaptry.failpoints import VARIABLE
+from adaptry.core.failpoints import VARIABLE
+from adaptry.core.files import atomic_file as atomic
+from adaptry.core.files.atomic_file import atomic_file
 from adaptry.opening import open_local
 from adaptry.operations.transfer import push
 from adaptry.testing.samples import tiny_lora

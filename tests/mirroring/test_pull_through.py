@@ -13,9 +13,10 @@ from adaptry import backup
 from adaptry.adapter.view import Adapter
 from adaptry.checkpoint import open_checkpoint
 from adaptry.client import HttpRegistry
-from adaptry.digest import Digest
-from adaptry.errors import NotFound, Unavailable, Withdrawn
-from adaptry.lifecycle import State
+from adaptry.core.digest import Digest
+from adaptry.core.errors import NotFound, Unavailable, Withdrawn
+from adaptry.core.lifecycle import State
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
 from adaptry.operations.base_registry import register
@@ -26,7 +27,6 @@ from adaptry.operations.promotion import promote
 from adaptry.operations.transfer import pull, push
 from adaptry.operations.version_state import change_state
 from adaptry.records import AdapterEdit, CommitNote, PushOptions, StateChange
-from adaptry.refs import AdapterName, Ref
 from adaptry.testing.samples import tiny_base
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, serving

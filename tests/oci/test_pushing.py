@@ -19,7 +19,7 @@ import pytest
 
 from adaptry.adapter.view import open_dir
 from adaptry.checkpoint import open_checkpoint
-from adaptry.errors import Invalid, NotFound, Unauthenticated, Unavailable
+from adaptry.core.errors import Invalid, NotFound, Unauthenticated, Unavailable
 from adaptry.fingerprinting import fingerprint
 from adaptry.oci.artifact import ARTIFACT, INDEX, MANIFEST, Artifact, adapter_artifact, base_artifact
 from adaptry.oci.layout import write_layout

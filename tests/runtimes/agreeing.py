@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 
 from adaptry.adapter.view import open_dir
 from adaptry.checks.runtimes import Runtime, Verdict, verdict
+from adaptry.core.errors import AdaptryError
 from adaptry.deriving.draft import Parent
-from adaptry.errors import AdaptryError
 from adaptry.exporting.export import export
 
 from ..formats.elsewhere import Elsewhere

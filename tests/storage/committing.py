@@ -8,11 +8,11 @@ from __future__ import annotations
 import sys
 
 from adaptry.adapter.view import open_dir
-from adaptry.digest import Digest
-from adaptry.manifest import Manifest
+from adaptry.core.digest import Digest
+from adaptry.core.manifest import Manifest
+from adaptry.core.refs import AdapterName
 from adaptry.opening import open_local
 from adaptry.records import CommitNote
-from adaptry.refs import AdapterName
 
 
 def main(registry: str, name: str, *folders: str) -> None:

@@ -17,8 +17,8 @@ from adaptry.blobs import BlobStore
 from adaptry.blobs.s3 import S3Blobs
 from adaptry.blobs.s3.examining import examine
 from adaptry.blobs.tiered import TieredBlobs
-from adaptry.digest import Digest
-from adaptry.errors import DigestMismatch
+from adaptry.core.digest import Digest
+from adaptry.core.errors import DigestMismatch
 
 SEGMENT = 5 << 20
 """As small as S3's parts may be, so that two make a large blob."""

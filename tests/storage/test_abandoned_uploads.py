@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from adaptry.blobs.local import LocalBlobs
-from adaptry.digest import Digest
-from adaptry.errors import Busy, NotFound
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Busy, NotFound
+from adaptry.core.refs import AdapterName
 from adaptry.local import LocalRegistry
 from adaptry.local.abandoned_uploads import IDLE, IDLE_DIRECT
 from adaptry.local.uploads import DIRECT, MOST_OPEN
 from adaptry.opening import open_local
 from adaptry.records import Upload
-from adaptry.refs import AdapterName
 
 TONE = AdapterName.parse("acme/tone")
 OTHER = AdapterName.parse("other/tone")

@@ -19,14 +19,14 @@ from adaptry.backup import create, restore
 from adaptry.backup.restoration import check
 from adaptry.blobs.local import LocalBlobs
 from adaptry.catalog.database import Catalog
-from adaptry.errors import Conflict, Corrupt, InvalidBackup, NotFound, Refused, Unauthenticated
+from adaptry.core.errors import Conflict, Corrupt, InvalidBackup, NotFound, Refused, Unauthenticated
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.gc import collect
 from adaptry.integrity import verify
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
 from adaptry.operations.transfer import pull
 from adaptry.records import StateChange, VersionInfo
-from adaptry.refs import AdapterName, Ref
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_lora
 from adaptry.tokens import create_token, identify

@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 
 from adaptry.checkpoint import open_checkpoint
-from adaptry.identity import ANONYMOUS, Identity
+from adaptry.core.identity import ANONYMOUS, Identity
 from adaptry.opening import open_local
 from adaptry.operations.base_registry import register
 from adaptry.records import BaseEdit

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.beside import Beside, FlushBehind
+from adaptry.core.files.background_io import Beside, FlushBehind
 
 LARGE = 1 << 20
 """More than is worth a thread."""

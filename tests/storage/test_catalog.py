@@ -16,7 +16,7 @@ from sqlalchemy import create_engine
 from adaptry.catalog.database import Catalog
 from adaptry.catalog.migrate import KNOWN
 from adaptry.catalog.rows import Row
-from adaptry.errors import Corrupt, Incompatible, Unavailable
+from adaptry.core.errors import Corrupt, Incompatible, Unavailable
 
 
 @pytest.fixture

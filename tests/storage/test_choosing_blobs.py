@@ -10,11 +10,11 @@ from adaptry.adapter.view import open_dir
 from adaptry.blobs.choosing import open_blobs
 from adaptry.blobs.local import LocalBlobs
 from adaptry.blobs.tiered import TieredBlobs
-from adaptry.digest import Digest
-from adaptry.errors import Conflict, Unavailable
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, Unavailable
+from adaptry.core.refs import AdapterName
 from adaptry.opening import open_local
 from adaptry.operations.transfer import pull, push
-from adaptry.refs import AdapterName
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_lora
 

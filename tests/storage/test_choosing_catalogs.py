@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapter.view import open_dir
-from adaptry.errors import Conflict, Invalid
+from adaptry.core.errors import Conflict, Invalid
+from adaptry.core.refs import Ref
+from adaptry.core.settings import Settings
 from adaptry.opening import connect, is_registry, open_local
 from adaptry.operations.transfer import pull, push
-from adaptry.refs import Ref
-from adaptry.settings import Settings
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_lora
 

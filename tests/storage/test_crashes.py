@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapter.view import open_dir
-from adaptry.digest import Digest
-from adaptry.errors import NotFound
-from adaptry.failpoints import NAMES
+from adaptry.core.digest import Digest
+from adaptry.core.errors import NotFound
+from adaptry.core.failpoints import NAMES
+from adaptry.core.refs import AdapterName, ByDigest, Ref
 from adaptry.integrity import verify
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
 from adaptry.operations.transfer import pull, push
 from adaptry.records import AdapterEdit
-from adaptry.refs import AdapterName, ByDigest, Ref
 
 TONE = AdapterName.parse("acme/tone")
 Start = Callable[..., "subprocess.Popen[str]"]

@@ -19,11 +19,11 @@ import pytest
 
 from adaptry.adapter.view import open_dir
 from adaptry.client import HttpRegistry
-from adaptry.errors import Conflict, Unavailable
+from adaptry.core.errors import Conflict, Unavailable
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.integrity import verify
 from adaptry.opening import open_local
 from adaptry.operations.transfer import push
-from adaptry.refs import AdapterName, Ref
 from adaptry.testing.buckets import free_ports
 from adaptry.testing.faults import between
 from adaptry.testing.postgres import PostgresServer, postgres_server

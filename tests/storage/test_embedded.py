@@ -14,15 +14,15 @@ from adaptry.blobs import Staged
 from adaptry.blobs.local import LocalBlobs
 from adaptry.blobs.memory import MemoryBlobs
 from adaptry.catalog.database import Catalog
-from adaptry.digest import Digest
-from adaptry.errors import Busy, NotFound, Refused, Unavailable
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Busy, NotFound, Refused, Unavailable
+from adaptry.core.refs import AdapterName, Ref
+from adaptry.core.settings import Settings
 from adaptry.integrity import verify
 from adaptry.local import LocalRegistry
 from adaptry.local.uploads import MOST_OPEN, purge
 from adaptry.opening import connect, open_local
 from adaptry.operations.transfer import push
-from adaptry.refs import AdapterName, Ref
-from adaptry.settings import Settings
 
 TONE = AdapterName.parse("acme/tone")
 DATA = b"x" * 1000

@@ -18,10 +18,10 @@ import urllib3
 
 from adaptry.adapter.view import open_dir
 from adaptry.client import HttpRegistry
-from adaptry.errors import StorageFull
+from adaptry.core.errors import StorageFull
+from adaptry.core.refs import AdapterName
 from adaptry.opening import open_local
 from adaptry.operations.transfer import pull, push
-from adaptry.refs import AdapterName
 from adaptry.testing.samples import tiny_lora
 
 pytestmark = pytest.mark.heavy

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from adaptry.blobs.local import LocalBlobs
-from adaptry.digest import Digest
-from adaptry.errors import StorageFull
+from adaptry.core.digest import Digest
+from adaptry.core.errors import StorageFull
 
 DATA = b"some bytes"
 

@@ -11,14 +11,14 @@ import pytest
 from click.testing import CliRunner
 
 from adaptry import open_dir, push
-from adaptry.errors import Conflict, InvalidRef
-from adaptry.identity import LOCAL, Identity
+from adaptry.core.errors import Conflict, InvalidRef
+from adaptry.core.identity import LOCAL, Identity
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.integrity import verify
 from adaptry.jobs.records import JobOrder
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
 from adaptry.records import AdapterEdit
-from adaptry.refs import AdapterName, Ref
 from adaptry.residency import Resident, WorkerReport
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.hub.spelling import canonical

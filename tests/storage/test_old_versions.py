@@ -6,12 +6,12 @@ import sqlite3
 from pathlib import Path
 
 from adaptry import open_dir, push
+from adaptry.core.manifest import EMPTY
+from adaptry.core.refs import AdapterName
 from adaptry.integrity import verify
 from adaptry.local import LocalRegistry
-from adaptry.manifest import EMPTY
 from adaptry.opening import open_local
 from adaptry.records import AdapterEdit
-from adaptry.refs import AdapterName
 from adaptry.testing.samples import tiny_lora
 
 from .downgrading import back_to_0004

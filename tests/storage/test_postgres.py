@@ -18,13 +18,13 @@ from adaptry.adapter.view import open_dir
 from adaptry.blobs.memory import MemoryBlobs
 from adaptry.catalog.database import Catalog
 from adaptry.catalog.rows import Row
-from adaptry.errors import Conflict, Incompatible, Invalid, Unavailable
+from adaptry.core.errors import Conflict, Incompatible, Invalid, Unavailable
+from adaptry.core.refs import AdapterName
 from adaptry.integrity import verify
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
 from adaptry.operations.transfer import push
 from adaptry.records import VersionInfo
-from adaptry.refs import AdapterName
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_lora
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from adaptry.catalog.database import Catalog
+from adaptry.core.refs import AdapterName
 from adaptry.opening import open_local
 from adaptry.records import AdapterEdit
-from adaptry.refs import AdapterName
 
 TONE = AdapterName.parse("acme/tone")
 

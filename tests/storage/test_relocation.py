@@ -9,14 +9,14 @@ import pytest
 
 from adaptry.adapter.view import open_dir
 from adaptry.checkpoint import open_checkpoint
-from adaptry.errors import Conflict, NotFound, Unavailable
+from adaptry.core.errors import Conflict, NotFound, Unavailable
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.integrity import verify
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
 from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
 from adaptry.records import AdapterEdit, PushOptions
-from adaptry.refs import AdapterName, Ref
 from adaptry.relocation import move_catalog
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_base, tiny_lora

@@ -16,10 +16,10 @@ from adaptry.blobs.s3 import Place, S3Blobs
 from adaptry.blobs.s3.examining import examine
 from adaptry.blobs.s3.objects import Listed
 from adaptry.blobs.s3.segments import SEGMENT, Segment, chain, new_name, parts
-from adaptry.digest import Digest
-from adaptry.errors import Conflict, Invalid, NotFound, Unavailable
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, Invalid, NotFound, Unavailable
+from adaptry.core.manifest import FileEntry, Manifest
 from adaptry.local.blob_content import BlobContent
-from adaptry.manifest import FileEntry, Manifest
 from adaptry.testing.faults import Proxy, between
 from adaptry.testing.http_faults import HttpProxy
 from adaptry.testing.samples import tiny_lora

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from adaptry.blobs.s3 import Place, S3Blobs
-from adaptry.digest import Digest
-from adaptry.errors import AdaptryError, Unavailable
+from adaptry.core.digest import Digest
+from adaptry.core.errors import AdaptryError, Unavailable
 from adaptry.testing.faults import between
 from adaptry.testing.http_faults import HTTP_FAULTS, HttpProxy, Message
 from adaptry.testing.seaweed import CREDENTIALS, Seaweed

@@ -9,8 +9,8 @@ import pytest
 
 from adaptry.blobs.memory import MemoryBlobs
 from adaptry.blobs.tiered import TieredBlobs
-from adaptry.digest import Digest
-from adaptry.errors import Corrupt, NotFound
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Corrupt, NotFound
 
 
 class Watched(MemoryBlobs):

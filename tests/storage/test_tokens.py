@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from adaptry.catalog.database import Catalog
-from adaptry.errors import Invalid, NotFound, Unauthenticated
-from adaptry.identity import Identity
+from adaptry.core.errors import Invalid, NotFound, Unauthenticated
+from adaptry.core.identity import Identity
 from adaptry.tokens import (
     admit_token,
     create_token,

@@ -12,9 +12,9 @@ from sqlalchemy import create_engine
 from adaptry import open_dir, push
 from adaptry.blobs.memory import MemoryBlobs
 from adaptry.catalog.database import Catalog
+from adaptry.core.refs import AdapterName
 from adaptry.local import LocalRegistry
 from adaptry.records import AdapterEdit
-from adaptry.refs import AdapterName
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_lora
 

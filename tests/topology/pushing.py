@@ -6,8 +6,8 @@ from pathlib import Path
 
 from adaptry.adapter.view import open_dir
 from adaptry.client import HttpRegistry
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import pull, push
-from adaptry.refs import AdapterName, Ref
 from adaptry.registry import Registry
 from adaptry.testing.samples import tiny_lora
 

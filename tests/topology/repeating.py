@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Self, TypeVar
 
-from adaptry.errors import Unavailable
+from adaptry.core.errors import Unavailable
 
 Given = TypeVar("Given")
 

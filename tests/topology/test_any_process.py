@@ -9,11 +9,11 @@ import pytest
 
 from adaptry.adapter.view import open_dir
 from adaptry.client import HttpRegistry
-from adaptry.digest import Digest
-from adaptry.errors import Conflict, NotFound, Unavailable
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, NotFound, Unavailable
+from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import pull, push
 from adaptry.records import AliasInfo, Event
-from adaptry.refs import AdapterName
 from adaptry.testing.samples import tiny_lora
 
 from .merging import assert_ended_once, begun, ordered

@@ -11,10 +11,10 @@ import boto3
 from adaptry.adapter.view import open_dir
 from adaptry.blobs.s3 import Place
 from adaptry.client import HttpRegistry
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.integrity import verify
 from adaptry.opening import open_local
 from adaptry.operations.transfer import pull, push
-from adaptry.refs import AdapterName, Ref
 from adaptry.testing.postgres import PostgresServer, programs
 from adaptry.testing.samples import tiny_lora
 from adaptry.testing.seaweed import Seaweed

@@ -14,10 +14,10 @@ import pytest
 import urllib3
 
 from adaptry.adapter.view import open_dir
-from adaptry.failpoints import NAMES
+from adaptry.core.failpoints import NAMES
+from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import pull, push
 from adaptry.records import PushOptions
-from adaptry.refs import AdapterName
 from adaptry.testing.samples import tiny_lora
 
 from .pushing import Pushing, assert_nothing_lost, weights

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.errors import NotFound, Refused, Unavailable
+from adaptry.core.errors import NotFound, Refused, Unavailable
 from adaptry.testing.samples import tiny_lora
 from adaptry.training.outbox import Outbox
 

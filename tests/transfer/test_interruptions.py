@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapter.view import open_dir
-from adaptry.errors import DigestMismatch, Unavailable
+from adaptry.core.errors import DigestMismatch, Unavailable
+from adaptry.core.refs import Ref
 from adaptry.local import LocalRegistry
 from adaptry.operations import transfer
 from adaptry.operations.transfer.retry import Persistence
 from adaptry.records import Upload
-from adaptry.refs import Ref
 from adaptry.testing.breaking import AT_ONCE, Breaking, Tampering
 
 

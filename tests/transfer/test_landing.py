@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapter.view import open_dir
-from adaptry.errors import Conflict, StorageFull, Unavailable
-from adaptry.landing import explained, landing
+from adaptry.core.errors import Conflict, StorageFull, Unavailable
+from adaptry.core.files.atomic_dir import explained, landing
 from adaptry.local import LocalRegistry
 from adaptry.operations import transfer
 
 FILLING = """
 import sys, pathlib
-from adaptry.landing import landing
+from adaptry.core.files.atomic_dir import landing
 with landing(pathlib.Path(sys.argv[1])) as place:
     (place / "half").write_text("half")
     print("filling", flush=True)

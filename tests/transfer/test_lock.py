@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapter.view import open_dir
-from adaptry.errors import Incompatible, Invalid, NotFound
+from adaptry.core.errors import Incompatible, Invalid, NotFound
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.local import LocalRegistry
 from adaptry.operations import lockfile, transfer
-from adaptry.refs import AdapterName, Ref
 from adaptry.testing.samples import tiny_lora
 
 TONE = AdapterName.parse("acme/tone")

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapter.view import open_dir
-from adaptry.errors import Conflict, InvalidRef, NotFound
+from adaptry.core.errors import Conflict, InvalidRef, NotFound
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.local import LocalRegistry
 from adaptry.operations import promotion, transfer
-from adaptry.refs import AdapterName, Ref
 from adaptry.testing.samples import tiny_lora
 
 TONE = AdapterName.parse("acme/tone")

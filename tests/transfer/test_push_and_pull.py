@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapter.view import open_dir
-from adaptry.errors import Conflict, DigestMismatch, InvalidRef, NotFound
+from adaptry.core.errors import Conflict, DigestMismatch, InvalidRef, NotFound
+from adaptry.core.manifest import BaseClaim
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.local import LocalRegistry
-from adaptry.manifest import BaseClaim
 from adaptry.operations import transfer
 from adaptry.records import PushOptions
-from adaptry.refs import AdapterName, Ref
 from adaptry.testing.samples import tiny_lora, write_safetensors
 
 

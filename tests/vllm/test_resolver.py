@@ -12,11 +12,11 @@ import pytest
 
 from adaptry.adapter.view import open_dir
 from adaptry.checkpoint import open_checkpoint
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
 from adaptry.operations.version_state import change_state
 from adaptry.records import StateChange, VersionInfo
-from adaptry.refs import AdapterName, Ref
 
 from . import models, running
 from .conftest import Place

@@ -10,10 +10,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
+from adaptry.core.refs import AdapterName
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
-from adaptry.refs import AdapterName
 from adaptry.worker import Cache
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.digest import Digest
-from adaptry.errors import DigestMismatch, NotFound, StorageFull, Unavailable, Withdrawn
+from adaptry.core.digest import Digest
+from adaptry.core.errors import DigestMismatch, NotFound, StorageFull, Unavailable, Withdrawn
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.local import LocalRegistry
 from adaptry.operations.version_state import change_state
 from adaptry.records import StateChange, VersionInfo
-from adaptry.refs import AdapterName, Ref
 from adaptry.testing.breaking import Breaking, Tampering
 from adaptry.worker import Cache
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+from adaptry.core.refs import AdapterName
 from adaptry.local import LocalRegistry
 from adaptry.records import AdapterEdit
-from adaptry.refs import AdapterName
 from adaptry.worker.hearing import Ear
 
 TONE = AdapterName.parse("acme/tone")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.errors import Invalid
-from adaptry.settings import Settings
+from adaptry.core.errors import Invalid
+from adaptry.core.settings import Settings
 from adaptry.worker.opening import WorkerSettings, cache_of, registry_of
 
 

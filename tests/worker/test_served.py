@@ -12,13 +12,13 @@ import pytest
 
 from adaptry.adapter.view import open_dir
 from adaptry.checkpoint import open_checkpoint
-from adaptry.errors import Refused, Unavailable, Unsupported, Withdrawn
+from adaptry.core.errors import Refused, Unavailable, Unsupported, Withdrawn
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.local import LocalRegistry
 from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
 from adaptry.operations.version_state import change_state
 from adaptry.records import StateChange, VersionInfo
-from adaptry.refs import AdapterName, Ref
 from adaptry.testing.breaking import AT_ONCE
 from adaptry.testing.quantised_samples import quantised_copy
 from adaptry.testing.samples import tiny_base, tiny_lora

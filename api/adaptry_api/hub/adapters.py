@@ -9,12 +9,12 @@ from itertools import pairwise
 
 from adaptry.adapter.formats import format_of
 from adaptry.cautions import caution, withdrawn
-from adaptry.digest import Digest
-from adaptry.errors import InvalidRef, NotFound
-from adaptry.lifecycle import is_given
-from adaptry.manifest import EMPTY, FileEntry
+from adaptry.core.digest import Digest
+from adaptry.core.errors import InvalidRef, NotFound
+from adaptry.core.lifecycle import is_given
+from adaptry.core.manifest import EMPTY, FileEntry
+from adaptry.core.refs import AdapterName, Number, Ref
 from adaptry.records import AdapterInfo, CommitInfo, VersionInfo
-from adaptry.refs import AdapterName, Number, Ref
 from adaptry.registry import Registry
 from adaptry_api.hub.card import Card
 from adaptry_api.hub.claiming import is_base_name

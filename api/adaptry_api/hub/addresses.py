@@ -14,9 +14,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from adaptry import wire
 from adaptry.chains import MAIN
-from adaptry.errors import Invalid, InvalidPath, InvalidRef
-from adaptry.manifest import check_path
-from adaptry.refs import AdapterName
+from adaptry.core.errors import Invalid, InvalidPath, InvalidRef
+from adaptry.core.manifest import check_path
+from adaptry.core.refs import AdapterName
 from adaptry_api.errors import Stopped
 from adaptry_api.hub.refusals import Absent
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from adaptry import yaml_process
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
+from adaptry.core.processes import yaml_reader
 from adaptry.records import MetricName, Tag
 
 README = "README.md"
@@ -70,7 +70,7 @@ def read_card(readme: bytes) -> Card:
     head = match[2]
     if len(head) > MAX_HEAD:
         raise Invalid(f"the head of {README} is {len(head):,} characters; at most {MAX_HEAD:,} are read")
-    data = yaml_process.loads(head, f"the head of {README}")
+    data = yaml_reader.loads(head, f"the head of {README}")
     if data is None:
         return Card()
     if not isinstance(data, dict):

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adaptry.manifest import Manifest
+from adaptry.core.manifest import Manifest
+from adaptry.core.refs import AdapterName, Number, Ref
 from adaptry.records import AdapterEdit, Committed
-from adaptry.refs import AdapterName, Number, Ref
 from adaptry.registry import Registry
 from adaptry_api.hub.card import README, Card
 from adaptry_api.hub.remembering import Memory

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from adaptry.adapter.formats import CONFIG
-from adaptry.errors import Invalid, InvalidRef
-from adaptry.manifest import BaseClaim
-from adaptry.refs import parse_base_name
+from adaptry.core.errors import Invalid, InvalidRef
+from adaptry.core.manifest import BaseClaim
+from adaptry.core.refs import parse_base_name
 from adaptry_api.hub.card import README, read_card
 
 CLAIMING = (CONFIG, README)

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from adaptry.digest import Digest
-from adaptry.errors import Conflict, Denied, FileMissing, Invalid, RevisionNotFound, Withdrawn
-from adaptry.manifest import Manifest
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, Denied, FileMissing, Invalid, RevisionNotFound, Withdrawn
+from adaptry.core.manifest import Manifest
+from adaptry.core.refs import AdapterName
 from adaptry.records import CommitInfo, CommitNote, Committed
-from adaptry.refs import AdapterName
 from adaptry.registry import Registry
 from adaptry.succession import adapter_files, is_same_adapter, successor
 from adaptry_api.errors import Stopped

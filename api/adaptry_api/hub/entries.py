@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from adaptry.digest import Digest
-from adaptry.errors import FileMissing
+from adaptry.core.digest import Digest
+from adaptry.core.errors import FileMissing
 from adaptry.records import CommitInfo
 from adaptry_api.hub.gitids import pointer, tree_ids
 from adaptry_api.hub.snapshots import HubFile, Snapshot

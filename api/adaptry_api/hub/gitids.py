@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
 
 SMALL = 1 << 20
 """A text of at most this many bytes is a small file."""

@@ -13,9 +13,9 @@ from anyio import to_thread
 from fastapi import Request
 from starlette.responses import JSONResponse, Response
 
-from adaptry.errors import NotFound, Unsupported
-from adaptry.manifest import MAX_FILE
-from adaptry.refs import AdapterName
+from adaptry.core.errors import NotFound, Unsupported
+from adaptry.core.manifest import MAX_FILE
+from adaptry.core.refs import AdapterName
 from adaptry.registry import Registry
 from adaptry_api.guard import Caller, CallersRegistry, store_of
 from adaptry_api.hub import lfs_bytes, lfs_parts

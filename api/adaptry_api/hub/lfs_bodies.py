@@ -7,9 +7,10 @@ from typing import Annotated, Literal, TypeVar
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from adaptry import strictjson, wire
-from adaptry.digest import Digest
-from adaptry.errors import Invalid, Unsupported
+from adaptry import wire
+from adaptry.core import strictjson
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Invalid, Unsupported
 from adaptry_api.bodies import first_fault, read_json, whole
 from adaptry_api.guard import store_of
 

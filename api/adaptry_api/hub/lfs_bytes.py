@@ -8,8 +8,8 @@ from typing import Annotated
 from fastapi import Depends, Request
 from starlette.responses import JSONResponse, Response
 
-from adaptry.digest import Digest
-from adaptry.errors import Invalid
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Invalid
 from adaptry_api.bodies import pour
 from adaptry_api.guard import Acting, GrantHolder, store_of
 from adaptry_api.hub.refusals import hub_router

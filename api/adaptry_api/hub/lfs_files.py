@@ -9,11 +9,11 @@ from functools import partial
 from typing import Any
 
 from adaptry.chains import MAIN
-from adaptry.digest import Digest
-from adaptry.errors import Unsupported
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Unsupported
+from adaptry.core.refs import AdapterName
 from adaptry.paging import every
 from adaptry.records import CommitInfo, Page
-from adaptry.refs import AdapterName
 from adaptry.registry import Registry
 from adaptry_api.guard import Caller, CallersRegistry
 from adaptry_api.hub.addresses import MODELS, Name

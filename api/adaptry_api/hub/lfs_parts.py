@@ -14,7 +14,7 @@ from anyio import to_thread
 from fastapi import Depends, Request
 from starlette.responses import JSONResponse, Response
 
-from adaptry.errors import Conflict, Invalid
+from adaptry.core.errors import Conflict, Invalid
 from adaptry_api.bodies import pour
 from adaptry_api.guard import Acting, GrantHolder, store_of
 from adaptry_api.hub.lfs_bodies import KIND, Completion, read_body

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from fastapi import Query, Request, Response
 from starlette.responses import JSONResponse
 
-from adaptry.errors import Invalid, NotFound
+from adaptry.core.errors import Invalid, NotFound
 from adaptry.records import AdapterInfo
 from adaptry.registry import Registry
 from adaptry_api.guard import CallersRegistry, store_of

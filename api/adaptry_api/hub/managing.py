@@ -8,10 +8,10 @@ from fastapi import Request, Response
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
-from adaptry.errors import Conflict, NotFound, Unsupported
-from adaptry.identity import Identity, Visibility
+from adaptry.core.errors import Conflict, NotFound, Unsupported
+from adaptry.core.identity import Identity, Visibility
+from adaptry.core.refs import AdapterName
 from adaptry.records import AdapterEdit
-from adaptry.refs import AdapterName
 from adaptry.registry import Registry
 from adaptry_api.guard import Caller, CallersRegistry, store_of
 from adaptry_api.hub.addresses import MODELS, Name, adapter_name, origin, page_of

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 from adaptry.cautions import require_usable
 from adaptry.computing.ingredients import Described, Ingredients, MergedFile
-from adaptry.digest import Digest
-from adaptry.errors import RevisionNotFound
+from adaptry.core.digest import Digest
+from adaptry.core.errors import RevisionNotFound
+from adaptry.core.refs import MERGED, Number, Ref
 from adaptry.records import AdapterInfo, CommitInfo, VersionInfo
-from adaptry.refs import MERGED, Number, Ref
 from adaptry_api.hub import gitids
 from adaptry_api.hub.adapters import any_adapter, has_commit, state_warnings
 from adaptry_api.hub.repositories import Reader, Repository

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from adaptry.computing.calling import Computing
 from adaptry.computing.ingredients import Described, Ingredients
-from adaptry.digest import Digest
-from adaptry.errors import NotFound, Refused
+from adaptry.core.digest import Digest
+from adaptry.core.errors import NotFound, Refused
 from adaptry.places import recall
 from adaptry.records import BaseInfo, VersionInfo
 from adaptry.registry import Registry

@@ -12,10 +12,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from adaptry import strictjson
-from adaptry.digest import Digest
-from adaptry.errors import Invalid, TooLarge
-from adaptry.manifest import MAX_TREE
+from adaptry.core import strictjson
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Invalid, TooLarge
+from adaptry.core.manifest import MAX_TREE
 
 MAX_INLINE = 4 << 20
 """Bytes of a file that comes inside a line: more than any that is announced, so that small is enough."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adaptry.errors import InvalidRef, RevisionNotFound, Unavailable
-from adaptry.refs import parse_base_name
+from adaptry.core.errors import InvalidRef, RevisionNotFound, Unavailable
+from adaptry.core.refs import parse_base_name
 from adaptry_api.hub.adapters import any_adapter
 from adaptry_api.hub.repositories import Reader, Repository
 from adaptry_api.hub.snapshots import About, HubFile, Snapshot

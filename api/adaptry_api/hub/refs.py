@@ -11,12 +11,12 @@ from fastapi import Query, Request, Response
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
-from adaptry.errors import Conflict, Denied, RevisionNotFound
+from adaptry.core.errors import Conflict, Denied, RevisionNotFound
+from adaptry.core.hub_revision import parse_word
+from adaptry.core.refs import AdapterName
 from adaptry.paging import every
 from adaptry.records import CommitNote
-from adaptry.refs import AdapterName
 from adaptry.registry import Registry
-from adaptry.revision_words import parse_word
 from adaptry_api.guard import CallersRegistry
 from adaptry_api.hub.addresses import MODELS, Name, Revision, next_link
 from adaptry_api.hub.committing import title_in

@@ -18,7 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from adaptry.errors import (
+from adaptry.core.errors import (
     AdaptryError,
     Busy,
     FileMissing,
@@ -27,7 +27,7 @@ from adaptry.errors import (
     Unauthenticated,
     Withdrawn,
 )
-from adaptry.refs import AdapterName
+from adaptry.core.refs import AdapterName
 from adaptry_api import errors
 from adaptry_api.guard import GuardedRoute, store_of
 from adaptry_api.header_text import header_text

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Generic, TypeVar
 
-from adaptry.digest import Digest
-from adaptry.manifest import FileEntry
+from adaptry.core.digest import Digest
+from adaptry.core.manifest import FileEntry
 from adaptry_api.hub.announcements import Announcements
 from adaptry_api.hub.card import Card
 

@@ -14,8 +14,8 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
-from adaptry.errors import NotFound
-from adaptry.identity import Identity
+from adaptry.core.errors import NotFound
+from adaptry.core.identity import Identity
 from adaptry.registry import Registry
 from adaptry_api.guard import Caller, store_of
 from adaptry_api.hub.merging import Merging

@@ -12,8 +12,8 @@ from anyio import to_thread
 from fastapi import Request, Response
 from starlette.background import BackgroundTask
 
-from adaptry.digest import Digest
-from adaptry.errors import AdaptryError, FileMissing
+from adaptry.core.digest import Digest
+from adaptry.core.errors import AdaptryError, FileMissing
 from adaptry_api.downloads import bytes_answer
 from adaptry_api.elsewhere import sent_elsewhere
 from adaptry_api.guard import store_of

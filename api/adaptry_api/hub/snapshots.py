@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from adaptry.errors import FileMissing, Invalid, Withdrawn
-from adaptry.manifest import FileEntry
+from adaptry.core.errors import FileMissing, Invalid, Withdrawn
+from adaptry.core.manifest import FileEntry
 from adaptry.records import CommitInfo
 from adaptry_api.hub import gitids
 from adaptry_api.hub.card import README, Card, read_card

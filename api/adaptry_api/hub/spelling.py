@@ -12,9 +12,9 @@ from typing import Protocol
 from adaptry.catalog.database import Catalog
 from adaptry.catalog.shared_names import namespace_spelled, spelled_otherwise
 from adaptry.catalog.sight import sight_of
-from adaptry.errors import InvalidRef, NotFound
-from adaptry.identity import Identity
-from adaptry.refs import MERGED, AdapterName
+from adaptry.core.errors import InvalidRef, NotFound
+from adaptry.core.identity import Identity
+from adaptry.core.refs import MERGED, AdapterName
 
 
 class HasCatalog(Protocol):

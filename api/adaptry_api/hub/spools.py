@@ -17,8 +17,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from adaptry.errors import Busy, StorageFull, TooLarge, Unavailable
-from adaptry.manifest import MAX_REVISION
+from adaptry.core.errors import Busy, StorageFull, TooLarge, Unavailable
+from adaptry.core.manifest import MAX_REVISION
 
 IDLE_SECONDS = 3600.0
 FINISHED_SECONDS = 600.0

@@ -9,8 +9,9 @@ from anyio import to_thread
 from fastapi import Query, Request, Response
 from starlette.responses import JSONResponse
 
-from adaptry import strictjson, wire
-from adaptry.errors import Invalid, Unsupported
+from adaptry import wire
+from adaptry.core import strictjson
+from adaptry.core.errors import Invalid, Unsupported
 from adaptry_api.bodies import Parsing, read_json, whole
 from adaptry_api.guard import store_of
 from adaptry_api.hub.addresses import MODELS, ONE_WORD, Path, Revision, next_link

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from fastapi import Request
 
 from adaptry import tokens
-from adaptry.digest import Digest
-from adaptry.errors import Busy, Conflict, DigestMismatch, Invalid, NotFound, TooLarge, Unauthenticated
-from adaptry.identity import Identity, require_write
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Busy, Conflict, DigestMismatch, Invalid, NotFound, TooLarge, Unauthenticated
+from adaptry.core.identity import Identity, require_write
+from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer.retry import Persistence
-from adaptry.refs import AdapterName
 from adaptry.registry import Registry
 from adaptry_api.hub.adapters import has_commit
 

@@ -21,10 +21,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from urllib3.exceptions import HTTPError
 
 from adaptry import __version__
-from adaptry.client.pool import check_url, open_pool
-from adaptry.digest import Digest
-from adaptry.errors import Corrupt, RevisionNotFound, Unavailable
-from adaptry.finished import Finished
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Corrupt, RevisionNotFound, Unavailable
+from adaptry.core.files.disk_cache import Finished
+from adaptry.core.http import check_url, open_pool
 
 _TRUSTED_SECONDS = 60.0
 _REMEMBERED = 1024

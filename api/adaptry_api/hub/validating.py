@@ -8,7 +8,7 @@ from fastapi import Response
 from pydantic import BaseModel
 from starlette.responses import JSONResponse
 
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
 from adaptry_api.guard import Caller
 from adaptry_api.hub.card import read_card
 from adaptry_api.hub.refusals import hub_router

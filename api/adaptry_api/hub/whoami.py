@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from adaptry.errors import InvalidRef
-from adaptry.identity import Identity
-from adaptry.refs import AdapterName
+from adaptry.core.errors import InvalidRef
+from adaptry.core.identity import Identity
+from adaptry.core.refs import AdapterName
 from adaptry_api.guard import Caller
 from adaptry_api.hub.refusals import hub_router
 

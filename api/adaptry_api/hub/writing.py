@@ -11,10 +11,10 @@ from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
 from adaptry.chains import MAIN
-from adaptry.errors import TooLarge, Unsupported
-from adaptry.manifest import check_tree
+from adaptry.core.errors import TooLarge, Unsupported
+from adaptry.core.manifest import check_tree
+from adaptry.core.refs import AdapterName
 from adaptry.records import Committed
-from adaptry.refs import AdapterName
 from adaptry.registry import Registry
 from adaptry_api.bodies import pour
 from adaptry_api.errors import Stopped

@@ -23,9 +23,9 @@ from anyio import to_thread
 from fastapi import Depends, Query, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from adaptry.digest import Digest
-from adaptry.errors import AdaptryError, Denied, DigestMismatch, NotFound, Unavailable
-from adaptry.refs import AdapterName
+from adaptry.core.digest import Digest
+from adaptry.core.errors import AdaptryError, Denied, DigestMismatch, NotFound, Unavailable
+from adaptry.core.refs import AdapterName
 from adaptry_api.bodies import pour
 from adaptry_api.guard import Acting, Caller, CallersRegistry, GrantHolder, store_of
 from adaptry_api.hub.addresses import MODELS, Name, origin, page_of

@@ -7,7 +7,8 @@ import json
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
 
-from adaptry import __version__, manifest, wire
+from adaptry import __version__, wire
+from adaptry.core import manifest
 from adaptry_api.guard import ANYBODY, Caller, caller, guarded, store_of
 
 

@@ -8,8 +8,8 @@ from fastapi import Query, Request, Response
 from pydantic import BaseModel
 
 from adaptry import wire
+from adaptry.core.refs import AdapterName
 from adaptry.records import AdapterEdit, AdapterInfo, Event, Page
-from adaptry.refs import AdapterName
 from adaptry_api.changing import fresh, require_seen
 from adaptry_api.guard import CallersRegistry, guarded
 from adaptry_api.repeating import OnceRegistry

@@ -6,8 +6,8 @@ from fastapi import Request, Response
 from pydantic import BaseModel
 
 from adaptry import wire
-from adaptry.digest import Digest
-from adaptry.errors import NotFound
+from adaptry.core.digest import Digest
+from adaptry.core.errors import NotFound
 from adaptry.records import AliasInfo
 from adaptry_api.changing import fresh, seen_generation
 from adaptry_api.errors import Stopped

@@ -9,9 +9,9 @@ from pydantic import Base64Bytes, BaseModel, Field
 
 from adaptry import wire
 from adaptry.chains import MAIN
+from adaptry.core.hub_revision import GRAMMAR
+from adaptry.core.refs import AdapterName
 from adaptry.records import BranchInfo, CommitInfo, CommitNote, Committed, Page
-from adaptry.refs import AdapterName
-from adaptry.revision_words import GRAMMAR
 from adaptry_api.guard import CallersRegistry, guarded
 from adaptry_api.repeating import OnceRegistry
 from adaptry_api.routes.parameters import Cursor, Limit, Name

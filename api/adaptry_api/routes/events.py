@@ -10,9 +10,9 @@ from starlette.responses import StreamingResponse
 
 from adaptry import wire
 from adaptry.catalog.cursors import check_limit
-from adaptry.errors import AdaptryError, Invalid
+from adaptry.core.errors import AdaptryError, Invalid
+from adaptry.core.identity import Identity
 from adaptry.feed import NameFilter, check_asked
-from adaptry.identity import Identity
 from adaptry.records import Event, News
 from adaptry_api.guard import Caller, guarded, store_of
 from adaptry_api.listening import Identify

@@ -8,8 +8,8 @@ from anyio import to_thread
 from fastapi import Request, Response
 
 from adaptry import wire
-from adaptry.errors import FileMissing
-from adaptry.manifest import FileEntry
+from adaptry.core.errors import FileMissing
+from adaptry.core.manifest import FileEntry
 from adaptry_api.downloads import file_answer
 from adaptry_api.elsewhere import sent_elsewhere
 from adaptry_api.guard import CallersRegistry, guarded, store_of

@@ -7,7 +7,7 @@ from typing import cast
 from fastapi import Request
 from starlette.responses import PlainTextResponse
 
-from adaptry.errors import Unavailable
+from adaptry.core.errors import Unavailable
 from adaptry_api.counts import Counts
 from adaptry_api.guard import ANYBODY, guarded, store_of
 

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from fastapi import Depends, Query
 
-from adaptry.digest import Digest
-from adaptry.refs import AdapterName, Ref, parse_selector
+from adaptry.core.digest import Digest
+from adaptry.core.refs import AdapterName, Ref, parse_selector
 
 
 async def _name(namespace: str, name: str) -> AdapterName:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import Request, Response
 
 from adaptry import wire
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
 from adaptry.rollouts import RolloutChange, RolloutInfo, RolloutPlan
 from adaptry_api.changing import seen_generation
 from adaptry_api.errors import Stopped

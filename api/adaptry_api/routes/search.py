@@ -6,7 +6,8 @@ from typing import Annotated
 
 from fastapi import Query
 
-from adaptry import query, wire
+from adaptry import wire
+from adaptry.core import query
 from adaptry.records import Page, VersionInfo
 from adaptry_api.guard import CallersRegistry, guarded
 from adaptry_api.routes.parameters import Cursor, Limit

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from adaptry import tokens, wire
 from adaptry.catalog.tokens import TokenInfo
-from adaptry.identity import Role
+from adaptry.core.identity import Role
 from adaptry_api.guard import ADMINISTRATOR, ANYBODY, guarded, store_of
 
 ROUTES = guarded(f"{wire.PREFIX}/tokens", "tokens")

@@ -12,7 +12,7 @@ from fastapi import Header, Path, Query, Request
 from pydantic import BaseModel, Field
 
 from adaptry import wire
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
 from adaptry.records import Page, Upload, UploadSession
 from adaptry.registry import Owner, Registry
 from adaptry_api.bodies import pour

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from adaptry.errors import Missing
+from adaptry.core.errors import Missing
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from adaptry.progress import Progress, no_progress
+from adaptry.core.progress import Progress, no_progress
 from adaptry_cli.demo.batches import Model, Tokenizer, encode
 from adaptry_cli.demo.quiet import libraries
 from adaptry_cli.demo.tasks import Example, Task

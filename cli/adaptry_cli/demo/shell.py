@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from adaptry.errors import AdaptryError, Unavailable
+from adaptry.core.errors import AdaptryError, Unavailable
 from adaptry_cli.demo.narrator import Narrator
 
 _ADAPTRY = (sys.executable, "-m", "adaptry_cli")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from adaptry.errors import AdaptryError
+from adaptry.core.errors import AdaptryError
 from adaptry_cli.demo import model, stranger, tasks
 from adaptry_cli.demo.comparing import compare_with_peft
 from adaptry_cli.demo.judging import measure

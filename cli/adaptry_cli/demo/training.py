@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from adaptry.progress import Progress
+from adaptry.core.progress import Progress
 from adaptry_cli.demo.batches import Batch, Model, Tokenizer, encode
 from adaptry_cli.demo.judging import evaluate, load
 from adaptry_cli.demo.model import BASE

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from adaptry import strictjson
 from adaptry.adapter.fields import check_lora, check_method
 from adaptry.adapter.patterns import PatternMatcher
-from adaptry.errors import Invalid, InvalidConfig
+from adaptry.core import strictjson
+from adaptry.core.errors import Invalid, InvalidConfig
 
 LIMITS = strictjson.Limits(size=1 << 20, depth=16, nodes=10_000)
 MAX_RANK = 1024 * 64

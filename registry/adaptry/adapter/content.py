@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 
 from adaptry.adapter.header import ReadAt
-from adaptry.errors import Invalid, NotFound
+from adaptry.core.errors import Invalid, NotFound
 
 CHUNK = 1 << 20
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from adaptry.errors import InvalidConfig
+from adaptry.core.errors import InvalidConfig
 
 LORA_FIELDS = frozenset(
     [

@@ -13,8 +13,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from adaptry import strictjson
-from adaptry.errors import Invalid, InvalidWeights
+from adaptry.core import strictjson
+from adaptry.core.errors import Invalid, InvalidWeights
 
 ReadAt = Callable[[int, int], bytes]
 """`read(offset, length)`: the bytes there, fewer only at the end of the file."""

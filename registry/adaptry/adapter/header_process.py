@@ -13,9 +13,9 @@ from array import array
 from collections.abc import Iterator, Sequence
 
 from adaptry.adapter.header import DTYPE_BITS, Header, HeaderLimits, TensorInfo, parse_here
-from adaptry.bounded_process import ProcessFailed, ProcessLimits, ProcessTimeout, run_bounded
-from adaptry.errors import InvalidWeights, Unavailable
-from adaptry.process_slots import ProcessSlots
+from adaptry.core.errors import InvalidWeights, Unavailable
+from adaptry.core.processes.bounded import ProcessFailed, ProcessLimits, ProcessTimeout, run_bounded
+from adaptry.core.processes.slots import ProcessSlots
 
 _MIB = 1 << 20
 _DTYPES = tuple(DTYPE_BITS)

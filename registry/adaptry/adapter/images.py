@@ -11,7 +11,7 @@ import re
 import struct
 import zlib
 
-from adaptry.errors import Unsupported
+from adaptry.core.errors import Unsupported
 
 MAX_IMAGE = 4 << 20
 """Bytes of one image."""

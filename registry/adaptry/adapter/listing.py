@@ -17,8 +17,8 @@ from adaptry.adapter.content import open_regular
 from adaptry.adapter.formats import CONFIG, WHOLE_MODEL, Format, format_of
 from adaptry.adapter.images import MAX_IMAGE, MAX_IMAGES, check_image, is_image
 from adaptry.adapter.refusals import refuse
-from adaptry.errors import Invalid, NotFound, Unsupported
-from adaptry.manifest import check_path
+from adaptry.core.errors import Invalid, NotFound, Unsupported
+from adaptry.core.manifest import check_path
 
 _REASONS: tuple[tuple[re.Pattern[str], str], ...] = (
     (

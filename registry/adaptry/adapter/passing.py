@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 from adaptry.adapter.header import ADAPTER_LIMITS, Header, HeaderLimits, TensorInfo, parse_header
 from adaptry.adapter.weights import combine
-from adaptry.digest import Digest
-from adaptry.errors import InvalidWeights
+from adaptry.core.digest import Digest
+from adaptry.core.errors import InvalidWeights
 
 _LIMITS = HeaderLimits(size=1 << 20, tensors=ADAPTER_LIMITS.tensors)
 """Many files may be passing at once, so less is held of each than of one that is read."""

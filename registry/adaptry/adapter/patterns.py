@@ -21,9 +21,9 @@ from typing import TypeVar
 from adaptry.adapter.pattern_process import SUFFIX, WHOLE
 from adaptry.adapter.plain_patterns import PlainIndex, plain
 from adaptry.adapter.re2_patterns import re2_test
-from adaptry.bounded_process import ProcessFailed, ProcessLimits, ProcessTimeout, run_bounded
-from adaptry.errors import InvalidConfig, Unavailable
-from adaptry.process_slots import ProcessSlots
+from adaptry.core.errors import InvalidConfig, Unavailable
+from adaptry.core.processes.bounded import ProcessFailed, ProcessLimits, ProcessTimeout, run_bounded
+from adaptry.core.processes.slots import ProcessSlots
 
 SECONDS = 1.0
 """Of processor time, for all patterns of one adapter."""

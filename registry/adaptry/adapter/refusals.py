@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from adaptry.adapter.formats import CONFIG, FORMATS, WEIGHTS, WHOLE_MODEL
-from adaptry.errors import NotFound, Unsupported
+from adaptry.core.errors import NotFound, Unsupported
 
 _ELSEWHERE: tuple[tuple[re.Pattern[str], str], ...] = (
     (

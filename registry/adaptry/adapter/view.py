@@ -18,8 +18,8 @@ from adaptry.adapter.layouts import LAYOUTS
 from adaptry.adapter.listing import list_folder
 from adaptry.adapter.spec import Spec
 from adaptry.adapter.weights import weights_digest
-from adaptry.digest import Digest
-from adaptry.errors import NotFound
+from adaptry.core.digest import Digest
+from adaptry.core.errors import NotFound
 
 
 @dataclass(frozen=True)

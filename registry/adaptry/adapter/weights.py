@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from adaptry.adapter.header import ReadAt, TensorInfo
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
 
 _PIECE = 1 << 20
 

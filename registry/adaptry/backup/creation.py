@@ -21,11 +21,11 @@ from adaptry.backup.parts import growing, private_file
 from adaptry.blobs.local import LocalBlobs
 from adaptry.blobs.store import BlobStore
 from adaptry.catalog.database import Catalog
-from adaptry.digest import Digest
-from adaptry.errors import Conflict, Corrupt, DigestMismatch, NotFound, Refused
-from adaptry.landing import flush_folder
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, Corrupt, DigestMismatch, NotFound, Refused
+from adaptry.core.files.atomic_dir import flush_folder
+from adaptry.core.progress import Progress, no_progress
 from adaptry.local import LocalRegistry
-from adaptry.progress import Progress, no_progress
 
 SNAPSHOTS, FILES = "snapshots", "files"
 _TAR = ".tar"

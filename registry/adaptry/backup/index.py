@@ -6,9 +6,9 @@ from datetime import datetime
 
 from pydantic import Field, ValidationError
 
-from adaptry import strictjson
-from adaptry.digest import Digest
-from adaptry.errors import AdaptryError, Incompatible, InvalidBackup
+from adaptry.core import strictjson
+from adaptry.core.digest import Digest
+from adaptry.core.errors import AdaptryError, Incompatible, InvalidBackup
 from adaptry.records import Value
 
 FORMAT = 1

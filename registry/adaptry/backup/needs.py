@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from adaptry.digest import Digest
-from adaptry.errors import InvalidBackup
-from adaptry.manifest import Manifest
+from adaptry.core.digest import Digest
+from adaptry.core.errors import InvalidBackup
+from adaptry.core.manifest import Manifest
 
 _OWNED = "SELECT digest, max(size) FROM files GROUP BY digest ORDER BY digest"
 _UNOWNED = """

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from adaptry.landing import explained, takes
+from adaptry.core.files.atomic_dir import explained, takes
 
 _SUFFIX = ".part"
 

@@ -12,8 +12,8 @@ from adaptry.backup import tar
 from adaptry.backup.creation import FILES, SNAPSHOTS
 from adaptry.backup.index import LIMITS, BackupIndex
 from adaptry.blobs.store import CHUNK
-from adaptry.digest import Digest
-from adaptry.errors import InvalidBackup, NotFound, Unavailable
+from adaptry.core.digest import Digest
+from adaptry.core.errors import InvalidBackup, NotFound, Unavailable
 
 
 class Backup(ABC):

@@ -14,8 +14,8 @@ from sqlmodel import col, select
 from adaptry.catalog.database import Catalog
 from adaptry.catalog.rows import AdapterRow, AliasRow, EventRow, RolloutRow, VersionRow
 from adaptry.catalog.sqlite import copy
-from adaptry.errors import AdaptryError
-from adaptry.lifecycle import WITHDRAWN
+from adaptry.core.errors import AdaptryError
+from adaptry.core.lifecycle import WITHDRAWN
 
 
 @dataclass(frozen=True, slots=True)

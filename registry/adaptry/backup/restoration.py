@@ -24,16 +24,16 @@ from adaptry.blobs.local import LocalBlobs
 from adaptry.catalog import adapters, choosing, epochs, events, recall_claims, residency
 from adaptry.catalog.database import Catalog, Transaction
 from adaptry.catalog.sqlite import in_use_file
-from adaptry.digest import Digest
-from adaptry.errors import Conflict, DigestMismatch, InvalidBackup, Refused, Unavailable
-from adaptry.failpoints import reach
-from adaptry.file_locks import FileLock
-from adaptry.identity import LOCAL
-from adaptry.landing import flush_folder
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, DigestMismatch, InvalidBackup, Refused, Unavailable
+from adaptry.core.failpoints import reach
+from adaptry.core.files.atomic_dir import flush_folder
+from adaptry.core.files.locks import FileLock
+from adaptry.core.identity import LOCAL
+from adaptry.core.progress import Progress, no_progress
+from adaptry.core.refs import AdapterName
 from adaptry.local import LocalRegistry
 from adaptry.local.forgotten_recalls import hold_back
-from adaptry.progress import Progress, no_progress
-from adaptry.refs import AdapterName
 
 SKIP = 1000
 """Numbers of each adapter that are left free where nobody knows which were given after the backup."""

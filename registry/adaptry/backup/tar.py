@@ -9,8 +9,8 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
-from adaptry.digest import Digest
-from adaptry.errors import InvalidBackup
+from adaptry.core.digest import Digest
+from adaptry.core.errors import InvalidBackup
 
 INDEX, CATALOG = "adaptry-backup.json", "catalog.sqlite"
 _BLOCK = 512

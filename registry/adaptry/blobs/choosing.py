@@ -11,7 +11,7 @@ from pathlib import Path
 from adaptry.blobs.local import LocalBlobs
 from adaptry.blobs.store import BlobStore
 from adaptry.blobs.tiered import TieredBlobs
-from adaptry.errors import Conflict, Unavailable
+from adaptry.core.errors import Conflict, Unavailable
 
 _FILES = "blobs"
 _CACHE = "blob-cache"

@@ -16,12 +16,12 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from adaptry.beside import FlushBehind
 from adaptry.blobs.store import CHUNK, BlobStore, Hashers, Staged, absent
-from adaptry.digest import Digest
-from adaptry.errors import Conflict, NotFound, StorageFull, Unavailable
-from adaptry.failpoints import reach
-from adaptry.file_locks import FileLock
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, NotFound, StorageFull, Unavailable
+from adaptry.core.failpoints import reach
+from adaptry.core.files.background_io import FlushBehind
+from adaptry.core.files.locks import FileLock
 
 _HEX = re.compile(r"[0-9a-f]{64}")
 _KEY = re.compile(r"[0-9a-f]{32}")

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from threading import Lock
 
 from adaptry.blobs.store import BlobStore, Hashers, Staged, absent
-from adaptry.digest import Digest
-from adaptry.errors import Conflict
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict
 
 
 class MemoryBlobs(BlobStore):

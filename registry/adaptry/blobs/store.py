@@ -17,9 +17,9 @@ from datetime import datetime
 from types import TracebackType
 from typing import Self
 
-from adaptry.beside import Beside
-from adaptry.digest import Digest
-from adaptry.errors import DigestMismatch, NotFound, OffsetMismatch
+from adaptry.core.digest import Digest
+from adaptry.core.errors import DigestMismatch, NotFound, OffsetMismatch
+from adaptry.core.files.background_io import Beside
 
 CHUNK = 1 << 20
 """No piece handed out and no write is larger: some kernels write 4 MiB ten times slower than 1 MiB."""

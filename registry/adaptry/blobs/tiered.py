@@ -15,8 +15,8 @@ from pathlib import Path
 
 from adaptry.blobs.local import LocalBlobs
 from adaptry.blobs.store import BlobStore, Staged, WritingAddress
-from adaptry.digest import Digest
-from adaptry.errors import Conflict, Corrupt, DigestMismatch, NotFound, Unavailable
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, Corrupt, DigestMismatch, NotFound, Unavailable
 
 _SPARED = 600.0
 """Seconds for which what was read stays, full cache or not: someone may have been told its path."""

@@ -24,11 +24,11 @@ from adaptry.catalog.rows import (
 )
 from adaptry.catalog.showing import Columns, selected, table_of
 from adaptry.catalog.sight import Sight
-from adaptry.errors import Conflict
-from adaptry.identity import Visibility
-from adaptry.lifecycle import LATEST
+from adaptry.core.errors import Conflict
+from adaptry.core.identity import Visibility
+from adaptry.core.lifecycle import LATEST
+from adaptry.core.refs import AdapterName
 from adaptry.records import AdapterEdit, AdapterInfo, Page
-from adaptry.refs import AdapterName
 
 TERM_FIELDS = ("name", "namespace", "visibility", "tag", "word")
 """The fields of the search index that say something about the adapter rather than the version."""

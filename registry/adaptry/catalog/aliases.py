@@ -12,7 +12,7 @@ from adaptry.catalog.adapters import Line
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.rows import AliasRow, VersionRow
 from adaptry.catalog.versions import Stored
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
 from adaptry.records import AliasInfo
 
 

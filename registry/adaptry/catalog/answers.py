@@ -13,7 +13,7 @@ from sqlmodel import col
 
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.rows import AnswerRow
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,10 @@ from adaptry.catalog.names import fold
 from adaptry.catalog.packing import packed, unpacked
 from adaptry.catalog.rows import AdapterRow, BaseFileRow, BaseNameRow, BaseRow, VersionRow
 from adaptry.catalog.sight import Sight
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
+from adaptry.core.identity import BaseVisibility, Identity
+from adaptry.core.manifest import FileEntry
 from adaptry.fingerprint import BaseRecord
-from adaptry.identity import BaseVisibility, Identity
-from adaptry.manifest import FileEntry
 from adaptry.records import BaseInfo, Page
 
 

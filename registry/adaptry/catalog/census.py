@@ -17,9 +17,9 @@ from adaptry.catalog.rows import (
     RevisionRow,
     Row,
 )
-from adaptry.digest import Digest
-from adaptry.errors import AdaptryError
-from adaptry.manifest import Manifest
+from adaptry.core.digest import Digest
+from adaptry.core.errors import AdaptryError
+from adaptry.core.manifest import Manifest
 
 _AT_ONCE = 200
 

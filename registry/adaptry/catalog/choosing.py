@@ -15,8 +15,8 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from adaptry.catalog.database import Catalog
-from adaptry.errors import Conflict, Invalid
-from adaptry.settings import is_postgres
+from adaptry.core.errors import Conflict, Invalid
+from adaptry.core.settings import is_postgres
 
 FILE = "catalog.sqlite"
 ADDRESS = "catalog.url"

@@ -13,10 +13,10 @@ from adaptry.catalog.database import Transaction
 from adaptry.catalog.packing import unpacked
 from adaptry.catalog.rows import AdapterRow, BaseRow, RevisionRow, VersionDetailRow, VersionRow
 from adaptry.catalog.sight import Sight
-from adaptry.digest import Digest
-from adaptry.manifest import Manifest
+from adaptry.core.digest import Digest
+from adaptry.core.manifest import Manifest
+from adaptry.core.report import Report
 from adaptry.records import VersionInfo
-from adaptry.report import Report
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,9 @@ from adaptry.catalog.database import Transaction
 from adaptry.catalog.manifests import stored_manifest
 from adaptry.catalog.rows import CommitRow, MarkRow, RevisionRow, VersionRow
 from adaptry.catalog.showing import Columns, selected, table_of
-from adaptry.digest import Digest
-from adaptry.errors import Conflict
-from adaptry.manifest import EMPTY, Manifest
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict
+from adaptry.core.manifest import EMPTY, Manifest
 from adaptry.records import CommitInfo, CommitNote, Page
 
 _COMMITS, _VERSIONS, _MARKS = table_of(CommitRow), table_of(VersionRow), table_of(MarkRow)

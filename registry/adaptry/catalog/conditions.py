@@ -39,8 +39,8 @@ from adaptry.catalog.rows import (
     VersionRow,
 )
 from adaptry.catalog.sight import EVERYTHING, Sight
-from adaptry.lifecycle import FOUND
-from adaptry.query import MetricTerm, NumberTerm, Operator, Term, TextTerm, Word
+from adaptry.core.lifecycle import FOUND
+from adaptry.core.query import MetricTerm, NumberTerm, Operator, Term, TextTerm, Word
 
 Keys = Select[Any]
 """Selects one column of keys. (`Any`: SQLAlchemy 2.0 and 2.1 spell its type differently.)"""

@@ -12,7 +12,7 @@ import binascii
 import hashlib
 import re
 
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
 
 MAX_LIMIT = 200
 _LONGEST = 512

@@ -17,7 +17,7 @@ from sqlmodel import col, func, select
 from adaptry.catalog import inspections
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.rows import DamagedFileRow, DamagedRevisionRow, VersionRow
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,8 +26,8 @@ from adaptry.catalog.epochs import Epoch
 from adaptry.catalog.hearing import Hearing
 from adaptry.catalog.kinds import HAPPENED, Database
 from adaptry.catalog.migrate import migrate, schema_of
-from adaptry.errors import Unavailable
-from adaptry.settings import is_postgres
+from adaptry.core.errors import Unavailable
+from adaptry.core.settings import is_postgres
 
 Transaction = Session
 """What the functions of this package work in; opaque to everyone else."""

@@ -17,12 +17,12 @@ from adaptry.catalog.database import Transaction
 from adaptry.catalog.kinds import HAPPENED
 from adaptry.catalog.packing import mapped, unmapped
 from adaptry.catalog.rows import AdapterRow, EventRow
-from adaptry.digest import Digest
-from adaptry.errors import Invalid
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Invalid
+from adaptry.core.identity import Identity, Visibility
+from adaptry.core.refs import AdapterName
 from adaptry.feed import NameFilter
-from adaptry.identity import Identity, Visibility
 from adaptry.records import Event, News, Page
-from adaptry.refs import AdapterName
 
 _ALSO_OF_BASE = frozenset({"version.pushed"})
 """Kinds of events that readers hear of even if they may not see the base that the event mentions."""

@@ -15,8 +15,8 @@ from sqlmodel import col, select
 from adaptry.catalog import leaving
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.rows import FileRow, UploadRow, WeightsRow
-from adaptry.digest import Digest
-from adaptry.refs import AdapterName
+from adaptry.core.digest import Digest
+from adaptry.core.refs import AdapterName
 
 BASES = "bases"
 """The tenant of all bases: a reserved name, so no namespace can use up their share."""

@@ -12,7 +12,7 @@ from sqlmodel import col, select
 
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.rows import InspectionRow
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
 from adaptry.inspection.result import INSPECTION, TensorStatistics, WeightsInspection
 from adaptry.records import InspectionSummary
 

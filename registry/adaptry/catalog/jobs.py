@@ -14,7 +14,7 @@ from adaptry.catalog import cursors
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.packing import listed
 from adaptry.catalog.rows import JobLineRow, JobRow, JobStepRow
-from adaptry.identity import Identity
+from adaptry.core.identity import Identity
 from adaptry.jobs.records import OPEN, Fault, JobInfo, JobOrder, JobState, LogLine, Needs, Stage
 from adaptry.records import Page
 

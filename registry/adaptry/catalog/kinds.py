@@ -16,7 +16,7 @@ from threading import Lock
 
 from sqlalchemy import Connection, Engine
 
-from adaptry.errors import AdaptryError, Unavailable
+from adaptry.core.errors import AdaptryError, Unavailable
 
 HAPPENED = "adaptry_happened"
 """In the `info` of a transaction that has recorded an event."""

@@ -16,7 +16,7 @@ from sqlmodel import col, select
 
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.rows import FileRow, LeavingRow, Moment, UploadRow
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
 
 LAPSES = timedelta(seconds=120)
 """After so long, whoever was deleting bytes has given up: they stop by their own clock long before."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from adaptry.digest import Digest
-from adaptry.errors import Corrupt
-from adaptry.manifest import Manifest
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Corrupt
+from adaptry.core.manifest import Manifest
 
 
 def stored_manifest(digest: Digest, data: bytes) -> Manifest:

@@ -16,7 +16,7 @@ from adaptry.catalog.commits import Step
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.rows import CommitRow, MarkRow
 from adaptry.catalog.showing import Columns, selected, table_of
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
 
 Kind = Literal["branch", "tag"]
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, inspect, text
 
 from adaptry.catalog.kinds import Database
 from adaptry.catalog.rows import Row
-from adaptry.errors import Conflict, Incompatible
+from adaptry.core.errors import Conflict, Incompatible
 
 KNOWN = (
     "0001",

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Table, delete, func, insert, select, text
 from adaptry.catalog import sqlite
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.rows import EpochRow, Row
-from adaptry.errors import Conflict, Corrupt
+from adaptry.core.errors import Conflict, Corrupt
 
 _AT_ONCE = 1000
 

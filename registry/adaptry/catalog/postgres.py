@@ -22,7 +22,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from adaptry.catalog.kinds import Database, busy, in_turn, pause
-from adaptry.errors import AdaptryError, Corrupt, Invalid, Missing, StorageFull, Unavailable
+from adaptry.core.errors import AdaptryError, Corrupt, Invalid, Missing, StorageFull, Unavailable
 
 _WRITES = "adaptry_writes"  # the execution option of connections whose transactions write: True, or _NOTES
 _NOTES = "notes"  # those that a power cut may undo

@@ -31,11 +31,11 @@ from adaptry.catalog.rows import (
     VersionRow,
 )
 from adaptry.catalog.versions import Admission
-from adaptry.digest import Digest
-from adaptry.errors import AdaptryError, Corrupt
+from adaptry.core.digest import Digest
+from adaptry.core.errors import AdaptryError, Corrupt
+from adaptry.core.manifest import Manifest
+from adaptry.core.refs import AdapterName
 from adaptry.fingerprint import BaseRecord
-from adaptry.manifest import Manifest
-from adaptry.refs import AdapterName
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ from sqlmodel import select
 
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.rows import RecallClaimRow
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
+from adaptry.core.refs import AdapterName
 from adaptry.records import StateChange
-from adaptry.refs import AdapterName
 from adaptry.residency import ForgottenRecall
 
 

@@ -19,10 +19,10 @@ from adaptry.catalog.adapters import visibility_of
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.rows import AdapterRow, ResidentRow, VersionRow, WorkerRow
 from adaptry.catalog.workers import Worker
-from adaptry.digest import Digest
-from adaptry.identity import Identity
-from adaptry.lifecycle import WITHDRAWN, State
-from adaptry.refs import AdapterName
+from adaptry.core.digest import Digest
+from adaptry.core.identity import Identity
+from adaptry.core.lifecycle import WITHDRAWN, State
+from adaptry.core.refs import AdapterName
 from adaptry.residency import GONE, Dropped, Resident, Withdrawal, WorkerReport
 
 KEPT = timedelta(days=30)

@@ -15,10 +15,10 @@ from adaptry.catalog.database import Transaction
 from adaptry.catalog.rows import AdapterRow, ResidentRow, VersionRow, WorkerRow
 from adaptry.catalog.sight import Sight
 from adaptry.catalog.workers import Worker, is_lost
-from adaptry.digest import Digest
-from adaptry.lifecycle import State
+from adaptry.core.digest import Digest
+from adaptry.core.lifecycle import State
+from adaptry.core.refs import AdapterName
 from adaptry.records import Page
-from adaptry.refs import AdapterName
 from adaptry.residency import Condition, ResidentInfo, Trouble, WorkerInfo
 
 _ABOUT = "workers"

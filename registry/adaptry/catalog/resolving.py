@@ -12,9 +12,9 @@ from adaptry.catalog.database import Transaction
 from adaptry.catalog.rows import AdapterRow, AliasRow, VersionRow
 from adaptry.catalog.showing import SHOWN, Columns, selected, table_of
 from adaptry.catalog.versions import Stored, stored_of
-from adaptry.errors import Conflict
-from adaptry.lifecycle import LATEST
-from adaptry.refs import ByDigest, Label, Latest, Number, Ref, Selector
+from adaptry.core.errors import Conflict
+from adaptry.core.lifecycle import LATEST
+from adaptry.core.refs import ByDigest, Label, Latest, Number, Ref, Selector
 
 _ADAPTERS, _VERSIONS, _ALIASES = table_of(AdapterRow), table_of(VersionRow), table_of(AliasRow)
 

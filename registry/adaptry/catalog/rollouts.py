@@ -17,8 +17,8 @@ from adaptry.catalog.database import Transaction
 from adaptry.catalog.rows import AdapterRow, ResidentRow, RolloutRow, VersionRow, WorkerRow
 from adaptry.catalog.versions import Stored
 from adaptry.catalog.workers import is_lost, label_of
-from adaptry.digest import Digest
-from adaptry.refs import AdapterName
+from adaptry.core.digest import Digest
+from adaptry.core.refs import AdapterName
 from adaptry.residency import GONE
 from adaptry.rollouts import RolloutInfo, RolloutPlan, Stage
 

@@ -11,7 +11,7 @@ from adaptry.catalog import jobs, tokens
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.packing import listed
 from adaptry.catalog.rows import JobScheduleRow
-from adaptry.identity import Identity
+from adaptry.core.identity import Identity
 from adaptry.jobs.cron import Cron
 from adaptry.jobs.records import JobOrder, ScheduleInfo
 

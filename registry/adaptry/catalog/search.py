@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from sqlalchemy import select
 from sqlmodel import col
 
-from adaptry import query
 from adaptry.catalog import conditions, cursors
 from adaptry.catalog.conditions import Condition, Keys
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.rows import PostingRow, VersionRow
 from adaptry.catalog.showing import by_keys
 from adaptry.catalog.sight import Sight
-from adaptry.errors import Invalid, InvalidQuery
+from adaptry.core import query
+from adaptry.core.errors import Invalid, InvalidQuery
 from adaptry.records import Page, VersionInfo
 
 SELECTIVE = 2000

@@ -29,10 +29,10 @@ from adaptry.catalog.database import Transaction
 from adaptry.catalog.packing import unlisted
 from adaptry.catalog.rows import AdapterRow, AliasRow, DamagedRevisionRow, MetricSummaryRow, VersionRow
 from adaptry.catalog.rows import Row as Entity
-from adaptry.digest import Digest
-from adaptry.lifecycle import State
+from adaptry.core.digest import Digest
+from adaptry.core.lifecycle import State
+from adaptry.core.refs import AdapterName
 from adaptry.records import BaseStatus, Standing, VersionInfo
-from adaptry.refs import AdapterName
 
 Columns = Row[Any]
 """A row as it was selected. (`Any`: SQLAlchemy would have a parameter for each of the columns.)"""

@@ -13,7 +13,7 @@ from sqlmodel import col, select
 
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.rows import AdapterRow, BaseNameRow, BaseRow, NamespaceRow
-from adaptry.identity import Identity
+from adaptry.core.identity import Identity
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,8 @@ from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
 from adaptry.catalog import reserve
 from adaptry.catalog.kinds import Block, Database, busy, in_turn, pause
-from adaptry.errors import AdaptryError, Corrupt, StorageFull, Unavailable
-from adaptry.file_locks import FileLock
+from adaptry.core.errors import AdaptryError, Corrupt, StorageFull, Unavailable
+from adaptry.core.files.locks import FileLock
 
 _WRITES = "adaptry_writes"  # the execution option of connections whose transactions write: True, or _NOTES
 _NOTES = "notes"  # those that a power cut may undo

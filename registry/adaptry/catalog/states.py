@@ -12,7 +12,7 @@ from adaptry.catalog.database import Transaction
 from adaptry.catalog.rows import WITHDRAWN, AdapterRow, CommitRow, VersionRow
 from adaptry.catalog.showing import SHOWN, info, selected, table_of
 from adaptry.catalog.versions import Stored
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
 from adaptry.records import StateChange, VersionInfo
 
 _ADAPTERS, _VERSIONS, _COMMITS = table_of(AdapterRow), table_of(VersionRow), table_of(CommitRow)

@@ -19,7 +19,7 @@ from adaptry.catalog import tokens
 from adaptry.catalog.database import Catalog, Transaction
 from adaptry.catalog.jobs import finish, row_of
 from adaptry.catalog.rows import JobStepRow
-from adaptry.errors import Conflict, Denied
+from adaptry.core.errors import Conflict, Denied
 from adaptry.jobs.records import OPEN, Fault
 
 

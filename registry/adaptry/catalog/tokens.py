@@ -12,7 +12,7 @@ from sqlmodel import col, select
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.packing import listed, unlisted
 from adaptry.catalog.rows import TokenRow
-from adaptry.identity import LOCAL, Identity, Role
+from adaptry.core.identity import LOCAL, Identity, Role
 
 
 class TokenInfo(BaseModel):

@@ -29,7 +29,7 @@ from adaptry.catalog.rows import (
     VersionRow,
     WeightsRow,
 )
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
 
 
 @dataclass(frozen=True, slots=True)

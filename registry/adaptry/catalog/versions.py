@@ -17,11 +17,11 @@ from adaptry.catalog.manifests import stored_manifest
 from adaptry.catalog.packing import listed, packed, unlisted, unpacked
 from adaptry.catalog.rows import AliasRow, RevisionRow, VersionDetailRow, VersionRow
 from adaptry.catalog.showing import Columns, by_keys
-from adaptry.digest import Digest
-from adaptry.lifecycle import State
-from adaptry.manifest import Manifest
+from adaptry.core.digest import Digest
+from adaptry.core.lifecycle import State
+from adaptry.core.manifest import Manifest
+from adaptry.core.report import Report
 from adaptry.records import BaseStatus, Page, VersionDetail, VersionInfo
-from adaptry.report import Report
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from adaptry.catalog.adapters import Line
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.manifests import stored_manifest
 from adaptry.catalog.rows import AdapterRow, RevisionRow, VersionRow
-from adaptry.digest import Digest
-from adaptry.manifest import Manifest
-from adaptry.refs import AdapterName
+from adaptry.core.digest import Digest
+from adaptry.core.manifest import Manifest
+from adaptry.core.refs import AdapterName
 
 
 @dataclass(frozen=True, slots=True)

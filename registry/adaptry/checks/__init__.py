@@ -18,10 +18,10 @@ from adaptry.checks.foreign import check_foreign, excused
 from adaptry.checks.pipelines import check_pipeline_fit
 from adaptry.checks.prompts import check_prompt, check_prompt_fit
 from adaptry.checks.weights import check_weights
+from adaptry.core.refs import is_folder
+from adaptry.core.report import Finding, Report
 from adaptry.fingerprint import BaseRecord
 from adaptry.placing import place
-from adaptry.refs import is_folder
-from adaptry.report import Finding, Report
 
 __all__ = ["check", "check_weights", "without_base"]
 

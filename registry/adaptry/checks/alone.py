@@ -17,11 +17,11 @@ from adaptry.adapter.spec import Spec
 from adaptry.adapter.view import Adapter
 from adaptry.checks.codes import finding
 from adaptry.checks.wording import counted, folded, shortened, verb
+from adaptry.core.report import Finding
 from adaptry.methods import METHODS
 from adaptry.methods.extras import PREFIX
 from adaptry.methods.lora import scale_of
 from adaptry.methods.lora_config import refused_patterns
-from adaptry.report import Finding
 
 _TASKS = frozenset(
     ["CAUSAL_LM", "SEQ_CLS", "SEQ_2_SEQ_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from adaptry.report import Finding, Severity
+from adaptry.core.report import Finding, Severity
 
 _SHOWN = 20
 

@@ -14,12 +14,12 @@ from adaptry.adapter.plain_patterns import dotted_ends
 from adaptry.adapter.view import Adapter
 from adaptry.checks.codes import finding
 from adaptry.checks.wording import counted, folded, ranges, shortened, verb
-from adaptry.errors import InvalidConfig
+from adaptry.core.errors import InvalidConfig
+from adaptry.core.report import Finding
 from adaptry.fingerprint import BaseRecord
 from adaptry.loading import loaded
 from adaptry.naming import layer_of
 from adaptry.placing import Placement
-from adaptry.report import Finding
 
 
 def check_coverage(adapter: Adapter, base: BaseRecord, placement: Placement) -> Iterator[Finding]:

@@ -14,13 +14,13 @@ from adaptry.adapter.spec import ExtraWeight
 from adaptry.adapter.view import Adapter
 from adaptry.checks.codes import finding
 from adaptry.checks.wording import counted, folded, ranges, shortened
+from adaptry.core.report import Finding
 from adaptry.fingerprint import BaseRecord
 from adaptry.lookup import WhyMissing
 from adaptry.methods import METHODS
 from adaptry.methods.lora import scale_of
 from adaptry.naming import INPUT_EMBEDDINGS, layer_of
 from adaptry.placing import Placed, Placement
-from adaptry.report import Finding
 
 _CODES: Mapping[WhyMissing, str] = {
     "absent": "module_missing",

@@ -14,7 +14,7 @@ from adaptry.adapter.view import Adapter
 from adaptry.checks.codes import finding
 from adaptry.checks.tool_rules import RULES, again
 from adaptry.checks.wording import counted, folded, shortened
-from adaptry.report import Finding
+from adaptry.core.report import Finding
 
 # What is in the name of a factor, whatever the tool: such a tensor was trained, and is missed.
 _TRAINED = ("lora", "adapter", "hada_", "lokr_", "prefix", "prompt", "reft", "shared_parameters")

@@ -13,8 +13,8 @@ from adaptry.adapter.spec import ModuleSpec
 from adaptry.adapter.view import Adapter
 from adaptry.checks.codes import finding
 from adaptry.checks.wording import counted, folded, shortened
+from adaptry.core.report import Finding
 from adaptry.fingerprint import BaseRecord
-from adaptry.report import Finding
 
 _FLAT = {
     "unet": ("lora_unet", "lycoris"),

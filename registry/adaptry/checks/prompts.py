@@ -12,9 +12,9 @@ from typing import Any
 from adaptry.adapter.config import AdapterConfig
 from adaptry.adapter.view import Adapter
 from adaptry.checks.codes import finding
+from adaptry.core.report import Finding
 from adaptry.fingerprint import BaseRecord
 from adaptry.methods import prefixes, prompts
-from adaptry.report import Finding
 
 _PROMPTS = frozenset(method.name for method in prompts.METHODS)
 _PREFIXES = frozenset(method.name for method in prefixes.METHODS)

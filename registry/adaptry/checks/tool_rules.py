@@ -13,7 +13,7 @@ from adaptry.adapter.spec import Spec
 from adaptry.adapter.view import Adapter
 from adaptry.checks.codes import finding
 from adaptry.checks.wording import counted, folded, shortened
-from adaptry.report import Finding
+from adaptry.core.report import Finding
 
 
 def again(found: Finding, format: Format) -> Finding:

@@ -13,10 +13,10 @@ from adaptry.adapter.spec import Spec
 from adaptry.adapter.view import Adapter
 from adaptry.checks.codes import finding
 from adaptry.checks.wording import counted, folded, shortened
+from adaptry.core.report import Finding
 from adaptry.inspection.files import inspect_content
 from adaptry.inspection.inspector import Inspector
 from adaptry.inspection.result import WeightsInspection
-from adaptry.report import Finding
 
 WEIGHTS_CODES = frozenset({"weights_nan", "weights_infinite", "untrained", "modules_untrained"})
 """The findings that only the weights show."""

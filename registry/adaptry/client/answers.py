@@ -7,8 +7,9 @@ from typing import TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from adaptry import strictjson, wire
-from adaptry.errors import (
+from adaptry import wire
+from adaptry.core import strictjson
+from adaptry.core.errors import (
     AdaptryError,
     Busy,
     Denied,

@@ -9,11 +9,11 @@ from pydantic import BaseModel, TypeAdapter
 from adaptry.chains import MAIN, Chains
 from adaptry.client.connection import VERIFY_SECONDS, Connection
 from adaptry.client.paths import once_key, path_to
-from adaptry.digest import Digest
-from adaptry.errors import DigestMismatch
-from adaptry.manifest import Manifest
+from adaptry.core.digest import Digest
+from adaptry.core.errors import DigestMismatch
+from adaptry.core.manifest import Manifest
+from adaptry.core.refs import AdapterName
 from adaptry.records import BranchInfo, CommitInfo, CommitNote, Committed, Page
-from adaptry.refs import AdapterName
 
 
 class _Moved(BaseModel):

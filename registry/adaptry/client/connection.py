@@ -19,7 +19,7 @@ from urllib3.exceptions import HTTPError, LocationParseError, ProxyError, SSLErr
 
 from adaptry import __version__, wire
 from adaptry.client import answers
-from adaptry.errors import Invalid, NotFound, Unavailable
+from adaptry.core.errors import Invalid, NotFound, Unavailable
 
 Answer = TypeVar("Answer")
 Query = Mapping[str, str | int | float | tuple[str, ...] | None]

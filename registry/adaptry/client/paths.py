@@ -6,7 +6,7 @@ import secrets
 
 from adaptry import wire
 from adaptry.client.connection import path_of
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
 from adaptry.registry import Owner
 
 

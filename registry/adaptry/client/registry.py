@@ -16,12 +16,13 @@ from adaptry.client.direct import DirectWriting
 from adaptry.client.feed import RemoteFeed
 from adaptry.client.jobs import RemoteJobs
 from adaptry.client.paths import once_key, path_to
-from adaptry.client.pool import check_url, open_pool
 from adaptry.client.residency import RemoteResidency
-from adaptry.digest import Digest
-from adaptry.errors import Incompatible, Invalid
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Incompatible, Invalid
+from adaptry.core.http import check_url, open_pool
+from adaptry.core.manifest import SCHEMA, FileEntry
+from adaptry.core.refs import AdapterName, Ref, format_selector, parse_stored_alias
 from adaptry.fingerprint import BaseRecord
-from adaptry.manifest import SCHEMA, FileEntry
 from adaptry.records import (
     AdapterEdit,
     AdapterInfo,
@@ -40,7 +41,6 @@ from adaptry.records import (
     VersionDetail,
     VersionInfo,
 )
-from adaptry.refs import AdapterName, Ref, format_selector, parse_stored_alias
 from adaptry.registry import Owner, Registry
 
 

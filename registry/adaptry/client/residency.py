@@ -6,9 +6,9 @@ from pydantic import TypeAdapter
 
 from adaptry.client.connection import Connection, path_of
 from adaptry.client.paths import once_key, path_to
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
+from adaptry.core.refs import AdapterName, Ref, format_selector, parse_stored_alias
 from adaptry.records import Page
-from adaptry.refs import AdapterName, Ref, format_selector, parse_stored_alias
 from adaptry.residency import Residency, ResidentInfo, Told, WorkerInfo, WorkerReport
 from adaptry.rollouts import RolloutChange, RolloutInfo, RolloutPlan, Rollouts
 

@@ -22,7 +22,7 @@ from adaptry.combining import (
     tsv,
 )
 from adaptry.combining.method import Combination
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
 
 COMBINATIONS: Mapping[str, Combination] = {
     combination.name: combination

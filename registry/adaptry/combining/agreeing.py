@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from adaptry.core.errors import Refused
 from adaptry.deriving.draft import Parent
-from adaptry.errors import Refused
 from adaptry.fingerprinting.matching import match
 
 _SAME = ("exact", "same_weights", "cast")

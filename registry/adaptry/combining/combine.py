@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from adaptry.combining.method import Given
 from adaptry.combining.peft_replay import replayed
 from adaptry.combining.planning import CombinePlan, PlannedSite
+from adaptry.core.errors import Refused
 from adaptry.deriving.draft import Draft, Json
 from adaptry.deriving.lora import Result, lora_draft
 from adaptry.deriving.sites import Site
-from adaptry.errors import Refused
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from adaptry.combining.method import Combination, Given, Parameter
 from adaptry.combining.options import CHANCE, ELECTION, RESCALE, SUM
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
 
 if TYPE_CHECKING:
     from torch import Tensor

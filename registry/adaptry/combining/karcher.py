@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from adaptry.combining.coefficients import combined, counting, directions, gram_at, weights_at
 from adaptry.combining.method import Combination, Given, Parameter
-from adaptry.errors import Refused
+from adaptry.core.errors import Refused
 
 if TYPE_CHECKING:
     from torch import Tensor

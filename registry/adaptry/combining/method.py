@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from adaptry.combining.method import Given, Replay
-from adaptry.errors import Refused
+from adaptry.core.errors import Refused
 from adaptry.tensors.lowrank import Factors
 
 _QUANTILE_MOST = 1 << 24  # elements that torch.quantile takes

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from adaptry.combining.method import Combination, Given, Parameter
-from adaptry.errors import Refused
+from adaptry.core.errors import Refused
 
 if TYPE_CHECKING:
     from adaptry.tensors.lowrank import Factors

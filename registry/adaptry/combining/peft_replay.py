@@ -14,9 +14,9 @@ from adaptry.adapter.view import Adapter
 from adaptry.combining.method import Combination, Given, Replay
 from adaptry.combining.peft_order import in_model_order
 from adaptry.combining.recipe import CombineRecipe
+from adaptry.core.errors import Invalid, Refused
 from adaptry.deriving.draft import Parent
 from adaptry.deriving.sites import Site
-from adaptry.errors import Invalid, Refused
 
 if TYPE_CHECKING:
     from torch import Generator

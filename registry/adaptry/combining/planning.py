@@ -15,11 +15,11 @@ from adaptry.combining.method import Combination, Number
 from adaptry.combining.peft_order import order_note
 from adaptry.combining.peft_replay import check_replay, check_site, configured_rank
 from adaptry.combining.recipe import CombineRecipe, Override
+from adaptry.core.errors import Invalid, InvalidConfig, Refused
 from adaptry.deriving.draft import Parent
 from adaptry.deriving.sites import Site
 from adaptry.deriving.updates import Updates, updates_of
 from adaptry.deriving.whole_weights import WholeWeights, choose_whole_weights
-from adaptry.errors import Invalid, InvalidConfig, Refused
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from adaptry.combining.recipe import CombineRecipe, Override
-from adaptry.errors import Invalid, NotFound
+from adaptry.core.errors import Invalid, NotFound
+from adaptry.core.refs import split_weight
 from adaptry.merging.recipe import parse_dtype
-from adaptry.refs import split_weight
 
 MAX_SIZE = 1 << 20
 

@@ -9,11 +9,11 @@ from adaptry.adapter.view import Adapter
 from adaptry.comparing import totals
 from adaptry.comparing.figures import Distance, ModuleDistance
 from adaptry.comparing.measuring import Signs, difference, length, overlaps, signs, spaces
+from adaptry.core.errors import Refused
+from adaptry.core.progress import Progress, no_progress
 from adaptry.deriving.draft import Parent
 from adaptry.deriving.sites import Site
 from adaptry.deriving.updates import Updates, updates_of
-from adaptry.errors import Refused
-from adaptry.progress import Progress, no_progress
 from adaptry.tensors.lowrank import Factors, inner
 
 

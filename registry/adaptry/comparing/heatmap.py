@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adaptry.comparing.figures import CombineReport, ModuleReport
-from adaptry.errors import Invalid, Missing
+from adaptry.core.errors import Invalid, Missing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,12 +12,12 @@ from itertools import combinations
 from adaptry.comparing import totals
 from adaptry.comparing.figures import CombineReport, ModuleReport
 from adaptry.comparing.measuring import Signs, Spaces, length, overlaps, signs, spaces
+from adaptry.core.errors import Refused, Unsupported
+from adaptry.core.progress import Progress, no_progress
 from adaptry.deriving.draft import Parent
 from adaptry.deriving.sites import Site
 from adaptry.deriving.updates import Updates, updates_of
 from adaptry.deriving.writing import Outcome
-from adaptry.errors import Refused, Unsupported
-from adaptry.progress import Progress, no_progress
 from adaptry.tensors.lowrank import inner
 
 _NOTHING = 1e-6

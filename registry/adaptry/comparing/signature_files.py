@@ -11,10 +11,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from adaptry.atomic_file import atomic_file
 from adaptry.comparing.signature import Signature
-from adaptry.digest import Digest
-from adaptry.errors import Unavailable
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Unavailable
+from adaptry.core.files.atomic_file import atomic_file
 
 _LARGEST = 64 << 10
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from adaptry.computing import frames
 from adaptry.computing.ingredients import Described, Ingredients, Question
-from adaptry.errors import Unavailable
+from adaptry.core.errors import Unavailable
 
 STREAMS = 32
 _PATIENCE = 600.0  # seconds for the next piece: a large tensor that is made as a whole takes its time

@@ -11,7 +11,7 @@ import socket
 import struct
 from typing import Literal, cast
 
-from adaptry.errors import AdaptryError, Unavailable, by_code
+from adaptry.core.errors import AdaptryError, Unavailable, by_code
 
 Kind = Literal["question", "data", "end", "error"]
 MOST = 1 << 20

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict
 
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
 
 
 class _Passed(BaseModel):

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from adaptry.converting.changed import Changed
 from adaptry.converting.ground import Ground
+from adaptry.core.errors import Refused
 from adaptry.deriving.draft import Made, Parent
-from adaptry.errors import Refused
 from adaptry.methods import METHODS
 from adaptry.methods.extras import PREFIX
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from adaptry.adapter.spec import ModuleSpec
 from adaptry.checks import check
 from adaptry.converting.ground import Ground
+from adaptry.core.errors import Refused, Unsupported
 from adaptry.deriving.draft import Parent
 from adaptry.deriving.sites import Site
-from adaptry.errors import Refused, Unsupported
 from adaptry.merging.fitting import Weighted, fit
 from adaptry.merging.wanting import bias_name
 from adaptry.naming import INPUT_EMBEDDINGS

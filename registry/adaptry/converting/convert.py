@@ -17,12 +17,12 @@ from adaptry.converting.changed import Changed, changed_weights
 from adaptry.converting.folding import folded, is_plain, notes_of
 from adaptry.converting.ground import Ground, check_ground
 from adaptry.converting.updating import Updating, is_factored, known_rank, needs_weights, own_weight, updating
+from adaptry.core.errors import Refused, Unsupported
+from adaptry.core.manifest import BaseClaim
 from adaptry.deriving.draft import Draft, Json, Made, Parent
 from adaptry.deriving.lora import Result, lora_draft
 from adaptry.deriving.sites import Site, plain_reason
 from adaptry.deriving.whole_weights import choose_whole_weights
-from adaptry.errors import Refused, Unsupported
-from adaptry.manifest import BaseClaim
 from adaptry.merging.fitting import Weighted, refuse_unmergeable
 from adaptry.methods import METHODS
 

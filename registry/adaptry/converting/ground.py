@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from adaptry.adapter.content import open_regular
 from adaptry.checkpoint import Checkpoint
+from adaptry.core.errors import InvalidWeights, Refused
 from adaptry.deriving.draft import Parent
-from adaptry.errors import InvalidWeights, Refused
 from adaptry.fingerprint import BaseRecord
 from adaptry.fingerprinting.matching import match
 

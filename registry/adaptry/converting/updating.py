@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from adaptry.adapter.spec import ExtraWeight
 from adaptry.converting.changed import Changed, sides_of
 from adaptry.converting.ground import Ground
+from adaptry.core.errors import InvalidWeights
 from adaptry.deriving.draft import Parent
-from adaptry.errors import InvalidWeights
 from adaptry.methods import METHODS
 from adaptry.methods.lora_config import initialisation
 from adaptry.methods.method import Method

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from adaptry.adapter.content import Content
 from adaptry.adapter.view import Adapter
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
+from adaptry.core.manifest import BaseClaim
 from adaptry.fingerprint import BaseRecord
-from adaptry.manifest import BaseClaim
 
 if TYPE_CHECKING:
     from torch import Tensor

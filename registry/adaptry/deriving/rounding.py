@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from torch import Tensor
 
+from adaptry.core.errors import InvalidWeights, Refused
 from adaptry.deriving.dtypes import dtype_of
-from adaptry.errors import InvalidWeights, Refused
 from adaptry.tensors.lowrank import Factors, concatenated, inner
 
 Update = TypeVar("Update", Factors, Tensor)

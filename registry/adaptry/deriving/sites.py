@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from adaptry.adapter.spec import ModuleKind, ModuleSpec
 from adaptry.adapter.view import Adapter
-from adaptry.errors import Refused
+from adaptry.core.errors import Refused
 from adaptry.methods.extras import PREFIX
 from adaptry.methods.lora import scale_of
 from adaptry.methods.lora_config import blocks, initialisation

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from adaptry.adapter.formats import PEFT
 from adaptry.adapter.spec import ModuleSpec
+from adaptry.core.errors import Refused, Unsupported
 from adaptry.deriving.draft import Parent
 from adaptry.deriving.sites import Site, lora_factors, plain_reason, site_of
-from adaptry.errors import Refused, Unsupported
 
 if TYPE_CHECKING:
     from adaptry.tensors.lowrank import Factors

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from adaptry.adapter.content import Content
 from adaptry.adapter.view import Adapter
+from adaptry.core.errors import Refused
 from adaptry.deriving.draft import Json, Parent
-from adaptry.errors import Refused
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adaptry.adapter.formats import CONFIG, WEIGHTS
+from adaptry.core.errors import Missing
+from adaptry.core.files.atomic_dir import landing
+from adaptry.core.progress import Progress, no_progress
 from adaptry.deriving.draft import Draft
 from adaptry.deriving.tensorfile import write_tensors
-from adaptry.errors import Missing
-from adaptry.landing import landing
-from adaptry.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from adaptry.core.files.atomic_dir import landing
 from adaptry.deriving.draft import Parent
 from adaptry.exporting.setting import Setting
-from adaptry.landing import landing
 from adaptry.oci.artifact import Artifact, adapter_artifact, base_artifact
 from adaptry.oci.layout import write_layout
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from adaptry.checks import check
 from adaptry.checks.runtimes import Runtime
+from adaptry.core.errors import Invalid, Refused
 from adaptry.deriving.draft import Parent
-from adaptry.errors import Invalid, Refused
 from adaptry.exporting.equality import Equality
 from adaptry.exporting.formats import FORMATS, ExportFormat
 from adaptry.exporting.repairing import Repaired, repaired

@@ -13,10 +13,10 @@ from adaptry.adapter.formats import MLX
 from adaptry.adapter.spec import ModuleSpec
 from adaptry.checks.runtimes import Runtime
 from adaptry.converting.convert import with_fields
+from adaptry.core.errors import Unsupported
 from adaptry.deriving.draft import Draft, Parent
 from adaptry.deriving.lora import Result, lora_draft
 from adaptry.deriving.sites import Site
-from adaptry.errors import Unsupported
 from adaptry.exporting.rewriting import read
 from adaptry.exporting.setting import Setting
 

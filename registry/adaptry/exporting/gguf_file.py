@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from adaptry.adapter.formats import PEFT
 from adaptry.adapter.spec import ModuleSpec
+from adaptry.core.errors import Refused, Unsupported
+from adaptry.core.files.atomic_dir import landing
 from adaptry.deriving.draft import Parent
 from adaptry.deriving.sites import lora_factors, plain_reason
-from adaptry.errors import Refused, Unsupported
 from adaptry.exporting.gguf_names import Architecture, Place, architecture_of, library, places
 from adaptry.exporting.setting import Setting
-from adaptry.landing import landing
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from adaptry.errors import Missing, Unsupported
+from adaptry.core.errors import Missing, Unsupported
 
 _TURNED = {"q_proj": "heads", "k_proj": "kv_heads"}
 

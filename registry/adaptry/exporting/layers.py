@@ -13,8 +13,8 @@ from dataclasses import replace
 from adaptry.adapter.spec import ModuleSpec
 from adaptry.checks.runtimes import Runtime
 from adaptry.checks.runtimes.parts import lacking_parts
+from adaptry.core.errors import Refused
 from adaptry.deriving.draft import Draft, Made, Parent
-from adaptry.errors import Refused
 from adaptry.exporting.rewriting import rewritten
 from adaptry.exporting.setting import Setting
 from adaptry.methods.extras import PREFIX

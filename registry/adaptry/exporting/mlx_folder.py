@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 from adaptry.adapter.formats import CONFIG, MLX, PEFT
 from adaptry.adapter.spec import ModuleSpec
+from adaptry.core.errors import Refused, Unsupported
+from adaptry.core.files.atomic_dir import landing
 from adaptry.deriving.draft import Json, Parent
 from adaptry.deriving.sites import lora_factors, plain_reason
 from adaptry.deriving.tensorfile import write_tensors
-from adaptry.errors import Refused, Unsupported
 from adaptry.exporting.setting import Setting
-from adaptry.landing import landing
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from adaptry.core.files.atomic_dir import landing
 from adaptry.deriving.draft import Parent
 from adaptry.exporting import gguf_file
 from adaptry.exporting.setting import Setting
-from adaptry.landing import landing
 
 MODELFILE = "Modelfile"
 

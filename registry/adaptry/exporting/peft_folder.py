@@ -6,11 +6,11 @@ from pathlib import Path
 
 from adaptry.adapter.formats import PEFT
 from adaptry.checks.runtimes import Runtime
+from adaptry.core.files.atomic_dir import landing
 from adaptry.deriving.draft import Parent
 from adaptry.deriving.writing import write as write_draft
 from adaptry.exporting.foreign import pefts_layout
 from adaptry.exporting.setting import Setting
-from adaptry.landing import landing
 
 
 def write(parent: Parent, target: Path, setting: Setting) -> tuple[str, ...]:

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from adaptry.adapter.formats import DIFFUSERS, KOHYA, PEFT
 from adaptry.adapter.spec import ModuleSpec
+from adaptry.core.errors import Refused, Unsupported
+from adaptry.core.files.atomic_dir import landing
 from adaptry.deriving.draft import Parent
 from adaptry.deriving.sites import plain_reason
 from adaptry.deriving.tensorfile import write_tensors
-from adaptry.errors import Refused, Unsupported
 from adaptry.exporting.pipeline_names import diffusers_names, kohyas
 from adaptry.exporting.rewriting import read
 from adaptry.exporting.setting import Setting
-from adaptry.landing import landing
 
 if TYPE_CHECKING:
     from torch import Tensor

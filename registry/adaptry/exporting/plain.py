@@ -8,8 +8,8 @@ from adaptry.checks.runtimes.rule import Subject
 from adaptry.converting.asked import Asked
 from adaptry.converting.convert import convert, must_read
 from adaptry.converting.resize import Goal, resize
+from adaptry.core.errors import Refused
 from adaptry.deriving.draft import Draft, Parent
-from adaptry.errors import Refused
 from adaptry.exporting.rewriting import read, rewritten
 from adaptry.exporting.setting import Setting
 

@@ -11,12 +11,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from adaptry.checks.runtimes import Runtime, Verdict, verdict
+from adaptry.core.errors import Refused
+from adaptry.core.report import Finding
 from adaptry.deriving.draft import Parent
-from adaptry.errors import Refused
 from adaptry.exporting.formats import FORMATS, OF_ENGINE
 from adaptry.exporting.repairs import BY_REMEDY, MERGED, REPAIRS, Repair
 from adaptry.exporting.setting import Setting
-from adaptry.report import Finding
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from adaptry.adapter.view import open_dir
 from adaptry.checks.runtimes import Runtime
+from adaptry.core.errors import Refused
 from adaptry.deriving.draft import Draft, Json, Parent
 from adaptry.deriving.writing import Outcome, write_into
-from adaptry.errors import Refused
 from adaptry.exporting.equality import Equality, equality
 from adaptry.exporting.planning import Plan, Step, check_possible, plan
 from adaptry.exporting.rewriting import rewritten

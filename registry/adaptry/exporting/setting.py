@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from adaptry.checkpoint import Checkpoint
 from adaptry.converting.ground import Ground
-from adaptry.errors import Refused
+from adaptry.core.errors import Refused
+from adaptry.core.progress import Progress, no_progress
 from adaptry.fingerprint import BaseRecord
 from adaptry.merging.recipe import Dtype
 from adaptry.oci.artifact import Descriptor
-from adaptry.progress import Progress, no_progress
 
 
 @dataclass(frozen=True, slots=True)

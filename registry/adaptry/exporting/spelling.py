@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 from adaptry.adapter.spec import ModuleSpec
 from adaptry.checks.runtimes import Runtime
+from adaptry.core.errors import Refused
 from adaptry.deriving.draft import Draft, Parent
-from adaptry.errors import Refused
 from adaptry.exporting.rewriting import rewritten
 from adaptry.exporting.setting import Setting
 from adaptry.methods.extras import PREFIX

@@ -11,7 +11,7 @@ from typing import Any
 
 from adaptry.adapter.dialect import SPELLINGS
 from adaptry.checkpoint import Checkpoint
-from adaptry.errors import Refused, Unsupported
+from adaptry.core.errors import Refused, Unsupported
 from adaptry.fingerprint import TensorShape
 from adaptry.loading import Loaded, is_converted, loaded
 from adaptry.lookup import Names

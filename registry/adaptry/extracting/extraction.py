@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from adaptry.core.manifest import BaseClaim
+from adaptry.core.refs import is_folder
 from adaptry.deriving.draft import Draft, Json, Made
 from adaptry.deriving.lora import Result, lora_draft
 from adaptry.deriving.sites import Site
 from adaptry.extracting.config import config_of
 from adaptry.extracting.holding import Holding
 from adaptry.extracting.planning import ExtractPlan
-from adaptry.manifest import BaseClaim
 from adaptry.methods.extras import PREFIX
-from adaptry.refs import is_folder
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from adaptry.adapter.patterns import check_suffixes, first_match
 from adaptry.checkpoint import Checkpoint
-from adaptry.errors import Invalid, InvalidConfig, Missing, Refused
+from adaptry.core.errors import Invalid, InvalidConfig, Missing, Refused
+from adaptry.core.progress import Progress, no_progress
 from adaptry.extracting.counterparts import Counterpart, Counterparts, Facts, counterparts
 from adaptry.extracting.holding import Holder, Holding, siblings
 from adaptry.extracting.recipe import ExtractRecipe
 from adaptry.fingerprint import BaseRecord
 from adaptry.fingerprinting import fingerprint
-from adaptry.progress import Progress, no_progress
 from adaptry.verifying.configs import differences
 
 

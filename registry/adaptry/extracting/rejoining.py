@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from adaptry.adapter.view import Adapter
-from adaptry.errors import Refused, Unsupported
+from adaptry.core.errors import Refused, Unsupported
+from adaptry.core.progress import Progress, no_progress
 from adaptry.extracting.planning import ExtractPlan
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.planning import plan as plan_merge
-from adaptry.progress import Progress, no_progress
 from adaptry.verifying.verdict import Verification
 from adaptry.verifying.verification import verify
 

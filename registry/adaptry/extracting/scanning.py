@@ -13,7 +13,7 @@ from torch import Tensor
 
 from adaptry.adapter.header import DTYPE_BITS, TensorInfo
 from adaptry.checkpoint import Checkpoint
-from adaptry.errors import Unsupported
+from adaptry.core.errors import Unsupported
 from adaptry.extracting.counterparts import Counterpart
 from adaptry.loading import Loaded
 from adaptry.merging.parts import DTYPES, as_tensor

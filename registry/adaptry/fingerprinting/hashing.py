@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from adaptry.adapter.content import open_regular
 from adaptry.adapter.header import FLOATS
 from adaptry.checkpoint import Checkpoint
-from adaptry.digest import Digest
-from adaptry.errors import InvalidWeights
+from adaptry.core.digest import Digest
+from adaptry.core.errors import InvalidWeights
+from adaptry.core.progress import Progress, no_progress
 from adaptry.fingerprint import BaseRecord, Roots, TensorShape
 from adaptry.fingerprinting.bfloat16 import converter
 from adaptry.naming import normalised
-from adaptry.progress import Progress, no_progress
 from adaptry.quantised import fold
 
 _PIECE = 8 << 20

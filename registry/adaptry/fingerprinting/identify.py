@@ -13,8 +13,9 @@ from typing import Any
 
 from adaptry.adapter.header import ReadAt
 from adaptry.checkpoint import Checkpoint
-from adaptry.digest import Digest
-from adaptry.errors import Invalid
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Invalid
+from adaptry.core.strictjson import canonical
 from adaptry.fingerprint import BaseRecord, Sketch, TensorShape
 from adaptry.fingerprinting.architecture import facts_of, identity_facts
 from adaptry.fingerprinting.packed_sketching import packed_sketch
@@ -22,7 +23,6 @@ from adaptry.fingerprinting.sketching import sketch
 from adaptry.fingerprinting.tokenizer import tokenizer_digest
 from adaptry.naming import input_embedding, is_buffer, is_output_head, normalised
 from adaptry.quantised import Folded, fold
-from adaptry.strictjson import canonical
 
 SCHEME = 1
 """The version of the id's recipe: part of what is hashed, since another recipe gives other ids."""

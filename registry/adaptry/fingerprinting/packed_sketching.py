@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable, Iterator
 
 from adaptry.adapter.header import ReadAt
-from adaptry.errors import InvalidWeights
+from adaptry.core.errors import InvalidWeights
 from adaptry.fingerprint import Sketch
 from adaptry.fingerprinting.casting import casts_of
 from adaptry.fingerprinting.sketching import places, sketch

@@ -12,7 +12,7 @@ import hashlib
 import math
 
 from adaptry.adapter.header import DTYPE_BITS, ReadAt, TensorInfo
-from adaptry.errors import InvalidWeights
+from adaptry.core.errors import InvalidWeights
 from adaptry.fingerprint import Sketch
 
 _RUNS = 16

@@ -11,8 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from adaptry.digest import Digest
-from adaptry.strictjson import canonical
+from adaptry.core.digest import Digest
+from adaptry.core.strictjson import canonical
 
 _FAST = "tokenizer.json"
 _SENTENCEPIECE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from adaptry.errors import Denied
+from adaptry.core.errors import Denied
+from adaptry.core.progress import Progress, no_progress
 from adaptry.gc.planning import Plan, Swept, foreseen, plan
 from adaptry.gc.surveying import Found, Orphan, survey
 from adaptry.gc.sweeping import sweep
 from adaptry.local import LocalRegistry
 from adaptry.local.uploads import purge
-from adaptry.progress import Progress, no_progress
 
 __all__ = ["GRACE", "Found", "Orphan", "Plan", "Swept", "collect", "foreseen", "plan", "survey", "sweep"]
 GRACE = timedelta(hours=24)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from adaptry.catalog.unneeded import Had
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
 from adaptry.gc.surveying import Found, Orphan
 from adaptry.records import Value
 

@@ -10,11 +10,11 @@ from adaptry.blobs import BlobStore
 from adaptry.catalog import leaving, unneeded
 from adaptry.catalog.database import Catalog
 from adaptry.catalog.unneeded import Had
-from adaptry.digest import Digest
-from adaptry.errors import NotFound
-from adaptry.failpoints import reach
+from adaptry.core.digest import Digest
+from adaptry.core.errors import NotFound
+from adaptry.core.failpoints import reach
+from adaptry.core.progress import Progress, no_progress
 from adaptry.gc.batches import AT_ONCE, batches
-from adaptry.progress import Progress, no_progress
 
 
 @dataclass(frozen=True, slots=True)

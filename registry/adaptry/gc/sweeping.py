@@ -7,12 +7,12 @@ import time
 from adaptry.blobs import BlobStore
 from adaptry.catalog import answers, leaving, unneeded
 from adaptry.catalog.database import Catalog
-from adaptry.digest import Digest
-from adaptry.failpoints import reach
+from adaptry.core.digest import Digest
+from adaptry.core.failpoints import reach
+from adaptry.core.progress import Progress, no_progress
 from adaptry.gc.batches import batches
 from adaptry.gc.planning import Plan, Swept
 from adaptry.local.once import KEPT
-from adaptry.progress import Progress, no_progress
 
 _DELETED_AT_ONCE = 64
 _HASTE = 30.0

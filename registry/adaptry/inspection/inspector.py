@@ -18,8 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from adaptry.adapter.header import TensorInfo
-from adaptry.bounded_process import ProcessFailed, ProcessLimits, ProcessTimeout, check_exit, start_bounded
-from adaptry.errors import Corrupt, Unavailable
+from adaptry.core.errors import Corrupt, Unavailable
+from adaptry.core.processes.bounded import (
+    ProcessFailed,
+    ProcessLimits,
+    ProcessTimeout,
+    check_exit,
+    start_bounded,
+)
 from adaptry.inspection.fair_slots import FairSlots
 from adaptry.inspection.protocol import SHORT
 from adaptry.inspection.result import TensorStatistics, WeightsInspection

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
 
 MOST = 16 << 10
 """Bytes; of more, trying every bit takes longer than seconds."""

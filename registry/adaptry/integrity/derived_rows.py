@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from adaptry.catalog import folding, inspections, rebuild
 from adaptry.catalog.rebuild import Kept
-from adaptry.digest import Digest
-from adaptry.errors import Invalid
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Invalid
+from adaptry.core.refs import AdapterName
 from adaptry.integrity.rederivation import derive
 from adaptry.local import LocalRegistry
-from adaptry.refs import AdapterName
 
 
 def rebuild_rows(registry: LocalRegistry, key: str) -> None:

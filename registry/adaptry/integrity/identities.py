@@ -9,7 +9,7 @@ from adaptry.catalog import bases
 from adaptry.catalog.audit import Problem
 from adaptry.catalog.audit.problem import guarded
 from adaptry.catalog.database import Catalog
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
 from adaptry.fingerprinting.identify import check_identity
 
 

@@ -14,7 +14,7 @@ from adaptry.catalog.rebuild import Kept
 from adaptry.catalog.sight import EVERYTHING
 from adaptry.catalog.versions import Admission
 from adaptry.checks.weights import weights_findings
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
 from adaptry.local.admission import find_base, judge, known_inspections, open_stored
 
 _AT_ONCE = 100

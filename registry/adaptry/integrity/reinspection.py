@@ -12,8 +12,8 @@ from adaptry.catalog.audit.inspections import is_close
 from adaptry.catalog.audit.problem import UNREADABLE
 from adaptry.catalog.database import Catalog
 from adaptry.catalog.manifests import stored_manifest
-from adaptry.digest import Digest
-from adaptry.errors import AdaptryError, Unavailable
+from adaptry.core.digest import Digest
+from adaptry.core.errors import AdaptryError, Unavailable
 from adaptry.inspection.files import inspect_file
 from adaptry.inspection.inspector import Inspector
 from adaptry.inspection.result import WeightsInspection

@@ -15,18 +15,18 @@ from adaptry.adapter.content import StreamedContent
 from adaptry.blobs.tiered import TieredBlobs
 from adaptry.catalog import census, rebuild
 from adaptry.catalog.audit import Problem
-from adaptry.digest import Digest
-from adaptry.errors import AdaptryError, Denied, NotFound
-from adaptry.failpoints import reach
+from adaptry.core.digest import Digest
+from adaptry.core.errors import AdaptryError, Denied, NotFound
+from adaptry.core.failpoints import reach
+from adaptry.core.progress import Progress, no_progress
+from adaptry.core.refs import AdapterName
 from adaptry.integrity.derived_rows import rebuild_rows
 from adaptry.integrity.repair_plan import RepairPlan, RepairStep, plan
 from adaptry.integrity.sources import OwnSource, Place, Source, Wanted, open_source
 from adaptry.integrity.verification import verify
 from adaptry.local import LocalRegistry
 from adaptry.operations.transfer import upload
-from adaptry.progress import Progress, no_progress
 from adaptry.records import Value
-from adaptry.refs import AdapterName
 
 _ROUNDS = 4  # manifests say where files belong, and what is derived follows from both
 

@@ -14,15 +14,15 @@ from pathlib import Path
 from adaptry.blobs import BlobStore
 from adaptry.blobs.store import CHUNK
 from adaptry.blobs.tiered import TieredBlobs
-from adaptry.digest import Digest
-from adaptry.errors import AdaptryError, Invalid, NotFound, Unavailable
+from adaptry.core.digest import Digest
+from adaptry.core.errors import AdaptryError, Invalid, NotFound, Unavailable
+from adaptry.core.refs import AdapterName, ByDigest, Ref
+from adaptry.core.settings import is_server
 from adaptry.integrity.bit_flip import MOST, without_flip
 from adaptry.local import LocalRegistry
 from adaptry.opening import connect, folder_named, is_registry
 from adaptry.operations.mirroring.bundles.archive import Bundle, opened
-from adaptry.refs import AdapterName, ByDigest, Ref
 from adaptry.registry import Registry
-from adaptry.settings import is_server
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,10 @@ from adaptry.blobs.tiered import TieredBlobs
 from adaptry.catalog import census, damage, files
 from adaptry.catalog.audit import Problem, audit
 from adaptry.catalog.database import Catalog
-from adaptry.digest import Digest
-from adaptry.errors import NotFound, Unavailable
+from adaptry.core.digest import Digest
+from adaptry.core.errors import NotFound, Unavailable
+from adaptry.core.progress import Progress, no_progress
 from adaptry.integrity import identities, rederivation, reinspection, tasks
-from adaptry.progress import Progress, no_progress
 
 CHANGED = "its bytes have changed since they were stored"
 GONE = "its bytes are gone"

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TextIO
 
 from adaptry.catalog import steps
-from adaptry.errors import AdaptryError
-from adaptry.failpoints import reach
-from adaptry.identity import Identity
+from adaptry.core.errors import AdaptryError
+from adaptry.core.failpoints import reach
+from adaptry.core.identity import Identity
 from adaptry.jobs.desk import Desk
 from adaptry.jobs.paper import Line, Outcome, Paper
 from adaptry.jobs.records import Fault

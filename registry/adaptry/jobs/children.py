@@ -15,7 +15,7 @@ from typing import IO
 
 from pydantic import ValidationError
 
-from adaptry.errors import Unavailable
+from adaptry.core.errors import Unavailable
 from adaptry.jobs.paper import Line, Outcome, Paper
 from adaptry.jobs.records import Fault
 

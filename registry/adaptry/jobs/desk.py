@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adaptry.progress import Progress
-from adaptry.refs import ByDigest, Ref
+from adaptry.core.progress import Progress
+from adaptry.core.refs import ByDigest, Ref
 
 if TYPE_CHECKING:
     from adaptry.adapter.view import Adapter

@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 from adaptry.catalog.jobs import Unfinished
 from adaptry.catalog.postgres import LIBPQ
-from adaptry.errors import Missing, Unavailable
+from adaptry.core.errors import Missing, Unavailable
 from adaptry.jobs.queues import of_jobs, queue_of
 
 try:

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from adaptry.errors import Invalid, InvalidRef
-from adaptry.refs import Ref, is_folder, parse_base_name, split_weight
+from adaptry.core.errors import Invalid, InvalidRef
+from adaptry.core.refs import Ref, is_folder, parse_base_name, split_weight
 
 Dtype = Literal["F32", "F16", "BF16"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from adaptry.errors import NotFound
+from adaptry.core.errors import NotFound
 from adaptry.gc import collect as swept_out
 from adaptry.integrity import verify as looked_at
 from adaptry.jobs.desk import Desk

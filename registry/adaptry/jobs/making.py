@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.deriving.draft import Draft, Parent
 from adaptry.jobs.desk import Desk
 from adaptry.jobs.paper import Outcome
 from adaptry.jobs.tasks import Combine, Convert, Export
 from adaptry.operations.derive import Derived, derive
-from adaptry.refs import AdapterName, Ref
 
 
 def combine(task: Combine, desk: Desk) -> Outcome:

@@ -17,15 +17,17 @@ from typing import Any
 from adaptry.adapter.header import BASE_LIMITS, DTYPE_BITS, ReadAt, read_header
 from adaptry.blobs import BlobStore
 from adaptry.checkpoint import Checkpoint, checkpoint_of, read_config
-from adaptry.digest import Digest
-from adaptry.errors import Conflict
-from adaptry.failpoints import reach
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict
+from adaptry.core.failpoints import reach
+from adaptry.core.manifest import FileEntry
+from adaptry.core.refs import ByDigest, Ref, split_weight
+from adaptry.core.settings import data_folder
 from adaptry.fingerprinting import fingerprint
 from adaptry.jobs.desk import Desk
 from adaptry.jobs.paper import Outcome, Piece
 from adaptry.jobs.tasks import Merge
 from adaptry.local.ground import require_sound
-from adaptry.manifest import FileEntry
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.kernels import choose
 from adaptry.merging.layout import OutputFile
@@ -38,8 +40,6 @@ from adaptry.merging.streaming.virtual import VirtualCheckpoint
 from adaptry.operations.base_registry import open_base
 from adaptry.operations.quantised_variants import open_original
 from adaptry.quantised import fold
-from adaptry.refs import ByDigest, Ref, split_weight
-from adaptry.settings import data_folder
 
 _AROUND = 1 << 30  # bytes that a process with torch in it takes before it computes anything
 _COPIES = 4  # float32 copies of a tensor that is made as a whole, at most

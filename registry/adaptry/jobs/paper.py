@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from adaptry.identity import Role
+from adaptry.core.identity import Role
 from adaptry.jobs.records import Fault
 
 

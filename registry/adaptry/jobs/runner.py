@@ -20,8 +20,8 @@ from typing import Any
 
 from adaptry.catalog import jobs, runners, schedules
 from adaptry.catalog.database import Catalog
-from adaptry.errors import AdaptryError, Invalid, Unavailable
-from adaptry.failpoints import reach
+from adaptry.core.errors import AdaptryError, Invalid, Unavailable
+from adaptry.core.failpoints import reach
 from adaptry.jobs.engine import Engine, database_of
 from adaptry.jobs.paper import Place
 from adaptry.jobs.queues import queues_for

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from adaptry.landing import takes
+from adaptry.core.files.atomic_dir import takes
 
 _PREFIX = "adaptry-work-"
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
 
 
 class Task(BaseModel):

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError
 
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
+from adaptry.core.refs import AdapterName, split_weight
 from adaptry.jobs.fields import BaseKey, BaseName, Dtype, RefText, RuntimeText, Weighted
 from adaptry.jobs.task import Task, reason_of
-from adaptry.refs import AdapterName, split_weight
 
 if TYPE_CHECKING:
     from adaptry.combining.recipe import CombineRecipe

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from dbos import DBOS, WorkflowHandle
 
-from adaptry.errors import AdaptryError, Unavailable
+from adaptry.core.errors import AdaptryError, Unavailable
 from adaptry.jobs.queues import queue_of
 from adaptry.jobs.records import JobInfo
 

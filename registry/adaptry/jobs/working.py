@@ -19,8 +19,8 @@ from typing import Any, Self
 
 from adaptry.catalog import jobs, steps
 from adaptry.catalog.database import Catalog
-from adaptry.errors import AdaptryError, Conflict, Unavailable
-from adaptry.failpoints import reach
+from adaptry.core.errors import AdaptryError, Conflict, Unavailable
+from adaptry.core.failpoints import reach
 from adaptry.jobs.children import Child, Listening
 from adaptry.jobs.paper import Outcome, Paper, Place
 from adaptry.jobs.records import Fault, Needs

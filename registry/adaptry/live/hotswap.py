@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from adaptry.adapter.formats import PEFT
-from adaptry.errors import NotFound, Refused, Unsupported
+from adaptry.core.errors import NotFound, Refused, Unsupported
 from adaptry.live.obtaining import Obtained
 
 if TYPE_CHECKING:

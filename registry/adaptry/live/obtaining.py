@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.adapter.view import Adapter, open_dir
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
+from adaptry.core.refs import Ref, is_folder
+from adaptry.core.settings import Settings
 from adaptry.opening import connect
 from adaptry.records import VersionInfo
-from adaptry.refs import Ref, is_folder
 from adaptry.registry import Registry
-from adaptry.settings import Settings
 from adaptry.worker.cache import Cache
 from adaptry.worker.opening import cache_of
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from adaptry.adapter.formats import PEFT
 from adaptry.adapter.view import Adapter
 from adaptry.checks.wording import folded, shortened
-from adaptry.errors import AdaptryError, Conflict, Invalid, Refused, Unsupported
+from adaptry.core.errors import AdaptryError, Conflict, Invalid, Refused, Unsupported
 from adaptry.live.obtaining import Obtained
 
 if TYPE_CHECKING:

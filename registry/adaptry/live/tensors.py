@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adaptry.adapter.header import TensorInfo
-from adaptry.errors import Invalid, Unsupported
+from adaptry.core.errors import Invalid, Unsupported
 
 if TYPE_CHECKING:
     from torch import Tensor, device, dtype

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, overload
 
-from adaptry.errors import Invalid, Missing
+from adaptry.core.errors import Invalid, Missing
 from adaptry.live import hotswap as hotswapping
 from adaptry.live import peft_model
 from adaptry.live.obtaining import Obtained, Source, obtained

@@ -7,7 +7,7 @@ same folder.
 
 from __future__ import annotations
 
-from adaptry.identity import Identity
+from adaptry.core.identity import Identity
 from adaptry.local.adapters import Adapters
 from adaptry.local.aliases import Aliases
 from adaptry.local.bases import Bases

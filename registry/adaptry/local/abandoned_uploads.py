@@ -14,7 +14,7 @@ from adaptry.blobs import BlobStore
 from adaptry.catalog import files
 from adaptry.catalog.database import Catalog
 from adaptry.catalog.files import Session
-from adaptry.errors import Conflict
+from adaptry.core.errors import Conflict
 from adaptry.registry import Owner
 
 IDLE = timedelta(minutes=2)

@@ -6,11 +6,11 @@ from pydantic import TypeAdapter
 
 from adaptry.catalog import adapters, aliases, commits, cursors, events, residency
 from adaptry.catalog.database import Transaction
-from adaptry.errors import Conflict, Denied
-from adaptry.identity import require_write
+from adaptry.core.errors import Conflict, Denied
+from adaptry.core.identity import require_write
+from adaptry.core.refs import AdapterName
 from adaptry.local.ground import Ground, require_no_base
 from adaptry.records import AdapterEdit, AdapterInfo, Event, Page
-from adaptry.refs import AdapterName
 
 _INFO = TypeAdapter(AdapterInfo)
 

@@ -16,13 +16,13 @@ from adaptry.catalog.database import Catalog, Transaction
 from adaptry.catalog.sight import Sight
 from adaptry.catalog.versions import Verdict
 from adaptry.checks import check
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
+from adaptry.core.manifest import Manifest
+from adaptry.core.report import Finding
 from adaptry.fingerprint import BaseRecord
 from adaptry.inspection.result import WeightsInspection
 from adaptry.local.blob_content import BlobContent, check_first_bytes
-from adaptry.manifest import Manifest
 from adaptry.records import BaseStatus
-from adaptry.report import Finding
 
 
 @dataclass(frozen=True, slots=True)

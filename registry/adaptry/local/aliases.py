@@ -12,12 +12,12 @@ from adaptry.catalog.aliases import Pointing
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.names import label_like
 from adaptry.catalog.versions import Stored, stored_of
-from adaptry.digest import Digest
-from adaptry.errors import Conflict, NotFound
-from adaptry.lifecycle import may_point
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, NotFound
+from adaptry.core.lifecycle import may_point
+from adaptry.core.refs import AdapterName, ByDigest, Ref, parse_alias, parse_stored_alias
 from adaptry.local.ground import Ground
 from adaptry.records import AliasInfo
-from adaptry.refs import AdapterName, ByDigest, Ref, parse_alias, parse_stored_alias
 
 _INFO = TypeAdapter(AliasInfo)
 

@@ -13,16 +13,16 @@ from adaptry.catalog.names import base_like, fold
 from adaptry.catalog.shared_names import adapter_of_name, hiding
 from adaptry.catalog.sight import EVERYTHING
 from adaptry.checks.weights import weights_findings
-from adaptry.digest import Digest
-from adaptry.errors import Conflict, Corrupt, Invalid, NotFound, Unavailable
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, Corrupt, Invalid, NotFound, Unavailable
+from adaptry.core.manifest import FileEntry
+from adaptry.core.refs import parse_base_name
 from adaptry.fingerprint import BaseRecord
 from adaptry.fingerprinting.identify import check_identity
 from adaptry.local.admission import find_base, judge, known_inspections, open_stored
 from adaptry.local.ground import Ground, require_sound
 from adaptry.local.versions import check_start
-from adaptry.manifest import FileEntry
 from adaptry.records import BaseEdit, BaseInfo, Page
-from adaptry.refs import parse_base_name
 
 _BATCH = 50
 _MOST_NAMES = 16

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 
-from adaptry import strictjson
 from adaptry.adapter.config import LIMITS
 from adaptry.adapter.content import Content
 from adaptry.adapter.formats import CONFIG, PEFT, WEIGHTS, format_of, is_kept
 from adaptry.adapter.header import read_header
 from adaptry.adapter.images import MAX_IMAGE, MAX_IMAGES, check_image, is_image, why_not_kept
 from adaptry.blobs import BlobStore
-from adaptry.errors import Invalid, InvalidConfig, InvalidManifest, InvalidPath, TooLarge, Unsupported
-from adaptry.manifest import MAX_FILES, MAX_REVISION, Manifest
+from adaptry.core import strictjson
+from adaptry.core.errors import Invalid, InvalidConfig, InvalidManifest, InvalidPath, TooLarge, Unsupported
+from adaptry.core.manifest import MAX_FILES, MAX_REVISION, Manifest
 
 _DANGEROUS: Mapping[bytes, str] = {
     b"PK\x03\x04": "a zip archive (a PyTorch checkpoint is one)",

@@ -17,19 +17,19 @@ from adaptry.catalog.database import Transaction
 from adaptry.catalog.versions import Admission
 from adaptry.chains import COMMIT_MADE, MAIN
 from adaptry.checks.weights import not_finite_findings
-from adaptry.errors import Conflict, InvalidRef, Refused
-from adaptry.failpoints import reach
+from adaptry.core.errors import Conflict, InvalidRef, Refused
+from adaptry.core.failpoints import reach
+from adaptry.core.hub_revision import is_id, parse_word
+from adaptry.core.manifest import Manifest
+from adaptry.core.refs import AdapterName
+from adaptry.core.report import Report
 from adaptry.local.admission import Known, find_base
 from adaptry.local.blob_content import BlobContent, check_content, check_draft, check_names
 from adaptry.local.branches import Branches
 from adaptry.local.ground import require_sound
 from adaptry.local.revisions import TRIES, Revisions, Stale, claim_files, known_version, require_files
 from adaptry.local.unseen_bases import shown_detail
-from adaptry.manifest import Manifest
 from adaptry.records import CommitNote, Committed, PushOptions
-from adaptry.refs import AdapterName
-from adaptry.report import Report
-from adaptry.revision_words import is_id, parse_word
 from adaptry.succession import adapter_files, is_same_adapter
 
 _COMMITTED = TypeAdapter(Committed)

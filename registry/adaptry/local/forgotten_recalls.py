@@ -6,9 +6,9 @@ from datetime import datetime
 
 from adaptry.catalog import adapters, events, recall_claims, states, versions
 from adaptry.catalog.database import Catalog, Transaction
-from adaptry.digest import Digest
-from adaptry.lifecycle import WITHDRAWN
-from adaptry.refs import AdapterName
+from adaptry.core.digest import Digest
+from adaptry.core.lifecycle import WITHDRAWN
+from adaptry.core.refs import AdapterName
 from adaptry.residency import ForgottenRecall
 
 BY = "adaptry"

@@ -15,15 +15,15 @@ from adaptry.catalog.resolving import resolve
 from adaptry.catalog.showing import Columns
 from adaptry.catalog.sight import Sight, sight_of
 from adaptry.chains import MAIN
-from adaptry.digest import Digest
-from adaptry.errors import Conflict, Corrupt, NotFound
-from adaptry.identity import LOCAL, Identity, require_base_writing, require_read, require_write
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, Corrupt, NotFound
+from adaptry.core.identity import LOCAL, Identity, require_base_writing, require_read, require_write
+from adaptry.core.refs import AdapterName, Label, Latest, Number, Ref
 from adaptry.inspection.inspector import Inspector
 from adaptry.local.once import Answer, Once
 from adaptry.local.unseen_bases import shown
 from adaptry.local.weighing import Weighing
 from adaptry.records import AdapterEdit, VersionInfo
-from adaptry.refs import AdapterName, Label, Latest, Number, Ref
 from adaptry.registry import Registry
 
 

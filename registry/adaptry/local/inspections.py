@@ -9,16 +9,16 @@ from collections.abc import Iterable, Mapping
 
 from adaptry.catalog import cursors, inspections, versions
 from adaptry.checks.weights import WEIGHTS_CODES, weights_findings
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
+from adaptry.core.manifest import Manifest
+from adaptry.core.refs import AdapterName, Ref
+from adaptry.core.report import Report
 from adaptry.inspection.files import inspect_file
 from adaptry.inspection.listing import listed
 from adaptry.inspection.result import WeightsInspection
 from adaptry.local.blob_content import BlobContent
 from adaptry.local.ground import Ground, require_sound
-from adaptry.manifest import Manifest
 from adaptry.records import Page, TensorInspection, VersionDetail
-from adaptry.refs import AdapterName, Ref
-from adaptry.report import Report
 
 
 class InspectionCache(Ground):

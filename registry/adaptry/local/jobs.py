@@ -9,8 +9,8 @@ from pydantic import TypeAdapter
 
 from adaptry.catalog import cursors, jobs, runners, schedules, steps
 from adaptry.catalog.database import Transaction
-from adaptry.digest import Digest
-from adaptry.errors import Conflict, Denied, Invalid, NotFound
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, Denied, Invalid, NotFound
 from adaptry.jobs.cron import Cron
 from adaptry.jobs.records import JobInfo, JobOrder, JobState, LogLine, RunnerInfo, ScheduleInfo
 from adaptry.jobs.tasks import parse_task

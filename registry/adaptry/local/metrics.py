@@ -13,10 +13,10 @@ from adaptry.catalog.adapters import Line
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.metrics import append, history
 from adaptry.catalog.versions import Stored, stored_of
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
+from adaptry.core.refs import Ref
 from adaptry.local.ground import Ground
 from adaptry.records import MetricInfo
-from adaptry.refs import Ref
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,63}")
 _MOST_AT_ONCE = 64

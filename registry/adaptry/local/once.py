@@ -16,8 +16,8 @@ from pydantic import TypeAdapter
 from adaptry.catalog import answers
 from adaptry.catalog.answers import Given
 from adaptry.catalog.database import Transaction
-from adaptry.digest import Digest
-from adaptry.errors import Conflict
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict
 
 Answer = TypeVar("Answer")
 

@@ -12,11 +12,11 @@ from adaptry.catalog.residency import Known, Named
 from adaptry.catalog.sight import sight_of
 from adaptry.catalog.versions import stored_of
 from adaptry.catalog.workers import Worker
-from adaptry.errors import Conflict, Denied, NotFound
+from adaptry.core.errors import Conflict, Denied, NotFound
+from adaptry.core.refs import Ref
 from adaptry.local.forgotten_recalls import hold_back
 from adaptry.local.rollouts import Rollouts
 from adaptry.records import Page
-from adaptry.refs import Ref
 from adaptry.residency import ResidentInfo, Told, WorkerInfo, WorkerReport
 
 

@@ -29,10 +29,13 @@ from adaptry.catalog.versions import Admission, Stored
 from adaptry.cautions import caution
 from adaptry.chains import MAIN
 from adaptry.checks.weights import weights_findings
-from adaptry.digest import Digest
-from adaptry.errors import Conflict, InvalidManifest, NotFound, Refused
-from adaptry.failpoints import reach
-from adaptry.identity import require_write
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, InvalidManifest, NotFound, Refused
+from adaptry.core.failpoints import reach
+from adaptry.core.identity import require_write
+from adaptry.core.manifest import Manifest
+from adaptry.core.recipe_summary import in_one_line
+from adaptry.core.refs import AdapterName, ByDigest, parse_stored_alias
 from adaptry.local.admission import Known, find_base, judge, open_stored, weights_digest
 from adaptry.local.aliases import point_alias
 from adaptry.local.blob_content import check_names
@@ -41,10 +44,7 @@ from adaptry.local.ground import require_sound
 from adaptry.local.inspections import InspectionCache
 from adaptry.local.metrics import check_metrics
 from adaptry.local.unseen_bases import shown_detail
-from adaptry.manifest import Manifest
-from adaptry.recipe_line import in_one_line
 from adaptry.records import AdapterEdit, CommitNote, Pushed, PushOptions
-from adaptry.refs import AdapterName, ByDigest, parse_stored_alias
 
 TRIES = 5
 _PUSHED = TypeAdapter(Pushed)

@@ -12,12 +12,12 @@ from adaptry.catalog.adapters import Line
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.versions import Stored, stored_of
 from adaptry.catalog.workers import Worker
-from adaptry.digest import Digest
-from adaptry.errors import Conflict, NotFound
-from adaptry.lifecycle import RULES, may_point
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, NotFound
+from adaptry.core.lifecycle import RULES, may_point
+from adaptry.core.refs import AdapterName, ByDigest, Ref, parse_stored_alias
 from adaptry.local.aliases import point_alias
 from adaptry.local.ground import Ground
-from adaptry.refs import AdapterName, ByDigest, Ref, parse_stored_alias
 from adaptry.residency import Turn
 from adaptry.rollouts import RolloutChange, RolloutInfo, RolloutPlan, Stage, chosen, is_due
 

@@ -6,12 +6,12 @@ from adaptry.catalog import events, states
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.showing import info
 from adaptry.catalog.versions import stored_of
-from adaptry.digest import Digest
-from adaptry.errors import Conflict
-from adaptry.lifecycle import RULES, may_change
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict
+from adaptry.core.lifecycle import RULES, may_change
+from adaptry.core.refs import AdapterName, ByDigest, Ref
 from adaptry.local.ground import Ground
 from adaptry.records import StateChange, VersionInfo
-from adaptry.refs import AdapterName, ByDigest, Ref
 
 
 class States(Ground):

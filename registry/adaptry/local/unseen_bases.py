@@ -12,8 +12,8 @@ from adaptry.catalog import claims
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.sight import Sight
 from adaptry.checks import without_base
+from adaptry.core.report import Report
 from adaptry.records import VersionDetail, VersionInfo
-from adaptry.report import Report
 
 
 def shown(tx: Transaction, sight: Sight, versions: Sequence[VersionInfo]) -> tuple[VersionInfo, ...]:

@@ -10,20 +10,20 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
 
-from adaptry.beside import Beside
 from adaptry.blobs import BlobStore, Staged
 from adaptry.catalog import adapters, bases, cursors, damage, files, leaving
 from adaptry.catalog.database import Catalog, Transaction
 from adaptry.catalog.files import Session
-from adaptry.digest import Digest
-from adaptry.errors import Busy, Conflict, Denied, DigestMismatch, NotFound, TooLarge
-from adaptry.failpoints import reach
-from adaptry.identity import require_read, require_write
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Busy, Conflict, Denied, DigestMismatch, NotFound, TooLarge
+from adaptry.core.failpoints import reach
+from adaptry.core.files.background_io import Beside
+from adaptry.core.identity import require_read, require_write
+from adaptry.core.manifest import MAX_FILE
+from adaptry.core.refs import AdapterName
 from adaptry.local import abandoned_uploads
 from adaptry.local.ground import Ground, require_no_base
-from adaptry.manifest import MAX_FILE
 from adaptry.records import DirectPart, Page, Upload, UploadSession
-from adaptry.refs import AdapterName
 from adaptry.registry import Owner
 
 IDLE = timedelta(hours=24)

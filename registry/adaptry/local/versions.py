@@ -10,14 +10,14 @@ from adaptry.catalog.search import search
 from adaptry.catalog.showing import info
 from adaptry.catalog.versions import stored_of
 from adaptry.cautions import withdrawn
-from adaptry.digest import Digest
-from adaptry.errors import FileMissing, Invalid, RevisionNotFound
-from adaptry.lifecycle import is_given
+from adaptry.core.digest import Digest
+from adaptry.core.errors import FileMissing, Invalid, RevisionNotFound
+from adaptry.core.lifecycle import is_given
+from adaptry.core.manifest import Manifest
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.local.ground import Ground
 from adaptry.local.unseen_bases import shown, shown_detail
-from adaptry.manifest import Manifest
 from adaptry.records import Page, VersionDetail, VersionInfo
-from adaptry.refs import AdapterName, Ref
 
 
 class Versions(Ground):

@@ -14,15 +14,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from adaptry.digest import Digest
-from adaptry.errors import InvalidWeights
+from adaptry.core.digest import Digest
+from adaptry.core.errors import InvalidWeights
+from adaptry.core.progress import Progress, no_progress
 from adaptry.merging.kernels import Bench, Kernels, rows_of, weight_of
 from adaptry.merging.layout import Piece, Update
 from adaptry.merging.output import Output, Step
 from adaptry.merging.planning import Plan
 from adaptry.merging.sink import Sink
 from adaptry.merging.whole import bake_whole
-from adaptry.progress import Progress, no_progress
 from adaptry.tensors.lane import Factor, Term, row_blocks
 
 

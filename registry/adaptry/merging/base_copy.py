@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from adaptry.errors import Refused, Unsupported
+from adaptry.core.errors import Refused, Unsupported
 from adaptry.fingerprinting.quantised_copies import is_packed
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.recipe import Copy, Dtype

@@ -13,9 +13,9 @@ from adaptry.combining import combination_named
 from adaptry.combining.combine import combined_update
 from adaptry.combining.planning import CombinePlan, PlannedSite, plan
 from adaptry.combining.recipe import CombineRecipe
+from adaptry.core.errors import Refused, Unsupported
 from adaptry.deriving.draft import Parent
 from adaptry.deriving.sites import Site, site_of
-from adaptry.errors import Refused, Unsupported
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.recipe import Input
 from adaptry.placing import Placed, PlacedExtra, Placement

@@ -11,7 +11,7 @@ from adaptry.adapter.formats import PEFT
 from adaptry.adapter.view import Adapter
 from adaptry.checkpoint import Checkpoint
 from adaptry.checks import check
-from adaptry.errors import Refused, Unsupported
+from adaptry.core.errors import Refused, Unsupported
 from adaptry.fingerprint import BaseRecord, TensorShape
 from adaptry.fingerprinting.matching import match
 from adaptry.merging.lora_fitting import check_lora, notes_of_lora, placed_for_lora

@@ -7,7 +7,7 @@ import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from adaptry.errors import Invalid, Missing
+from adaptry.core.errors import Invalid, Missing
 from adaptry.merging.layout import Piece
 from adaptry.tensors.lane import BLOCK, Lane, Term, Weight, room_for
 

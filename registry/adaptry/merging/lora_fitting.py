@@ -13,7 +13,7 @@ from adaptry.adapter.config import AdapterConfig
 from adaptry.adapter.spec import ModuleSpec, Spec
 from adaptry.adapter.view import Adapter
 from adaptry.checkpoint import Checkpoint
-from adaptry.errors import Refused, Unsupported
+from adaptry.core.errors import Refused, Unsupported
 from adaptry.methods.lora import scale_of
 from adaptry.methods.lora_config import blocks, initialisation
 from adaptry.methods.parameters import was_turned

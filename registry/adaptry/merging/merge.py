@@ -8,10 +8,12 @@ from pathlib import Path
 
 from adaptry.checkpoint import Checkpoint
 from adaptry.checks import check_weights
-from adaptry.digest import Digest
-from adaptry.errors import Conflict, Refused
-from adaptry.landing import check_free, landing
-from adaptry.manifest import FileEntry
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, Refused
+from adaptry.core.files.atomic_dir import check_free, landing
+from adaptry.core.manifest import FileEntry
+from adaptry.core.progress import Progress, no_progress
+from adaptry.core.report import Report
 from adaptry.merging.baking import bake
 from adaptry.merging.combined import Way
 from adaptry.merging.fitting import Weighted
@@ -20,8 +22,6 @@ from adaptry.merging.planning import Plan, plan
 from adaptry.merging.recipe import Recipe
 from adaptry.merging.record import MergeRecord, record, write_record
 from adaptry.merging.sidefiles import write_side_files
-from adaptry.progress import Progress, no_progress
-from adaptry.report import Report
 
 
 @dataclass(frozen=True, slots=True)

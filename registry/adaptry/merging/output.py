@@ -19,8 +19,8 @@ from pathlib import Path
 
 from adaptry.adapter.content import open_regular
 from adaptry.checkpoint import Checkpoint
-from adaptry.digest import Digest
-from adaptry.errors import InvalidWeights
+from adaptry.core.digest import Digest
+from adaptry.core.errors import InvalidWeights
 from adaptry.merging.layout import OutputFile, Piece
 
 _CHUNK = 256 << 10

@@ -12,7 +12,7 @@ from adaptry.adapter.config import AdapterConfig
 from adaptry.adapter.header import TensorInfo
 from adaptry.adapter.spec import ModuleSpec
 from adaptry.adapter.view import Adapter
-from adaptry.errors import InvalidWeights
+from adaptry.core.errors import InvalidWeights
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 from adaptry.adapter.header import FLOATS
 from adaptry.checkpoint import Checkpoint
-from adaptry.digest import Digest
-from adaptry.errors import Unsupported
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Unsupported
 from adaptry.fingerprinting import fingerprint
 from adaptry.merging.base_copy import BaseCopy, choose_copy, dtype_of_int8, told_of_dtypes
 from adaptry.merging.combined import Way, combined

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
 
 Dtype = Literal["F32", "F16", "BF16"]
 Copy = Literal["original", "dequantised"]

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict
 from adaptry import __version__
 from adaptry.adapter.formats import CONFIG
 from adaptry.adapter.view import Adapter
-from adaptry.digest import Digest
-from adaptry.manifest import FileEntry
+from adaptry.core.digest import Digest
+from adaptry.core.manifest import FileEntry
 from adaptry.merging.base_copy import BaseCopy
 from adaptry.merging.planning import Plan
 from adaptry.merging.recipe import Recipe

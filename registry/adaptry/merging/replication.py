@@ -15,7 +15,7 @@ from typing import Any
 from adaptry.adapter.config import AdapterConfig
 from adaptry.adapter.header import TensorInfo
 from adaptry.checkpoint import Checkpoint
-from adaptry.errors import InvalidConfig, Refused, Unsupported
+from adaptry.core.errors import InvalidConfig, Refused, Unsupported
 
 _LAYER = re.compile(r"(?P<stem>(?:.+\.)?(?:layers|layer|h))\.(?P<number>\d+)\.(?P<rest>.+)")
 _MOST = 4096

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from adaptry.checkpoint import Checkpoint
-from adaptry.errors import Refused, Unsupported
+from adaptry.core.errors import Refused, Unsupported
 from adaptry.naming import input_embedding, is_output_head
 from adaptry.placing import PlacedExtra, Placement
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from adaptry.adapter.spec import ModuleSpec
 from adaptry.adapter.view import Adapter
 from adaptry.checkpoint import Checkpoint
-from adaptry.errors import Unsupported
+from adaptry.core.errors import Unsupported
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.ties import ties_of
 from adaptry.methods import METHODS

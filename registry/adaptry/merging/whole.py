@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from adaptry.adapter.header import TensorInfo
-from adaptry.errors import InvalidWeights
+from adaptry.core.errors import InvalidWeights
 from adaptry.merging.changes import apply
 from adaptry.merging.dequantising import dequantised
 from adaptry.merging.layout import BasePlace, Piece

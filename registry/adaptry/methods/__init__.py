@@ -12,7 +12,7 @@ from adaptry.adapter.config import AdapterConfig
 from adaptry.adapter.dialect import layouts_of
 from adaptry.adapter.header import TensorInfo
 from adaptry.adapter.spec import ExtraWeight, ModuleSpec, Spec
-from adaptry.errors import InvalidConfig
+from adaptry.core.errors import InvalidConfig
 from adaptry.methods import (
     adalora,
     adamss,

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from adaptry.adapter.config import AdapterConfig
-from adaptry.errors import InvalidWeights, Missing
+from adaptry.core.errors import InvalidWeights, Missing
 from adaptry.methods.drawn import seed
 from adaptry.methods.method import Method, Parts, Shapes, Width, same
 from adaptry.methods.projected import leading

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapter.config import AdapterConfig
-from adaptry.errors import InvalidConfig
+from adaptry.core.errors import InvalidConfig
 from adaptry.methods.method import Parts
 
 if TYPE_CHECKING:

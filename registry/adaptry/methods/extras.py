@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from adaptry.adapter.config import AdapterConfig
 from adaptry.adapter.header import TensorInfo
 from adaptry.adapter.spec import ExtraKind, ExtraWeight
-from adaptry.errors import InvalidConfig
+from adaptry.core.errors import InvalidConfig
 
 PREFIX = "base_model.model."
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from adaptry.adapter.config import AdapterConfig
 from adaptry.adapter.header import TensorInfo
 from adaptry.adapter.spec import ExtraWeight, ModuleKind, ModuleSpec
-from adaptry.errors import InvalidConfig
+from adaptry.core.errors import InvalidConfig
 from adaptry.methods import parameters
 from adaptry.methods.extras import PREFIX, extra_weight, is_saved_again
 from adaptry.methods.lora_change import changed_bias, changed_weight

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from adaptry.adapter.config import AdapterConfig
 from adaptry.adapter.plain_patterns import dotted_ends
 from adaptry.adapter.spec import Spec
-from adaptry.errors import InvalidConfig, Refused
+from adaptry.core.errors import InvalidConfig, Refused
 
 # In the order of every module of experts in transformers 5.
 _ORDER = (

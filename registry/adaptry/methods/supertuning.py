@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from adaptry.adapter.config import AdapterConfig
 from adaptry.adapter.spec import ModuleSpec
-from adaptry.errors import InvalidWeights
+from adaptry.core.errors import InvalidWeights
 from adaptry.methods.method import Method, Parts, Shapes, Width, same, trained_rank
 
 if TYPE_CHECKING:

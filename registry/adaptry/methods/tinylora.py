@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapter.config import AdapterConfig
-from adaptry.errors import InvalidWeights
+from adaptry.core.errors import InvalidWeights
 from adaptry.methods.drawn import is_saved, seed
 from adaptry.methods.method import Method, Parts, Shapes, Width, added, product, same
 

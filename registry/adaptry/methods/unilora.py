@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapter.config import AdapterConfig
-from adaptry.errors import InvalidWeights
+from adaptry.core.errors import InvalidWeights
 from adaptry.methods.method import Method, Parts, Shapes, Width, added, product, same, trained_rank
 
 if TYPE_CHECKING:

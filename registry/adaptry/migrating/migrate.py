@@ -10,10 +10,10 @@ from adaptry.adapter.dialect import EXPERTS_FUSED
 from adaptry.adapter.formats import PEFT
 from adaptry.adapter.view import Adapter
 from adaptry.checks import check
+from adaptry.core.errors import Refused, Unsupported
 from adaptry.deriving.draft import Draft, Made, Parent
 from adaptry.deriving.lora import base_claim
 from adaptry.deriving.whole_weights import tokenizer_of
-from adaptry.errors import Refused, Unsupported
 from adaptry.fingerprint import BaseRecord
 from adaptry.merging.lora_fitting import placed_for_lora
 from adaptry.methods.parameters import require_not_turned

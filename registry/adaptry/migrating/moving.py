@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from adaptry.adapter.spec import ModuleSpec
 from adaptry.adapter.view import Adapter
-from adaptry.errors import Refused, Unsupported
+from adaptry.core.errors import Refused, Unsupported
 from adaptry.loading import Loaded
 from adaptry.methods.extras import PREFIX
 from adaptry.methods.parameters import in_order

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from adaptry.adapter.view import Adapter
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
 from adaptry.fingerprint import BaseRecord
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"

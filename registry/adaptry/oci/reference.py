@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
 
 GRAMMAR = "oci://HOST[:PORT]/REPOSITORY[:TAG]"
 _REFERENCE = re.compile(

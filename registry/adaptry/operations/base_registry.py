@@ -13,22 +13,22 @@ from typing import get_args
 
 from adaptry.adapter.content import FolderContent
 from adaptry.checkpoint import INDEX, Checkpoint, open_checkpoint, side_files
-from adaptry.digest import Digest
-from adaptry.errors import AdaptryError, Conflict, NotFound, TooLarge, Unsupported
+from adaptry.core.digest import Digest
+from adaptry.core.errors import AdaptryError, Conflict, NotFound, TooLarge, Unsupported
+from adaptry.core.identity import BaseVisibility
+from adaptry.core.manifest import MAX_FILE, FileEntry, check_path
+from adaptry.core.progress import Progress, no_progress
+from adaptry.core.refs import is_folder, parse_base_name
+from adaptry.core.settings import data_folder
 from adaptry.fingerprint import BaseRecord, Level
 from adaptry.fingerprinting import fingerprint
 from adaptry.fingerprinting.hashing import full_hashes
 from adaptry.fingerprinting.matching import match
 from adaptry.fingerprinting.quantised_copies import is_packed
-from adaptry.identity import BaseVisibility
-from adaptry.manifest import MAX_FILE, FileEntry, check_path
 from adaptry.paging import every
 from adaptry.places import recall, remember
-from adaptry.progress import Progress, no_progress
 from adaptry.records import BaseEdit, BaseInfo, BaseMatch
-from adaptry.refs import is_folder, parse_base_name
 from adaptry.registry import Registry
-from adaptry.settings import data_folder
 
 _STRENGTH: Mapping[str, int] = {level: number for number, level in enumerate(get_args(Level))}
 
@@ -190,7 +190,7 @@ def _told(content: FolderContent, name: str, size: int, progress: Progress) -> I
 
 def _fetch(registry: Registry, info: BaseInfo, folder: Path, progress: Progress) -> None:
     """The stored files in `folder`, verified, all or none."""
-    from adaptry.landing import landing
+    from adaptry.core.files.atomic_dir import landing
     from adaptry.operations.transfer.file_download import download
     from adaptry.operations.transfer.retry import PATIENT
 

@@ -13,14 +13,14 @@ from pathlib import Path
 
 from adaptry import __version__
 from adaptry.adapter.view import open_dir
+from adaptry.core.digest import Digest
+from adaptry.core.progress import Progress, no_progress
+from adaptry.core.refs import AdapterName
 from adaptry.deriving.draft import Draft
 from adaptry.deriving.writing import Outcome, write_into
-from adaptry.digest import Digest
 from adaptry.operations.lineage import KEPT
 from adaptry.operations.transfer import push
-from adaptry.progress import Progress, no_progress
 from adaptry.records import Pushed, PushOptions
-from adaptry.refs import AdapterName
 from adaptry.registry import Registry
 
 _NO_OPTIONS = PushOptions()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adaptry.errors import NotFound
+from adaptry.core.errors import NotFound
 from adaptry.fingerprint import BaseRecord
 from adaptry.records import VersionInfo
 from adaptry.registry import Registry

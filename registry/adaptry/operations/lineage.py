@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from adaptry.digest import Digest
-from adaptry.errors import NotFound
-from adaptry.recipe_line import in_one_line, outside
+from adaptry.core.digest import Digest
+from adaptry.core.errors import NotFound
+from adaptry.core.recipe_summary import in_one_line, outside
+from adaptry.core.refs import ByDigest, Ref
 from adaptry.records import Value, VersionDetail, VersionInfo
-from adaptry.refs import ByDigest, Ref
 from adaptry.registry import Registry
 
 MOST = 200

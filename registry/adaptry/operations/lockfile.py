@@ -11,11 +11,11 @@ from collections.abc import Iterable
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from adaptry import strictjson
-from adaptry.digest import Digest
-from adaptry.errors import Conflict, Incompatible, Invalid, NotFound
+from adaptry.core import strictjson
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, Incompatible, Invalid, NotFound
+from adaptry.core.refs import AdapterName, ByDigest, Ref
 from adaptry.records import VersionInfo
-from adaptry.refs import AdapterName, ByDigest, Ref
 from adaptry.registry import Registry
 
 SCHEMA = 1

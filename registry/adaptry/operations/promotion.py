@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from adaptry.digest import Digest
-from adaptry.errors import Conflict, NotFound
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, NotFound
+from adaptry.core.refs import AdapterName, Ref, parse_stored_alias
 from adaptry.paging import every
 from adaptry.records import AliasInfo, Event
-from adaptry.refs import AdapterName, Ref, parse_stored_alias
 from adaptry.registry import Registry
 
 MOVED = "alias.moved"

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from adaptry.checkpoint import Checkpoint
-from adaptry.errors import NotFound, Refused
+from adaptry.core.errors import NotFound, Refused
+from adaptry.core.progress import Progress, no_progress
 from adaptry.fingerprint import BaseRecord
 from adaptry.fingerprinting import fingerprint
 from adaptry.fingerprinting.quantised_copies import is_packed
 from adaptry.operations.base_registry import find_like, open_base
-from adaptry.progress import Progress, no_progress
 from adaptry.records import BaseInfo
 from adaptry.registry import Registry
 

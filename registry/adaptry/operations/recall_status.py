@@ -9,9 +9,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from adaptry.lifecycle import WITHDRAWN
+from adaptry.core.lifecycle import WITHDRAWN
+from adaptry.core.refs import Ref
 from adaptry.records import Value, VersionInfo
-from adaptry.refs import Ref
 from adaptry.registry import Registry
 from adaptry.residency import ResidentInfo
 

@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from adaptry.comparing.figures import Resemblance, Resemblances
+from adaptry.core.digest import Digest
+from adaptry.core.errors import AdaptryError, Missing, NotFound, Refused, Unavailable, Unsupported
+from adaptry.core.progress import Progress, no_progress
+from adaptry.core.settings import data_folder
 from adaptry.deriving.draft import Parent
 from adaptry.deriving.updates import Updates, updates_of
-from adaptry.digest import Digest
-from adaptry.errors import AdaptryError, Missing, NotFound, Refused, Unavailable, Unsupported
 from adaptry.operations.temporary_updates import borrowed
 from adaptry.paging import every
-from adaptry.progress import Progress, no_progress
 from adaptry.records import VersionInfo
 from adaptry.registry import Registry
-from adaptry.settings import data_folder
 
 if TYPE_CHECKING:
     from adaptry.comparing.signature import Signature

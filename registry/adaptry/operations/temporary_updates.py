@@ -12,15 +12,15 @@ from pathlib import Path
 
 from adaptry.adapter.formats import CONFIG, WEIGHTS
 from adaptry.adapter.view import open_content, open_dir
+from adaptry.core.manifest import FileEntry
+from adaptry.core.progress import no_progress
+from adaptry.core.refs import ByDigest, Ref
 from adaptry.deriving.draft import Parent
 from adaptry.deriving.updates import Updates, updates_of
-from adaptry.manifest import FileEntry
 from adaptry.operations.transfer.file_download import download
 from adaptry.operations.transfer.remote import RevisionContent
 from adaptry.operations.transfer.retry import PATIENT
-from adaptry.progress import no_progress
 from adaptry.records import VersionInfo
-from adaptry.refs import ByDigest, Ref
 from adaptry.registry import Registry
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from adaptry.errors import Invalid
-from adaptry.lifecycle import State
+from adaptry.core.errors import Invalid
+from adaptry.core.lifecycle import State
+from adaptry.core.refs import Latest, Ref
 from adaptry.records import StateChange, VersionInfo
-from adaptry.refs import Latest, Ref
 from adaptry.registry import Registry
 
 

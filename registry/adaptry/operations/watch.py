@@ -15,11 +15,11 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import Self, TypeVar
 
-from adaptry.errors import InvalidRef, NotFound, Unavailable
+from adaptry.core.errors import InvalidRef, NotFound, Unavailable
+from adaptry.core.refs import AdapterName, Label, Ref
 from adaptry.feed import adapters_of
 from adaptry.paging import every
 from adaptry.records import Event, News, VersionInfo
-from adaptry.refs import AdapterName, Label, Ref
 from adaptry.registry import Registry
 
 Answer = TypeVar("Answer")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from adaptry.errors import Refused
+from adaptry.core.errors import Refused
 from adaptry.probing.asking import Ask, Asked
 from adaptry.probing.judging import Answered, Probe, judge
 from adaptry.probing.reference import next_tokens

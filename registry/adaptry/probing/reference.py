@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from adaptry.errors import Missing, Refused
+from adaptry.core.errors import Missing, Refused
 from adaptry.probing.judging import Odds
 
 

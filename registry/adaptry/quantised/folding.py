@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from adaptry.adapter.header import ReadAt, TensorInfo
 from adaptry.checkpoint import Checkpoint
-from adaptry.errors import InvalidWeights
+from adaptry.core.errors import InvalidWeights
 from adaptry.quantised.four_bit import MOST
 from adaptry.quantised.layouts import LAYOUTS, Files, holds
 from adaptry.quantised.packed import CODES, Packed

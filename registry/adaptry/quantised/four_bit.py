@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from adaptry import strictjson
-from adaptry.errors import Invalid
+from adaptry.core import strictjson
+from adaptry.core.errors import Invalid
 from adaptry.quantised.packed import CODES, FourBit, Part
 
 MOST = 4096

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adaptry.adapter.view import open_dir
-from adaptry.errors import Conflict, Invalid, NotFound, Unavailable
-from adaptry.manifest import BaseClaim
+from adaptry.core.errors import Conflict, Invalid, NotFound, Unavailable
+from adaptry.core.manifest import BaseClaim
+from adaptry.core.refs import AdapterName, ByDigest, Ref, parse_stored_alias
 from adaptry.operations.transfer import push
 from adaptry.records import PushOptions, StateChange, VersionInfo
-from adaptry.refs import AdapterName, ByDigest, Ref, parse_stored_alias
 from adaptry.registry import Registry
 from adaptry.rl.serving import Followed, Loading, Serving
 from adaptry.training.runs import new_run, parse_run

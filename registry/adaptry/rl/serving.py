@@ -5,9 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
+from adaptry.core.refs import ByDigest, Ref
 from adaptry.paging import every
 from adaptry.records import VersionInfo
-from adaptry.refs import ByDigest, Ref
 from adaptry.registry import Registry
 from adaptry.residency import WorkerInfo
 from adaptry.worker.cache import Cache

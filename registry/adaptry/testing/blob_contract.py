@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from adaptry.blobs import BlobStore
-from adaptry.digest import Digest
-from adaptry.errors import Conflict, DigestMismatch, NotFound, OffsetMismatch
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, DigestMismatch, NotFound, OffsetMismatch
 
 HELLO = b"hello, blobs"
 

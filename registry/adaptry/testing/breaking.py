@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from adaptry.digest import Digest
-from adaptry.errors import Unavailable
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Unavailable
+from adaptry.core.refs import AdapterName
 from adaptry.local import LocalRegistry
 from adaptry.operations.transfer.retry import Persistence
 from adaptry.records import Upload
-from adaptry.refs import AdapterName
 
 AT_ONCE = Persistence(tries=3, first_wait=0)
 """Retries without waiting."""

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from adaptry.errors import Missing, Unavailable
+from adaptry.core.errors import Missing, Unavailable
 from adaptry.testing.buckets import CREDENTIALS, BucketServer, free_ports, wait_for
 
 PROGRAMS = ("radosgw", "radosgw-admin", "ceph-mon", "ceph-osd", "ceph", "ceph-authtool", "monmaptool")

@@ -18,7 +18,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from adaptry.catalog.database import Catalog
-from adaptry.errors import Missing, Unavailable
+from adaptry.core.errors import Missing, Unavailable
 
 _PATIENCE = 300  # seconds: after a crash the server flushes every file of its databases before it answers
 REMEDY = "no PostgreSQL server here (initdb, pg_ctl): apt-get install postgresql"

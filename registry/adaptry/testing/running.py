@@ -14,7 +14,7 @@ from pathlib import Path
 from adaptry import push
 from adaptry.adapter.view import open_dir
 from adaptry.checkpoint import open_checkpoint
-from adaptry.failpoints import GATE, VARIABLE
+from adaptry.core.failpoints import GATE, VARIABLE
 from adaptry.jobs.records import JobInfo, JobOrder
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local

@@ -16,14 +16,14 @@ from typing import Any, Literal
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from adaptry.adapter.view import open_dir
-from adaptry.digest import Digest
-from adaptry.errors import AdaptryError, Invalid
+from adaptry.core.digest import Digest
+from adaptry.core.errors import AdaptryError, Invalid
+from adaptry.core.manifest import BaseClaim
+from adaptry.core.refs import AdapterName, parse_stored_alias
 from adaptry.live import Placed
-from adaptry.manifest import BaseClaim
 from adaptry.opening import connect
 from adaptry.operations.transfer import push
 from adaptry.records import PushOptions
-from adaptry.refs import AdapterName, parse_stored_alias
 from adaptry.registry import Registry
 from adaptry.training.keeping import Best, Keeping, best_of, to_drop
 from adaptry.training.metrics import measured_at

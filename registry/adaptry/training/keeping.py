@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
 from adaptry.training.runs import Checkpoint
 
 Best = tuple[str, Literal["min", "max"]]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from adaptry.adapter.listing import list_folder
-from adaptry.errors import AdaptryError, Refused, Unavailable
+from adaptry.core.errors import AdaptryError, Refused, Unavailable
 
 Work = Callable[[Path], None]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from adaptry.digest import Digest
-from adaptry.errors import NotFound
+from adaptry.core.digest import Digest
+from adaptry.core.errors import NotFound
+from adaptry.core.refs import Label, Ref
 from adaptry.operations.transfer import pull
 from adaptry.operations.transfer.drafts import fetch_draft
-from adaptry.refs import Label, Ref
 from adaptry.registry import Registry
 
 

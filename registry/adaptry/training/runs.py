@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from adaptry.adapter.view import Adapter
-from adaptry.digest import Digest
-from adaptry.errors import Invalid
-from adaptry.manifest import BaseClaim
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Invalid
+from adaptry.core.manifest import BaseClaim
+from adaptry.core.refs import AdapterName, parse_alias
 from adaptry.operations.transfer.drafts import push_draft
 from adaptry.records import CommitInfo, CommitNote
-from adaptry.refs import AdapterName, parse_alias
 from adaptry.registry import Registry
 
 _BRANCH = re.compile(r"(?P<run>.+)\.step-(?P<step>\d+)")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from adaptry import strictjson
-from adaptry.errors import InvalidConfig, NotFound, Refused
+from adaptry.core import strictjson
+from adaptry.core.errors import InvalidConfig, NotFound, Refused
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.planning import Plan
 from adaptry.merging.record import NAME, MergeRecord

@@ -14,12 +14,12 @@ from dataclasses import replace
 
 from adaptry.adapter.header import DTYPE_BITS
 from adaptry.checkpoint import Checkpoint
+from adaptry.core.progress import Progress, no_progress
 from adaptry.fingerprinting import fingerprint
 from adaptry.merging.baking import bake_piece
 from adaptry.merging.fitting import PLAIN
 from adaptry.merging.kernels import Bench, Kernels, choose
 from adaptry.merging.planning import Plan
-from adaptry.progress import Progress, no_progress
 from adaptry.shards import Shards
 from adaptry.verifying.configs import differences, facts_of_merge
 from adaptry.verifying.explaining import explained

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from adaptry.errors import AdaptryError, Refused, Unavailable
+from adaptry.core.errors import AdaptryError, Refused, Unavailable
+from adaptry.core.refs import ByDigest, Ref
 from adaptry.records import VersionInfo
-from adaptry.refs import ByDigest, Ref
 from adaptry.registry import Registry
 from adaptry.worker.cache import Cache
 from adaptry.worker.engines import Engine

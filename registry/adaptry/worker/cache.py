@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.cautions import require_usable
-from adaptry.digest import Digest
-from adaptry.errors import Unavailable, Withdrawn
-from adaptry.file_locks import FileLock
-from adaptry.landing import explained
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Unavailable, Withdrawn
+from adaptry.core.files.atomic_dir import explained
+from adaptry.core.files.locks import FileLock
+from adaptry.core.progress import Progress, no_progress
+from adaptry.core.refs import ByDigest, Ref
 from adaptry.operations.transfer.retry import PATIENT, Persistence
-from adaptry.progress import Progress, no_progress
 from adaptry.records import VersionInfo
-from adaptry.refs import ByDigest, Ref
 from adaptry.registry import Registry
 from adaptry.worker import recalls
 from adaptry.worker.filling import Filling, is_whole

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from adaptry.checkpoint import open_checkpoint
-from adaptry.errors import AdaptryError, Refused
+from adaptry.core.errors import AdaptryError, Refused
 from adaptry.fingerprint import BaseRecord
 from adaptry.fingerprinting import fingerprint
 from adaptry.registry import Registry

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
 from adaptry.worker.engines import Tally
 
 Place = tuple[str, Digest]

@@ -11,16 +11,16 @@ from hashlib import sha256
 from pathlib import Path
 
 from adaptry.adapter.content import open_regular
-from adaptry.beside import Beside
-from adaptry.digest import Digest
-from adaptry.errors import AdaptryError, DigestMismatch, StorageFull, Withdrawn
-from adaptry.file_locks import FileLock
-from adaptry.landing import explained, flush_files, flush_folder
-from adaptry.manifest import FileEntry
+from adaptry.core.digest import Digest
+from adaptry.core.errors import AdaptryError, DigestMismatch, StorageFull, Withdrawn
+from adaptry.core.files.atomic_dir import explained, flush_files, flush_folder
+from adaptry.core.files.background_io import Beside
+from adaptry.core.files.locks import FileLock
+from adaptry.core.manifest import FileEntry
+from adaptry.core.progress import Progress
 from adaptry.operations.transfer.file_download import download
 from adaptry.operations.transfer.remote import RevisionContent
 from adaptry.operations.transfer.retry import Persistence
-from adaptry.progress import Progress
 from adaptry.records import VersionDetail
 from adaptry.registry import Registry
 from adaptry.worker.recalls import require_not_recalled

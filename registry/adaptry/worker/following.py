@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Event
 
-from adaptry.errors import AdaptryError, Conflict, Refused, StorageFull, Unauthenticated, Unavailable
+from adaptry.core.errors import AdaptryError, Conflict, Refused, StorageFull, Unauthenticated, Unavailable
 from adaptry.operations.watch import Pattern, Watch
 from adaptry.records import VersionInfo
 from adaptry.registry import Registry

@@ -13,10 +13,10 @@ import threading
 import time
 from collections.abc import Collection
 
-from adaptry.errors import AdaptryError
+from adaptry.core.errors import AdaptryError
+from adaptry.core.refs import AdapterName
 from adaptry.feed import MOST_GLOBS
 from adaptry.operations.watch import adapters_in
-from adaptry.refs import AdapterName
 from adaptry.registry import Registry
 
 _WAIT = 25.0  # seconds that one question waits at the registry

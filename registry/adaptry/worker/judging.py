@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from adaptry.checks.runtimes import Runtime
-from adaptry.errors import Invalid, NotFound
+from adaptry.core.errors import Invalid, NotFound
 from adaptry.fingerprint import BaseRecord
 from adaptry.registry import Registry
 from adaptry.running import Running

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from adaptry.errors import AdaptryError, Unavailable
+from adaptry.core.errors import AdaptryError, Unavailable
 
 
 @dataclass(slots=True)

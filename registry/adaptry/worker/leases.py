@@ -7,8 +7,8 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from adaptry.digest import Digest
-from adaptry.file_locks import FileLock
+from adaptry.core.digest import Digest
+from adaptry.core.files.locks import FileLock
 from adaptry.worker.shelf import Shelf
 
 

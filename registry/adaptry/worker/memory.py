@@ -14,11 +14,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from adaptry.digest import Digest
-from adaptry.errors import Unavailable
-from adaptry.landing import explained, flush_folder
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Unavailable
+from adaptry.core.files.atomic_dir import explained, flush_folder
+from adaptry.core.refs import AdapterName
 from adaptry.records import VersionInfo
-from adaptry.refs import AdapterName
 from adaptry.residency import RecallProof
 
 

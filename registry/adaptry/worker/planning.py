@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
 from adaptry.records import VersionInfo
 
 

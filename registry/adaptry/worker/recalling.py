@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from adaptry.cautions import caution
-from adaptry.digest import Digest
-from adaptry.errors import Refused, Unavailable
-from adaptry.lifecycle import WITHDRAWN
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Refused, Unavailable
+from adaptry.core.lifecycle import WITHDRAWN
+from adaptry.core.refs import AdapterName
 from adaptry.records import VersionInfo
-from adaptry.refs import AdapterName
 from adaptry.residency import Dropped, RecallProof, Withdrawal
 from adaptry.worker.cache import Cache
 from adaptry.worker.engines import Engine, Loaded

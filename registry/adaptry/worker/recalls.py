@@ -7,9 +7,9 @@ import secrets
 from datetime import UTC, datetime
 from pathlib import Path
 
-from adaptry.digest import Digest
-from adaptry.errors import Withdrawn
-from adaptry.landing import explained, flush_folder
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Withdrawn
+from adaptry.core.files.atomic_dir import explained, flush_folder
 from adaptry.records import VersionInfo
 from adaptry.worker.shelf import Shelf
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from adaptry.digest import Digest
-from adaptry.errors import InvalidRef
+from adaptry.core.digest import Digest
+from adaptry.core.errors import InvalidRef
+from adaptry.core.refs import AdapterName
 from adaptry.records import VersionInfo
-from adaptry.refs import AdapterName
 from adaptry.residency import Condition, Dropped, Resident, Trouble, WorkerReport
 from adaptry.running import Running
 from adaptry.worker.engines import Loaded

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from adaptry.errors import StorageFull
-from adaptry.file_locks import FileLock
+from adaptry.core.errors import StorageFull
+from adaptry.core.files.locks import FileLock
 from adaptry.worker.shelf import FILES, About, Entry, Shelf, in_turn
 
 

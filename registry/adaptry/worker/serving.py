@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from adaptry.adapter.view import open_dir
 from adaptry.checks.runtimes import Runtime, verdict
-from adaptry.errors import NotFound, Refused
+from adaptry.core.errors import NotFound, Refused
 from adaptry.fingerprint import BaseRecord
 from adaptry.fingerprinting.matching import match
 from adaptry.records import VersionInfo

@@ -23,9 +23,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from adaptry.digest import Digest
-from adaptry.file_locks import FileLock
-from adaptry.manifest import FileEntry
+from adaptry.core.digest import Digest
+from adaptry.core.files.locks import FileLock
+from adaptry.core.manifest import FileEntry
 from adaptry.records import VersionInfo
 
 FILES = "adapter"

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from adaptry.digest import Digest
-from adaptry.errors import AdaptryError
-from adaptry.lifecycle import WITHDRAWN
+from adaptry.core.digest import Digest
+from adaptry.core.errors import AdaptryError
+from adaptry.core.lifecycle import WITHDRAWN
+from adaptry.core.refs import AdapterName, ByDigest, Ref
 from adaptry.records import VersionInfo
-from adaptry.refs import AdapterName, ByDigest, Ref
 from adaptry.registry import Registry
 from adaptry.residency import Turn
 from adaptry.worker.failing import Failures, Place

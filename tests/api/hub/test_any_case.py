@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from adaptry.checkpoint import open_checkpoint
+from adaptry.core.refs import AdapterName
 from adaptry.operations import base_registry
-from adaptry.refs import AdapterName
 from adaptry.testing.samples import tiny_base
 from adaptry_api.testing import Server
 

@@ -6,8 +6,8 @@ import hashlib
 
 import pytest
 
-from adaptry.errors import TooLarge
-from adaptry.manifest import MAX_DEPTH, MAX_PATH, MAX_TREE, check_tree
+from adaptry.core.errors import TooLarge
+from adaptry.core.manifest import MAX_DEPTH, MAX_PATH, MAX_TREE, check_tree
 from adaptry_api.hub.announcements import IDLE_SECONDS, LOOP_SECONDS, LOOP_TIMES, Announcements
 from adaptry_api.testing import Answer, Server
 

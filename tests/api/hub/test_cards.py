@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
 from adaptry_api.hub.card import read_card
 
 CARD = b"""\xef\xbb\xbf---

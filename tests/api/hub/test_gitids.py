@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
 from adaptry_api.hub.gitids import blob_id, blob_id_of, is_large, pointer, tree_ids
 
 FILES = {"a-b": b"4\n", "a.b/y": b"2\n", "a/x": b"1\n", "ab": b"3\n"}

@@ -11,9 +11,9 @@ from PIL import Image
 
 from adaptry.adapter.images import MAX_IMAGE, MAX_IMAGES
 from adaptry.adapter.view import open_dir
-from adaptry.errors import Unsupported
+from adaptry.core.errors import Unsupported
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import pull, push
-from adaptry.refs import AdapterName, Ref
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.testing import Server
 
@@ -91,8 +91,8 @@ def test_our_own_push_of_a_broken_image_is_refused_by_the_server_too(server: Ser
     detail = registry.detail(Ref(NAME))
     assert manifest.number == 1
     digest = hashlib.sha256(bad).hexdigest()
-    from adaptry.digest import Digest
-    from adaptry.manifest import Manifest
+    from adaptry.core.digest import Digest
+    from adaptry.core.manifest import Manifest
     from adaptry.records import PushOptions
 
     session = registry.open_upload(NAME, Digest(digest), len(bad))

@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
+from adaptry.core.manifest import MAX_FILE
+from adaptry.core.refs import AdapterName
 from adaptry.local.uploads import MOST_OPEN
-from adaptry.manifest import MAX_FILE
-from adaptry.refs import AdapterName
 from adaptry.tokens import hash_of
 from adaptry_api.hub.lfs_bytes import PutGrant
 from adaptry_api.hub.lfs_parts import PartGrant

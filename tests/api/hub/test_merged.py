@@ -16,14 +16,14 @@ from adaptry import push
 from adaptry.adapter.view import Adapter, open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.client import HttpRegistry
-from adaptry.digest import Digest
-from adaptry.errors import InvalidRef
+from adaptry.core.digest import Digest
+from adaptry.core.errors import InvalidRef
+from adaptry.core.refs import AdapterName
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.merge import Source, merge
 from adaptry.merging.recipe import Input, Recipe
 from adaptry.operations import base_registry
 from adaptry.records import AdapterEdit, CommitNote
-from adaptry.refs import AdapterName
 from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Answer, Server, serving

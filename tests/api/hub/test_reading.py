@@ -10,8 +10,8 @@ from urllib.parse import quote
 import pytest
 
 from adaptry.checkpoint import open_checkpoint
+from adaptry.core.refs import AdapterName, Number, Ref
 from adaptry.operations import base_registry
-from adaptry.refs import AdapterName, Number, Ref
 from adaptry.testing.samples import tiny_base
 from adaptry_api.testing import Answer, Server
 

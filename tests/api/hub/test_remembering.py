@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
 from adaptry_api.hub.remembering import Remembered
 from adaptry_api.testing import Server
 

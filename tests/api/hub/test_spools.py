@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.errors import Busy, TooLarge
+from adaptry.core.errors import Busy, TooLarge
 from adaptry_api.hub import spools
 from adaptry_api.hub.spools import ABANDONED_SECONDS, FINISHED_SECONDS, IDLE_SECONDS, MOST_OPEN, Spools
 

@@ -10,11 +10,11 @@ from adaptry import push
 from adaptry.adapter.view import Adapter, open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.client import HttpRegistry
-from adaptry.lifecycle import State
+from adaptry.core.lifecycle import State
+from adaptry.core.refs import Ref
 from adaptry.operations import base_registry
 from adaptry.operations.version_state import change_state
 from adaptry.records import StateChange, VersionInfo
-from adaptry.refs import Ref
 from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry_api.testing import Answer, Server
 

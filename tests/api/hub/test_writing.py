@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from adaptry.refs import AdapterName, Number, Ref
+from adaptry.core.refs import AdapterName, Number, Ref
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.testing import Answer, Server
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import lz4.frame
 import pytest
 
-from adaptry.refs import AdapterName
+from adaptry.core.refs import AdapterName
 from adaptry.tokens import hash_of
 from adaptry_api.hub.lfs_bytes import PutGrant
 from adaptry_api.hub.xet_routes import XetGrant

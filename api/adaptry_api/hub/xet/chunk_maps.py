@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from adaptry.digest import Digest
-from adaptry.errors import Invalid, NotFound
-from adaptry.refs import AdapterName
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Invalid, NotFound
+from adaptry.core.refs import AdapterName
 from adaptry_api.hub.xet.hashes import is_asked_for, text_of
 from adaptry_api.hub.xet.stored_xorb import Run, StoredXorb
 from adaptry_api.hub.xet.tables import ChunkTable

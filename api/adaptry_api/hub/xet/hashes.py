@@ -10,8 +10,8 @@ import struct
 
 from blake3 import blake3
 
-from adaptry.digest import Digest
-from adaptry.errors import Invalid
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Invalid
 
 BYTES = 32
 _HEX = re.compile(r"[0-9a-f]{64}")

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from adaptry.digest import Digest
-from adaptry.errors import Invalid, NotFound, TooLarge
-from adaptry.manifest import MAX_FILE, MAX_REVISION
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Invalid, NotFound, TooLarge
+from adaptry.core.manifest import MAX_FILE, MAX_REVISION
 from adaptry_api.hub.xet.shard import XetFile
 from adaptry_api.hub.xet.stored_xorb import Run, StoredXorb, merged
 from adaptry_api.hub.xet.tables import ChunkTable

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from adaptry.digest import Digest
-from adaptry.errors import Invalid, TooLarge
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Invalid, TooLarge
 from adaptry_api.hub.xet.hashes import sha256_of, text_of
 
 LARGEST = 32 << 20

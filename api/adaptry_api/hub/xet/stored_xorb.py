@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from adaptry.digest import Digest
-from adaptry.errors import Corrupt, Invalid, NotFound
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Corrupt, Invalid, NotFound
 from adaptry_api.hub.xet.hashes import chunk_hash
 from adaptry_api.hub.xet.tables import ChunkTable
 from adaptry_api.hub.xet.xorb import MOST_CHUNKS

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Self
 
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
 from adaptry_api.hub.xet.hashes import BYTES
 
 _END = array("Q").itemsize

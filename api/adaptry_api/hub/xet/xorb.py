@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 import lz4.frame
 
-from adaptry.errors import Invalid, TooLarge
+from adaptry.core.errors import Invalid, TooLarge
 
 MOST_CHUNKS = 8192
 LARGEST_CHUNK = 128 << 10

@@ -14,7 +14,7 @@ from adaptry.adapter.config import AdapterConfig, parse_config
 from adaptry.adapter.header import Header, ReadAt
 from adaptry.adapter.layouts.layout import Gathered, Layout
 from adaptry.adapter.spec import ModuleSpec, Spec
-from adaptry.errors import InvalidConfig
+from adaptry.core.errors import InvalidConfig
 
 _VERSION = "adapters."
 _MODULE = r"(?P<path>.+)\.(?:adapters|loras|reft_layer\.refts)\.{name}\.(?P<role>.+)"

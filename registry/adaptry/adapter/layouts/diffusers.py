@@ -13,14 +13,14 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
-from adaptry import strictjson
 from adaptry.adapter.config import LIMITS, AdapterConfig
 from adaptry.adapter.fields import check_lora
 from adaptry.adapter.header import Header, ReadAt
 from adaptry.adapter.layouts.layout import Gathered, Layout
 from adaptry.adapter.layouts.scalars import read_scalar
 from adaptry.adapter.spec import ModuleKind, ModuleSpec, Spec
-from adaptry.errors import Invalid, InvalidConfig
+from adaptry.core import strictjson
+from adaptry.core.errors import Invalid, InvalidConfig
 from adaptry.methods.lora import scale_of
 
 _METADATA = "lora_adapter_metadata"

@@ -13,7 +13,7 @@ from adaptry.adapter.config import AdapterConfig, parse_config
 from adaptry.adapter.header import Header, ReadAt
 from adaptry.adapter.layouts.layout import Gathered, Layout
 from adaptry.adapter.spec import ModuleKind, ModuleSpec, Spec
-from adaptry.errors import InvalidConfig
+from adaptry.core.errors import InvalidConfig
 from adaptry.naming import INPUT_EMBEDDINGS
 
 _KEY = re.compile(r"(?P<path>.+)\.(?P<role>lora_a|lora_b|m)")

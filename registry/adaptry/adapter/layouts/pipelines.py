@@ -10,7 +10,7 @@ from adaptry.adapter.header import Header, ReadAt
 from adaptry.adapter.layouts import diffusers, kohya
 from adaptry.adapter.layouts.layout import Layout
 from adaptry.adapter.spec import Spec
-from adaptry.errors import InvalidWeights
+from adaptry.core.errors import InvalidWeights
 
 
 def config(data: bytes, header: Header, read: ReadAt) -> AdapterConfig:

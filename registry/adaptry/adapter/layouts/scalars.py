@@ -9,7 +9,7 @@ import math
 import struct
 
 from adaptry.adapter.header import ReadAt, TensorInfo
-from adaptry.errors import InvalidWeights
+from adaptry.core.errors import InvalidWeights
 
 _CODES = {
     "F64": "<d",

@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from adaptry.blobs.s3.errors import code_of, expected, explained, status_of
 from adaptry.blobs.s3.objects import Objects, md5
 from adaptry.blobs.s3.segments import LEAST_PART, Segment, parts
-from adaptry.errors import Unavailable
+from adaptry.core.errors import Unavailable
 
 _AT_ONCE = 8
 _TRIES = 4

@@ -10,7 +10,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
-from adaptry.errors import AdaptryError, NotFound, StorageFull, Unavailable
+from adaptry.core.errors import AdaptryError, NotFound, StorageFull, Unavailable
 
 if TYPE_CHECKING:
     from adaptry.blobs.s3.place import Place

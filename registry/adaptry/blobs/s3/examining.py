@@ -13,7 +13,7 @@ from adaptry.blobs.s3.errors import explained, status_of
 from adaptry.blobs.s3.objects import Objects
 from adaptry.blobs.s3.place import Place
 from adaptry.blobs.s3.segments import LEAST_PART, Segment
-from adaptry.errors import AdaptryError, Unavailable
+from adaptry.core.errors import AdaptryError, Unavailable
 
 _SIZE = LEAST_PART
 

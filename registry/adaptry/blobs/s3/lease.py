@@ -10,7 +10,7 @@ import secrets
 import time
 
 from adaptry.blobs.s3.objects import Objects
-from adaptry.errors import NotFound
+from adaptry.core.errors import NotFound
 
 LAPSES = 90.0
 """Seconds after which a lease that nobody renewed is anyone's."""

@@ -17,7 +17,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from adaptry.blobs.s3.place import Place
-from adaptry.errors import Missing, NotFound, Unavailable
+from adaptry.core.errors import Missing, NotFound, Unavailable
 
 try:
     import boto3

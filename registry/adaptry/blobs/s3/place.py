@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Self
 from urllib.parse import parse_qsl, urlsplit
 
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _PREFIX = re.compile(r"((?!\.{1,2}(/|$))[A-Za-z0-9!_.*'()-]+(/(?!$)|$))+")

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from adaptry.blobs.s3.objects import Listed
-from adaptry.errors import NotFound
+from adaptry.core.errors import NotFound
 
 SEGMENT = 8 << 20
 LEAST_PART = 5 << 20

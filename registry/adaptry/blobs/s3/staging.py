@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
-from adaptry.beside import Beside
 from adaptry.blobs.s3 import segments
 from adaptry.blobs.s3.composing import compose
 from adaptry.blobs.s3.lease import Lease
@@ -17,8 +16,9 @@ from adaptry.blobs.s3.objects import Objects
 from adaptry.blobs.s3.segments import SEGMENT, Segment
 from adaptry.blobs.s3.sending import Sending
 from adaptry.blobs.store import Hashers, Staged
-from adaptry.digest import Digest
-from adaptry.errors import AdaptryError
+from adaptry.core.digest import Digest
+from adaptry.core.errors import AdaptryError
+from adaptry.core.files.background_io import Beside
 
 Released = Callable[[str, tuple[Segment, ...]], None]
 

@@ -22,8 +22,8 @@ from adaptry.blobs.s3.segments import Segment
 from adaptry.blobs.s3.sending import Sending
 from adaptry.blobs.s3.staging import StagedObjects
 from adaptry.blobs.store import CHUNK, BlobStore, Staged, WritingAddress, absent
-from adaptry.digest import Digest
-from adaptry.errors import Conflict, NotFound
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, NotFound
 
 _BLOB = re.compile(r"sha256/[0-9a-f]{2}/([0-9a-f]{64})")
 _KEPT_ROWS = 256

@@ -17,14 +17,14 @@ from sqlalchemy import BigInteger, Boolean, Column, Float, Integer, LargeBinary,
 from adaptry.catalog.audit.problem import Problem
 from adaptry.catalog.database import Catalog
 from adaptry.catalog.rows import Moment, Row
-from adaptry.digest import Digest
-from adaptry.errors import AdaptryError
-from adaptry.identity import BaseVisibility, Role, Visibility
+from adaptry.core.digest import Digest
+from adaptry.core.errors import AdaptryError
+from adaptry.core.identity import BaseVisibility, Role, Visibility
+from adaptry.core.lifecycle import RULES, WITHDRAWN
+from adaptry.core.refs import AdapterName, parse_base_name, parse_stored_alias
 from adaptry.jobs.cron import Cron
 from adaptry.jobs.records import DEVICES, Fault, JobOrder, JobState, Needs
-from adaptry.lifecycle import RULES, WITHDRAWN
 from adaptry.records import BaseStatus
-from adaptry.refs import AdapterName, parse_base_name, parse_stored_alias
 from adaptry.residency import Condition
 from adaptry.rollouts import RolloutPlan, Stage
 

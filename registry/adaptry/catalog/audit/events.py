@@ -12,7 +12,7 @@ from adaptry.catalog.audit.problem import Problem
 from adaptry.catalog.database import Catalog
 from adaptry.catalog.rows import EventRow
 from adaptry.catalog.showing import table_of
-from adaptry.lifecycle import RULES
+from adaptry.core.lifecycle import RULES
 
 OF_ADAPTERS = frozenset(
     {

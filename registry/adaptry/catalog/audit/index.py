@@ -11,7 +11,7 @@ from adaptry.catalog import versions
 from adaptry.catalog.audit.problem import Problem
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.rows import AdapterRow, PostingRow, TermRow, VersionRow
-from adaptry.errors import Corrupt
+from adaptry.core.errors import Corrupt
 
 
 def problems(tx: Transaction, row: AdapterRow) -> Iterator[Problem]:

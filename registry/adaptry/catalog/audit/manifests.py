@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from adaptry.catalog import census
 from adaptry.catalog.audit.problem import Problem
 from adaptry.catalog.database import Catalog
-from adaptry.digest import Digest
-from adaptry.errors import AdaptryError
-from adaptry.manifest import Manifest
+from adaptry.core.digest import Digest
+from adaptry.core.errors import AdaptryError
+from adaptry.core.manifest import Manifest
 
 
 def problems(catalog: Catalog) -> Iterator[Problem]:

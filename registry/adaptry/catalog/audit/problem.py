@@ -9,7 +9,7 @@ from typing import Literal
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from adaptry.errors import AdaptryError, Unavailable
+from adaptry.core.errors import AdaptryError, Unavailable
 
 Kind = Literal["file", "manifest", "derived", "row", "database"]
 """`file`: stored bytes; `manifest`: a revision's row; `derived`: rows that follow from others and can be rebuilt; `row`: rows

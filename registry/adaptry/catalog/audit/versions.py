@@ -23,9 +23,9 @@ from adaptry.catalog.rows import (
     VersionRow,
     WeightsRow,
 )
-from adaptry.digest import Digest
-from adaptry.errors import AdaptryError
-from adaptry.report import Report
+from adaptry.core.digest import Digest
+from adaptry.core.errors import AdaptryError
+from adaptry.core.report import Report
 
 _STATES = (
     "version.deprecated",

@@ -10,7 +10,7 @@ from sqlmodel import Field
 
 from adaptry.catalog.packing import unlisted
 from adaptry.catalog.rows.row import KEYS_GIVEN_ONCE, Moment, Row
-from adaptry.identity import Identity, Role
+from adaptry.core.identity import Identity, Role
 
 
 class Asked(Row):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Set
 
-from adaptry import strictjson
 from adaptry.checks.runtimes.conditions import last_name
 from adaptry.checks.runtimes.rule import Condition, Found, Subject
 from adaptry.checks.runtimes.runtime import Runtime
 from adaptry.checks.wording import counted, folded, shortened
-from adaptry.errors import Invalid
+from adaptry.core import strictjson
+from adaptry.core.errors import Invalid
 
 _ADDED = "added_tokens.json"
 _LIMITS = strictjson.Limits(size=1 << 20, depth=2, nodes=10_000)

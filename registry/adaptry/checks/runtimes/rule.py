@@ -16,9 +16,9 @@ from adaptry.adapter.config import AdapterConfig
 from adaptry.adapter.spec import Spec
 from adaptry.adapter.view import Adapter
 from adaptry.checks.runtimes.runtime import Runtime, Version
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
+from adaptry.core.report import Finding
 from adaptry.fingerprint import BaseRecord
-from adaptry.report import Finding
 
 Effect = Literal["refuses", "changes", "needs"]
 Outcome = Literal["as_trained", "not_as_trained", "refused"]

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
 
 GRAMMAR = "write ENGINE[@VERSION][,option=value…], as in vllm@0.33,max_lora_rank=64"
 

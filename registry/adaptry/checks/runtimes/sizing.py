@@ -17,7 +17,7 @@ from adaptry.checks.runtimes.rule import Engine, Needs, Subject, Verdict
 from adaptry.checks.runtimes.runtime import Runtime
 from adaptry.checks.runtimes.table import ENGINES
 from adaptry.checks.runtimes.verdicts import verdict
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
 
 _NUMBER = 2  # bytes: engines keep adapters in the model's 16 bits
 _RANKS = ("max_lora_rank", "lora_max_rank")

@@ -17,7 +17,7 @@ from adaptry.checks.runtimes.sglang import SGLANG
 from adaptry.checks.runtimes.tensorrt_llm import TENSORRT_LLM
 from adaptry.checks.runtimes.tgi import TGI
 from adaptry.checks.runtimes.vllm import VLLM
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
 
 ENGINES: Mapping[str, Engine] = {
     engine.name: engine

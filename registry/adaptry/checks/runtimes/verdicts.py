@@ -8,8 +8,8 @@ from adaptry.adapter.view import Adapter
 from adaptry.checks.runtimes.rule import Effect, Engine, Outcome, Rule, Subject, Verdict
 from adaptry.checks.runtimes.runtime import Runtime, written
 from adaptry.checks.runtimes.table import ENGINES
+from adaptry.core.report import Finding, Severity
 from adaptry.fingerprint import BaseRecord
-from adaptry.report import Finding, Severity
 
 _SHOWN = 20
 _SEVERITY: dict[Effect, Severity] = {"refuses": "blocks", "changes": "warns", "needs": "notes"}

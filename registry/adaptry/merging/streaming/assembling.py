@@ -14,7 +14,7 @@ from adaptry.adapter.content import FolderContent
 from adaptry.adapter.view import open_content
 from adaptry.checkpoint import Checkpoint, open_checkpoint
 from adaptry.computing.ingredients import Ingredients
-from adaptry.errors import AdaptryError, NotFound
+from adaptry.core.errors import AdaptryError, NotFound
 from adaptry.fingerprint import BaseRecord
 from adaptry.fingerprinting import fingerprint
 from adaptry.merging.fitting import Weighted

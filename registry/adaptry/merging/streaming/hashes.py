@@ -14,8 +14,8 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
-from adaptry.digest import Digest
-from adaptry.errors import Invalid
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Invalid
 
 _HALF_WAY = 64  # files of which the beginning was seen
 

@@ -12,7 +12,7 @@ import json
 import platform
 from collections.abc import Mapping
 
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
 from adaptry.merging.kernels import Kernels
 from adaptry.merging.planning import Plan
 

@@ -17,11 +17,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from adaptry.adapter.content import read_at
-from adaptry.beside import Beside
 from adaptry.computing import frames
 from adaptry.computing.ingredients import Described, Ingredients, MergedFile, Question
-from adaptry.errors import AdaptryError, Conflict, NotFound
-from adaptry.finished import Finished
+from adaptry.core.errors import AdaptryError, Conflict, NotFound
+from adaptry.core.files.background_io import Beside
+from adaptry.core.files.disk_cache import Finished
 from adaptry.merging.streaming.assembling import assembled
 from adaptry.merging.streaming.hashes import Hashes
 from adaptry.merging.streaming.shelf import Shelf

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from adaptry.computing.ingredients import Ingredients
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
 from adaptry.merging.streaming.virtual import VirtualCheckpoint
 
 _MOST = 8

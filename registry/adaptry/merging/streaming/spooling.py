@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from adaptry.adapter.content import CHUNK
-from adaptry.landing import explained
+from adaptry.core.files.atomic_dir import explained
 from adaptry.merging.layout import Piece
 from adaptry.merging.sink import Reader
 from adaptry.merging.whole import bake_whole

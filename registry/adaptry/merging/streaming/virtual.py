@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.adapter.content import CHUNK, FolderContent
-from adaptry.digest import Digest
-from adaptry.errors import NotFound
+from adaptry.core.digest import Digest
+from adaptry.core.errors import NotFound
 from adaptry.merging.baking import term_of
 from adaptry.merging.kernels import Bench, Kernels, rows_of, weight_of
 from adaptry.merging.layout import OutputFile, Piece

@@ -15,17 +15,17 @@ from pathlib import Path
 from adaptry.adapter.formats import Format, format_of
 from adaptry.adapter.refusals import refuse
 from adaptry.adapter.view import open_dir
-from adaptry.errors import DigestMismatch, TooLarge
-from adaptry.manifest import MAX_REVISION, BaseClaim, FileEntry, check_path
+from adaptry.core.errors import DigestMismatch, TooLarge
+from adaptry.core.manifest import MAX_REVISION, BaseClaim, FileEntry, check_path
+from adaptry.core.progress import Progress, no_progress
+from adaptry.core.refs import AdapterName
 from adaptry.operations.hf_import.hub import Hub, HubRevision
 from adaptry.operations.hf_import.hub_names import HubRef
 from adaptry.operations.hf_import.remote import Files
 from adaptry.operations.transfer import push
 from adaptry.operations.transfer.file_download import download
 from adaptry.operations.transfer.retry import PATIENT, Persistence
-from adaptry.progress import Progress, no_progress
 from adaptry.records import Pushed, PushOptions
-from adaptry.refs import AdapterName
 from adaptry.registry import Registry
 
 REPOSITORY, COMMIT, ENDPOINT = "hub_repository", "hub_commit", "hub_endpoint"

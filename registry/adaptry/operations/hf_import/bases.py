@@ -17,14 +17,14 @@ from pathlib import Path
 
 from adaptry.adapter.header import BASE_LIMITS, ReadAt, read_header
 from adaptry.checkpoint import CONFIG, INDEX, Checkpoint, checkpoint_of, read_config, shards_named
-from adaptry.errors import NotFound, TooLarge, Unsupported
+from adaptry.core.errors import NotFound, TooLarge, Unsupported
+from adaptry.core.progress import Progress, no_progress
 from adaptry.fingerprinting import fingerprint
 from adaptry.fingerprinting.sketching import runs
 from adaptry.naming import is_buffer, normalised
 from adaptry.operations.hf_import.hub import Hub, HubRevision
 from adaptry.operations.hf_import.hub_names import HubRef
 from adaptry.operations.hf_import.remote import CONNECTIONS, Files
-from adaptry.progress import Progress, no_progress
 from adaptry.quantised import fold
 from adaptry.records import BaseInfo
 from adaptry.registry import Registry

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from adaptry.errors import AdaptryError, Invalid, NotFound, StorageFull, Unauthenticated
+from adaptry.core.errors import AdaptryError, Invalid, NotFound, StorageFull, Unauthenticated
+from adaptry.core.progress import Progress, no_progress
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.hf_import.adapters import COMMIT, REPOSITORY, Taken, holds_adapter, push_from_hub
 from adaptry.operations.hf_import.hub import Hub, Listed
 from adaptry.operations.hf_import.hub_names import HubRef
-from adaptry.progress import Progress, no_progress
-from adaptry.refs import AdapterName, Ref
 from adaptry.registry import Registry
 
 _NO_ADAPTER = "holds no adapter that we read"

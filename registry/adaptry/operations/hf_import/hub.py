@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from adaptry.digest import Digest
-from adaptry.errors import Denied, Missing, NotFound, Unauthenticated, Unavailable
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Denied, Missing, NotFound, Unauthenticated, Unavailable
 from adaptry.operations.hf_import.hub_names import HubRef
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
-from adaptry.errors import InvalidRef
-from adaptry.refs import parse_base_name
+from adaptry.core.errors import InvalidRef
+from adaptry.core.refs import parse_base_name
 
 GRAMMAR = "write hf:ORG/NAME, or hf:ORG/NAME@REVISION (a branch, a tag or a commit)"
 _MARK = "hf:"

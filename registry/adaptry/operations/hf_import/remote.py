@@ -11,7 +11,7 @@ import urllib3
 from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
-from adaptry.errors import Unavailable
+from adaptry.core.errors import Unavailable
 from adaptry.operations.hf_import.hub import Hub, HubFile, HubRevision, Place
 
 CONNECTIONS = 16

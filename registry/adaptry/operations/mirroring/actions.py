@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from adaptry.digest import Digest
-from adaptry.errors import AdaptryError, Unavailable
+from adaptry.core.digest import Digest
+from adaptry.core.errors import AdaptryError, Unavailable
 from adaptry.records import Value
 
 

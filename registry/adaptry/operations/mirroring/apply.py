@@ -11,20 +11,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from adaptry.adapter.content import Content
-from adaptry.digest import Digest
-from adaptry.errors import Conflict, InvalidRef, NotFound, Refused
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, InvalidRef, NotFound, Refused
+from adaptry.core.identity import BaseVisibility
+from adaptry.core.lifecycle import WITHDRAWN, State
+from adaptry.core.manifest import FileEntry, Manifest
+from adaptry.core.progress import Progress, no_progress
+from adaptry.core.refs import AdapterName, ByDigest, Ref
 from adaptry.fingerprint import BaseRecord
-from adaptry.identity import BaseVisibility
-from adaptry.lifecycle import WITHDRAWN, State
-from adaptry.manifest import FileEntry, Manifest
 from adaptry.operations.mirroring.snapshot import Logged, Parcel
 from adaptry.operations.promotion import current
 from adaptry.operations.transfer.file_upload import upload
 from adaptry.operations.transfer.files import upload_missing
 from adaptry.operations.transfer.retry import PATIENT, Persistence
-from adaptry.progress import Progress, no_progress
 from adaptry.records import AdapterEdit, BaseEdit, BaseInfo, MetricInfo, PushOptions, StateChange, VersionInfo
-from adaptry.refs import AdapterName, ByDigest, Ref
 from adaptry.registry import Registry
 
 MIRRORED = "mirrored"

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
-from adaptry.digest import Digest
-from adaptry.errors import Invalid, InvalidQuery, NotFound
-from adaptry.lifecycle import WITHDRAWN
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Invalid, InvalidQuery, NotFound
+from adaptry.core.lifecycle import WITHDRAWN
+from adaptry.core.query import parse
+from adaptry.core.refs import AdapterName
 from adaptry.operations.mirroring.apply import MIRRORED
 from adaptry.paging import every
-from adaptry.query import parse
 from adaptry.records import AliasInfo, Value, VersionInfo
-from adaptry.refs import AdapterName
 from adaptry.registry import Registry
 
 _PAGE = 200

@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from adaptry.chains import MAIN
-from adaptry.digest import Digest
-from adaptry.errors import NotFound
-from adaptry.identity import Identity
+from adaptry.core.digest import Digest
+from adaptry.core.errors import NotFound
+from adaptry.core.hub_revision import parse_word
+from adaptry.core.identity import Identity
+from adaptry.core.manifest import Manifest
+from adaptry.core.refs import AdapterName, ByDigest, Label, Latest, Number, Ref
 from adaptry.local import LocalRegistry
 from adaptry.local.once import Once
-from adaptry.manifest import Manifest
 from adaptry.operations.mirroring.upstream import Origin
 from adaptry.records import (
     AdapterInfo,
@@ -28,8 +30,6 @@ from adaptry.records import (
     VersionDetail,
     VersionInfo,
 )
-from adaptry.refs import AdapterName, ByDigest, Label, Latest, Number, Ref
-from adaptry.revision_words import parse_word
 
 Answer = TypeVar("Answer")
 

@@ -11,11 +11,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from adaptry.digest import Digest
-from adaptry.lifecycle import State
-from adaptry.manifest import Manifest
+from adaptry.core.digest import Digest
+from adaptry.core.lifecycle import State
+from adaptry.core.manifest import Manifest
+from adaptry.core.refs import AdapterName, ByDigest, Ref
 from adaptry.records import AdapterEdit, MetricName, Tag, Value, VersionInfo
-from adaptry.refs import AdapterName, ByDigest, Ref
 from adaptry.registry import Registry
 
 Logged = tuple[MetricName, Annotated[float, Field(allow_inf_nan=False)]]

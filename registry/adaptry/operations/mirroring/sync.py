@@ -10,17 +10,17 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from adaptry.adapter.content import StreamedContent
-from adaptry.digest import Digest
-from adaptry.errors import Denied, Refused
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Denied, Refused
+from adaptry.core.progress import Progress, no_progress
+from adaptry.core.refs import AdapterName
 from adaptry.operations.mirroring.actions import Failure, Followed, Steps
 from adaptry.operations.mirroring.apply import deliver, deliver_base, point_aliases
 from adaptry.operations.mirroring.plan import Choice, Plan, made_here, plan
 from adaptry.operations.mirroring.snapshot import Parcel, gather
 from adaptry.operations.transfer.remote import RevisionContent
 from adaptry.operations.transfer.retry import PATIENT, Persistence
-from adaptry.progress import Progress, no_progress
 from adaptry.records import BaseInfo, Event, VersionInfo
-from adaptry.refs import AdapterName
 from adaptry.registry import Registry
 
 _WAIT = 25.0

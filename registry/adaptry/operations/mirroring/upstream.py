@@ -12,9 +12,18 @@ import time
 from collections.abc import Callable
 from threading import Lock
 
-from adaptry.digest import Digest
-from adaptry.errors import AdaptryError, Denied, NotFound, Refused, Unauthenticated, Unavailable, Withdrawn
-from adaptry.lifecycle import WITHDRAWN
+from adaptry.core.digest import Digest
+from adaptry.core.errors import (
+    AdaptryError,
+    Denied,
+    NotFound,
+    Refused,
+    Unauthenticated,
+    Unavailable,
+    Withdrawn,
+)
+from adaptry.core.lifecycle import WITHDRAWN
+from adaptry.core.refs import AdapterName, ByDigest, Label, Latest, Ref
 from adaptry.operations.mirroring.apply import (
     deliver,
     deliver_base,
@@ -26,7 +35,6 @@ from adaptry.operations.mirroring.snapshot import exactly, gather
 from adaptry.operations.transfer.remote import RevisionContent
 from adaptry.operations.transfer.retry import Persistence
 from adaptry.records import VersionInfo
-from adaptry.refs import AdapterName, ByDigest, Label, Latest, Ref
 from adaptry.registry import Registry
 
 _log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 
 import urllib3
 
-from adaptry.errors import Unauthenticated, Unavailable
+from adaptry.core.errors import Unauthenticated, Unavailable
 from adaptry.oci.reference import Reference
 
 _SECONDS = urllib3.Timeout(connect=10, read=60)

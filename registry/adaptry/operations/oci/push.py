@@ -18,9 +18,9 @@ from urllib.parse import urljoin
 
 import urllib3
 
-from adaptry.client.pool import open_pool
-from adaptry.digest import Digest
-from adaptry.errors import Conflict, Denied, Invalid, NotFound, StorageFull, Unauthenticated, Unavailable
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, Denied, Invalid, NotFound, StorageFull, Unauthenticated, Unavailable
+from adaptry.core.http import open_pool
 from adaptry.oci.artifact import INDEX, MANIFEST, Artifact, Blob, Descriptor
 from adaptry.oci.reference import Reference
 from adaptry.operations.oci.credentials import authorisation, kept_login

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from adaptry.adapter.view import Adapter
-from adaptry.digest import Digest
-from adaptry.errors import Conflict, NotFound
-from adaptry.manifest import BaseClaim, Manifest
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, NotFound
+from adaptry.core.manifest import BaseClaim, Manifest
+from adaptry.core.progress import Progress, no_progress
+from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer.early_inspection import first_look
 from adaptry.operations.transfer.files import claim_of, fetch, hashed, upload_missing
 from adaptry.operations.transfer.retry import PATIENT, Persistence
-from adaptry.progress import Progress, no_progress
 from adaptry.records import AdapterEdit, CommitInfo, CommitNote
-from adaptry.refs import AdapterName
 from adaptry.registry import Registry
 
 

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 
 from adaptry.adapter.view import Adapter
 from adaptry.checks.weights import check_weights
-from adaptry.errors import Refused, Unavailable
+from adaptry.core.errors import Refused, Unavailable
+from adaptry.core.report import Report
 from adaptry.inspection.inspector import LARGE
 from adaptry.registry import Registry
-from adaptry.report import Report
 
 
 @contextmanager

@@ -12,11 +12,11 @@ from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adaptry.beside import Beside, FlushBehind
-from adaptry.errors import DigestMismatch, Unavailable
-from adaptry.manifest import FileEntry
+from adaptry.core.errors import DigestMismatch, Unavailable
+from adaptry.core.files.background_io import Beside, FlushBehind
+from adaptry.core.manifest import FileEntry
+from adaptry.core.progress import Progress
 from adaptry.operations.transfer.retry import Persistence
-from adaptry.progress import Progress
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Hash

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from adaptry.adapter.content import Content
-from adaptry.digest import Digest
-from adaptry.errors import Busy, Conflict, DigestMismatch, NotFound, StorageFull, Unavailable
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Busy, Conflict, DigestMismatch, NotFound, StorageFull, Unavailable
+from adaptry.core.progress import Progress, no_progress
 from adaptry.operations.transfer.retry import PATIENT, Persistence
-from adaptry.progress import Progress, no_progress
 from adaptry.records import Upload
 from adaptry.registry import Owner, Registry
 

@@ -8,16 +8,16 @@ from pathlib import Path
 
 from adaptry.adapter.content import Content
 from adaptry.adapter.view import Adapter
-from adaptry.beside import Beside
-from adaptry.digest import Digest
-from adaptry.errors import NotFound
-from adaptry.landing import landing
-from adaptry.manifest import BaseClaim, FileEntry, Manifest
+from adaptry.core.digest import Digest
+from adaptry.core.errors import NotFound
+from adaptry.core.files.atomic_dir import landing
+from adaptry.core.files.background_io import Beside
+from adaptry.core.manifest import BaseClaim, FileEntry, Manifest
+from adaptry.core.progress import Progress
+from adaptry.core.refs import AdapterName, is_folder
 from adaptry.operations.transfer.file_download import download
 from adaptry.operations.transfer.file_upload import counted, upload
 from adaptry.operations.transfer.retry import Persistence
-from adaptry.progress import Progress
-from adaptry.refs import AdapterName, is_folder
 from adaptry.registry import Registry
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from adaptry.adapter.content import StreamedContent
-from adaptry.manifest import Manifest
+from adaptry.core.manifest import Manifest
 from adaptry.records import VersionInfo
 from adaptry.registry import Registry
 

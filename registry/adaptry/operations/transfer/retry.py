@@ -6,7 +6,7 @@ import random
 import time
 from dataclasses import dataclass
 
-from adaptry.errors import Busy
+from adaptry.core.errors import Busy
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,19 +15,19 @@ from typing import Any
 from adaptry.adapter.content import FolderContent
 from adaptry.adapter.view import Adapter, open_dir
 from adaptry.cautions import require_usable
-from adaptry.digest import Digest
-from adaptry.errors import Conflict, StorageFull
-from adaptry.manifest import BaseClaim, Manifest
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, StorageFull
+from adaptry.core.manifest import BaseClaim, Manifest
+from adaptry.core.progress import Progress, no_progress
+from adaptry.core.refs import AdapterName, ByDigest, Ref
+from adaptry.core.settings import data_folder
 from adaptry.operations.transfer.early_inspection import first_look
 from adaptry.operations.transfer.file_upload import upload
 from adaptry.operations.transfer.files import claim_of, digest_of, fetch, hashed, upload_missing
 from adaptry.operations.transfer.remote import RevisionContent
 from adaptry.operations.transfer.retry import PATIENT, Persistence
-from adaptry.progress import Progress, no_progress
 from adaptry.records import Pushed, PushOptions, VersionInfo
-from adaptry.refs import AdapterName, ByDigest, Ref
 from adaptry.registry import Registry
-from adaptry.settings import data_folder
 
 __all__ = ["copy", "open_revision", "pull", "push", "upload"]
 

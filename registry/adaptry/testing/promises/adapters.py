@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from adaptry.errors import Conflict, Denied, Invalid, NotFound
-from adaptry.identity import ANONYMOUS
+from adaptry.core.errors import Conflict, Denied, Invalid, NotFound
+from adaptry.core.identity import ANONYMOUS
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
 from adaptry.records import AdapterEdit, PushOptions
-from adaptry.refs import AdapterName, Ref
 from adaptry.registry import Registry
 from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
 

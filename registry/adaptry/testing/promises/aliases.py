@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from adaptry.digest import Digest
-from adaptry.errors import Conflict, Denied, InvalidRef, NotFound
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, Denied, InvalidRef, NotFound
+from adaptry.core.refs import Ref
 from adaptry.operations.transfer import push
 from adaptry.records import AdapterEdit, AliasInfo, PushOptions
-from adaptry.refs import Ref
 from adaptry.registry import Registry
 from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
 

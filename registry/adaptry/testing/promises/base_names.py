@@ -10,15 +10,15 @@ from threading import Barrier
 import pytest
 
 from adaptry.checkpoint import open_checkpoint
-from adaptry.digest import Digest
-from adaptry.errors import Conflict
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict
+from adaptry.core.identity import LOCAL
+from adaptry.core.refs import AdapterName
 from adaptry.fingerprint import BaseRecord
 from adaptry.fingerprinting import fingerprint
-from adaptry.identity import LOCAL
 from adaptry.operations.base_registry import register
 from adaptry.operations.transfer import push
 from adaptry.records import AdapterEdit
-from adaptry.refs import AdapterName
 from adaptry.registry import Registry
 from adaptry.testing.promises.ground import TONE, Ground, MakeLora, MakeRegistry
 from adaptry.testing.samples import tiny_base

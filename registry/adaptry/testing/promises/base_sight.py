@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from adaptry.checkpoint import open_checkpoint
-from adaptry.errors import NotFound
+from adaptry.core.errors import NotFound
+from adaptry.core.identity import ANONYMOUS, LOCAL, Identity
+from adaptry.core.manifest import FileEntry
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.fingerprint import BaseRecord
 from adaptry.fingerprinting import fingerprint
-from adaptry.identity import ANONYMOUS, LOCAL, Identity
-from adaptry.manifest import FileEntry
 from adaptry.operations.base_registry import register
 from adaptry.operations.transfer import push
 from adaptry.records import AdapterEdit, BaseEdit
-from adaptry.refs import AdapterName, Ref
 from adaptry.registry import Registry
 from adaptry.testing.promises.ground import ADA, EVE, TONE, Ground, MakeLora, MakeRegistry
 from adaptry.testing.samples import tiny_base

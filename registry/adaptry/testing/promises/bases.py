@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 
 from adaptry.checkpoint import open_checkpoint
-from adaptry.digest import Digest
-from adaptry.errors import Conflict, Denied, Invalid, NotFound
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, Denied, Invalid, NotFound
+from adaptry.core.identity import ANONYMOUS
+from adaptry.core.manifest import FileEntry
+from adaptry.core.refs import Ref
 from adaptry.fingerprint import BaseRecord
 from adaptry.fingerprinting import fingerprint
-from adaptry.identity import ANONYMOUS
-from adaptry.manifest import FileEntry
 from adaptry.operations.base_registry import register
 from adaptry.operations.transfer import push
 from adaptry.records import BaseEdit
-from adaptry.refs import Ref
 from adaptry.registry import Registry
 from adaptry.testing.promises.ground import ADA, RON, TONE, Ground, MakeLora, MakeRegistry
 from adaptry.testing.samples import tiny_base

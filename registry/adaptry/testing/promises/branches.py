@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from adaptry.errors import Conflict, Denied, InvalidRef, NotFound, RevisionNotFound
-from adaptry.manifest import EMPTY
+from adaptry.core.errors import Conflict, Denied, InvalidRef, NotFound, RevisionNotFound
+from adaptry.core.manifest import EMPTY
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
 from adaptry.records import AdapterEdit
-from adaptry.refs import AdapterName, Ref
 from adaptry.registry import Registry
 from adaptry.testing.promises.commits import NOTE, commit, files_of
 from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry

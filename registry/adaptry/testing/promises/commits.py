@@ -10,8 +10,8 @@ import pytest
 from adaptry.adapter.formats import CONFIG, WEIGHTS
 from adaptry.adapter.view import Adapter
 from adaptry.checkpoint import open_checkpoint
-from adaptry.digest import Digest
-from adaptry.errors import (
+from adaptry.core.digest import Digest
+from adaptry.core.errors import (
     Conflict,
     Denied,
     FileMissing,
@@ -24,11 +24,11 @@ from adaptry.errors import (
     RevisionNotFound,
     Unsupported,
 )
-from adaptry.manifest import EMPTY, Manifest
+from adaptry.core.manifest import EMPTY, Manifest
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.base_registry import register
 from adaptry.operations.transfer import push
 from adaptry.records import AdapterEdit, CommitNote, Committed
-from adaptry.refs import AdapterName, Ref
 from adaptry.registry import Registry
 from adaptry.succession import successor
 from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry

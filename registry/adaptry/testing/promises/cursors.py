@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from adaptry.catalog import cursors
-from adaptry.errors import Invalid, InvalidQuery
+from adaptry.core.errors import Invalid, InvalidQuery
+from adaptry.core.refs import Number, Ref
 from adaptry.jobs.records import JobOrder
 from adaptry.operations.transfer import push
-from adaptry.refs import Number, Ref
 from adaptry.registry import Registry
 from adaptry.testing.promises.ground import TONE, Ground, MakeLora
 

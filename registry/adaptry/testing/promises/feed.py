@@ -9,12 +9,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from adaptry.errors import Invalid
-from adaptry.identity import ANONYMOUS, LOCAL
+from adaptry.core.errors import Invalid
+from adaptry.core.identity import ANONYMOUS, LOCAL
+from adaptry.core.refs import AdapterName, Number, Ref
 from adaptry.operations.transfer import push
 from adaptry.operations.watch import Change, Watch
 from adaptry.records import AdapterEdit, Event, News, PushOptions, StateChange
-from adaptry.refs import AdapterName, Number, Ref
 from adaptry.registry import Registry
 from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapter.view import Adapter, open_dir
-from adaptry.identity import LOCAL, Identity
-from adaptry.refs import AdapterName
+from adaptry.core.identity import LOCAL, Identity
+from adaptry.core.refs import AdapterName
 from adaptry.registry import Registry
 from adaptry.testing.samples import tiny_lora
 

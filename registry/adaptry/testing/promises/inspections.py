@@ -9,14 +9,14 @@ import pytest
 
 from adaptry.adapter.view import Adapter
 from adaptry.checkpoint import open_checkpoint
-from adaptry.digest import Digest
-from adaptry.errors import Invalid, NotFound, Refused
-from adaptry.manifest import Manifest
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Invalid, NotFound, Refused
+from adaptry.core.manifest import Manifest
+from adaptry.core.refs import Ref
 from adaptry.operations.base_registry import register
 from adaptry.operations.transfer import copy, push
 from adaptry.paging import every
 from adaptry.records import AdapterEdit, CommitNote, Pushed, PushOptions, TensorInspection
-from adaptry.refs import Ref
 from adaptry.registry import Registry
 from adaptry.testing.promises.ground import EVE, TONE, Ground, MakeLora, MakeRegistry
 from adaptry.testing.samples import Tensors, tiny_base

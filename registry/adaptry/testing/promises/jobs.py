@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from adaptry.errors import Conflict, Denied, Invalid, NotFound
-from adaptry.identity import ANONYMOUS, LOCAL, Identity
+from adaptry.core.errors import Conflict, Denied, Invalid, NotFound
+from adaptry.core.identity import ANONYMOUS, LOCAL, Identity
 from adaptry.jobs.records import JobOrder, Needs
 from adaptry.registry import Registry
 from adaptry.testing.promises.ground import ADA, EVE, RON, Ground, MakeRegistry

@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from adaptry.errors import Conflict, Denied, NotFound
-from adaptry.identity import LOCAL, Identity
+from adaptry.core.errors import Conflict, Denied, NotFound
+from adaptry.core.identity import LOCAL, Identity
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
 from adaptry.records import PushOptions, StateChange, VersionInfo
-from adaptry.refs import AdapterName, Ref
 from adaptry.registry import Registry
 from adaptry.residency import Condition, Dropped, Resident, Told, Trouble, WorkerReport
 from adaptry.rollouts import RolloutChange, RolloutInfo, RolloutPlan

@@ -11,8 +11,8 @@ from adaptry.adapter.content import Content
 from adaptry.adapter.formats import CONFIG, WEIGHTS
 from adaptry.adapter.view import Adapter
 from adaptry.checkpoint import open_checkpoint
-from adaptry.digest import Digest
-from adaptry.errors import (
+from adaptry.core.digest import Digest
+from adaptry.core.errors import (
     Conflict,
     Denied,
     Invalid,
@@ -22,11 +22,11 @@ from adaptry.errors import (
     Refused,
     Unsupported,
 )
-from adaptry.manifest import Manifest
+from adaptry.core.manifest import Manifest
+from adaptry.core.refs import ByDigest, Latest, Number, Ref
 from adaptry.operations.base_registry import register
 from adaptry.operations.transfer import push
 from adaptry.records import AdapterEdit, PushOptions
-from adaptry.refs import ByDigest, Latest, Number, Ref
 from adaptry.registry import Registry
 from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
 from adaptry.testing.samples import tiny_base

@@ -6,10 +6,10 @@ import math
 
 import pytest
 
-from adaptry.errors import Denied, Invalid, InvalidQuery, NotFound
+from adaptry.core.errors import Denied, Invalid, InvalidQuery, NotFound
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
 from adaptry.records import AdapterEdit, PushOptions
-from adaptry.refs import AdapterName, Ref
 from adaptry.registry import Registry
 from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapter.formats import CONFIG
-from adaptry.errors import Conflict, Denied, NotFound, Refused, Withdrawn
-from adaptry.identity import LOCAL, Identity
-from adaptry.lifecycle import RULES, WITHDRAWN, State
+from adaptry.core.errors import Conflict, Denied, NotFound, Refused, Withdrawn
+from adaptry.core.identity import LOCAL, Identity
+from adaptry.core.lifecycle import RULES, WITHDRAWN, State
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import copy, open_revision, pull, push
 from adaptry.operations.version_state import change_state
 from adaptry.records import CommitNote, PushOptions, StateChange, VersionInfo
-from adaptry.refs import AdapterName, Ref
 from adaptry.registry import Registry
 from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from adaptry.adapter.formats import CONFIG, WEIGHTS
-from adaptry.digest import Digest
-from adaptry.errors import AdaptryError, Denied, NotFound
-from adaptry.identity import ANONYMOUS, Identity
-from adaptry.manifest import Manifest
+from adaptry.core.digest import Digest
+from adaptry.core.errors import AdaptryError, Denied, NotFound
+from adaptry.core.identity import ANONYMOUS, Identity
+from adaptry.core.manifest import Manifest
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
 from adaptry.records import AdapterEdit, PushOptions, StateChange
-from adaptry.refs import AdapterName, Ref
 from adaptry.registry import Registry
 from adaptry.rollouts import RolloutChange, RolloutPlan
 from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from adaptry.digest import Digest
-from adaptry.errors import Busy, Conflict, Denied, DigestMismatch, NotFound, OffsetMismatch, TooLarge
-from adaptry.identity import ANONYMOUS, LOCAL
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Busy, Conflict, Denied, DigestMismatch, NotFound, OffsetMismatch, TooLarge
+from adaptry.core.identity import ANONYMOUS, LOCAL
+from adaptry.core.manifest import MAX_FILE
 from adaptry.local.uploads import MOST_OPEN
-from adaptry.manifest import MAX_FILE
 from adaptry.paging import every
 from adaptry.records import AdapterEdit, Upload
 from adaptry.registry import Registry

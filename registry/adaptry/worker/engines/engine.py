@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from adaptry.digest import Digest
-from adaptry.errors import Refused, Unavailable
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Refused, Unavailable
 from adaptry.worker.engines.speaking import Reply, Speaking
 
 _DIGEST = re.compile(r"(?:^|/)([0-9a-f]{64})(?:/|$)")

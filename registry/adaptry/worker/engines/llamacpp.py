@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from adaptry import strictjson
-from adaptry.errors import Invalid, Refused
+from adaptry.core import strictjson
+from adaptry.core.errors import Invalid, Refused
 from adaptry.worker.engines.engine import Engine, Loaded, require_done, require_told
 from adaptry.worker.engines.outside import NO_NAMES, NOTHING, Outside
 from adaptry.worker.engines.speaking import Reply, Speaking

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from adaptry.errors import Invalid, Refused, Unavailable
-from adaptry.landing import explained
+from adaptry.core.errors import Invalid, Refused, Unavailable
+from adaptry.core.files.atomic_dir import explained
 
 _PATIENCE = 600.0
 _EVERY = 0.2

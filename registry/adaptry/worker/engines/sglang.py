@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adaptry.errors import Refused
+from adaptry.core.errors import Refused
 from adaptry.worker.engines.engine import Engine, Loaded, Tally, models, sum_of
 from adaptry.worker.engines.speaking import Reply
 

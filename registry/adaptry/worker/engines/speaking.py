@@ -13,9 +13,9 @@ from typing import Any
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from adaptry import strictjson
-from adaptry.client.pool import check_url, open_pool
-from adaptry.errors import Invalid, Unavailable
+from adaptry.core import strictjson
+from adaptry.core.errors import Invalid, Unavailable
+from adaptry.core.http import check_url, open_pool
 
 _LIMITS = strictjson.Limits(size=8 << 20, depth=16, nodes=500_000)
 _LONGEST = 600

@@ -12,7 +12,7 @@ import re
 import time
 from pathlib import Path
 
-from adaptry.errors import Conflict
+from adaptry.core.errors import Conflict
 from adaptry.worker.engines.engine import Engine, Loaded, Tally, models, require_done, sum_of
 from adaptry.worker.engines.speaking import Reply
 

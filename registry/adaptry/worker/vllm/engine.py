@@ -15,7 +15,7 @@ from typing import Any
 
 from adaptry.checks.runtimes import Runtime
 from adaptry.checks.runtimes.runtime import parse_version
-from adaptry.errors import Refused, Unsupported
+from adaptry.core.errors import Refused, Unsupported
 
 _VERSION = re.compile(r"\d+(?:\.\d+){0,2}")
 _NEEDED = ("lora_requests", "lora_id_counter", "lora_resolver_lock", "engine_client", "model_config")

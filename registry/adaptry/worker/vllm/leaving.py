@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from adaptry.digest import Digest
-from adaptry.refs import Ref
+from adaptry.core.digest import Digest
+from adaptry.core.refs import Ref
 from adaptry.worker.cache import Cache, Kept
 from adaptry.worker.vllm.engine import Vllm
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 
-from adaptry.digest import Digest
-from adaptry.errors import InvalidRef
-from adaptry.refs import ByDigest, Ref
+from adaptry.core.digest import Digest
+from adaptry.core.errors import InvalidRef
+from adaptry.core.refs import ByDigest, Ref
 
 _LOADED = re.compile(r"(?P<name>[^@]+)(?:@[^@]+)?@sha256:(?P<digest>[0-9a-f]{12,64})(?:~\d+)?")
 

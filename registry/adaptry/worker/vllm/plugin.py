@@ -15,8 +15,8 @@ from vllm import exceptions
 from vllm.lora.request import LoRARequest
 from vllm.lora.resolver import LoRAResolver, LoRAResolverRegistry
 
-from adaptry.errors import AdaptryError, Conflict, Denied, Unauthenticated, Unavailable
-from adaptry.settings import Settings
+from adaptry.core.errors import AdaptryError, Conflict, Denied, Unauthenticated, Unavailable
+from adaptry.core.settings import Settings
 from adaptry.worker.opening import WorkerSettings, cache_of, registry_of
 from adaptry.worker.vllm.engine import Vllm
 from adaptry.worker.vllm.served import Means, Served

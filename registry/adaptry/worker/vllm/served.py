@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adaptry.cautions import require_usable
-from adaptry.errors import (
+from adaptry.core.errors import (
     AdaptryError,
     Incompatible,
     NotFound,
@@ -26,8 +26,8 @@ from adaptry.errors import (
     Unavailable,
     Withdrawn,
 )
+from adaptry.core.refs import AdapterName, ByDigest, Ref
 from adaptry.records import VersionInfo
-from adaptry.refs import AdapterName, ByDigest, Ref
 from adaptry.registry import Registry
 from adaptry.worker.cache import Cache, Kept
 from adaptry.worker.engine_base import base_served

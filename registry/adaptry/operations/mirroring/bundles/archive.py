@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from adaptry.adapter.content import Content, StreamedContent
-from adaptry.digest import Digest
-from adaptry.errors import DigestMismatch, InvalidBundle, NotFound, Unavailable
-from adaptry.manifest import FileEntry
+from adaptry.core.digest import Digest
+from adaptry.core.errors import DigestMismatch, InvalidBundle, NotFound, Unavailable
+from adaptry.core.manifest import FileEntry
+from adaptry.core.progress import Progress, no_progress
 from adaptry.operations.mirroring.bundles.index import LIMITS, Entry, Index
-from adaptry.progress import Progress, no_progress
 
 INDEX = "adaptry-bundle.json"
 _BLOCK = 512

@@ -11,11 +11,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from adaptry import strictjson
-from adaptry.digest import Digest
-from adaptry.errors import AdaptryError, Incompatible, InvalidBundle
-from adaptry.manifest import LIMITS as MANIFEST_LIMITS
-from adaptry.manifest import MAX_FILE, FileEntry
+from adaptry.core import strictjson
+from adaptry.core.digest import Digest
+from adaptry.core.errors import AdaptryError, Incompatible, InvalidBundle
+from adaptry.core.manifest import LIMITS as MANIFEST_LIMITS
+from adaptry.core.manifest import MAX_FILE, FileEntry
 from adaptry.operations.mirroring.snapshot import Parcel
 from adaptry.records import Value
 

@@ -10,18 +10,18 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from adaptry import strictjson
-from adaptry.digest import Digest
-from adaptry.errors import AdaptryError, Denied, InvalidBundle
+from adaptry.core import strictjson
+from adaptry.core.digest import Digest
+from adaptry.core.errors import AdaptryError, Denied, InvalidBundle
+from adaptry.core.manifest import Manifest, check_path
+from adaptry.core.progress import Progress, no_progress
 from adaptry.fingerprint import BaseRecord
 from adaptry.fingerprinting.identify import check_identity
-from adaptry.manifest import Manifest, check_path
 from adaptry.operations.mirroring.actions import Failure, Followed, Steps
 from adaptry.operations.mirroring.apply import deliver, deliver_base, point_aliases
 from adaptry.operations.mirroring.bundles.archive import Bundle, opened
 from adaptry.operations.mirroring.bundles.index import RECORD, Index, PackedBase
 from adaptry.operations.transfer.retry import PATIENT, Persistence
-from adaptry.progress import Progress, no_progress
 from adaptry.registry import Registry
 
 _LIMITS = strictjson.Limits(size=RECORD, nodes=4_000_000)

@@ -10,18 +10,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from adaptry import strictjson
-from adaptry.atomic_file import atomic_file
 from adaptry.cautions import require_usable
-from adaptry.digest import Digest
-from adaptry.errors import Conflict, NotFound, TooLarge
-from adaptry.manifest import FileEntry
+from adaptry.core import strictjson
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, NotFound, TooLarge
+from adaptry.core.files.atomic_file import atomic_file
+from adaptry.core.manifest import FileEntry
+from adaptry.core.progress import Progress, no_progress
 from adaptry.operations.mirroring.bundles.archive import write
 from adaptry.operations.mirroring.bundles.index import LIMITS, Entry, Index, PackedBase
 from adaptry.operations.mirroring.snapshot import Parcel, gather
 from adaptry.operations.transfer.file_download import ReadFrom, resumed
 from adaptry.operations.transfer.retry import PATIENT, Persistence
-from adaptry.progress import Progress, no_progress
 from adaptry.records import VersionInfo
 from adaptry.registry import Registry
 

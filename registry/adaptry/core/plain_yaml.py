@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
 
 SHORT = 4 << 10
 """Characters that are parsed in the caller's own process: 35 ms at worst."""

@@ -10,10 +10,10 @@ import json
 import sys
 from typing import Any
 
-from adaptry.bounded_process import ProcessFailed, ProcessLimits, ProcessTimeout, run_bounded
-from adaptry.errors import Invalid, Unavailable
-from adaptry.plain_yaml import SHORT, loads_here
-from adaptry.process_slots import ProcessSlots
+from adaptry.core.errors import Invalid, Unavailable
+from adaptry.core.plain_yaml import SHORT, loads_here
+from adaptry.core.processes.bounded import ProcessFailed, ProcessLimits, ProcessTimeout, run_bounded
+from adaptry.core.processes.slots import ProcessSlots
 
 _BOUNDS = ProcessLimits(4.0, 512 << 20, answer=4 << 20)
 _SLOTS = ProcessSlots(running=1, waiting=4)
@@ -30,7 +30,9 @@ def loads(text: str, what: str) -> Any:
     data = text.encode("utf-8", "surrogatepass")
     try:
         with _SLOTS.taken("long YAML texts"):
-            answer = run_bounded("adaptry.yaml_process", data, _BOUNDS, arguments=[what], needs_packages=True)
+            answer = run_bounded(
+                "adaptry.core.processes.yaml_reader", data, _BOUNDS, arguments=[what], needs_packages=True
+            )
     except ProcessTimeout:
         raise Invalid(f"{what} takes more than {_BOUNDS.seconds:.0f} s to read") from None
     except ProcessFailed as error:

@@ -10,8 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from adaptry.errors import InvalidRef
-from adaptry.git_names import corrected, problem_of
+from adaptry.core.errors import InvalidRef
+from adaptry.core.git_names import corrected, problem_of
 
 GRAMMAR = (
     "a revision is main, latest, a branch, an alias, a tag, v3 or 3 (a version), a commit's id (7 to 40 hex digits), "

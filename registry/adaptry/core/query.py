@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from adaptry.errors import InvalidQuery
+from adaptry.core.errors import InvalidQuery
 
 Operator = Literal["=", "!=", "<", "<=", ">", ">="]
 Pick = Literal["newest", "max", "min"]

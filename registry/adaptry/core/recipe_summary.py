@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from adaptry.digest import Digest
-from adaptry.errors import Invalid
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Invalid
 
 _LONGEST = 160
 _SAID_FIRST = ("operation", "method", "inputs")

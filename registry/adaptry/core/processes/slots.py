@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from adaptry.errors import Unavailable
+from adaptry.core.errors import Unavailable
 
 
 class ProcessSlots:

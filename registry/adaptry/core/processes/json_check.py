@@ -11,9 +11,9 @@ import json
 import sys
 from typing import Any
 
-from adaptry import strictjson
-from adaptry.bounded_process import ProcessFailed, ProcessLimits, ProcessTimeout, run_bounded
-from adaptry.errors import Invalid, Unavailable
+from adaptry.core import strictjson
+from adaptry.core.errors import Invalid, Unavailable
+from adaptry.core.processes.bounded import ProcessFailed, ProcessLimits, ProcessTimeout, run_bounded
 
 _MIB = 1 << 20
 
@@ -24,7 +24,7 @@ def loads_in_child(data: bytes, limits: strictjson.Limits, what: str) -> Any:
     arguments = [str(limits.size), str(limits.depth), str(limits.nodes), what]
     bounds = ProcessLimits(4.0 + 2.0 * mib, (256 + 64 * mib) * _MIB)
     try:
-        answer = run_bounded("adaptry.json_process", data, bounds, arguments=arguments)
+        answer = run_bounded("adaptry.core.processes.json_check", data, bounds, arguments=arguments)
     except ProcessTimeout:
         raise Invalid(f"{what} takes more than {bounds.seconds:.0f} s to read") from None
     except ProcessFailed as error:

@@ -14,9 +14,9 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from adaptry import strictjson
-from adaptry.digest import Digest
-from adaptry.errors import Incompatible, Invalid, InvalidManifest, InvalidPath, TooLarge
+from adaptry.core import strictjson
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Incompatible, Invalid, InvalidManifest, InvalidPath, TooLarge
 
 SCHEMA = 1
 MAX_FILES = 32

@@ -14,7 +14,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import urllib3
 
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
 
 _SOCKETS = 16  # kept alive at once; more threads than that wait for one another
 

@@ -15,7 +15,7 @@ from typing import Any, Self
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
 
 _PATTERN = re.compile(r"sha256:[0-9a-f]{64}")
 

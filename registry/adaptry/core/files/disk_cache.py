@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from adaptry.digest import Digest
+from adaptry.core.digest import Digest
 
 _PART = ".part"
 

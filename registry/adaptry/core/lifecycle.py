@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from adaptry.errors import Conflict, Denied
-from adaptry.identity import Identity
-from adaptry.refs import AdapterName
+from adaptry.core.errors import Conflict, Denied
+from adaptry.core.identity import Identity
+from adaptry.core.refs import AdapterName
 
 State = Literal["active", "deprecated", "yanked", "quarantined", "revoked"]
 Readers = Literal["everyone", "writers", "administrators"]

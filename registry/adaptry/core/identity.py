@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from adaptry.errors import Denied, NotFound
-from adaptry.refs import AdapterName
+from adaptry.core.errors import Denied, NotFound
+from adaptry.core.refs import AdapterName
 
 Role = Literal["reader", "writer", "admin", "worker"]
 """A `worker` reads as a reader does, reports what its engine has loaded, and changes nothing else."""

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from adaptry.adapter.formats import format_of
-from adaptry.errors import Conflict, StorageFull, Unavailable
+from adaptry.core.errors import Conflict, StorageFull, Unavailable
 
 _SUFFIX = ".part"
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from adaptry.errors import Invalid, Unavailable
+from adaptry.core.errors import Invalid, Unavailable
 
 
 @dataclass(frozen=True, slots=True)

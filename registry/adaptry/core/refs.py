@@ -15,8 +15,8 @@ from typing import Any, Self
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from adaptry.errors import InvalidRef
-from adaptry.git_names import corrected, problem_of
+from adaptry.core.errors import InvalidRef
+from adaptry.core.git_names import corrected, problem_of
 
 GRAMMAR = (
     "a ref is namespace/name, then nothing (latest), @3 or @v3 (version), @prod (alias or branch), "

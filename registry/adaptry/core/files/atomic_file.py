@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from adaptry.failpoints import reach
-from adaptry.landing import explained, flush_folder, takes
+from adaptry.core.failpoints import reach
+from adaptry.core.files.atomic_dir import explained, flush_folder, takes
 
 _SUFFIX = ".part"
 _OPEN = Path("/proc/self/fd")

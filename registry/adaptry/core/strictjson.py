@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from adaptry.errors import Invalid
+from adaptry.core.errors import Invalid
 
 _MAX_DIGITS = 40
 # Possessive, and with an optional end: a string that is not closed is one token to the end of the text. With a plain

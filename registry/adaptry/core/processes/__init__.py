@@ -1,0 +1,1 @@
+"""Child processes for untrusted input: bounded in memory, time and number."""
