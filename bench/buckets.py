@@ -22,7 +22,7 @@ from pathlib import Path
 from served import served
 from transfer import WEIGHTS, large_lora
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.blobs.s3 import Place, S3Blobs
 from adaptry.client import HttpRegistry
 from adaptry.core.digest import Digest

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from filled import adapter_of, filled
 
-from adaptry.adapter.view import Adapter, open_dir
+from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.blobs.memory import MemoryBlobs
 from adaptry.catalog.database import Catalog
 from adaptry.core.refs import AdapterName, Ref

@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 from tests.methods.corpus import Case, Made
 
 from adaptry import open_dir
-from adaptry.adapter.spec import Spec
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.methods import METHODS
+from adaptry.adapters.spec import Spec
 from adaptry.checkpoint import open_checkpoint
 from adaptry.checks import check
 from adaptry.core.errors import AdaptryError
@@ -20,7 +21,6 @@ from adaptry.fingerprinting import fingerprint
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.merge import Source, merge
 from adaptry.merging.recipe import Input, Recipe
-from adaptry.methods import METHODS
 
 Tensors = dict[str, torch.Tensor]
 NEAR = {"fp32": 1e-4, "bf16": 2e-2}

@@ -25,7 +25,7 @@ from statistics import median
 
 from generated import Generated, asked_of, generated
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.core.digest import Digest
 from adaptry.jobs.records import JobOrder

@@ -26,7 +26,7 @@ import urllib3
 from generated import Generated, asked_of, generated
 from served import Served, served
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.core.manifest import BaseClaim
 from adaptry.operations.base_registry import register

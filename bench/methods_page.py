@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from adaptry.methods import METHODS
-from adaptry.methods.method import Method
+from adaptry.adapters.methods import METHODS
+from adaptry.adapters.methods.method import Method
 from adaptry_cli.abilities import words
 
 FAMILIES = {
@@ -23,7 +23,7 @@ _HEAD = """# Methods
 
 Made by `python bench/conformance.py --write docs/methods.md`, which lets PEFT itself make an adapter of every method on
 every family of models, in float32 and bfloat16, with weights that are not trivial; and compares. A test holds it to the
-table in `adaptry.methods`.
+table in `adaptry.adapters.methods`.
 
 *Described*: every tensor of the file has its place in the spec. *Checked*: it passes the checks against its base, and
 what is broken does not. *Merged*: how near the merge is to PEFT's `merge_and_unload`, or why there is none and what to do

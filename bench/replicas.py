@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.client import HttpRegistry
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import pull, push

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from served import served
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.operations.transfer import push
 from adaptry.records import PushOptions
 from adaptry.testing.samples import tiny_lora

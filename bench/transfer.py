@@ -22,7 +22,7 @@ from pathlib import Path
 
 from served import served
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.client import HttpRegistry
 from adaptry.opening import open_local
 from adaptry.operations.transfer import pull, push

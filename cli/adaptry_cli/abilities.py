@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from adaptry.adapter.dialect import TITLES
-from adaptry.adapter.spec import Spec
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.key_layout import TITLES
+from adaptry.adapters.methods import METHODS
+from adaptry.adapters.methods.method import Method
+from adaptry.adapters.spec import Spec
 from adaptry.core.errors import Refused, Unsupported
-from adaptry.methods import METHODS
-from adaptry.methods.method import Method
 from adaptry.quantised.named import quantisation_named
 from adaptry_cli.out import counted, size
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.core.report import Report
 from adaptry.operations.transfer import open_revision
 from adaptry.records import TensorInspection
@@ -126,9 +126,9 @@ def inspect(connected: Connected, source: Source, weights: bool, as_json: bool) 
 
 def _tensors(connected: Connected, source: Source, opened: Opened) -> Sequence[TensorInspection]:
     """Of a folder, inspected here; of a version, as its registry found them."""
-    from adaptry.inspection.files import inspect_content
-    from adaptry.inspection.inspector import Inspector
-    from adaptry.inspection.listing import listed
+    from adaptry.adapters.inspection.files import inspect_content
+    from adaptry.adapters.inspection.inspector import Inspector
+    from adaptry.adapters.inspection.listing import listed
     from adaptry.paging import every
 
     if isinstance(source, Path):

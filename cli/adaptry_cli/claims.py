@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.base_record import BaseRecord
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, Invalid, NotFound
 from adaptry.core.manifest import BaseClaim
 from adaptry.core.refs import is_folder, parse_base_name
-from adaptry.fingerprint import BaseRecord
 from adaptry.records import BaseInfo
 from adaptry.registry import Registry
 from adaptry_cli.arguments import means_folder

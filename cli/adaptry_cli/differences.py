@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from adaptry.adapter.spec import Spec
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.spec import Spec
 from adaptry.records import VersionInfo
 from adaptry_cli.out import number, size
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from adaptry.adapters.base_record import BaseRecord
 from adaptry.core.errors import Invalid
 from adaptry.core.refs import AdapterName
-from adaptry.fingerprint import BaseRecord
 from adaptry_cli.arguments import DTYPE, RUNTIME, means_folder, require
 from adaptry_cli.connection import Connected, settings_for
 from adaptry_cli.making import Target, making_options, parent_named

@@ -86,7 +86,7 @@ def _name(connected: Connected, base: str) -> str | None:
 
 
 def _rejoined(decided: ExtractPlan, there: Landed, connected: Connected) -> Verification | str:
-    from adaptry.adapter.view import open_dir
+    from adaptry.adapters.adapter import open_dir
     from adaptry.extracting.rejoining import rejoined
 
     with progress() as told:

@@ -122,7 +122,7 @@ def show(registry: Registry, ref: Ref, as_json: bool) -> None:
 
 def _verdicts(registry: Registry, detail: VersionDetail) -> Sequence[Verdict]:
     """Every engine's; none where the files of a version are not given out, or are damaged."""
-    from adaptry.adapter.view import open_content
+    from adaptry.adapters.adapter import open_content
     from adaptry.checks.runtimes import verdicts
     from adaptry.operations.transfer.remote import RevisionContent
 

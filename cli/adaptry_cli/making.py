@@ -98,7 +98,7 @@ def parent_named(connected: Connected, text: str, told: Progress) -> Parent:
 
 def parent_of(connected: Connected, source: Source, told: Progress) -> Parent:
     """An input by ref or folder, its weights at hand. Raises `NotFound`, `Invalid…`."""
-    from adaptry.adapter.view import open_dir
+    from adaptry.adapters.adapter import open_dir
     from adaptry.deriving.draft import Parent
     from adaptry.operations.transfer import open_revision
 

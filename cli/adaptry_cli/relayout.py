@@ -13,8 +13,8 @@ from adaptry_cli.out import json_option, progress
 from adaptry_cli.sources import base_named
 
 if TYPE_CHECKING:
+    from adaptry.adapters.base_record import BaseRecord
     from adaptry.deriving.draft import Parent
-    from adaptry.fingerprint import BaseRecord
 
 
 @click.command()

@@ -64,7 +64,7 @@ def say_made(draft: Draft, target: Target, connected: Connected, to: ReportTo, a
 
 
 def _compare(draft: Draft, there: Landed, connected: Connected, to: ReportTo) -> None:
-    from adaptry.adapter.view import open_dir
+    from adaptry.adapters.adapter import open_dir
     from adaptry.comparing.report import report
     from adaptry.deriving.draft import Parent
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from adaptry.adapters.base_record import BaseRecord
 from adaptry.core.errors import Invalid, NotFound
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.fingerprint import BaseRecord
 from adaptry_cli.arguments import RUNTIME, SOURCE, Source, engine_key_option
 from adaptry_cli.connection import Connected, connected_option, settings_for
 from adaptry_cli.exit_codes import NO

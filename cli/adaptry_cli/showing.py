@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
-from adaptry.adapter.spec import ModuleSpec, Spec
+from adaptry.adapters.spec import ModuleSpec, Spec
 from adaptry.chains import COMMIT_MADE
 from adaptry.core.report import Finding
 from adaptry.operations.promotion import MOVED

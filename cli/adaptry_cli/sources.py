@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from adaptry.adapter.view import Adapter, open_content, open_dir
+from adaptry.adapters.adapter import Adapter, open_content, open_dir
+from adaptry.adapters.base_record import BaseRecord
 from adaptry.core.errors import Conflict, Invalid, NotFound, Unavailable
 from adaptry.core.refs import AdapterName, Latest, Ref
-from adaptry.fingerprint import BaseRecord
 from adaptry.operations.known_base import base_of as record_of_base
 from adaptry.operations.transfer.remote import RevisionContent
 from adaptry.records import VersionInfo

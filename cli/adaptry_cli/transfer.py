@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.core.refs import AdapterName, Latest, Ref, parse_alias
 from adaptry.operations import transfer as verbs
 from adaptry.operations.hf_import.hub_names import HubRef, is_hub

@@ -13,18 +13,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from adaptry.adapter.view import Adapter, open_dir
+    from adaptry.adapters.adapter import Adapter, open_dir
     from adaptry.core.refs import Ref
     from adaptry.live import load
     from adaptry.opening import connect
     from adaptry.operations.transfer import pull, push
 
 _PLACES = {
-    "Adapter": "adaptry.adapter.view",
+    "Adapter": "adaptry.adapters.adapter",
     "Ref": "adaptry.core.refs",
     "connect": "adaptry.opening",
     "load": "adaptry.live",
-    "open_dir": "adaptry.adapter.view",
+    "open_dir": "adaptry.adapters.adapter",
     "pull": "adaptry.operations.transfer",
     "push": "adaptry.operations.transfer",
 }

@@ -14,8 +14,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from adaptry.adapter.content import open_regular, read_at
-from adaptry.adapter.header import BASE_LIMITS, Header, ReadAt, TensorInfo, read_header
+from adaptry.adapters.content import open_regular, read_at
+from adaptry.adapters.header import BASE_LIMITS, Header, ReadAt, TensorInfo, read_header
 from adaptry.core import strictjson
 from adaptry.core.errors import Invalid, InvalidConfig, InvalidWeights, NotFound, Unsupported
 

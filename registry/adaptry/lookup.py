@@ -13,10 +13,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from adaptry.adapter.dialect import SPELLINGS
-from adaptry.fingerprint import TensorShape
-from adaptry.loading import Loaded, is_converted, loaded
-from adaptry.naming import INPUT_EMBEDDINGS, OUTPUT_HEADS, TIED_HEADS, input_embedding, is_output_head
+from adaptry.adapters.base_record import TensorShape
+from adaptry.adapters.key_layout import SPELLINGS
+from adaptry.adapters.tensor_names import (
+    INPUT_EMBEDDINGS,
+    OUTPUT_HEADS,
+    TIED_HEADS,
+    input_embedding,
+    is_output_head,
+)
+from adaptry.adapters.transformers_loading import Loaded, is_converted, loaded
 
 _OLD_ENDS = (
     (".weight", ".gamma"),

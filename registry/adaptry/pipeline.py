@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from adaptry.adapter.header import Header, TensorInfo
+from adaptry.adapters.header import Header, TensorInfo
 from adaptry.checkpoint import Checkpoint, open_checkpoint
 from adaptry.core import strictjson
 from adaptry.core.errors import Invalid, InvalidConfig, NotFound

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from adaptry.adapter.spec import ExtraWeight, ModuleSpec, Spec
-from adaptry.fingerprint import TensorShape
-from adaptry.fused import Expert, expert_tensors
-from adaptry.loading import Loaded
+from adaptry.adapters.base_record import TensorShape
+from adaptry.adapters.fused_experts import Expert, expert_tensors
+from adaptry.adapters.spec import ExtraWeight, ModuleSpec, Spec
+from adaptry.adapters.tensor_names import layer_of
+from adaptry.adapters.transformers_loading import Loaded
 from adaptry.lookup import Names, Reason
-from adaptry.naming import layer_of
 
 Orientation = Literal["linear", "conv1d", "embedding", "conv", "attention", "parameter"]
 """How the weight is stored: `linear` is [out, in], `conv1d` (GPT-2's) [in, out], `embedding` [rows, dim], `conv`

@@ -7,7 +7,8 @@ from typing import Annotated, Generic, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, computed_field, model_validator
 
-from adaptry.adapter.spec import Spec
+from adaptry.adapters.base_record import Match, Roots
+from adaptry.adapters.spec import Spec
 from adaptry.core.digest import Digest
 from adaptry.core.errors import InvalidRef
 from adaptry.core.identity import BaseVisibility, Visibility
@@ -15,7 +16,6 @@ from adaptry.core.lifecycle import State
 from adaptry.core.manifest import FileEntry, Manifest
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.core.report import Report
-from adaptry.fingerprint import Match, Roots
 
 BaseStatus = Literal["verified", "declared", "unknown"]
 """Whether the base is one this registry knows by content, only claimed by name, or not named at all."""

@@ -10,12 +10,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 
+from adaptry.adapters.base_record import BaseRecord
 from adaptry.chains import Chains
 from adaptry.core.digest import Digest
 from adaptry.core.manifest import FileEntry
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.feed import Feed
-from adaptry.fingerprint import BaseRecord
 from adaptry.jobs.board import JobBoard
 from adaptry.records import (
     AdapterEdit,

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from typing import Self
 
-from adaptry.adapter.content import open_regular
-from adaptry.adapter.header import TensorInfo
+from adaptry.adapters.content import open_regular
+from adaptry.adapters.header import TensorInfo
 from adaptry.checkpoint import Checkpoint
 from adaptry.core.errors import InvalidWeights
 

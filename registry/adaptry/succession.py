@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from adaptry.adapter.formats import format_of
+from adaptry.adapters.formats import format_of
 from adaptry.core.digest import Digest
 from adaptry.core.manifest import Manifest
 

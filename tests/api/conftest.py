@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from adaptry.adapter.view import Adapter, open_dir
+from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.client import HttpRegistry
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.settings import ServerSettings

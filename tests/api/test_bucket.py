@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from adaptry.adapter.view import Adapter, open_dir
+from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.core.errors import Corrupt, DigestMismatch, Unavailable
 from adaptry.core.lifecycle import State
 from adaptry.core.refs import AdapterName, Ref

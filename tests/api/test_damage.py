@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
 from adaptry.client import HttpRegistry
 from adaptry.core.errors import Corrupt
 from adaptry.core.refs import Ref

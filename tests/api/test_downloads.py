@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
 from adaptry.core.errors import DigestMismatch, Invalid
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import pull, push

@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import push
 from adaptry.records import AdapterEdit, PushOptions

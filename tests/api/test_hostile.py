@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 import pytest
 
-from adaptry.adapter import header_process, patterns
-from adaptry.adapter.view import Adapter, open_dir
+from adaptry.adapters import header_process, patterns
+from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.catalog import cursors
 from adaptry.core import strictjson
 from adaptry.core.digest import Digest

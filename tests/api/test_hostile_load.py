@@ -27,7 +27,7 @@ from tests.api.hostile_client import HostileRequest
 from tests.api.test_hostile import BODIES
 from tests.api.test_serve import CODE
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.catalog import cursors
 from adaptry.client import HttpRegistry
 from adaptry.core import strictjson

@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
 from adaptry.operations.transfer import push
 from adaptry_api.testing import Server, assert_problem
 

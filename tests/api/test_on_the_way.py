@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from adaptry.adapter.view import Adapter, open_dir
+from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.client import HttpRegistry
 from adaptry.core.errors import DigestMismatch
 from adaptry.core.refs import AdapterName

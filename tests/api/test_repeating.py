@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
 from adaptry.blobs.memory import MemoryBlobs
 from adaptry.catalog.database import Catalog
 from adaptry.core.digest import Digest

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.client import HttpRegistry
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from adaptry import __version__, wire
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
 from adaptry.client import HttpRegistry
 from adaptry.core.errors import AdaptryError, by_code
 from adaptry.operations.transfer import push

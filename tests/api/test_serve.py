@@ -45,7 +45,7 @@ print(*sorted({"torch", "numpy", "transformers", "boto3"} & set(sys.modules)))
 CLIENT = """
 import sys
 from pathlib import Path
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.client import HttpRegistry
 from adaptry.testing.samples import tiny_lora
 from adaptry.operations.transfer import pull, push

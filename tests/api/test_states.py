@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from adaptry import push
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
 from adaptry.client import HttpRegistry
 from adaptry.core.refs import Ref
 from adaptry.operations.version_state import change_state

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
 from adaptry.client import HttpRegistry
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Busy

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 
 from adaptry import push
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.checks.runtimes import ENGINES
 from adaptry.client import HttpRegistry
 from adaptry.testing.samples import tiny_lora

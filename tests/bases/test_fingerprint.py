@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from adaptry.adapters.base_record import BaseRecord
 from adaptry.checkpoint import open_checkpoint
 from adaptry.core.errors import Invalid
-from adaptry.fingerprint import BaseRecord
 from adaptry.fingerprinting import fingerprint
 from adaptry.testing.samples import Tensors, random_tensor, tiny_base, write_safetensors
 

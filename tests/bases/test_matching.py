@@ -8,8 +8,8 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+from adaptry.adapters.base_record import BaseRecord
 from adaptry.checkpoint import open_checkpoint
-from adaptry.fingerprint import BaseRecord
 from adaptry.fingerprinting import fingerprint
 from adaptry.fingerprinting.hashing import full_hashes
 from adaptry.fingerprinting.matching import match

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
+from adaptry.adapters.base_record import BaseRecord
 from adaptry.checkpoint import open_checkpoint
 from adaptry.checks import check
 from adaptry.core.errors import Refused
-from adaptry.fingerprint import BaseRecord
 from adaptry.fingerprinting import fingerprint
 from adaptry.fingerprinting.hashing import full_hashes
 from adaptry.fingerprinting.matching import match

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from adaptry.adapter.view import Adapter, open_dir
+from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.checks import check
 from adaptry.checks.codes import CODES, page
 from adaptry.core.report import Finding

@@ -12,11 +12,11 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
-from adaptry.adapter.view import Adapter, open_dir  # noqa: E402  (after the libraries that may be missing)
+from adaptry.adapters.adapter import Adapter, open_dir  # noqa: E402  (after the libraries that may be missing)
+from adaptry.adapters.base_record import BaseRecord  # noqa: E402
 from adaptry.checkpoint import open_checkpoint  # noqa: E402
 from adaptry.checks import check  # noqa: E402
 from adaptry.core.report import Report  # noqa: E402
-from adaptry.fingerprint import BaseRecord  # noqa: E402
 from adaptry.fingerprinting import fingerprint  # noqa: E402
 from adaptry.placing import Placed, place  # noqa: E402
 

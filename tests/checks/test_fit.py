@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
+from adaptry.adapters.base_record import BaseRecord
 from adaptry.checkpoint import open_checkpoint
 from adaptry.checks import check
 from adaptry.core.report import Finding, Report
-from adaptry.fingerprint import BaseRecord
 from adaptry.fingerprinting import fingerprint
 from adaptry.testing.samples import random_tensor, tiny_base, tiny_lora, write_safetensors
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from adaptry.adapter.spec import ExtraWeight, ModuleKind, ModuleSpec, Spec
-from adaptry.fingerprint import TensorShape
+from adaptry.adapters.base_record import TensorShape
+from adaptry.adapters.spec import ExtraWeight, ModuleKind, ModuleSpec, Spec
 from adaptry.placing import Placement, place
 
 LLAMA = {"model_type": "llama", "tie_word_embeddings": False}

@@ -12,10 +12,10 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
-from adaptry.adapter.view import open_dir  # noqa: E402  (after the libraries that may be missing)
+from adaptry.adapters.adapter import open_dir  # noqa: E402  (after the libraries that may be missing)
+from adaptry.adapters.base_record import BaseRecord  # noqa: E402
 from adaptry.checkpoint import open_checkpoint  # noqa: E402
 from adaptry.checks import check, check_weights  # noqa: E402
-from adaptry.fingerprint import BaseRecord  # noqa: E402
 from adaptry.fingerprinting import fingerprint  # noqa: E402
 from adaptry.fingerprinting.matching import match  # noqa: E402
 from adaptry.placing import place  # noqa: E402

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.checks.runtimes import parse_runtime, verdict
 from adaptry.testing.samples import random_tensor, tiny_base, tiny_lora
 

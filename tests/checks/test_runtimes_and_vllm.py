@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.checks.runtimes import parse_runtime, verdict
 from adaptry.testing.samples import tiny_lora
 

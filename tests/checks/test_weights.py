@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.checks import check_weights
 from adaptry.testing.samples import random_tensor, tiny_lora, write_safetensors
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.testing.samples import tiny_lora
 
 torch = pytest.importorskip("torch")

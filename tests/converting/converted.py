@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from adaptry import open_dir
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
 from adaptry.checkpoint import open_checkpoint
 from adaptry.converting.asked import Asked
 from adaptry.converting.convert import convert

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
 
-from adaptry.adapter.view import open_dir  # noqa: E402
+from adaptry.adapters.adapter import open_dir  # noqa: E402
 from adaptry.combining.combine import draft  # noqa: E402
 from adaptry.combining.planning import plan  # noqa: E402
 from adaptry.combining.recipe import CombineRecipe  # noqa: E402

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from adaptry.adapter.config import parse_config
+from adaptry.adapters.config import parse_config
+from adaptry.adapters.methods.lora import scale_of
 from adaptry.core.errors import InvalidConfig
-from adaptry.methods.lora import scale_of
 
 LORA = {"peft_type": "LORA", "r": 8, "lora_alpha": 16}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.core.errors import Invalid
 from adaptry.testing.samples import tiny_lora
 

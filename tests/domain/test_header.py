@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adaptry.adapter.header import read_header
+from adaptry.adapters.header import read_header
 from adaptry.core.errors import InvalidWeights
 
 GOOD = {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}

@@ -7,9 +7,9 @@ import re
 
 import pytest
 
-from adaptry.adapter import header_process
-from adaptry.adapter.header import ADAPTER_LIMITS, Header, HeaderLimits, parse_header, parse_here
-from adaptry.adapter.header_process import parse_in_child
+from adaptry.adapters import header_process
+from adaptry.adapters.header import ADAPTER_LIMITS, Header, HeaderLimits, parse_header, parse_here
+from adaptry.adapters.header_process import parse_in_child
 from adaptry.core.errors import InvalidWeights, Unavailable
 from adaptry.core.processes.bounded import ProcessFailed
 

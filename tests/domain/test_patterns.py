@@ -12,14 +12,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from adaptry.adapter import patterns, re2_patterns
-from adaptry.adapter.config import AdapterConfig, parse_config
-from adaptry.adapter.pattern_process import SUFFIX, WHOLE
-from adaptry.adapter.patterns import PatternMatcher, Question, ask_child, first_match
-from adaptry.adapter.plain_patterns import plain
+from adaptry.adapters import patterns, re2_patterns
+from adaptry.adapters.config import AdapterConfig, parse_config
+from adaptry.adapters.methods.lora import scale_of
+from adaptry.adapters.pattern_process import SUFFIX, WHOLE
+from adaptry.adapters.patterns import PatternMatcher, Question, ask_child, first_match
+from adaptry.adapters.plain_patterns import plain
 from adaptry.core.errors import InvalidConfig, Unavailable
 from adaptry.core.processes.bounded import ProcessFailed
-from adaptry.methods.lora import scale_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # of `re`, for sets that look nested
 
@@ -204,7 +204,7 @@ def test_a_pattern_is_plain_only_if_it_is_characters_in_a_row() -> None:
 
 def test_re2_is_imported_only_for_a_pattern_that_needs_it() -> None:
     code = (
-        "import sys; from adaptry.adapter.patterns import first_match; first_match({'q_proj': 1}, ['a.q_proj']);"
+        "import sys; from adaptry.adapters.patterns import first_match; first_match({'q_proj': 1}, ['a.q_proj']);"
         "assert 're2' not in sys.modules; first_match({'.*q_proj': 1}, ['a.q_proj']); print('re2' in sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

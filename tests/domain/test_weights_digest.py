@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adaptry.adapter.header import read_header
-from adaptry.adapter.passing import PassingWeights
-from adaptry.adapter.weights import weights_digest
+from adaptry.adapters.header import read_header
+from adaptry.adapters.streaming_digest import PassingWeights
+from adaptry.adapters.weights import weights_digest
 from adaptry.core.digest import Digest
 from adaptry.testing.samples import write_safetensors
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from adaptry import tokens
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.client import HttpRegistry
 from adaptry.core.errors import Conflict, Unavailable

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.backup import create, restore
 from adaptry.checkpoint import open_checkpoint
 from adaptry.client import HttpRegistry

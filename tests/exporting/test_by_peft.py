@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.checks.runtimes import parse_runtime, verdict
 from adaptry.deriving.draft import Parent

@@ -26,7 +26,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.checks.runtimes import parse_runtime, verdict
 from adaptry.core.errors import Refused, Unsupported

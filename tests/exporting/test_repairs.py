@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from adaptry.adapter.view import Adapter, open_dir
+from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.checks.runtimes import ENGINES, Verdict, parse_runtime, verdict
 from adaptry.core.errors import Invalid, InvalidWeights, Refused, StorageFull

@@ -16,10 +16,10 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from adaptry import open_dir, pull, push
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.base_record import BaseRecord
 from adaptry.checks import check
 from adaptry.core.errors import InvalidWeights
-from adaptry.fingerprint import BaseRecord
 from adaptry.fingerprinting import fingerprint
 from adaptry.opening import open_local
 from adaptry.pipeline import open_base_folder

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.checks.runtimes import parse_runtime, verdict
 from adaptry.core.errors import Refused, Unsupported
 from adaptry.deriving.draft import Parent

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from adaptry import open_dir, pull, push
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
 from adaptry.checkpoint import open_checkpoint
 from adaptry.checks import check, check_weights
 from adaptry.core.errors import InvalidConfig, InvalidPath, InvalidWeights, NotFound, Unsupported
@@ -247,7 +247,7 @@ def test_a_broken_head_beside_a_sound_adapter_is_refused(tmp_path: Path) -> None
 def test_a_registry_takes_no_file_that_is_not_of_the_adapters_own_tool(
     tmp_path: Path, registry: Registry
 ) -> None:
-    from adaptry.adapter.content import FolderContent
+    from adaptry.adapters.content import FolderContent
 
     folder = mlx(tmp_path / "out")
     (folder / "head_config.json").write_text("{}")

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from adaptry.adapter.images import MAX_IMAGE, MAX_IMAGES, check_image, is_image
-from adaptry.adapter.listing import list_folder
+from adaptry.adapters.folder_listing import list_folder
+from adaptry.adapters.images import MAX_IMAGE, MAX_IMAGES, check_image, is_image
 from adaptry.core.errors import Unsupported
 from adaptry.testing.samples import tiny_lora
 

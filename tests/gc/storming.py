@@ -12,7 +12,7 @@ import sys
 import threading
 from contextlib import closing, suppress
 
-from adaptry.adapter.view import Adapter, open_dir
+from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.core.errors import Conflict, NotFound
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local

@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 from sqlmodel import select
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.catalog.leaving import LAPSES
 from adaptry.catalog.rows import LeavingRow
 from adaptry.core.digest import Digest

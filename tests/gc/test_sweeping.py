@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from adaptry import gc
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
 from adaptry.catalog.unneeded import Had
 from adaptry.checkpoint import open_checkpoint
 from adaptry.core.digest import Digest

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from adaptry import gc
-from adaptry.adapter.header import TensorInfo
-from adaptry.adapter.view import Adapter, open_dir
+from adaptry.adapters.adapter import Adapter, open_dir
+from adaptry.adapters.header import TensorInfo
+from adaptry.adapters.inspection import inspector as inspectors
+from adaptry.adapters.inspection.inspector import Inspector, Source
+from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.core.errors import Refused, Unavailable
 from adaptry.core.processes.bounded import ProcessFailed
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.inspection import inspector as inspectors
-from adaptry.inspection.inspector import Inspector, Source
-from adaptry.inspection.result import WeightsInspection
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
 from adaptry.operations.transfer import push

@@ -18,14 +18,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from adaptry.adapter.content import FolderContent
-from adaptry.adapter.header import TensorInfo
+from adaptry.adapters.content import FolderContent
+from adaptry.adapters.header import TensorInfo
+from adaptry.adapters.inspection import inspector as inspectors
+from adaptry.adapters.inspection.fair_slots import FairSlots
+from adaptry.adapters.inspection.files import inspect_content
+from adaptry.adapters.inspection.inspector import Inspector
+from adaptry.adapters.inspection.result import TensorStatistics
 from adaptry.core.errors import Corrupt, Unavailable
-from adaptry.inspection import inspector as inspectors
-from adaptry.inspection.fair_slots import FairSlots
-from adaptry.inspection.files import inspect_content
-from adaptry.inspection.inspector import Inspector
-from adaptry.inspection.result import TensorStatistics
 from adaptry.testing.samples import Tensors, write_safetensors
 
 
@@ -222,7 +222,7 @@ def test_a_killed_owner_leaves_no_process_behind(tmp_path: Path) -> None:
 import os, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_inspector import children, mixed, placed
-from adaptry.inspection.inspector import Inspector
+from adaptry.adapters.inspection.inspector import Inspector
 infos, data = placed(mixed())
 def pieces(start):
     print(*children(), flush=True)
@@ -291,6 +291,6 @@ def children() -> set[int]:
             command = (status.parent / "cmdline").read_bytes()
         except (FileNotFoundError, ProcessLookupError):
             continue  # it ended just now
-        if parent == os.getpid() and b"adaptry.inspection.child" in command:
+        if parent == os.getpid() and b"adaptry.adapters.inspection.subprocess_main" in command:
             found.add(int(status.parent.name))
     return found

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adaptry.inspection import numpy_norms, plain_norms
-from adaptry.inspection.formats import WIDTHS
+from adaptry.adapters.inspection import numpy_norms, plain_norms
+from adaptry.adapters.inspection.dtypes import WIDTHS
 
 TYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "C64": torch.float32,

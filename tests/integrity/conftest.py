@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.adapter.content import FolderContent
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
+from adaptry.adapters.content import FolderContent
 from adaptry.backup import create, restore
 from adaptry.checkpoint import open_checkpoint
 from adaptry.core.digest import Digest

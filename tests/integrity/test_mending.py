@@ -15,8 +15,8 @@ import pytest
 from sqlalchemy import delete
 from sqlmodel import select
 
-from adaptry.adapter.content import FolderContent
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
+from adaptry.adapters.content import FolderContent
 from adaptry.blobs.local import LocalBlobs
 from adaptry.catalog import damage
 from adaptry.catalog.rows import InspectionRow

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from safetensors.torch import save_file
 
-from adaptry.adapter.header import TensorInfo
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
+from adaptry.adapters.header import TensorInfo
 from adaptry.checkpoint import open_checkpoint
 from adaptry.fingerprinting import fingerprint
 from adaptry.fingerprinting.matching import match

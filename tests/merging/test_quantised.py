@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
+from adaptry.adapters.base_record import BaseRecord
 from adaptry.checkpoint import open_checkpoint
 from adaptry.core.errors import AdaptryError, Refused, Unsupported
-from adaptry.fingerprint import BaseRecord
 from adaptry.fingerprinting import fingerprint
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.merge import Source, merge

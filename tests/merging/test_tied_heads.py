@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from adaptry import open_dir
+from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS
 from adaptry.checkpoint import Checkpoint, open_checkpoint
 from adaptry.core.errors import Unsupported
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.merge import Source, merge
 from adaptry.merging.recipe import Input, Recipe
 from adaptry.merging.ties import ties_of
-from adaptry.naming import INPUT_EMBEDDINGS
 
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from adaptry import open_dir
-from adaptry.adapter.header import read_header
+from adaptry.adapters.header import read_header
 from adaptry.checkpoint import open_checkpoint
 from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound

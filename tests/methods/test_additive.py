@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from adaptry import open_dir
+from adaptry.adapters.methods import METHODS
 from adaptry.core.errors import Unsupported
-from adaptry.methods import METHODS
 
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
@@ -143,7 +143,7 @@ def test_a_miss_that_multiplies_needs_its_base_and_is_no_lora(tmp_path: Path) ->
 def test_every_wavelet_is_peft_s_own() -> None:
     from peft.tuners.waveft.wavelet import Wavelet
 
-    from adaptry.methods.wavelets import LOW_PASS
+    from adaptry.adapters.methods.wavelets import LOW_PASS
 
     for family, filters in LOW_PASS.items():
         assert torch.equal(torch.tensor(filters), torch.tensor(Wavelet(family).rec_lo))

@@ -20,12 +20,12 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from safetensors.torch import load_file, save_file
 
 from adaptry import open_dir
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.methods import METHODS
 from adaptry.checkpoint import open_checkpoint
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.merge import Source, merge
 from adaptry.merging.recipe import Input, Recipe
-from adaptry.methods import METHODS
 
 from .variants import VARIANTS
 

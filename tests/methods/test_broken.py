@@ -12,7 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from adaptry import open_dir
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.methods import METHODS
+from adaptry.adapters.methods.extras import PREFIX
 from adaptry.checkpoint import Checkpoint, open_checkpoint
 from adaptry.checks import check
 from adaptry.core.errors import AdaptryError
@@ -20,8 +22,6 @@ from adaptry.fingerprinting import fingerprint
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.merge import Source, merge
 from adaptry.merging.recipe import Input, Recipe
-from adaptry.methods import METHODS
-from adaptry.methods.extras import PREFIX
 
 from .corpus import Case, Made, make
 from .variants import VARIANTS

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
-from adaptry.methods import METHODS
-from adaptry.methods.method import Method
+from adaptry.adapters.methods import METHODS
+from adaptry.adapters.methods.method import Method
 
 from .variants import VARIANTS
 
@@ -15,7 +15,7 @@ OF_PEFT = sorted(kind.value.lower() for kind in PEFT_TYPE_TO_CONFIG_MAPPING)
 
 @pytest.mark.parametrize("name", OF_PEFT)
 def test_every_method_of_peft_is_known_by_name(name: str) -> None:
-    assert name in METHODS, f"PEFT has {name}, and adaptry.methods.METHODS does not"
+    assert name in METHODS, f"PEFT has {name}, and adaptry.adapters.methods.METHODS does not"
 
 
 @pytest.mark.parametrize("name", OF_PEFT)

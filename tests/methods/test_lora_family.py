@@ -17,8 +17,8 @@ from peft.tuners.lora.config import BdLoraConfig, KasaConfig, MontecloraConfig, 
 from safetensors.torch import load_file, save_file
 
 from adaptry import open_dir
+from adaptry.adapters.methods import METHODS
 from adaptry.core.errors import AdaptryError, InvalidConfig, Refused, Unsupported
-from adaptry.methods import METHODS
 
 from .lora_merging import differing, load, merged, merged_by_peft, save_adapter, save_base
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.methods import METHODS
-from adaptry.methods.method import Method
+from adaptry.adapters.methods import METHODS
+from adaptry.adapters.methods.method import Method
 from adaptry_cli.abilities import words
 
 ROOT = Path(__file__).parents[2]

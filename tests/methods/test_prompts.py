@@ -16,7 +16,8 @@ transformers = pytest.importorskip("transformers")
 from safetensors.torch import load_file, save_file  # noqa: E402  # torch may be missing
 
 from adaptry import open_dir, pull, push  # noqa: E402
-from adaptry.adapter.view import Adapter  # noqa: E402
+from adaptry.adapters.adapter import Adapter  # noqa: E402
+from adaptry.adapters.methods import METHODS  # noqa: E402
 from adaptry.checkpoint import open_checkpoint  # noqa: E402
 from adaptry.checks import check  # noqa: E402
 from adaptry.core.errors import Refused, Unsupported  # noqa: E402
@@ -24,7 +25,6 @@ from adaptry.fingerprinting import fingerprint  # noqa: E402
 from adaptry.merging.fitting import Weighted  # noqa: E402
 from adaptry.merging.merge import Source, merge  # noqa: E402
 from adaptry.merging.recipe import Input, Recipe  # noqa: E402
-from adaptry.methods import METHODS  # noqa: E402
 from adaptry.opening import open_local  # noqa: E402
 
 WEIGHTS = "adapter_model.safetensors"

@@ -20,7 +20,7 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
-from adaptry.adapter.view import Adapter, open_dir
+from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.core.errors import Refused, Unsupported
 from adaptry.deriving.draft import Parent

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
 from adaptry.core.failpoints import NAMES, VARIABLE
 from adaptry.core.refs import AdapterName
 from adaptry.integrity import verify

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.adapter.view import Adapter, open_dir
+from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.core import strictjson
 from adaptry.core.digest import Digest

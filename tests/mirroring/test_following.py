@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from adaptry import backup
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
 from adaptry.checkpoint import open_checkpoint
 from adaptry.core.errors import InvalidQuery, Refused, Unavailable
 from adaptry.core.refs import AdapterName, Ref

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.core.failpoints import VARIABLE
 from adaptry.core.files import atomic_file as atomic
 from adaptry.core.files.atomic_file import atomic_file

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from adaptry import backup
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
 from adaptry.checkpoint import open_checkpoint
 from adaptry.client import HttpRegistry
 from adaptry.core.digest import Digest

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.core.errors import Invalid, NotFound, Unauthenticated, Unavailable
 from adaptry.fingerprinting import fingerprint

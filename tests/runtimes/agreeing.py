@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.checks.runtimes import Runtime, Verdict, verdict
 from adaptry.core.errors import AdaptryError
 from adaptry.deriving.draft import Parent

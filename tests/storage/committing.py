@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.core.digest import Digest
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.opening import open_local
 from adaptry.operations.transfer import push
 

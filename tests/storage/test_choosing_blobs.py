@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.blobs.choosing import open_blobs
 from adaptry.blobs.local import LocalBlobs
 from adaptry.blobs.tiered import TieredBlobs

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.core.errors import Conflict, Invalid
 from adaptry.core.refs import Ref
 from adaptry.core.settings import Settings

@@ -17,7 +17,7 @@ from typing import get_args
 
 import pytest
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.client import HttpRegistry
 from adaptry.core.errors import Conflict, Unavailable
 from adaptry.core.refs import AdapterName, Ref

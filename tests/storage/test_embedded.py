@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.blobs import Staged
 from adaptry.blobs.local import LocalBlobs
 from adaptry.blobs.memory import MemoryBlobs

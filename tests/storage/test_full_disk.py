@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.client import HttpRegistry
 from adaptry.core.errors import StorageFull
 from adaptry.core.refs import AdapterName

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 import urllib3
 
-from adaptry.adapter.view import open_content, open_dir
+from adaptry.adapters.adapter import open_content, open_dir
 from adaptry.blobs.s3 import Place, S3Blobs
 from adaptry.blobs.s3.examining import examine
 from adaptry.blobs.s3.objects import Listed

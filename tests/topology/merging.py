@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.jobs.records import JobInfo, JobOrder
 from adaptry.operations.base_registry import register

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import boto3
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.blobs.s3 import Place
 from adaptry.client import HttpRegistry
 from adaptry.core.refs import AdapterName, Ref

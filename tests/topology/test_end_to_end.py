@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.core.failpoints import NAMES
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import pull, push

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.core.errors import Conflict, StorageFull, Unavailable
 from adaptry.core.files.atomic_dir import explained, landing
 from adaptry.local import LocalRegistry

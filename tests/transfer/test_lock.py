@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.core.errors import Incompatible, Invalid, NotFound
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.local import LocalRegistry

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.core.errors import Conflict, DigestMismatch, InvalidRef, NotFound
 from adaptry.core.manifest import BaseClaim
 from adaptry.core.refs import AdapterName, Ref

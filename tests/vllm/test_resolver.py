@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations import base_registry

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.local import LocalRegistry
 from adaptry.operations.transfer import push
 from adaptry.records import VersionInfo

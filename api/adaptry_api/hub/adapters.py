@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import cache
 from itertools import pairwise
 
-from adaptry.adapter.formats import format_of
+from adaptry.adapters.formats import format_of
 from adaptry.cautions import caution, withdrawn
 from adaptry.core.digest import Digest
 from adaptry.core.errors import InvalidRef, NotFound

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 
-from adaptry.adapter.formats import CONFIG
+from adaptry.adapters.formats import CONFIG
 from adaptry.core.errors import Invalid, InvalidRef
 from adaptry.core.manifest import BaseClaim
 from adaptry.core.refs import parse_base_name

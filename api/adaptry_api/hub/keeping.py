@@ -10,9 +10,9 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from adaptry.adapter.formats import FORMATS, WHOLE_MODEL, format_of, is_kept
-from adaptry.adapter.images import MAX_IMAGES, is_image, why_not_kept
-from adaptry.adapter.listing import why_left_out
+from adaptry.adapters.folder_listing import why_left_out
+from adaptry.adapters.formats import FORMATS, WHOLE_MODEL, format_of, is_kept
+from adaptry.adapters.images import MAX_IMAGES, is_image, why_not_kept
 from adaptry.core.errors import InvalidPath, TooLarge, Unsupported
 from adaptry.core.manifest import MAX_DEPTH, MAX_FILE, MAX_PATH, check_path, is_too_deep
 from adaptry_api.hub.addresses import stored_path

@@ -10,13 +10,13 @@ from fastapi import Query, Request, Response
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from adaptry import wire
+from adaptry.adapters.base_record import BaseRecord, Sketch, TensorShape
 from adaptry.core import strictjson
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid, NotFound
 from adaptry.core.identity import require_base_writing
 from adaptry.core.manifest import FileEntry
 from adaptry.core.processes.json_check import loads_in_child
-from adaptry.fingerprint import BaseRecord, Sketch, TensorShape
 from adaptry.records import BaseEdit, BaseInfo, Page
 from adaptry_api.bodies import first_fault, whole
 from adaptry_api.changing import fresh

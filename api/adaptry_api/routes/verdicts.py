@@ -8,7 +8,7 @@ from fastapi import Query, Request, Response
 from pydantic import BaseModel
 
 from adaptry import wire
-from adaptry.adapter.view import open_content
+from adaptry.adapters.adapter import open_content
 from adaptry.checks.runtimes import Verdict, parse_runtime, verdict, verdicts
 from adaptry.operations.known_base import base_of
 from adaptry.operations.transfer.remote import RevisionContent

@@ -10,6 +10,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, delete, distinct, func, update
 from sqlmodel import col, select
 
+from adaptry.adapters.base_record import BaseRecord
 from adaptry.catalog import cursors
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.names import fold
@@ -19,7 +20,6 @@ from adaptry.catalog.sight import Sight
 from adaptry.core.digest import Digest
 from adaptry.core.identity import BaseVisibility, Identity
 from adaptry.core.manifest import FileEntry
-from adaptry.fingerprint import BaseRecord
 from adaptry.records import BaseInfo, Page
 
 

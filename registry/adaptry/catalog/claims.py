@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import not_, select
 from sqlmodel import col
 
-from adaptry.adapter.spec import Spec
+from adaptry.adapters.spec import Spec
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.packing import unpacked
 from adaptry.catalog.rows import AdapterRow, BaseRow, RevisionRow, VersionDetailRow, VersionRow

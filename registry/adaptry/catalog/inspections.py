@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 from sqlalchemy import ColumnElement, delete
 from sqlmodel import col, select
 
+from adaptry.adapters.inspection.result import INSPECTION, TensorStatistics, WeightsInspection
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.rows import InspectionRow
 from adaptry.core.digest import Digest
-from adaptry.inspection.result import INSPECTION, TensorStatistics, WeightsInspection
 from adaptry.records import InspectionSummary
 
 

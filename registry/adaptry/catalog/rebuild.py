@@ -9,8 +9,9 @@ from datetime import datetime
 from sqlalchemy import delete, update
 from sqlmodel import col, select
 
-from adaptry.adapter.formats import format_of
-from adaptry.adapter.spec import Spec
+from adaptry.adapters.base_record import BaseRecord
+from adaptry.adapters.formats import format_of
+from adaptry.adapters.spec import Spec
 from adaptry.catalog import adapters, bases, census, damage, events, files, folding, terms, versions
 from adaptry.catalog.database import Catalog, Transaction
 from adaptry.catalog.manifests import stored_manifest
@@ -35,7 +36,6 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, Corrupt
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName
-from adaptry.fingerprint import BaseRecord
 
 
 @dataclass(frozen=True, slots=True)

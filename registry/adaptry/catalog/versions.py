@@ -9,7 +9,7 @@ from typing import cast
 from sqlalchemy import update
 from sqlmodel import col, select
 
-from adaptry.adapter.spec import Spec
+from adaptry.adapters.spec import Spec
 from adaptry.catalog import adapters, commits, cursors, inspections, terms
 from adaptry.catalog.adapters import Line
 from adaptry.catalog.database import Transaction

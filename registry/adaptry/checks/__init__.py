@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adaptry.adapter.formats import PEFT
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.base_record import BaseRecord
+from adaptry.adapters.formats import PEFT
 from adaptry.checks.alone import check_alone
 from adaptry.checks.codes import AGAINST_BASE, finding
 from adaptry.checks.coverage import check_coverage
@@ -20,7 +21,6 @@ from adaptry.checks.prompts import check_prompt, check_prompt_fit
 from adaptry.checks.weights import check_weights
 from adaptry.core.refs import is_folder
 from adaptry.core.report import Finding, Report
-from adaptry.fingerprint import BaseRecord
 from adaptry.placing import place
 
 __all__ = ["check", "check_weights", "without_base"]

@@ -9,19 +9,19 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 
-from adaptry.adapter.config import AdapterConfig
-from adaptry.adapter.fields import LORA_FIELDS
-from adaptry.adapter.header import FLOATS
-from adaptry.adapter.pattern_process import WHOLE
-from adaptry.adapter.spec import Spec
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.header import FLOATS
+from adaptry.adapters.lora_config_schema import LORA_FIELDS
+from adaptry.adapters.methods import METHODS
+from adaptry.adapters.methods.extras import PREFIX
+from adaptry.adapters.methods.lora import scale_of
+from adaptry.adapters.methods.lora_config import refused_patterns
+from adaptry.adapters.pattern_process import WHOLE
+from adaptry.adapters.spec import Spec
 from adaptry.checks.codes import finding
 from adaptry.checks.wording import counted, folded, shortened, verb
 from adaptry.core.report import Finding
-from adaptry.methods import METHODS
-from adaptry.methods.extras import PREFIX
-from adaptry.methods.lora import scale_of
-from adaptry.methods.lora_config import refused_patterns
 
 _TASKS = frozenset(
     ["CAUSAL_LM", "SEQ_CLS", "SEQ_2_SEQ_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION"]

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from adaptry.adapter.config import AdapterConfig
-from adaptry.adapter.plain_patterns import dotted_ends
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.base_record import BaseRecord
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.plain_patterns import dotted_ends
+from adaptry.adapters.tensor_names import layer_of
+from adaptry.adapters.transformers_loading import loaded
 from adaptry.checks.codes import finding
 from adaptry.checks.wording import counted, folded, ranges, shortened, verb
 from adaptry.core.errors import InvalidConfig
 from adaptry.core.report import Finding
-from adaptry.fingerprint import BaseRecord
-from adaptry.loading import loaded
-from adaptry.naming import layer_of
 from adaptry.placing import Placement
 
 

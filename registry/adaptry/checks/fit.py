@@ -9,17 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
-from adaptry.adapter.formats import PEFT
-from adaptry.adapter.spec import ExtraWeight
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.base_record import BaseRecord
+from adaptry.adapters.formats import PEFT
+from adaptry.adapters.methods import METHODS
+from adaptry.adapters.methods.lora import scale_of
+from adaptry.adapters.spec import ExtraWeight
+from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS, layer_of
 from adaptry.checks.codes import finding
 from adaptry.checks.wording import counted, folded, ranges, shortened
 from adaptry.core.report import Finding
-from adaptry.fingerprint import BaseRecord
 from adaptry.lookup import WhyMissing
-from adaptry.methods import METHODS
-from adaptry.methods.lora import scale_of
-from adaptry.naming import INPUT_EMBEDDINGS, layer_of
 from adaptry.placing import Placed, Placement
 
 _CODES: Mapping[WhyMissing, str] = {

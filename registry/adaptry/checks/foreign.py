@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adaptry.adapter.formats import FORMATS, Format
-from adaptry.adapter.header import FLOATS
-from adaptry.adapter.spec import Spec
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.formats import FORMATS, Format
+from adaptry.adapters.header import FLOATS
+from adaptry.adapters.spec import Spec
 from adaptry.checks.codes import finding
 from adaptry.checks.tool_rules import RULES, again
 from adaptry.checks.wording import counted, folded, shortened

@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from adaptry.adapter.spec import ModuleSpec
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.base_record import BaseRecord
+from adaptry.adapters.spec import ModuleSpec
 from adaptry.checks.codes import finding
 from adaptry.checks.wording import counted, folded, shortened
 from adaptry.core.report import Finding
-from adaptry.fingerprint import BaseRecord
 
 _FLAT = {
     "unet": ("lora_unet", "lycoris"),

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from adaptry.adapter.config import AdapterConfig
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.base_record import BaseRecord
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods import prefixes, prompts
 from adaptry.checks.codes import finding
 from adaptry.core.report import Finding
-from adaptry.fingerprint import BaseRecord
-from adaptry.methods import prefixes, prompts
 
 _PROMPTS = frozenset(method.name for method in prompts.METHODS)
 _PREFIXES = frozenset(method.name for method in prefixes.METHODS)

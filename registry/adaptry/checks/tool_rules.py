@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from adaptry.adapter.formats import Format
-from adaptry.adapter.layouts import diffusers
-from adaptry.adapter.spec import Spec
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.formats import Format
+from adaptry.adapters.layouts import diffusers
+from adaptry.adapters.spec import Spec
 from adaptry.checks.codes import finding
 from adaptry.checks.wording import counted, folded, shortened
 from adaptry.core.report import Finding

@@ -1,6 +1,6 @@
 """What follows from an inspection of the weights: values that are not numbers, and factors that never learned anything.
 
-A pure function of values: the inspection itself, in a bounded process, is `adaptry.inspection`'s. A server and a command line
+A pure function of values: the inspection itself, in a bounded process, is `adaptry.adapters.inspection`'s. A server and a command line
 that look at the same files find the same.
 """
 
@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 
-from adaptry.adapter.spec import Spec
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.inspection.files import inspect_content
+from adaptry.adapters.inspection.inspector import Inspector
+from adaptry.adapters.inspection.result import WeightsInspection
+from adaptry.adapters.spec import Spec
 from adaptry.checks.codes import finding
 from adaptry.checks.wording import counted, folded, shortened
 from adaptry.core.report import Finding
-from adaptry.inspection.files import inspect_content
-from adaptry.inspection.inspector import Inspector
-from adaptry.inspection.result import WeightsInspection
 
 WEIGHTS_CODES = frozenset({"weights_nan", "weights_infinite", "untrained", "modules_untrained"})
 """The findings that only the weights show."""

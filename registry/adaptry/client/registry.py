@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, TypeAdapter
 
 from adaptry import wire
+from adaptry.adapters.base_record import BaseRecord
 from adaptry.client.chains import RemoteChains
 from adaptry.client.connection import VERIFY_SECONDS, Connection, path_of
 from adaptry.client.direct import DirectWriting
@@ -22,7 +23,6 @@ from adaptry.core.errors import Incompatible, Invalid
 from adaptry.core.http import check_url, open_pool
 from adaptry.core.manifest import SCHEMA, FileEntry
 from adaptry.core.refs import AdapterName, Ref, format_selector, parse_stored_alias
-from adaptry.fingerprint import BaseRecord
 from adaptry.records import (
     AdapterEdit,
     AdapterInfo,

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
 from adaptry.combining.method import Combination, Given, Replay
 from adaptry.combining.peft_order import in_model_order
 from adaptry.combining.recipe import CombineRecipe

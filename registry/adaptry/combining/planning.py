@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from adaptry.adapter.patterns import check_suffixes, first_match
+from adaptry.adapters.patterns import check_suffixes, first_match
 from adaptry.combining import combination_named
 from adaptry.combining.agreeing import check_one_base, check_sequence
 from adaptry.combining.method import Combination, Number

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
 from adaptry.comparing import totals
 from adaptry.comparing.figures import Distance, ModuleDistance
 from adaptry.comparing.measuring import Signs, difference, length, overlaps, signs, spaces

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from adaptry.adapters.methods import METHODS
+from adaptry.adapters.methods.extras import PREFIX
 from adaptry.converting.changed import Changed
 from adaptry.converting.ground import Ground
 from adaptry.core.errors import Refused
 from adaptry.deriving.draft import Made, Parent
-from adaptry.methods import METHODS
-from adaptry.methods.extras import PREFIX
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from adaptry.adapter.spec import ModuleSpec
+from adaptry.adapters.spec import ModuleSpec
+from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS
 from adaptry.checks import check
 from adaptry.converting.ground import Ground
 from adaptry.core.errors import Refused, Unsupported
@@ -19,7 +20,6 @@ from adaptry.deriving.draft import Parent
 from adaptry.deriving.sites import Site
 from adaptry.merging.fitting import Weighted, fit
 from adaptry.merging.wanting import bias_name
-from adaptry.naming import INPUT_EMBEDDINGS
 from adaptry.placing import Placed, Placement, place
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from adaptry.adapter.formats import PEFT
+from adaptry.adapters.formats import PEFT
+from adaptry.adapters.methods import METHODS
 from adaptry.converting.asked import Asked
 from adaptry.converting.biases import Biases, changed_biases, changes_biases
 from adaptry.converting.changed import Changed, changed_weights
@@ -24,7 +25,6 @@ from adaptry.deriving.lora import Result, lora_draft
 from adaptry.deriving.sites import Site, plain_reason
 from adaptry.deriving.whole_weights import choose_whole_weights
 from adaptry.merging.fitting import Weighted, refuse_unmergeable
-from adaptry.methods import METHODS
 
 if TYPE_CHECKING:
     from adaptry.tensors.lowrank import Factors

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from adaptry.adapter.spec import ModuleSpec
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.methods import METHODS
+from adaptry.adapters.spec import ModuleSpec
 from adaptry.converting.asked import Asked
 from adaptry.deriving.sites import Site, lora_factors, site_of
-from adaptry.methods import METHODS
 
 if TYPE_CHECKING:
     from adaptry.tensors.lowrank import Factors

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from adaptry.adapter.content import open_regular
+from adaptry.adapters.base_record import BaseRecord
+from adaptry.adapters.content import open_regular
 from adaptry.checkpoint import Checkpoint
 from adaptry.core.errors import InvalidWeights, Refused
 from adaptry.deriving.draft import Parent
-from adaptry.fingerprint import BaseRecord
 from adaptry.fingerprinting.matching import match
 
 if TYPE_CHECKING:

@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from adaptry.adapter.spec import ExtraWeight
+from adaptry.adapters.methods import METHODS
+from adaptry.adapters.methods.lora_config import initialisation
+from adaptry.adapters.methods.method import Method
+from adaptry.adapters.spec import ExtraWeight
 from adaptry.converting.changed import Changed, sides_of
 from adaptry.converting.ground import Ground
 from adaptry.core.errors import InvalidWeights
 from adaptry.deriving.draft import Parent
-from adaptry.methods import METHODS
-from adaptry.methods.lora_config import initialisation
-from adaptry.methods.method import Method
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from adaptry.adapter.content import Content
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.base_record import BaseRecord
+from adaptry.adapters.content import Content
 from adaptry.core.digest import Digest
 from adaptry.core.manifest import BaseClaim
-from adaptry.fingerprint import BaseRecord
 
 if TYPE_CHECKING:
     from torch import Tensor

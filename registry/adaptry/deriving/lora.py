@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from adaptry.adapter.config import AdapterConfig
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods.parameters import in_order
 from adaptry.core.errors import Refused
 from adaptry.core.manifest import BaseClaim
 from adaptry.core.refs import is_folder
 from adaptry.deriving.draft import Draft, Json, Made, Parent
 from adaptry.deriving.sites import Site, lora_tensors, tensor_names
 from adaptry.deriving.whole_weights import NONE, WholeWeights
-from adaptry.methods.parameters import in_order
 
 if TYPE_CHECKING:
     from adaptry.tensors.lowrank import Factors

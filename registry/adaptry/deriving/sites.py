@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from adaptry.adapter.spec import ModuleKind, ModuleSpec
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.methods.extras import PREFIX
+from adaptry.adapters.methods.lora import scale_of
+from adaptry.adapters.methods.lora_config import blocks, initialisation
+from adaptry.adapters.methods.parameters import require_not_turned
+from adaptry.adapters.spec import ModuleKind, ModuleSpec
 from adaptry.core.errors import Refused
-from adaptry.methods.extras import PREFIX
-from adaptry.methods.lora import scale_of
-from adaptry.methods.lora_config import blocks, initialisation
-from adaptry.methods.parameters import require_not_turned
 
 if TYPE_CHECKING:
     import torch

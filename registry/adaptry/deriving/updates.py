@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from adaptry.adapter.formats import PEFT
-from adaptry.adapter.spec import ModuleSpec
+from adaptry.adapters.formats import PEFT
+from adaptry.adapters.spec import ModuleSpec
 from adaptry.core.errors import Refused, Unsupported
 from adaptry.deriving.draft import Parent
 from adaptry.deriving.sites import Site, lora_factors, plain_reason, site_of

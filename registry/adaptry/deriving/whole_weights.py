@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from adaptry.adapter.content import Content
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.content import Content
 from adaptry.core.errors import Refused
 from adaptry.deriving.draft import Json, Parent
 

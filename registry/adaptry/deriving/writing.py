@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adaptry.adapter.formats import CONFIG, WEIGHTS
+from adaptry.adapters.formats import CONFIG, WEIGHTS
 from adaptry.core.errors import Missing
 from adaptry.core.files.atomic_dir import landing
 from adaptry.core.progress import Progress, no_progress

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from adaptry.adapter.formats import PEFT
-from adaptry.adapter.spec import ModuleSpec
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.formats import PEFT
+from adaptry.adapters.spec import ModuleSpec
 from adaptry.deriving.draft import Parent
 from adaptry.deriving.sites import Site, lora_factors, plain_reason, site_of
 from adaptry.deriving.writing import Outcome

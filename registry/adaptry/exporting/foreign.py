@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from adaptry.adapter.formats import MLX
-from adaptry.adapter.spec import ModuleSpec
+from adaptry.adapters.formats import MLX
+from adaptry.adapters.spec import ModuleSpec
 from adaptry.checks.runtimes import Runtime
 from adaptry.converting.convert import with_fields
 from adaptry.core.errors import Unsupported

@@ -10,14 +10,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from adaptry.adapter.spec import ModuleSpec
+from adaptry.adapters.methods.extras import PREFIX
+from adaptry.adapters.spec import ModuleSpec
 from adaptry.checks.runtimes import Runtime
 from adaptry.checks.runtimes.parts import lacking_parts
 from adaptry.core.errors import Refused
 from adaptry.deriving.draft import Draft, Made, Parent
 from adaptry.exporting.rewriting import rewritten
 from adaptry.exporting.setting import Setting
-from adaptry.methods.extras import PREFIX
 
 _LAYER = re.compile(r"(?P<before>.*?\.|)(?P<number>\d+)\.(?P<after>.+)")
 

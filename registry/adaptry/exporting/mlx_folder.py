@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adaptry.adapter.formats import CONFIG, MLX, PEFT
-from adaptry.adapter.spec import ModuleSpec
+from adaptry.adapters.formats import CONFIG, MLX, PEFT
+from adaptry.adapters.spec import ModuleSpec
 from adaptry.core.errors import Refused, Unsupported
 from adaptry.core.files.atomic_dir import landing
 from adaptry.deriving.draft import Json, Parent

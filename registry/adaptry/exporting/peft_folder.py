@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adaptry.adapter.formats import PEFT
+from adaptry.adapters.formats import PEFT
 from adaptry.checks.runtimes import Runtime
 from adaptry.core.files.atomic_dir import landing
 from adaptry.deriving.draft import Parent

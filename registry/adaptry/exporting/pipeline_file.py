@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adaptry.adapter.formats import DIFFUSERS, KOHYA, PEFT
-from adaptry.adapter.spec import ModuleSpec
+from adaptry.adapters.formats import DIFFUSERS, KOHYA, PEFT
+from adaptry.adapters.spec import ModuleSpec
 from adaptry.core.errors import Refused, Unsupported
 from adaptry.core.files.atomic_dir import landing
 from adaptry.deriving.draft import Parent

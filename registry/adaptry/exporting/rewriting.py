@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
 from adaptry.deriving.draft import Draft, Json, Made, Parent
 from adaptry.deriving.lora import base_claim
 from adaptry.deriving.whole_weights import tokenizer_of

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from adaptry.adapters.base_record import BaseRecord
 from adaptry.checkpoint import Checkpoint
 from adaptry.converting.ground import Ground
 from adaptry.core.errors import Refused
 from adaptry.core.progress import Progress, no_progress
-from adaptry.fingerprint import BaseRecord
 from adaptry.merging.recipe import Dtype
 from adaptry.oci.artifact import Descriptor
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from adaptry.adapter.spec import ModuleSpec
+from adaptry.adapters.methods.extras import PREFIX
+from adaptry.adapters.spec import ModuleSpec
 from adaptry.checks.runtimes import Runtime
 from adaptry.core.errors import Refused
 from adaptry.deriving.draft import Draft, Parent
 from adaptry.exporting.rewriting import rewritten
 from adaptry.exporting.setting import Setting
-from adaptry.methods.extras import PREFIX
 from adaptry.migrating.migrate import migrate
 from adaptry.migrating.naming import Layout
 from adaptry.placing import place

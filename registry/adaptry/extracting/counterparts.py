@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from adaptry.adapter.dialect import SPELLINGS
+from adaptry.adapters.base_record import TensorShape
+from adaptry.adapters.key_layout import SPELLINGS
+from adaptry.adapters.tensor_names import is_buffer, is_output_head, layer_of
+from adaptry.adapters.transformers_loading import Loaded, is_converted, loaded
 from adaptry.checkpoint import Checkpoint
 from adaptry.core.errors import Refused, Unsupported
-from adaptry.fingerprint import TensorShape
-from adaptry.loading import Loaded, is_converted, loaded
 from adaptry.lookup import Names
-from adaptry.naming import is_buffer, is_output_head, layer_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from adaptry.adapters.methods.extras import PREFIX
 from adaptry.core.manifest import BaseClaim
 from adaptry.core.refs import is_folder
 from adaptry.deriving.draft import Draft, Json, Made
@@ -16,7 +17,6 @@ from adaptry.deriving.sites import Site
 from adaptry.extracting.config import config_of
 from adaptry.extracting.holding import Holding
 from adaptry.extracting.planning import ExtractPlan
-from adaptry.methods.extras import PREFIX
 
 if TYPE_CHECKING:
     from torch import Tensor

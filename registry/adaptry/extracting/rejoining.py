@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
 from adaptry.core.errors import Refused, Unsupported
 from adaptry.core.progress import Progress, no_progress
 from adaptry.extracting.planning import ExtractPlan

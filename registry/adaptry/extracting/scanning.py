@@ -11,11 +11,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from adaptry.adapter.header import DTYPE_BITS, TensorInfo
+from adaptry.adapters.header import DTYPE_BITS, TensorInfo
+from adaptry.adapters.transformers_loading import Loaded
 from adaptry.checkpoint import Checkpoint
 from adaptry.core.errors import Unsupported
 from adaptry.extracting.counterparts import Counterpart
-from adaptry.loading import Loaded
 from adaptry.merging.parts import DTYPES, as_tensor
 from adaptry.shards import CHUNK, Shards
 

@@ -17,15 +17,15 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from adaptry.adapter.content import open_regular
-from adaptry.adapter.header import FLOATS
+from adaptry.adapters.base_record import BaseRecord, Roots, TensorShape
+from adaptry.adapters.content import open_regular
+from adaptry.adapters.header import FLOATS
+from adaptry.adapters.tensor_names import normalised
 from adaptry.checkpoint import Checkpoint
 from adaptry.core.digest import Digest
 from adaptry.core.errors import InvalidWeights
 from adaptry.core.progress import Progress, no_progress
-from adaptry.fingerprint import BaseRecord, Roots, TensorShape
 from adaptry.fingerprinting.bfloat16 import converter
-from adaptry.naming import normalised
 from adaptry.quantised import fold
 
 _PIECE = 8 << 20

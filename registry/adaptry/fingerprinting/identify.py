@@ -11,17 +11,17 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from adaptry.adapter.header import ReadAt
+from adaptry.adapters.base_record import BaseRecord, Sketch, TensorShape
+from adaptry.adapters.header import ReadAt
+from adaptry.adapters.tensor_names import input_embedding, is_buffer, is_output_head, normalised
 from adaptry.checkpoint import Checkpoint
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid
 from adaptry.core.strictjson import canonical
-from adaptry.fingerprint import BaseRecord, Sketch, TensorShape
 from adaptry.fingerprinting.architecture import facts_of, identity_facts
 from adaptry.fingerprinting.packed_sketching import packed_sketch
 from adaptry.fingerprinting.sketching import sketch
 from adaptry.fingerprinting.tokenizer import tokenizer_digest
-from adaptry.naming import input_embedding, is_buffer, is_output_head, normalised
 from adaptry.quantised import Folded, fold
 
 SCHEME = 1

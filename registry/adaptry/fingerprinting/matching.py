@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from adaptry.fingerprint import BaseRecord, Match
+from adaptry.adapters.base_record import BaseRecord, Match
+from adaptry.adapters.tensor_names import normalised
 from adaptry.fingerprinting.architecture import identity_facts
 from adaptry.fingerprinting.casting import cast_between, is_close
 from adaptry.fingerprinting.quantised_copies import SampledWeight, count, is_packed, match_quantised
-from adaptry.naming import normalised
 
 
 def match(a: BaseRecord, b: BaseRecord) -> Match:

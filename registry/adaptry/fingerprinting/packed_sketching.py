@@ -12,9 +12,9 @@ import itertools
 import struct
 from collections.abc import Callable, Iterator
 
-from adaptry.adapter.header import ReadAt
+from adaptry.adapters.base_record import Sketch
+from adaptry.adapters.header import ReadAt
 from adaptry.core.errors import InvalidWeights
-from adaptry.fingerprint import Sketch
 from adaptry.fingerprinting.casting import casts_of
 from adaptry.fingerprinting.sketching import places, sketch
 from adaptry.quantised import Packed

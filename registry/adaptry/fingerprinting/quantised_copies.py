@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from adaptry.fingerprint import BaseRecord, Match, Sketch, TensorShape
+from adaptry.adapters.base_record import BaseRecord, Match, Sketch, TensorShape
 from adaptry.fingerprinting.casting import cast_between
 from adaptry.fingerprinting.packed_sketching import may_share_a_source, rounds_to
 

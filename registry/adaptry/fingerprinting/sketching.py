@@ -11,9 +11,9 @@ import base64
 import hashlib
 import math
 
-from adaptry.adapter.header import DTYPE_BITS, ReadAt, TensorInfo
+from adaptry.adapters.base_record import Sketch
+from adaptry.adapters.header import DTYPE_BITS, ReadAt, TensorInfo
 from adaptry.core.errors import InvalidWeights
-from adaptry.fingerprint import Sketch
 
 _RUNS = 16
 _RUN = 16

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 
+from adaptry.adapters.inspection.files import inspect_file
+from adaptry.adapters.inspection.inspector import Inspector
+from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.blobs import BlobStore
 from adaptry.catalog import census, inspections
 from adaptry.catalog.audit import Problem
@@ -14,9 +17,6 @@ from adaptry.catalog.database import Catalog
 from adaptry.catalog.manifests import stored_manifest
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, Unavailable
-from adaptry.inspection.files import inspect_file
-from adaptry.inspection.inspector import Inspector
-from adaptry.inspection.result import WeightsInspection
 from adaptry.local.blob_content import BlobContent
 
 

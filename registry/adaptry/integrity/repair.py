@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from adaptry.adapter.content import StreamedContent
+from adaptry.adapters.content import StreamedContent
 from adaptry.blobs.tiered import TieredBlobs
 from adaptry.catalog import census, rebuild
 from adaptry.catalog.audit import Problem

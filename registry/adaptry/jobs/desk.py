@@ -11,8 +11,8 @@ from adaptry.core.progress import Progress
 from adaptry.core.refs import ByDigest, Ref
 
 if TYPE_CHECKING:
-    from adaptry.adapter.view import Adapter
-    from adaptry.fingerprint import BaseRecord
+    from adaptry.adapters.adapter import Adapter
+    from adaptry.adapters.base_record import BaseRecord
     from adaptry.local import LocalRegistry
     from adaptry.records import VersionInfo
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adaptry.adapter.header import BASE_LIMITS, DTYPE_BITS, ReadAt, read_header
+from adaptry.adapters.header import BASE_LIMITS, DTYPE_BITS, ReadAt, read_header
 from adaptry.blobs import BlobStore
 from adaptry.checkpoint import Checkpoint, checkpoint_of, read_config
 from adaptry.core.digest import Digest

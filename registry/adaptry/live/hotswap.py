@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from adaptry.adapter.formats import PEFT
+from adaptry.adapters.formats import PEFT
 from adaptry.core.errors import NotFound, Refused, Unsupported
 from adaptry.live.obtaining import Obtained
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from adaptry.adapter.view import Adapter, open_dir
+from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.core.errors import Invalid
 from adaptry.core.refs import Ref, is_folder
 from adaptry.core.settings import Settings

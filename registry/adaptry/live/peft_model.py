@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from adaptry.adapter.formats import PEFT
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.formats import PEFT
 from adaptry.checks.wording import folded, shortened
 from adaptry.core.errors import AdaptryError, Conflict, Invalid, Refused, Unsupported
 from adaptry.live.obtaining import Obtained

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from adaptry.fingerprint import Match
+from adaptry.adapters.base_record import Match
 from adaptry.records import VersionInfo
 
 if TYPE_CHECKING:

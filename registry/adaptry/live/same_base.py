@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from adaptry.adapters.base_record import Match
 from adaptry.core.errors import AdaptryError, Refused
-from adaptry.fingerprint import Match
 from adaptry.live.obtaining import Obtained
 from adaptry.operations.known_base import base_of
 

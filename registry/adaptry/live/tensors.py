@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adaptry.adapter.header import TensorInfo
+from adaptry.adapters.header import TensorInfo
 from adaptry.core.errors import Invalid, Unsupported
 
 if TYPE_CHECKING:

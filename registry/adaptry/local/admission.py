@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from adaptry.adapter.view import Adapter, open_content
+from adaptry.adapters.adapter import Adapter, open_content
+from adaptry.adapters.base_record import BaseRecord
+from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.blobs import BlobStore
 from adaptry.catalog import bases, files, inspections
 from adaptry.catalog.database import Catalog, Transaction
@@ -19,8 +21,6 @@ from adaptry.checks import check
 from adaptry.core.digest import Digest
 from adaptry.core.manifest import Manifest
 from adaptry.core.report import Finding
-from adaptry.fingerprint import BaseRecord
-from adaptry.inspection.result import WeightsInspection
 from adaptry.local.blob_content import BlobContent, check_first_bytes
 from adaptry.records import BaseStatus
 

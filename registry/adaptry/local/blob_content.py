@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 
-from adaptry.adapter.config import LIMITS
-from adaptry.adapter.content import Content
-from adaptry.adapter.formats import CONFIG, PEFT, WEIGHTS, format_of, is_kept
-from adaptry.adapter.header import read_header
-from adaptry.adapter.images import MAX_IMAGE, MAX_IMAGES, check_image, is_image, why_not_kept
+from adaptry.adapters.config import LIMITS
+from adaptry.adapters.content import Content
+from adaptry.adapters.formats import CONFIG, PEFT, WEIGHTS, format_of, is_kept
+from adaptry.adapters.header import read_header
+from adaptry.adapters.images import MAX_IMAGE, MAX_IMAGES, check_image, is_image, why_not_kept
 from adaptry.blobs import BlobStore
 from adaptry.core import strictjson
 from adaptry.core.errors import Invalid, InvalidConfig, InvalidManifest, InvalidPath, TooLarge, Unsupported

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from pydantic import TypeAdapter
 
+from adaptry.adapters.inspection.inspector import Inspector
 from adaptry.blobs import BlobStore
 from adaptry.catalog import adapters, commits, damage, events, marks, shared_names
 from adaptry.catalog.adapters import Line
@@ -19,7 +20,6 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, Corrupt, NotFound
 from adaptry.core.identity import LOCAL, Identity, require_base_writing, require_read, require_write
 from adaptry.core.refs import AdapterName, Label, Latest, Number, Ref
-from adaptry.inspection.inspector import Inspector
 from adaptry.local.once import Answer, Once
 from adaptry.local.unseen_bases import shown
 from adaptry.local.weighing import Weighing

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from adaptry.adapters.inspection.files import inspect_file
+from adaptry.adapters.inspection.listing import listed
+from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.catalog import cursors, inspections, versions
 from adaptry.checks.weights import WEIGHTS_CODES, weights_findings
 from adaptry.core.digest import Digest
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.core.report import Report
-from adaptry.inspection.files import inspect_file
-from adaptry.inspection.listing import listed
-from adaptry.inspection.result import WeightsInspection
 from adaptry.local.blob_content import BlobContent
 from adaptry.local.ground import Ground, require_sound
 from adaptry.records import Page, TensorInspection, VersionDetail

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pydantic import TypeAdapter
 
-from adaptry.adapter.formats import format_of
+from adaptry.adapters.formats import format_of
 from adaptry.catalog import (
     adapters,
     aliases,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from threading import Lock
 
-from adaptry.adapter.passing import PassingWeights
+from adaptry.adapters.streaming_digest import PassingWeights
 
 _KEPT = 32
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from adaptry.adapter.spec import ModuleSpec
-from adaptry.adapter.view import Adapter
-from adaptry.methods.method import Change
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.methods.method import Change
+from adaptry.adapters.spec import ModuleSpec
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from adaptry.adapter.header import TensorInfo
+from adaptry.adapters.header import TensorInfo
 from adaptry.checkpoint import Checkpoint
 from adaptry.merging.changes import StreamedChange
 from adaptry.quantised import Folded, Packed

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from adaptry.adapter.formats import PEFT
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.base_record import BaseRecord, TensorShape
+from adaptry.adapters.formats import PEFT
+from adaptry.adapters.methods import METHODS
 from adaptry.checkpoint import Checkpoint
 from adaptry.checks import check
 from adaptry.core.errors import Refused, Unsupported
-from adaptry.fingerprint import BaseRecord, TensorShape
 from adaptry.fingerprinting.matching import match
 from adaptry.merging.lora_fitting import check_lora, notes_of_lora, placed_for_lora
 from adaptry.merging.resizing import Rows, new_rows
-from adaptry.methods import METHODS
 from adaptry.placing import Placed, PlacedExtra, Placement, place
 
 PLAIN = frozenset({"F32", "F16", "BF16"})

@@ -11,9 +11,9 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from adaptry.adapter.header import DTYPE_BITS, TensorInfo
-from adaptry.adapter.spec import ModuleSpec
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.header import DTYPE_BITS, TensorInfo
+from adaptry.adapters.spec import ModuleSpec
 from adaptry.checkpoint import SINGLE
 from adaptry.merging.changes import WholeChange
 from adaptry.quantised import Packed

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from adaptry.adapter.config import AdapterConfig
-from adaptry.adapter.spec import ModuleSpec, Spec
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods.lora import scale_of
+from adaptry.adapters.methods.lora_config import blocks, initialisation
+from adaptry.adapters.methods.parameters import was_turned
+from adaptry.adapters.spec import ModuleSpec, Spec
 from adaptry.checkpoint import Checkpoint
 from adaptry.core.errors import Refused, Unsupported
-from adaptry.methods.lora import scale_of
-from adaptry.methods.lora_config import blocks, initialisation
-from adaptry.methods.parameters import was_turned
 from adaptry.placing import Placed, Placement
 
 _FLOATS = frozenset({"F32", "F16", "BF16"})

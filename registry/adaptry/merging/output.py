@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from adaptry.adapter.content import open_regular
+from adaptry.adapters.content import open_regular
 from adaptry.checkpoint import Checkpoint
 from adaptry.core.digest import Digest
 from adaptry.core.errors import InvalidWeights

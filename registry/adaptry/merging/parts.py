@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from adaptry.adapter.config import AdapterConfig
-from adaptry.adapter.header import TensorInfo
-from adaptry.adapter.spec import ModuleSpec
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.header import TensorInfo
+from adaptry.adapters.spec import ModuleSpec
 from adaptry.core.errors import InvalidWeights
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from adaptry.adapter.header import FLOATS
+from adaptry.adapters.header import FLOATS
 from adaptry.checkpoint import Checkpoint
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Unsupported

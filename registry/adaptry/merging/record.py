@@ -10,8 +10,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from adaptry import __version__
-from adaptry.adapter.formats import CONFIG
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.formats import CONFIG
 from adaptry.core.digest import Digest
 from adaptry.core.manifest import FileEntry
 from adaptry.merging.base_copy import BaseCopy

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from adaptry.adapter.config import AdapterConfig
-from adaptry.adapter.header import TensorInfo
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.header import TensorInfo
 from adaptry.checkpoint import Checkpoint
 from adaptry.core.errors import InvalidConfig, Refused, Unsupported
 

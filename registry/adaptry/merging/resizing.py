@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from adaptry.adapters.tensor_names import input_embedding, is_output_head
 from adaptry.checkpoint import Checkpoint
 from adaptry.core.errors import Refused, Unsupported
-from adaptry.naming import input_embedding, is_output_head
 from adaptry.placing import PlacedExtra, Placement
 
 Rows = Mapping[str, int]

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from adaptry.adapters.tensor_names import input_embedding
 from adaptry.checkpoint import Checkpoint
-from adaptry.naming import input_embedding
 
 # Models that have embeddings and no output head, whatever their config says of tying (BERT's says it always).
 _HEADLESS = (

@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from adaptry.adapter.spec import ModuleSpec
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.methods import METHODS
+from adaptry.adapters.methods.extras import token_rows
+from adaptry.adapters.spec import ModuleSpec
+from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS, input_embedding, is_output_head
 from adaptry.checkpoint import Checkpoint
 from adaptry.core.errors import Unsupported
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.ties import ties_of
-from adaptry.methods import METHODS
-from adaptry.methods.extras import token_rows
-from adaptry.naming import INPUT_EMBEDDINGS, input_embedding, is_output_head
 from adaptry.placing import Placed, PlacedExtra, Placement
 
 _WRITERS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "ForMaskedLM")

@@ -11,6 +11,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
+from adaptry.adapters.methods import METHODS, lora_config
+from adaptry.adapters.methods.extras import token_rows
+from adaptry.adapters.methods.lora_merge import changed_expert
 from adaptry.checkpoint import Checkpoint
 from adaptry.merging.changes import (
     Chain,
@@ -26,9 +29,6 @@ from adaptry.merging.fitting import Weighted
 from adaptry.merging.layout import BasePlace, Update
 from adaptry.merging.lora_fitting import stored_orientation
 from adaptry.merging.tying import End, Ends, ends_of_extra, ends_of_module
-from adaptry.methods import METHODS, lora_config
-from adaptry.methods.extras import token_rows
-from adaptry.methods.lora_change import changed_expert
 from adaptry.placing import Placed, PlacedExtra, Placement
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from adaptry.adapter.header import TensorInfo
+from adaptry.adapters.header import TensorInfo
 from adaptry.core.errors import InvalidWeights
 from adaptry.merging.changes import apply
 from adaptry.merging.dequantising import dequantised

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from adaptry.adapter.config import AdapterConfig
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.config import AdapterConfig
 from adaptry.deriving.draft import Json
 from adaptry.migrating.moving import Moved
 

@@ -6,17 +6,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from adaptry.adapter.dialect import EXPERTS_FUSED
-from adaptry.adapter.formats import PEFT
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.base_record import BaseRecord
+from adaptry.adapters.formats import PEFT
+from adaptry.adapters.key_layout import EXPERTS_FUSED
+from adaptry.adapters.methods.parameters import require_not_turned
 from adaptry.checks import check
 from adaptry.core.errors import Refused, Unsupported
 from adaptry.deriving.draft import Draft, Made, Parent
 from adaptry.deriving.lora import base_claim
 from adaptry.deriving.whole_weights import tokenizer_of
-from adaptry.fingerprint import BaseRecord
 from adaptry.merging.lora_fitting import placed_for_lora
-from adaptry.methods.parameters import require_not_turned
 from adaptry.migrating.config import config_of
 from adaptry.migrating.moving import Moved, moved_modules
 from adaptry.migrating.naming import Layout, Weights

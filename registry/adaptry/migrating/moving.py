@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from adaptry.adapter.spec import ModuleSpec
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.methods.extras import PREFIX
+from adaptry.adapters.methods.parameters import in_order
+from adaptry.adapters.spec import ModuleSpec
+from adaptry.adapters.transformers_loading import Loaded
 from adaptry.core.errors import Refused, Unsupported
-from adaptry.loading import Loaded
-from adaptry.methods.extras import PREFIX
-from adaptry.methods.parameters import in_order
 from adaptry.migrating.naming import Layout, Weights
 from adaptry.placing import Placed, Placement
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from adaptry.adapter.dialect import SPELLINGS
-from adaptry.fingerprint import TensorShape
-from adaptry.loading import Loaded, loaded
+from adaptry.adapters.base_record import TensorShape
+from adaptry.adapters.key_layout import SPELLINGS
+from adaptry.adapters.transformers_loading import Loaded, loaded
 
 Layout = Literal["transformers4", "transformers5"]
 LAYOUTS: tuple[Layout, ...] = ("transformers4", "transformers5")

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from adaptry.adapter.content import FolderContent
+from adaptry.adapters.base_record import BaseRecord, Level
+from adaptry.adapters.content import FolderContent
 from adaptry.checkpoint import INDEX, Checkpoint, open_checkpoint, side_files
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, Conflict, NotFound, TooLarge, Unsupported
@@ -20,7 +21,6 @@ from adaptry.core.manifest import MAX_FILE, FileEntry, check_path
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import is_folder, parse_base_name
 from adaptry.core.settings import data_folder
-from adaptry.fingerprint import BaseRecord, Level
 from adaptry.fingerprinting import fingerprint
 from adaptry.fingerprinting.hashing import full_hashes
 from adaptry.fingerprinting.matching import match

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from adaptry import __version__
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.core.digest import Digest
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName

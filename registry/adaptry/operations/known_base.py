@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from adaptry.adapters.base_record import BaseRecord
 from adaptry.core.errors import NotFound
-from adaptry.fingerprint import BaseRecord
 from adaptry.records import VersionInfo
 from adaptry.registry import Registry
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from adaptry.adapters.base_record import BaseRecord
 from adaptry.checkpoint import Checkpoint
 from adaptry.core.errors import NotFound, Refused
 from adaptry.core.progress import Progress, no_progress
-from adaptry.fingerprint import BaseRecord
 from adaptry.fingerprinting import fingerprint
 from adaptry.fingerprinting.quantised_copies import is_packed
 from adaptry.operations.base_registry import find_like, open_base

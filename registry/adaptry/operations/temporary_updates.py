@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from adaptry.adapter.formats import CONFIG, WEIGHTS
-from adaptry.adapter.view import open_content, open_dir
+from adaptry.adapters.adapter import open_content, open_dir
+from adaptry.adapters.formats import CONFIG, WEIGHTS
 from adaptry.core.manifest import FileEntry
 from adaptry.core.progress import no_progress
 from adaptry.core.refs import ByDigest, Ref

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from adaptry.adapter.header import ReadAt, TensorInfo
+from adaptry.adapters.header import ReadAt, TensorInfo
 from adaptry.checkpoint import Checkpoint
 from adaptry.core.errors import InvalidWeights
 from adaptry.quantised.four_bit import MOST

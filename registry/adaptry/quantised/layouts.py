@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from adaptry.adapter.header import TensorInfo
+from adaptry.adapters.header import TensorInfo
 from adaptry.quantised.four_bit import read_state
 from adaptry.quantised.packed import CODES, Packed, Part
 

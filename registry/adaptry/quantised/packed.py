@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from adaptry.adapter.header import TensorInfo
+from adaptry.adapters.header import TensorInfo
 
 CODES = "codes"
 """The role of the tensor that holds the packed values; the others are named as they end on disk."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from adaptry import push
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.core.failpoints import GATE, VARIABLE
 from adaptry.jobs.records import JobInfo, JobOrder

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from adaptry.adapter.header import DTYPE_BITS
+from adaptry.adapters.header import DTYPE_BITS
 
 Tensors = Mapping[str, tuple[str, tuple[int, ...], bytes]]
 """Name → (dtype in safetensors' words, shape, little-endian bytes)."""

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, Invalid
 from adaptry.core.manifest import BaseClaim

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from adaptry.adapter.listing import list_folder
+from adaptry.adapters.folder_listing import list_folder
 from adaptry.core.errors import AdaptryError, Refused, Unavailable
 
 Work = Callable[[Path], None]

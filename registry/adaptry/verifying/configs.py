@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from adaptry.adapters.tensor_names import is_output_head
 from adaptry.fingerprinting.architecture import facts_of, identity_facts
 from adaptry.merging.planning import Plan
-from adaptry.naming import is_output_head
 
 
 def facts_of_merge(plan: Plan) -> dict[str, Any]:

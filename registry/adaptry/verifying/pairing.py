@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from adaptry.adapters.base_record import TensorShape
+from adaptry.adapters.tensor_names import is_buffer
 from adaptry.checkpoint import Checkpoint
-from adaptry.fingerprint import TensorShape
 from adaptry.lookup import Names
 from adaptry.merging.layout import BasePlace, Piece
 from adaptry.merging.planning import Plan
-from adaptry.naming import is_buffer
 
 
 @dataclass(frozen=True, slots=True)

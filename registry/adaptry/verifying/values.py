@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
 from adaptry.merging.baking import term_of
 from adaptry.merging.changes import Chain, StreamedChange, WholeChange, apply
 from adaptry.merging.kernels import rows_of

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from adaptry.adapter.header import DTYPE_BITS
+from adaptry.adapters.header import DTYPE_BITS
 from adaptry.checkpoint import Checkpoint
 from adaptry.core.progress import Progress, no_progress
 from adaptry.fingerprinting import fingerprint

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from adaptry.adapter.content import open_regular
+from adaptry.adapters.content import open_regular
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, DigestMismatch, StorageFull, Withdrawn
 from adaptry.core.files.atomic_dir import explained, flush_files, flush_folder

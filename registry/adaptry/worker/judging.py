@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from adaptry.adapters.base_record import BaseRecord
 from adaptry.checks.runtimes import Runtime
 from adaptry.core.errors import Invalid, NotFound
-from adaptry.fingerprint import BaseRecord
 from adaptry.registry import Registry
 from adaptry.running import Running
 from adaptry.worker.engine_base import base_served

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
+from adaptry.adapters.base_record import BaseRecord
 from adaptry.checks.runtimes import Runtime, verdict
 from adaptry.core.errors import NotFound, Refused
-from adaptry.fingerprint import BaseRecord
 from adaptry.fingerprinting.matching import match
 from adaptry.records import VersionInfo
 from adaptry.registry import Registry

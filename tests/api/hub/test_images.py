@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from adaptry.adapter.images import MAX_IMAGE, MAX_IMAGES
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
+from adaptry.adapters.images import MAX_IMAGE, MAX_IMAGES
 from adaptry.core.errors import Unsupported
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import pull, push

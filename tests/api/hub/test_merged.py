@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 
 from adaptry import push
-from adaptry.adapter.view import Adapter, open_dir
+from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.client import HttpRegistry
 from adaptry.core.digest import Digest

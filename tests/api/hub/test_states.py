@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from adaptry import push
-from adaptry.adapter.view import Adapter, open_dir
+from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.checkpoint import open_checkpoint
 from adaptry.client import HttpRegistry
 from adaptry.core.lifecycle import State

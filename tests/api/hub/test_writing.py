@@ -409,7 +409,7 @@ def test_results_that_no_metric_can_be_read_from_are_refused_before_the_upload(
 def test_a_native_push_and_a_commit_go_on_from_each_other(
     server: Server, files: dict[str, bytes], tmp_path: Path
 ) -> None:
-    from adaptry.adapter.view import open_dir
+    from adaptry.adapters.adapter import open_dir
     from adaptry.operations.transfer import push
 
     put(server, files)

@@ -8,12 +8,12 @@ from functools import partial
 
 from sqlmodel import col, select
 
+from adaptry.adapters.base_record import BaseRecord
 from adaptry.catalog import bases
 from adaptry.catalog.audit.problem import Problem, differs, guarded
 from adaptry.catalog.database import Catalog, Transaction
 from adaptry.catalog.packing import unmapped, unpacked
 from adaptry.catalog.rows import BaseFileRow, BaseNameRow, BaseRow, EventRow, FileRow
-from adaptry.fingerprint import BaseRecord
 from adaptry.records import BaseInfo
 
 

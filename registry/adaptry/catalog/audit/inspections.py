@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 from sqlmodel import col, select
 
+from adaptry.adapters.inspection.result import INSPECTION
 from adaptry.catalog import inspections
 from adaptry.catalog.audit.problem import UNREADABLE, Problem
 from adaptry.catalog.database import Catalog
 from adaptry.catalog.rows import InspectionRow
-from adaptry.inspection.result import INSPECTION
 
 _AT_ONCE = 100
 

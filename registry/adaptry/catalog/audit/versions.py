@@ -7,8 +7,8 @@ from functools import partial
 
 from sqlmodel import col, select
 
-from adaptry.adapter.formats import format_of
-from adaptry.adapter.spec import Spec
+from adaptry.adapters.formats import format_of
+from adaptry.adapters.spec import Spec
 from adaptry.catalog.audit.histories import Happening, History
 from adaptry.catalog.audit.problem import UNREADABLE, Problem, differs, guarded
 from adaptry.catalog.database import Transaction

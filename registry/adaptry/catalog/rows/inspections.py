@@ -11,7 +11,7 @@ from adaptry.catalog.rows.row import Row
 class InspectionRow(Row, table=True):
     """What an inspection found in a weights file, whoever has the file.
 
-    `inspection` is the version of the measurement (`adaptry.inspection.result.INSPECTION`). `statistics` has every tensor, as
+    `inspection` is the version of the measurement (`adaptry.adapters.inspection.result.INSPECTION`). `statistics` has every tensor, as
     compressed JSON; the other columns are of the whole file.
     """
 

@@ -6,13 +6,13 @@ import math
 import re
 from collections.abc import Callable
 
-from adaptry.adapter.config import AdapterConfig
-from adaptry.adapter.formats import PEFT
-from adaptry.adapter.spec import ExtraWeight, ModuleSpec
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.formats import PEFT
+from adaptry.adapters.methods import METHODS
+from adaptry.adapters.spec import ExtraWeight, ModuleSpec
 from adaptry.checks.runtimes.rule import Condition, Found, Subject
 from adaptry.checks.runtimes.runtime import Runtime, written
 from adaptry.checks.wording import counted, folded, shortened
-from adaptry.methods import METHODS
 
 Scale = Callable[[AdapterConfig, ModuleSpec], float]
 """What an engine multiplies a module's update by."""

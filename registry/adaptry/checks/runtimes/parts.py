@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from adaptry.adapter.spec import ModuleSpec
+from adaptry.adapters.base_record import BaseRecord
+from adaptry.adapters.spec import ModuleSpec
 from adaptry.checks.runtimes.conditions import last_name
 from adaptry.checks.runtimes.rule import Found, Subject
 from adaptry.checks.runtimes.runtime import Runtime
 from adaptry.checks.wording import folded, shortened
-from adaptry.fingerprint import BaseRecord
 
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "q_proj": ("v_proj",),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from adaptry.adapter.spec import ExtraWeight
+from adaptry.adapters.spec import ExtraWeight
 from adaptry.checks.runtimes.conditions import last_name, other_tensors
 from adaptry.checks.runtimes.rule import Condition, Found, Subject
 from adaptry.checks.runtimes.runtime import Runtime

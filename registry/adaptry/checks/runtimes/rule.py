@@ -12,13 +12,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from adaptry.adapter.config import AdapterConfig
-from adaptry.adapter.spec import Spec
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.base_record import BaseRecord
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.spec import Spec
 from adaptry.checks.runtimes.runtime import Runtime, Version
 from adaptry.core.errors import Invalid
 from adaptry.core.report import Finding
-from adaptry.fingerprint import BaseRecord
 
 Effect = Literal["refuses", "changes", "needs"]
 Outcome = Literal["as_trained", "not_as_trained", "refused"]

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 
-from adaptry.adapter.config import AdapterConfig
-from adaptry.adapter.spec import ModuleSpec
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.spec import ModuleSpec
 
 
 def of_config(config: AdapterConfig, module: ModuleSpec) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adaptry.adapter.dialect import EXPERTS_FUSED
+from adaptry.adapters.key_layout import EXPERTS_FUSED
 from adaptry.checks.runtimes import conditions as when
 from adaptry.checks.runtimes import repairs
 from adaptry.checks.runtimes.rule import Effect, Rule

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
 from adaptry.checks.runtimes.limits import largest_rank
 from adaptry.checks.runtimes.rule import Engine, Needs, Subject, Verdict
 from adaptry.checks.runtimes.runtime import Runtime

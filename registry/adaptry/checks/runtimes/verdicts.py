@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.base_record import BaseRecord
 from adaptry.checks.runtimes.rule import Effect, Engine, Outcome, Rule, Subject, Verdict
 from adaptry.checks.runtimes.runtime import Runtime, written
 from adaptry.checks.runtimes.table import ENGINES
 from adaptry.core.report import Finding, Severity
-from adaptry.fingerprint import BaseRecord
 
 _SHOWN = 20
 _SEVERITY: dict[Effect, Severity] = {"refuses": "blocks", "changes": "warns", "needs": "notes"}

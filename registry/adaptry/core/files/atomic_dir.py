@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from adaptry.adapter.formats import format_of
+from adaptry.adapters.formats import format_of
 from adaptry.core.errors import Conflict, StorageFull, Unavailable
 
 _SUFFIX = ".part"

@@ -10,12 +10,12 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from adaptry.adapter.content import FolderContent
-from adaptry.adapter.view import open_content
+from adaptry.adapters.adapter import open_content
+from adaptry.adapters.base_record import BaseRecord
+from adaptry.adapters.content import FolderContent
 from adaptry.checkpoint import Checkpoint, open_checkpoint
 from adaptry.computing.ingredients import Ingredients
 from adaptry.core.errors import AdaptryError, NotFound
-from adaptry.fingerprint import BaseRecord
 from adaptry.fingerprinting import fingerprint
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.kernels import choose

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from adaptry.adapter.content import read_at
+from adaptry.adapters.content import read_at
 from adaptry.computing import frames
 from adaptry.computing.ingredients import Described, Ingredients, MergedFile, Question
 from adaptry.core.errors import AdaptryError, Conflict, NotFound

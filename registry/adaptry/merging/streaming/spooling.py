@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
-from adaptry.adapter.content import CHUNK
+from adaptry.adapters.content import CHUNK
 from adaptry.core.files.atomic_dir import explained
 from adaptry.merging.layout import Piece
 from adaptry.merging.sink import Reader

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from adaptry.adapter.content import CHUNK, FolderContent
+from adaptry.adapters.content import CHUNK, FolderContent
 from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound
 from adaptry.merging.baking import term_of

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from adaptry.adapter.formats import Format, format_of
-from adaptry.adapter.refusals import refuse
-from adaptry.adapter.view import open_dir
+from adaptry.adapters.adapter import open_dir
+from adaptry.adapters.diagnostics import refuse
+from adaptry.adapters.formats import Format, format_of
 from adaptry.core.errors import DigestMismatch, TooLarge
 from adaptry.core.manifest import MAX_REVISION, BaseClaim, FileEntry, check_path
 from adaptry.core.progress import Progress, no_progress

@@ -10,7 +10,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from adaptry.adapter.content import Content
+from adaptry.adapters.base_record import BaseRecord
+from adaptry.adapters.content import Content
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, InvalidRef, NotFound, Refused
 from adaptry.core.identity import BaseVisibility
@@ -18,7 +19,6 @@ from adaptry.core.lifecycle import WITHDRAWN, State
 from adaptry.core.manifest import FileEntry, Manifest
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName, ByDigest, Ref
-from adaptry.fingerprint import BaseRecord
 from adaptry.operations.mirroring.snapshot import Logged, Parcel
 from adaptry.operations.promotion import current
 from adaptry.operations.transfer.file_upload import upload

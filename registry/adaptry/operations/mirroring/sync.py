@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from adaptry.adapter.content import StreamedContent
+from adaptry.adapters.content import StreamedContent
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Denied, Refused
 from adaptry.core.progress import Progress, no_progress

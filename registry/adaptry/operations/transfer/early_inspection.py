@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.inspection.inspector import LARGE
 from adaptry.checks.weights import check_weights
 from adaptry.core.errors import Refused, Unavailable
 from adaptry.core.report import Report
-from adaptry.inspection.inspector import LARGE
 from adaptry.registry import Registry
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 
-from adaptry.adapter.content import Content
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.content import Content
 from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound
 from adaptry.core.files.atomic_dir import landing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from adaptry.adapter.content import StreamedContent
+from adaptry.adapters.content import StreamedContent
 from adaptry.core.manifest import Manifest
 from adaptry.records import VersionInfo
 from adaptry.registry import Registry

@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from adaptry.adapter.content import FolderContent
-from adaptry.adapter.view import Adapter, open_dir
+from adaptry.adapters.adapter import Adapter, open_dir
+from adaptry.adapters.content import FolderContent
 from adaptry.cautions import require_usable
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, StorageFull

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.adapter.formats import CONFIG, WEIGHTS
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.formats import CONFIG, WEIGHTS
 from adaptry.checkpoint import open_checkpoint
 from adaptry.core.digest import Digest
 from adaptry.core.errors import (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.adapter.view import Adapter, open_dir
+from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.core.identity import LOCAL, Identity
 from adaptry.core.refs import AdapterName
 from adaptry.registry import Registry

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.adapter.content import Content
-from adaptry.adapter.formats import CONFIG, WEIGHTS
-from adaptry.adapter.view import Adapter
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.content import Content
+from adaptry.adapters.formats import CONFIG, WEIGHTS
 from adaptry.checkpoint import open_checkpoint
 from adaptry.core.digest import Digest
 from adaptry.core.errors import (

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.adapter.formats import CONFIG
+from adaptry.adapters.formats import CONFIG
 from adaptry.core.errors import Conflict, Denied, NotFound, Refused, Withdrawn
 from adaptry.core.identity import LOCAL, Identity
 from adaptry.core.lifecycle import RULES, WITHDRAWN, State

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from adaptry.adapter.formats import CONFIG, WEIGHTS
+from adaptry.adapters.formats import CONFIG, WEIGHTS
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, Denied, NotFound
 from adaptry.core.identity import ANONYMOUS, Identity

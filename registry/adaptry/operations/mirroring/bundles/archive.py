@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
-from adaptry.adapter.content import Content, StreamedContent
+from adaptry.adapters.content import Content, StreamedContent
 from adaptry.core.digest import Digest
 from adaptry.core.errors import DigestMismatch, InvalidBundle, NotFound, Unavailable
 from adaptry.core.manifest import FileEntry

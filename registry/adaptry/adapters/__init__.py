@@ -1,0 +1,1 @@
+"""What an adapter is: its files, header, config, layouts and methods."""

@@ -1,0 +1,196 @@
+"""An adapter's `adapter_config.json`, read as untrusted.
+
+The config is code-adjacent: loaders import modules, open paths and compile patterns that it names. Here it is parsed strictly, fields that make a loader do more than
+load weights are refused, and everything else is kept as written. Only scalars are believed; which
+modules an adapter has is for the tensors to say.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from adaptry.adapters.lora_config_schema import check_lora, check_method
+from adaptry.adapters.patterns import PatternMatcher
+from adaptry.core import strictjson
+from adaptry.core.errors import Invalid, InvalidConfig
+
+LIMITS = strictjson.Limits(size=1 << 20, depth=16, nodes=10_000)
+MAX_RANK = 1024 * 64
+_MAX_PATTERN = 1024
+_MAX_ITEMS = 4096
+
+# Fields that send a loader elsewhere: a module to import, a path to open, code to run.
+_DANGEROUS = ("auto_map", "trust_remote_code", "custom_pipeline", "megatron_config")
+_SAFE_LIBRARIES = re.compile(
+    r"(transformers|peft|sentence_transformers|diffusers|timm|torch)(\.[A-Za-z0-9_]+)*"
+)
+_MAPPINGS = ("rank_pattern", "alpha_pattern")
+_WHOLE = ("target_modules", "feedforward_modules")
+_LOADER_PATHS = {"corda_config": ("cache_file", "covariance_file")}
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """The config as written (`fields`), with typed access to what more than one reader needs."""
+
+    fields: Mapping[str, Any]  # JSON: each method gives its own fields a meaning
+
+    @property
+    def peft_type(self) -> str:
+        return str(self.fields.get("peft_type", "")).upper()
+
+    @property
+    def base_name(self) -> str | None:
+        """`base_model_name_or_path`: a hint, never opened."""
+        name = self.fields.get("base_model_name_or_path")
+        return name if isinstance(name, str) and name else None
+
+    def number(self, key: str, default: float) -> float:
+        """A finite number. Raises `InvalidConfig` for anything else, booleans and text included."""
+        value = self.fields.get(key)
+        if value is None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise InvalidConfig(f"adapter_config.json: {key} must be a number, not {str(value)[:40]!r}")
+        return value
+
+    def rank(self, key: str = "r", default: int = 8) -> int:
+        """A whole number of 1 or more, of a size someone could have trained."""
+        return check_rank(self.fields.get(key, default), key)
+
+    def flag(self, key: str) -> bool:
+        return self.fields.get(key) is True
+
+    def names(self, key: str) -> tuple[str, ...]:
+        """A list of module names; a single text is one name; absent is none."""
+        value = self.fields.get(key)
+        if value is None:
+            return ()
+        if isinstance(value, str):
+            return (value,)
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise InvalidConfig(f"adapter_config.json: {key} must be a text or a list of texts")
+        return tuple(value)
+
+    def pattern_values(self, key: str) -> Mapping[str, Any]:
+        """`rank_pattern` and the like, in file order: the order in which PEFT tries them."""
+        value = self.fields.get(key) or {}
+        if not isinstance(value, dict):
+            raise InvalidConfig(f"adapter_config.json: {key} must map patterns to values")
+        return value
+
+    @cached_property
+    def _saved(self) -> tuple[frozenset[str], tuple[int, ...]]:
+        saved = frozenset(self.names("modules_to_save"))
+        return saved, tuple(sorted({len(name) for name in saved}))
+
+    def is_saved(self, path: str) -> bool:
+        """Whether `path`, or a module around it, ends with a name of `modules_to_save`."""
+        saved, lengths = self._saved
+        ends = [place for place, character in enumerate(path) if character == "."] if saved else []
+        return any(
+            path[end - length : end] in saved
+            for end in (*ends, len(path))
+            for length in lengths
+            if length <= end
+        )
+
+    @cached_property
+    def patterns(self) -> PatternMatcher:
+        """What the config's patterns match; announce the modules' names to it before asking (`prepare`)."""
+        mappings = {key: value for key in _MAPPINGS if isinstance(value := self.fields.get(key), dict)}
+        whole = [value for key in _WHOLE if isinstance(value := self.fields.get(key), str)]
+        return PatternMatcher(mappings, whole)
+
+    def value_for(self, key: str, name: str, default: Any) -> Any:
+        """What `rank_pattern` or `alpha_pattern` (`key`) gives the module `name`: the value of the first pattern that
+        matches, as PEFT resolves it. (`Any`: JSON.)
+
+        Raises `InvalidConfig` if a pattern that may come first was refused, `Unavailable`.
+        """
+        values = self.pattern_values(key)
+        pattern = self.patterns.first(key, name) if values else None
+        return default if pattern is None else values[pattern]
+
+
+def check_rank(value: object, key: str) -> int:
+    if type(value) is not int or not 1 <= value <= MAX_RANK:
+        raise InvalidConfig(
+            f"adapter_config.json: {key} must be a whole number from 1 to {MAX_RANK}, not {str(value)[:40]!r}"
+        )
+    return value
+
+
+def parse_config(data: bytes) -> AdapterConfig:
+    """The config in `data`. Raises `InvalidConfig` with the field and the reason."""
+    try:
+        fields = strictjson.loads(data, LIMITS, "adapter_config.json")
+    except Invalid as error:
+        raise InvalidConfig(error.message) from None
+    if not isinstance(fields, dict):
+        raise InvalidConfig("adapter_config.json is not a JSON object")
+    _refuse_code(fields)
+    check_method(fields)
+    config = AdapterConfig(fields)
+    if config.peft_type == "LORA":
+        check_lora(fields)
+    for key in (
+        "target_modules",
+        "exclude_modules",
+        "modules_to_save",
+        "layers_pattern",
+        "target_parameters",
+    ):
+        _check_patterns(config.names(key), key)
+    for key in ("rank_pattern", "alpha_pattern"):
+        value = fields.get(key)
+        if isinstance(value, dict):
+            _check_patterns(tuple(value), key)
+    return config
+
+
+def _refuse_code(fields: Mapping[str, Any]) -> None:
+    for key, value in fields.items():
+        if (key in _DANGEROUS or key.startswith("_attn_implementation")) and value not in (
+            None,
+            False,
+            {},
+            [],
+        ):
+            raise InvalidConfig(
+                f"adapter_config.json sets {key}, which makes a loader run more than weights; remove it"
+            )
+    mapping = fields.get("auto_mapping")
+    if mapping is not None:
+        library = mapping.get("parent_library") if isinstance(mapping, dict) else mapping
+        if library is not None and not (isinstance(library, str) and _SAFE_LIBRARIES.fullmatch(library)):
+            raise InvalidConfig(
+                f"adapter_config.json: auto_mapping.parent_library would import {str(library)[:80]!a}; "
+                "set auto_mapping to null and give task_type instead"
+            )
+    if fields.get("megatron_core") not in (None, "megatron.core"):
+        raise InvalidConfig(
+            "adapter_config.json: megatron_core names a module to import; only megatron.core may"
+        )
+    for key, inner in _LOADER_PATHS.items():
+        value = fields.get(key)
+        if isinstance(value, dict) and any(value.get(name) for name in inner):
+            raise InvalidConfig(
+                f"adapter_config.json: {key} names a file that PEFT would unpickle; set it to null"
+            )
+
+
+def _check_patterns(patterns: tuple[str, ...], key: str) -> None:
+    if len(patterns) > _MAX_ITEMS:
+        raise InvalidConfig(
+            f"adapter_config.json: {key} has {len(patterns):,} items (at most {_MAX_ITEMS:,})"
+        )
+    for pattern in patterns:
+        if len(pattern) > _MAX_PATTERN or not pattern.isprintable():
+            raise InvalidConfig(
+                f"adapter_config.json: an item of {key} is too long or not printable: {pattern[:60]!a}"
+            )

@@ -1,0 +1,124 @@
+"""Where an adapter's files are: a folder, a registry, a blob store. Bytes on request, nothing else.
+
+A content knows names and sizes and reads ranges; it does not know what an adapter is.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from pathlib import Path
+
+from adaptry.adapters.header import ReadAt
+from adaptry.core.errors import Invalid, NotFound
+
+CHUNK = 1 << 20
+
+
+class Content(ABC):
+    """An immutable set of named files."""
+
+    @property
+    @abstractmethod
+    def sizes(self) -> Mapping[str, int]:
+        """Bytes of each file, by name, in name order."""
+
+    @abstractmethod
+    def read(self, path: str, offset: int, length: int) -> bytes:
+        """The bytes there; fewer only at the end of the file."""
+
+    def chunks(self, path: str, start: int = 0) -> Iterator[bytes]:
+        """The file from `start` on, in pieces of at most 1 MiB."""
+        size = self.sizes[path]
+        while start < size:
+            piece = self.read(path, start, min(CHUNK, size - start))
+            if not piece:
+                raise Invalid(f"{path} became shorter while it was read; is something still writing it?")
+            yield piece
+            start += len(piece)
+
+    def descriptor(self, path: str) -> AbstractContextManager[int | None]:
+        """The file, open for reading at positions until the end of the block; None where it is none on this machine."""
+        return nullcontext(None)
+
+    def whole(self, path: str, limit: int) -> bytes:
+        """The whole file, which may be at most `limit` bytes. Raises `NotFound`, `Invalid`."""
+        if path not in self.sizes:
+            raise NotFound(f"there is no {path}")
+        if self.sizes[path] > limit:
+            raise Invalid(f"{path} is {self.sizes[path]:,} bytes; at most {limit:,} are read")
+        return b"".join(self.chunks(path))
+
+    def reader(self, path: str) -> ReadAt:
+        return lambda offset, length: self.read(path, offset, length)
+
+
+class StreamedContent(Content):
+    """Files that are read from a position on, by `chunks`; a subclass says how."""
+
+    def read(self, path: str, offset: int, length: int) -> bytes:
+        found = bytearray()
+        for chunk in self.chunks(path, offset):
+            found += chunk
+            if len(found) >= length:
+                break
+        return bytes(found[:length])
+
+    @abstractmethod
+    def chunks(self, path: str, start: int = 0) -> Iterator[bytes]: ...
+
+
+class FolderContent(Content):
+    """Files of a folder, opened once each and read at positions."""
+
+    def __init__(self, folder: Path, names: list[str]) -> None:
+        self.folder = folder
+        with ExitStack() as opened:  # where one cannot be read, none stays open
+            self._files = {name: opened.enter_context(open_regular(folder / name)) for name in sorted(names)}
+            close = opened.pop_all().close
+        weakref.finalize(self, close)  # a view is a value: nobody has to remember to close it
+        self._sizes = {name: os.fstat(file.fileno()).st_size for name, file in self._files.items()}
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        return self._sizes
+
+    def read(self, path: str, offset: int, length: int) -> bytes:
+        return read_at(self._files[path])(offset, length)
+
+    def descriptor(self, path: str) -> AbstractContextManager[int | None]:
+        return nullcontext(self._files[path].fileno())
+
+
+def open_regular(path: Path) -> io.FileIO:
+    """`path` for reading, if it is a regular file. Raises `NotFound`, or `Invalid` for a folder, device or FIFO."""
+    try:
+        # Non-blocking, so that a FIFO with no writer is refused rather than waited for.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except FileNotFoundError:
+        raise NotFound(f"no file at {path}") from None
+    except OSError as error:
+        raise Invalid(f"cannot read {path}: {error.strerror}") from error
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        kind = "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
+        raise Invalid(f"{path} is {kind}, where a file is expected; is this what the training wrote?")
+    return io.FileIO(descriptor, "r")
+
+
+def read_at(file: io.FileIO) -> ReadAt:
+    """Positional reads. Where the system has no `pread` (Windows) it seeks, so one thread per file there."""
+    if hasattr(os, "pread"):
+        return lambda offset, length: os.pread(file.fileno(), length, offset)
+
+    def read(offset: int, length: int) -> bytes:
+        file.seek(offset)
+        return file.read(length)
+
+    return read

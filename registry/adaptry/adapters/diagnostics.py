@@ -1,0 +1,71 @@
+"""Why a folder is no adapter that we read, and what to do about it: one sentence for each way to be none."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NoReturn
+
+from adaptry.adapters.formats import CONFIG, FORMATS, WEIGHTS, WHOLE_MODEL
+from adaptry.core.errors import NotFound, Unsupported
+
+_ELSEWHERE: tuple[tuple[re.Pattern[str], str], ...] = (
+    (
+        re.compile(r".+\.nemo"),
+        "is NeMo's archive, with a pickle inside: convert it to PEFT's files with NeMo "
+        "(scripts/checkpoint_converters) and push those",
+    ),
+    (
+        re.compile(r".+\.gguf"),
+        "is llama.cpp's form of an adapter, of which there is no way back: push the folder it was converted from",
+    ),
+    (
+        re.compile(r"adapter_(?:model|\d+)\.pt"),
+        "is torchtune's checkpoint, a pickle: push what its Hugging Face export writes beside it",
+    ),
+    (
+        re.compile(r".+\.(?:tar|tar\.(?:gz|xz|bz2|zst)|tgz)"),
+        "is an archive: unpack it (tar -xf) and push the folder inside",
+    ),
+    (re.compile(r".+\.(?:zip|7z|rar)"), "is an archive: unpack it (unzip) and push the folder inside"),
+)
+"""Files that hold an adapter in a form we do not read."""
+
+
+def refuse(folder: Path, names: set[str]) -> NoReturn:
+    """Says why there is no adapter in a folder of files of these names. Raises `NotFound`, `Unsupported`."""
+    for format in FORMATS.values():
+        if format.pickle in names and format.config in names | {""}:
+            raise Unsupported(f"{folder} holds its weights as a pickle ({format.pickle}); {format.remedy}")
+    for pattern, what in _ELSEWHERE:
+        for name in sorted(filter(pattern.fullmatch, names)):
+            raise Unsupported(f"{folder / name} {what}")
+    if inside := sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}")):
+        raise NotFound(
+            f"{folder} holds no adapter itself, but {', '.join(inside[:3])} inside it {'do' if len(inside) > 1 else 'does'}: "
+            f"push that, as in `adaptry push {folder / inside[-1]}`"
+        )
+    if "adapter_fusion_config.json" in names:
+        raise Unsupported(
+            f"{folder} is a fusion of AdapterHub's, which is nothing without its adapters: push each of those, saved with "
+            "model.save_adapter(DIR, NAME, use_safetensors=True)"
+        )
+    _refuse_half(folder, names)
+
+
+def _refuse_half(folder: Path, names: set[str]) -> NoReturn:
+    """What has some of the files, or another thing's."""
+    if CONFIG in names:
+        raise NotFound(f"{folder} has {CONFIG} but no {WEIGHTS}; did the training save the adapter?")
+    if WEIGHTS in names:
+        raise NotFound(f"{folder} has {WEIGHTS} but no {CONFIG}, so its method and scale are unknown")
+    if "model_index.json" in names or any(WHOLE_MODEL.fullmatch(name) for name in names):
+        raise NotFound(f"{folder} is a whole model, not an adapter (try `adaptry base add {folder}`)")
+    several = sorted(name for name in names if name.endswith(".safetensors"))
+    if len(several) > 1:
+        raise NotFound(
+            f"{folder} holds {len(several)} files of weights ({', '.join(several[:3])}); push each from its own folder"
+        )
+    raise NotFound(
+        f"{folder} holds no adapter: {CONFIG} and {WEIGHTS} are what PEFT's save_pretrained writes"
+    )

@@ -1,0 +1,113 @@
+"""What a folder holds: which of its files are the adapter's, and of each other why it is left out.
+
+Links are followed only where they are those of a Hugging Face cache. Pickles and optimizer state are left out with a
+notice, never stored.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from adaptry.adapters.content import open_regular
+from adaptry.adapters.diagnostics import refuse
+from adaptry.adapters.formats import CONFIG, WHOLE_MODEL, Format, format_of
+from adaptry.adapters.images import MAX_IMAGE, MAX_IMAGES, check_image, is_image
+from adaptry.core.errors import Invalid, NotFound, Unsupported
+from adaptry.core.manifest import check_path
+
+_REASONS: tuple[tuple[re.Pattern[str], str], ...] = (
+    (
+        re.compile(r".*\.(?:bin|pt|pth|ckpt|pkl|pickle|npz|h5|distcp)"),
+        "a pickle: loading it runs code, so it is never stored",
+    ),
+    (re.compile(r".*\.(?:py|sh|so|ipynb)"), "a program: nothing that can run is stored"),
+    (
+        re.compile(r"checkpoint-\d+|runs|wandb|global_step\d+|latest|.*\.log"),
+        "training state, not part of the adapter",
+    ),
+    (re.compile(r"\d+_adapters\.safetensors"), "an earlier step of the training"),
+    (
+        re.compile(r"trainer_state\.json|trainer_log\.jsonl|(?:all|train|eval)_results\.json|config\.json"),
+        "describes a training run or a base, not the adapter",
+    ),
+    (WHOLE_MODEL, "weights of a whole model, not of the adapter"),
+    (re.compile(r".*\.(?:safetensors|gguf)"), "weights of another adapter or in another layout"),
+)
+
+_NO_PART = "not a file of an adapter"
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The files of a folder: those kept, and those left out with the reason of each."""
+
+    format: Format
+    kept: tuple[str, ...]
+    left_out: Mapping[str, str]
+
+
+def list_folder(folder: Path) -> Listing:
+    """What `folder` holds. Raises `NotFound` or `Unsupported` where it holds no adapter we read."""
+    if folder.is_file():
+        raise NotFound(f"{folder} is a file; give the folder that it lies in, unpacked if it is an archive")
+    if not folder.is_dir():
+        raise NotFound(f"no folder at {folder}")
+    paths = sorted(folder.iterdir())
+    format = format_of(path.name for path in paths) or refuse(folder, {path.name for path in paths})
+    kept: list[str] = []
+    left_out: dict[str, str] = {}
+    for path in paths:
+        if not format.keeps(path.name):
+            left_out[path.name] = _why_left_out(path)
+        elif path.is_symlink() and not _is_in_same_cache(path):
+            copy = f"{folder.name or 'adapter'}-copy"
+            raise Invalid(
+                f"{path} is a link to a file elsewhere; copy the files themselves and use that: "
+                f"cp -rL {shlex.quote(str(folder))} {shlex.quote(copy)}"
+            )
+        elif is_image(path.name) and (reason := _why_no_image(path, kept)):
+            left_out[path.name] = reason
+        else:
+            kept.append(check_path(path.name))
+    return Listing(format, tuple(kept), left_out)
+
+
+def _why_no_image(path: Path, kept: list[str]) -> str | None:
+    """Why an image is left out; None where it is kept. A README without it is better than no version."""
+    if sum(map(is_image, kept)) >= MAX_IMAGES:
+        return f"more than {MAX_IMAGES} images"
+    with open_regular(path) as file:
+        data = file.read(MAX_IMAGE + 1)
+    try:
+        check_image(path.name, data or b"")
+    except Unsupported as error:
+        return error.message.removeprefix(f"{path.name} is ")
+    return None
+
+
+def _is_in_same_cache(link: Path) -> bool:
+    """Whether a link is one of a Hugging Face cache: from a snapshot into the blobs of the same repository."""
+    target = Path(os.path.realpath(link))  # unlike `resolve`, it bears links that go round in a circle
+    snapshots = (parent for parent in link.absolute().parents if parent.name == "snapshots")
+    return any(target.is_relative_to(os.path.realpath(place.parent / "blobs")) for place in snapshots)
+
+
+def why_left_out(path: str) -> str:
+    """Why what has that name is no part of an adapter; of a file in a folder, the folder's name counts too."""
+    names = {path.partition("/")[0], path.rpartition("/")[2]}
+    for pattern, reason in _REASONS:
+        if any(map(pattern.fullmatch, names)):
+            return reason
+    return _NO_PART
+
+
+def _why_left_out(path: Path) -> str:
+    reason = why_left_out(path.name)
+    if reason == _NO_PART and (path / CONFIG).is_file():
+        return "an adapter of its own: push that folder by itself"
+    return reason

@@ -1,0 +1,176 @@
+"""The header of a safetensors file, read strictly: what tensors are there, and where.
+
+Stricter than the reference parser: no duplicate names, no unknown fields, no lying offsets, bounded
+rank, dimensions, count and size. What this accepts, the
+reference accepts too; a fuzz test holds us to it. Weights are never read here. A header over 256 KiB is read by a child
+process (`header_process`).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from adaptry.core import strictjson
+from adaptry.core.errors import Invalid, InvalidWeights
+
+ReadAt = Callable[[int, int], bytes]
+"""`read(offset, length)`: the bytes there, fewer only at the end of the file."""
+
+DTYPE_BITS: Mapping[str, int] = {
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8,
+    "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
+    "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64, "C64": 64,
+}  # fmt: skip
+FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
+
+_LARGEST_HERE = 1 << 18
+_MAX_RANK = 8
+_MAX_DIM = 1 << 31
+_NAME = re.compile(r"[\x21-\x7e]{1,512}")
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderLimits:
+    """What one header may cost us. An adapter's are tight; a base has its own, wider."""
+
+    size: int
+    tensors: int
+
+
+ADAPTER_LIMITS = HeaderLimits(size=8 << 20, tensors=65_536)
+BASE_LIMITS = HeaderLimits(size=64 << 20, tensors=1_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """A tensor as its header tells it: dtype (safetensors' word), shape, and its bytes [start, end) in the file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+    @property
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def size(self) -> int:
+        return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Tensors by name in the order of their bytes, the free-form metadata, and where data begins."""
+
+    tensors: Mapping[str, TensorInfo]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    data_start: int = 8
+    raw: bytes = b""
+
+
+def read_header(read: ReadAt, size: int, what: str, limits: HeaderLimits = ADAPTER_LIMITS) -> Header:
+    """The header of the safetensors file of `size` bytes that `read` reads.
+
+    Offsets in the result are absolute in the file. Raises `InvalidWeights`, naming `what` and the reason, and
+    `Unavailable` if the header is long and no process can be started to read it.
+    """
+    if size < 10:
+        raise InvalidWeights(f"{what} is {size} bytes, too short to be a safetensors file")
+    prefix = read(0, 64 if size >= 64 else size)
+    if prefix.startswith(b"version https://git-lfs"):
+        raise InvalidWeights(
+            f"{what} is a Git LFS pointer, not the weights: run `git lfs pull` and push again"
+        )
+    length = int.from_bytes(prefix[:8], "little")
+    if length > limits.size:
+        raise InvalidWeights(
+            f"{what} announces a header of {length:,} bytes (at most {limits.size:,}): not safetensors, or a bomb"
+        )
+    if length < 2 or 8 + length > size:
+        raise InvalidWeights(
+            f"{what} is cut short or not safetensors: a header of {length:,} bytes in a file of {size:,}"
+        )
+    raw = read(8, length)
+    if len(raw) != length:
+        raise InvalidWeights(f"{what} ended inside its header; is it still being written?")
+    return parse_header(raw, size, what, limits)
+
+
+def parse_header(raw: bytes, size: int, what: str, limits: HeaderLimits = ADAPTER_LIMITS) -> Header:
+    """As `read_header`, of header bytes already in hand; `size` is the whole file's."""
+    if len(raw) <= _LARGEST_HERE:
+        return parse_here(raw, size, what, limits)
+    from adaptry.adapters.header_process import parse_in_child
+
+    return parse_in_child(raw, size, what, limits)
+
+
+def parse_here(raw: bytes, size: int, what: str, limits: HeaderLimits) -> Header:
+    """As `parse_header`, in this process whatever the length."""
+    if not raw.startswith(b"{"):
+        raise InvalidWeights(f"{what}: the header does not begin with '{{'")
+    try:
+        document = strictjson.loads(
+            raw.rstrip(b" "),
+            strictjson.Limits(size=limits.size, depth=3, nodes=limits.tensors * 9 + 10_000),
+            f"{what}'s header",
+        )
+    except Invalid as error:
+        raise InvalidWeights(error.message) from None
+    metadata = _metadata(document.pop("__metadata__", None), what)
+    if len(document) > limits.tensors:
+        raise InvalidWeights(f"{what} has {len(document):,} tensors; at most {limits.tensors:,} are read")
+    start = 8 + len(raw)
+    infos = {name: _tensor(name, entry, start, size, what) for name, entry in document.items()}
+    ordered = dict(sorted(infos.items(), key=lambda item: (item[1].start, item[1].end)))
+    _check_tiling(ordered, start, size, what)
+    return Header(ordered, metadata, start, raw)
+
+
+def _metadata(entry: object, what: str) -> dict[str, str]:
+    if entry is None:  # absent, or the null that MLX writes
+        return {}
+    if not isinstance(entry, dict) or any(not isinstance(value, str) for value in entry.values()):
+        raise InvalidWeights(f"{what}: __metadata__ must map text to text")
+    return entry
+
+
+def _tensor(name: str, entry: object, data_start: int, size: int, what: str) -> TensorInfo:
+    if not _NAME.fullmatch(name) or ".." in name or "/" in name:
+        raise InvalidWeights(
+            f"{what}: {name[:60]!a} is not a tensor name we read (printable ASCII, at most 512)"
+        )
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise InvalidWeights(f"{what}: {name} must have exactly dtype, shape and data_offsets")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
+        raise InvalidWeights(f"{what}: {name} has the unknown dtype {str(dtype)[:20]!r}")
+    if not _are_naturals(shape) or len(shape) > _MAX_RANK or any(dim > _MAX_DIM for dim in shape):
+        raise InvalidWeights(f"{what}: {name} has no sensible shape (at most {_MAX_RANK} dimensions)")
+    if not _are_naturals(offsets) or len(offsets) != 2:
+        raise InvalidWeights(f"{what}: {name} has no sensible data_offsets")
+    begin, end = offsets
+    if end - begin != math.prod(shape) * DTYPE_BITS[dtype] // 8 or data_start + end > size:
+        raise InvalidWeights(
+            f"{what}: the bytes of {name} do not fit its shape and the file; it is cut short or its header lies"
+        )
+    return TensorInfo(dtype, tuple(shape), data_start + begin, data_start + end)
+
+
+def _are_naturals(value: object) -> bool:
+    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
+
+
+def _check_tiling(tensors: Mapping[str, TensorInfo], start: int, size: int, what: str) -> None:
+    """Data must be covered exactly once: holes and overlaps hide a second file inside the first."""
+    position = start
+    for name, info in tensors.items():
+        if info.start != position:
+            raise InvalidWeights(f"{what}: a hole or an overlap in the data before {name}")
+        position = info.end
+    if position != size:
+        raise InvalidWeights(f"{what} has {size - position:,} bytes that belong to no tensor")

@@ -1,0 +1,117 @@
+"""Reads a long safetensors header in a child process, which returns the tensors in a form that is quick to read.
+
+A header of 8 MiB costs a second of processor time and hundreds of MiB to check; if a server
+read it itself, every other client would wait. The child checks it as `parse_header` does, within bounds on time and memory, and answers in
+columns: texts as their lengths and one block of UTF-8, numbers as arrays in the machine's order. Standard library only.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from array import array
+from collections.abc import Iterator, Sequence
+
+from adaptry.adapters.header import DTYPE_BITS, Header, HeaderLimits, TensorInfo, parse_here
+from adaptry.core.errors import InvalidWeights, Unavailable
+from adaptry.core.processes.bounded import ProcessFailed, ProcessLimits, ProcessTimeout, run_bounded
+from adaptry.core.processes.slots import ProcessSlots
+
+_MIB = 1 << 20
+_DTYPES = tuple(DTYPE_BITS)
+_REFUSED, _READ = b"!", b"="
+_SLOTS = ProcessSlots(running=2, waiting=4, patience=120.0)
+
+
+def parse_in_child(raw: bytes, size: int, what: str, limits: HeaderLimits) -> Header:
+    """As `parse_header`. Raises `Unavailable` if no process can be started, or it crashed."""
+    mib = len(raw) // _MIB + 1
+    bounds = ProcessLimits(
+        4.0 + 2.0 * mib, (256 + 64 * mib) * _MIB, answer=2 * len(raw) + 128 * limits.tensors
+    )
+    arguments = [str(size), what, str(limits.size), str(limits.tensors)]
+    try:
+        with _SLOTS.taken("headers of more than 256 KiB"):
+            answer = run_bounded("adaptry.adapters.header_process", raw, bounds, arguments=arguments)
+    except ProcessTimeout:
+        raise InvalidWeights(f"{what}'s header takes more than {bounds.seconds:.0f} s to read") from None
+    except ProcessFailed as error:
+        raise Unavailable(f"{what}'s header could not be read: {error}") from error
+    if answer.startswith(_REFUSED):
+        raise InvalidWeights(answer[1:].decode())
+    tensors, metadata = _unpacked(answer, 8 + len(raw))
+    return Header(tensors, metadata, 8 + len(raw), raw)
+
+
+def _packed(header: Header) -> Iterator[bytes]:
+    tensors = header.tensors.values()
+    metadata = [text for pair in header.metadata.items() for text in pair]
+    yield _READ
+    yield from _block(b"".join(_texts(list(header.tensors))))
+    yield from _block(bytes(_DTYPES.index(info.dtype) for info in tensors))
+    yield from _block(bytes(len(info.shape) for info in tensors))
+    yield from _block(array("Q", [dim for info in tensors for dim in info.shape]).tobytes())
+    yield from _block(array("Q", [info.end for info in tensors]).tobytes())
+    yield from _block(b"".join(_texts(metadata)))
+
+
+def _unpacked(answer: bytes, start: int) -> tuple[dict[str, TensorInfo], dict[str, str]]:
+    names, dtypes, ranks, dims, ends, texts = _blocks(answer)
+    shapes = iter(_numbers("Q", dims))
+    tensors: dict[str, TensorInfo] = {}
+    position = start
+    for name, dtype, rank, end in zip(_read_texts(names), dtypes, ranks, _numbers("Q", ends), strict=True):
+        shape = tuple(next(shapes) for _ in range(rank))
+        tensors[name] = TensorInfo(_DTYPES[dtype], shape, position, end)
+        position = end
+    pairs = iter(_read_texts(texts))
+    return tensors, dict(zip(pairs, pairs, strict=True))
+
+
+def _block(data: bytes) -> Iterator[bytes]:
+    yield struct.pack("<Q", len(data))
+    yield data
+
+
+def _blocks(answer: bytes) -> Iterator[bytes]:
+    place = 1
+    while place < len(answer):
+        (length,) = struct.unpack_from("<Q", answer, place)
+        yield answer[place + 8 : place + 8 + length]
+        place += 8 + length
+
+
+def _texts(texts: Sequence[str]) -> Iterator[bytes]:
+    yield struct.pack("<Q", len(texts))
+    yield array("I", map(len, texts)).tobytes()
+    yield "".join(texts).encode()
+
+
+def _read_texts(block: bytes) -> Iterator[str]:
+    (count,) = struct.unpack_from("<Q", block)
+    lengths = _numbers("I", block[8 : 8 + 4 * count])
+    text = block[8 + 4 * count :].decode()
+    place = 0
+    for length in lengths:
+        yield text[place : place + length]
+        place += length
+
+
+def _numbers(kind: str, data: bytes) -> array[int]:
+    numbers: array[int] = array(kind)
+    numbers.frombytes(data)
+    return numbers
+
+
+def main() -> None:
+    size, what, limit, tensors = sys.argv[1:]
+    try:
+        header = parse_here(sys.stdin.buffer.read(), int(size), what, HeaderLimits(int(limit), int(tensors)))
+    except InvalidWeights as error:
+        sys.stdout.buffer.write(_REFUSED + error.message.encode("utf-8", "replace"))
+    else:
+        sys.stdout.buffer.writelines(_packed(header))
+
+
+if __name__ == "__main__":
+    main()

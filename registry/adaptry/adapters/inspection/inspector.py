@@ -1,0 +1,242 @@
+"""Measures the tensors of a weights file in a bounded child process, and keeps a few children for the next file.
+
+A child is given an open file, or bytes that the caller reads: it opens nothing itself and holds no credentials. Whatever
+happens to it, the answer is a whole result or `Unavailable`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from adaptry.adapters.header import TensorInfo
+from adaptry.adapters.inspection.fair_slots import FairSlots
+from adaptry.adapters.inspection.protocol import SHORT
+from adaptry.adapters.inspection.result import TensorStatistics, WeightsInspection
+from adaptry.core.errors import Corrupt, Unavailable
+from adaptry.core.processes.bounded import (
+    ProcessFailed,
+    ProcessLimits,
+    ProcessTimeout,
+    check_exit,
+    start_bounded,
+)
+
+LARGE = 4 << 20
+"""Bytes from which the import of numpy (0.2 s) costs less than it saves."""
+
+_MEMORY = 1 << 30
+_LIFETIME = 1e7  # seconds of processor time for all requests of a child; each has a bound of its own
+_SECONDS = 10.0  # of processor time, for a file of any size
+_PLAIN_RATE, _NUMPY_RATE = 2 << 20, 20 << 20  # bytes a second: a tenth of the slowest that was measured
+_WALL_FACTOR = 6.0
+_PATIENCE = 300.0  # seconds that a caller waits for its turn
+_LONGEST_ANSWER = 16 << 20
+
+
+Source = int | Callable[[int], Iterable[bytes]]
+"""A weights file: its descriptor, or a function that gives its bytes from a position on (and may be called again)."""
+
+
+class Inspector:
+    """`inspect` a file's tensors; at most `processes` children at once, which tenants take in turn.
+
+    Safe to use from many threads. Children start when they are needed and end after half a minute without work, on `close`,
+    and when this process ends, however it does.
+    """
+
+    def __init__(self, processes: int | None = None) -> None:
+        processes = processes or max(2, min(8, os.cpu_count() or 1))
+        self._slots = FairSlots(processes)
+        self._owner = os.getpid()
+        self._lock = threading.Lock()
+        self._idle: list[_Child] = []
+        self._end = weakref.finalize(self, _end_all, self._idle)
+
+    def inspect(
+        self, tensors: Mapping[str, TensorInfo], source: Source, tenant: str = ""
+    ) -> WeightsInspection:
+        """Measures every tensor once, in the order of their bytes, between which there are no others.
+
+        Raises `Unavailable` if the child crashed, was killed or reached a limit, or if no child was free for minutes, and
+        `Corrupt` if there are fewer bytes than the header promises.
+        """
+        try:
+            with self._slots.hold(tenant, _PATIENCE):
+                answers = self._ask(tensors, source)
+        except TimeoutError:
+            raise Unavailable(
+                "many weights are being inspected at this moment; nothing was lost, try again in a minute"
+            ) from None
+        except (ProcessFailed, ProcessTimeout) as error:
+            raise Unavailable(
+                f"the weights could not be inspected ({error}); the files are kept, so try again"
+            ) from error
+        return WeightsInspection(dict(zip(tensors, answers, strict=True)))
+
+    def close(self) -> None:
+        """Ends the children that are idle. The inspector can be used again."""
+        with self._lock:
+            _end_all(self._idle)
+
+    def _ask(self, tensors: Mapping[str, TensorInfo], source: Source) -> list[TensorStatistics]:
+        while child := self._kept():
+            try:
+                return self._measured(child, tensors, source)
+            except _EndedBefore:
+                continue
+        return self._measured(_Child(), tensors, source)
+
+    def _measured(
+        self, child: _Child, tensors: Mapping[str, TensorInfo], source: Source
+    ) -> list[TensorStatistics]:
+        try:
+            answers = child.measure(tensors, source)
+        except BaseException:
+            child.end()
+            raise
+        with self._lock:
+            self._idle.append(child)
+        return answers
+
+    def _kept(self) -> _Child | None:
+        with self._lock:
+            if self._owner != os.getpid():  # after a fork the children are the parent's, as are their answers
+                self._owner = os.getpid()
+                self._end.detach()
+                self._idle = []
+                self._end = weakref.finalize(self, _end_all, self._idle)
+            while self._idle:
+                child = self._idle.pop()
+                if child.is_alive:
+                    return child
+                child.end()
+            return None
+
+
+class _EndedBefore(Exception):
+    """A kept child ended of its own accord before it heard of the request."""
+
+
+class _Child:
+    """One process and its pipes; used by one thread at a time."""
+
+    def __init__(self) -> None:
+        self._limits = ProcessLimits(_LIFETIME, _MEMORY, _LONGEST_ANSWER)
+        self._has_answered = False
+        try:
+            self._socket, theirs = socket.socketpair()
+        except OSError as error:
+            raise ProcessFailed(f"the process could not be started: {error}") from error
+        with theirs:
+            try:
+                self._process = start_bounded(
+                    "adaptry.adapters.inspection.subprocess_main", self._limits, stdin=theirs.fileno()
+                )
+            except ProcessFailed:
+                self._socket.close()
+                raise
+
+    def measure(self, tensors: Mapping[str, TensorInfo], source: Source) -> list[TensorStatistics]:
+        """Raises `ProcessFailed`, `ProcessTimeout`, `Corrupt`, and what `source` raises; the child is of no use then."""
+        size = sum(info.size for info in tensors.values())
+        numpy = _numpy_folder() if size >= LARGE else ""
+        seconds = _SECONDS + size / (_NUMPY_RATE if numpy else _PLAIN_RATE)
+        start = next((info.start for info in tensors.values()), 0)
+        listed = [(info.dtype, info.size) for info in tensors.values()]
+        document = {"seconds": seconds, "numpy": numpy, "start": start, "tensors": listed}
+        request = json.dumps(document).encode()
+        watch = threading.Timer(60 + seconds * _WALL_FACTOR, self._process.kill)
+        watch.daemon = True
+        watch.start()
+        try:
+            files = [source] if isinstance(source, int) else []
+            socket.send_fds(self._socket, [len(request).to_bytes(4, "big")], files)
+            self._socket.sendall(request)
+            if not isinstance(source, int):
+                self._send(source(start), size)
+            answer = self._answer()
+        except (BrokenPipeError, ConnectionResetError):
+            answer = None
+        finally:
+            watch.cancel()
+        if answer is None:
+            raise self._failure(seconds)
+        self._has_answered = True
+        return _parsed(answer, tensors)
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def end(self) -> None:
+        """Kills the process and waits for it."""
+        self._socket.close()
+        with self._process:
+            self._process.kill()
+
+    def _send(self, chunks: Iterable[bytes], size: int) -> None:
+        sent = 0
+        for chunk in chunks:
+            self._socket.sendall(chunk)
+            sent += len(chunk)
+        if sent != size:
+            raise Corrupt(f"a weights file ended after {sent:,} of {size:,} bytes of its tensors")
+
+    def _answer(self) -> bytes | None:
+        """None where the process ended first."""
+        assert self._process.stdout
+        length = int.from_bytes(self._process.stdout.read(4), "big")
+        if not 0 < length <= _LONGEST_ANSWER:
+            return None
+        answer = self._process.stdout.read(length)
+        return answer if len(answer) == length else None
+
+    def _failure(self, seconds: float) -> Exception:
+        self._wait_for_end()
+        code = self._process.returncode
+        if code == 0 and self._has_answered:
+            return _EndedBefore()
+        if code == SHORT:
+            return Corrupt(
+                "a weights file is shorter than its header says; push its files again, or mend the store"
+            )
+        try:
+            check_exit(code, ProcessLimits(seconds, self._limits.memory))
+        except (ProcessFailed, ProcessTimeout) as error:
+            return error
+        return ProcessFailed("the process ended without an answer")
+
+    def _wait_for_end(self) -> None:
+        """Waits a moment for a process whose pipes are closed, so that its exit code is its own."""
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def _parsed(answer: bytes, tensors: Mapping[str, TensorInfo]) -> list[TensorStatistics]:
+    found: list[Any] = json.loads(answer)  # `Any`: a list of our own child's answers
+    if len(found) != len(tensors):
+        raise ProcessFailed(f"the process measured {len(found):,} of {len(tensors):,} tensors")
+    return [TensorStatistics(nan, infinite, norm, is_zero) for nan, infinite, norm, is_zero in found]
+
+
+def _numpy_folder() -> str:
+    """Where numpy is installed, without importing it; empty where it is not."""
+    found = importlib.util.find_spec("numpy")
+    return str(Path(found.origin).parent.parent) if found and found.origin else ""
+
+
+def _end_all(children: list[_Child]) -> None:
+    while children:
+        children.pop().end()

@@ -1,0 +1,58 @@
+"""Counts and norms of a block of numbers with the standard library alone."""
+
+from __future__ import annotations
+
+import math
+import struct
+import sys
+from array import array
+from collections.abc import Sequence
+from functools import cache
+
+from adaptry.adapters.inspection.dtypes import bfloat16_tables
+
+Measured = tuple[int, int, float]
+"""NaN values, infinite values, and the Euclidean norm of the others; infinity where that exceeds a float64."""
+
+
+def measure(dtype: str, data: bytes) -> Measured:
+    """Of little-endian numbers of `dtype` (a key of `formats.WIDTHS`). The norm is right to the last bit or two."""
+    values = _decoded(dtype, data)
+    norm = math.hypot(*values)  # scales by the largest value: nothing overflows or vanishes on the way
+    if math.isfinite(norm):
+        return 0, 0, norm
+    nan = sum(map(math.isnan, values))
+    infinite = sum(map(math.isinf, values))
+    return nan, infinite, math.hypot(*filter(math.isfinite, values))
+
+
+def _decoded(dtype: str, data: bytes) -> Sequence[float]:
+    match dtype:
+        case "F64":
+            return _array("d", data)
+        case "F32" | "C64":
+            return _array("f", data)
+        case "F16":
+            return struct.unpack(f"<{len(data) // 2}e", data)
+        case "BF16":
+            return _widened(data[::2], data[1::2])
+        case _:
+            low, high = _tables(dtype)
+            return _widened(data.translate(low), data.translate(high))
+
+
+def _widened(low: bytes, high: bytes) -> Sequence[float]:
+    """Numbers of bfloat16, given their bytes apart: the upper halves of a float32."""
+    wide = bytearray(4 * len(low))
+    wide[2::4], wide[3::4] = low, high
+    return _array("f", wide)
+
+
+def _array(code: str, data: bytes | bytearray) -> Sequence[float]:
+    values = array(code, bytes(data))
+    if sys.byteorder == "big":
+        values.byteswap()
+    return values
+
+
+_tables = cache(bfloat16_tables)

@@ -1,0 +1,130 @@
+"""The process that measures weights: reads requests from the socket that is its standard input, until that ends.
+
+Requests and answers are those of `protocol`. Each request re-arms the timer that ends the process.
+
+The process stays for the next request, since a start costs more than measuring a small adapter. It ends when its input does
+(whoever started it ended, however) or after `IDLE` seconds without a request.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import math
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import IO, Any
+
+from adaptry.adapters.inspection import plain_norms
+from adaptry.adapters.inspection.dtypes import BLOCK, WIDTHS
+from adaptry.adapters.inspection.plain_norms import Measured
+from adaptry.adapters.inspection.protocol import IDLE, SHORT
+
+_READ_AHEAD = 1 << 20
+
+Measure = Callable[[str, bytes], Measured]
+Answer = tuple[int, int, float | None, bool]
+
+
+def serve(requests: socket.socket, target: io.BufferedWriter) -> None:
+    """Answers requests until there are no more."""
+    stream = io.BufferedReader(socket.SocketIO(requests, "r"), _READ_AHEAD)
+    measure: Measure | None = None
+    while select.select([requests], [], [], IDLE)[0]:
+        head, files = _receive_head(requests)
+        if len(head) < 4:
+            return
+        request: dict[str, Any] = json.loads(
+            stream.read(int.from_bytes(head, "big"))
+        )  # `Any`: our own parent's words
+        signal.setitimer(signal.ITIMER_PROF, request["seconds"])
+        if measure is None and request["numpy"]:
+            measure = _with_numpy(request["numpy"])
+        source: IO[bytes] = stream
+        if files:
+            source = io.BufferedReader(_OpenFile(files[0], request["start"], requests), _READ_AHEAD)
+        answers = [
+            _tensor(source, dtype, size, measure or plain_norms.measure) for dtype, size in request["tensors"]
+        ]
+        for file in files:
+            os.close(file)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        answer = json.dumps(answers).encode()
+        target.write(len(answer).to_bytes(4, "big") + answer)
+        target.flush()
+
+
+def _receive_head(requests: socket.socket) -> tuple[bytes, list[int]]:
+    """The four bytes of a length, and the file that came along, if one did. Fewer bytes at the end."""
+    head, files = b"", []
+    while len(head) < 4:
+        piece, more, _, _ = socket.recv_fds(requests, 4 - len(head), 1)
+        if not piece:
+            break
+        head += piece
+        files += more
+    return head, files
+
+
+class _OpenFile(io.RawIOBase):
+    """A file read by position, since others read it too through the same open file; ends when the socket does."""
+
+    def __init__(self, file: int, start: int, requests: socket.socket) -> None:
+        self._file = file
+        self._position = start
+        self._requests = requests
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:  # `Any`: whatever the buffer protocol takes
+        if select.select([self._requests], [], [], 0)[0]:
+            return 0  # nothing is sent before an answer, so this is the end: whoever asked is gone
+        count = os.preadv(self._file, [buffer], self._position)
+        self._position += count
+        return count
+
+
+def _with_numpy(folder: str) -> Measure:
+    sys.path.append(folder)
+    try:
+        measure: Measure = importlib.import_module("adaptry.adapters.inspection.numpy_norms").measure
+    except ImportError:
+        return plain_norms.measure  # found, and broken: slower is still right
+    return measure
+
+
+def _tensor(source: IO[bytes], dtype: str, size: int, measure: Measure) -> Answer:
+    width = WIDTHS.get(dtype)
+    if width is None:
+        is_zero = size > 0
+        for start in range(0, size, BLOCK):
+            data = _read(source, min(BLOCK, size - start))
+            is_zero = is_zero and data.count(0) == len(data)
+        return 0, 0, None, is_zero
+    nan = infinite = 0
+    norms = []
+    for start in range(0, size, BLOCK * width):
+        found = measure(dtype, _read(source, min(BLOCK * width, size - start)))
+        nan, infinite = nan + found[0], infinite + found[1]
+        norms.append(found[2])
+    norm = math.hypot(*norms)
+    is_zero = size > 0 and not nan and not infinite and norm == 0
+    return nan, infinite, norm if math.isfinite(norm) else None, is_zero
+
+
+def _read(source: IO[bytes], size: int) -> bytes:
+    data = source.read(size)
+    if len(data) < size:
+        sys.exit(SHORT)
+    return data
+
+
+if __name__ == "__main__":
+    with socket.socket(fileno=0) as standard_input, open(1, "wb") as standard_output:
+        serve(standard_input, standard_output)

@@ -1,0 +1,156 @@
+"""diffusers' LoRA weights: one file, whose keys begin with the part of the pipeline that they change.
+
+Its alpha is in the metadata (`lora_adapter_metadata`, since diffusers 0.34), or in tensors of its own, which the loaders
+of transformers read and those of UNets refuse; a file without either is loaded with alpha = rank, whatever it was
+trained with. Read as diffusers 0.42 does (`loaders/peft.py`, `utils/peft_utils.py`, `utils/state_dict_utils.py`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Any
+
+from adaptry.adapters.config import LIMITS, AdapterConfig
+from adaptry.adapters.header import Header, ReadAt
+from adaptry.adapters.layouts.layout import Gathered, Layout
+from adaptry.adapters.layouts.scalars import read_scalar
+from adaptry.adapters.lora_config_schema import check_lora
+from adaptry.adapters.methods.lora import scale_of
+from adaptry.adapters.spec import ModuleKind, ModuleSpec, Spec
+from adaptry.core import strictjson
+from adaptry.core.errors import Invalid, InvalidConfig
+
+_METADATA = "lora_adapter_metadata"
+_PART = r"(?:unet|transformer(?:_2|_ref)?|text_encoder(?:_[23])?|connectors|text_conditioner|diffusion_model)"
+# Since 0.2x as PEFT names them; before that under `lora.down`, and in attention processors `to_q_lora.down`.
+_KEY = re.compile(
+    rf"(?P<path>{_PART}\..+?)(?:\.lora_(?P<new>[AB])\.weight|[._]lora(?:_linear_layer)?\.(?P<old>down|up)\.weight"
+    r"|\.(?P<bias>lora_B\.bias)|\.(?P<alpha>alpha)|\.lora_magnitude_vector(?P<magnitude>\.weight)?)"
+)
+
+
+def is_key(name: str) -> bool:
+    """Whether a tensor is named as diffusers would."""
+    return _KEY.fullmatch(name) is not None
+
+
+def config(data: bytes, header: Header, read: ReadAt) -> AdapterConfig:
+    """`metadata`: each part's LoraConfig under its name (`unet.r`), None where the file has none; `alphas`: those that
+    are tensors, by module. Raises `InvalidConfig`, `InvalidWeights`."""
+    alphas = {
+        _path(match["path"]): read_scalar(name, info, read)
+        for name, info in header.tensors.items()
+        if (match := _KEY.fullmatch(name)) and match["alpha"]
+    }
+    written = header.metadata.get(_METADATA)
+    config = PipelineConfig({"alphas": alphas, "metadata": None if written is None else _parsed(written)})
+    for part in {key.partition(".")[0] for key in config.fields["metadata"] or ()}:
+        try:
+            check_lora(part_config(config, part).fields)
+            scale_of(part_config(config, part), "")
+        except InvalidConfig as error:
+            where = f"the file's {_METADATA}, of {part}"
+            raise InvalidConfig(error.message.replace("adapter_config.json", where)) from None
+    return config
+
+
+class PipelineConfig(AdapterConfig):
+    """What the file says about the LoRAs of a pipeline's parts, sorted by part once."""
+
+    @cached_property
+    def parts(self) -> Mapping[str, AdapterConfig]:
+        fields: dict[str, dict[str, Any]] = {}
+        for key, value in (self.fields["metadata"] or {}).items():
+            part, _, inside = key.partition(".")
+            fields.setdefault(part, {})[inside] = value
+        return {part: AdapterConfig(own) for part, own in fields.items()}
+
+    @cached_property
+    def usual_alphas(self) -> Mapping[str, float]:
+        """The most frequent alpha of each part that has any."""
+        found: dict[str, Counter[float]] = {}
+        for path, alpha in self.fields["alphas"].items():
+            found.setdefault(path.partition(".")[0], Counter())[alpha] += 1
+        return {part: alphas.most_common(1)[0][0] for part, alphas in found.items()}
+
+
+def part_config(config: AdapterConfig, part: str) -> AdapterConfig:
+    """The LoraConfig of one part of the pipeline as the metadata has it; PEFT's defaults where it has none."""
+    assert isinstance(config, PipelineConfig)
+    return config.parts.get(part) or AdapterConfig({})
+
+
+def said_rank(config: AdapterConfig, path: str) -> int:
+    """The rank that the metadata gives a module."""
+    part, _, inside = path.partition(".")
+    return scale_of(part_config(config, part), inside)[2]
+
+
+def describe(config: AdapterConfig, header: Header) -> Spec:
+    """The modules by their names in the pipeline, its part first."""
+    found = Gathered(header.tensors)
+    for name in header.tensors:
+        match = _KEY.fullmatch(name)
+        if match is None:
+            found.unclaimed.append(name)
+            continue
+        role = {"A": "A", "B": "B", "down": "A", "up": "B"}.get(match["new"] or match["old"] or "")
+        role = role or ("alpha" if match["alpha"] else "B_bias" if match["bias"] else "magnitude")
+        if found.modules.setdefault(_path(match["path"]), {}).setdefault(role, name) != name:
+            found.unclaimed.append(name)  # the same factor in two spellings: one of the two would win
+    for path in found.modules:
+        part, _, inside = path.partition(".")
+        part_config(config, part).patterns.prepare([inside])
+    modules = list(_modules(found, config))
+    return found.spec(config, "lora", modules, _traits(modules, config))
+
+
+def _traits(modules: list[ModuleSpec], config: AdapterConfig) -> Iterator[str]:
+    yield "diffusers"
+    if config.fields["metadata"] is None and not config.fields["alphas"]:
+        yield "alpha_unknown"
+    if any("magnitude" in module.tensors for module in modules):
+        yield "dora"
+
+
+def _parsed(written: str) -> Mapping[str, Any]:
+    try:
+        fields = strictjson.loads(written.encode(), LIMITS, f"the file's {_METADATA}")
+    except Invalid as error:
+        raise InvalidConfig(error.message) from None
+    if not isinstance(fields, dict):
+        raise InvalidConfig(f"the file's {_METADATA} is not a JSON object")
+    return fields
+
+
+def _path(written: str) -> str:
+    """A module's name today: attention processors once owned the factors, and `to_out` was no list."""
+    path = written.replace(".processor.", ".")
+    return f"{path}.0" if written != path and path.endswith(".to_out") else path
+
+
+def _modules(found: Gathered, config: AdapterConfig) -> Iterator[ModuleSpec]:
+    for path, roles in found.modules.items():
+        down, up = (found.shapes(path).get(role, ()) for role in ("A", "B"))
+        if len(down) < 2 or len(up) < 2 or down[0] != up[1]:
+            found.unclaimed.extend(roles.values())
+            continue
+        kind: ModuleKind = "conv" if len(down) > 2 else "linear"
+        yield found.module(path, (down[0], down[1], up[0]), _scale(path, down[0], config), kind)
+
+
+def _scale(path: str, rank: int, config: AdapterConfig) -> float:
+    """As `_create_lora_config`: the metadata, else the alphas, else 1. A module without an alpha among others with one
+    gets the most frequent of its part."""
+    part, _, inside = path.partition(".")
+    if config.fields["metadata"] is not None:
+        return scale_of(part_config(config, part), inside)[0]
+    assert isinstance(config, PipelineConfig)
+    usual = config.usual_alphas.get(part)
+    return 1.0 if usual is None else float(config.fields["alphas"].get(path, usual)) / rank
+
+
+LAYOUT = Layout(config, describe)

@@ -1,0 +1,74 @@
+"""What it takes to read one tool's adapters: its config in PEFT's words, and its tensors as a `Spec`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.header import Header, ReadAt, TensorInfo
+from adaptry.adapters.spec import ModuleKind, ModuleSpec, Spec
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """`config`: the config from its file's bytes (empty where the tool writes none) and the weights' header; settings
+    that are tensors it reads from the weights' file. It raises `InvalidConfig`, `InvalidWeights`. `describe`: the spec
+    from both."""
+
+    config: Callable[[bytes, Header, ReadAt], AdapterConfig]
+    describe: Callable[[AdapterConfig, Header], Spec]
+
+
+class Gathered:
+    """A foreign file's tensors, as they are sorted out: by module and role, shared, or known to no rule."""
+
+    def __init__(self, tensors: Mapping[str, TensorInfo]) -> None:
+        self.tensors = tensors
+        self.modules: dict[str, dict[str, str]] = {}
+        self.shared: dict[str, str] = {}
+        self.unclaimed: list[str] = []
+
+    def shapes(self, path: str) -> dict[str, tuple[int, ...]]:
+        return {role: self.tensors[name].shape for role, name in self.modules[path].items()}
+
+    def module(
+        self,
+        path: str,
+        sides: tuple[int, int, int],
+        scale: float = 1.0,
+        kind: ModuleKind = "linear",
+    ) -> ModuleSpec:
+        """A module of (rank, inputs, outputs)."""
+        rank, fan_in, fan_out = sides
+        return ModuleSpec(
+            path=path,
+            kind=kind,
+            rank=rank,
+            alpha=scale * rank,
+            scale=scale,
+            fan_in=fan_in,
+            fan_out=fan_out,
+            tensors=self.modules[path],
+        )
+
+    def spec(
+        self,
+        config: AdapterConfig,
+        method: str,
+        modules: Iterable[ModuleSpec],
+        traits: Iterable[str],
+        tokens: int | None = None,
+    ) -> Spec:
+        return Spec(
+            method=method,
+            modules=tuple(sorted(modules, key=lambda module: module.path)),
+            shared=self.shared,
+            virtual_tokens=tokens,
+            unclaimed=tuple(sorted(self.unclaimed)),
+            traits=tuple(sorted(set(traits))),
+            dtypes=tuple(sorted({info.dtype for info in self.tensors.values()})),
+            parameters=sum(info.numel for info in self.tensors.values()),
+            size=sum(info.size for info in self.tensors.values()),
+            base_name=config.base_name,
+        )

@@ -1,0 +1,64 @@
+"""mlx-lm's LoRA: factors the other way round, and a `scale` that multiplies as it is.
+
+`lora_a` is [in, rank] and `lora_b` [rank, out]; all experts of a layer are in one module, with `lora_a` [experts, rank,
+in] and `lora_b` [experts, out, rank] (`tuner/lora.py`; before 0.2x `lora_a` was [experts·rank, in]).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from adaptry.adapters.config import AdapterConfig, parse_config
+from adaptry.adapters.header import Header, ReadAt
+from adaptry.adapters.layouts.layout import Gathered, Layout
+from adaptry.adapters.spec import ModuleKind, ModuleSpec, Spec
+from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS
+from adaptry.core.errors import InvalidConfig
+
+_KEY = re.compile(r"(?P<path>.+)\.(?P<role>lora_a|lora_b|m)")
+_SCALE = 20.0  # mlx-lm's own default
+
+
+def config(data: bytes, header: Header, read: ReadAt) -> AdapterConfig:
+    """The config as written, and its rank, scale and base where PEFT has them. Raises `InvalidConfig`, also for whole
+    weights."""
+    fields = dict(parse_config(data).fields)
+    kind = fields.get("fine_tune_type", "lora")
+    if kind not in ("lora", "dora") or not isinstance(fields.get("lora_parameters"), dict):
+        raise InvalidConfig(
+            f"adapter_config.json is no LoRA of mlx-lm's (fine_tune_type {str(kind)[:40]!a}); whole weights are a model"
+        )
+    parameters = AdapterConfig(fields["lora_parameters"])
+    rank, scale = parameters.rank("rank"), parameters.number("scale", _SCALE)
+    in_pefts_words = {"r": rank, "lora_alpha": rank * scale, "base_model_name_or_path": fields.get("model")}
+    return AdapterConfig({**fields, **in_pefts_words})
+
+
+def describe(config: AdapterConfig, header: Header) -> Spec:
+    """The modules by their names in MLX's model, which are those of transformers' in nearly every case."""
+    scale = AdapterConfig(config.fields["lora_parameters"]).number("scale", _SCALE)
+    found = Gathered(header.tensors)
+    for name in header.tensors:
+        if match := _KEY.fullmatch(name):
+            found.modules.setdefault(match["path"], {})[match["role"]] = name
+        else:
+            found.unclaimed.append(name)
+    is_dora = any("m" in roles for roles in found.modules.values())
+    traits = ["mlx", *(["dora"] if is_dora else [])]
+    return found.spec(config, "lora", _modules(found, scale), traits)
+
+
+def _modules(found: Gathered, scale: float) -> Iterator[ModuleSpec]:
+    for path, roles in found.modules.items():
+        down, up = (found.shapes(path).get(role, ()) for role in ("lora_a", "lora_b"))
+        if len(down) == 2 and len(up) == 2 and down[1] == up[0]:
+            kind: ModuleKind = "embedding" if path.rpartition(".")[2] in INPUT_EMBEDDINGS else "linear"
+            yield found.module(path, (down[1], down[0], up[1]), scale, kind)
+        elif len(up) == 3 and down[:-1] in ((up[0], up[2]), (up[0] * up[2],)):
+            yield found.module(path, (up[0] * up[2], down[-1], up[1]), scale, "parameter")
+        else:
+            found.unclaimed.extend(roles.values())
+
+
+LAYOUT = Layout(config, describe)

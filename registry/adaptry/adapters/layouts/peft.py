@@ -1,0 +1,12 @@
+"""PEFT's own layout, which ours is: `adapter_config.json` beside `adapter_model.safetensors`."""
+
+from __future__ import annotations
+
+from adaptry.adapters.config import parse_config
+from adaptry.adapters.layouts.layout import Layout
+from adaptry.adapters.methods import describe
+
+LAYOUT = Layout(
+    config=lambda data, header, read: parse_config(data),
+    describe=lambda config, header: describe(config, header.tensors),
+)

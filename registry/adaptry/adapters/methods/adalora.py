@@ -1,0 +1,89 @@
+"""AdaLoRA: a LoRA whose ranks were pruned as it trained (arXiv 2303.10512; PEFT `tuners/adalora`).
+
+A file holds the ranks that are left; the scale is still over the rank that it began with.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods.method import Method, Parts, Shapes, Width, same
+from adaptry.adapters.spec import ModuleSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_TINY = 1e-5  # what PEFT adds to the rank it divides by
+
+
+def _first_rank(config: AdapterConfig) -> int:
+    return config.rank("init_r", 12)
+
+
+def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+    (rank, fan_in), (fan_out, up) = shapes["A"], shapes["B"]
+    same(rank, up, shapes["E"][0])
+    if rank > _first_rank(config):
+        raise ValueError("there are more ranks than it began with")
+    return Width(rank, fan_in, fan_out, "flat")
+
+
+def _scale(config: AdapterConfig, module: ModuleSpec) -> float:
+    return config.number("lora_alpha", 8) / (_first_rank(config) + _TINY)
+
+
+def _up_and_down(parts: Parts) -> tuple[Tensor, Tensor]:
+    """PEFT reckons in float32, but what it cuts to size at load it reads in the base's dtype."""
+    import torch
+
+    read = parts.dtype if _is_cut(parts) else torch.float32
+    down, values, up = (parts[role].to(read).float() for role in ("A", "E", "B"))
+    return up, down * values
+
+
+def _divisor(parts: Parts) -> Tensor:
+    """PEFT reads the rank in the base's dtype too."""
+    import torch
+
+    return torch.tensor([float(_first_rank(parts.config))], dtype=parts.dtype).float() + _TINY
+
+
+def _weight(weight: Tensor, parts: Parts) -> Tensor:
+    up, down = _up_and_down(parts)
+    update = up @ down
+    if parts.orientation == "conv1d":
+        update = update.T
+    update = update * parts.config.number("lora_alpha", 8) / _divisor(parts)
+    return (weight.float() + update.reshape(weight.shape)).to(weight.dtype)
+
+
+def _factors(parts: Parts, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
+    up, down = _up_and_down(parts)
+    return up * parts.config.number("lora_alpha", 8) / _divisor(parts), down
+
+
+def _is_cut(parts: Parts) -> bool:
+    """Whether `rank_pattern`, which names parameters here, says which ranks of the module are left."""
+    names = parts.config.pattern_values("rank_pattern")
+    return any(name.rpartition(".")[0] == parts.module.path for name in names)
+
+
+def _refuses(config: AdapterConfig) -> str | None:
+    if config.number("lora_alpha", 8) > 0:
+        return None
+    return "lora_alpha is not positive, and then PEFT scales by another rank at load than it did in training"
+
+
+METHOD = Method(
+    name="adalora",
+    title="AdaLoRA",
+    tails={f"lora_{role}": role for role in ("A", "B", "E")},
+    width=_width,
+    scale=_scale,
+    weight=_weight,
+    lora="exact",
+    factors=_factors,
+    lora_rank=lambda module, config: module.rank,
+    refuses=_refuses,
+)

@@ -1,0 +1,59 @@
+"""BOFT: inputs turned by a product of butterfly-permuted block rotations, outputs scaled (arXiv 2311.06243; PEFT `tuners/boft`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods.method import Method, Parts, Shapes, Width
+from adaptry.adapters.methods.orientation import on_matrix
+from adaptry.adapters.methods.rotations import block_diagonal, cayley
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+    _, blocks, side, _ = shapes["R"]
+    return Width(0, blocks * side, max(shapes["s"]), "flat")
+
+
+def _butterfly(width: int, blocks: int, half: int) -> Tensor:
+    """The order of inputs in which a factor sees them: in each of `blocks` parts, even half-blocks before odd ones."""
+    import torch
+
+    parts = torch.arange(width).view(blocks, -1, half)
+    return torch.cat((parts[:, ::2], parts[:, 1::2]), dim=1).flatten()
+
+
+def _rotation(trained: Tensor) -> Tensor:
+    """[factors, blocks, n, n] → orthogonal [blocks·n, blocks·n]."""
+    factors, blocks, side, _ = trained.shape
+    flat = trained.view(factors * blocks, side, side)
+    turned = cayley(0.5 * (flat - flat.transpose(1, 2))).view_as(trained)
+    product = block_diagonal(turned[0])
+    if factors == 1:
+        return product
+    for number in range(factors):
+        order = _butterfly(blocks * side, blocks // 2**number, side // 2)
+        factor = block_diagonal(turned[number])[order][:, order]
+        product = factor if number == 0 else factor @ product
+    return product
+
+
+@on_matrix
+def _weight(weight: Tensor, parts: Parts) -> Tensor:
+    import torch
+
+    turned = torch.mm(_rotation(parts["R"]), weight.t().float()).t()
+    return (turned * parts["s"].view(-1, 1)).to(weight.dtype)
+
+
+METHOD = Method(
+    name="boft",
+    title="BOFT",
+    tails={"boft_R": "R", "boft_s": "s"},
+    width=_width,
+    weight=_weight,
+    needs_base=True,
+)

@@ -1,0 +1,49 @@
+"""C3A: an update of circulant blocks, each given by one row (arXiv 2407.19342; PEFT `tuners/c3a`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods.method import Method, Parts, Shapes, Width
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+    rows, columns, size = shapes["kernel"]
+    if (
+        size != config.rank("block_size", 256)
+        and size not in config.pattern_values("block_size_pattern").values()
+    ):
+        raise ValueError(f"blocks of {size} are not what the config says")
+    if not rows * columns:
+        raise ValueError("there are no blocks")
+    return Width(0, columns * size, rows * size)
+
+
+def _circulant(kernel: Tensor) -> Tensor:
+    """The whole matrix, the convolution of every unit vector: by FFT, in PEFT's order of operations."""
+    import torch
+    from torch.fft import fft, ifft
+
+    _, columns, size = kernel.shape
+    units = torch.eye(columns * size).reshape(-1, columns, size)
+    found = torch.einsum("...nb,mnb->...mb", ifft(units), fft(kernel))
+    whole: Tensor = fft(found).real.flatten(start_dim=1).T
+    return whole
+
+
+def _weight(weight: Tensor, parts: Parts) -> Tensor:
+    return weight + _circulant(parts["kernel"]).to(weight.dtype) / weight.shape[-1]
+
+
+METHOD = Method(
+    name="c3a",
+    title="C3A",
+    tails={"c3a_kernel": "kernel"},
+    tolerance="bit-equal with one FFT library; else as its rounding differs",
+    width=_width,
+    weight=_weight,
+)

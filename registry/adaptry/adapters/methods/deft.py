@@ -1,0 +1,68 @@
+"""DEFT: a subspace of the outputs taken out of the weight and a trained one put in (NeurIPS 2025, DEFT; PEFT `tuners/deft`).
+
+With `para` it is only taken out (PaRa, arXiv 2406.05641).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods.method import Method, Parts, Shapes, Width, same
+from adaptry.adapters.methods.orientation import on_matrix
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+    """PEFT caps the rank at the number of outputs."""
+    fan_out, rank = shapes["P"]
+    same(rank, min(config.rank(), fan_out))
+    if config.flag("para"):
+        return Width(rank, 0, fan_out)
+    down, fan_in = shapes["R"]
+    return Width(same(rank, down), fan_in, fan_out)
+
+
+def _refuses(config: AdapterConfig) -> str | None:
+    method = config.fields.get("decomposition_method", "relu")
+    if method in ("relu", "qr"):
+        return None
+    return f"its decomposition_method is {str(method)[:40]!a}; relu and qr are known: merge it with PEFT"
+
+
+@on_matrix
+def _weight(weight: Tensor, parts: Parts) -> Tensor:
+    """Δ = Q(sR − rightᵀW), rounded to the weight's dtype before it is added, as in PEFT."""
+    import torch
+
+    out = right = parts["P"]
+    if parts.config.fields.get("decomposition_method") == "qr":
+        out = right = torch.linalg.qr(out).Q
+    else:
+        right = torch.relu(right)
+    removed = right.T @ weight.float()
+    if parts.config.flag("para"):
+        update = -(out @ removed)
+    else:
+        update = out @ (parts["R"] * _injection(parts) - removed)
+    return weight + update.to(weight.dtype)
+
+
+def _injection(parts: Parts) -> float:
+    alpha = parts.config.number("alpha", 0)
+    return alpha / parts.module.rank if alpha else 1.0
+
+
+METHOD = Method(
+    name="deft",
+    title="DEFT",
+    tails={"deft_P": "P", "deft_R": "R"},
+    width=_width,
+    weight=_weight,
+    lora="given_base",
+    lora_rank=lambda module, config: module.rank,
+    refuses=_refuses,
+    needs_base=True,
+)

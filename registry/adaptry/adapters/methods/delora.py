@@ -1,0 +1,54 @@
+"""DeLoRA: a LoRA whose strength is a bound of its own, apart from its direction (arXiv 2503.18225; PEFT
+`tuners/delora`).
+
+The norms of the base's columns, which scale it, are in the file.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods.method import Method, Parts, Shapes, Width, added, same, trained_rank
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+    (rank, fan_in), (fan_out, up) = shapes["A"], shapes["B"]
+    same(fan_in, *shapes["w_norm"])
+    same(1, *shapes["lambda"])
+    return Width(trained_rank(config, same(rank, up)), fan_in, fan_out)
+
+
+def _strengths(parts: Parts) -> Tensor:
+    """What each rank counts: λ over the rank and the norms of its two vectors."""
+    import torch
+
+    down, up = parts["A"], parts["B"]
+    norms = torch.clamp(down.norm(dim=1), min=1e-4) * torch.clamp(up.norm(dim=0), min=1e-4)
+    return parts["lambda"] / parts.module.rank / norms
+
+
+def _delta(parts: Parts, shape: tuple[int, ...]) -> Tensor:
+    import torch
+
+    return parts["B"] @ torch.diag_embed(_strengths(parts)) @ parts["A"] * parts["w_norm"].unsqueeze(0)
+
+
+def _factors(parts: Parts, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
+    return parts["B"] * _strengths(parts), parts["A"] * parts["w_norm"]
+
+
+METHOD = Method(
+    name="delora",
+    title="DeLoRA",
+    tails={f"delora_{role}": role for role in ("A", "B", "lambda", "w_norm")},
+    width=_width,
+    fixed="w_norm",
+    weight=added(_delta, rounding="twice"),
+    lora="exact",
+    factors=_factors,
+    lora_rank=lambda module, config: module.rank,
+)

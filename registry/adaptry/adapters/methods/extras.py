@@ -1,0 +1,82 @@
+"""Full weights in an adapter's file: what replaces a weight of the base, whatever the method beside it.
+
+`modules_to_save`, biases, saved embeddings and token rows are PEFT's, not a method's: every tuner may have them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.header import TensorInfo
+from adaptry.adapters.spec import ExtraKind, ExtraWeight
+from adaptry.core.errors import InvalidConfig
+
+PREFIX = "base_model.model."
+
+_TOKEN_ROWS = re.compile(r"(?P<path>.+?)(?:\.token_adapter)?\.trainable_tokens_delta")
+_BASE_LAYER = re.compile(r"(?P<path>.+)\.base_layer\.(?P<parameter>weight|bias)")
+_WRAPPED = re.compile(r"(?P<path>.+)\.(?:modules_to_save|original_module)\.(?P<parameter>weight|bias)")
+_EMBEDDINGS = frozenset(
+    ["embed_tokens", "lm_head", "wte", "word_embeddings", "embed_in", "embed_out", "tok_embeddings", "output",
+     "embeddings", "shared"]
+)  # fmt: skip
+
+
+def extra_weight(key: str, name: str, info: TensorInfo, config: AdapterConfig) -> ExtraWeight | None:
+    """The full weight that `key` (without its prefix; `name` with it) is, or None where it is none."""
+    kind: ExtraKind
+    if match := _TOKEN_ROWS.fullmatch(key):
+        return ExtraWeight(target=f"{match['path']}.weight", kind="token_rows", tensor=name, shape=info.shape)
+    if match := _BASE_LAYER.fullmatch(key):
+        kind = "bias" if match["parameter"] == "bias" else "saved_embedding"
+        target = f"{match['path'].replace('.base_layer', '')}.{match['parameter']}"
+        return ExtraWeight(target=target, kind=kind, tensor=name, shape=info.shape)
+    path, _, parameter = key.rpartition(".")
+    if not path or "lora_" in key:
+        return None
+    if config.is_saved(path):
+        kind = "module"
+    elif "bias" in parameter and config.fields.get("bias") not in (None, "none"):
+        kind = "bias"
+    elif parameter == "weight" and path.rsplit(".", 1)[-1] in _EMBEDDINGS:
+        kind = "saved_embedding"
+    else:
+        return None
+    target = key.replace(".base_layer.", ".")
+    return ExtraWeight(target=target, kind=kind, tensor=name, shape=info.shape)
+
+
+def is_saved_again(key: str, tensors: Mapping[str, TensorInfo]) -> bool:
+    """Whether `key` repeats a module of `modules_to_save` that the file has under its own name.
+
+    PEFT writes all of the wrapper where a vocabulary was resized, and reads only the module's own name back.
+    """
+    match = _WRAPPED.fullmatch(key)
+    return match is not None and f"{PREFIX}{match['path']}.{match['parameter']}" in tensors
+
+
+def traits_of(extras: list[ExtraWeight]) -> list[str]:
+    names = {
+        "module": "modules_to_save",
+        "bias": "bias",
+        "saved_embedding": "saved_embedding",
+        "token_rows": "trainable_tokens",
+    }
+    return sorted({names[extra.kind] for extra in extras if extra.kind in names})
+
+
+def token_rows(config: AdapterConfig, target: str) -> tuple[int, ...]:
+    """The rows of `target` that a file's token rows replace, in their order.
+
+    PEFT: a list is of the input embedding; a mapping is by the end of the embedding's name; TRAINABLE_TOKENS has
+    `token_indices`. Raises `InvalidConfig` where there are none.
+    """
+    indices = config.fields.get("trainable_token_indices", config.fields.get("token_indices"))
+    if isinstance(indices, dict):
+        path = target.removesuffix(".weight")
+        indices = next((rows for end, rows in indices.items() if path.endswith(end)), None)
+    if not isinstance(indices, list) or not all(type(row) is int and row >= 0 for row in indices):
+        raise InvalidConfig(f"adapter_config.json names no token indices for {target}")
+    return tuple(indices)

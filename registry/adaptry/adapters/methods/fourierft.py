@@ -1,0 +1,59 @@
+"""FourierFT: a few coefficients of the update's Fourier transform, at random places (arXiv 2405.03003; PEFT
+`tuners/fourierft`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods.method import Method, Parts, Shapes, Width, added
+from adaptry.adapters.methods.random_projections import out_and_in, positions
+from adaptry.adapters.spec import ModuleSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def coefficients(shapes: Shapes, config: AdapterConfig, default: int) -> Width:
+    """As many as the config gives one module or another; their number says nothing of the module's sides."""
+    (count,) = shapes["spectrum"]
+    known = (
+        config.fields.get("n_frequency", default),
+        *config.pattern_values("n_frequency_pattern").values(),
+    )
+    if count not in known:
+        raise ValueError(f"{count} coefficients are not what the config says")
+    return Width(0, 0, 0)
+
+
+def too_many(shapes: Shapes, config: AdapterConfig, fan_out: int, fan_in: int) -> str | None:
+    (count,) = shapes["spectrum"]
+    if count <= fan_out * fan_in:
+        return None
+    return f"has {count:,} coefficients, and this base's weight {fan_out * fan_in:,} elements"
+
+
+def _scale(config: AdapterConfig, module: ModuleSpec) -> float:
+    return config.number("scaling", 150.0)
+
+
+def _delta(parts: Parts, shape: tuple[int, ...]) -> Tensor:
+    import torch
+
+    fan_out, fan_in = out_and_in(parts, shape)
+    spectrum = torch.zeros(fan_out, fan_in)
+    spectrum[positions(parts, len(parts["spectrum"]), fan_out, fan_in)] = parts["spectrum"]
+    update: Tensor = torch.fft.ifft2(spectrum).real * parts.module.scale
+    return update.T if parts.orientation == "conv1d" else update
+
+
+METHOD = Method(
+    name="fourierft",
+    title="FourierFT",
+    tails={"fourierft_spectrum": "spectrum"},
+    tolerance="bit-equal with one FFT library and the torch that drew its places",
+    width=lambda shapes, config: coefficients(shapes, config, 1000),
+    scale=_scale,
+    weight=added(_delta),
+    misfit=too_many,
+)

@@ -1,0 +1,98 @@
+"""FRoD: the weight written anew in a basis that all layers of a kind share, with a sparse core (AAAI 2026, FRoD,
+doi 10.1609/aaai.v40i31.39813; PEFT `tuners/frod`).
+
+The basis is taken from the file. PEFT takes its part U from a basis it computes anew as it loads: where that comes
+out otherwise than in training (other threads or LAPACK turn its vectors about), PEFT's own merge is wrong and this is not.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods.method import Method, Parts, Shapes, Width
+from adaptry.adapters.methods.orientation import on_matrix
+from adaptry.core.errors import InvalidWeights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+    (fan_in,), (_,) = shapes["lambda_l"], shapes["lambda_s_values"]
+    bases = [shape for role, shape in shapes.items() if role.startswith("V.")]
+    if _saves_projection(config) and (fan_in, fan_in) not in bases:
+        raise ValueError("there is no basis of its width")
+    return Width(0, fan_in, 0)
+
+
+def _saves_projection(config: AdapterConfig) -> bool:
+    return config.fields.get("save_projection", True) is True
+
+
+def _refuses(config: AdapterConfig) -> str | None:
+    if _saves_projection(config):
+        return None
+    return (
+        "it was saved without its projections, which PEFT computes from all layers of the base: load it with PEFT on "
+        "its base, set save_projection to true and save it again"
+    )
+
+
+def _kind(path: str) -> str:
+    """PEFT's name for what a module is, wherever its layer: `self_attn_q_proj`."""
+    *before, parent, name = ("", *path.split("."))
+    if not parent or parent.isdigit():
+        return name
+    if (parent, name) == ("output", "dense") and before[-1:] == ["attention"]:
+        return "attention_output"
+    return f"{parent}_{name}"
+
+
+def _basis(weight: Tensor, shared: Tensor) -> Tensor:
+    """W's columns in the shared basis V, each of norm 1 (or 0), solved in float64."""
+    import torch
+
+    wide, basis = weight.double(), shared.double()
+    try:
+        solved = torch.linalg.solve(basis, wide.T).T
+    except RuntimeError:  # singular
+        solved = wide @ torch.linalg.pinv(basis, rtol=1e-6).T
+    norms = torch.linalg.norm(solved, dim=0)
+    columns = torch.zeros_like(solved)
+    columns[:, norms > 1e-12] = solved[:, norms > 1e-12] / norms[norms > 1e-12]
+    return columns.float().to(weight.dtype)
+
+
+@on_matrix
+def _weight(weight: Tensor, parts: Parts) -> Tensor:
+    """U(S + diag λ)Vᵀ in the weight's dtype; PEFT adds it as a difference, rounded once more."""
+    import torch
+
+    kind, dtype = _kind(parts.module.path), weight.dtype
+    if f"V.{kind}" not in parts or f"s_indices.{kind}" not in parts:
+        raise InvalidWeights(
+            f"the file lacks the projections frod_V.{kind} and frod_s_indices.{kind} of {parts.module.path}: save it again "
+            "with save_projection=True"
+        )
+    shared = parts[f"V.{kind}"].to(dtype)
+    rows, columns = parts[f"s_indices.{kind}"]
+    core = torch.zeros_like(shared)
+    core[rows, columns] = parts["lambda_s_values"].to(dtype)
+    written = _basis(weight, shared) @ (core + torch.diag_embed(parts["lambda_l"].to(dtype))) @ shared.T
+    return weight + (written - weight)
+
+
+METHOD = Method(
+    name="frod",
+    title="FRoD",
+    tails={"frod_lambda_l": "lambda_l", "frod_lambda_s_values": "lambda_s_values"},
+    shared={rf"frod_{role}\.(?P<rest>.+)": role for role in ("V", "s_indices", "s_size")},
+    integers=frozenset({"s_indices", "s_size"}),
+    width=_width,
+    fixed=r"V\..+|s_(?:indices|size)\..+",
+    weight=_weight,
+    refuses=_refuses,
+    needs_base=True,
+    tolerance="bit-equal where torch's LAPACK is the same, on as many threads; else within rounding",
+)

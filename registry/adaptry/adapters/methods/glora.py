@@ -1,0 +1,63 @@
+"""GLoRA: weight and bias scaled and shifted by paths A to E, each low-rank, a vector, a number or nothing
+(arXiv 2306.07967; PEFT `tuners/glora`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods.method import Method, Parts, Shapes, Width, same
+from adaptry.adapters.methods.orientation import on_matrix
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+    """Paths A and B tell the sides where they have any; every path is there, be it as zeros."""
+    rank = fan_in = fan_out = 0
+    for path in "ABCDE":
+        shape = shapes.get(f"path.{path}.X") or shapes.get(f"path.{path}.zeros")
+        if shape is None:
+            up, down = shapes[f"path.{path}.Xd"], shapes[f"path.{path}.Xu"]
+            rank, shape = same(up[1], down[0]), (up[0], down[1])
+        if path in "AB":
+            fan_out = shape[0] if len(shape) == 2 else fan_out
+            fan_in = shape[1] if len(shape) == 2 and shape[1] > 1 else fan_in
+    return Width(rank, fan_in, fan_out)
+
+
+def _path(parts: Parts, path: str, like: Tensor) -> Tensor:
+    if f"path.{path}.Xd" in parts:
+        found = parts[f"path.{path}.Xd"] @ parts[f"path.{path}.Xu"]
+    elif f"path.{path}.zeros" in parts:
+        found = parts[f"path.{path}.zeros"]
+    else:
+        found = parts[f"path.{path}.X"]
+    return found.to(like.dtype)
+
+
+@on_matrix
+def _weight(weight: Tensor, parts: Parts) -> Tensor:
+    """In the weight's dtype throughout, as in PEFT."""
+    return weight + (weight * _path(parts, "A", weight) + _path(parts, "B", weight))
+
+
+def _bias(bias: Tensor, parts: Parts) -> Tensor:
+    weight = parts.weight()
+    if parts.orientation == "conv1d":
+        weight = weight.T
+    through = (weight @ _path(parts, "C", bias)).squeeze(-1)
+    return bias + (bias * _path(parts, "D", bias) + _path(parts, "E", bias) + through)
+
+
+METHOD = Method(
+    name="glora",
+    title="GLoRA",
+    tails={r"glora_(?P<rest>[A-E]\.(?:Xd|Xu|X|zeros))": "path"},
+    width=_width,
+    fixed=r"path\..+\.zeros",
+    weight=_weight,
+    bias=_bias,
+    needs_base=True,
+)

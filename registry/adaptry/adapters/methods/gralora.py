@@ -1,0 +1,89 @@
+"""GraLoRA: a low-rank update for each block of a grid, which share their factors (arXiv 2505.20355; PEFT
+`tuners/gralora`); with `hybrid_r`, a plain LoRA besides."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods.method import Method, Parts, Shapes, Width, added, same, trained_rank
+from adaptry.adapters.spec import ModuleSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def _blocks(config: AdapterConfig) -> int:
+    return config.rank("gralora_k", 2)
+
+
+def _hybrid_rank(config: AdapterConfig) -> int:
+    return int(config.number("hybrid_r", 0))
+
+
+def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+    (blocks, fan_in, rank), (again, up, fan_out) = shapes["A"], shapes["B"]
+    same(_blocks(config), blocks, again)
+    trained_rank(config, same(rank, up), 32)
+    if rank % blocks:
+        raise ValueError(f"a rank of {rank} does not share out to {blocks} blocks")
+    if hybrid := _hybrid_rank(config):
+        same(hybrid, shapes["A_general"][0], shapes["B_general"][1])
+    return Width(rank, fan_in * blocks, fan_out * blocks)
+
+
+def _scale(config: AdapterConfig, module: ModuleSpec) -> float:
+    return config.number("alpha", 64) / (module.rank + _hybrid_rank(config))
+
+
+def _mixed(parts: Parts) -> Tensor:
+    """What comes out of the factors of the inputs, for each block of outputs: [inputs, blocks, rank]."""
+    import torch
+
+    down = parts["A"]
+    blocks, width, rank = down.shape
+    # [inputs, blocks, rank]: each input has its own block's factor, zero for the others.
+    spread = torch.zeros(blocks, width, blocks, rank)
+    for block in range(blocks):
+        spread[block, :, block] = down[block]
+    # Each block's ranks go in equal shares to all blocks of outputs.
+    mixed = spread.view(blocks * width, blocks, blocks, rank // blocks).permute(0, 2, 1, 3)
+    return mixed.reshape(blocks * width, blocks, rank)
+
+
+def _delta(parts: Parts, shape: tuple[int, ...]) -> Tensor:
+    import torch
+
+    mixed = _mixed(parts)
+    update = torch.einsum("ikr,kro->iko", mixed, parts["B"]).reshape(mixed.shape[0], -1).T
+    if _hybrid_rank(parts.config):
+        update = update + parts["B_general"] @ parts["A_general"]
+    return (update.T if parts.orientation == "conv1d" else update) * parts.module.scale
+
+
+def _factors(parts: Parts, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
+    """Each block of outputs has its own ranks: their factors lie on a diagonal."""
+    import torch
+
+    up: Tensor = torch.block_diag(*(block.T for block in parts["B"]))  # type: ignore[no-untyped-call]  # torch's own
+    down = _mixed(parts).permute(1, 2, 0).flatten(0, 1)
+    if _hybrid_rank(parts.config):
+        up = torch.cat([up, parts["B_general"]], dim=1)
+        down = torch.cat([down, parts["A_general"]], dim=0)
+    return up * parts.module.scale, down
+
+
+METHOD = Method(
+    name="gralora",
+    title="GraLoRA",
+    tails={
+        **{f"gralora_{side}": side for side in "AB"},
+        **{rf"gralora_{side}_general\.weight": f"{side}_general" for side in "AB"},
+    },
+    width=_width,
+    scale=_scale,
+    weight=added(_delta),
+    lora="exact",
+    factors=_factors,
+    lora_rank=lambda module, config: _blocks(config) * module.rank + _hybrid_rank(config),
+)

@@ -1,0 +1,51 @@
+"""HiRA: the base's weight times a low-rank product, element by element (ICLR 2025, HiRA; PEFT `tuners/hira`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods.method import Method, Parts, Shapes, Width, same
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+    is_embedding = "embedding_A" in shapes
+    down, up = (shapes[f"embedding_{role}" if is_embedding else role] for role in ("A", "B"))
+    rank = same(down[0], up[1])
+    if is_embedding:
+        return Width(rank, down[1], up[0], "embedding")
+    return Width(rank, down[1], up[0], "conv" if len(down) > 2 else "linear")
+
+
+def _product(parts: Parts) -> Tensor:
+    """BA in the shape in which the weight is stored."""
+    from torch.nn import functional
+
+    if "embedding_A" in parts:
+        return (parts["embedding_B"] @ parts["embedding_A"]).T
+    down, up = parts["A"], parts["B"]
+    if down.dim() == 2:
+        product = up @ down
+        return product.T if parts.orientation == "conv1d" else product
+    if down.dim() == 4 and down.shape[2:] == (1, 1):
+        return (up[:, :, 0, 0] @ down[:, :, 0, 0])[:, :, None, None]
+    convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[down.dim() - 3]
+    return convolve(down.transpose(0, 1), up).transpose(0, 1)
+
+
+def _weight(weight: Tensor, parts: Parts) -> Tensor:
+    """All in the weight's dtype, as in PEFT: BA, W∘BA and the sum are each rounded."""
+    return weight + weight * _product(parts).to(weight.dtype)
+
+
+METHOD = Method(
+    name="hira",
+    title="HiRA",
+    tails={rf"hira_{role}": role for role in ("A", "B", "embedding_A", "embedding_B")},
+    width=_width,
+    weight=_weight,
+    needs_base=True,
+)

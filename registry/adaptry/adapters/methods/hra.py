@@ -1,0 +1,67 @@
+"""HRA: inputs reflected by a chain of Householder reflections (arXiv 2405.17484; PEFT `tuners/hra`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods.method import Method, Parts, Shapes, Width
+from adaptry.adapters.methods.orientation import on_matrix
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+    fan_in, rank = shapes["u"]
+    return Width(rank, fan_in, 0, "flat")
+
+
+def _columns(vectors: Tensor) -> list[Tensor]:
+    """Each as PEFT takes it out: the stride of what is multiplied decides in which order its sum is rounded."""
+    return [vectors[:, column].view(-1, 1) for column in range(vectors.shape[1])]
+
+
+def _chain(vectors: Tensor) -> Tensor:
+    """Π(I − 2uuᵀ), left to right, over the columns normalised."""
+    import torch
+
+    vectors = vectors / vectors.norm(dim=0)
+    product = torch.eye(vectors.shape[0])
+    for vector in _columns(vectors):
+        product = product - 2 * product @ vector @ vector.t()
+    return product
+
+
+def _orthogonal(vectors: Tensor) -> Tensor:
+    """I − 2QQᵀ, Q by Gram and Schmidt (`apply_GS`)."""
+    import torch
+
+    basis: list[Tensor] = []
+    for vector in _columns(vectors):
+        for earlier in basis:
+            vector = vector - (earlier.t() @ vector) * earlier
+        basis.append(vector / vector.norm())
+    matrix = torch.cat(basis, dim=1)
+    return torch.eye(vectors.shape[0]) - 2 * matrix @ matrix.t()
+
+
+@on_matrix
+def _weight(weight: Tensor, parts: Parts) -> Tensor:
+    import torch
+
+    reflect = _orthogonal if parts.config.flag("apply_GS") else _chain
+    return torch.mm(weight.float(), reflect(parts["u"])).to(weight.dtype)
+
+
+METHOD = Method(
+    name="hra",
+    title="HRA",
+    tails={"hra_u": "u"},
+    width=_width,
+    weight=_weight,
+    lora="given_base",
+    lora_rank=lambda module, config: module.rank,
+    needs_base=True,
+    tolerance="bit-equal; with apply_GS where torch's BLAS runs on as many threads, else within rounding",
+)

@@ -1,0 +1,59 @@
+"""IA3: outputs (or a feed-forward layer's inputs) scaled by a learned vector (arXiv 2205.05638; PEFT `tuners/ia3`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods.method import Method, Parts, Shapes, Width
+from adaptry.core.errors import InvalidWeights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def is_feedforward(config: AdapterConfig, path: str) -> bool:
+    """PEFT: a list of ends of names, or one pattern for the whole name. Raises `InvalidConfig`, `Unavailable`."""
+    feedforward = config.fields.get("feedforward_modules")
+    if isinstance(feedforward, str):
+        return config.patterns.matches(feedforward, path)
+    return path.endswith(config.names("feedforward_modules"))
+
+
+def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+    shape = shapes["l"]
+    if len(shape) > 2:
+        return Width(0, 0, 0, "conv")
+    return Width(0, shape[1] if shape[0] == 1 else 0, shape[0] if shape[0] != 1 else 0)
+
+
+def _weight(weight: Tensor, parts: Parts) -> Tensor:
+    scaling = parts["l"]
+    scales_inputs = is_feedforward(parts.config, parts.module.path)
+    if scaling.shape[0 if scales_inputs or parts.orientation == "conv" else 1] != 1:
+        raise InvalidWeights(
+            f"the ia3_l of {parts.module.path} is {list(scaling.shape)}, and by feedforward_modules it scales the "
+            f"module's {'inputs' if scales_inputs else 'outputs'}: save the adapter again"
+        )
+    if parts.orientation == "conv1d":
+        scaling = scaling.T
+    elif parts.orientation == "conv" and not scales_inputs:
+        scaling = scaling.transpose(0, 1)
+    return (weight * scaling).to(weight.dtype)
+
+
+def _bias(bias: Tensor, parts: Parts) -> Tensor:
+    if is_feedforward(parts.config, parts.module.path):
+        return bias
+    return (bias * parts["l"].reshape(bias.shape)).to(bias.dtype)
+
+
+METHOD = Method(
+    name="ia3",
+    title="IA3",
+    tails={"ia3_l": "l"},
+    width=_width,
+    weight=_weight,
+    bias=_bias,
+    needs_base=True,
+)

@@ -1,0 +1,86 @@
+"""LoHa: the Hadamard product of two low-rank products (FedPara, arXiv 2108.06098; PEFT `tuners/loha`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods.method import Method, Parts, Shapes, Width, added, same, trained_rank
+from adaptry.adapters.spec import ModuleSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def scale(config: AdapterConfig, module: ModuleSpec) -> float:
+    """α/r, each by its pattern; as LyCORIS methods in PEFT have it."""
+    rank = config.value_for("rank_pattern", module.path, config.rank())
+    alpha = config.value_for("alpha_pattern", module.path, config.number("alpha", 8))
+    return float(alpha) / int(rank)
+
+
+def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+    first, second = shapes["w1_a"], shapes["w1_b"]
+    if shapes["w2_a"] != first or shapes["w2_b"] != second:
+        raise ValueError("the two products have different shapes")
+    if "t1" in shapes:
+        rank = same(first[0], second[0], *shapes["t1"][:2], *shapes["t2"][:2])
+        return Width(trained_rank(config, rank), second[1], first[1], "conv")
+    rank = trained_rank(config, same(first[1], second[0]))
+    return Width(rank, second[1], first[0], "flat")
+
+
+def _delta(parts: Parts, shape: tuple[int, ...]) -> Tensor:
+    return _product(parts).reshape(shape)
+
+
+def _product(parts: Parts) -> Tensor:
+    import torch
+
+    if "t1" in parts:
+        halves = [
+            torch.einsum("ijkl,jr,ip->prkl", parts[f"t{n}"], parts[f"w{n}_b"], parts[f"w{n}_a"])
+            for n in (1, 2)
+        ]
+    else:
+        halves = [parts[f"w{n}_a"] @ parts[f"w{n}_b"] for n in (1, 2)]
+    return halves[0] * halves[1] * parts.module.scale
+
+
+def _factors(parts: Parts, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
+    """Of rank r²: each column of the one product's factor times each of the other's. Where that is more than the
+    weight's shorter side, the update itself and an identity."""
+    import torch
+
+    (first_up, first_down), (second_up, second_down) = _halves(parts)
+    if first_up.shape[1] ** 2 >= min(fan_out, fan_in):
+        update = _product(parts).reshape(fan_out, fan_in)
+        return (update, torch.eye(fan_in)) if fan_in <= fan_out else (torch.eye(fan_out), update)
+    up = torch.einsum("oi,oj->oij", first_up, second_up).flatten(1)
+    down = torch.einsum("ix,jx->ijx", first_down, second_down).flatten(0, 1)
+    return up * parts.module.scale, down
+
+
+def _halves(parts: Parts) -> list[tuple[Tensor, Tensor]]:
+    """The factors [out, r] and [r, in·k…] of the two products."""
+    import torch
+
+    if "t1" not in parts:
+        return [(parts[f"w{n}_a"], parts[f"w{n}_b"]) for n in (1, 2)]
+    return [
+        (parts[f"w{n}_a"].T, torch.einsum("ijkl,jr->irkl", parts[f"t{n}"], parts[f"w{n}_b"]).flatten(1))
+        for n in (1, 2)
+    ]
+
+
+METHOD = Method(
+    name="loha",
+    title="LoHa",
+    tails={rf"hada_{role}": role for role in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")},
+    width=_width,
+    scale=scale,
+    weight=added(_delta),
+    lora="exact",
+    factors=_factors,
+    lora_rank=lambda module, config: module.rank**2,
+)

@@ -1,0 +1,96 @@
+"""LoKr: the Kronecker product of two matrices, each whole or factored (LyCORIS, arXiv 2309.14859; PEFT `tuners/lokr`).
+
+Which is factored is for the tensors to say. A module's rank is that of its whole update, rank(w1)·rank(w2).
+PEFT scales by alpha/r even where both are whole; LyCORIS itself then scales by 1.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods.loha import scale
+from adaptry.adapters.methods.method import Method, Parts, Shapes, Width, added, same, trained_rank
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+    left = _left(shapes, config)
+    right = _right(shapes, config)
+    kind = right.kind
+    return Width(left.rank * right.rank, left.fan_in * right.fan_in, left.fan_out * right.fan_out, kind)
+
+
+def _left(shapes: Shapes, config: AdapterConfig) -> Width:
+    if "w1" in shapes:
+        fan_out, fan_in = shapes["w1"]
+        return Width(min(fan_out, fan_in), fan_in, fan_out)
+    (fan_out, rank), (up, fan_in) = shapes["w1_a"], shapes["w1_b"]
+    return Width(trained_rank(config, same(rank, up)), fan_in, fan_out)
+
+
+def _right(shapes: Shapes, config: AdapterConfig) -> Width:
+    if "w2" in shapes:
+        fan_out, fan_in, *kernel = shapes["w2"]
+        return Width(min(fan_out, fan_in), fan_in, fan_out, "conv" if kernel else "flat")
+    first, second = shapes["w2_a"], shapes["w2_b"]
+    if "t2" in shapes:
+        rank = trained_rank(config, same(first[0], second[0], *shapes["t2"][:2]))
+        return Width(rank, second[1], first[1], "conv")
+    return Width(trained_rank(config, same(first[1], second[0])), second[1], first[0], "flat")
+
+
+def _matrices(parts: Parts) -> tuple[Tensor, Tensor]:
+    """w1 [a, b] and w2 [c, d] or [c, d, k, k], whole."""
+    import torch
+
+    left = parts["w1"] if "w1" in parts else parts["w1_a"] @ parts["w1_b"]
+    if "w2" in parts:
+        return left, parts["w2"]
+    if "t2" in parts:
+        return left, torch.einsum("ijkl,ip,jr->prkl", parts["t2"], parts["w2_a"], parts["w2_b"])
+    return left, parts["w2_a"] @ parts["w2_b"]
+
+
+def _delta(parts: Parts, shape: tuple[int, ...]) -> Tensor:
+    import torch
+
+    left, right = _matrices(parts)
+    if right.dim() == 4:
+        left = left[:, :, None, None]
+    return (torch.kron(left, right.contiguous()) * parts.module.scale).reshape(shape)
+
+
+def _factors(parts: Parts, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
+    """The Kronecker products of the two matrices' own factors: of rank rank(w1)·rank(w2)."""
+    import torch
+
+    (left_up, left_down), (right_up, right_down) = (_split(matrix.flatten(1)) for matrix in _matrices(parts))
+    up = torch.einsum("ai,cj->acij", left_up, right_up).reshape(fan_out, -1)
+    return up * parts.module.scale, torch.einsum("ib,jd->ijbd", left_down, right_down).reshape(-1, fan_in)
+
+
+def _split(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """The factors of a matrix, of no higher rank than it has in float32."""
+    import torch
+
+    left, values, right = torch.linalg.svd(matrix.double(), full_matrices=False)
+    noise = values[0] * max(matrix.shape) * torch.finfo(torch.float32).eps
+    rank = max(1, int((values > noise).sum()))
+    root = values[:rank].sqrt()
+    return (left[:, :rank] * root).float(), (root[:, None] * right[:rank]).float()
+
+
+METHOD = Method(
+    name="lokr",
+    title="LoKr",
+    tails={f"lokr_{role}": role for role in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")},
+    width=_width,
+    scale=scale,
+    weight=added(_delta),
+    lora="exact",
+    factors=_factors,
+    lora_rank=lambda module, config: module.rank,
+)

@@ -1,0 +1,223 @@
+"""What we know of one adapter method, as a value: its tensors, its numbers, what it does to a weight.
+
+A method is one file with one `METHOD`, entered in the table `METHODS`. Describing needs names, shapes and config
+only; the functions that change weights are written here too, next to the names they use, and load torch when they
+are called, never when this is imported.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.header import TensorInfo
+from adaptry.adapters.spec import ExtraKind, ExtraWeight, ModuleKind, ModuleSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor, dtype
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Shape of each tensor of a module, by role; the shared tensors' too."""
+
+
+class Width(NamedTuple):
+    """A module's numbers, read off its tensors. 0 where the tensors do not tell (fan_in of an IA3 vector, say)."""
+
+    rank: int
+    fan_in: int
+    fan_out: int
+    kind: ModuleKind = "linear"
+
+
+class Parts(Protocol):
+    """What a change may use: the module's tensors and more, as torch tensors."""
+
+    @property
+    def config(self) -> AdapterConfig: ...
+
+    @property
+    def module(self) -> ModuleSpec: ...
+
+    @property
+    def orientation(self) -> str:
+        """`linear` [out, in], `conv1d` [in, out], `conv`, `embedding` [rows, dim], `attention`, `parameter`, `norm`."""
+        ...
+
+    def __contains__(self, role: str) -> bool: ...
+
+    def __getitem__(self, role: str) -> Tensor:
+        """The tensor of a role: floats in float32 (PEFT's holding dtype), integers as they are. Shared ones too."""
+        ...
+
+    @property
+    def dtype(self) -> dtype:
+        """In which the base holds the weight: some methods hold numbers of their own in the same."""
+        ...
+
+    @property
+    def sides(self) -> Mapping[str, tuple[int, int]]:
+        """(outputs, inputs) of every matrix of the base that the adapter changes, by its module's path."""
+        ...
+
+    def bias(self) -> Tensor | None:
+        """The base's bias of the module, untouched, in its own dtype; None where it has none."""
+        ...
+
+    def weight(self) -> Tensor:
+        """For a change of a bias: the base's weight of the module, untouched, in its own dtype."""
+        ...
+
+
+Change = Callable[["Tensor", Parts], "Tensor"]
+"""`change(weight, parts)`: a new weight of the same shape and dtype; `weight` is as stored and must not be written."""
+
+Factored = Callable[[Parts, int, int], "tuple[Tensor, Tensor]"]
+"""`factors(parts, fan_out, fan_in)`: up [fan_out, r] and down [r, fan_in], float32, whose product is the whole update
+of the weight as a matrix [out, in·k…], whichever way it is stored."""
+
+Lora = Literal["itself", "exact", "given_base", "approximate", "no"]
+"""How a method can be written as a LoRA: it is one; exactly; exactly for one base's values; by the nearest one; not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One method.
+
+    `tails`: pattern of what follows a module's path in a key → role. `shared`: pattern of a model-level name
+    (after `base_model.`) → role. `prefix`: what stands before a module's path. `needs`: the shared roles
+    without which the file is not whole. `replaced`: pattern of a key (groups `path` and, unless it is the
+    weight, `parameter`) that holds a full weight → its kind. `width`: the module's numbers from its shapes; it
+    raises `KeyError`, `IndexError` or `ValueError` where they are not a whole module's. `weight` and `bias`:
+    how it changes them; where both are None it cannot be baked, and `instead` says why and what to do.
+    `lora`: how its updates can be written as a LoRA, "no" where it has exactly none; `lora_unless`: how those of a config
+    for which that is not true. `factors`: its update as a LoRA's factors, where it is exactly one whatever the base's values are.
+    `integers`: roles of tensors that are whole numbers. `fixed`: pattern of the roles of those that are drawn or taken from
+    the base, and never trained. `names_modules`: whether a file of this config says
+    which modules it changes. `misfit`: why a module does not fit a weight of so many outputs and inputs, where
+    its `width` does not tell; it ends a sentence that begins with the module. `needs_base`: whether its change
+    depends on the base's values. `refuses`: why an adapter of this config cannot be baked. `check_installed`:
+    raises `Missing` where a package that its change needs, beside torch, is not there. `tolerance`: how near
+    a merge is to that of the method's own library.
+    """
+
+    name: str
+    title: str
+    tails: Mapping[str, str]
+    width: Callable[[Shapes, AdapterConfig], Width]
+    shared: Mapping[str, str] = field(default_factory=dict)
+    prefix: str = "base_model.model."
+    replaced: Mapping[str, ExtraKind] = field(default_factory=dict)
+    scale: Callable[[AdapterConfig, ModuleSpec], float] = lambda config, module: 1.0
+    weight: Change | None = None
+    bias: Change | None = None
+    changes_bias: Callable[[ModuleSpec], bool] = lambda module: True
+    instead: str = ""
+    lora: Lora = "no"
+    lora_unless: Callable[[AdapterConfig], Lora | None] = lambda config: None
+    lora_rank: Callable[[ModuleSpec, AdapterConfig], int | None] = lambda module, config: None
+    factors: Factored | None = None
+    needs_base: bool = False
+    integers: frozenset[str] = frozenset()
+    fixed: str = ""
+    names_modules: Callable[[AdapterConfig], bool] = lambda config: True
+    misfit: Callable[[Shapes, AdapterConfig, int, int], str | None] = lambda shapes, config, fan_out, fan_in: (
+        None
+    )
+    tolerance: str = "bit-equal"
+    traits: Callable[[AdapterConfig], list[str]] = lambda config: []
+    refuses: Callable[[AdapterConfig], str | None] = lambda config: None
+    looks_at_base: Callable[[AdapterConfig], bool] = lambda config: False
+    needs: Callable[[AdapterConfig], tuple[str, ...]] = lambda config: ()
+    virtual_tokens: Callable[[AdapterConfig, Shapes], int | None] = lambda config, shapes: None
+    check_installed: Callable[[], None] = lambda: None
+
+    @property
+    def is_baked(self) -> bool:
+        return self.weight is not None or self.bias is not None or bool(self.replaced)
+
+    def needs_base_for(self, config: AdapterConfig) -> bool:
+        """Whether an adapter of this config changes a weight by a rule that looks at the base's values."""
+        return self.needs_base or self.looks_at_base(config)
+
+    def as_lora(self, config: AdapterConfig | None = None) -> Lora:
+        """How an adapter of this config, or of most, can be written as a LoRA: any update of a matrix has a nearest one."""
+        if config is not None:
+            if self.refuses(config):
+                return "no"
+            if (other := self.lora_unless(config)) is not None:
+                return other
+        return "approximate" if self.lora == "no" and self.weight is not None else self.lora
+
+    def trains(self, role: str) -> bool:
+        """Whether the tensors of a role are trained; the others are kept so that nobody has to make them again."""
+        return role not in self.integers and not re.fullmatch(self.fixed, role)
+
+    def role(self, key: str) -> tuple[str, str] | None:
+        """(module path, role) of a key without its prefix, or None where it is not one of the method's."""
+        for tail, role in self.tails.items():
+            if match := re.fullmatch(rf"(?P<path>.+?)\.{tail}", key):
+                rest = match.groupdict().get("rest")
+                return match["path"], f"{role}.{rest}" if rest else role
+        return None
+
+    def replaces(self, key: str, name: str, info: TensorInfo) -> ExtraWeight | None:
+        """The full weight that `key` (without its prefix; `name` with it) is by the method's own names, if it is one."""
+        for pattern, kind in self.replaced.items():
+            if match := re.fullmatch(pattern, key):
+                parameter = match.groupdict().get("parameter", "weight")
+                return ExtraWeight(
+                    target=f"{match['path']}.{parameter}", kind=kind, tensor=name, shape=info.shape
+                )
+        return None
+
+    def shared_role(self, name: str) -> str | None:
+        for pattern, role in self.shared.items():
+            if match := re.fullmatch(pattern, name):
+                rest = match.groupdict().get("rest")
+                return f"{role}.{rest}" if rest else role
+        return None
+
+
+def added(
+    delta: Callable[[Parts, tuple[int, ...]], Tensor], *, rounding: Literal["once", "twice"] = "once"
+) -> Change:
+    """The change of a method that adds `delta(parts, shape)`, fp32 of the weight's stored shape, as PEFT does.
+
+    Once: `W + Δ` in float32, rounded to W's dtype. Twice: Δ is rounded to W's dtype first.
+    """
+
+    def change(weight: Tensor, parts: Parts) -> Tensor:
+        update = delta(parts, tuple(weight.shape))
+        if rounding == "twice":
+            return weight + update.to(weight.dtype)
+        return (weight.float() + update).to(weight.dtype)
+
+    return change
+
+
+def product(factors: Factored) -> Callable[[Parts, tuple[int, ...]], Tensor]:
+    """For `added`, the update of a matrix whose method is nothing but its factors: up @ down, turned for a Conv1D."""
+
+    def delta(parts: Parts, shape: tuple[int, ...]) -> Tensor:
+        is_turned = parts.orientation == "conv1d"
+        up, down = factors(parts, *(shape[::-1] if is_turned else shape))
+        return (up @ down).T if is_turned else up @ down
+
+    return delta
+
+
+def same(*numbers: int) -> int:
+    """The number that all of them are: for a `width`, whose tensors must agree. Raises `ValueError`."""
+    if len(set(numbers)) != 1:
+        raise ValueError(f"{numbers} should be one number")
+    return numbers[0]
+
+
+def trained_rank(config: AdapterConfig, rank: int, default: int = 8) -> int:
+    """`rank`, if the config has it as its rank (else PEFT's default) or in its `rank_pattern`. Raises `ValueError`."""
+    if rank != config.rank(default=default) and rank not in config.pattern_values("rank_pattern").values():
+        raise ValueError(f"the tensors have rank {rank}, and the config another")
+    return rank

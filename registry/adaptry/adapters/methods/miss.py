@@ -1,0 +1,94 @@
+"""MiSS: one block of rows repeated along the inputs, and its ancestor Bone (arXiv 2409.15371; PEFT `tuners/miss`).
+
+`init_weights` picks the form: plain, `mini` (the block is repeated along the outputs too) or `bat` (blocks that also
+multiply the base's own). PEFT 0.14 to 0.18 called the first and the last Bone and wrote `bone_block`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods.method import Method, Parts, Shapes, Width, same, trained_rank
+from adaptry.adapters.spec import ModuleSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def _form(config: AdapterConfig) -> str:
+    form = config.fields.get("init_weights")
+    return form if form in ("bat", "mini") else "plain"
+
+
+def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+    block = shapes["block"]
+    match _form(config):
+        case "bat":
+            count, rank, again = block
+            return Width(trained_rank(config, same(rank, again), 64), 0, count * rank)
+        case "mini":
+            rank, width = block
+            same(width, config.rank("mini_r", 1))
+            return Width(trained_rank(config, rank, 64), 0, 0)
+    rank, fan_out = block
+    if not fan_out:
+        raise ValueError("a block of no outputs")
+    return Width(trained_rank(config, rank, 64), 0, fan_out)
+
+
+def _misfit(shapes: Shapes, config: AdapterConfig, fan_out: int, fan_in: int) -> str | None:
+    block = shapes["block"]
+    rank = block[0] if _form(config) != "bat" else block[1]
+    if rank > fan_in:
+        return f"has a block of {rank:,} rows, and this base's weight {fan_in:,} inputs"
+    if fan_out % block[-1] or (_form(config) == "bat" and fan_in % rank):
+        return f"has blocks of {rank:,}×{block[-1]:,}, which do not fill this base's weight of {fan_out:,}×{fan_in:,}"
+    return None
+
+
+def _lora_rank(module: ModuleSpec, config: AdapterConfig) -> int | None:
+    return None if _form(config) == "bat" else module.rank
+
+
+def _weight(weight: Tensor, parts: Parts) -> Tensor:
+    block, rank = parts["block"], parts.module.rank
+    fan_out, fan_in = weight.shape
+    if _form(parts.config) == "bat":
+        tiles = weight.float().reshape(fan_out // rank, rank, fan_in // rank, rank).permute(2, 0, 1, 3)
+        update = (tiles @ block + block).permute(1, 2, 0, 3).reshape(fan_out, fan_in)
+    else:
+        update = _column(parts, fan_out).repeat(1, -(-fan_in // rank))[:, :fan_in]
+    return (weight.float() + update).to(weight.dtype)
+
+
+def _column(parts: Parts, fan_out: int) -> Tensor:
+    """What is repeated along the inputs: [fan_out, r]."""
+    block = parts["block"]
+    return block.T.repeat(fan_out // block.shape[1], 1)
+
+
+def _factors(parts: Parts, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
+    """The repetition is a product with an identity beside an identity."""
+    import torch
+
+    rank = parts.module.rank
+    return _column(parts, fan_out), torch.eye(rank).repeat(1, -(-fan_in // rank))[:, :fan_in].contiguous()
+
+
+METHOD = Method(
+    name="miss",
+    title="MiSS",
+    tails={"miss_block": "block"},
+    width=_width,
+    weight=_weight,
+    misfit=_misfit,
+    lora="exact",
+    lora_unless=lambda config: "approximate" if _form(config) == "bat" else None,
+    factors=_factors,
+    lora_rank=_lora_rank,
+    looks_at_base=lambda config: _form(config) == "bat",
+)
+
+BONE = replace(METHOD, name="bone", title="Bone", tails={"bone_block": "block"})

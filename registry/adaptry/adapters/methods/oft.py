@@ -1,0 +1,91 @@
+"""OFT: inputs turned by a block-diagonal orthogonal matrix (arXiv 2306.07280, 2506.19847; PEFT `tuners/oft`).
+
+PEFT turns the whole kernel of a convolution when it merges and unfolded patches when it runs; with padding
+the two differ at the edges. This is the merge.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods.method import Method, Parts, Shapes, Width
+from adaptry.adapters.methods.orientation import on_matrix
+from adaptry.adapters.methods.rotations import block_diagonal, cayley, cayley_neumann, side_of, skew
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+    blocks, numbers = shapes["embedding_R" if "embedding_R" in shapes else "R"]
+    turned = 0 if config.flag("block_share") else blocks * side_of(numbers)
+    if "embedding_R" in shapes:
+        return Width(0, 0, turned, "embedding")
+    return Width(0, turned, 0, "flat")
+
+
+def _uses_series(config: AdapterConfig) -> bool:
+    return config.fields.get("use_cayley_neumann", True) is True
+
+
+def _refuses(config: AdapterConfig) -> str | None:
+    version = re.match(r"(\d+)\.(\d+)", str(config.fields.get("peft_version", "")))
+    if _uses_series(config) and (version is None or (int(version[1]), int(version[2])) < (0, 18)):
+        return (
+            "it was trained by PEFT before 0.18, whose Cayley-Neumann series ends in another term: merge it with "
+            "the PEFT that trained it"
+        )
+    return None
+
+
+def _rotation(numbers: Tensor, config: AdapterConfig, width: int) -> Tensor:
+    """[blocks, n(n−1)/2] → block-diagonal [width, width]."""
+    turned = skew(numbers)
+    if config.flag("coft"):
+        turned = _near_identity(turned, config.number("eps", 6e-5))
+    if _uses_series(config):
+        blocks = cayley_neumann(turned, config.rank("num_cayley_neumann_terms", 5))
+    else:
+        blocks = cayley(turned)
+    if config.flag("block_share"):
+        blocks = blocks.expand(width // blocks.shape[-1], -1, -1)
+    return block_diagonal(blocks)
+
+
+def _near_identity(turned: Tensor, eps: float) -> Tensor:
+    """COFT: each block scaled down to a norm of at most ε/√blocks."""
+    import torch
+
+    limit = eps * 1 / torch.sqrt(torch.tensor(turned.shape[0]))
+    norm = torch.norm(turned, dim=(1, 2), keepdim=True)
+    return torch.where(norm <= limit, turned, limit * (turned / norm))
+
+
+@on_matrix
+def _linear(weight: Tensor, parts: Parts) -> Tensor:
+    import torch
+
+    rotation = _rotation(parts["R"], parts.config, weight.shape[1])
+    return torch.mm(rotation, weight.t().float()).t().to(weight.dtype)
+
+
+def _weight(weight: Tensor, parts: Parts) -> Tensor:
+    import torch
+
+    if "embedding_R" not in parts:
+        return _linear(weight, parts)
+    rotation = _rotation(parts["embedding_R"], parts.config, weight.shape[1])
+    return torch.mm(weight.float(), rotation).to(weight.dtype)
+
+
+METHOD = Method(
+    name="oft",
+    title="OFT",
+    tails={r"oft_R\.weight": "R", r"oft_embedding_R\.weight": "embedding_R"},
+    width=_width,
+    weight=_weight,
+    refuses=_refuses,
+    needs_base=True,
+)

@@ -1,0 +1,23 @@
+"""Weights turned to [out, in], whichever way they are stored, for methods whose arithmetic is on a plain matrix."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.methods.method import Change, Parts
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def on_matrix(change: Change) -> Change:
+    """`change`, given the weight as a view [out, in]: GPT-2's Conv1D transposed, a kernel flattened to [out, in·k…]."""
+
+    def turned(weight: Tensor, parts: Parts) -> Tensor:
+        if parts.orientation == "conv1d":
+            return change(weight.T, parts).T
+        if weight.dim() > 2:
+            return change(weight.view(weight.shape[0], -1), parts).reshape(weight.shape)
+        return change(weight, parts)
+
+    return turned

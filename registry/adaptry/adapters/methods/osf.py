@@ -1,0 +1,50 @@
+"""OSF: the small singular directions of the weight trained, the large ones kept (arXiv 2504.07097; PEFT `tuners/osf`).
+
+The file holds the trained directions; what they replace is the base's own decomposition, computed again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods.method import Method, Parts, Shapes, Width, same
+from adaptry.adapters.methods.orientation import on_matrix
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+    (rank,) = shapes["S_low"]
+    (fan_out, up), (down, fan_in) = shapes["U_low"], shapes["V_low"]
+    if rank > min(fan_in, fan_out):
+        raise ValueError("more directions than a weight has")
+    return Width(same(rank, up, down), fan_in, fan_out)
+
+
+@on_matrix
+def _weight(weight: Tensor, parts: Parts) -> Tensor:
+    import torch
+
+    left, values, right = torch.linalg.svd(weight.float(), full_matrices=False)
+    kept = min(weight.shape) - parts.module.rank
+    # PEFT stores these in the base's dtype before it computes with them.
+    left, values, right = (
+        part.contiguous().to(weight.dtype).float() for part in (left[:, kept:], values[kept:], right[kept:])
+    )
+    trained = torch.mm(parts["U_low"] * parts["S_low"], parts["V_low"])
+    return (weight + (trained - torch.mm(left * values, right))).to(weight.dtype)
+
+
+METHOD = Method(
+    name="osf",
+    title="OSF",
+    tails={rf"osf_svd_params\.{role}": role for role in ("U_low", "S_low", "V_low")},
+    width=_width,
+    weight=_weight,
+    lora="given_base",
+    lora_rank=lambda module, config: 2 * module.rank,  # what is put in, and what is taken out
+    needs_base=True,
+    tolerance="bit-equal where torch's LAPACK is the same, on as many threads; else within rounding",
+)

@@ -1,0 +1,100 @@
+"""Which 3-D parameter a pair of factors belongs to, where PEFT was told `target_parameters` (§4.7).
+
+PEFT wraps the module that holds the parameters once for each, the last one outermost, and writes factors under the
+module's path with one `base_layer` for every wrapper around. The parameter's own name, which
+`rank_pattern` speaks of, is written nowhere: it follows from the order in which the module has its parameters.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.plain_patterns import dotted_ends
+from adaptry.adapters.spec import Spec
+from adaptry.core.errors import InvalidConfig, Refused
+
+# In the order of every module of experts in transformers 5.
+_ORDER = (
+    *("gate_proj", "gate_up_proj", "gate_up_proj_bias"),
+    *("up_proj", "up_proj_bias", "down_proj", "down_proj_bias"),
+)
+
+
+def was_turned(peft_version: str | None) -> bool:
+    """Whether the PEFT that wrote it takes every 3-D parameter for [experts, in, out]: before 0.19."""
+    match = re.match(r"(\d{1,9})\.(\d{1,9})", peft_version or "")
+    return match is not None and (int(match[1]), int(match[2])) < (0, 19)
+
+
+def require_not_turned(spec: Spec) -> None:
+    """Raises `Refused` for factors of 3-D parameters that nobody but a merge takes for what they are."""
+    if was_turned(spec.peft_version):
+        raise Refused(
+            f"its fused experts were written by PEFT {spec.peft_version}, which has them the other way round than PEFT 0.19 "
+            "and later: merge it (adaptry merge --base BASE REF -o DIR)"
+        )
+
+
+def wrapped(config: AdapterConfig, paths: Iterable[str]) -> dict[str, str | None]:
+    """The paths that stand for a parameter of their module, and its name; None where the config leaves it open."""
+    targets = config.names("target_parameters")
+    if not targets:
+        return {}
+    modules: dict[str, dict[int, str]] = {}
+    for path in paths:
+        modules.setdefault(path.replace(".base_layer", ""), {})[path.count(".base_layer")] = path
+    by_module: dict[str, set[str]] = {}
+    for target in targets:
+        parent, _, parameter = target.rpartition(".")
+        by_module.setdefault(parent, set()).add(parameter)
+    config.patterns.prepare(modules)
+    is_target = _module_targets(config)
+    found: dict[str, str | None] = {}
+    for name, levels in modules.items():
+        named, loose = _targeted(name, by_module), by_module.get("", set())
+        if loose and is_target(name):
+            loose = set()
+        if not named | loose:
+            continue
+        parameters = next((each for each in (named, named | loose) if len(each) == len(levels)), set())
+        ordered = in_order(parameters)
+        for place, (_, path) in enumerate(sorted(levels.items(), reverse=True)):
+            found[path] = ordered[place] if ordered else None
+    return found
+
+
+def _targeted(name: str, by_module: Mapping[str, set[str]]) -> set[str]:
+    """The parameters targeted with the module `name`.
+
+    Those that are targeted without a module (`gate_up_proj`) may be of any module but those of target_modules, which PEFT
+    keeps apart.
+    """
+    return {parameter for end in dotted_ends(name) if end for parameter in by_module.get(end, ())}
+
+
+def _module_targets(config: AdapterConfig) -> Callable[[str], bool]:
+    """Whether target_modules has a module, by PEFT's rules for a list and for a text."""
+    targets = config.fields.get("target_modules")
+    if isinstance(targets, list):
+        ends = frozenset(target for target in targets if isinstance(target, str))
+        return lambda name: not ends.isdisjoint(dotted_ends(name))
+    if not isinstance(targets, str):
+        return lambda name: False
+    pattern = targets
+
+    def matches(name: str) -> bool:
+        try:
+            return pattern.lower() == "all-linear" or config.patterns.matches(pattern, name)
+        except InvalidConfig:
+            return True  # the checks report it as `pattern_refused`
+
+    return matches
+
+
+def in_order(parameters: set[str]) -> list[str]:
+    """In the order of the module; nothing where that is not known."""
+    if len(parameters) > 1 and not parameters <= set(_ORDER):
+        return []
+    return sorted(parameters, key=lambda name: _ORDER.index(name) if name in _ORDER else 0)

@@ -1,0 +1,78 @@
+"""PEANuT: a small network that reads the base's weight and gives its update (arXiv 2410.01870; PEFT `tuners/peanut`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods.method import Method, Parts, Shapes, Width
+from adaptry.adapters.methods.orientation import on_matrix
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_ACTIVATIONS = {
+    "relu": "relu", "relu6": "relu6", "leaky_relu": "leaky_relu", "gelu": "gelu", "silu": "silu", "swish": "silu",
+    "mish": "mish", "tanh": "tanh", "sigmoid": "sigmoid",
+}  # fmt: skip
+"""The names of transformers, and of the same in `torch.nn.functional`."""
+
+
+def _depth(config: AdapterConfig) -> int:
+    return int(config.number("depth", 0))
+
+
+def _activation(config: AdapterConfig) -> str:
+    return str(config.fields.get("act_fn", "relu"))
+
+
+def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+    rank, fan_out = shapes["A"]
+    square = [shapes[f"{coder}.{n}"] for n in range(_depth(config)) for coder in ("encoders", "decoders")]
+    if shapes["B"] != (fan_out, rank) or any(shape != (rank, rank) for shape in square):
+        raise ValueError("the layers do not follow on each other")
+    return Width(rank, 0, fan_out)
+
+
+def _refuses(config: AdapterConfig) -> str | None:
+    if _activation(config) in _ACTIVATIONS:
+        return None
+    return (
+        f"its act_fn is {_activation(config)[:40]!a}; those known here are {', '.join(_ACTIVATIONS)}: "
+        "merge it with PEFT's merge_and_unload"
+    )
+
+
+@on_matrix
+def _weight(weight: Tensor, parts: Parts) -> Tensor:
+    """Δ is computed in float32 and rounded to the weight's dtype before it is added, as in PEFT."""
+    from torch.nn import functional
+
+    act = getattr(functional, _ACTIVATIONS[_activation(parts.config)])
+    hidden = act(weight.T.float() @ parts["A"].T)
+    passed: list[Tensor] = []
+    for layer in range(_depth(parts.config)):
+        passed.append(hidden)
+        hidden = act(functional.linear(hidden, parts[f"encoders.{layer}"]))
+    for layer in range(_depth(parts.config)):
+        hidden = act(functional.linear(hidden, parts[f"decoders.{layer}"])) + passed.pop()
+    update = functional.linear(hidden, parts["B"]) * parts.config.number("scaling", 1.0)
+    return weight + update.T.to(weight.dtype)
+
+
+METHOD = Method(
+    name="peanut",
+    title="PEANuT",
+    tails={
+        r"peanut_A\.weight": "A",
+        r"peanut_B\.weight": "B",
+        r"peanut_encoders\.(?P<rest>\d+)\.weight": "encoders",
+        r"peanut_decoders\.(?P<rest>\d+)\.weight": "decoders",
+    },
+    width=_width,
+    weight=_weight,
+    lora="given_base",
+    lora_rank=lambda module, config: module.rank,
+    refuses=_refuses,
+    needs_base=True,
+)

@@ -1,0 +1,30 @@
+"""Poly (arXiv 2202.13914, 2211.03831; PEFT `tuners/poly`): LoRA skills, mixed by a router for the task at hand."""
+
+from __future__ import annotations
+
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods.method import Method, Shapes, Width, same
+
+
+def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+    """A is [splits, skills, in/splits, rank], B [splits, skills, rank, out/splits], the router [tasks, splits·skills]."""
+    splits, skills, inner, rank = shapes["A"]
+    up_splits, up_skills, up_rank, outer = shapes["B"]
+    same(splits, up_splits)
+    same(skills, up_skills)
+    same(rank, up_rank)
+    same(splits * skills, shapes["router"][1])
+    return Width(rank, splits * inner, splits * outer)
+
+
+METHOD = Method(
+    name="poly",
+    title="Poly",
+    tails={"poly_lora_A": "A", "poly_lora_B": "B", r"poly_router\.module_logits": "router"},
+    width=_width,
+    scale=lambda config, module: 1 / module.rank,
+    instead=(
+        "what it adds depends on the task of each input: serve it unmerged, with PEFT's PeftModel.from_pretrained "
+        "and task_ids"
+    ),
+)

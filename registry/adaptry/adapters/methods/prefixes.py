@@ -1,0 +1,38 @@
+"""Prefixes: keys and values put before those of every attention layer; no weight of the base changes.
+
+Prefix tuning (arXiv 2101.00190; PEFT `tuners/prefix_tuning`, whose projection is run once, when it is saved) and
+Cartridges (2506.06266; PEFT `tuners/cartridge`) leave one matrix: a row for each virtual token, in it for each layer
+a key and a value of every kv head.
+"""
+
+from __future__ import annotations
+
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods.method import Method, Shapes
+from adaptry.adapters.methods.prompts import PREFIX, no_modules
+
+_INSTEAD = (
+    "its keys and values stand before the input's in every attention layer, and no weight can hold them: serve it "
+    "unmerged, with PEFT's PeftModel.from_pretrained, or train a LoRA"
+)
+
+
+def _tokens(config: AdapterConfig, shapes: Shapes) -> int | None:
+    return shapes.get("prompt", (0,))[0] or None
+
+
+def _method(name: str, title: str) -> Method:
+    return Method(
+        name=name,
+        title=title,
+        tails={},
+        width=no_modules,
+        shared={"prompt_embeddings": "prompt"},
+        needs=lambda config: ("prompt",),
+        prefix=PREFIX,
+        instead=_INSTEAD,
+        virtual_tokens=_tokens,
+    )
+
+
+METHODS = (_method("prefix_tuning", "prefix tuning"), _method("cartridge", "Cartridge"))

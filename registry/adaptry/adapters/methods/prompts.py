@@ -1,0 +1,63 @@
+"""Soft prompts: trained vectors put before the embedded input; no weight of the base changes (PEFT's prompt learning).
+
+Prompt tuning (arXiv 2104.08691), P-tuning (2103.10385; its encoder is run once, when it is saved), multitask prompt
+tuning (2303.02861) and context-aware prompt tuning (2410.17222) leave one matrix, a row for each virtual token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods.method import Method, Shapes, Width
+
+PREFIX = "base_model."
+"""What stands before the names of a prompt's `modules_to_save`: one level less than a tuner's."""
+
+_INSTEAD = (
+    "its virtual tokens stand before the input, and no weight can hold them: serve it unmerged, with PEFT's "
+    "PeftModel.from_pretrained, or train a LoRA"
+)
+
+
+def no_modules(shapes: Shapes, config: AdapterConfig) -> Width:
+    """The width of a method that has tensors of the whole model only."""
+    raise ValueError("a prompt adapts no module")
+
+
+def submodules(config: AdapterConfig) -> int:
+    """How many stacks get the prompt: 2 in an encoder-decoder, whose rows lie one after the other."""
+    key = "num_transformer_submodules"
+    return 1 if config.fields.get(key) is None else config.rank(key)
+
+
+def _tokens(config: AdapterConfig, shapes: Shapes) -> int | None:
+    rows = shapes.get("prompt", (0,))[0]
+    return rows // submodules(config) or None
+
+
+def _method(name: str, title: str, also: Mapping[str, str] | None = None) -> Method:
+    shared = {"prompt_embeddings": "prompt", **(also or {})}
+    return Method(
+        name=name,
+        title=title,
+        tails={},
+        width=no_modules,
+        shared=shared,
+        needs=lambda config: tuple(shared.values()),
+        prefix=PREFIX,
+        instead=_INSTEAD,
+        virtual_tokens=_tokens,
+    )
+
+
+METHODS = (
+    _method("prompt_tuning", "prompt tuning"),
+    _method("p_tuning", "P-tuning"),
+    _method(
+        "multitask_prompt_tuning",
+        "multitask prompt tuning",
+        {"prefix_task_cols": "task_cols", "prefix_task_rows": "task_rows"},
+    ),
+    _method("cpt", "CPT"),
+)

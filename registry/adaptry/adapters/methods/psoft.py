@@ -1,0 +1,96 @@
+"""PSOFT: a rotation inside the weight's leading singular directions (ICLR 2026, PSOFT; PEFT `tuners/psoft`).
+
+The directions are not in the file: they are computed again from the base's weight.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods.method import Method, Parts, Shapes, Width
+from adaptry.adapters.methods.orientation import on_matrix
+from adaptry.adapters.methods.randomized_svd import leading
+from adaptry.adapters.methods.rotations import cayley, cayley_neumann, side_of, skew
+from adaptry.adapters.spec import ModuleSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def _is_on(config: AdapterConfig, key: str) -> bool:
+    return config.fields.get(key, True) is True
+
+
+def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+    shape = shapes["R"]
+    rank = side_of(shape[0]) if _is_on(config, "psoft_orth") else shape[1]
+    for role in ("vector_a", "vector_b"):
+        if _is_on(config, f"psoft_mag_{role[-1]}") and shapes[role] != (rank,):
+            raise ValueError("the vectors are not as long as the rotation is wide")
+    return Width(rank, 0, 0)
+
+
+def _scale(config: AdapterConfig, module: ModuleSpec) -> float:
+    return config.number("psoft_alpha", 32) / module.rank
+
+
+def _rotation(parts: Parts) -> Tensor:
+    import torch
+
+    config, trained = parts.config, parts["R"]
+    if _is_on(config, "psoft_orth"):
+        turned = skew(trained)
+        if config.flag("use_cayley_neumann"):
+            limit = config.number("cayley_neumann_eps", 0)
+            norm = torch.linalg.norm(turned, ord="fro")
+            if limit and torch.isfinite(norm) and norm > limit:
+                turned = turned * (limit / (norm + 1e-12))
+            trained = cayley_neumann(turned, config.rank("num_cayley_neumann_terms", 5))
+        else:
+            trained = cayley(turned, sign=1)
+    if "vector_b" in parts:
+        trained = parts["vector_b"][:, None] * trained
+    return trained * parts["vector_a"][None, :] if "vector_a" in parts else trained
+
+
+def _leading(weight: Tensor, rank: int, config: AdapterConfig) -> tuple[Tensor, Tensor, Tensor]:
+    """The `rank` leading U [out, r], S [r] and Vᵀ [r, in]: exact, or by a random projection."""
+    import torch
+
+    if config.fields.get("psoft_svd", "full") == "full":
+        left, values, right = torch.linalg.svd(weight, full_matrices=False)
+        return left[:, :rank], values[:rank], right[:rank]
+    steps = int(config.number("psoft_svd_lowrank_niter", 10))
+    return leading(weight, rank, steps=steps, seed=int(config.number("random_seed", 0)))
+
+
+@on_matrix
+def _weight(weight: Tensor, parts: Parts) -> Tensor:
+    """Δ = s·B(R − I)A, rounded to the weight's dtype before it is added, as in PEFT."""
+    import torch
+
+    rank, scale = parts.module.rank, parts.module.scale
+    left, values, right = _leading(weight.float(), rank, parts.config)
+    values = values / scale
+    if parts.config.fields.get("ab_svd_init", "psoft_init") == "pissa_init":
+        root = torch.sqrt(values)
+        down, up = torch.diag(root) @ right, left @ torch.diag(root)
+    else:
+        down, up = right, left @ torch.diag(values)
+    update = up.contiguous() @ (_rotation(parts) - torch.eye(rank)) @ down.contiguous()
+    return weight + (update * scale).to(weight.dtype)
+
+
+METHOD = Method(
+    name="psoft",
+    title="PSOFT",
+    tails={r"psoft_R\.weight": "R", r"psoft_R\.vector_a": "vector_a", r"psoft_R\.vector_b": "vector_b"},
+    width=_width,
+    scale=_scale,
+    weight=_weight,
+    lora="given_base",
+    lora_rank=lambda module, config: module.rank,
+    needs_base=True,
+    tolerance="bit-equal where torch's LAPACK is the same, on as many threads; else within rounding",
+)

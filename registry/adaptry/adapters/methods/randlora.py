@@ -1,0 +1,112 @@
+"""RandLoRA: a full-rank update from random bases that all modules share (arXiv 2502.00987; PEFT `tuners/randlora`).
+
+PEFT saves the bases once for the model and once more in every module; the model's are used.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods.method import Method, Parts, Shapes, Width, same, trained_rank
+from adaptry.adapters.methods.random_projections import generator, is_saved, out_and_in, projections, widest
+from adaptry.adapters.spec import ModuleSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+    (rank, bases), (again, smaller) = shapes["lambda"], shapes["gamma"]
+    trained_rank(config, rank, 32)
+    same(bases, again, math.ceil(smaller / rank))
+    if is_saved(config):
+        same(rank, shapes["A"][0], shapes["B"][2])
+        if any(shapes.get(f"{side}_again", shapes[side]) != shapes[side] for side in "AB"):
+            raise ValueError("the module's copy of a base has another shape")
+    return Width(rank, 0, 0)
+
+
+def _misfit(shapes: Shapes, config: AdapterConfig, fan_out: int, fan_in: int) -> str | None:
+    larger, smaller = max(fan_out, fan_in), min(fan_out, fan_in)
+    if shapes["gamma"][1] != smaller:
+        return f"is for a shorter side of {shapes['gamma'][1]:,}, and this base's has {smaller:,}"
+    if is_saved(config) and (shapes["A"][2] < smaller or shapes["B"][0] < larger):
+        reach = f"{shapes['B'][0]:,}×{shapes['A'][2]:,}"
+        return f"has bases for weights of up to {reach}, and this base's is {larger:,}×{smaller:,}"
+    return None
+
+
+def _scale(config: AdapterConfig, module: ModuleSpec) -> float:
+    return config.number("randlora_alpha", 640) / config.rank(default=32)
+
+
+def _sparse(drawn: Tensor, sparsity: float) -> Tensor:
+    """-1 and 1 at the ends of a uniform draw, 0 between them."""
+    import torch
+
+    signs = torch.zeros(drawn.shape)
+    signs[drawn < 1 / (2 * sparsity)] = -1
+    signs[drawn > 1 - 1 / (2 * sparsity)] = 1
+    return signs
+
+
+def _bases(parts: Parts, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A [r, 1, smaller side] and B [larger side, bases, r], from the file or drawn as PEFT draws them."""
+    import torch
+
+    if is_saved(parts.config):
+        return parts["A"], parts["B"]
+    sides, rank = widest(parts), parts.module.rank
+    larger, smaller = max(sides), min(sides)
+    count = math.ceil(smaller / rank)
+    source = generator(parts.config, "projection_prng_key", 0)
+    very_sparse = parts.config.flag("very_sparse")
+    if very_sparse or parts.config.flag("sparse"):
+        sparsity = math.sqrt(smaller) if very_sparse else 3
+        down = _sparse(torch.rand((rank, 1, smaller), generator=source), sparsity)
+        up = _sparse(torch.rand((larger, count, rank), generator=source), sparsity)
+    else:  # in bfloat16, as PEFT draws them on a CPU
+
+        def kaiming(*shape: int) -> Tensor:
+            bound = math.sqrt(3.0) * (math.sqrt(2.0 / (1 + 5)) / math.sqrt(math.prod(shape[1:])))
+            return torch.empty(shape, dtype=torch.bfloat16).uniform_(-bound, bound, generator=source)
+
+        down = kaiming(rank, 1, smaller)
+        up = torch.cat([kaiming(larger, 1, rank) for _ in range(count)], dim=1)
+    down, up = ((base / base.std()).to(weight.dtype).float() for base in (down, up))
+    return down, up
+
+
+def _weight(weight: Tensor, parts: Parts) -> Tensor:
+    fan_out, fan_in = out_and_in(parts, tuple(weight.shape))
+    larger, smaller = max(fan_out, fan_in), min(fan_out, fan_in)
+    down, up = _bases(parts, weight)
+    gamma = parts["gamma"]
+    count = gamma.shape[0]
+    scaled_up = up[:larger, :count, :].flatten(start_dim=1)
+    scaled_down = (parts["lambda"][:, :, None] * down[:, :count, :smaller] * gamma[None,]).flatten(end_dim=1)
+    first, second = (scaled_down, scaled_up) if smaller == fan_in else (scaled_up.T, scaled_down.T)
+    update = (first.T @ second.T).T
+    if parts.orientation == "conv1d":
+        update = update.T
+    return weight + (update * parts.module.scale).to(weight.dtype)
+
+
+METHOD = Method(
+    name="randlora",
+    title="RandLoRA",
+    tails={
+        **{f"randlora_{role}": role for role in ("lambda", "gamma")},
+        **{f"randlora_{side}": f"{side}_again" for side in "AB"},
+    },
+    shared={f"randlora_{role}": role for role in "AB"},
+    tolerance="bit-equal; where projections were not saved, with the torch that drew them",
+    width=_width,
+    fixed="[AB](?:_again)?",
+    scale=_scale,
+    weight=_weight,
+    needs=projections,
+    misfit=_misfit,
+)

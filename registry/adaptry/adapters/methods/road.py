@@ -1,0 +1,72 @@
+"""RoAd: pairs of outputs rotated and scaled, the bias with them (arXiv 2409.00119; PEFT `tuners/road`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods.method import Method, Parts, Shapes, Width, same
+from adaptry.adapters.methods.orientation import on_matrix
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_HALVES = {"road_1": 1, "road_2": 2, "road_4": 4}
+"""Angles per pair of outputs."""
+
+
+def _variant(config: AdapterConfig) -> str:
+    return str(config.fields.get("variant", "road_1"))
+
+
+def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+    (angles,) = shapes["theta"]
+    return Width(0, 0, 2 * same(angles, *shapes["alpha"]) // _HALVES[_variant(config)])
+
+
+def _columns(parts: Parts, group: int) -> tuple[Tensor, Tensor]:
+    """α cos θ and α sin θ, one for each output: shared by a pair, of each output, or of each place in the matrix."""
+    theta, alpha = parts["theta"], parts["alpha"]
+    match _variant(parts.config):
+        case "road_1":
+            theta, alpha = (
+                part.reshape(-1, group // 2).repeat_interleave(2, dim=0).flatten() for part in (theta, alpha)
+            )
+        case "road_4":
+            theta, alpha = theta.reshape(-1, 2, group), alpha.reshape(-1, 2, group)
+            first = alpha[:, 0].flatten() * theta[:, 0].cos().flatten()
+            return first, alpha[:, 1].flatten() * theta[:, 1].sin().flatten()
+    return alpha * theta.cos(), alpha * theta.sin()
+
+
+def _rotation(parts: Parts) -> Tensor:
+    """[out, out]: in each group of outputs the first half turned against the second."""
+    import torch
+
+    group = parts.config.rank("group_size", 64)
+    cosines, sines = _columns(parts, group)
+    swapped = sines.reshape(-1, 2, group // 2)[:, [1, 0], :].flatten()
+    turned = torch.diag(swapped).reshape(-1, 2, group // 2, len(sines))[:, [1, 0], :, :]
+    turned[:, 0] *= -1
+    return torch.diag(cosines) + turned.reshape(len(sines), len(sines))
+
+
+@on_matrix
+def _weight(weight: Tensor, parts: Parts) -> Tensor:
+    """R is rounded to the weight's dtype before it is used, as in PEFT."""
+    return _rotation(parts).to(weight.dtype) @ weight
+
+
+def _bias(bias: Tensor, parts: Parts) -> Tensor:
+    return _rotation(parts).to(bias.dtype) @ bias
+
+
+METHOD = Method(
+    name="road",
+    title="RoAd",
+    tails={"road_theta": "theta", "road_alpha": "alpha"},
+    width=_width,
+    weight=_weight,
+    bias=_bias,
+    needs_base=True,
+)

@@ -1,0 +1,49 @@
+"""SHiRA: a few elements of a weight, trained in their places (arXiv 2406.13175; PEFT `tuners/shira`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods.method import Method, Parts, Shapes, Width, added, same
+from adaptry.core.errors import InvalidWeights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+    dimensions, count = shapes["indices"]
+    same(2, dimensions)
+    same(count, *shapes["weight"])
+    return Width(0, 0, 0)
+
+
+def _misfit(shapes: Shapes, config: AdapterConfig, fan_out: int, fan_in: int) -> str | None:
+    (count,), wanted = shapes["weight"], config.rank(default=32) * (fan_out + fan_in)
+    if count == wanted:
+        return None
+    return f"changes {count:,} elements, and by its r it would be {wanted:,} of this base's weight"
+
+
+def _delta(parts: Parts, shape: tuple[int, ...]) -> Tensor:
+    import torch
+
+    rows, columns = parts["indices"].long()  # PEFT on Windows writes them as floats
+    inside = (rows >= 0) & (rows < shape[0]) & (columns >= 0) & (columns < shape[1])
+    if not bool(inside.all()):
+        raise InvalidWeights(
+            f"{parts.module.path} changes elements beyond its weight of {list(shape)}: is this the base it was trained on?"
+        )
+    return torch.zeros(shape).index_put_((rows, columns), parts["weight"], accumulate=True)
+
+
+METHOD = Method(
+    name="shira",
+    title="SHiRA",
+    tails={"shira_weight": "weight", "shira_indices": "indices"},
+    width=_width,
+    weight=added(_delta),
+    misfit=_misfit,
+    integers=frozenset({"indices"}),
+)

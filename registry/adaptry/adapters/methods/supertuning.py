@@ -1,0 +1,81 @@
+"""Super-Tuning: the largest (or smallest) elements of a weight, trained in their places, and with `r` a LoRA besides
+(arXiv 2607.09287; PEFT `tuners/supertuning`).
+
+Where the file does not hold the places they are found again from the base's own values.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods.method import Method, Parts, Shapes, Width, same, trained_rank
+from adaptry.adapters.spec import ModuleSpec
+from adaptry.core.errors import InvalidWeights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def _has_places(config: AdapterConfig) -> bool:
+    return config.fields.get("save_precomputed_indices") is not False
+
+
+def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+    (count,) = shapes["values"]
+    if _has_places(config):
+        same(count, *shapes["indices"])
+    if config.fields.get("r") is None:
+        return Width(0, 0, 0)
+    (rank, fan_in), (fan_out, up) = shapes["A"], shapes["B"]
+    return Width(trained_rank(config, same(rank, up)), fan_in, fan_out)
+
+
+def _misfit(shapes: Shapes, config: AdapterConfig, fan_out: int, fan_in: int) -> str | None:
+    (count,), wanted = shapes["values"], int(fan_out * fan_in * (1 - config.number("sparsity", 0.99)))
+    if count == wanted:
+        return None
+    return f"changes {count:,} elements, and by its sparsity it would be {wanted:,} of this base's weight"
+
+
+def _scale(config: AdapterConfig, module: ModuleSpec) -> float:
+    return config.number("lora_alpha", module.rank) / module.rank if module.rank else 1.0
+
+
+def _places(weight: Tensor, parts: Parts) -> Tensor:
+    import torch
+
+    if not _has_places(parts.config):
+        largest = parts.config.fields.get("select_top") is not False
+        return torch.topk(weight.abs().flatten(), k=len(parts["values"]), largest=largest).indices
+    places = parts["indices"].long()
+    if int(places.min()) < 0 or int(places.max()) >= weight.numel():
+        raise InvalidWeights(
+            f"{parts.module.path} changes elements beyond the {weight.numel():,} of the base's weight"
+        )
+    return places
+
+
+def _weight(weight: Tensor, parts: Parts) -> Tensor:
+    values = parts["values"].to(weight.dtype)
+    changed = weight.flatten().scatter_add(0, _places(weight, parts), values).reshape(weight.shape)
+    if parts.module.rank:
+        changed = changed + (parts.module.scale * (parts["B"] @ parts["A"])).to(weight.dtype)
+    return changed
+
+
+METHOD = Method(
+    name="supertuning",
+    title="Super-Tuning",
+    tails={
+        "supertuning_values": "values",
+        "supertuning_indices": "indices",
+        **{rf"supertuning_lora_{side}\.weight": side for side in "AB"},
+    },
+    width=_width,
+    scale=_scale,
+    weight=_weight,
+    misfit=_misfit,
+    looks_at_base=lambda config: not _has_places(config),
+    integers=frozenset({"indices"}),
+)

@@ -1,0 +1,106 @@
+"""Any method's tensors, sorted by what they are: by its `tails` and `shared` names, and nothing left over silently."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.header import TensorInfo
+from adaptry.adapters.methods.extras import PREFIX, extra_weight, is_saved_again
+from adaptry.adapters.methods.method import Method
+from adaptry.adapters.spec import ExtraWeight, ModuleSpec
+
+_MODEL = "base_model."
+
+
+class Read:
+    """What a file holds: modules, extra weights, shared tensors by role, and the tensors no rule knows."""
+
+    def __init__(self) -> None:
+        self.modules: list[ModuleSpec] = []
+        self.extras: list[ExtraWeight] = []
+        self.shared: dict[str, str] = {}
+        self.unclaimed: list[str] = []
+
+
+def read(method: Method, config: AdapterConfig, tensors: Mapping[str, TensorInfo]) -> Read:
+    """Every tensor in exactly one place. Raises `InvalidConfig` where the config contradicts itself."""
+    found = Read()
+    named: dict[str, dict[str, str]] = {}
+    for name, info in tensors.items():
+        is_inside = name.startswith(method.prefix)
+        shared = None if is_inside else method.shared_role(name.removeprefix(_MODEL))
+        if shared is not None:
+            found.shared[shared] = name
+            continue
+        key = name.removeprefix(method.prefix)
+        if not is_inside or key.startswith(PREFIX):
+            found.unclaimed.append(name)
+        elif is_saved_again(key, tensors):
+            continue
+        elif (replacing := method.replaces(key, name, info)) is not None:
+            found.extras.append(replacing)
+        elif (placed := method.role(key)) is not None:
+            named.setdefault(placed[0], {})[placed[1]] = name
+        elif (extra := extra_weight(key, name, info, config)) is not None:
+            found.extras.append(extra)
+        else:
+            found.unclaimed.append(name)
+    config.patterns.prepare(named)
+    for path, roles in sorted(named.items()):
+        module = _module(method, config, path, roles, found.shared, tensors)
+        if module is None:
+            found.unclaimed.extend(roles.values())
+        else:
+            found.modules.append(module)
+    if not method.names_modules(config) and not _is_whole(method, config, found.shared, tensors):
+        found.unclaimed.extend(found.shared.values())
+        found.shared = {}
+    found.extras.sort(key=lambda extra: extra.target)
+    found.unclaimed.sort()
+    return found
+
+
+def _is_whole(
+    method: Method, config: AdapterConfig, shared: Mapping[str, str], tensors: Mapping[str, TensorInfo]
+) -> bool:
+    """Whether the shared tensors of a file that names no modules are what its config says."""
+    try:
+        method.width({role: tensors[name].shape for role, name in shared.items()}, config)
+    except (KeyError, IndexError, ValueError):
+        return False
+    return True
+
+
+def _module(
+    method: Method,
+    config: AdapterConfig,
+    path: str,
+    roles: dict[str, str],
+    shared: Mapping[str, str],
+    tensors: Mapping[str, TensorInfo],
+) -> ModuleSpec | None:
+    """The module of a set of tensors; None where they are not the method's whole set, in shapes that go together."""
+    shapes = {role: tensors[name].shape for role, name in {**shared, **roles}.items()}
+    try:
+        width = method.width(shapes, config)
+    except (
+        KeyError,
+        IndexError,
+        ValueError,
+    ):  # a tensor is missing, or has dimensions the method does not write
+        return None
+    if width.rank and any(0 in tensors[name].shape for name in roles.values()):
+        return None
+    bare = ModuleSpec(
+        path=path,
+        kind=width.kind,
+        rank=width.rank,
+        alpha=0.0,
+        scale=1.0,
+        fan_in=width.fan_in,
+        fan_out=width.fan_out,
+        tensors=roles,
+    )
+    scale = method.scale(config, bare)
+    return bare.model_copy(update={"scale": scale, "alpha": scale * width.rank})

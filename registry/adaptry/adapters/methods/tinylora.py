@@ -1,0 +1,89 @@
+"""TinyLoRA: a few numbers, shared by groups of modules, through fixed random matrices (arXiv 2602.04118; PEFT
+`tuners/tinylora`).
+
+Which group a module is in follows from its place in the order in which the model registered its modules. A file does
+not say it, but its random matrices were drawn from a seed plus that place, so they tell it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods.method import Method, Parts, Shapes, Width, added, product, same
+from adaptry.adapters.methods.random_projections import is_saved, seed
+from adaptry.core.errors import InvalidWeights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+    (rank, fan_in), (fan_out, up) = shapes["A"], shapes["B"]
+    same(min(config.rank("r", 2), fan_in, fan_out), rank, up)
+    vectors = [shape[0] for role, shape in shapes.items() if role.startswith("v.")]
+    same(config.rank("u", 64), shapes["v.0"][0], *vectors)
+    if is_saved(config):
+        same(rank, *shapes["P"][1:])
+        same(config.rank("u", 64), shapes["P"][0])
+    return Width(rank, fan_in, fan_out)
+
+
+def _place(parts: Parts) -> int:
+    """The module's place among all, found by drawing the matrices of one place after the other."""
+    import torch
+
+    saved = parts["P"]
+    first = seed(parts.config, "projection_seed", 42)
+    for place in range(len(parts.sides)):
+        source = torch.Generator().manual_seed(first + place)
+        deviation = 1.0 / parts.module.rank**0.5
+        drawn = torch.normal(mean=0.0, std=deviation, size=tuple(saved.shape), generator=source)
+        # They were held in the dtype of the base that it was trained on.
+        if any(
+            torch.equal(drawn.to(held).float(), saved) for held in (torch.float32, torch.bfloat16, torch.half)
+        ):
+            return place
+    raise InvalidWeights(
+        f"the random matrices of {parts.module.path} come from no place that it could have among the adapter's modules, "
+        "so its group cannot be told: merge it with PEFT, which builds the model"
+    )
+
+
+def _group(parts: Parts) -> int:
+    groups = sum(f"v.{group}" in parts for group in range(len(parts.sides)))
+    if groups == 1:
+        return 0
+    return min(_place(parts) // max(1, len(parts.sides) // groups), groups - 1)
+
+
+def _factors(parts: Parts, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
+    import torch
+
+    middle = torch.einsum("i,ijk->jk", parts[f"v.{_group(parts)}"], parts["P"])
+    return parts["B"] @ middle, parts["A"]
+
+
+def _refuses(config: AdapterConfig) -> str | None:
+    if is_saved(config):
+        return None
+    return (
+        "its file has no random matrices, and they would say which numbers are whose: set save_projection to true in "
+        "adapter_config.json, load it with PEFT, which draws them again, save it, and merge what was saved"
+    )
+
+
+METHOD = Method(
+    name="tinylora",
+    title="TinyLoRA",
+    tails={f"tinylora_{role}": role for role in ("A", "B", "P")},
+    shared={r"tinylora_v\.(?P<rest>[0-9]+)": "v"},
+    width=_width,
+    fixed="[ABP]",
+    weight=added(product(_factors)),
+    lora="exact",
+    factors=_factors,
+    lora_rank=lambda module, config: module.rank,
+    tolerance="bit-equal; refused where its projections were not saved, with the way to save them",
+    refuses=_refuses,
+)

@@ -1,0 +1,16 @@
+"""Trainable tokens: chosen rows of an embedding, trained and put in the base's place (PEFT `tuners/trainable_tokens`).
+
+The file calls them a delta; they are the rows themselves.
+"""
+
+from __future__ import annotations
+
+from adaptry.adapters.methods.method import Method, Width
+
+METHOD = Method(
+    name="trainable_tokens",
+    title="Trainable tokens",
+    tails={},
+    replaced={r"(?P<path>.+?)\.trainable_tokens_delta": "token_rows"},
+    width=lambda shapes, config: Width(0, 0, 0),
+)

@@ -1,0 +1,76 @@
+"""Uni-LoRA: all factors of all modules read out of one short vector (arXiv 2506.00799; PEFT `tuners/unilora`).
+
+Which number goes where is drawn from a seed over the modules in the order in which the model registered them; only with
+`save_indices` does a file say it, and name its modules at all.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods.method import Method, Parts, Shapes, Width, added, product, same, trained_rank
+from adaptry.core.errors import InvalidWeights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def _has_places(config: AdapterConfig) -> bool:
+    return config.flag("save_indices")
+
+
+def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+    same(config.rank("theta_d_length", 256), *shapes["theta"])
+    if not _has_places(config):
+        return Width(config.rank(default=4), 0, 0)
+    (rank, fan_in), (fan_out, up) = shapes["A_places"], shapes["B_places"]
+    for side in "AB":
+        if shapes[f"{side}_places"] != shapes[f"{side}_scales"]:
+            raise ValueError("places and scales differ")
+    return Width(trained_rank(config, same(rank, up), 4), fan_in, fan_out)
+
+
+def _factor(parts: Parts, side: str) -> Tensor:
+    places, theta = parts[f"{side}_places"].long(), parts["theta"]
+    if int(places.min()) < 0 or int(places.max()) >= len(theta):
+        raise InvalidWeights(
+            f"{parts.module.path} reads numbers beyond the {len(theta)} that the adapter has"
+        )
+    scales = parts[f"{side}_scales"].to(parts.dtype)  # PEFT holds them in the base's dtype
+    return theta[places] * scales
+
+
+def _factors(parts: Parts, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
+    return _factor(parts, "B"), _factor(parts, "A")
+
+
+def _refuses(config: AdapterConfig) -> str | None:
+    if _has_places(config):
+        return None
+    return (
+        "its file does not say which numbers are whose: set save_indices to true in adapter_config.json, load it with "
+        "PEFT, which draws them again, save it, and merge what was saved"
+    )
+
+
+METHOD = Method(
+    name="unilora",
+    title="Uni-LoRA",
+    tails={
+        **{f"unilora_indices_{side}": f"{side}_places" for side in "AB"},
+        **{f"unilora_scales_{side}": f"{side}_scales" for side in "AB"},
+    },
+    shared={"unilora_theta_d": "theta"},
+    width=_width,
+    fixed="[AB]_scales",
+    weight=added(product(_factors)),
+    lora="exact",
+    factors=_factors,
+    lora_rank=lambda module, config: module.rank,
+    refuses=_refuses,
+    needs=lambda config: ("theta",),
+    tolerance="bit-equal; refused where its indices were not saved, with the way to save them",
+    names_modules=_has_places,
+    integers=frozenset({"A_places", "B_places"}),
+)

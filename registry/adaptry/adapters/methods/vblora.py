@@ -1,0 +1,72 @@
+"""VB-LoRA: a LoRA put together from a bank of vectors that all modules share (arXiv 2405.15179; PEFT `tuners/vblora`).
+
+Each piece of a factor is a mixture of the few vectors with the highest logits. A file holds the logits, or only those
+few choices and their weights.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods.method import Method, Parts, Shapes, Width, added, product, same, trained_rank
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+    vectors, length = shapes["bank"]
+    if config.flag("save_only_topk_weights"):
+        (rank, tiles_in, chosen), (tiles_out, up, again) = shapes["A_choices"], shapes["B_choices"]
+        for side in "AB":
+            same(config.rank("topk", 2), chosen, again, shapes[f"{side}_weights"][2] + 1)
+    else:
+        (rank, tiles_in, logits), (tiles_out, up, again) = shapes["A"], shapes["B"]
+        same(vectors, logits, again)
+    return Width(trained_rank(config, same(rank, up), 4), tiles_in * length, tiles_out * length)
+
+
+def _logits(parts: Parts, side: str) -> Tensor:
+    """As PEFT restores them from the saved choices: minus infinity for every vector not chosen."""
+    import torch
+
+    if not parts.config.flag("save_only_topk_weights"):
+        return parts[side]
+    choices, weights = parts[f"{side}_choices"].long(), parts[f"{side}_weights"]
+    weights = torch.cat([weights, 1 - weights.sum(-1, keepdim=True)], dim=-1)
+    none = torch.full((*weights.shape[:-1], parts["bank"].shape[0]), float("-inf"))
+    return none.scatter(-1, choices, torch.log(weights))
+
+
+def _pieces(parts: Parts, side: str) -> Tensor:
+    import torch
+
+    highest, choices = _logits(parts, side).topk(parts.config.rank("topk", 2), dim=-1)
+    weights = torch.softmax(highest, dim=-1)
+    return (weights.unsqueeze(-1) * parts["bank"][choices]).sum(-2)
+
+
+def _factors(parts: Parts, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
+    rank = parts.module.rank
+    down = _pieces(parts, "A").reshape(rank, -1)
+    up = _pieces(parts, "B").transpose(1, 2).reshape(-1, rank)
+    return up, down
+
+
+METHOD = Method(
+    name="vblora",
+    title="VB-LoRA",
+    tails={
+        **{f"vblora_logits_{side}": side for side in "AB"},
+        **{f"vblora_logits_{side}_topk_indices": f"{side}_choices" for side in "AB"},
+        **{f"vblora_logits_{side}_topk_weights": f"{side}_weights" for side in "AB"},
+    },
+    shared={"vblora_vector_bank": "bank"},
+    width=_width,
+    weight=added(product(_factors)),
+    lora="exact",
+    factors=_factors,
+    lora_rank=lambda module, config: module.rank,
+    integers=frozenset({"A_choices", "B_choices"}),
+)

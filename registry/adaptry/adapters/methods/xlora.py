@@ -1,0 +1,52 @@
+"""X-LoRA (arXiv 2402.07148; PEFT `tuners/xlora`): a classifier that weighs other LoRA adapters for every token.
+
+The file holds the classifier alone; its members are adapters of their own, which the config names by their paths.
+"""
+
+from __future__ import annotations
+
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods.method import Method, Shapes, Width
+
+
+def _layers(config: AdapterConfig) -> list[str]:
+    """The numbers of the classifier's linear layers: a ReLU lies between two, and with it a dropout where there is one."""
+    step = 2 if config.number("xlora_dropout_p", 0.2) == 0 else 3
+    return [str(step * layer) for layer in range(config.rank("xlora_depth", 1))]
+
+
+def _roles(config: AdapterConfig) -> tuple[str, ...]:
+    # PEFT saves no layer that has a member's number for a name, so the first may be missing.
+    return tuple(
+        f"classifier.layers.{layer}.{end}" for layer in _layers(config) for end in ("weight", "bias")
+    )
+
+
+def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+    """No module has a width; what the classifier's layers are is checked by the way."""
+    inputs, inner = config.rank("hidden_size", 1), config.rank("xlora_size", 2048)
+    for layer in _layers(config):
+        weight, bias = (shapes.get(f"classifier.layers.{layer}.{end}") for end in ("weight", "bias"))
+        is_last = layer == _layers(config)[-1]
+        if weight and (len(weight) != 2 or weight[1] != inputs or not (is_last or weight[0] == inner)):
+            raise ValueError("a layer of the classifier is not as wide as the config says")
+        if weight and bias and bias != weight[:1]:
+            raise ValueError("a layer of the classifier has a bias of another size")
+        inputs = inner
+    return Width(0, 0, 0)
+
+
+METHOD = Method(
+    name="xlora",
+    title="X-LoRA",
+    tails={},
+    width=_width,
+    shared={r"internal_xlora_classifier\.(?P<rest>layers\.\d+\.(?:weight|bias))": "classifier"},
+    needs=_roles,
+    names_modules=lambda config: False,
+    traits=lambda config: ["members"] if config.fields.get("adapters") else [],
+    instead=(
+        "it weighs its members anew for every token: serve it unmerged, with PEFT's PeftModel.from_pretrained, or "
+        "merge one of its members"
+    ),
+)

@@ -1,0 +1,280 @@
+"""Patterns out of an untrusted config, matched as PEFT matches them, at a bounded cost.
+
+PEFT feeds `target_modules`, `rank_pattern` keys and the like to `re`, where a short pattern can run for hours and
+holds the interpreter lock. Here plain names are compared without an engine (`plain_patterns`), what RE2 understands in
+the same sense is matched by RE2 if that is installed (`re2_patterns`), and everything else by `re` in a child process
+(`pattern_process`). All patterns of one adapter together have one second of processor time; only those that are not
+answered by then, and those that PEFT itself could not compile, are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from adaptry.adapters.pattern_process import SUFFIX, WHOLE
+from adaptry.adapters.plain_patterns import PlainIndex, plain
+from adaptry.adapters.re2_patterns import re2_test
+from adaptry.core.errors import InvalidConfig, Unavailable
+from adaptry.core.processes.bounded import ProcessFailed, ProcessLimits, ProcessTimeout, run_bounded
+from adaptry.core.processes.slots import ProcessSlots
+
+SECONDS = 1.0
+"""Of processor time, for all patterns of one adapter."""
+_HERE = 0.2  # of these in this process, by RE2; a child takes over what is left then
+_SLOTS = ProcessSlots(running=2, waiting=8)
+_LONGEST_ANSWER = 8 << 20
+_KEPT = 256  # answers of children
+_LARGEST_KEPT = 64 << 10
+
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One pattern, and how it is matched: `suffix`, the rule of `rank_pattern` keys, or `whole`, that of `target_modules`
+    as a text."""
+
+    rule: str
+    pattern: str
+
+
+class PatternMatcher:
+    """The patterns of one adapter, and which names they match.
+
+    `mappings` are the fields whose keys are patterns, by field name; `whole` the patterns that match whole names. Names
+    that will be asked about are announced (`prepare`), so that one child process answers for all of them.
+    """
+
+    def __init__(self, mappings: Mapping[str, Mapping[str, object]], whole: Iterable[str] = ()) -> None:
+        self._lock = threading.RLock()
+        self._indexes = {key: _Index(patterns) for key, patterns in mappings.items()}
+        self._questions = dict.fromkeys(
+            [
+                *(Question(WHOLE, pattern) for pattern in whole if plain(pattern) is None),
+                *(question for index in self._indexes.values() for question in index.questions.values()),
+            ]
+        )
+        self._names: dict[str, None] = {}
+        self._asked: set[str] = set()
+        self._matched: dict[Question, set[str]] = {question: set() for question in self._questions}
+        self._refused: dict[Question, str] = {}
+        self._left = SECONDS
+        self._is_checked = False
+
+    def prepare(self, names: Iterable[str]) -> None:
+        """Announces names. Nothing is matched yet."""
+        if self._questions:
+            self._names.update(dict.fromkeys(names))
+
+    def first(self, key: str, name: str) -> str | None:
+        """The first pattern of the field `key`, in its order, that matches `name`; as PEFT resolves it.
+
+        Raises `InvalidConfig` if a pattern that may come before it was refused, `Unavailable`.
+        """
+        found = self._numbers(key, name, at_most=1)
+        return self._indexes[key].patterns[found[0]] if found else None
+
+    def disputed(self, key: str, name: str) -> tuple[str, ...]:
+        """Patterns of the field `key` that match `name` and give it different values; two at most, none if they agree.
+
+        Raises `InvalidConfig`, `Unavailable`.
+        """
+        found = self._numbers(key, name, at_most=2)
+        return tuple(self._indexes[key].patterns[number] for number in found) if len(found) > 1 else ()
+
+    def matches(self, pattern: str, name: str) -> bool:
+        """Whether `pattern`, one of `whole`, matches all of `name`. Raises `InvalidConfig`, `Unavailable`."""
+        simple = plain(pattern)
+        if simple is not None:
+            return simple.fits(name)
+        question = Question(WHOLE, pattern)
+        self._answer(name)
+        if question in self._refused:
+            raise InvalidConfig(self._refused[question])
+        return name in self._matched[question]
+
+    def refusal(self, pattern: str, rule: str) -> str | None:
+        """Why `pattern` was refused, after it was asked about the announced names; None if it was not.
+
+        Raises `Unavailable`.
+        """
+        question = Question(rule, pattern)
+        if question in self._matched:
+            self._answer()
+        return self._refused.get(question)
+
+    def _numbers(self, key: str, name: str, at_most: int) -> list[int]:
+        """The places of the first patterns that match, of `at_most` different values."""
+        index = self._indexes[key]
+        candidates = sorted(index.plain.numbers(name))
+        if index.questions:
+            self._answer(name)
+            candidates = sorted([*candidates, *self._engine_numbers(index, name, candidates)])
+        found: dict[object, int] = {}
+        for number in candidates:
+            found.setdefault(index.values[number], number)
+            if len(found) == at_most:
+                break
+        return list(found.values())
+
+    def _engine_numbers(self, index: _Index, name: str, plain_numbers: list[int]) -> list[int]:
+        """Those that an engine found, up to two of different values. Raises `InvalidConfig` for a refused one that comes
+        before any match."""
+        found: dict[object, int] = {}
+        for number, question in index.questions.items():
+            if question in self._refused:
+                if not found and not (plain_numbers and plain_numbers[0] < number):
+                    raise InvalidConfig(self._refused[question])
+            elif name in self._matched[question]:
+                found.setdefault(index.values[number], number)
+                if len(found) == 2:
+                    break
+        return list(found.values())
+
+    def _answer(self, name: str | None = None) -> None:
+        """Asks about all announced names, and `name`, that were not asked about yet."""
+        if name is not None and name in self._asked:
+            return
+        with self._lock:
+            if name is not None:
+                self._names[name] = None
+            names = [each for each in self._names if each not in self._asked]
+            open_questions = [each for each in self._questions if each not in self._refused]
+            if names or not self._is_checked:
+                self._is_checked = True
+                left = (
+                    self._by_re2(open_questions, names) if all(map(_is_printable, names)) else open_questions
+                )
+                if left:
+                    self._by_child(left, names)
+            self._asked.update(names)
+
+    def _by_re2(self, questions: list[Question], names: list[str]) -> list[Question]:
+        """Answers what RE2 can within a fraction of the time; gives back the others."""
+        left = []
+        began = time.thread_time()
+        for question in questions:
+            test = re2_test(question.rule, question.pattern) if _spent(began) < _HERE else None
+            if test is None:
+                left.append(question)
+                continue
+            matched = set()
+            for name in names:
+                if test(name):
+                    matched.add(name)
+                if _spent(began) > _HERE:
+                    left.append(question)
+                    break
+            else:
+                self._matched[question] |= matched
+        self._left -= _spent(began)
+        return left
+
+    def _by_child(self, questions: list[Question], names: list[str]) -> None:
+        lines = ask_child(questions, names, self._left) if self._left > 0 else []
+        for question, line in zip(questions, lines, strict=False):
+            if line.startswith("="):
+                bits = bin(int(line[1:], 16))[2:].zfill(len(names))
+                self._matched[question].update(
+                    name for name, bit in zip(names, bits, strict=False) if bit == "1"
+                )
+            else:
+                self._refused[question] = _message(question, f"is not a pattern ({line[1:]})")
+        if len(lines) > len(questions):
+            self._left -= float(lines[len(questions)][1:])
+        else:
+            self._left = 0.0
+        for question in questions[len(lines) :]:
+            self._refused[question] = _message(
+                question, "could take for ever to match: with the adapter's other patterns it took over a second; "
+                "write plain module names instead",
+            )  # fmt: skip
+
+
+class _Index:
+    """The keys of one field by number: the plain ones in an index, the others as questions for an engine."""
+
+    def __init__(self, patterns: Mapping[str, object]) -> None:
+        self.patterns = list(patterns)
+        self.values = [str(value) for value in patterns.values()]
+        self.plain = PlainIndex()
+        self.questions: dict[int, Question] = {}
+        for number, pattern in enumerate(self.patterns):
+            simple = plain(pattern)
+            if simple is None or not self.plain.add(number, simple, self.values[number]):
+                self.questions[number] = Question(SUFFIX, pattern)
+
+
+def first_match(patterns: Mapping[str, _Value], names: Iterable[str]) -> dict[str, _Value]:
+    """For each name the value of the first pattern, in the mapping's order, that matches its end; without those that none
+    matches. Raises `InvalidConfig`, `Unavailable`."""
+    matcher = PatternMatcher({"": patterns})
+    wanted = list(names)
+    matcher.prepare(wanted)
+    found = ((name, matcher.first("", name)) for name in wanted)
+    return {name: patterns[pattern] for name, pattern in found if pattern is not None}
+
+
+def check_suffixes(patterns: Iterable[str], names: Iterable[str] = ()) -> None:
+    """Raises `InvalidConfig` for the first pattern that is none, or that cannot be matched with `names` in time."""
+    wanted = dict.fromkeys(patterns)
+    matcher = PatternMatcher({"": wanted})
+    matcher.prepare(names)
+    for pattern in wanted:
+        if (reason := matcher.refusal(pattern, SUFFIX)) is not None:
+            raise InvalidConfig(reason)
+
+
+_kept_lock = threading.Lock()
+_kept: OrderedDict[bytes, list[str]] = OrderedDict()
+
+
+def ask_child(questions: list[Question], names: list[str], seconds: float) -> list[str]:
+    """The child's answers, one line for each question (see `pattern_process`); fewer if it took over `seconds`.
+
+    Raises `Unavailable` if no child can be started, or it crashed.
+    """
+    asked = [[question.rule, question.pattern] for question in questions]
+    request = json.dumps({"names": names, "questions": asked}).encode()
+    key = hashlib.sha256(request).digest()
+    with _kept_lock:
+        if key in _kept:
+            _kept.move_to_end(key)
+            return _kept[key]
+    limits = ProcessLimits(seconds, answer=_LONGEST_ANSWER)
+    try:
+        with _SLOTS.taken("the patterns of adapters"):
+            answer = run_bounded("adaptry.adapters.pattern_process", request, limits)
+    except ProcessTimeout as timeout:
+        answer = timeout.answer
+    except ProcessFailed as error:
+        raise Unavailable(f"the patterns of adapter_config.json could not be matched: {error}") from error
+    lines = answer.decode("ascii").split("\n")[:-1]  # a line that was cut off is none
+    is_final = (
+        len(lines) > len(questions) or seconds >= SECONDS - _HERE
+    )  # not cut off for what others had used
+    if is_final and len(answer) <= _LARGEST_KEPT:
+        with _kept_lock:
+            _kept[key] = lines
+            if len(_kept) > _KEPT:
+                _kept.popitem(last=False)
+    return lines
+
+
+def _message(question: Question, reason: str) -> str:
+    return f"adapter_config.json: {question.pattern[:80]!a} {reason}"
+
+
+def _spent(began: float) -> float:
+    return time.thread_time() - began
+
+
+def _is_printable(name: str) -> bool:
+    return name.isascii() and name.isprintable()

@@ -1,0 +1,170 @@
+"""What transformers makes of a checkpoint's tensors as it loads them: other names, and experts fused into one tensor.
+
+Adapters name what is in memory. Since version 5 that is no longer what is on disk: `ViT` has new names, and a layer's
+experts, stored one by one, become two 3-D parameters. The tables are those of transformers 5.24
+(`transformers/conversion_mapping.py`), for the families that adapters are trained on; for the others that it
+converts we know only that it does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from adaptry.adapters.base_record import TensorShape
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A tensor under its name in memory. `parts` are the tensors on disk it is made of, one or many; `shape` its own."""
+
+    name: str
+    parts: tuple[str, ...]
+    shape: tuple[int, ...]
+
+    @property
+    def is_as_stored(self) -> bool:
+        """Whether loading leaves it as it is."""
+        return self.parts == (self.name,)
+
+
+_Rules = tuple[tuple[str, str], ...]
+
+_VIT: _Rules = (
+    (r"encoder\.layer\.", "layers."),
+    (r"attention\.query", "q_proj"),
+    (r"attention\.key", "k_proj"),
+    (r"attention\.value", "v_proj"),
+    (r"attention\.output\.dense", "attention.o_proj"),
+    (r"intermediate\.dense", "mlp.fc1"),
+    (r"output\.dense", "mlp.fc2"),
+)
+_SWIN: _Rules = (
+    (r"attention\.self\.query", "attention.q_proj"),
+    (r"attention\.self\.key", "attention.k_proj"),
+    (r"attention\.self\.value", "attention.v_proj"),
+    *_VIT[4:],
+)
+_SEGFORMER: _Rules = (
+    (r"encoder\.patch_embeddings\.(\d+)\.", r"stages.\1.patch_embeddings."),
+    (r"encoder\.block\.(\d+)\.", r"stages.\1.blocks."),
+    (r"encoder\.layer_norm\.(\d+)", r"stages.\1.layer_norm"),
+    *_SWIN[:3],
+    (r"attention\.self\.sr", "attention.sequence_reduction.sequence_reduction"),
+    (r"attention\.self\.layer_norm", "attention.sequence_reduction.layer_norm"),
+    (r"attention\.output\.dense", "attention.o_proj"),
+    (r"mlp\.dense([12])", r"mlp.fc\1"),
+    (r"layer_norm_1", "layernorm_before"),
+    (r"layer_norm_2", "layernorm_after"),
+)
+_EXAONE: _Rules = (
+    (r"^transformer\.wte\.", "model.embed_tokens."),
+    (r"^transformer\.h\.", "model.layers."),
+    (r"^transformer\.ln_f\.", "model.norm."),
+    (r"\.attn\.attention\.", ".self_attn."),
+    (r"\.self_attn\.out_proj\.", ".self_attn.o_proj."),
+    (r"\.ln_1\.", ".input_layernorm."),
+    (r"\.ln_2\.", ".post_attention_layernorm."),
+    (r"\.mlp\.c_fc_0\.", ".mlp.gate_proj."),
+    (r"\.mlp\.c_fc_1\.", ".mlp.up_proj."),
+    (r"\.mlp\.c_proj\.", ".mlp.down_proj."),
+)
+_QWEN_VL: _Rules = (
+    (r"^visual", "model.visual"),
+    (r"^model(?!\.(language_model|visual))", "model.language_model"),
+)
+_GRANITE_MOE: _Rules = (
+    (r"block_sparse_moe\.input_linear\.weight", "block_sparse_moe.experts.gate_up_proj"),
+    (r"block_sparse_moe\.output_linear\.weight", "block_sparse_moe.experts.down_proj"),
+    (r"block_sparse_moe\.router\.layer\.weight", "block_sparse_moe.router.weight"),
+)
+_MIXTRAL: _Rules = ((r"\.block_sparse_moe\.", ".mlp."),)
+_TEXT_PART: _Rules = ((r"^model\.language_model\.", "model."),)
+
+# Each rule is tried on every name, in order, as transformers does it.
+_RENAMES: Mapping[str, _Rules] = {
+    **dict.fromkeys(("vit", "deit", "beit", "ijepa", "vivit", "vit_mae", "vit_msn"), _VIT),
+    "audio-spectrogram-transformer": _VIT,
+    "swin": _SWIN,
+    "segformer": _SEGFORMER,
+    "exaone": _EXAONE,
+    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl"), _QWEN_VL),
+    **dict.fromkeys(("granitemoe", "granitemoeshared", "granitemoehybrid"), _GRANITE_MOE),
+    **dict.fromkeys(("mixtral", "minimax", "minimax_m2"), _MIXTRAL),
+    "phimoe": (*_MIXTRAL, (r"\.gate\.weight", ".router.weight")),
+    **dict.fromkeys(("qwen3_5_text", "qwen3_5_moe_text", "gemma3n_text"), _TEXT_PART),
+    "nemotron_h": ((r"^backbone\.", "model."),),
+    "gpt_neox": ((r"^embed_out\.", "lm_head."),),
+}
+
+_CONVERTED = frozenset(
+    """
+    apertus1p5_text aria_text axk1 axk2 bailing_hybrid cohere_asr conditional_detr cosmos3_edge cosmos3_omni d_fine
+    deepseek_ocr2 deepseek_v4 deformable_detr detr dinov2 dinov2_with_registers dory dots3_note dots3_note_text emu3
+    ernie4_5_vl_moe flint gemma4_unified glm5_next glm5_next_text gradium_phonon_tts gte hrm_text hunyuan_vl hy_v3 hy_v4
+    hy_v4_vl hy_v4_vl_text hyperclovax_vision_v2 inkling2 inkling2_loop inkling2_loop_text inkling2_text
+    inkling_mm_model jev jina_embeddings_v3 kimi_k25 kimi_linear kolibri1 laguna lara_mini lfm3 lfm3_vl_vision lw_detr
+    maskformer mimi mimo_v2_flash minimax_m3_vl mistral_large4 mistral_large4_text molmo2 molmo2_text nemo_speechlm
+    nemotron_h_omni nomic_bert olmo_hybrid paddleocr_vl pi0 pixio pp_doclayout_v2 pp_doclayout_v3 pp_doclayout_v4
+    qianfan_ocr qwen2_5_omni_thinker qwen3_omni_moe qwen3_omni_moe_thinker qwen4_exp_text radio rf_detr rt_detr
+    rt_detr_v2 sam3_tracker sam3_tracker_video sapiens2 sarvam_moe step3p5_vision step3p7 t5gemma2_encoder timesfm2_5
+    tipsv2 tipsv2_dpt tipsv2_text_model tipsv2_vision_model ultrabert ultravbert unlimited_ocr unlimited_ocr_text
+    vibevoice_asr video_llava
+    """.split()  # noqa: SIM905  (as a list it would be a page)
+)
+
+_EXPERT = re.compile(
+    r"(?P<path>.+\.experts)\.(?P<number>\d+)\.(?P<role>gate_proj|up_proj|down_proj|w1|w2|w3)\.weight"
+)
+_GATE, _UP, _DOWN = ("gate_proj", "w1"), ("up_proj", "w3"), ("down_proj", "w2")
+
+
+def loaded(tensors: Mapping[str, TensorShape], model_type: str) -> Iterator[Loaded]:
+    """Every tensor as it is in memory. Experts stored one by one come fused, where they are all there and alike."""
+    experts: dict[str, dict[str, dict[int, str]]] = {}
+    rules = [(re.compile(old), new) for old, new in _RENAMES.get(model_type, ())]
+    for disk, tensor in tensors.items():
+        name = disk
+        for pattern, new in rules:
+            name = pattern.sub(new, name)
+        if match := _EXPERT.fullmatch(name):
+            roles = experts.setdefault(match["path"], {})
+            roles.setdefault(match["role"], {})[int(match["number"])] = disk
+        else:
+            yield Loaded(name, (disk,), tensor.shape)
+    for path, roles in experts.items():
+        yield from _fused(path, roles, tensors)
+
+
+def is_converted(model_types: Iterable[str]) -> bool:
+    """Whether transformers converts such a model as it loads it, by rules that are not in the tables here."""
+    return not _CONVERTED.isdisjoint(model_types)
+
+
+def _fused(
+    path: str, roles: Mapping[str, Mapping[int, str]], tensors: Mapping[str, TensorShape]
+) -> Iterator[Loaded]:
+    """The 3-D parameters of one layer's experts: gate above up, and down."""
+    gate, up, down = (
+        next((roles[role] for role in names if role in roles), {}) for names in (_GATE, _UP, _DOWN)
+    )
+    upper = ("gate_up_proj", (gate, up)) if gate else ("up_proj", (up,))
+    for name, stacks in (upper, ("down_proj", (down,))):
+        shape = _stacked(stacks, tensors)
+        if shape:
+            parts = tuple(stack[number] for number in sorted(stacks[0]) for stack in stacks)
+            yield Loaded(f"{path}.{name}", parts, shape)
+
+
+def _stacked(
+    stacks: Sequence[Mapping[int, str]], tensors: Mapping[str, TensorShape]
+) -> tuple[int, ...] | None:
+    """[experts, rows of all stacks, columns]; None where an expert is missing or unlike the others."""
+    count = len(stacks[0])
+    if not count or any(set(stack) != set(range(count)) for stack in stacks):
+        return None
+    shapes = {tensors[name].shape for stack in stacks for name in stack.values()}
+    if len(shapes) != 1 or len(shape := shapes.pop()) != 2:
+        return None
+    return (count, shape[0] * len(stacks), shape[1])
