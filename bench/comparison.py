@@ -14,10 +14,10 @@ from adaptry import open_dir
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.methods import METHODS
 from adaptry.adapters.spec import Spec
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks import check
 from adaptry.core.errors import AdaptryError
-from adaptry.fingerprinting import fingerprint
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.merge import Source, merge
 from adaptry.merging.recipe import Input, Recipe

@@ -21,12 +21,12 @@ from safetensors.torch import save_file
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.adapters.base_record import BaseRecord
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks.runtimes import parse_runtime
 from adaptry.deriving.draft import Parent
 from adaptry.exporting.export import export
 from adaptry.exporting.setting import Setting
-from adaptry.fingerprinting import fingerprint
 from adaptry.testing.samples import tiny_base, tiny_lora
 
 _HIDDEN = 2048

@@ -16,9 +16,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from adaptry.checkpoint import open_checkpoint
-from adaptry.fingerprinting import fingerprint
-from adaptry.fingerprinting.hashing import full_hashes
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.fingerprinting.hashing import full_hashes
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.testing.samples import tiny_base, write_safetensors
 
 

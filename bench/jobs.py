@@ -26,7 +26,7 @@ from statistics import median
 from generated import Generated, asked_of, generated
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.digest import Digest
 from adaptry.jobs.records import JobOrder
 from adaptry.local import LocalRegistry

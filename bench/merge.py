@@ -25,7 +25,7 @@ from statistics import median
 import numpy as np
 from generated import Generated, generated
 
-from adaptry.checkpoint import Checkpoint, open_checkpoint
+from adaptry.bases.hf_folder import Checkpoint, open_checkpoint
 
 REPORTING = """
 import atexit, os, runpy, sys

@@ -23,7 +23,7 @@ from generated import LINEAR, RANK, asked_of, generated
 from merge import OURS, REPORTING, Contestant, run_once, size_of
 from numpy.typing import NDArray
 
-from adaptry.checkpoint import Checkpoint, open_checkpoint
+from adaptry.bases.hf_folder import Checkpoint, open_checkpoint
 
 MAKE = """
 import sys, torch

@@ -27,7 +27,7 @@ from generated import Generated, asked_of, generated
 from served import Served, served
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.manifest import BaseClaim
 from adaptry.operations.base_registry import register
 from adaptry.operations.transfer import push

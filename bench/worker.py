@@ -29,7 +29,7 @@ from tests.engines.fakes import FakeVllm
 from tests.vllm import running
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.client import HttpRegistry
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations import base_registry

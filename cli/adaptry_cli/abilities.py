@@ -9,8 +9,8 @@ from adaptry.adapters.key_layout import TITLES
 from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.method import Method
 from adaptry.adapters.spec import Spec
+from adaptry.bases.quantised.name_hints import quantisation_named
 from adaptry.core.errors import Refused, Unsupported
-from adaptry.quantised.named import quantisation_named
 from adaptry_cli.out import counted, size
 
 _AS_LORA = {

@@ -7,11 +7,11 @@ from typing import get_args
 
 import click
 
+from adaptry.bases.diffusers_pipeline import open_base_folder
 from adaptry.core.identity import BaseVisibility
 from adaptry.operations import base_registry
 from adaptry.operations.hf_import.hub_names import HubRef, is_hub
 from adaptry.operations.quantised_variants import relatives
-from adaptry.pipeline import open_base_folder
 from adaptry.records import BaseEdit, BaseInfo
 from adaptry.registry import Registry
 from adaptry_cli.arguments import FOLDER, require

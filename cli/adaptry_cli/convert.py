@@ -120,10 +120,10 @@ def _ground(
     connected: Connected, base: str | None, parent: Parent, asked: Asked, told: Progress
 ) -> Ground | None:
     """The base by what the call says, else as the registry knows it; its weights only where they are needed."""
-    from adaptry.checkpoint import open_checkpoint
+    from adaptry.bases.fingerprinting import fingerprint
+    from adaptry.bases.hf_folder import open_checkpoint
     from adaptry.converting.convert import must_read
     from adaptry.converting.ground import Ground
-    from adaptry.fingerprinting import fingerprint
     from adaptry.operations.base_registry import open_base
 
     if base is None and parent.base is None:

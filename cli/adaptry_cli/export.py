@@ -165,7 +165,7 @@ def _base(connected: Connected, parent: Parent, base: str | None) -> tuple[BaseR
 
 def _weights(connected: Connected, key: str | None, told: Progress) -> Any:
     """What opens the base's files when they are asked for; None where no base is known. (`Any`: `Setting` has the type.)"""
-    from adaptry.checkpoint import open_checkpoint
+    from adaptry.bases.hf_folder import open_checkpoint
     from adaptry.operations.base_registry import open_base
 
     if key is None:

@@ -13,7 +13,7 @@ from adaptry_cli.making import Landed, Target, json_of, landed, making_options, 
 from adaptry_cli.out import json_option, number, progress, say_json, tell
 
 if TYPE_CHECKING:
-    from adaptry.checkpoint import Checkpoint
+    from adaptry.bases.hf_folder import Checkpoint
     from adaptry.core.progress import Progress
     from adaptry.extracting.planning import ExtractPlan
     from adaptry.verifying.verdict import Verification
@@ -74,7 +74,7 @@ def extract(
 
 
 def _opened(connected: Connected, name: str, told: Progress) -> Checkpoint:
-    from adaptry.checkpoint import open_checkpoint
+    from adaptry.bases.hf_folder import open_checkpoint
     from adaptry.operations.base_registry import open_base
 
     return open_checkpoint(name) if is_folder(name) else open_base(connected(), name, progress=told)

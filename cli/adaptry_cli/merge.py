@@ -17,7 +17,7 @@ from adaptry_cli.sizes import SIZE
 from adaptry_cli.tables import say_table
 
 if TYPE_CHECKING:
-    from adaptry.checkpoint import Checkpoint
+    from adaptry.bases.hf_folder import Checkpoint
     from adaptry.core.progress import Progress
     from adaptry.merging.merge import Source
     from adaptry.merging.planning import Plan
@@ -121,10 +121,10 @@ def _recipe(base: str, inputs: tuple[str, ...], said: dict[str, Any]) -> Recipe:
 
 def _base(connected: Connected, recipe: Recipe, told: Progress) -> tuple[Checkpoint, str]:
     """The base to merge into, its weights at hand, and how it was found where that is the original of the one named."""
-    from adaptry.checkpoint import open_checkpoint
+    from adaptry.bases.hf_folder import open_checkpoint
+    from adaptry.bases.quantised import fold
     from adaptry.operations.base_registry import open_base
     from adaptry.operations.quantised_variants import open_original
-    from adaptry.quantised import fold
 
     base = recipe.base
     checkpoint = open_checkpoint(base) if is_folder(base) else open_base(connected(), base, progress=told)

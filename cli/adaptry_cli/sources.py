@@ -83,8 +83,8 @@ def base_of(connected: Connected, version: VersionInfo) -> Known:
 
 def fingerprint_of(folder: Path) -> BaseRecord:
     """Raises as `open_base_folder` and `fingerprint`."""
-    from adaptry.fingerprinting import fingerprint
-    from adaptry.pipeline import open_base_folder
+    from adaptry.bases.diffusers_pipeline import open_base_folder
+    from adaptry.bases.fingerprinting import fingerprint
 
     return fingerprint(open_base_folder(folder))
 

@@ -18,7 +18,7 @@ from adaptry_cli.out import counted, json_option, number, progress, say, say_jso
 from adaptry_cli.tables import say_table
 
 if TYPE_CHECKING:
-    from adaptry.checkpoint import Checkpoint
+    from adaptry.bases.hf_folder import Checkpoint
     from adaptry.core.digest import Digest
     from adaptry.core.progress import Progress
     from adaptry.merging.merge import Source
@@ -80,7 +80,7 @@ def verify_merge(
     said how: not applied, applied twice, scaled otherwise. A folder that `adaptry merge` wrote says itself what it is
     made of. Exit code 0 means proved, 1 refuted.
     """
-    from adaptry.checkpoint import open_checkpoint
+    from adaptry.bases.hf_folder import open_checkpoint
     from adaptry.verifying.recorded import read_record
     from adaptry.verifying.verification import verify
 
@@ -136,7 +136,7 @@ def _recorded(connected: Connected, record: MergeRecord, told: Progress) -> Plan
 
 
 def _base(connected: Connected, base: str, told: Progress) -> Checkpoint:
-    from adaptry.checkpoint import open_checkpoint
+    from adaptry.bases.hf_folder import open_checkpoint
     from adaptry.operations.base_registry import open_base
 
     return open_checkpoint(base) if is_folder(base) else open_base(connected(), base, progress=told)

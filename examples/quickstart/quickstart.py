@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 import adaptry
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.refs import AdapterName
 from adaptry.operations import base_registry
 from adaptry.records import PushOptions

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.errors import Conflict, InvalidRef, NotFound, TooLarge
 from adaptry.operations.base_registry import find, open_base, register
 from adaptry.registry import Registry

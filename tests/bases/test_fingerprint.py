@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from adaptry.adapters.base_record import BaseRecord
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.errors import Invalid
-from adaptry.fingerprinting import fingerprint
 from adaptry.testing.samples import Tensors, random_tensor, tiny_base, write_safetensors
 
 

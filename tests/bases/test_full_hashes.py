@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapters.base_record import Roots
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.fingerprinting.hashing import full_hashes
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.digest import Digest
 from adaptry.core.errors import InvalidWeights
-from adaptry.fingerprinting import fingerprint
-from adaptry.fingerprinting.hashing import full_hashes
 from adaptry.testing.samples import random_tensor, tiny_base, write_safetensors
 
 

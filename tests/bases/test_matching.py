@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from adaptry.adapters.base_record import BaseRecord
-from adaptry.checkpoint import open_checkpoint
-from adaptry.fingerprinting import fingerprint
-from adaptry.fingerprinting.hashing import full_hashes
-from adaptry.fingerprinting.matching import match
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.fingerprinting.hashing import full_hashes
+from adaptry.bases.fingerprinting.match import match
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.testing.samples import tiny_base, write_safetensors
 
 

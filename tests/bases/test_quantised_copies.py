@@ -10,15 +10,15 @@ import pytest
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.adapters.base_record import BaseRecord
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.fingerprinting.hashing import full_hashes
+from adaptry.bases.fingerprinting.match import match
+from adaptry.bases.hf_folder import open_checkpoint
+from adaptry.bases.quantised import fold
 from adaptry.checks import check
 from adaptry.core.errors import Refused
-from adaptry.fingerprinting import fingerprint
-from adaptry.fingerprinting.hashing import full_hashes
-from adaptry.fingerprinting.matching import match
 from adaptry.operations import base_registry
 from adaptry.operations.quantised_variants import open_original, relatives
-from adaptry.quantised import fold
 from adaptry.registry import Registry
 from adaptry.testing.quantised_samples import quantised_copy
 from adaptry.testing.samples import Tensors, random_tensor, tiny_base, tiny_lora, write_safetensors

@@ -14,11 +14,11 @@ peft = pytest.importorskip("peft")
 
 from adaptry.adapters.adapter import Adapter, open_dir  # noqa: E402  (after the libraries that may be missing)
 from adaptry.adapters.base_record import BaseRecord  # noqa: E402
-from adaptry.checkpoint import open_checkpoint  # noqa: E402
+from adaptry.bases.fingerprinting import fingerprint  # noqa: E402
+from adaptry.bases.hf_folder import open_checkpoint  # noqa: E402
+from adaptry.bases.module_map import Placed, place  # noqa: E402
 from adaptry.checks import check  # noqa: E402
 from adaptry.core.report import Report  # noqa: E402
-from adaptry.fingerprinting import fingerprint  # noqa: E402
-from adaptry.placing import Placed, place  # noqa: E402
 
 # PEFT says that its own rank_pattern for fused experts matches no module, and transformers what it deprecates.
 pytestmark = [

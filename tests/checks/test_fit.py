@@ -10,10 +10,10 @@ import pytest
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.adapters.base_record import BaseRecord
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks import check
 from adaptry.core.report import Finding, Report
-from adaptry.fingerprinting import fingerprint
 from adaptry.testing.samples import random_tensor, tiny_base, tiny_lora, write_safetensors
 
 EMBED = "base_model.model.model.embed_tokens"

@@ -8,7 +8,7 @@ import pytest
 
 from adaptry.adapters.base_record import TensorShape
 from adaptry.adapters.spec import ExtraWeight, ModuleKind, ModuleSpec, Spec
-from adaptry.placing import Placement, place
+from adaptry.bases.module_map import Placement, place
 
 LLAMA = {"model_type": "llama", "tie_word_embeddings": False}
 GPT2 = {"model_type": "gpt2", "tie_word_embeddings": True}

@@ -14,11 +14,11 @@ peft = pytest.importorskip("peft")
 
 from adaptry.adapters.adapter import open_dir  # noqa: E402  (after the libraries that may be missing)
 from adaptry.adapters.base_record import BaseRecord  # noqa: E402
-from adaptry.checkpoint import open_checkpoint  # noqa: E402
+from adaptry.bases.fingerprinting import fingerprint  # noqa: E402
+from adaptry.bases.fingerprinting.match import match  # noqa: E402
+from adaptry.bases.hf_folder import open_checkpoint  # noqa: E402
+from adaptry.bases.module_map import place  # noqa: E402
 from adaptry.checks import check, check_weights  # noqa: E402
-from adaptry.fingerprinting import fingerprint  # noqa: E402
-from adaptry.fingerprinting.matching import match  # noqa: E402
-from adaptry.placing import place  # noqa: E402
 
 # PEFT corrects fan_in_fan_out with a warning, and transformers deprecates what PEFT asks it for.
 pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("UserWarning", "FutureWarning")]

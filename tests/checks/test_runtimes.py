@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.fingerprinting.base_fingerprint import fingerprint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks.runtimes import ENGINES, Verdict, parse_runtime, verdict
 from adaptry.checks.runtimes.page import page
 from adaptry.core.errors import Invalid
-from adaptry.fingerprinting.identify import fingerprint
 from adaptry.testing.samples import Tensors, random_tensor, tiny_base, tiny_lora
 from adaptry_cli.main import COMMANDS
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.testing.samples import tiny_base, tiny_lora
 
 pytest.importorskip("torch")

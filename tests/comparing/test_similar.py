@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from adaptry import connect, push
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.identity import Identity
 from adaptry.core.refs import Ref
 from adaptry.deriving.draft import Parent

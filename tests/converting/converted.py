@@ -12,13 +12,13 @@ import pytest
 
 from adaptry import open_dir
 from adaptry.adapters.adapter import Adapter
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.converting.asked import Asked
 from adaptry.converting.convert import convert
 from adaptry.converting.ground import Ground
 from adaptry.deriving.draft import Draft, Parent
 from adaptry.deriving.writing import Outcome, write
-from adaptry.fingerprinting import fingerprint
 
 pytest.importorskip("torch")
 pytest.importorskip("peft")

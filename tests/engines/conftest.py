@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks.runtimes import parse_runtime
 from adaptry.client import HttpRegistry
 from adaptry.core.refs import AdapterName, ByDigest, Ref

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.errors import Unavailable
 from adaptry.core.refs import AdapterName, ByDigest, Ref
 from adaptry.operations import base_registry

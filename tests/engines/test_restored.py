@@ -14,7 +14,7 @@ from pathlib import Path
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.backup import create, restore
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.client import HttpRegistry
 from adaptry.core.refs import Ref
 from adaptry.opening import open_local

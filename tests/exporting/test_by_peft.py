@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks.runtimes import parse_runtime, verdict
 from adaptry.deriving.draft import Parent
 from adaptry.exporting.export import export
 from adaptry.exporting.setting import Setting
-from adaptry.fingerprinting import fingerprint
 from adaptry.testing.samples import Tensors, random_tensor, tiny_base, tiny_lora, write_safetensors
 
 pytest.importorskip("peft", reason="PEFT is the reference here: pip install 'adaptry[demo]'")

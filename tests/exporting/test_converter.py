@@ -21,7 +21,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers.pytorch_utils import Conv1D
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks.runtimes import parse_runtime
 from adaptry.deriving.draft import Parent
 from adaptry.deriving.writing import write as write_draft
@@ -29,7 +30,6 @@ from adaptry.exporting import gguf_file
 from adaptry.exporting.export import export
 from adaptry.exporting.gguf_names import ARCHITECTURES
 from adaptry.exporting.setting import Setting
-from adaptry.fingerprinting import fingerprint
 from adaptry.migrating.migrate import migrate
 
 from .llamacpp import PROMPT, VOCABULARY, log_probabilities, write_base

@@ -27,7 +27,8 @@ from transformers import (
 )
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks.runtimes import parse_runtime, verdict
 from adaptry.core.errors import Refused, Unsupported
 from adaptry.deriving.draft import Parent
@@ -35,7 +36,6 @@ from adaptry.deriving.writing import write
 from adaptry.exporting import gguf_file
 from adaptry.exporting.export import export
 from adaptry.exporting.setting import Setting
-from adaptry.fingerprinting import fingerprint
 from adaptry.migrating.migrate import migrate
 
 from .llamacpp import PROMPT, VOCABULARY, log_probabilities, write_base

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from adaptry.adapters.adapter import Adapter, open_dir
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks.runtimes import ENGINES, Verdict, parse_runtime, verdict
 from adaptry.core.errors import Invalid, InvalidWeights, Refused, StorageFull
 from adaptry.deriving.draft import Parent
@@ -21,7 +22,6 @@ from adaptry.exporting.formats import FORMATS
 from adaptry.exporting.planning import Plan, plan
 from adaptry.exporting.repairs import BY_REMEDY, FOR_PEOPLE, MERGED, REPAIRS
 from adaptry.exporting.setting import Setting
-from adaptry.fingerprinting import fingerprint
 from adaptry.testing.samples import Tensors, random_tensor, tiny_base, tiny_lora, write_safetensors
 
 LAYER = "base_model.model.model.layers.0"

@@ -13,14 +13,14 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, MixtralConfig, MixtralForCausalLM
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks.runtimes import parse_runtime, verdict
 from adaptry.core.errors import Refused
 from adaptry.deriving.draft import Parent
 from adaptry.deriving.sites import site_of
 from adaptry.exporting.export import export
 from adaptry.exporting.setting import Setting
-from adaptry.fingerprinting import fingerprint
 from adaptry.migrating.migrate import migrate
 
 peft = pytest.importorskip("peft", reason="PEFT makes the adapter: pip install 'adaptry[demo]'")

@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from adaptry import open_dir
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.errors import AdaptryError, Invalid, Refused
 from adaptry.deriving.writing import Outcome, write
 from adaptry.extracting.extraction import draft

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from adaptry import open_dir, pull, push
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks import check
 from adaptry.core.errors import Unsupported
-from adaptry.fingerprinting import fingerprint
 from adaptry.opening import open_local
 
 from .elsewhere import Elsewhere

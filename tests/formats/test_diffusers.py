@@ -18,11 +18,11 @@ from safetensors.numpy import load_file, save_file
 from adaptry import open_dir, pull, push
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord
+from adaptry.bases.diffusers_pipeline import open_base_folder
+from adaptry.bases.fingerprinting import fingerprint
 from adaptry.checks import check
 from adaptry.core.errors import InvalidWeights
-from adaptry.fingerprinting import fingerprint
 from adaptry.opening import open_local
-from adaptry.pipeline import open_base_folder
 
 from .elsewhere import Elsewhere
 

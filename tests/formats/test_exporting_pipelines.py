@@ -10,13 +10,13 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from adaptry.adapters.adapter import open_dir
+from adaptry.bases.diffusers_pipeline import open_base_folder
+from adaptry.bases.fingerprinting import fingerprint
 from adaptry.checks.runtimes import parse_runtime, verdict
 from adaptry.core.errors import Refused, Unsupported
 from adaptry.deriving.draft import Parent
 from adaptry.exporting.export import export
 from adaptry.exporting.setting import Setting
-from adaptry.fingerprinting import fingerprint
-from adaptry.pipeline import open_base_folder
 
 from .elsewhere import Elsewhere
 

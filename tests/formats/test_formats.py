@@ -11,10 +11,10 @@ import pytest
 
 from adaptry import open_dir, pull, push
 from adaptry.adapters.adapter import Adapter
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks import check, check_weights
 from adaptry.core.errors import InvalidConfig, InvalidPath, InvalidWeights, NotFound, Unsupported
-from adaptry.fingerprinting import fingerprint
 from adaptry.registry import Registry
 from adaptry.testing.samples import tiny_base
 

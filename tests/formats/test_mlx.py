@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from adaptry import open_dir, pull, push
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks import check
-from adaptry.fingerprinting import fingerprint
 from adaptry.opening import open_local
 
 from .elsewhere import Elsewhere

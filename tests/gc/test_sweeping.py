@@ -12,8 +12,8 @@ from sqlalchemy import text
 
 from adaptry import gc
 from adaptry.adapters.adapter import Adapter
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.catalog.unneeded import Had
-from adaptry.checkpoint import open_checkpoint
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Corrupt, Denied
 from adaptry.core.identity import Identity

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from adaptry import open_dir, push
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.client import HttpRegistry
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.fingerprinting import fingerprint
 from adaptry.opening import open_local
 from adaptry.records import AdapterEdit
 from adaptry.testing.quantised_samples import quantised_copy

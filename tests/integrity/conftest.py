@@ -11,7 +11,7 @@ import pytest
 from adaptry.adapters.adapter import open_dir
 from adaptry.adapters.content import FolderContent
 from adaptry.backup import create, restore
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.digest import Digest
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, Ref

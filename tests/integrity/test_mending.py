@@ -17,16 +17,16 @@ from sqlmodel import select
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.adapters.content import FolderContent
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.blobs.local import LocalBlobs
 from adaptry.catalog import damage
 from adaptry.catalog.rows import InspectionRow
-from adaptry.checkpoint import open_checkpoint
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Corrupt
 from adaptry.core.failpoints import OF_A_MEND
 from adaptry.core.manifest import FileEntry, Manifest
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.fingerprinting import fingerprint
 from adaptry.integrity import Mended, mend, verify
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local

@@ -67,7 +67,7 @@ def merged_by_command(data: Path, folder: Path, order: JobOrder) -> dict[str, by
 
 
 def open_and_identify(folder: Path) -> object:
-    from adaptry.checkpoint import open_checkpoint
-    from adaptry.fingerprinting import fingerprint
+    from adaptry.bases.fingerprinting import fingerprint
+    from adaptry.bases.hf_folder import open_checkpoint
 
     return fingerprint(open_checkpoint(folder)).id

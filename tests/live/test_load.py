@@ -14,7 +14,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 import adaptry
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.errors import Conflict, Invalid, NotFound, Refused, Unsupported, Withdrawn
 from adaptry.operations import base_registry
 from adaptry.records import StateChange

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from adaptry import open_dir
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.errors import AdaptryError
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.merge import Source, merge

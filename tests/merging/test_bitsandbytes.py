@@ -11,15 +11,15 @@ from safetensors.torch import save_file
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.adapters.header import TensorInfo
-from adaptry.checkpoint import open_checkpoint
-from adaptry.fingerprinting import fingerprint
-from adaptry.fingerprinting.matching import match
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.fingerprinting.match import match
+from adaptry.bases.hf_folder import open_checkpoint
+from adaptry.bases.quantised import Packed, fold
 from adaptry.merging.dequantising import dequantised
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.merge import Source, merge
 from adaptry.merging.parts import as_tensor
 from adaptry.merging.recipe import Input, Recipe
-from adaptry.quantised import Packed, fold
 
 from .conftest import peft, tensors_of, torch, transformers
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from adaptry import open_dir
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.errors import InvalidWeights, NotFound, StorageFull, Unavailable
 from adaptry.core.progress import Progress, no_progress
 from adaptry.merging.fitting import Weighted

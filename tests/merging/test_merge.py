@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from adaptry import open_dir
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.merge import How, Source, merge
 from adaptry.merging.recipe import Input, Recipe

@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.adapters.base_record import BaseRecord
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.errors import AdaptryError, Refused, Unsupported
-from adaptry.fingerprinting import fingerprint
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.merge import Source, merge
 from adaptry.merging.recipe import Input, Recipe

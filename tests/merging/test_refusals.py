@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from adaptry import open_dir
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.byte_sizes import parse_bytes
 from adaptry.core.errors import AdaptryError, Conflict, Invalid, Refused, Unsupported
 from adaptry.merging.fitting import Weighted

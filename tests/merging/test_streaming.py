@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from adaptry import open_dir
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.computing.calling import Computing
 from adaptry.computing.ingredients import Described, Ingredients
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, NotFound, Refused, Unavailable, Unsupported
-from adaptry.fingerprinting import fingerprint
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.merge import Source, merge
 from adaptry.merging.recipe import Input, Recipe

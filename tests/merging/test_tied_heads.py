@@ -15,7 +15,7 @@ import pytest
 
 from adaptry import open_dir
 from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS
-from adaptry.checkpoint import Checkpoint, open_checkpoint
+from adaptry.bases.hf_folder import Checkpoint, open_checkpoint
 from adaptry.core.errors import Unsupported
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.merge import Source, merge

@@ -11,7 +11,7 @@ import pytest
 
 from adaptry import open_dir
 from adaptry.adapters.header import read_header
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound
 from adaptry.merging.fitting import Weighted

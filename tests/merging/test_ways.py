@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from adaptry import open_dir
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.combining.combine import draft
 from adaptry.combining.planning import plan as combine_plan
 from adaptry.combining.recipe import CombineRecipe

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from adaptry import open_dir
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.methods import METHODS
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.merge import Source, merge
 from adaptry.merging.recipe import Input, Recipe

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from adaptry import open_dir
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.errors import InvalidConfig, Refused, Unsupported
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.merge import Source, decide

@@ -18,10 +18,10 @@ from safetensors.torch import load_file, save_file  # noqa: E402  # torch may be
 from adaptry import open_dir, pull, push  # noqa: E402
 from adaptry.adapters.adapter import Adapter  # noqa: E402
 from adaptry.adapters.methods import METHODS  # noqa: E402
-from adaptry.checkpoint import open_checkpoint  # noqa: E402
+from adaptry.bases.fingerprinting import fingerprint  # noqa: E402
+from adaptry.bases.hf_folder import open_checkpoint  # noqa: E402
 from adaptry.checks import check  # noqa: E402
 from adaptry.core.errors import Refused, Unsupported  # noqa: E402
-from adaptry.fingerprinting import fingerprint  # noqa: E402
 from adaptry.merging.fitting import Weighted  # noqa: E402
 from adaptry.merging.merge import Source, merge  # noqa: E402
 from adaptry.merging.recipe import Input, Recipe  # noqa: E402

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapters.adapter import Adapter, open_dir
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core import strictjson
 from adaptry.core.digest import Digest
 from adaptry.core.errors import (

@@ -11,7 +11,7 @@ import pytest
 
 from adaptry import backup
 from adaptry.adapters.adapter import Adapter
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.errors import InvalidQuery, Refused, Unavailable
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.integrity import verify

@@ -11,7 +11,7 @@ import pytest
 
 from adaptry import backup
 from adaptry.adapters.adapter import Adapter
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.client import HttpRegistry
 from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound, Unavailable, Withdrawn

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.errors import Invalid, NotFound, Unauthenticated, Unavailable
-from adaptry.fingerprinting import fingerprint
 from adaptry.oci.artifact import ARTIFACT, INDEX, MANIFEST, Artifact, adapter_artifact, base_artifact
 from adaptry.oci.layout import write_layout
 from adaptry.oci.reference import Reference

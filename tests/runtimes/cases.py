@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.exporting.setting import Setting
-from adaptry.fingerprinting import fingerprint
 
 VOCABULARY = 320
 PROMPTS = ("w5 w9 w11 w40 w7 w100", "w300 w17", "w8")

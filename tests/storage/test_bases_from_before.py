@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.identity import ANONYMOUS, Identity
 from adaptry.opening import open_local
 from adaptry.operations.base_registry import register

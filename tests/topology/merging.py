@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.jobs.records import JobInfo, JobOrder
 from adaptry.operations.base_registry import register
 from adaptry.operations.transfer import push

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.client import HttpRegistry
 from adaptry.operations import base_registry
 from adaptry.operations.transfer import push

@@ -12,12 +12,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks.runtimes import parse_runtime
 from adaptry.deriving.draft import Parent
 from adaptry.exporting.export import Exported, export
 from adaptry.exporting.setting import Setting
-from adaptry.fingerprinting import fingerprint
 
 from . import models, running
 from .test_resolver import close_to

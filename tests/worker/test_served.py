@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.errors import Refused, Unavailable, Unsupported, Withdrawn
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.local import LocalRegistry

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from adaptry.bases.local_index import recall
 from adaptry.computing.calling import Computing
 from adaptry.computing.ingredients import Described, Ingredients
 from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound, Refused
-from adaptry.places import recall
 from adaptry.records import BaseInfo, VersionInfo
 from adaptry.registry import Registry
 

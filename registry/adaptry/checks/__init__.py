@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.formats import PEFT
+from adaptry.bases.module_map import place
 from adaptry.checks.alone import check_alone
 from adaptry.checks.codes import AGAINST_BASE, finding
 from adaptry.checks.coverage import check_coverage
@@ -21,7 +22,6 @@ from adaptry.checks.prompts import check_prompt, check_prompt_fit
 from adaptry.checks.weights import check_weights
 from adaptry.core.refs import is_folder
 from adaptry.core.report import Finding, Report
-from adaptry.placing import place
 
 __all__ = ["check", "check_weights", "without_base"]
 

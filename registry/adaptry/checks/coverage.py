@@ -15,11 +15,11 @@ from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.plain_patterns import dotted_ends
 from adaptry.adapters.tensor_names import layer_of
 from adaptry.adapters.transformers_loading import loaded
+from adaptry.bases.module_map import Placement
 from adaptry.checks.codes import finding
 from adaptry.checks.wording import counted, folded, ranges, shortened, verb
 from adaptry.core.errors import InvalidConfig
 from adaptry.core.report import Finding
-from adaptry.placing import Placement
 
 
 def check_coverage(adapter: Adapter, base: BaseRecord, placement: Placement) -> Iterator[Finding]:

@@ -16,11 +16,11 @@ from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.lora import scale_of
 from adaptry.adapters.spec import ExtraWeight
 from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS, layer_of
+from adaptry.bases.module_map import Placed, Placement
+from adaptry.bases.parameter_lookup import WhyMissing
 from adaptry.checks.codes import finding
 from adaptry.checks.wording import counted, folded, ranges, shortened
 from adaptry.core.report import Finding
-from adaptry.lookup import WhyMissing
-from adaptry.placing import Placed, Placement
 
 _CODES: Mapping[WhyMissing, str] = {
     "absent": "module_missing",

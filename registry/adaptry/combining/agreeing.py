@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from adaptry.bases.fingerprinting.match import match
 from adaptry.core.errors import Refused
 from adaptry.deriving.draft import Parent
-from adaptry.fingerprinting.matching import match
 
 _SAME = ("exact", "same_weights", "cast")
 

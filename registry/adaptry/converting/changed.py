@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS
+from adaptry.bases.module_map import Placed, Placement, place
 from adaptry.checks import check
 from adaptry.converting.ground import Ground
 from adaptry.core.errors import Refused, Unsupported
@@ -20,7 +21,6 @@ from adaptry.deriving.draft import Parent
 from adaptry.deriving.sites import Site
 from adaptry.merging.fitting import Weighted, fit
 from adaptry.merging.wanting import bias_name
-from adaptry.placing import Placed, Placement, place
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.content import open_regular
-from adaptry.checkpoint import Checkpoint
+from adaptry.bases.fingerprinting.match import match
+from adaptry.bases.hf_folder import Checkpoint
 from adaptry.core.errors import InvalidWeights, Refused
 from adaptry.deriving.draft import Parent
-from adaptry.fingerprinting.matching import match
 
 if TYPE_CHECKING:
     from torch import Tensor

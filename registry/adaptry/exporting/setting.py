@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from adaptry.adapters.base_record import BaseRecord
-from adaptry.checkpoint import Checkpoint
+from adaptry.bases.hf_folder import Checkpoint
 from adaptry.converting.ground import Ground
 from adaptry.core.errors import Refused
 from adaptry.core.progress import Progress, no_progress

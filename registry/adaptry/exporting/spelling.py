@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from adaptry.adapters.methods.extras import PREFIX
 from adaptry.adapters.spec import ModuleSpec
+from adaptry.bases.module_map import place
 from adaptry.checks.runtimes import Runtime
 from adaptry.core.errors import Refused
 from adaptry.deriving.draft import Draft, Parent
@@ -18,7 +19,6 @@ from adaptry.exporting.rewriting import rewritten
 from adaptry.exporting.setting import Setting
 from adaptry.migrating.migrate import migrate
 from adaptry.migrating.naming import Layout
-from adaptry.placing import place
 
 _WRAPPERS = re.compile(r"(?:base_model\.model\.|module\.|_orig_mod\.|_fsdp_wrapped_module\.)+")
 _INSIDE = re.compile(r"(?<=\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")

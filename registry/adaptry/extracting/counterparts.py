@@ -13,9 +13,9 @@ from adaptry.adapters.base_record import TensorShape
 from adaptry.adapters.key_layout import SPELLINGS
 from adaptry.adapters.tensor_names import is_buffer, is_output_head, layer_of
 from adaptry.adapters.transformers_loading import Loaded, is_converted, loaded
-from adaptry.checkpoint import Checkpoint
+from adaptry.bases.hf_folder import Checkpoint
+from adaptry.bases.parameter_lookup import Names
 from adaptry.core.errors import Refused, Unsupported
-from adaptry.lookup import Names
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS, is_output_head
+from adaptry.bases.module_map import is_conv1d
 from adaptry.deriving.sites import Site
 from adaptry.extracting.counterparts import Counterpart
 from adaptry.merging.lora_fitting import TURNED_EXPERTS
-from adaptry.placing import is_conv1d
 
 _TASKS = (
     ("ForCausalLM", "CAUSAL_LM"),

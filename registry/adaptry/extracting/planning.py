@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.patterns import check_suffixes, first_match
-from adaptry.checkpoint import Checkpoint
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import Checkpoint
 from adaptry.core.errors import Invalid, InvalidConfig, Missing, Refused
 from adaptry.core.progress import Progress, no_progress
 from adaptry.extracting.counterparts import Counterpart, Counterparts, Facts, counterparts
 from adaptry.extracting.holding import Holder, Holding, siblings
 from adaptry.extracting.recipe import ExtractRecipe
-from adaptry.fingerprinting import fingerprint
 from adaptry.verifying.configs import differences
 
 

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from adaptry.adapters.header import DTYPE_BITS, TensorInfo
 from adaptry.adapters.transformers_loading import Loaded
-from adaptry.checkpoint import Checkpoint
+from adaptry.bases.hf_folder import Checkpoint
+from adaptry.bases.shards import CHUNK, Shards
 from adaptry.core.errors import Unsupported
 from adaptry.extracting.counterparts import Counterpart
 from adaptry.merging.parts import DTYPES, as_tensor
-from adaptry.shards import CHUNK, Shards
 
 
 class Sides:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
+from adaptry.bases.fingerprinting.base_fingerprint import check_identity
 from adaptry.catalog import bases
 from adaptry.catalog.audit import Problem
 from adaptry.catalog.audit.problem import guarded
 from adaptry.catalog.database import Catalog
 from adaptry.core.digest import Digest
-from adaptry.fingerprinting.identify import check_identity
 
 
 def problems(catalog: Catalog) -> Iterator[Problem]:

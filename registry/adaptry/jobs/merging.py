@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from adaptry.adapters.header import BASE_LIMITS, DTYPE_BITS, ReadAt, read_header
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import Checkpoint, checkpoint_of, read_config
+from adaptry.bases.quantised import fold
 from adaptry.blobs import BlobStore
-from adaptry.checkpoint import Checkpoint, checkpoint_of, read_config
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict
 from adaptry.core.failpoints import reach
 from adaptry.core.manifest import FileEntry
 from adaptry.core.refs import ByDigest, Ref, split_weight
 from adaptry.core.settings import data_folder
-from adaptry.fingerprinting import fingerprint
 from adaptry.jobs.desk import Desk
 from adaptry.jobs.paper import Outcome, Piece
 from adaptry.jobs.tasks import Merge
@@ -39,7 +40,6 @@ from adaptry.merging.record import record
 from adaptry.merging.streaming.virtual import VirtualCheckpoint
 from adaptry.operations.base_registry import open_base
 from adaptry.operations.quantised_variants import open_original
-from adaptry.quantised import fold
 
 _AROUND = 1 << 30  # bytes that a process with torch in it takes before it computes anything
 _COPIES = 4  # float32 copies of a tensor that is made as a whole, at most

@@ -29,9 +29,9 @@ def require_same_base(model: Module, obtained: Obtained) -> Match | None:
     folder = _files_of(model)
     if trained_on is None or folder is None:
         return None
-    from adaptry.checkpoint import open_checkpoint
-    from adaptry.fingerprinting import fingerprint
-    from adaptry.fingerprinting.matching import match
+    from adaptry.bases.fingerprinting import fingerprint
+    from adaptry.bases.fingerprinting.match import match
+    from adaptry.bases.hf_folder import open_checkpoint
 
     try:
         found = match(fingerprint(open_checkpoint(folder)), trained_on)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from adaptry.adapters.base_record import BaseRecord
+from adaptry.bases.fingerprinting.base_fingerprint import check_identity
 from adaptry.catalog import bases, cursors, damage, events, files, leaving, versions, waiting
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.names import base_like, fold
@@ -18,7 +19,6 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, Corrupt, Invalid, NotFound, Unavailable
 from adaptry.core.manifest import FileEntry
 from adaptry.core.refs import parse_base_name
-from adaptry.fingerprinting.identify import check_identity
 from adaptry.local.admission import find_base, judge, known_inspections, open_stored
 from adaptry.local.ground import Ground, require_sound
 from adaptry.local.versions import check_start

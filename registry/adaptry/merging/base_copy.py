@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
+from adaptry.bases.fingerprinting.quantised_copies import is_packed
+from adaptry.bases.quantised import Folded
+from adaptry.bases.quantised.name_hints import quantisation_named
 from adaptry.core.errors import Refused, Unsupported
-from adaptry.fingerprinting.quantised_copies import is_packed
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.recipe import Copy, Dtype
-from adaptry.quantised import Folded
-from adaptry.quantised.named import quantisation_named
 
 _DTYPES: Mapping[str, Dtype] = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from adaptry.bases.module_map import Placed, PlacedExtra, Placement
 from adaptry.combining import combination_named
 from adaptry.combining.combine import combined_update
 from adaptry.combining.planning import CombinePlan, PlannedSite, plan
@@ -18,7 +19,6 @@ from adaptry.deriving.draft import Parent
 from adaptry.deriving.sites import Site, site_of
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.recipe import Input
-from adaptry.placing import Placed, PlacedExtra, Placement
 
 if TYPE_CHECKING:
     from torch import Tensor

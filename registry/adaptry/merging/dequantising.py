@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.header import TensorInfo
-from adaptry.checkpoint import Checkpoint
+from adaptry.bases.hf_folder import Checkpoint
+from adaptry.bases.quantised import Folded, Packed
 from adaptry.merging.changes import StreamedChange
-from adaptry.quantised import Folded, Packed
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,13 +11,13 @@ from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord, TensorShape
 from adaptry.adapters.formats import PEFT
 from adaptry.adapters.methods import METHODS
-from adaptry.checkpoint import Checkpoint
+from adaptry.bases.fingerprinting.match import match
+from adaptry.bases.hf_folder import Checkpoint
+from adaptry.bases.module_map import Placed, PlacedExtra, Placement, place
 from adaptry.checks import check
 from adaptry.core.errors import Refused, Unsupported
-from adaptry.fingerprinting.matching import match
 from adaptry.merging.lora_fitting import check_lora, notes_of_lora, placed_for_lora
 from adaptry.merging.resizing import Rows, new_rows
-from adaptry.placing import Placed, PlacedExtra, Placement, place
 
 PLAIN = frozenset({"F32", "F16", "BF16"})
 """Dtypes that are baked."""

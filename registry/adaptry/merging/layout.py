@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.header import DTYPE_BITS, TensorInfo
 from adaptry.adapters.spec import ModuleSpec
-from adaptry.checkpoint import SINGLE
+from adaptry.bases.hf_folder import SINGLE
+from adaptry.bases.quantised import Packed
 from adaptry.merging.changes import WholeChange
-from adaptry.quantised import Packed
 
 
 @dataclass(frozen=True, slots=True)

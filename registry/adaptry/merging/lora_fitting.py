@@ -15,9 +15,9 @@ from adaptry.adapters.methods.lora import scale_of
 from adaptry.adapters.methods.lora_config import blocks, initialisation
 from adaptry.adapters.methods.parameters import was_turned
 from adaptry.adapters.spec import ModuleSpec, Spec
-from adaptry.checkpoint import Checkpoint
+from adaptry.bases.hf_folder import Checkpoint
+from adaptry.bases.module_map import Placed, Placement
 from adaptry.core.errors import Refused, Unsupported
-from adaptry.placing import Placed, Placement
 
 _FLOATS = frozenset({"F32", "F16", "BF16"})
 # Models whose experts are stored [experts, in, out]: where in = out, shapes cannot tell (transformers' is_transposed).

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from adaptry.checkpoint import Checkpoint
+from adaptry.bases.hf_folder import Checkpoint
 from adaptry.checks import check_weights
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, Refused

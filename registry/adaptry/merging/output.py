@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.adapters.content import open_regular
-from adaptry.checkpoint import Checkpoint
+from adaptry.bases.hf_folder import Checkpoint
 from adaptry.core.digest import Digest
 from adaptry.core.errors import InvalidWeights
 from adaptry.merging.layout import OutputFile, Piece

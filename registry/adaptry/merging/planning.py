@@ -10,10 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from adaptry.adapters.header import FLOATS
-from adaptry.checkpoint import Checkpoint
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import Checkpoint
+from adaptry.bases.module_map import Placement
+from adaptry.bases.quantised import Packed, fold
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Unsupported
-from adaptry.fingerprinting import fingerprint
 from adaptry.merging.base_copy import BaseCopy, choose_copy, dtype_of_int8, told_of_dtypes
 from adaptry.merging.combined import Way, combined
 from adaptry.merging.dequantising import Summed, plain_view
@@ -23,8 +25,6 @@ from adaptry.merging.recipe import Copy, Dtype
 from adaptry.merging.replication import replicated
 from adaptry.merging.resizing import check_alone
 from adaptry.merging.wanting import TensorChanges, Wanted
-from adaptry.placing import Placement
-from adaptry.quantised import Packed, fold
 
 _UNTIED = (
     "the base ties its output head to its embeddings and an adapter changes one of them alone: the result has a head of "

@@ -14,7 +14,7 @@ from typing import Any
 
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.header import TensorInfo
-from adaptry.checkpoint import Checkpoint
+from adaptry.bases.hf_folder import Checkpoint
 from adaptry.core.errors import InvalidConfig, Refused, Unsupported
 
 _LAYER = re.compile(r"(?P<stem>(?:.+\.)?(?:layers|layer|h))\.(?P<number>\d+)\.(?P<rest>.+)")

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from adaptry.adapters.tensor_names import input_embedding, is_output_head
-from adaptry.checkpoint import Checkpoint
+from adaptry.bases.hf_folder import Checkpoint
+from adaptry.bases.module_map import PlacedExtra, Placement
 from adaptry.core.errors import Refused, Unsupported
-from adaptry.placing import PlacedExtra, Placement
 
 Rows = Mapping[str, int]
 """The rows that a tensor of the base will have, for those that grow."""

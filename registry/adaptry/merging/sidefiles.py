@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from adaptry.checkpoint import CONFIG, INDEX, SINGLE, side_files
+from adaptry.bases.hf_folder import CONFIG, INDEX, SINGLE, side_files
 from adaptry.merging.planning import Plan
 from adaptry.merging.ties import ties_of
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from adaptry.adapters.tensor_names import input_embedding
-from adaptry.checkpoint import Checkpoint
+from adaptry.bases.hf_folder import Checkpoint
 
 # Models that have embeddings and no output head, whatever their config says of tying (BERT's says it always).
 _HEADLESS = (

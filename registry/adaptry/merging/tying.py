@@ -15,11 +15,11 @@ from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.extras import token_rows
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS, input_embedding, is_output_head
-from adaptry.checkpoint import Checkpoint
+from adaptry.bases.hf_folder import Checkpoint
+from adaptry.bases.module_map import Placed, PlacedExtra, Placement
 from adaptry.core.errors import Unsupported
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.ties import ties_of
-from adaptry.placing import Placed, PlacedExtra, Placement
 
 _WRITERS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "ForMaskedLM")
 """Ends of the names of models that have an output head."""

@@ -14,7 +14,8 @@ from functools import partial
 from adaptry.adapters.methods import METHODS, lora_config
 from adaptry.adapters.methods.extras import token_rows
 from adaptry.adapters.methods.lora_merge import changed_expert
-from adaptry.checkpoint import Checkpoint
+from adaptry.bases.hf_folder import Checkpoint
+from adaptry.bases.module_map import Placed, PlacedExtra, Placement
 from adaptry.merging.changes import (
     Chain,
     MethodChange,
@@ -29,7 +30,6 @@ from adaptry.merging.fitting import Weighted
 from adaptry.merging.layout import BasePlace, Update
 from adaptry.merging.lora_fitting import stored_orientation
 from adaptry.merging.tying import End, Ends, ends_of_extra, ends_of_module
-from adaptry.placing import Placed, PlacedExtra, Placement
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.formats import PEFT
 from adaptry.adapters.key_layout import EXPERTS_FUSED
 from adaptry.adapters.methods.parameters import require_not_turned
+from adaptry.bases.module_map import Placement, place
 from adaptry.checks import check
 from adaptry.core.errors import Refused, Unsupported
 from adaptry.deriving.draft import Draft, Made, Parent
@@ -20,7 +21,6 @@ from adaptry.merging.lora_fitting import placed_for_lora
 from adaptry.migrating.config import config_of
 from adaptry.migrating.moving import Moved, moved_modules
 from adaptry.migrating.naming import Layout, Weights
-from adaptry.placing import Placement, place
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,9 +11,9 @@ from adaptry.adapters.methods.extras import PREFIX
 from adaptry.adapters.methods.parameters import in_order
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.adapters.transformers_loading import Loaded
+from adaptry.bases.module_map import Placed, Placement
 from adaptry.core.errors import Refused, Unsupported
 from adaptry.migrating.naming import Layout, Weights
-from adaptry.placing import Placed, Placement
 
 if TYPE_CHECKING:
     from torch import Tensor

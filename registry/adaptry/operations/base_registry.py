@@ -13,7 +13,12 @@ from typing import get_args
 
 from adaptry.adapters.base_record import BaseRecord, Level
 from adaptry.adapters.content import FolderContent
-from adaptry.checkpoint import INDEX, Checkpoint, open_checkpoint, side_files
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.fingerprinting.hashing import full_hashes
+from adaptry.bases.fingerprinting.match import match
+from adaptry.bases.fingerprinting.quantised_copies import is_packed
+from adaptry.bases.hf_folder import INDEX, Checkpoint, open_checkpoint, side_files
+from adaptry.bases.local_index import recall, remember
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, Conflict, NotFound, TooLarge, Unsupported
 from adaptry.core.identity import BaseVisibility
@@ -21,12 +26,7 @@ from adaptry.core.manifest import MAX_FILE, FileEntry, check_path
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import is_folder, parse_base_name
 from adaptry.core.settings import data_folder
-from adaptry.fingerprinting import fingerprint
-from adaptry.fingerprinting.hashing import full_hashes
-from adaptry.fingerprinting.matching import match
-from adaptry.fingerprinting.quantised_copies import is_packed
 from adaptry.paging import every
-from adaptry.places import recall, remember
 from adaptry.records import BaseEdit, BaseInfo, BaseMatch
 from adaptry.registry import Registry
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from adaptry.adapters.base_record import BaseRecord
-from adaptry.checkpoint import Checkpoint
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.fingerprinting.quantised_copies import is_packed
+from adaptry.bases.hf_folder import Checkpoint
 from adaptry.core.errors import NotFound, Refused
 from adaptry.core.progress import Progress, no_progress
-from adaptry.fingerprinting import fingerprint
-from adaptry.fingerprinting.quantised_copies import is_packed
 from adaptry.operations.base_registry import find_like, open_base
 from adaptry.records import BaseInfo
 from adaptry.registry import Registry

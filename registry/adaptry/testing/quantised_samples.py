@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from adaptry.checkpoint import Checkpoint, open_checkpoint
+from adaptry.bases.hf_folder import Checkpoint, open_checkpoint
 from adaptry.testing.samples import Tensors, write_safetensors
 
 NF4 = (

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from adaptry import push
 from adaptry.adapters.adapter import open_dir
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.failpoints import GATE, VARIABLE
 from adaptry.jobs.records import JobInfo, JobOrder
 from adaptry.local import LocalRegistry

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from adaptry.adapters.tensor_names import is_output_head
-from adaptry.fingerprinting.architecture import facts_of, identity_facts
+from adaptry.bases.fingerprinting.architecture import facts_of, identity_facts
 from adaptry.merging.planning import Plan
 
 

@@ -12,7 +12,7 @@ from adaptry.merging.fitting import PLAIN
 from adaptry.verifying.verdict import Verdict
 
 if TYPE_CHECKING:
-    from adaptry.shards import Shards
+    from adaptry.bases.shards import Shards
     from adaptry.verifying.pairing import Pair
 
 

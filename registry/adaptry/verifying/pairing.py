@@ -11,8 +11,8 @@ from typing import Any
 
 from adaptry.adapters.base_record import TensorShape
 from adaptry.adapters.tensor_names import is_buffer
-from adaptry.checkpoint import Checkpoint
-from adaptry.lookup import Names
+from adaptry.bases.hf_folder import Checkpoint
+from adaptry.bases.parameter_lookup import Names
 from adaptry.merging.layout import BasePlace, Piece
 from adaptry.merging.planning import Plan
 

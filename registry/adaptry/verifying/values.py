@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from adaptry.adapters.adapter import Adapter
+from adaptry.bases.shards import Shards
 from adaptry.merging.baking import term_of
 from adaptry.merging.changes import Chain, StreamedChange, WholeChange, apply
 from adaptry.merging.kernels import rows_of
 from adaptry.merging.layout import BasePlace, Piece
 from adaptry.merging.parts import DTYPES, as_tensor
 from adaptry.merging.whole import weight_at
-from adaptry.shards import Shards
 from adaptry.tensors.lane import row_blocks
 from adaptry.tensors.torch_lane import stacked
 from adaptry.verifying.pairing import Pair

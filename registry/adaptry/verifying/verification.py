@@ -13,14 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from adaptry.adapters.header import DTYPE_BITS
-from adaptry.checkpoint import Checkpoint
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import Checkpoint
+from adaptry.bases.shards import Shards
 from adaptry.core.progress import Progress, no_progress
-from adaptry.fingerprinting import fingerprint
 from adaptry.merging.baking import bake_piece
 from adaptry.merging.fitting import PLAIN
 from adaptry.merging.kernels import Bench, Kernels, choose
 from adaptry.merging.planning import Plan
-from adaptry.shards import Shards
 from adaptry.verifying.configs import differences, facts_of_merge
 from adaptry.verifying.explaining import explained
 from adaptry.verifying.pairing import Pair, paired

@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from adaptry.adapters.base_record import BaseRecord
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.errors import AdaptryError, Refused
-from adaptry.fingerprinting import fingerprint
 from adaptry.registry import Registry
 
 

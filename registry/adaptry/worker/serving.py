@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.adapters.base_record import BaseRecord
+from adaptry.bases.fingerprinting.match import match
 from adaptry.checks.runtimes import Runtime, verdict
 from adaptry.core.errors import NotFound, Refused
-from adaptry.fingerprinting.matching import match
 from adaptry.records import VersionInfo
 from adaptry.registry import Registry
 from adaptry.worker.cache import Kept

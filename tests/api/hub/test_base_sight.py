@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.operations import base_registry
 from adaptry.testing.samples import tiny_base
 from adaptry_api.testing import Answer, Server

@@ -14,7 +14,7 @@ import pytest
 
 from adaptry import push
 from adaptry.adapters.adapter import Adapter, open_dir
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.client import HttpRegistry
 from adaptry.core.digest import Digest
 from adaptry.core.errors import InvalidRef

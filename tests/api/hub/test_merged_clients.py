@@ -12,7 +12,7 @@ import pytest
 
 from adaptry import push
 from adaptry.adapters.adapter import open_dir
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.client import HttpRegistry
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.merge import Source, merge

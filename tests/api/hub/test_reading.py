@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.refs import AdapterName, Number, Ref
 from adaptry.operations import base_registry
 from adaptry.testing.samples import tiny_base

@@ -13,10 +13,10 @@ from pathlib import Path
 from adaptry.adapters.adapter import open_content
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.content import FolderContent
-from adaptry.checkpoint import Checkpoint, open_checkpoint
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import Checkpoint, open_checkpoint
 from adaptry.computing.ingredients import Ingredients
 from adaptry.core.errors import AdaptryError, NotFound
-from adaptry.fingerprinting import fingerprint
 from adaptry.merging.fitting import Weighted
 from adaptry.merging.kernels import choose
 from adaptry.merging.merge import Source, check_values, decide

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.adapters.content import CHUNK, FolderContent
+from adaptry.bases.shards import Shards
 from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound
 from adaptry.merging.baking import term_of
@@ -25,7 +26,6 @@ from adaptry.merging.planning import Plan
 from adaptry.merging.sidefiles import kept_files, made_files
 from adaptry.merging.streaming.identity import arithmetic, identity, layout, tag
 from adaptry.merging.streaming.spooling import Spool
-from adaptry.shards import Shards
 from adaptry.tensors.lane import row_blocks
 
 _PART = 256 << 10

@@ -17,15 +17,15 @@ from pathlib import Path
 
 from adaptry.adapters.header import BASE_LIMITS, ReadAt, read_header
 from adaptry.adapters.tensor_names import is_buffer, normalised
-from adaptry.checkpoint import CONFIG, INDEX, Checkpoint, checkpoint_of, read_config, shards_named
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.fingerprinting.sketch import runs
+from adaptry.bases.hf_folder import CONFIG, INDEX, Checkpoint, checkpoint_of, read_config, shards_named
+from adaptry.bases.quantised import fold
 from adaptry.core.errors import NotFound, TooLarge, Unsupported
 from adaptry.core.progress import Progress, no_progress
-from adaptry.fingerprinting import fingerprint
-from adaptry.fingerprinting.sketching import runs
 from adaptry.operations.hf_import.hub import Hub, HubRevision
 from adaptry.operations.hf_import.hub_names import HubRef
 from adaptry.operations.hf_import.remote import CONNECTIONS, Files
-from adaptry.quantised import fold
 from adaptry.records import BaseInfo
 from adaptry.registry import Registry
 

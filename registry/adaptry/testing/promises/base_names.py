@@ -10,12 +10,12 @@ from threading import Barrier
 import pytest
 
 from adaptry.adapters.base_record import BaseRecord
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict
 from adaptry.core.identity import LOCAL
 from adaptry.core.refs import AdapterName
-from adaptry.fingerprinting import fingerprint
 from adaptry.operations.base_registry import register
 from adaptry.operations.transfer import push
 from adaptry.records import AdapterEdit

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapters.base_record import BaseRecord
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.errors import NotFound
 from adaptry.core.identity import ANONYMOUS, LOCAL, Identity
 from adaptry.core.manifest import FileEntry
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.fingerprinting import fingerprint
 from adaptry.operations.base_registry import register
 from adaptry.operations.transfer import push
 from adaptry.records import AdapterEdit, BaseEdit

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapters.adapter import Adapter
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid, NotFound, Refused
 from adaptry.core.manifest import Manifest

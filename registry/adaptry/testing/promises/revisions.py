@@ -10,7 +10,7 @@ import pytest
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.content import Content
 from adaptry.adapters.formats import CONFIG, WEIGHTS
-from adaptry.checkpoint import open_checkpoint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.digest import Digest
 from adaptry.core.errors import (
     Conflict,

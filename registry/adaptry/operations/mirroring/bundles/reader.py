@@ -11,12 +11,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from adaptry.adapters.base_record import BaseRecord
+from adaptry.bases.fingerprinting.base_fingerprint import check_identity
 from adaptry.core import strictjson
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, Denied, InvalidBundle
 from adaptry.core.manifest import Manifest, check_path
 from adaptry.core.progress import Progress, no_progress
-from adaptry.fingerprinting.identify import check_identity
 from adaptry.operations.mirroring.actions import Failure, Followed, Steps
 from adaptry.operations.mirroring.apply import deliver, deliver_base, point_aliases
 from adaptry.operations.mirroring.bundles.archive import Bundle, opened

@@ -12,9 +12,9 @@ from typing import Any
 
 from adaptry.adapters.base_record import BaseRecord, Match
 from adaptry.adapters.tensor_names import normalised
-from adaptry.fingerprinting.architecture import identity_facts
-from adaptry.fingerprinting.casting import cast_between, is_close
-from adaptry.fingerprinting.quantised_copies import SampledWeight, count, is_packed, match_quantised
+from adaptry.bases.fingerprinting.architecture import identity_facts
+from adaptry.bases.fingerprinting.dtype_cast import cast_between, is_close
+from adaptry.bases.fingerprinting.quantised_copies import SampledWeight, count, is_packed, match_quantised
 
 
 def match(a: BaseRecord, b: BaseRecord) -> Match:

@@ -5,6 +5,6 @@ the `tokenizer`; `hashing` reads everything, for evidence; `matching` says how a
 same weights (`casting`) included.
 """
 
-from adaptry.fingerprinting.identify import fingerprint
+from adaptry.bases.fingerprinting.base_fingerprint import fingerprint
 
 __all__ = ["fingerprint"]

@@ -14,15 +14,15 @@ from typing import Any
 from adaptry.adapters.base_record import BaseRecord, Sketch, TensorShape
 from adaptry.adapters.header import ReadAt
 from adaptry.adapters.tensor_names import input_embedding, is_buffer, is_output_head, normalised
-from adaptry.checkpoint import Checkpoint
+from adaptry.bases.fingerprinting.architecture import facts_of, identity_facts
+from adaptry.bases.fingerprinting.packed_sketch import packed_sketch
+from adaptry.bases.fingerprinting.sketch import sketch
+from adaptry.bases.fingerprinting.tokenizer import tokenizer_digest
+from adaptry.bases.hf_folder import Checkpoint
+from adaptry.bases.quantised import Folded, fold
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid
 from adaptry.core.strictjson import canonical
-from adaptry.fingerprinting.architecture import facts_of, identity_facts
-from adaptry.fingerprinting.packed_sketching import packed_sketch
-from adaptry.fingerprinting.sketching import sketch
-from adaptry.fingerprinting.tokenizer import tokenizer_digest
-from adaptry.quantised import Folded, fold
 
 SCHEME = 1
 """The version of the id's recipe: part of what is hashed, since another recipe gives other ids."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from adaptry.bases.quantised.packed_weight import CODES, FourBit, Part
 from adaptry.core import strictjson
 from adaptry.core.errors import Invalid
-from adaptry.quantised.packed import CODES, FourBit, Part
 
 MOST = 4096
 """Bytes of a state; those that are written have fewer than 200."""

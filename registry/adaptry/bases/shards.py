@@ -12,7 +12,7 @@ from typing import Self
 
 from adaptry.adapters.content import open_regular
 from adaptry.adapters.header import TensorInfo
-from adaptry.checkpoint import Checkpoint
+from adaptry.bases.hf_folder import Checkpoint
 from adaptry.core.errors import InvalidWeights
 
 CHUNK = 1 << 20

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from adaptry.adapters.header import TensorInfo
-from adaptry.quantised.four_bit import read_state
-from adaptry.quantised.packed import CODES, Packed, Part
+from adaptry.bases.quantised.four_bit import read_state
+from adaptry.bases.quantised.packed_weight import CODES, Packed, Part
 
 _SCALES = ("weight_scale_inv", "weight_scale")
 _BESIDE = (

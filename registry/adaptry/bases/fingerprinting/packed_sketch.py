@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 
 from adaptry.adapters.base_record import Sketch
 from adaptry.adapters.header import ReadAt
+from adaptry.bases.fingerprinting.dtype_cast import casts_of
+from adaptry.bases.fingerprinting.sketch import places, sketch
+from adaptry.bases.quantised import Packed
 from adaptry.core.errors import InvalidWeights
-from adaptry.fingerprinting.casting import casts_of
-from adaptry.fingerprinting.sketching import places, sketch
-from adaptry.quantised import Packed
 
 Range = tuple[float, float]
 _Read = Callable[[str, int, int], bytes]

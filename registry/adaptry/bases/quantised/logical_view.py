@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from adaptry.adapters.header import ReadAt, TensorInfo
-from adaptry.checkpoint import Checkpoint
+from adaptry.bases.hf_folder import Checkpoint
+from adaptry.bases.quantised.four_bit import MOST
+from adaptry.bases.quantised.layouts import LAYOUTS, Files, holds
+from adaptry.bases.quantised.packed_weight import CODES, Packed
 from adaptry.core.errors import InvalidWeights
-from adaptry.quantised.four_bit import MOST
-from adaptry.quantised.layouts import LAYOUTS, Files, holds
-from adaptry.quantised.packed import CODES, Packed
 
 _MARKS = (".SCB", ".qweight", ".weight_packed", ".weight", "_blocks")
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from adaptry.adapters.base_record import BaseRecord, Match, Sketch, TensorShape
-from adaptry.fingerprinting.casting import cast_between
-from adaptry.fingerprinting.packed_sketching import may_share_a_source, rounds_to
+from adaptry.bases.fingerprinting.dtype_cast import cast_between
+from adaptry.bases.fingerprinting.packed_sketch import may_share_a_source, rounds_to
 
 _ENOUGH = 3
 _QUANTISED_DTYPES = frozenset(["I8", "U8", "I32", "F8_E4M3", "F8_E5M2"])

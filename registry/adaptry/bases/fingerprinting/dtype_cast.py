@@ -9,7 +9,7 @@ import base64
 import struct
 from collections.abc import Callable, Iterator
 
-from adaptry.fingerprinting.bfloat16 import bfloat16_of, float_of
+from adaptry.bases.fingerprinting.bfloat16 import bfloat16_of, float_of
 
 _Values = tuple[float, ...]
 _FORMATS = {"F32": "f", "F16": "e", "F64": "d"}

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from adaptry.adapters.header import Header, TensorInfo
-from adaptry.checkpoint import Checkpoint, open_checkpoint
+from adaptry.bases.hf_folder import Checkpoint, open_checkpoint
 from adaptry.core import strictjson
 from adaptry.core.errors import Invalid, InvalidConfig, NotFound
 

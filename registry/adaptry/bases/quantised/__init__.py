@@ -5,7 +5,7 @@ it lies on disk. Nothing is dequantised here: the arithmetic is `merging.dequant
 know a copy.
 """
 
-from adaptry.quantised.folding import Folded, fold
-from adaptry.quantised.packed import Packed
+from adaptry.bases.quantised.logical_view import Folded, fold
+from adaptry.bases.quantised.packed_weight import Packed
 
 __all__ = ["Folded", "Packed", "fold"]

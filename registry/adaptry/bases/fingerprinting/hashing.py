@@ -21,12 +21,12 @@ from adaptry.adapters.base_record import BaseRecord, Roots, TensorShape
 from adaptry.adapters.content import open_regular
 from adaptry.adapters.header import FLOATS
 from adaptry.adapters.tensor_names import normalised
-from adaptry.checkpoint import Checkpoint
+from adaptry.bases.fingerprinting.bfloat16 import converter
+from adaptry.bases.hf_folder import Checkpoint
+from adaptry.bases.quantised import fold
 from adaptry.core.digest import Digest
 from adaptry.core.errors import InvalidWeights
 from adaptry.core.progress import Progress, no_progress
-from adaptry.fingerprinting.bfloat16 import converter
-from adaptry.quantised import fold
 
 _PIECE = 8 << 20
 _ROUNDED = 256 << 10  # a multiple of every element's width; rounding's scratch arrays stay in a core's cache

@@ -17,7 +17,7 @@ from adaptry.adapters.fused_experts import Expert, expert_tensors
 from adaptry.adapters.spec import ExtraWeight, ModuleSpec, Spec
 from adaptry.adapters.tensor_names import layer_of
 from adaptry.adapters.transformers_loading import Loaded
-from adaptry.lookup import Names, Reason
+from adaptry.bases.parameter_lookup import Names, Reason
 
 Orientation = Literal["linear", "conv1d", "embedding", "conv", "attention", "parameter"]
 """How the weight is stored: `linear` is [out, in], `conv1d` (GPT-2's) [in, out], `embedding` [rows, dim], `conv`
