@@ -12,13 +12,13 @@ from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.formats import PEFT
 from adaptry.bases.module_map import place
-from adaptry.checks.alone import check_alone
+from adaptry.checks.base.coverage import check_coverage
+from adaptry.checks.base.fit import check_fit
+from adaptry.checks.base.pipelines import check_pipeline_fit
+from adaptry.checks.base.prompts import check_prompt, check_prompt_fit
 from adaptry.checks.codes import AGAINST_BASE, finding
-from adaptry.checks.coverage import check_coverage
-from adaptry.checks.fit import check_fit
-from adaptry.checks.foreign import check_foreign, excused
-from adaptry.checks.pipelines import check_pipeline_fit
-from adaptry.checks.prompts import check_prompt, check_prompt_fit
+from adaptry.checks.intrinsic import check_alone
+from adaptry.checks.other_formats import check_foreign, excused
 from adaptry.checks.weights import check_weights
 from adaptry.core.refs import is_folder
 from adaptry.core.report import Finding, Report

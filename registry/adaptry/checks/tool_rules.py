@@ -12,7 +12,7 @@ from adaptry.adapters.formats import Format
 from adaptry.adapters.layouts import diffusers
 from adaptry.adapters.spec import Spec
 from adaptry.checks.codes import finding
-from adaptry.checks.wording import counted, folded, shortened
+from adaptry.checks.formatting import counted, folded, shortened
 from adaptry.core.report import Finding
 
 

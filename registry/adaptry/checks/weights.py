@@ -15,7 +15,7 @@ from adaptry.adapters.inspection.inspector import Inspector
 from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.adapters.spec import Spec
 from adaptry.checks.codes import finding
-from adaptry.checks.wording import counted, folded, shortened
+from adaptry.checks.formatting import counted, folded, shortened
 from adaptry.core.report import Finding
 
 WEIGHTS_CODES = frozenset({"weights_nan", "weights_infinite", "untrained", "modules_untrained"})

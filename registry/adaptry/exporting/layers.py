@@ -13,7 +13,7 @@ from dataclasses import replace
 from adaptry.adapters.methods.extras import PREFIX
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.checks.runtimes import Runtime
-from adaptry.checks.runtimes.parts import lacking_parts
+from adaptry.checks.runtimes.packed_modules import lacking_parts
 from adaptry.core.errors import Refused
 from adaptry.deriving.draft import Draft, Made, Parent
 from adaptry.exporting.rewriting import rewritten

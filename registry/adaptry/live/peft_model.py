@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.formats import PEFT
-from adaptry.checks.wording import folded, shortened
+from adaptry.checks.formatting import folded, shortened
 from adaptry.core.errors import AdaptryError, Conflict, Invalid, Refused, Unsupported
 from adaptry.live.obtaining import Obtained
 

@@ -10,9 +10,9 @@ from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.formats import PEFT
 from adaptry.adapters.methods import METHODS
 from adaptry.adapters.spec import ExtraWeight, ModuleSpec
+from adaptry.checks.formatting import counted, folded, shortened
 from adaptry.checks.runtimes.rule import Condition, Found, Subject
 from adaptry.checks.runtimes.runtime import Runtime, written
-from adaptry.checks.wording import counted, folded, shortened
 
 Scale = Callable[[AdapterConfig, ModuleSpec], float]
 """What an engine multiplies a module's update by."""

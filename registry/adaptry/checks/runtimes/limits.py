@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from adaptry.checks.formatting import shortened
 from adaptry.checks.runtimes.conditions import last_name
 from adaptry.checks.runtimes.rule import Condition, Found, Subject
 from adaptry.checks.runtimes.runtime import Runtime
-from adaptry.checks.wording import shortened
 
 
 def largest_rank(subject: Subject) -> int | None:

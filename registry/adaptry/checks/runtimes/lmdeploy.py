@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from adaptry.checks.runtimes import (
+    base_conditions,
+    config_conditions,
+    layer_conditions,
+    repairs,
+    scales,
+    shared,
+)
 from adaptry.checks.runtimes import conditions as when
-from adaptry.checks.runtimes import declared, on_base, places, repairs, scales, shared
 from adaptry.checks.runtimes.rule import Engine, Needs, Rule
 
 _SCALE = "lmdeploy/pytorch/adapter/adapter.py · get_ranks_and_scalings"
@@ -32,7 +39,7 @@ LMDEPLOY = Engine(
             "rank_pattern",
             "refuses",
             "a module of another rank than `r`",
-            declared.other_ranks,
+            config_conditions.other_ranks,
             repairs.ONE_RANK,
             "lmdeploy/pytorch/nn/linear/lora.py · weight_loader_A",
         ),
@@ -53,7 +60,7 @@ LMDEPLOY = Engine(
             "tensors_unmatched",
             "refuses",
             "tensors that are no factors",
-            places.no_factors,
+            layer_conditions.no_factors,
             repairs.SPELL,
             f"{_LOAD}: an assertion or KeyError",
         ),
@@ -61,7 +68,7 @@ LMDEPLOY = Engine(
             "factors_missing",
             "changes",
             "one factor without the other: what is missing is whatever was in memory there",
-            places.lone_factors,
+            layer_conditions.lone_factors,
             repairs.SPELL,
             f"{_ADD}: torch.empty",
         ),
@@ -69,7 +76,7 @@ LMDEPLOY = Engine(
             "layers_uneven",
             "changes",
             "a module in some of the layers: in the others its factors are whatever was in memory there",
-            on_base.uneven_layers,
+            base_conditions.uneven_layers,
             repairs.FILL_LAYERS,
             f"{_ADD}: torch.empty",
         ),
@@ -79,7 +86,7 @@ LMDEPLOY = Engine(
             "names",
             "refuses",
             "module names that the base does not have on disk",
-            on_base.names_not_on_disk,
+            base_conditions.names_not_on_disk,
             repairs.RELAYOUT,
             f"{_LOAD}: KeyError",
         ),
@@ -105,7 +112,7 @@ LMDEPLOY = Engine(
             "targets_undeclared",
             "refuses",
             "modules that `target_modules` does not name",
-            declared.undeclared,
+            config_conditions.undeclared,
             repairs.LIST_TARGETS,
             f"{_LOAD}: KeyError",
         ),
@@ -113,7 +120,7 @@ LMDEPLOY = Engine(
             "targets_by_path",
             "refuses",
             "`target_modules` with whole paths, several of which end alike",
-            declared.declared_by_path,
+            config_conditions.declared_by_path,
             repairs.LIST_TARGETS,
             f"{_ADD}: an assertion",
         ),

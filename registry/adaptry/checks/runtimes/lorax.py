@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adaptry.checks.runtimes import limits, on_base, repairs, scales, shared
+from adaptry.checks.runtimes import base_conditions, limits, repairs, scales, shared
 from adaptry.checks.runtimes.rule import Engine, Needs, Option, Rule
 
 _MAPPED = "adapters/lora.py · map_weights_for_model"
@@ -13,7 +13,7 @@ UNEVEN = Rule(
     "layers_uneven",
     "changes",
     "a module that not all layers have an update for: it is left out in all",
-    on_base.uneven_layers,
+    base_conditions.uneven_layers,
     repairs.FILL_LAYERS,
     _LAYERS,
 )
@@ -49,7 +49,7 @@ LORAX = Engine(
             "names",
             "changes",
             "module names that the base does not have on disk",
-            on_base.names_not_on_disk,
+            base_conditions.names_not_on_disk,
             repairs.RELAYOUT,
             _MAPPED,
         ),

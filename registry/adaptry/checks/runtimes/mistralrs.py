@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from adaptry.checks.runtimes import (
+    base_conditions,
+    config_conditions,
+    layer_conditions,
+    limits,
+    repairs,
+    shared,
+)
 from adaptry.checks.runtimes import conditions as when
-from adaptry.checks.runtimes import declared, limits, on_base, places, repairs, shared
 from adaptry.checks.runtimes.rule import Engine, Needs, Option, Rule
 
 _CONFIG = "mistralrs-quant/src/lora/mod.rs · LoraConfig::validate_dynamic"
@@ -44,7 +51,7 @@ MISTRALRS = Engine(
             "tensors_unmatched",
             "refuses",
             "tensors that are no factors",
-            places.beyond_prefix(),
+            layer_conditions.beyond_prefix(),
             repairs.SPELL,
             _ALL,
         ),
@@ -52,7 +59,7 @@ MISTRALRS = Engine(
             "prefix",
             "needs",
             "factors without PEFT's prefix, which it takes and PEFT drops",
-            places.without_prefix,
+            layer_conditions.without_prefix,
             repairs.SPELL,
             _ALL,
         ),
@@ -60,7 +67,7 @@ MISTRALRS = Engine(
             "targets_undeclared",
             "refuses",
             "modules that `target_modules` does not name",
-            declared.undeclared,
+            config_conditions.undeclared,
             repairs.LIST_TARGETS,
             _SITES,
         ),
@@ -71,7 +78,7 @@ MISTRALRS = Engine(
             "experts_named",
             "refuses",
             "`target_parameters` other than `….experts.gate_up_proj` and `….experts.down_proj`, as `all-linear` gives them",
-            declared.parameters_beyond(".experts.gate_up_proj", ".experts.down_proj"),
+            config_conditions.parameters_beyond(".experts.gate_up_proj", ".experts.down_proj"),
             repairs.SPLIT_EXPERTS,
             _CONFIG,
         ),
@@ -79,7 +86,7 @@ MISTRALRS = Engine(
             "experts_elsewhere",
             "refuses",
             "fused experts of a base that has them under another name on disk, such as Mixtral",
-            places.parameters_elsewhere,
+            layer_conditions.parameters_elsewhere,
             repairs.SPLIT_EXPERTS,
             _ALL,
         ),
@@ -103,7 +110,7 @@ MISTRALRS = Engine(
             "names",
             "refuses",
             "module names that the base does not have on disk",
-            on_base.names_not_on_disk,
+            base_conditions.names_not_on_disk,
             repairs.RELAYOUT,
             _ALL,
         ),

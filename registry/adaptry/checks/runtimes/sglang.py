@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from adaptry.checks.runtimes import (
+    base_conditions,
+    config_conditions,
+    layer_conditions,
+    limits,
+    packed_modules,
+    repairs,
+    scales,
+    shared,
+)
 from adaptry.checks.runtimes import conditions as when
-from adaptry.checks.runtimes import declared, limits, on_base, parts, places, repairs, scales, shared
 from adaptry.checks.runtimes.rule import Engine, Needs, Option, Rule
 
 _FIELDS = "srt/lora/lora_config.py · LoRAConfig.__init__ reads only target_modules, r, lora_alpha, use_dora"
@@ -74,7 +83,7 @@ SGLANG = Engine(
             "rank_pattern",
             "refuses",
             "a module of another rank than `r`",
-            declared.other_ranks,
+            config_conditions.other_ranks,
             repairs.ONE_RANK,
             _FIRST,
         ),
@@ -82,7 +91,7 @@ SGLANG = Engine(
             "parts_missing",
             "refuses",
             "queries, keys or values without the others in the layer, or `up_proj` without `gate_proj`",
-            parts.parts_missing,
+            packed_modules.parts_missing,
             repairs.FILL_PARTS,
             f"{_STACKED}; {_FIRST}",
         ),
@@ -90,7 +99,7 @@ SGLANG = Engine(
             "saved_modules",
             "changes",
             "a whole head or table of embeddings (`modules_to_save`)",
-            places.replaced_beside_layers,
+            layer_conditions.replaced_beside_layers,
             repairs.LEAVE_OUT,
             "srt/lora/lora.py · _process_weight drops them with a debug line",
         ),
@@ -98,7 +107,7 @@ SGLANG = Engine(
             "saved_modules_in_layers",
             "refuses",
             "whole modules of a layer (`modules_to_save`)",
-            places.replaced_in_layers,
+            layer_conditions.replaced_in_layers,
             repairs.LEAVE_OUT,
             _FIRST,
         ),
@@ -109,7 +118,7 @@ SGLANG = Engine(
             "tensors_unmatched",
             "refuses",
             "tensors of a layer that are no factors",
-            places.beyond_prefix(in_layers=True),
+            layer_conditions.beyond_prefix(in_layers=True),
             repairs.SPELL,
             _FIRST,
         ),
@@ -117,7 +126,7 @@ SGLANG = Engine(
             "tensors_dropped",
             "changes",
             "tensors outside the layers that are no factors",
-            places.beyond_prefix(in_layers=False),
+            layer_conditions.beyond_prefix(in_layers=False),
             repairs.SPELL,
             "srt/lora/lora.py · _process_weight",
         ),
@@ -125,7 +134,7 @@ SGLANG = Engine(
             "prefix",
             "needs",
             "factors without PEFT's prefix, which it takes and PEFT drops",
-            places.without_prefix,
+            layer_conditions.without_prefix,
             repairs.SPELL,
             "srt/lora/lora.py · _process_weight",
         ),
@@ -136,7 +145,7 @@ SGLANG = Engine(
             "added_tokens",
             "refuses",
             "tokens in `added_tokens.json` that its base does not have",
-            on_base.base_known(on_base.added_tokens),
+            base_conditions.base_known(base_conditions.added_tokens),
             repairs.MERGE,
             f"{_NEW}: lora_added_tokens_size > 0",
         ),
@@ -144,7 +153,7 @@ SGLANG = Engine(
             "added_tokens_needs",
             "needs",
             "tokens in `added_tokens.json`, and a base that is not known",
-            on_base.base_unknown(on_base.added_tokens),
+            base_conditions.base_unknown(base_conditions.added_tokens),
             "register the base once: adaptry base add FOLDER --name NAME",
             f"{_NEW}: lora_added_tokens_size > 0",
         ),
@@ -184,7 +193,7 @@ SGLANG = Engine(
             "names",
             "refuses",
             "modules that the base does not have in that layer, whatever stands before their last name",
-            places.not_in_its_layers,
+            layer_conditions.not_in_its_layers,
             repairs.MERGE,
             _FIRST,
         ),

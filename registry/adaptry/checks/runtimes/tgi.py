@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from adaptry.checks.runtimes import base_conditions, repairs, scales, shared
 from adaptry.checks.runtimes import conditions as when
-from adaptry.checks.runtimes import on_base, repairs, scales, shared
 from adaptry.checks.runtimes.lorax import UNEVEN
 from adaptry.checks.runtimes.rule import Engine, Needs, Rule
 
@@ -65,7 +65,7 @@ TGI = Engine(
             "names",
             "changes",
             "module names that the base does not have on disk",
-            on_base.names_not_on_disk,
+            base_conditions.names_not_on_disk,
             repairs.RELAYOUT,
             _MAPPED,
         ),

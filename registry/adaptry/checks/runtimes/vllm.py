@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from adaptry.checks.runtimes import base_conditions, limits, repairs, shared
 from adaptry.checks.runtimes import conditions as when
-from adaptry.checks.runtimes import limits, on_base, repairs, shared
 from adaptry.checks.runtimes.rule import Engine, Needs, Option, Rule
 
 _RANK = Option("max_lora_rank", "--max-lora-rank", default=16, allowed=(1, 8, 16, 32, 64, 128, 256, 320, 512))
@@ -127,7 +127,7 @@ VLLM = Engine(
             "names",
             "changes",
             "module names that the base does not have on disk",
-            on_base.names_not_on_disk,
+            base_conditions.names_not_on_disk,
             repairs.RELAYOUT,
             "vllm/lora/lora_model.py · check_unexpected_modules looks at the last part only (vllm-project/vllm #34186, #41754, #48019)",
         ),
@@ -135,7 +135,7 @@ VLLM = Engine(
             "head_too_large",
             "refuses",
             "an update of `lm_head` with more than 258,048 rows",
-            on_base.vocabulary_beyond(258_048),
+            base_conditions.vocabulary_beyond(258_048),
             repairs.MERGE,
             "vllm/lora/layers/logits_processor.py · create_lora_weights",
         ),
@@ -143,7 +143,7 @@ VLLM = Engine(
             "vocabulary",
             "refuses",
             "an update of an embedding of another vocabulary",
-            on_base.other_vocabulary,
+            base_conditions.other_vocabulary,
             repairs.MERGE,
             "vllm/lora/lora_model.py · from_lora_tensors",
         ),

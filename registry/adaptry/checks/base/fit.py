@@ -19,7 +19,7 @@ from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS, layer_of
 from adaptry.bases.module_map import Placed, Placement
 from adaptry.bases.parameter_lookup import WhyMissing
 from adaptry.checks.codes import finding
-from adaptry.checks.wording import counted, folded, ranges, shortened
+from adaptry.checks.formatting import counted, folded, ranges, shortened
 from adaptry.core.report import Finding
 
 _CODES: Mapping[WhyMissing, str] = {

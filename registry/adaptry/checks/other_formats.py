@@ -12,8 +12,8 @@ from adaptry.adapters.formats import FORMATS, Format
 from adaptry.adapters.header import FLOATS
 from adaptry.adapters.spec import Spec
 from adaptry.checks.codes import finding
+from adaptry.checks.formatting import counted, folded, shortened
 from adaptry.checks.tool_rules import RULES, again
-from adaptry.checks.wording import counted, folded, shortened
 from adaptry.core.report import Finding
 
 # What is in the name of a factor, whatever the tool: such a tensor was trained, and is missed.

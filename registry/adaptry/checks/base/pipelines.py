@@ -13,7 +13,7 @@ from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.checks.codes import finding
-from adaptry.checks.wording import counted, folded, shortened
+from adaptry.checks.formatting import counted, folded, shortened
 from adaptry.core.report import Finding
 
 _FLAT = {

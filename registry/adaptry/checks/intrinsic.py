@@ -20,7 +20,7 @@ from adaptry.adapters.methods.lora_config import refused_patterns
 from adaptry.adapters.pattern_process import WHOLE
 from adaptry.adapters.spec import Spec
 from adaptry.checks.codes import finding
-from adaptry.checks.wording import counted, folded, shortened, verb
+from adaptry.checks.formatting import counted, folded, shortened, verb
 from adaptry.core.report import Finding
 
 _TASKS = frozenset(

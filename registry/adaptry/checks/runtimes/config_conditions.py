@@ -5,9 +5,9 @@ PEFT goes by the file where it can, and engines that go by the config refuse wha
 
 from __future__ import annotations
 
+from adaptry.checks.formatting import folded, shortened
 from adaptry.checks.runtimes.rule import Condition, Found, Subject
 from adaptry.checks.runtimes.runtime import Runtime
-from adaptry.checks.wording import folded, shortened
 
 
 def undeclared(subject: Subject, runtime: Runtime) -> Found | None:

@@ -9,10 +9,10 @@ import re
 from collections.abc import Callable
 
 from adaptry.adapters.spec import ExtraWeight
+from adaptry.checks.formatting import counted, folded, shortened
 from adaptry.checks.runtimes.conditions import last_name, other_tensors
 from adaptry.checks.runtimes.rule import Condition, Found, Subject
 from adaptry.checks.runtimes.runtime import Runtime
-from adaptry.checks.wording import counted, folded, shortened
 
 _LAYER = re.compile(r"layers\.(\d+)\.")
 _FACTOR = re.compile(r"base_model\.model\..+\.lora_[AB]\.weight")

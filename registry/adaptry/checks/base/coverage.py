@@ -17,7 +17,7 @@ from adaptry.adapters.tensor_names import layer_of
 from adaptry.adapters.transformers_loading import loaded
 from adaptry.bases.module_map import Placement
 from adaptry.checks.codes import finding
-from adaptry.checks.wording import counted, folded, ranges, shortened, verb
+from adaptry.checks.formatting import counted, folded, ranges, shortened, verb
 from adaptry.core.errors import InvalidConfig
 from adaptry.core.report import Finding
 

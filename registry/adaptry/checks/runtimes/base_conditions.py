@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Set
 
+from adaptry.checks.formatting import counted, folded, shortened
 from adaptry.checks.runtimes.conditions import last_name
 from adaptry.checks.runtimes.rule import Condition, Found, Subject
 from adaptry.checks.runtimes.runtime import Runtime
-from adaptry.checks.wording import counted, folded, shortened
 from adaptry.core import strictjson
 from adaptry.core.errors import Invalid
 

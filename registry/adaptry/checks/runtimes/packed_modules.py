@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.spec import ModuleSpec
+from adaptry.checks.formatting import folded, shortened
 from adaptry.checks.runtimes.conditions import last_name
 from adaptry.checks.runtimes.rule import Found, Subject
 from adaptry.checks.runtimes.runtime import Runtime
-from adaptry.checks.wording import folded, shortened
 
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "q_proj": ("v_proj",),
