@@ -155,11 +155,11 @@ def _by_us(who: str, method: str, count: int, folder: Path, target: Path) -> tup
     import torch  # noqa: F401  PEFT's time is without its import too
 
     from adaptry import open_dir
-    from adaptry.combining.combine import draft
-    from adaptry.combining.planning import plan
-    from adaptry.combining.recipe import CombineRecipe
-    from adaptry.deriving.draft import Parent
-    from adaptry.deriving.writing import write
+    from adaptry.compute.combining.combine import draft
+    from adaptry.compute.combining.plan import plan
+    from adaptry.compute.lazy_adapters.folder_writer import write
+    from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+    from adaptry.compute.recipes.combine import CombineRecipe
 
     began = time.perf_counter()
     name, parameters = OWN[method] if who == "own" else (f"peft:{method}", METHODS[method])

@@ -17,10 +17,10 @@ from adaptry.adapters.spec import Spec
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks import check
+from adaptry.compute.merging.fitting import Weighted
+from adaptry.compute.merging.merge import Source, merge
+from adaptry.compute.recipes.merge import Input, Recipe
 from adaptry.core.errors import AdaptryError
-from adaptry.merging.fitting import Weighted
-from adaptry.merging.merge import Source, merge
-from adaptry.merging.recipe import Input, Recipe
 
 Tensors = dict[str, torch.Tensor]
 NEAR = {"fp32": 1e-4, "bf16": 2e-2}

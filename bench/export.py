@@ -24,9 +24,9 @@ from adaptry.adapters.base_record import BaseRecord
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks.runtimes import parse_runtime
-from adaptry.deriving.draft import Parent
-from adaptry.exporting.export import export
-from adaptry.exporting.setting import Setting
+from adaptry.compute.exporting.export import export
+from adaptry.compute.exporting.options import Setting
+from adaptry.compute.lazy_adapters.lazy_adapter import Parent
 from adaptry.testing.samples import tiny_base, tiny_lora
 
 _HIDDEN = 2048

@@ -112,7 +112,7 @@ def merge_text(adapter: Adapter) -> str:
 
 def why_not_merged(adapter: Adapter) -> str | None:
     """What its files alone say against it; None where nothing does."""
-    from adaptry.merging.fitting import Weighted, refuse_unmergeable
+    from adaptry.compute.merging.fitting import Weighted, refuse_unmergeable
 
     try:
         refuse_unmergeable(Weighted(adapter, 1.0, "this adapter"))

@@ -85,7 +85,7 @@ class DtypeWord(click.ParamType):  # type: ignore[type-arg]  # as above
     name = "dtype"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from adaptry.merging.recipe import parse_dtype
+        from adaptry.compute.recipes.merge import parse_dtype
 
         return parse_dtype(value)
 

@@ -15,8 +15,8 @@ from adaptry_cli.reporting import ReportTo, report_options, say_made
 from adaptry_cli.tables import say_table
 
 if TYPE_CHECKING:
-    from adaptry.combining.planning import CombinePlan
-    from adaptry.combining.recipe import CombineRecipe
+    from adaptry.compute.combining.plan import CombinePlan
+    from adaptry.compute.recipes.combine import CombineRecipe
 
 
 @click.command()
@@ -110,8 +110,8 @@ def _run(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    from adaptry.combining.combine import draft
-    from adaptry.combining.planning import plan
+    from adaptry.compute.combining.combine import draft
+    from adaptry.compute.combining.plan import plan
 
     require(
         dry_run or target.place is not None, "say where the result goes: -o NAME, or -o ./DIR for a folder"
@@ -127,10 +127,10 @@ def _run(
 
 def _recipe(file: Path | None, said: dict[str, Any]) -> CombineRecipe:
     """The recipe of a file, or of the words of the call; not of both."""
-    from adaptry.combining.recipe import CombineRecipe
-    from adaptry.combining.recipefile import read_recipe
+    from adaptry.compute.combining.recipe_file import read_recipe
+    from adaptry.compute.recipes.combine import CombineRecipe
+    from adaptry.compute.recipes.merge import Input
     from adaptry.core.refs import split_weight
-    from adaptry.merging.recipe import Input
 
     words = {key: value for key, value in said.items() if value not in (None, ()) and value is not False}
     if file is not None:
@@ -147,7 +147,7 @@ def _recipe(file: Path | None, said: dict[str, Any]) -> CombineRecipe:
 
 def _say_plan(plan: CombinePlan, as_json: bool) -> None:
     """Modules with their inputs, method and ranks; memory, time and size in all."""
-    from adaptry.combining.costs import seconds
+    from adaptry.compute.combining.costs import seconds
 
     rows = [
         {
@@ -196,7 +196,7 @@ def _rank(expected: int, plan: CombinePlan) -> str:
 
 
 def _say_methods(as_json: bool) -> None:
-    from adaptry.combining import COMBINATIONS
+    from adaptry.compute.combining import COMBINATIONS
 
     if as_json:
         say_json(

@@ -16,11 +16,11 @@ from adaptry_cli.reporting import ReportTo, report_options, say_made
 from adaptry_cli.tables import say_table
 
 if TYPE_CHECKING:
-    from adaptry.converting.asked import Asked
-    from adaptry.converting.curve import Point
-    from adaptry.converting.ground import Ground
+    from adaptry.compute.converting.base_shapes import Ground
+    from adaptry.compute.converting.curve import Point
+    from adaptry.compute.converting.options import Asked
+    from adaptry.compute.lazy_adapters.lazy_adapter import Parent
     from adaptry.core.progress import Progress
-    from adaptry.deriving.draft import Parent
 
 _PLACE = "say where the result goes: -o NAME, or -o ./DIR for a folder"
 
@@ -54,8 +54,8 @@ def convert(
     A LoRA's variants are folded, methods that are exactly a LoRA become one exactly, and of all others the nearest LoRA
     is computed; how near is told for every module and overall. What no LoRA can hold is refused.
     """
-    from adaptry.converting.asked import Asked
-    from adaptry.converting.convert import convert as converted
+    from adaptry.compute.converting.convert import convert as converted
+    from adaptry.compute.converting.options import Asked
 
     require(target.place is not None, _PLACE)
     asked = made(Asked, **said)
@@ -98,8 +98,8 @@ def resize(
     Each module gets the nearest update of its new rank, and the energy that is kept is told. A rank that a module has
     already leaves its update as it is. `--allowed` makes one rank of all modules.
     """
-    from adaptry.converting.resize import Goal
-    from adaptry.converting.resize import resize as resized
+    from adaptry.compute.converting.resize import Goal
+    from adaptry.compute.converting.resize import resize as resized
 
     require(dry_run or target.place is not None, _PLACE)
     require(not (allowed and said["rank"]), "--allowed chooses the rank; leave out --rank")
@@ -122,8 +122,8 @@ def _ground(
     """The base by what the call says, else as the registry knows it; its weights only where they are needed."""
     from adaptry.bases.fingerprinting import fingerprint
     from adaptry.bases.hf_folder import open_checkpoint
-    from adaptry.converting.convert import must_read
-    from adaptry.converting.ground import Ground
+    from adaptry.compute.converting.base_shapes import Ground
+    from adaptry.compute.converting.convert import must_read
     from adaptry.operations.base_registry import open_base
 
     if base is None and parent.base is None:
@@ -153,8 +153,8 @@ def _ranks(text: str | None) -> list[int]:
 
 def _chosen(parent: Parent, ranks: Sequence[int], energy: float | None) -> int:
     """The allowed rank that is taken, told with what it keeps. Raises `Invalid`."""
-    from adaptry.converting.curve import allowed_rank, spectra
-    from adaptry.deriving.updates import updates_of
+    from adaptry.compute.converting.curve import allowed_rank, spectra
+    from adaptry.compute.lazy_adapters.deltas import updates_of
 
     if energy is not None and not 0 < energy <= 1:
         raise Invalid(f"--energy is a share from 0 to 1, not {energy:g}")
@@ -164,8 +164,8 @@ def _chosen(parent: Parent, ranks: Sequence[int], energy: float | None) -> int:
 
 
 def _points(parent: Parent, rank: int | None, allowed: Sequence[int]) -> list[Point]:
-    from adaptry.converting.curve import curve, point, spectra
-    from adaptry.deriving.updates import updates_of
+    from adaptry.compute.converting.curve import curve, point, spectra
+    from adaptry.compute.lazy_adapters.deltas import updates_of
 
     found = spectra(updates_of(parent))
     asked = [rank, *allowed] if rank else list(allowed)
@@ -174,7 +174,7 @@ def _points(parent: Parent, rank: int | None, allowed: Sequence[int]) -> list[Po
 
 
 def _say_curve(points: Sequence[Point], as_json: bool) -> None:
-    from adaptry.converting.curve import as_json as rows
+    from adaptry.compute.converting.curve import as_json as rows
 
     if as_json:
         say_json({"curve": rows(points)})

@@ -20,18 +20,18 @@ from adaptry_cli.tables import say_table
 
 if TYPE_CHECKING:
     from adaptry.checks.runtimes import Runtime
+    from adaptry.compute.exporting.export import Exported
+    from adaptry.compute.exporting.options import Setting
+    from adaptry.compute.exporting.plan import Plan
+    from adaptry.compute.lazy_adapters.lazy_adapter import Parent
     from adaptry.core.progress import Progress
-    from adaptry.deriving.draft import Parent
-    from adaptry.exporting.export import Exported
-    from adaptry.exporting.planning import Plan
-    from adaptry.exporting.setting import Setting
 
 
 def _list_formats(ctx: click.Context, option: click.Parameter, is_asked: bool) -> None:
     """Answers `--formats` and ends the command."""
     if not is_asked:
         return
-    from adaptry.exporting.formats import FORMATS
+    from adaptry.compute.exporting.formats import FORMATS
 
     rows = [
         (format.name, format.writes.replace("`", ""), format.reader.replace("`", ""))
@@ -124,7 +124,7 @@ def export(
             _push(parent, runtime, setting, artifact, subject, as_json)
             return
         elif isinstance(target.place, Path):
-            from adaptry.exporting.export import export as exported
+            from adaptry.compute.exporting.export import export as exported
 
             made = exported(parent, target.place, setting, runtime=runtime, format=format)
         else:
@@ -139,7 +139,7 @@ def export(
 
 def _setting(connected: Connected, parent: Parent, told: Progress, said: dict[str, Any]) -> Setting:
     """The base by what the call says, else as the registry knows it. (`Any`: click's values.)"""
-    from adaptry.exporting.setting import Setting
+    from adaptry.compute.exporting.options import Setting
 
     base = said.pop("base")
     record, name = _base(connected, parent, base)
@@ -177,8 +177,8 @@ def _weights(connected: Connected, key: str | None, told: Progress) -> Any:
 
 def _planned(parent: Parent, runtime: Runtime | None, format: str | None, setting: Setting) -> Plan:
     from adaptry.checks.runtimes import Runtime
-    from adaptry.exporting.export import format_named
-    from adaptry.exporting.planning import plan
+    from adaptry.compute.exporting.export import format_named
+    from adaptry.compute.exporting.plan import plan
 
     engine = format_named(format).engine if format and runtime is None else None
     if runtime is None and engine is None:
@@ -213,9 +213,9 @@ def _push(
     """Repaired where a runtime is said, and pushed as an OCI artifact."""
     from dataclasses import replace
 
-    from adaptry.exporting.artifact_layout import artifact_of
-    from adaptry.exporting.export import ready
-    from adaptry.oci.reference import Reference
+    from adaptry.compute.exporting.artifact_layout import artifact_of
+    from adaptry.compute.exporting.export import ready
+    from adaptry.compute.exporting.oci.reference import Reference
     from adaptry.operations.oci.push import Remote
 
     config = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker")) / "config.json"

@@ -14,9 +14,9 @@ from adaptry_cli.out import json_option, number, progress, say_json, tell
 
 if TYPE_CHECKING:
     from adaptry.bases.hf_folder import Checkpoint
+    from adaptry.compute.extracting.plan import ExtractPlan
+    from adaptry.compute.verifying.verdict import Verification
     from adaptry.core.progress import Progress
-    from adaptry.extracting.planning import ExtractPlan
-    from adaptry.verifying.verdict import Verification
 
 _WORST = 5
 
@@ -51,9 +51,9 @@ def extract(
     resized embeddings come along whole. What is lost is told, and the result is merged back and compared with the
     fine-tune.
     """
-    from adaptry.extracting.extraction import draft
-    from adaptry.extracting.planning import plan
-    from adaptry.extracting.recipe import ExtractRecipe
+    from adaptry.compute.extracting.extraction import draft
+    from adaptry.compute.extracting.plan import plan
+    from adaptry.compute.extracting.recipe import ExtractRecipe
 
     require((said["rank"] is None) != (said["energy"] is None), "say either --rank N or --energy SHARE")
     require(target.place is not None, "say where the result goes: -o NAME, or -o ./DIR for a folder")
@@ -87,7 +87,7 @@ def _name(connected: Connected, base: str) -> str | None:
 
 def _rejoined(decided: ExtractPlan, there: Landed, connected: Connected) -> Verification | str:
     from adaptry.adapters.adapter import open_dir
-    from adaptry.extracting.rejoining import rejoined
+    from adaptry.compute.extracting.verify_roundtrip import rejoined
 
     with progress() as told:
         adapter = (

@@ -8,7 +8,7 @@ from adaptry_cli.out import counted, number, tell
 from adaptry_cli.tables import say_table
 
 if TYPE_CHECKING:
-    from adaptry.comparing.figures import CombineReport, Distance, ModuleDistance
+    from adaptry.compute.comparing.results import CombineReport, Distance, ModuleDistance
 
 _OVER_ALL = "all modules"
 

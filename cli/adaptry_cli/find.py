@@ -28,7 +28,7 @@ from adaptry_cli.workers import served_text
 
 if TYPE_CHECKING:
     from adaptry.checks.runtimes import Verdict
-    from adaptry.comparing.figures import Distance
+    from adaptry.compute.comparing.results import Distance
 
 _EXCLUDING = re.compile(r"-[^\W\d].|-\"")  # options of one letter have nothing behind it
 
@@ -171,7 +171,7 @@ def diff(connected: Connected, before: Source, after: Source, weights: bool, top
 
 
 def _apart(connected: Connected, before: Source, after: Source) -> Distance:
-    from adaptry.comparing.distance import distance
+    from adaptry.compute.comparing.distance import distance
 
     with progress() as told:
         one, other = (parent_of(connected, source, told) for source in (before, after))

@@ -21,9 +21,9 @@ from adaptry_cli.connection import Connected, connect_to
 from adaptry_cli.out import number, progress, say, say_json, tell
 
 if TYPE_CHECKING:
+    from adaptry.compute.lazy_adapters.folder_writer import Outcome
+    from adaptry.compute.lazy_adapters.lazy_adapter import Draft, Parent
     from adaptry.core.progress import Progress
-    from adaptry.deriving.draft import Draft, Parent
-    from adaptry.deriving.writing import Outcome
     from adaptry.records import Pushed, PushOptions
 
 _WORST = 5
@@ -99,7 +99,7 @@ def parent_named(connected: Connected, text: str, told: Progress) -> Parent:
 def parent_of(connected: Connected, source: Source, told: Progress) -> Parent:
     """An input by ref or folder, its weights at hand. Raises `NotFound`, `Invalid…`."""
     from adaptry.adapters.adapter import open_dir
-    from adaptry.deriving.draft import Parent
+    from adaptry.compute.lazy_adapters.lazy_adapter import Parent
     from adaptry.operations.transfer import open_revision
 
     if isinstance(source, Path):
@@ -120,7 +120,7 @@ def landed(draft: Draft, target: Target, connected: Connected) -> Landed:
         raise Invalid("say where the result goes: -o NAME for the registry, -o ./DIR for a folder")
     with progress() as told:
         if isinstance(place, Path):
-            from adaptry.deriving.writing import write
+            from adaptry.compute.lazy_adapters.folder_writer import write
 
             outcome = write(draft, place, replace=target.is_replacing, progress=told)
             return Landed(str(place), outcome, folder=place)

@@ -18,11 +18,11 @@ from adaptry_cli.tables import say_table
 
 if TYPE_CHECKING:
     from adaptry.bases.hf_folder import Checkpoint
+    from adaptry.compute.merging.merge import Source
+    from adaptry.compute.merging.plan import Plan
+    from adaptry.compute.merging.record import MergeRecord
+    from adaptry.compute.recipes.merge import Input, Recipe
     from adaptry.core.progress import Progress
-    from adaptry.merging.merge import Source
-    from adaptry.merging.planning import Plan
-    from adaptry.merging.recipe import Input, Recipe
-    from adaptry.merging.record import MergeRecord
 
 
 @click.command()
@@ -90,8 +90,8 @@ def merge(
     before a weight is read; the output folder appears whole or not at all. `adaptry_merge.json` in it says what
     went in.
     """
-    from adaptry.merging.merge import How, decide
-    from adaptry.merging.merge import merge as carry_out
+    from adaptry.compute.merging.merge import How, decide
+    from adaptry.compute.merging.merge import merge as carry_out
 
     recipe = _recipe(base, inputs, said)
     connected = functools.cache(lambda: connect_to(where))  # folders need none
@@ -111,8 +111,8 @@ def merge(
 
 def _recipe(base: str, inputs: tuple[str, ...], said: dict[str, Any]) -> Recipe:
     """What was typed, as one value. (`Any`: each option has its field's type.)"""
+    from adaptry.compute.recipes.merge import Input, Recipe
     from adaptry.core.refs import split_weight
-    from adaptry.merging.recipe import Input, Recipe
 
     entries = tuple(Input(source=source, weight=weight) for source, weight in map(split_weight, inputs))
     said["parameters"] = parse_parameters(said["parameters"])
@@ -135,8 +135,8 @@ def _base(connected: Connected, recipe: Recipe, told: Progress) -> tuple[Checkpo
 
 def _opened(connected: Connected, entry: Input, told: Progress) -> Source:
     """An input by folder or ref, its weights at hand."""
-    from adaptry.merging.fitting import Weighted
-    from adaptry.merging.merge import Source
+    from adaptry.compute.merging.fitting import Weighted
+    from adaptry.compute.merging.merge import Source
 
     parent = parent_named(connected, entry.source, told)
     return Source(Weighted(parent.adapter, entry.weight, parent.label, parent.base), parent.revision)
@@ -144,7 +144,7 @@ def _opened(connected: Connected, entry: Input, told: Progress) -> Source:
 
 def _say_record(record: MergeRecord, output: Path, as_json: bool) -> None:
     """The answer: the folder; the story: notes, and how many weights changed."""
-    from adaptry.merging.record import NAME
+    from adaptry.compute.merging.record import NAME
 
     for note in record.notes:
         tell(f"note: {note}")

@@ -14,7 +14,7 @@ from adaptry_cli.sources import base_named
 
 if TYPE_CHECKING:
     from adaptry.adapters.base_record import BaseRecord
-    from adaptry.deriving.draft import Parent
+    from adaptry.compute.lazy_adapters.lazy_adapter import Parent
 
 
 @click.command()
@@ -38,8 +38,8 @@ def relayout(
     the same, number by number. `adaptry inspect` says which layout a file is in. The base's shapes are needed, its
     weights are not.
     """
-    from adaptry.migrating.migrate import migrate
-    from adaptry.migrating.naming import LAYOUTS
+    from adaptry.compute.layout_conversion.convert import migrate
+    from adaptry.compute.layout_conversion.module_names import LAYOUTS
 
     with progress() as told:
         parent = parent_named(connected, source, told)

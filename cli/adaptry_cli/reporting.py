@@ -20,8 +20,8 @@ from adaptry_cli.making import Landed, Target, json_of, landed, parent_named, sa
 from adaptry_cli.out import progress
 
 if TYPE_CHECKING:
-    from adaptry.comparing.figures import CombineReport
-    from adaptry.deriving.draft import Draft
+    from adaptry.compute.comparing.results import CombineReport
+    from adaptry.compute.lazy_adapters.lazy_adapter import Draft
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,8 @@ def say_made(draft: Draft, target: Target, connected: Connected, to: ReportTo, a
 
 def _compare(draft: Draft, there: Landed, connected: Connected, to: ReportTo) -> None:
     from adaptry.adapters.adapter import open_dir
-    from adaptry.comparing.report import report
-    from adaptry.deriving.draft import Parent
+    from adaptry.compute.comparing.report import report
+    from adaptry.compute.lazy_adapters.lazy_adapter import Parent
 
     with progress() as told:
         if there.folder:
@@ -90,7 +90,7 @@ def _write(path: Path, found: dict[str, Any]) -> None:
 
 
 def _draw(compared: CombineReport, path: Path) -> None:
-    from adaptry.comparing.heatmap import draw
+    from adaptry.compute.comparing.heatmap import draw
 
     draw(compared, path)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from adaptry.comparing.figures import Resemblance
+from adaptry.compute.comparing.results import Resemblance
+from adaptry.compute.lazy_adapters.lazy_adapter import Parent
 from adaptry.core.errors import Invalid
 from adaptry.core.refs import Ref
-from adaptry.deriving.draft import Parent
 from adaptry_cli.arguments import SOURCE, Source
 from adaptry_cli.connection import Connected, connected_option
 from adaptry_cli.making import parent_of

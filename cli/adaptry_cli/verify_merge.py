@@ -19,13 +19,13 @@ from adaptry_cli.tables import say_table
 
 if TYPE_CHECKING:
     from adaptry.bases.hf_folder import Checkpoint
+    from adaptry.compute.merging.merge import Source
+    from adaptry.compute.merging.plan import Plan
+    from adaptry.compute.merging.record import MergeRecord
+    from adaptry.compute.recipes.merge import Recipe
+    from adaptry.compute.verifying.verdict import Verdict, Verification
     from adaptry.core.digest import Digest
     from adaptry.core.progress import Progress
-    from adaptry.merging.merge import Source
-    from adaptry.merging.planning import Plan
-    from adaptry.merging.recipe import Recipe
-    from adaptry.merging.record import MergeRecord
-    from adaptry.verifying.verdict import Verdict, Verification
 
 _SHOWN = 20
 _WORDS = {
@@ -81,8 +81,8 @@ def verify_merge(
     made of. Exit code 0 means proved, 1 refuted.
     """
     from adaptry.bases.hf_folder import open_checkpoint
-    from adaptry.verifying.recorded import read_record
-    from adaptry.verifying.verification import verify
+    from adaptry.compute.verifying.merge_record import read_record
+    from adaptry.compute.verifying.verification import verify
 
     require(
         bool(base) == bool(adapters), "--base and --adapter go together; without both, the record is read"
@@ -107,9 +107,9 @@ def _named(
     connected: Connected, base: str, adapters: tuple[str, ...], base_copy: str | None, told: Progress
 ) -> Plan:
     """The plan of what the call names."""
+    from adaptry.compute.merging.merge import decide
+    from adaptry.compute.recipes.merge import Input, Recipe
     from adaptry.core.refs import split_weight
-    from adaptry.merging.merge import decide
-    from adaptry.merging.recipe import Input, Recipe
 
     named = [split_weight(text) for text in adapters]
     inputs = tuple(Input(source=source, weight=weight) for source, weight in named)
@@ -120,8 +120,8 @@ def _named(
 
 def _recorded(connected: Connected, record: MergeRecord, told: Progress) -> Plan:
     """The plan of what the checkpoint's record names, if that is still there. Raises `Refused`, `NotFound`."""
-    from adaptry.merging.merge import decide
-    from adaptry.verifying.recorded import check_base, check_inputs
+    from adaptry.compute.merging.merge import decide
+    from adaptry.compute.verifying.merge_record import check_base, check_inputs
 
     recipe = record.recipe
     tell(f"as its record says: {recipe.base} plus {', '.join(entry.source for entry in recipe.inputs)}")
@@ -151,8 +151,8 @@ def _sources(
     connected: Connected, recipe: Recipe, told: Progress, texts: Sequence[str] | None = None
 ) -> list[Source]:
     """The recipe's inputs, opened; `texts`: by these refs instead of the recipe's own."""
-    from adaptry.merging.fitting import Weighted
-    from adaptry.merging.merge import Source
+    from adaptry.compute.merging.fitting import Weighted
+    from adaptry.compute.merging.merge import Source
 
     found = []
     for entry, text in zip(recipe.inputs, texts or [entry.source for entry in recipe.inputs], strict=True):

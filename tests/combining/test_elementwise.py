@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from adaptry import open_dir
-from adaptry.combining import COMBINATIONS
-from adaptry.combining.combine import draft
-from adaptry.combining.method import Given
-from adaptry.combining.planning import plan
-from adaptry.combining.recipe import CombineRecipe
+from adaptry.compute.combining import COMBINATIONS
+from adaptry.compute.combining.combine import draft
+from adaptry.compute.combining.method import Given
+from adaptry.compute.combining.plan import plan
+from adaptry.compute.lazy_adapters.folder_writer import write
+from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+from adaptry.compute.recipes.combine import CombineRecipe
+from adaptry.compute.recipes.merge import Input
+from adaptry.compute.tensors.lowrank import Factors
 from adaptry.core.errors import Invalid
-from adaptry.deriving.draft import Parent
-from adaptry.deriving.writing import write
-from adaptry.merging.recipe import Input
-from adaptry.tensors.lowrank import Factors
 from adaptry.testing.samples import tiny_lora
 
 from .mergekit_library import MERGEKIT

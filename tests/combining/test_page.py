@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adaptry.combining import COMBINATIONS
-from adaptry.combining.page import page
+from adaptry.compute.combining import COMBINATIONS
+from adaptry.compute.combining.page import page
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_the_page_is_that_of_the_table() -> None:
     assert (ROOT / "docs" / "combining.md").read_text() == page(), (
-        "run: python -m adaptry.combining > docs/combining.md"
+        "run: python -m adaptry.compute.combining > docs/combining.md"
     )
 
 

@@ -12,16 +12,16 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from adaptry import open_dir
-from adaptry.combining import COMBINATIONS
-from adaptry.combining.combine import draft
-from adaptry.combining.peft_order import in_model_order
-from adaptry.combining.planning import plan
-from adaptry.combining.recipe import CombineRecipe
+from adaptry.compute.combining import COMBINATIONS
+from adaptry.compute.combining.combine import draft
+from adaptry.compute.combining.peft_order import in_model_order
+from adaptry.compute.combining.plan import plan
+from adaptry.compute.lazy_adapters.deltas import updates_of
+from adaptry.compute.lazy_adapters.folder_writer import write
+from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+from adaptry.compute.recipes.combine import CombineRecipe
+from adaptry.compute.recipes.merge import Input
 from adaptry.core.errors import Invalid, Refused
-from adaptry.deriving.draft import Parent
-from adaptry.deriving.updates import updates_of
-from adaptry.deriving.writing import write
-from adaptry.merging.recipe import Input
 
 from . import peft_library
 

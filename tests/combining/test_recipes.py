@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from adaptry import open_dir
-from adaptry.combining.planning import CombinePlan, plan
-from adaptry.combining.recipefile import parse_yaml, recipe_of
+from adaptry.compute.combining.plan import CombinePlan, plan
+from adaptry.compute.combining.recipe_file import parse_yaml, recipe_of
+from adaptry.compute.lazy_adapters.lazy_adapter import Parent
 from adaptry.core.errors import AdaptryError, Invalid, Refused
-from adaptry.deriving.draft import Parent
 from adaptry.testing.samples import tiny_lora
 
 

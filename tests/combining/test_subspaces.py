@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adaptry import open_dir
-from adaptry.combining.combine import draft
-from adaptry.combining.planning import plan
-from adaptry.combining.recipe import CombineRecipe
-from adaptry.deriving.draft import Parent
-from adaptry.deriving.updates import updates_of
-from adaptry.deriving.writing import write
-from adaptry.merging.recipe import Input
-from adaptry.tensors.lowrank import Factors
+from adaptry.compute.combining.combine import draft
+from adaptry.compute.combining.plan import plan
+from adaptry.compute.lazy_adapters.deltas import updates_of
+from adaptry.compute.lazy_adapters.folder_writer import write
+from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+from adaptry.compute.recipes.combine import CombineRecipe
+from adaptry.compute.recipes.merge import Input
+from adaptry.compute.tensors.lowrank import Factors
 
 from . import mergekit_library as mergekit
 from .updates import combine, dense, drawn, factors, near, several, update

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from adaptry import open_dir
-from adaptry.combining.combine import draft
-from adaptry.combining.planning import plan
-from adaptry.combining.recipe import CombineRecipe
-from adaptry.converting.asked import Asked
-from adaptry.converting.convert import convert
-from adaptry.converting.resize import Goal, resize
+from adaptry.compute.combining.combine import draft
+from adaptry.compute.combining.plan import plan
+from adaptry.compute.converting.convert import convert
+from adaptry.compute.converting.options import Asked
+from adaptry.compute.converting.resize import Goal, resize
+from adaptry.compute.lazy_adapters.folder_writer import Outcome, write
+from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+from adaptry.compute.recipes.combine import CombineRecipe
+from adaptry.compute.recipes.merge import Input
 from adaptry.core.errors import InvalidWeights, Refused
-from adaptry.deriving.draft import Parent
-from adaptry.deriving.writing import Outcome, write
-from adaptry.merging.recipe import Input
 from adaptry.testing.samples import tiny_lora
 
 torch = pytest.importorskip("torch")

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from hypothesis import strategies as st
 
-from adaptry.combining import COMBINATIONS
-from adaptry.combining.method import Given
-from adaptry.tensors.lowrank import Factors
+from adaptry.compute.combining import COMBINATIONS
+from adaptry.compute.combining.method import Given
+from adaptry.compute.tensors.lowrank import Factors
 
 OUT, WIDTH = 12, 9
 

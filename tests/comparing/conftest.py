@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from adaptry import open_dir
-from adaptry.deriving.draft import Parent
+from adaptry.compute.lazy_adapters.lazy_adapter import Parent
 from adaptry.testing.samples import tiny_lora
 
 pytest.importorskip("torch")
@@ -50,11 +50,11 @@ def mixed(lora, tmp_path: Path):
     """`mixed("m", a, b, 0.1)`: an adapter that acts as a + 0.1·b, in a folder of that name."""
 
     def make(name: str, one: Parent, other: Parent, weight: float, **options) -> Parent:
-        from adaptry.combining.combine import draft
-        from adaptry.combining.planning import plan
-        from adaptry.combining.recipe import CombineRecipe
-        from adaptry.deriving.writing import write
-        from adaptry.merging.recipe import Input
+        from adaptry.compute.combining.combine import draft
+        from adaptry.compute.combining.plan import plan
+        from adaptry.compute.lazy_adapters.folder_writer import write
+        from adaptry.compute.recipes.combine import CombineRecipe
+        from adaptry.compute.recipes.merge import Input
 
         inputs = (Input(source=one.label), Input(source=other.label, weight=weight))
         write(draft(plan(CombineRecipe(inputs=inputs, **options), [one, other])), tmp_path / name)

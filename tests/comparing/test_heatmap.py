@@ -11,8 +11,8 @@ import pytest
 from adaptry.core.errors import Invalid, Missing
 
 torch = pytest.importorskip("torch")
-from adaptry.comparing.heatmap import draw  # noqa: E402
-from adaptry.comparing.report import report  # noqa: E402
+from adaptry.compute.comparing.heatmap import draw  # noqa: E402
+from adaptry.compute.comparing.report import report  # noqa: E402
 
 
 @pytest.fixture

@@ -7,19 +7,19 @@ from pathlib import Path
 import pytest
 
 from adaptry import open_dir
-from adaptry.deriving.draft import Parent
+from adaptry.compute.lazy_adapters.lazy_adapter import Parent
 
 from .matrices import conflict, cosine, joined, norm, overlap
 
 torch = pytest.importorskip("torch")
-from adaptry.combining.combine import draft  # noqa: E402
-from adaptry.combining.planning import plan  # noqa: E402
-from adaptry.combining.recipe import CombineRecipe  # noqa: E402
-from adaptry.comparing.measuring import signs  # noqa: E402
-from adaptry.comparing.report import report  # noqa: E402
-from adaptry.deriving.writing import write  # noqa: E402
-from adaptry.merging.recipe import Input  # noqa: E402
-from adaptry.tensors.lowrank import Factors  # noqa: E402
+from adaptry.compute.combining.combine import draft  # noqa: E402
+from adaptry.compute.combining.plan import plan  # noqa: E402
+from adaptry.compute.comparing.measures import signs  # noqa: E402
+from adaptry.compute.comparing.report import report  # noqa: E402
+from adaptry.compute.lazy_adapters.folder_writer import write  # noqa: E402
+from adaptry.compute.recipes.combine import CombineRecipe  # noqa: E402
+from adaptry.compute.recipes.merge import Input  # noqa: E402
+from adaptry.compute.tensors.lowrank import Factors  # noqa: E402
 
 Q = "model.layers.0.self_attn.q_proj"
 K = "model.layers.0.self_attn.k_proj"
@@ -131,7 +131,7 @@ def test_signs_of_a_large_site_are_estimated_from_rows_and_that_is_told() -> Non
 
 
 def test_experts_are_compared_one_by_one() -> None:
-    from adaptry.comparing.measuring import overlaps, spaces
+    from adaptry.compute.comparing.measures import overlaps, spaces
 
     draw = torch.Generator().manual_seed(1)
     one, other = (

@@ -7,8 +7,8 @@ import pytest
 from .matrices import cosine, joined
 
 torch = pytest.importorskip("torch")
-from adaptry.comparing.signature import Signature, estimate, margin  # noqa: E402
-from adaptry.deriving.updates import updates_of  # noqa: E402
+from adaptry.compute.comparing.signature import Signature, estimate, margin  # noqa: E402
+from adaptry.compute.lazy_adapters.deltas import updates_of  # noqa: E402
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.1, 0.5, 1.0, 4.0])

@@ -9,9 +9,9 @@ import pytest
 
 from adaptry import connect, push
 from adaptry.bases.hf_folder import open_checkpoint
+from adaptry.compute.lazy_adapters.lazy_adapter import Parent
 from adaptry.core.identity import Identity
 from adaptry.core.refs import Ref
-from adaptry.deriving.draft import Parent
 from adaptry.opening import open_local
 from adaptry.operations.base_registry import register
 from adaptry.registry import Registry

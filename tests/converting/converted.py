@@ -14,11 +14,11 @@ from adaptry import open_dir
 from adaptry.adapters.adapter import Adapter
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.converting.asked import Asked
-from adaptry.converting.convert import convert
-from adaptry.converting.ground import Ground
-from adaptry.deriving.draft import Draft, Parent
-from adaptry.deriving.writing import Outcome, write
+from adaptry.compute.converting.base_shapes import Ground
+from adaptry.compute.converting.convert import convert
+from adaptry.compute.converting.options import Asked
+from adaptry.compute.lazy_adapters.folder_writer import Outcome, write
+from adaptry.compute.lazy_adapters.lazy_adapter import Draft, Parent
 
 pytest.importorskip("torch")
 pytest.importorskip("peft")

@@ -12,9 +12,9 @@ pytest.importorskip("transformers")
 
 from adaptry import open_dir  # noqa: E402  (needs torch and PEFT, here and below)
 from adaptry.adapters.methods import METHODS  # noqa: E402
-from adaptry.converting.changed import changed_weights  # noqa: E402
-from adaptry.converting.updating import updating  # noqa: E402
-from adaptry.deriving.draft import Parent  # noqa: E402
+from adaptry.compute.converting.delta import updating  # noqa: E402
+from adaptry.compute.converting.weight_deltas import changed_weights  # noqa: E402
+from adaptry.compute.lazy_adapters.lazy_adapter import Parent  # noqa: E402
 
 from ..methods.additive import CASES, pair_of  # noqa: E402
 from .converted import distance, ground_of, in_place  # noqa: E402

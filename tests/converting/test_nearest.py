@@ -79,11 +79,11 @@ def test_the_error_that_is_told_is_the_distance_of_the_merged_weights(tmp_path: 
 
 def test_an_added_update_needs_the_shapes_of_the_base_and_not_its_weights(tmp_path: Path) -> None:
     from adaptry import open_dir
-    from adaptry.converting.asked import Asked
-    from adaptry.converting.convert import convert, must_read
-    from adaptry.converting.ground import Ground
-    from adaptry.deriving.draft import Parent
-    from adaptry.deriving.writing import write
+    from adaptry.compute.converting.base_shapes import Ground
+    from adaptry.compute.converting.convert import convert, must_read
+    from adaptry.compute.converting.options import Asked
+    from adaptry.compute.lazy_adapters.folder_writer import write
+    from adaptry.compute.lazy_adapters.lazy_adapter import Parent
 
     pair = additive_pair(tmp_path, "fourierft")
     parent = Parent(open_dir(pair.adapter), "tone")

@@ -12,10 +12,10 @@ peft = pytest.importorskip("peft")
 pytest.importorskip("transformers")
 
 from adaptry import open_dir  # noqa: E402  (needs torch, here and below)
-from adaptry.converting.asked import Asked  # noqa: E402
-from adaptry.converting.convert import convert, must_read  # noqa: E402
+from adaptry.compute.converting.convert import convert, must_read  # noqa: E402
+from adaptry.compute.converting.options import Asked  # noqa: E402
+from adaptry.compute.lazy_adapters.lazy_adapter import Parent  # noqa: E402
 from adaptry.core.errors import AdaptryError, Refused, Unsupported  # noqa: E402
-from adaptry.deriving.draft import Parent  # noqa: E402
 
 from ..methods.additive import pair_of as additive_pair  # noqa: E402
 from ..methods.lora_merging import adapted, load, save_adapter, save_base  # noqa: E402
@@ -105,7 +105,7 @@ def test_another_base_is_told_by_its_weights(tmp_path: Path) -> None:
 
 
 def test_a_base_without_its_modules_is_not_its_own(tmp_path: Path) -> None:
-    from adaptry.converting.ground import Ground
+    from adaptry.compute.converting.base_shapes import Ground
 
     pair = additive_pair(tmp_path, "vera")
     gpt2 = save_base(tmp_path / "gpt2", "gpt2")

@@ -17,12 +17,12 @@ pytest.importorskip("transformers")
 from safetensors.torch import load_file, save_file  # noqa: E402  (needs torch, here and below)
 
 from adaptry import open_dir  # noqa: E402
-from adaptry.converting.curve import allowed_rank, curve, spectra  # noqa: E402
-from adaptry.converting.resize import Goal, resize  # noqa: E402
+from adaptry.compute.converting.curve import allowed_rank, curve, spectra  # noqa: E402
+from adaptry.compute.converting.resize import Goal, resize  # noqa: E402
+from adaptry.compute.lazy_adapters.deltas import Updates, updates_of  # noqa: E402
+from adaptry.compute.lazy_adapters.folder_writer import Outcome, write  # noqa: E402
+from adaptry.compute.lazy_adapters.lazy_adapter import Parent  # noqa: E402
 from adaptry.core.errors import Unsupported  # noqa: E402
-from adaptry.deriving.draft import Parent  # noqa: E402
-from adaptry.deriving.updates import Updates, updates_of  # noqa: E402
-from adaptry.deriving.writing import Outcome, write  # noqa: E402
 
 from ..methods.lora_merging import differing, merged_by_peft, save_adapter, save_base  # noqa: E402
 

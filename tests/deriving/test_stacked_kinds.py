@@ -14,12 +14,12 @@ peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
 
 from adaptry.adapters.adapter import open_dir  # noqa: E402
-from adaptry.combining.combine import draft  # noqa: E402
-from adaptry.combining.planning import plan  # noqa: E402
-from adaptry.combining.recipe import CombineRecipe  # noqa: E402
+from adaptry.compute.combining.combine import draft  # noqa: E402
+from adaptry.compute.combining.plan import plan  # noqa: E402
+from adaptry.compute.lazy_adapters.folder_writer import write  # noqa: E402
+from adaptry.compute.lazy_adapters.lazy_adapter import Parent  # noqa: E402
+from adaptry.compute.recipes.combine import CombineRecipe  # noqa: E402
 from adaptry.core.errors import Refused  # noqa: E402
-from adaptry.deriving.draft import Parent  # noqa: E402
-from adaptry.deriving.writing import write  # noqa: E402
 
 _SMALL = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 64}
 

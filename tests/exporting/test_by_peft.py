@@ -14,9 +14,9 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks.runtimes import parse_runtime, verdict
-from adaptry.deriving.draft import Parent
-from adaptry.exporting.export import export
-from adaptry.exporting.setting import Setting
+from adaptry.compute.exporting.export import export
+from adaptry.compute.exporting.options import Setting
+from adaptry.compute.lazy_adapters.lazy_adapter import Parent
 from adaptry.testing.samples import Tensors, random_tensor, tiny_base, tiny_lora, write_safetensors
 
 pytest.importorskip("peft", reason="PEFT is the reference here: pip install 'adaptry[demo]'")

@@ -24,13 +24,13 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks.runtimes import parse_runtime
-from adaptry.deriving.draft import Parent
-from adaptry.deriving.writing import write as write_draft
-from adaptry.exporting import gguf_file
-from adaptry.exporting.export import export
-from adaptry.exporting.gguf_names import ARCHITECTURES
-from adaptry.exporting.setting import Setting
-from adaptry.migrating.migrate import migrate
+from adaptry.compute.exporting import gguf_file
+from adaptry.compute.exporting.export import export
+from adaptry.compute.exporting.gguf_names import ARCHITECTURES
+from adaptry.compute.exporting.options import Setting
+from adaptry.compute.layout_conversion.convert import migrate
+from adaptry.compute.lazy_adapters.folder_writer import write as write_draft
+from adaptry.compute.lazy_adapters.lazy_adapter import Parent
 
 from .llamacpp import PROMPT, VOCABULARY, log_probabilities, write_base
 

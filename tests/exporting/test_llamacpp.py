@@ -30,13 +30,13 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks.runtimes import parse_runtime, verdict
+from adaptry.compute.exporting import gguf_file
+from adaptry.compute.exporting.export import export
+from adaptry.compute.exporting.options import Setting
+from adaptry.compute.layout_conversion.convert import migrate
+from adaptry.compute.lazy_adapters.folder_writer import write
+from adaptry.compute.lazy_adapters.lazy_adapter import Parent
 from adaptry.core.errors import Refused, Unsupported
-from adaptry.deriving.draft import Parent
-from adaptry.deriving.writing import write
-from adaptry.exporting import gguf_file
-from adaptry.exporting.export import export
-from adaptry.exporting.setting import Setting
-from adaptry.migrating.migrate import migrate
 
 from .llamacpp import PROMPT, VOCABULARY, log_probabilities, write_base
 

@@ -15,13 +15,13 @@ from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks.runtimes import ENGINES, Verdict, parse_runtime, verdict
+from adaptry.compute.exporting.export import Exported, export
+from adaptry.compute.exporting.formats import FORMATS
+from adaptry.compute.exporting.options import Setting
+from adaptry.compute.exporting.plan import Plan, plan
+from adaptry.compute.exporting.repair_table import BY_REMEDY, FOR_PEOPLE, MERGED, REPAIRS
+from adaptry.compute.lazy_adapters.lazy_adapter import Parent
 from adaptry.core.errors import Invalid, InvalidWeights, Refused, StorageFull
-from adaptry.deriving.draft import Parent
-from adaptry.exporting.export import Exported, export
-from adaptry.exporting.formats import FORMATS
-from adaptry.exporting.planning import Plan, plan
-from adaptry.exporting.repairs import BY_REMEDY, FOR_PEOPLE, MERGED, REPAIRS
-from adaptry.exporting.setting import Setting
 from adaptry.testing.samples import Tensors, random_tensor, tiny_base, tiny_lora, write_safetensors
 
 LAYER = "base_model.model.model.layers.0"

@@ -16,12 +16,12 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks.runtimes import parse_runtime, verdict
+from adaptry.compute.exporting.export import export
+from adaptry.compute.exporting.options import Setting
+from adaptry.compute.layout_conversion.convert import migrate
+from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+from adaptry.compute.lazy_adapters.sites import site_of
 from adaptry.core.errors import Refused
-from adaptry.deriving.draft import Parent
-from adaptry.deriving.sites import site_of
-from adaptry.exporting.export import export
-from adaptry.exporting.setting import Setting
-from adaptry.migrating.migrate import migrate
 
 peft = pytest.importorskip("peft", reason="PEFT makes the adapter: pip install 'adaptry[demo]'")
 

@@ -12,13 +12,13 @@ from safetensors.torch import load_file, save_file
 
 from adaptry import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
+from adaptry.compute.extracting.extraction import draft
+from adaptry.compute.extracting.plan import ExtractPlan, plan
+from adaptry.compute.extracting.recipe import ExtractRecipe
+from adaptry.compute.extracting.verify_roundtrip import rejoined
+from adaptry.compute.lazy_adapters.folder_writer import Outcome, write
+from adaptry.compute.verifying.verdict import Verification
 from adaptry.core.errors import AdaptryError, Invalid, Refused
-from adaptry.deriving.writing import Outcome, write
-from adaptry.extracting.extraction import draft
-from adaptry.extracting.planning import ExtractPlan, plan
-from adaptry.extracting.recipe import ExtractRecipe
-from adaptry.extracting.rejoining import rejoined
-from adaptry.verifying.verdict import Verification
 
 from .conftest import answers, model_of, peft, torch, trained, transformers
 

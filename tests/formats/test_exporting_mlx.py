@@ -16,10 +16,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
+from adaptry.compute.exporting.export import export
+from adaptry.compute.exporting.options import Setting
+from adaptry.compute.lazy_adapters.lazy_adapter import Parent
 from adaptry.core.errors import Unsupported
-from adaptry.deriving.draft import Parent
-from adaptry.exporting.export import export
-from adaptry.exporting.setting import Setting
 
 from .elsewhere import Elsewhere
 

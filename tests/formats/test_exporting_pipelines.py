@@ -13,10 +13,10 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.bases.diffusers_pipeline import open_base_folder
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.checks.runtimes import parse_runtime, verdict
+from adaptry.compute.exporting.export import export
+from adaptry.compute.exporting.options import Setting
+from adaptry.compute.lazy_adapters.lazy_adapter import Parent
 from adaptry.core.errors import Refused, Unsupported
-from adaptry.deriving.draft import Parent
-from adaptry.exporting.export import export
-from adaptry.exporting.setting import Setting
 
 from .elsewhere import Elsewhere
 

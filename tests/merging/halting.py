@@ -12,10 +12,10 @@ from pathlib import Path
 
 from adaptry import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
+from adaptry.compute.merging.fitting import Weighted
+from adaptry.compute.merging.merge import Source, merge
+from adaptry.compute.recipes.merge import Input, Recipe
 from adaptry.core.errors import AdaptryError
-from adaptry.merging.fitting import Weighted
-from adaptry.merging.merge import Source, merge
-from adaptry.merging.recipe import Input, Recipe
 
 
 def main(base: str, adapter: str, weight: str, target: str, share: str) -> None:

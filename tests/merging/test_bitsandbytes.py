@@ -15,11 +15,11 @@ from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.fingerprinting.match import match
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.bases.quantised import Packed, fold
-from adaptry.merging.dequantising import dequantised
-from adaptry.merging.fitting import Weighted
-from adaptry.merging.merge import Source, merge
-from adaptry.merging.parts import as_tensor
-from adaptry.merging.recipe import Input, Recipe
+from adaptry.compute.merging.dequantisation import dequantised
+from adaptry.compute.merging.fitting import Weighted
+from adaptry.compute.merging.merge import Source, merge
+from adaptry.compute.recipes.merge import Input, Recipe
+from adaptry.compute.tensors.adapter_tensors import as_tensor
 
 from .conftest import peft, tensors_of, torch, transformers
 

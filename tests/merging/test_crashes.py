@@ -17,12 +17,12 @@ import pytest
 
 from adaptry import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
+from adaptry.compute.merging.fitting import Weighted
+from adaptry.compute.merging.merge import How, Source, merge
+from adaptry.compute.merging.record import MergeRecord
+from adaptry.compute.recipes.merge import Input, Recipe
 from adaptry.core.errors import InvalidWeights, NotFound, StorageFull, Unavailable
 from adaptry.core.progress import Progress, no_progress
-from adaptry.merging.fitting import Weighted
-from adaptry.merging.merge import How, Source, merge
-from adaptry.merging.recipe import Input, Recipe
-from adaptry.merging.record import MergeRecord
 from adaptry.testing.samples import tiny_base, tiny_lora
 
 HALTING = Path(__file__).with_name("halting.py")

@@ -11,9 +11,9 @@ import pytest
 
 from adaptry import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.merging.fitting import Weighted
-from adaptry.merging.merge import How, Source, merge
-from adaptry.merging.recipe import Input, Recipe
+from adaptry.compute.merging.fitting import Weighted
+from adaptry.compute.merging.merge import How, Source, merge
+from adaptry.compute.recipes.merge import Input, Recipe
 
 from .conftest import Make, merged_by_peft, peft, tensors_of, torch, transformers
 

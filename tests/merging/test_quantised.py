@@ -13,11 +13,11 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
+from adaptry.compute.merging.fitting import Weighted
+from adaptry.compute.merging.merge import Source, merge
+from adaptry.compute.merging.record import MergeRecord
+from adaptry.compute.recipes.merge import Input, Recipe
 from adaptry.core.errors import AdaptryError, Refused, Unsupported
-from adaptry.merging.fitting import Weighted
-from adaptry.merging.merge import Source, merge
-from adaptry.merging.recipe import Input, Recipe
-from adaptry.merging.record import MergeRecord
 from adaptry.testing.quantised_samples import BLOCK, quantised_copy
 from adaptry.testing.samples import tiny_base, tiny_lora, write_safetensors
 

@@ -14,11 +14,11 @@ import pytest
 
 from adaptry import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
+from adaptry.compute.merging.fitting import Weighted
+from adaptry.compute.merging.merge import How, Source, merge
+from adaptry.compute.recipes.merge import Input, Recipe, parse_dtype
 from adaptry.core.byte_sizes import parse_bytes
 from adaptry.core.errors import AdaptryError, Conflict, Invalid, Refused, Unsupported
-from adaptry.merging.fitting import Weighted
-from adaptry.merging.merge import How, Source, merge
-from adaptry.merging.recipe import Input, Recipe, parse_dtype
 from adaptry.testing.samples import Tensors, random_tensor, tiny_base, tiny_lora, write_safetensors
 
 LAYER = "base_model.model.model.layers.0"

@@ -16,16 +16,16 @@ import pytest
 from adaptry import open_dir
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.computing.calling import Computing
-from adaptry.computing.ingredients import Described, Ingredients
+from adaptry.compute.merging.fitting import Weighted
+from adaptry.compute.merging.merge import Source, merge
+from adaptry.compute.merging.record import MergeRecord
+from adaptry.compute.recipes.merge import Input, Recipe
+from adaptry.compute.sidecar_client.client import Computing
+from adaptry.compute.sidecar_client.inputs import Described, Ingredients
+from adaptry.compute.verifying.merge_record import check_inputs, read_record
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, NotFound, Refused, Unavailable, Unsupported
-from adaptry.merging.fitting import Weighted
-from adaptry.merging.merge import Source, merge
-from adaptry.merging.recipe import Input, Recipe
-from adaptry.merging.record import MergeRecord
 from adaptry.testing.samples import tiny_base, tiny_lora
-from adaptry.verifying.recorded import check_inputs, read_record
 
 transformers = pytest.importorskip("transformers")
 Make = Callable[..., Path]
@@ -311,7 +311,7 @@ def test_kept_files_that_died_half_way_are_swept(base: Path, adapter: Path, tmp_
 
 def test_the_process_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
     ours, theirs = socket.socketpair()
-    words = [sys.executable, "-m", "adaptry.merging.streaming", "--control", str(theirs.fileno())]
+    words = [sys.executable, "-m", "adaptry.compute.merging.streaming", "--control", str(theirs.fileno())]
     with subprocess.Popen([*words, "--folder", str(tmp_path)], pass_fds=[theirs.fileno()]) as process:
         theirs.close()
         ours.close()
@@ -319,6 +319,6 @@ def test_the_process_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
 
 
 def test_the_servers_side_imports_nothing_that_computes() -> None:
-    code = "import adaptry.computing.calling, sys; print(*sys.modules)"
+    code = "import adaptry.compute.sidecar_client.client, sys; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert {"torch", "numpy", "llvmlite"}.isdisjoint(found.split())

@@ -16,11 +16,11 @@ import pytest
 from adaptry import open_dir
 from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS
 from adaptry.bases.hf_folder import Checkpoint, open_checkpoint
+from adaptry.compute.merging.fitting import Weighted
+from adaptry.compute.merging.merge import Source, merge
+from adaptry.compute.merging.tied_names import ties_of
+from adaptry.compute.recipes.merge import Input, Recipe
 from adaptry.core.errors import Unsupported
-from adaptry.merging.fitting import Weighted
-from adaptry.merging.merge import Source, merge
-from adaptry.merging.recipe import Input, Recipe
-from adaptry.merging.ties import ties_of
 
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")

@@ -13,12 +13,12 @@ from click.testing import CliRunner
 
 from adaptry import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.merging.fitting import Weighted
-from adaptry.merging.merge import Source, merge
-from adaptry.merging.planning import plan
-from adaptry.merging.recipe import Input, Recipe
-from adaptry.verifying.verdict import Verification
-from adaptry.verifying.verification import verify
+from adaptry.compute.merging.fitting import Weighted
+from adaptry.compute.merging.merge import Source, merge
+from adaptry.compute.merging.plan import plan
+from adaptry.compute.recipes.merge import Input, Recipe
+from adaptry.compute.verifying.verdict import Verification
+from adaptry.compute.verifying.verification import verify
 from adaptry_cli.main import main
 
 from .conftest import Make, peft, tensors_of, torch, transformers

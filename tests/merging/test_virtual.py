@@ -12,14 +12,14 @@ import pytest
 from adaptry import open_dir
 from adaptry.adapters.header import read_header
 from adaptry.bases.hf_folder import open_checkpoint
+from adaptry.compute.merging.fitting import Weighted
+from adaptry.compute.merging.kernels import choose
+from adaptry.compute.merging.merge import How, Source, decide, merge
+from adaptry.compute.merging.streaming.identity import ARITHMETIC
+from adaptry.compute.merging.streaming.virtual_checkpoint import VirtualCheckpoint
+from adaptry.compute.recipes.merge import Input, Recipe
 from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound
-from adaptry.merging.fitting import Weighted
-from adaptry.merging.kernels import choose
-from adaptry.merging.merge import How, Source, decide, merge
-from adaptry.merging.recipe import Input, Recipe
-from adaptry.merging.streaming.identity import ARITHMETIC
-from adaptry.merging.streaming.virtual import VirtualCheckpoint
 from adaptry.testing.samples import tiny_base, tiny_lora
 
 torch = pytest.importorskip("torch")

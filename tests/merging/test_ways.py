@@ -12,16 +12,16 @@ import pytest
 
 from adaptry import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.combining.combine import draft
-from adaptry.combining.planning import plan as combine_plan
-from adaptry.combining.recipe import CombineRecipe
+from adaptry.compute.combining.combine import draft
+from adaptry.compute.combining.plan import plan as combine_plan
+from adaptry.compute.lazy_adapters.folder_writer import write
+from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+from adaptry.compute.merging.fitting import Weighted
+from adaptry.compute.merging.merge import How, Source, decide, merge
+from adaptry.compute.recipes.combine import CombineRecipe
+from adaptry.compute.recipes.merge import Input, Recipe
+from adaptry.compute.verifying.verification import verify
 from adaptry.core.errors import AdaptryError, Invalid, Refused, Unsupported
-from adaptry.deriving.draft import Parent
-from adaptry.deriving.writing import write
-from adaptry.merging.fitting import Weighted
-from adaptry.merging.merge import How, Source, decide, merge
-from adaptry.merging.recipe import Input, Recipe
-from adaptry.verifying.verification import verify
 
 from .conftest import Make, merged_by_peft, tensors_of, torch
 

@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from adaptry import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.merging.fitting import Weighted
-from adaptry.merging.merge import Source, merge
-from adaptry.merging.recipe import Input, Recipe
-from adaptry.merging.record import MergeRecord
+from adaptry.compute.merging.fitting import Weighted
+from adaptry.compute.merging.merge import Source, merge
+from adaptry.compute.merging.record import MergeRecord
+from adaptry.compute.recipes.merge import Input, Recipe
 
 IDS = torch.tensor([[1, 5, 3, 7, 9]])
 SMALL = {

@@ -13,9 +13,9 @@ from adaptry import open_dir
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks import check
-from adaptry.merging.fitting import Weighted
-from adaptry.merging.merge import Source, merge
-from adaptry.merging.recipe import Input, Recipe
+from adaptry.compute.merging.fitting import Weighted
+from adaptry.compute.merging.merge import Source, merge
+from adaptry.compute.recipes.merge import Input, Recipe
 
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")

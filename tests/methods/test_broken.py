@@ -18,10 +18,10 @@ from adaptry.adapters.methods.extras import PREFIX
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import Checkpoint, open_checkpoint
 from adaptry.checks import check
+from adaptry.compute.merging.fitting import Weighted
+from adaptry.compute.merging.merge import Source, merge
+from adaptry.compute.recipes.merge import Input, Recipe
 from adaptry.core.errors import AdaptryError
-from adaptry.merging.fitting import Weighted
-from adaptry.merging.merge import Source, merge
-from adaptry.merging.recipe import Input, Recipe
 
 from .corpus import Case, Made, make
 from .variants import VARIANTS

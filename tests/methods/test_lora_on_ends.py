@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save_file
 
 from adaptry import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
+from adaptry.compute.merging.fitting import Weighted
+from adaptry.compute.merging.merge import Source, decide
+from adaptry.compute.recipes.merge import Input, Recipe
 from adaptry.core.errors import InvalidConfig, Refused, Unsupported
-from adaptry.merging.fitting import Weighted
-from adaptry.merging.merge import Source, decide
-from adaptry.merging.recipe import Input, Recipe
 
 from .lora_merging import IDS, adapted, differing, load, merged, merged_by_peft, save_adapter, save_base
 

@@ -21,10 +21,10 @@ from adaptry.adapters.methods import METHODS  # noqa: E402
 from adaptry.bases.fingerprinting import fingerprint  # noqa: E402
 from adaptry.bases.hf_folder import open_checkpoint  # noqa: E402
 from adaptry.checks import check  # noqa: E402
+from adaptry.compute.merging.fitting import Weighted  # noqa: E402
+from adaptry.compute.merging.merge import Source, merge  # noqa: E402
+from adaptry.compute.recipes.merge import Input, Recipe  # noqa: E402
 from adaptry.core.errors import Refused, Unsupported  # noqa: E402
-from adaptry.merging.fitting import Weighted  # noqa: E402
-from adaptry.merging.merge import Source, merge  # noqa: E402
-from adaptry.merging.recipe import Input, Recipe  # noqa: E402
 from adaptry.opening import open_local  # noqa: E402
 
 WEIGHTS = "adapter_model.safetensors"

@@ -23,14 +23,14 @@ from transformers import (
 from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
+from adaptry.compute.layout_conversion.convert import migrate
+from adaptry.compute.layout_conversion.module_names import Layout
+from adaptry.compute.lazy_adapters.folder_writer import write
+from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+from adaptry.compute.merging.fitting import Weighted
+from adaptry.compute.merging.merge import Source, merge
+from adaptry.compute.recipes.merge import Input, Recipe
 from adaptry.core.errors import Refused, Unsupported
-from adaptry.deriving.draft import Parent
-from adaptry.deriving.writing import write
-from adaptry.merging.fitting import Weighted
-from adaptry.merging.merge import Source, merge
-from adaptry.merging.recipe import Input, Recipe
-from adaptry.migrating.migrate import migrate
-from adaptry.migrating.naming import Layout
 
 _SMALL: dict[str, Any] = {
     "hidden_size": 32,

@@ -20,10 +20,17 @@ import pytest
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
+from adaptry.compute.exporting.oci.artifact import (
+    ARTIFACT,
+    INDEX,
+    MANIFEST,
+    Artifact,
+    adapter_artifact,
+    base_artifact,
+)
+from adaptry.compute.exporting.oci.layout import write_layout
+from adaptry.compute.exporting.oci.reference import Reference
 from adaptry.core.errors import Invalid, NotFound, Unauthenticated, Unavailable
-from adaptry.oci.artifact import ARTIFACT, INDEX, MANIFEST, Artifact, adapter_artifact, base_artifact
-from adaptry.oci.layout import write_layout
-from adaptry.oci.reference import Reference
 from adaptry.operations.oci.push import Remote
 from adaptry.testing.certificates import self_signed
 from adaptry.testing.samples import tiny_base, tiny_lora

@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.checks.runtimes import Runtime, Verdict, verdict
+from adaptry.compute.exporting.export import export
+from adaptry.compute.lazy_adapters.lazy_adapter import Parent
 from adaptry.core.errors import AdaptryError
-from adaptry.deriving.draft import Parent
-from adaptry.exporting.export import export
 
 from ..formats.elsewhere import Elsewhere
 from .cases import CASES, PROMPTS, Base, Case, made, odds_with, trained_odds

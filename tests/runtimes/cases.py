@@ -20,7 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.exporting.setting import Setting
+from adaptry.compute.exporting.options import Setting
 
 VOCABULARY = 320
 PROMPTS = ("w5 w9 w11 w40 w7 w100", "w300 w17", "w8")

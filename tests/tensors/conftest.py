@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from adaptry.tensors.lane import Factor, Term, Weight, room_for, row_blocks
+from adaptry.compute.tensors.kernel import Factor, Term, Weight, room_for, row_blocks
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("llvmlite")

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaptry.tensors import krylov
-from adaptry.tensors.lowrank import decomposed_dense
+from adaptry.compute.tensors import krylov
+from adaptry.compute.tensors.lowrank import decomposed_dense
 
 
 def noisy(height: int, width: int, noise: float, seed: int = 0) -> Tensor:

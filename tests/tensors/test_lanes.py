@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from adaptry.tensors.lane import DEEP, Weight, room_for, row_blocks
-from adaptry.tensors.llvm_lane import LlvmLane
-from adaptry.tensors.torch_lane import TorchLane
+from adaptry.compute.tensors.kernel import DEEP, Weight, room_for, row_blocks
+from adaptry.compute.tensors.llvm_kernel import LlvmLane
+from adaptry.compute.tensors.torch_kernel import TorchLane
 
 from .conftest import DTYPES, baked, term, torch
 

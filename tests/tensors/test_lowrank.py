@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from adaptry.tensors.lowrank import (  # noqa: E402
+from adaptry.compute.tensors.lowrank import (  # noqa: E402
     Factors,
     bases,
     concatenated,

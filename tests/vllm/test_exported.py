@@ -15,9 +15,9 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks.runtimes import parse_runtime
-from adaptry.deriving.draft import Parent
-from adaptry.exporting.export import Exported, export
-from adaptry.exporting.setting import Setting
+from adaptry.compute.exporting.export import Exported, export
+from adaptry.compute.exporting.options import Setting
+from adaptry.compute.lazy_adapters.lazy_adapter import Parent
 
 from . import models, running
 from .test_resolver import close_to

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from adaptry.cautions import require_usable
-from adaptry.computing.ingredients import Described, Ingredients, MergedFile
+from adaptry.compute.sidecar_client.inputs import Described, Ingredients, MergedFile
 from adaptry.core.digest import Digest
 from adaptry.core.errors import RevisionNotFound
 from adaptry.core.refs import MERGED, Number, Ref

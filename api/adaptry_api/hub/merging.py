@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from adaptry.bases.local_index import recall
-from adaptry.computing.calling import Computing
-from adaptry.computing.ingredients import Described, Ingredients
+from adaptry.compute.sidecar_client.client import Computing
+from adaptry.compute.sidecar_client.inputs import Described, Ingredients
 from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound, Refused
 from adaptry.records import BaseInfo, VersionInfo

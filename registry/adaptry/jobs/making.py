@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from adaptry.compute.lazy_adapters.lazy_adapter import Draft, Parent
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.deriving.draft import Draft, Parent
 from adaptry.jobs.desk import Desk
 from adaptry.jobs.paper import Outcome
 from adaptry.jobs.tasks import Combine, Convert, Export
@@ -13,18 +13,18 @@ from adaptry.operations.derive import Derived, derive
 
 
 def combine(task: Combine, desk: Desk) -> Outcome:
-    from adaptry.combining.combine import draft
-    from adaptry.combining.planning import plan
+    from adaptry.compute.combining.combine import draft
+    from adaptry.compute.combining.plan import plan
 
     decided = plan(task.recipe, [_parent(desk, text) for text in task.refs])
     return _derived(desk, draft(decided), task.to)
 
 
 def convert(task: Convert, desk: Desk) -> Outcome:
-    from adaptry.converting.asked import Asked
-    from adaptry.converting.convert import convert as converted
-    from adaptry.converting.convert import must_read
-    from adaptry.converting.ground import Ground
+    from adaptry.compute.converting.base_shapes import Ground
+    from adaptry.compute.converting.convert import convert as converted
+    from adaptry.compute.converting.convert import must_read
+    from adaptry.compute.converting.options import Asked
     from adaptry.operations.base_registry import open_base
 
     asked = Asked(**task.model_dump(exclude={"source", "to"}))

@@ -19,6 +19,15 @@ from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import Checkpoint, checkpoint_of, read_config
 from adaptry.bases.quantised import fold
 from adaptry.blobs import BlobStore
+from adaptry.compute.merging.fitting import Weighted
+from adaptry.compute.merging.kernels import choose
+from adaptry.compute.merging.layout import OutputFile
+from adaptry.compute.merging.merge import Source, check_values, decide
+from adaptry.compute.merging.plan import Plan
+from adaptry.compute.merging.record import NAME as RECORD
+from adaptry.compute.merging.record import record
+from adaptry.compute.merging.streaming.virtual_checkpoint import VirtualCheckpoint
+from adaptry.compute.recipes.merge import Recipe
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict
 from adaptry.core.failpoints import reach
@@ -29,15 +38,6 @@ from adaptry.jobs.desk import Desk
 from adaptry.jobs.paper import Outcome, Piece
 from adaptry.jobs.tasks import Merge
 from adaptry.local.ground import require_sound
-from adaptry.merging.fitting import Weighted
-from adaptry.merging.kernels import choose
-from adaptry.merging.layout import OutputFile
-from adaptry.merging.merge import Source, check_values, decide
-from adaptry.merging.planning import Plan
-from adaptry.merging.recipe import Recipe
-from adaptry.merging.record import NAME as RECORD
-from adaptry.merging.record import record
-from adaptry.merging.streaming.virtual import VirtualCheckpoint
 from adaptry.operations.base_registry import open_base
 from adaptry.operations.quantised_variants import open_original
 

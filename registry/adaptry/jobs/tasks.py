@@ -13,8 +13,8 @@ from adaptry.jobs.fields import BaseKey, BaseName, Dtype, RefText, RuntimeText, 
 from adaptry.jobs.task import Task, reason_of
 
 if TYPE_CHECKING:
-    from adaptry.combining.recipe import CombineRecipe
-    from adaptry.merging.recipe import Input, Recipe
+    from adaptry.compute.recipes.combine import CombineRecipe
+    from adaptry.compute.recipes.merge import Input, Recipe
 
 
 class _FromSeveral(Task):
@@ -36,13 +36,13 @@ class _FromSeveral(Task):
         raise NotImplementedError
 
     def check(self) -> None:
-        from adaptry.combining import combination_named
+        from adaptry.compute.combining import combination_named
 
         combination_named(self.recipe.method).checked(self.parameters)
 
     def weighed(self) -> tuple[Input, ...]:
         """The inputs as a recipe has them."""
-        from adaptry.merging.recipe import Input
+        from adaptry.compute.recipes.merge import Input
 
         return tuple(Input(source=source, weight=weight) for source, weight in map(split_weight, self.inputs))
 
@@ -83,7 +83,7 @@ class Merge(_FromSeveral):
 
     @property
     def recipe(self) -> Recipe:
-        from adaptry.merging.recipe import Recipe
+        from adaptry.compute.recipes.merge import Recipe
 
         return Recipe(inputs=self.weighed(), **self.model_dump(exclude={"inputs", "to"}))
 
@@ -104,7 +104,7 @@ class Combine(_FromSeveral):
 
     @property
     def recipe(self) -> CombineRecipe:
-        from adaptry.combining.recipe import CombineRecipe
+        from adaptry.compute.recipes.combine import CombineRecipe
 
         return CombineRecipe(inputs=self.weighed(), **self.model_dump(exclude={"inputs", "to"}))
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from adaptry import __version__
 from adaptry.adapters.adapter import open_dir
+from adaptry.compute.lazy_adapters.folder_writer import Outcome, write_into
+from adaptry.compute.lazy_adapters.lazy_adapter import Draft
 from adaptry.core.digest import Digest
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName
-from adaptry.deriving.draft import Draft
-from adaptry.deriving.writing import Outcome, write_into
 from adaptry.operations.lineage import KEPT
 from adaptry.operations.transfer import push
 from adaptry.records import Pushed, PushOptions

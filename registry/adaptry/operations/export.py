@@ -6,12 +6,12 @@ A job calls `export_version`; who wants a folder calls `exporting.export`.
 from __future__ import annotations
 
 from adaptry.checks.runtimes import Runtime
+from adaptry.compute.exporting.export import Exported, ready
+from adaptry.compute.exporting.options import Setting
+from adaptry.compute.lazy_adapters.lazy_adapter import Parent
 from adaptry.core.errors import Refused
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName
-from adaptry.deriving.draft import Parent
-from adaptry.exporting.export import Exported, ready
-from adaptry.exporting.setting import Setting
 from adaptry.operations.base_registry import open_base
 from adaptry.operations.derive import Derived, derive
 from adaptry.records import PushOptions

@@ -12,20 +12,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from adaptry.comparing.figures import Resemblance, Resemblances
+from adaptry.compute.comparing.results import Resemblance, Resemblances
+from adaptry.compute.lazy_adapters.deltas import Updates, updates_of
+from adaptry.compute.lazy_adapters.lazy_adapter import Parent
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, Missing, NotFound, Refused, Unavailable, Unsupported
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.settings import data_folder
-from adaptry.deriving.draft import Parent
-from adaptry.deriving.updates import Updates, updates_of
 from adaptry.operations.temporary_updates import borrowed
 from adaptry.paging import every
 from adaptry.records import VersionInfo
 from adaptry.registry import Registry
 
 if TYPE_CHECKING:
-    from adaptry.comparing.signature import Signature
+    from adaptry.compute.comparing.signature import Signature
 
 Answer = TypeVar("Answer")
 
@@ -119,7 +119,7 @@ class _Search:
         above: float,
     ) -> list[VersionInfo]:
         """Those whose signatures do not rule them out, the likeliest first."""
-        from adaptry.comparing.signature import Signature, estimate, margin
+        from adaptry.compute.comparing.signature import Signature, estimate, margin
 
         if mine is None:
             return []
@@ -130,7 +130,7 @@ class _Search:
         return sorted(likely, key=lambda version: estimates[version.digest], reverse=True)
 
     def _signatures(self, versions: Sequence[VersionInfo]) -> dict[Digest, Signature]:
-        from adaptry.comparing.signature_files import kept
+        from adaptry.compute.comparing.signature_files import kept
 
         found: dict[Digest, Signature] = {}
         pending: dict[Digest, VersionInfo] = {}
@@ -150,8 +150,8 @@ class _Search:
         return found
 
     def _signed(self, version: VersionInfo) -> Signature | None:
-        from adaptry.comparing.signature import Signature
-        from adaptry.comparing.signature_files import keep
+        from adaptry.compute.comparing.signature import Signature
+        from adaptry.compute.comparing.signature_files import keep
 
         signature = self._read(version, Signature.of)
         if signature is not None:
@@ -172,7 +172,7 @@ class _Search:
         return None
 
     def _compared(self, mine: Updates | None, version: VersionInfo, is_same: bool) -> Resemblance:
-        from adaptry.comparing.resemblance import likeness
+        from adaptry.compute.comparing.similarity import likeness
 
         found = None
         if mine is not None and version.digest not in self.uncomparable:

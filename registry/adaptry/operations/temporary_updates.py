@@ -12,11 +12,11 @@ from pathlib import Path
 
 from adaptry.adapters.adapter import open_content, open_dir
 from adaptry.adapters.formats import CONFIG, WEIGHTS
+from adaptry.compute.lazy_adapters.deltas import Updates, updates_of
+from adaptry.compute.lazy_adapters.lazy_adapter import Parent
 from adaptry.core.manifest import FileEntry
 from adaptry.core.progress import no_progress
 from adaptry.core.refs import ByDigest, Ref
-from adaptry.deriving.draft import Parent
-from adaptry.deriving.updates import Updates, updates_of
 from adaptry.operations.transfer.file_download import download
 from adaptry.operations.transfer.remote import RevisionContent
 from adaptry.operations.transfer.retry import PATIENT

@@ -16,12 +16,12 @@ from adaptry import push
 from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.client import HttpRegistry
+from adaptry.compute.merging.fitting import Weighted
+from adaptry.compute.merging.merge import Source, merge
+from adaptry.compute.recipes.merge import Input, Recipe
 from adaptry.core.digest import Digest
 from adaptry.core.errors import InvalidRef
 from adaptry.core.refs import AdapterName
-from adaptry.merging.fitting import Weighted
-from adaptry.merging.merge import Source, merge
-from adaptry.merging.recipe import Input, Recipe
 from adaptry.operations import base_registry
 from adaptry.records import AdapterEdit, CommitNote
 from adaptry.testing.samples import tiny_base, tiny_lora
@@ -260,7 +260,7 @@ def computing_for(pid: int) -> Iterator[int]:
     """The processes that compute for a server in the process `pid`."""
     for status in Path("/proc").glob("[0-9]*/status"):
         command = status.with_name("cmdline").read_bytes()
-        if b"adaptry.merging.streaming" in command and f"\nPPid:\t{pid}\n" in status.read_text():
+        if b"adaptry.compute.merging.streaming" in command and f"\nPPid:\t{pid}\n" in status.read_text():
             yield int(status.parent.name)
 
 

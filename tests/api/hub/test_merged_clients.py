@@ -14,9 +14,9 @@ from adaptry import push
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.client import HttpRegistry
-from adaptry.merging.fitting import Weighted
-from adaptry.merging.merge import Source, merge
-from adaptry.merging.recipe import Input, Recipe
+from adaptry.compute.merging.fitting import Weighted
+from adaptry.compute.merging.merge import Source, merge
+from adaptry.compute.recipes.merge import Input, Recipe
 from adaptry.operations import base_registry
 from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry_api.testing import Server

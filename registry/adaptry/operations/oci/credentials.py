@@ -15,8 +15,8 @@ from urllib.parse import urlencode
 
 import urllib3
 
+from adaptry.compute.exporting.oci.reference import Reference
 from adaptry.core.errors import Unauthenticated, Unavailable
-from adaptry.oci.reference import Reference
 
 _SECONDS = urllib3.Timeout(connect=10, read=60)
 _PARAMETER = re.compile(r'(\w+)="([^"]*)"')

@@ -18,11 +18,11 @@ from urllib.parse import urljoin
 
 import urllib3
 
+from adaptry.compute.exporting.oci.artifact import INDEX, MANIFEST, Artifact, Blob, Descriptor
+from adaptry.compute.exporting.oci.reference import Reference
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, Denied, Invalid, NotFound, StorageFull, Unauthenticated, Unavailable
 from adaptry.core.http import open_pool
-from adaptry.oci.artifact import INDEX, MANIFEST, Artifact, Blob, Descriptor
-from adaptry.oci.reference import Reference
 from adaptry.operations.oci.credentials import authorisation, kept_login
 
 _ANSWERS = {401: Unauthenticated, 403: Denied, 404: NotFound, 429: Unavailable, 507: StorageFull}

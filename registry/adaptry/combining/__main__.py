@@ -1,9 +1,0 @@
-"""Writes the page of all ways to combine: `python -m adaptry.combining > docs/combining.md`."""
-
-from __future__ import annotations
-
-import sys
-
-from adaptry.combining.page import page
-
-sys.stdout.write(page())

@@ -1,0 +1,1 @@
+"""Views in, results out: everything that computes on weights. torch begins here."""

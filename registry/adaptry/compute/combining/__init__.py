@@ -1,0 +1,57 @@
+"""Several adapters of one base made into one: recipe, plan, and the table of ways to combine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from adaptry.compute.combining import (
+    breadcrumbs,
+    core_space,
+    dare,
+    della,
+    iso,
+    karcher,
+    knots,
+    linear,
+    model_stock,
+    peft_modes,
+    pruning,
+    sce,
+    slerp,
+    ties,
+    tsv,
+)
+from adaptry.compute.combining.method import Combination
+from adaptry.core.errors import Invalid
+
+COMBINATIONS: Mapping[str, Combination] = {
+    combination.name: combination
+    for combination in (
+        *linear.METHODS,
+        *ties.METHODS,
+        *dare.METHODS,
+        *pruning.METHODS,
+        *della.METHODS,
+        *breadcrumbs.METHODS,
+        *sce.METHODS,
+        *slerp.METHODS,
+        *karcher.METHODS,
+        *model_stock.METHODS,
+        *knots.METHODS,
+        *core_space.METHODS,
+        *tsv.METHODS,
+        *iso.METHODS,
+        *peft_modes.METHODS,
+    )
+}
+"""Every way to combine, by the name that recipes use."""
+
+
+def combination_named(name: str) -> Combination:
+    """Raises `Invalid` with the names there are."""
+    try:
+        return COMBINATIONS[name]
+    except KeyError:
+        raise Invalid(
+            f"no way to combine is called {name[:40]!r} (there are {', '.join(COMBINATIONS)})"
+        ) from None

@@ -1,0 +1,9 @@
+"""Writes the page of all ways to combine: `python -m adaptry.combining > docs/combining.md`."""
+
+from __future__ import annotations
+
+import sys
+
+from adaptry.compute.combining.page import page
+
+sys.stdout.write(page())

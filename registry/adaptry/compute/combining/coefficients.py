@@ -1,0 +1,65 @@
+"""Results that are a sum Σ c_i Δ_i, where lengths and angles of the updates give the c_i.
+
+Lengths and angles are all in the Gram matrix, which factors give without forming an update; the result is the factors
+side by side, exactly. An adapter without an update at a site counts as an update of zero there, since that is what it
+does to the model; an adapter of weight 0 does not count at all. The experts of a fused parameter are one update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from adaptry.compute.combining.method import Given
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from adaptry.compute.tensors.lowrank import Factors
+
+
+def counting(given: Given) -> list[int]:
+    """The places of the recipe's inputs that count here; those without an update are among them."""
+    return [place for place, weight in enumerate(given.all_weights) if weight]
+
+
+def gram_at(given: Given, places: Sequence[int]) -> Tensor:
+    """⟨Δ_i, Δ_j⟩ of the inputs at these places, [N, N] float64; 0 for those without an update."""
+    import torch
+
+    from adaptry.compute.tensors.lowrank import gram
+
+    table = torch.zeros(len(given.all_weights), len(given.all_weights), dtype=torch.float64)
+    held = torch.tensor(given.places)
+    table[held.unsqueeze(1), held] = gram(given.updates)
+    wanted = torch.tensor(places)
+    return table[wanted.unsqueeze(1), wanted]
+
+
+def weights_at(given: Given, places: Sequence[int]) -> Tensor:
+    """[N] float64."""
+    import torch
+
+    return torch.tensor([given.all_weights[place] for place in places], dtype=torch.float64)
+
+
+def directions(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """The lengths [N] and the cosines [N, N]; the cosine with an update of zero is 0, its own too."""
+    import torch
+
+    lengths = gram.diagonal().clamp(min=0).sqrt()
+    outer = lengths.unsqueeze(1) * lengths
+    cosines = torch.where(outer > 0, gram / torch.where(outer > 0, outer, 1), 0).clamp(-1, 1)
+    return lengths, cosines
+
+
+def combined(given: Given, places: Sequence[int], coefficients: Tensor) -> Factors:
+    """Σ c_i Δ_i over the inputs at these places. Whose coefficient is 0 leaves nothing behind, no rank either."""
+    from adaptry.compute.tensors.lowrank import concatenated
+
+    by_place = dict(zip(places, coefficients.tolist(), strict=True))
+    pairs = [
+        (update, by_place.get(place, 0.0)) for place, update in zip(given.places, given.updates, strict=True)
+    ]
+    scaled = [update.times(coefficient) for update, coefficient in pairs if coefficient]
+    return concatenated(scaled or [pairs[0][0].times(0.0)])

@@ -1,0 +1,148 @@
+"""Carrying a plan out: each site's updates read, combined, brought to its rank, and measured."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from adaptry.compute.combining.method import Given
+from adaptry.compute.combining.peft_replay import replayed
+from adaptry.compute.combining.plan import CombinePlan, PlannedSite
+from adaptry.compute.lazy_adapters.lazy_adapter import Draft, Json
+from adaptry.compute.lazy_adapters.lora import Result, lora_draft
+from adaptry.compute.lazy_adapters.sites import Site
+from adaptry.core.errors import Refused
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    from adaptry.compute.tensors.lowrank import Factors
+
+
+def draft(plan: CombinePlan) -> Draft:
+    """The adapter that the plan makes, not computed yet."""
+    planned = {planned.site: planned for planned in plan.sites if planned.inputs}
+    is_replay = plan.sites[0].combination.replays != "no"
+    compute = replayed(plan) if is_replay else _Combined(plan, planned).compute
+    result = Result(plan.recipe.dtype, plan.uniform_rank)
+    made = lora_draft(plan.parents, recorded(plan), list(planned), compute, result, plan.whole, plan.notes)
+    return replace(made, is_measured=not is_replay)
+
+
+def recorded(plan: CombinePlan) -> Json:
+    """The recipe as it is kept with the result: all that decides its values, inputs by digest, nothing else."""
+    recipe = plan.recipe
+    kept = recipe.model_dump(
+        mode="json", exclude={"inputs", "output", "modules", "whole_weights", "other_base"}
+    )
+    kept = {key: value for key, value in kept.items() if value is not None}
+    inputs = [
+        {**parent.named(), "weight": entry.weight}
+        for parent, entry in zip(plan.parents, recipe.inputs, strict=True)
+    ]
+    kept |= {"operation": "combine", "inputs": inputs}
+    if recipe.modules:
+        kept["modules"] = [_recorded_override(plan, place) for place in range(len(recipe.modules))]
+    if recipe.whole_weights is not None:
+        kept["whole_weights"] = _named(plan, recipe.whole_weights)
+    return kept
+
+
+def _recorded_override(plan: CombinePlan, place: int) -> Json:
+    override = plan.recipe.modules[place]
+    kept = override.model_dump(mode="json", exclude_defaults=True)
+    if override.weights:
+        kept["weights"] = [
+            [_named(plan, source), weight] for source, weight in sorted(override.weights.items())
+        ]
+    return kept
+
+
+def _named(plan: CombinePlan, source: str) -> object:
+    """An input by digest, where a recipe names it by its source."""
+    for entry, parent in zip(plan.recipe.inputs, plan.parents, strict=True):
+        if source in (entry.source, parent.label):
+            return parent.named()
+    return source
+
+
+@dataclass(frozen=True, slots=True)
+class _Combined:
+    plan: CombinePlan
+    planned: Mapping[Site, PlannedSite]
+
+    def compute(self, site: Site) -> tuple[Factors, Mapping[str, float]]:
+        """The site's factors, and figures where something was lost."""
+        from adaptry.compute.tensors.lowrank import (
+            Decomposition,
+            Factors,
+            decomposed,
+            decomposed_dense,
+            rank_for,
+        )
+
+        planned, recipe = self.planned[site], self.plan.recipe
+        made = combined_update(self.plan, planned)
+        with _within_float32(planned):
+            if isinstance(made, Factors):
+                if planned.rank is None and recipe.energy is None:
+                    return made, {}
+                found: Decomposition = decomposed(made, planned.rank)
+            else:
+                found = decomposed_dense(made, planned.rank)
+        rank = planned.rank or rank_for(found.values, recipe.energy or 1.0)
+        kept = found.truncated(rank)
+        return kept, {"energy": found.energy, "lost": found.lost(rank), "rank": float(kept.rank)}
+
+
+def combined_update(plan: CombinePlan, planned: PlannedSite) -> Factors | Tensor:
+    """What the site's method makes of its inputs, whole: factors, or float32 [..., out, in].
+
+    Raises `InvalidWeights` (an input holds NaN), `Refused` (the result is beyond float32).
+    """
+    from adaptry.compute.lazy_adapters.rounding import check_fits
+
+    updates = [plan.updates[place].factors(planned.site) for place in planned.inputs]
+
+    def random(place: int) -> Generator:
+        return _generator(plan.recipe.seed, planned.site.key, planned.inputs[place])
+
+    given = Given(
+        updates,
+        planned.weights,
+        planned.values,
+        random,
+        planned.rank,
+        len(plan.recipe.inputs),
+        planned.inputs,
+        planned.all_weights,
+        planned.site.key,
+    )
+    with _within_float32(planned):
+        made = planned.combination.combine(given)
+    check_fits(made, planned.site.key, "F32")
+    return made
+
+
+@contextmanager
+def _within_float32(planned: PlannedSite) -> Iterator[None]:
+    """A decomposition that fails of finite inputs: a square or a sum on the way was beyond float32."""
+    import torch
+
+    try:
+        yield
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # not in the stubs
+        raise Refused(
+            f"what {planned.combination.name} computes at {planned.site.key} is too large for F32: choose smaller weights"
+        ) from error
+
+
+def _generator(seed: int, key: str, place: int) -> Generator:
+    """Random numbers that depend on nothing but the recipe's seed, the site and the input."""
+    import torch
+
+    digest = hashlib.sha256(f"{seed}\0{key}\0{place}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)

@@ -1,0 +1,73 @@
+"""Core Space: updates written in bases they all share, as small cores, and the cores combined.
+
+The bases span all columns and all rows of all updates, so nothing is lost on the way there and back: the sum of the
+cores is the sum of the updates. What is combined are R×R matrices, whatever the size of the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from adaptry.compute.combining.iso import flattened
+from adaptry.compute.combining.method import Combination, Given, Parameter
+from adaptry.compute.combining.subspace import combined_inside, parameters
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from adaptry.compute.tensors.lowrank import Factors
+
+
+def core_space(given: Given) -> Factors:
+    """U · merge(UᵀΔ_1V, …, UᵀΔ_TV) · Vᵀ, with U and V the axes of all balanced factors stacked."""
+    import torch
+
+    from adaptry.compute.tensors.lowrank import NEGLIGIBLE, Factors, decomposed
+
+    ups, downs = [], []
+    for update in given.updates:
+        found = decomposed(update)
+        root = found.values.sqrt()
+        ups.append(found.left * root.unsqueeze(-2))
+        downs.append(found.right.mT * root.unsqueeze(-2))
+    left, ups_inside = _in_common_axes(ups)
+    right, downs_inside = _in_common_axes(downs)
+    cores = [Factors(up, down.mT) for up, down in zip(ups_inside, downs_inside, strict=True)]
+    core = combined_inside(given, cores)
+    if given.flag("isotropic"):
+        unit = torch.eye(core.shape[-1], dtype=core.dtype).expand(*core.shape[:-2], -1, -1)
+        core = flattened(decomposed(Factors(core, unit)), NEGLIGIBLE).dense()
+    return Factors(left @ core, right.mT.contiguous())
+
+
+def _in_common_axes(stacks: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """The left singular vectors U [..., m, k] of the matrices side by side, and each Uᵀ X_i; float32."""
+    import torch
+
+    from adaptry.compute.tensors.lowrank import numerical_rank
+    from adaptry.compute.tensors.orthonormal import basis_of
+
+    basis = basis_of(torch.cat(list(stacks), dim=-1))
+    turn, values, _ = torch.linalg.svd(basis.upper, full_matrices=False)
+    turn = turn[..., : numerical_rank(values)]
+    parts = torch.split(turn.mT @ basis.upper, [stack.shape[-1] for stack in stacks], dim=-1)
+    return basis.times(turn).float(), [part.float() for part in parts]
+
+
+METHODS = (
+    Combination(
+        "core_space",
+        "updates written in common bases, combined there as small cores",
+        core_space,
+        source="Panariello et al., NeurIPS 2025, arXiv 2509.17786",
+        parameters={
+            **parameters("ties"),
+            "isotropic": Parameter(False, "make the singular values of what comes out equal, as iso_c does"),
+        },
+        differs="The authors stack lora_A and lora_B as they are, so that the same update split otherwise between them "
+        "gives another result; here each update is split evenly by its singular value decomposition first. Ranks may "
+        "differ. TSV-Merge and Iso-C in the core are the same as outside it: use `tsv` and `iso_c`. Where singular "
+        "values are equal, the axes are not unique.",
+    ),
+)

@@ -1,0 +1,87 @@
+"""DELLA: elements dropped by chance, small ones sooner than large ones; then TIES' election, or the sum."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adaptry.compute.combining.method import Combination, Given, Parameter
+from adaptry.compute.combining.options import CHANCE, ELECTION, RESCALE, SUM
+from adaptry.core.errors import Invalid
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from adaptry.compute.combining.dense_rows import Prune
+
+
+def magprunes(given: Given) -> list[Prune]:
+    """For each update, the paper's MAGPRUNE by `density`, `epsilon` and `rescale`.
+
+    Raises `Invalid` where density ± ε/2 is no probability.
+    """
+    density, half = given.number("density"), given.number("epsilon") / 2
+    if density < 1 and not 0 < density - half <= density + half < 1:
+        raise Invalid(
+            f"della keeps elements with probabilities from density − ε/2 to density + ε/2, here {density - half:g} to "
+            f"{density + half:g}: choose both so that these lie between 0 and 1"
+        )
+    return [_magprune(given, place) for place in range(len(given.updates))]
+
+
+def _magprune(given: Given, place: int) -> Prune:
+    from adaptry.compute.combining.dense_rows import Rows
+    from adaptry.compute.combining.sparsity import by_rank, rescaled
+
+    rescale = given.word("rescale")
+
+    def made() -> Prune:
+        epsilon = given.number("epsilon")
+        return by_rank(given.random(place), given.number("density"), epsilon, rescale == "probability")
+
+    return rescaled(Rows.of(given.updates[place]), made) if rescale == "l1" else made()
+
+
+def della(given: Given) -> Tensor:
+    """λ · mean over the i that agree of w_i magprune(Δ_i)."""
+    from adaptry.compute.combining.dense_rows import fused
+    from adaptry.compute.combining.sign_election import elected
+
+    return fused(given, magprunes(given), elected(given))
+
+
+def della_linear(given: Given) -> Tensor:
+    """λ Σ w_i magprune(Δ_i)."""
+    from adaptry.compute.combining.dense_rows import fused
+    from adaptry.compute.combining.sign_election import summed
+
+    return fused(given, magprunes(given), summed(given))
+
+
+_EPSILON = Parameter(
+    0.2, "how far the probability rises from a row's smallest element to its largest", 0.0, 1.0
+)
+_PAPER = "Deep et al., arXiv 2406.11617"
+_DIFFERS = (
+    "ε is the whole width, as in the paper; mergekit's epsilon is half of it (epsilon: 0.3 is its 0.15), and it scales so "
+    "that Σ|δ| stays (rescale: l1). PEFT has no DELLA."
+)
+METHODS = (
+    Combination(
+        "della",
+        "elements dropped by chance, small ones sooner; the mean of those that have the elected sign",
+        della,
+        source=_PAPER,
+        parameters={"density": CHANCE, "epsilon": _EPSILON, "rescale": RESCALE, **ELECTION},
+        work="dense",
+        differs=f"{_DIFFERS} mergekit divides by the sum of the agreeing weights (divide: weights).",
+    ),
+    Combination(
+        "della_linear",
+        "elements dropped by chance, small ones sooner; the rest summed",
+        della_linear,
+        source=_PAPER,
+        parameters={"density": CHANCE, "epsilon": _EPSILON, "rescale": RESCALE, **SUM},
+        work="dense",
+        differs=_DIFFERS,
+    ),
+)

@@ -1,0 +1,58 @@
+"""KnOTS: updates turned into common axes before they are combined element by element.
+
+The left singular vectors U of [Δ_1 … Δ_T] are the axes; UᵀΔ_i is what update i does along each. LoRAs that were
+trained apart agree on few elements of Δ, and on more of these. All is done in factors: the axes come from an R×R
+problem, and R×in matrices are combined instead of out×in.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adaptry.compute.combining.method import Combination, Given
+from adaptry.compute.combining.subspace import combined_inside, parameters
+
+if TYPE_CHECKING:
+    from adaptry.compute.tensors.lowrank import Factors
+
+
+def knots(given: Given) -> Factors:
+    """U · merge(UᵀΔ_1, …, UᵀΔ_T)."""
+    import torch
+
+    from adaptry.compute.tensors.lowrank import Factors, numerical_rank
+    from adaptry.compute.tensors.orthonormal import basis_of
+
+    ranks = [update.rank for update in given.updates]
+    basis = basis_of(torch.cat([update.up for update in given.updates], dim=-1))
+    parts = [
+        part * update.scale
+        for part, update in zip(torch.split(basis.upper, ranks, dim=-1), given.updates, strict=True)
+    ]
+    # [Δ_1 … Δ_T] = Q · [part_1 A_1 …]; each A_i has an orthonormal basis that the left singular vectors do not see.
+    core = torch.cat(
+        [part @ basis_of(update.down.mT).upper.mT for part, update in zip(parts, given.updates, strict=True)],
+        dim=-1,
+    )
+    turn, values, _ = torch.linalg.svd(core, full_matrices=False)
+    turn = turn[..., : numerical_rank(values)]
+    aligned = [
+        Factors((turn.mT @ part).float(), update.down)
+        for part, update in zip(parts, given.updates, strict=True)
+    ]
+    return Factors(basis.times(turn).float(), combined_inside(given, aligned))
+
+
+METHODS = (
+    Combination(
+        "knots",
+        "updates turned into common axes, then combined element by element there",
+        knots,
+        source="Stoica et al., ICLR 2025, arXiv 2410.19735",
+        parameters=parameters("ties"),
+        differs="The authors' code leaves out the trained scale α/r, trims the elements of all modules at once and drops "
+        "singular values below 1e-5; here the scale counts, each module is trimmed alone, and values below 1e-6 of "
+        "the largest are dropped. With merge: linear it is the plain sum. Where singular values are equal, the axes "
+        "are not unique.",
+    ),
+)

@@ -1,0 +1,112 @@
+"""PEFT's arithmetic of `add_weighted_adapter`, operation for operation, so that its results come out bit for bit.
+
+PEFT 0.21, `peft/utils/merge_utils.py` and `peft/tuners/lora/model.py`. Nothing here is rearranged for speed: the order
+of the operations is the result. The update of a layer that keeps its weight transposed is handled transposed, since
+which of two equal magnitudes is pruned depends on the layout.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from adaptry.compute.combining.method import Given, Replay
+from adaptry.compute.tensors.lowrank import Factors
+from adaptry.core.errors import Refused
+
+_QUANTILE_MOST = 1 << 24  # elements that torch.quantile takes
+
+
+def cat(given: Given) -> Factors:
+    """The factors side by side, filled with zeros to the sum of the ranks in the configs."""
+    pairs = list(zip(given.updates, given.weights, strict=True))
+    down = torch.cat([update.down * weight * update.scale for update, weight in pairs], dim=0)
+    up = torch.cat([update.up for update, _ in pairs], dim=1)
+    missing = (given.rank or 0) - len(down)
+    return Factors(
+        torch.nn.functional.pad(up, (0, missing)), torch.nn.functional.pad(down, (0, 0, 0, missing))
+    )
+
+
+def on_factors(given: Given, prune: str = "", is_electing: bool = False) -> Factors:
+    """The types without `_svd`: lora_A and lora_B merged each by itself, with √|c_i| of c_i = w_i s_i as weights."""
+    strengths = [weight * update.scale for update, weight in zip(given.updates, given.weights, strict=True)]
+    roots = [math.sqrt(abs(strength)) for strength in strengths]
+    signed = [root if strength >= 0 else -root for root, strength in zip(roots, strengths, strict=True)]
+    down = _merged(given, [update.down for update in given.updates], signed, prune, is_electing)
+    up = _merged(given, [update.up for update in given.updates], roots, prune, is_electing)
+    return Factors(up, down)
+
+
+def on_updates(given: Given, prune: str = "", is_electing: bool = False) -> Factors:
+    """The types with `svd`: the dense updates merged, then decomposed: A = Vᵀ, B = U·S.
+
+    Raises `Refused` where torch's quantile, which `svd_clamp` is, takes no more.
+    """
+    replay = _replay(given)
+    dense = [_dense(update, replay) for update in given.updates]
+    merged = _merged(given, dense, given.weights, prune, is_electing)
+    matrix = merged.flatten(start_dim=1) if replay.kernel else merged
+    left, values, right = torch.linalg.svd(
+        matrix.T if replay.is_transposed else matrix, full_matrices=given.flag("svd_full_matrices")
+    )
+    up = left[:, : given.rank] @ torch.diag(values[: given.rank])
+    return _clamped(given, up, right[: given.rank, :])
+
+
+def _clamped(given: Given, up: Tensor, down: Tensor) -> Factors:
+    share = given.number("svd_clamp")
+    if share == 0:
+        return Factors(up, down)
+    both = torch.cat([up.flatten(), down.flatten()])
+    if len(both) > _QUANTILE_MOST:
+        raise Refused(
+            f"svd_clamp takes a quantile of {len(both):,} elements at {given.where}, and torch's, which PEFT uses, takes "
+            f"{_QUANTILE_MOST:,} at most: ask for a lower rank, or leave svd_clamp out"
+        )
+    high = torch.quantile(both, share)
+    return Factors(up.clamp(-high, high), down.clamp(-high, high))
+
+
+def _dense(update: Factors, replay: Replay) -> Tensor:
+    """`get_delta_weight` of PEFT's linear, embedding and convolution layers."""
+    if math.prod(replay.kernel) > 1:
+        down = update.down.reshape(update.rank, -1, *replay.kernel)
+        up = update.up.reshape(*update.up.shape, 1, 1)
+        return torch.nn.functional.conv2d(down.transpose(0, 1), up).transpose(0, 1) * update.scale
+    product = update.up @ update.down
+    return (product.T if replay.is_transposed else product) * update.scale
+
+
+def _merged(
+    given: Given, tensors: Sequence[Tensor], weights: Sequence[float], prune: str, is_electing: bool
+) -> Tensor:
+    kept = [_pruned(given, tensor, prune) for tensor in tensors] if prune else tensors
+    stacked = torch.stack(list(kept), dim=0)
+    weighted = stacked * torch.tensor(weights).view(-1, *[1] * (stacked.dim() - 1))
+    if not is_electing:
+        return weighted.sum(dim=0)
+    sign = stacked.sign()
+    votes = stacked if given.word("majority_sign_method") == "total" else sign
+    agrees = sign == torch.where(votes.sum(dim=0) >= 0, 1, -1)
+    return (weighted * agrees).sum(dim=0) / torch.clamp(agrees.sum(dim=0), min=1.0)
+
+
+def _pruned(given: Given, tensor: Tensor, prune: str) -> Tensor:
+    density = given.number("density")
+    if density >= 1:
+        return tensor
+    if prune == "random":
+        mask = torch.bernoulli(torch.full_like(tensor, density), generator=_replay(given).generator)
+        return tensor * mask / density
+    mask = torch.zeros_like(tensor).reshape(-1)
+    mask[torch.topk(tensor.abs().reshape(-1), k=int(density * tensor.numel()), largest=True)[1]] = 1
+    return tensor * mask.reshape(tensor.shape)
+
+
+def _replay(given: Given) -> Replay:
+    assert given.replay is not None, "the plan says that this is a replay"
+    return given.replay

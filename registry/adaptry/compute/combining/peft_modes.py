@@ -1,0 +1,163 @@
+"""PEFT-compatible ways to combine: the types of `PeftModel.add_weighted_adapter`, for moving over and for checking us.
+
+What comes out is what PEFT 0.21 computes in float32 on a CPU, bit for bit, with its quirks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from adaptry.compute.combining.method import Combination, Given, Parameter
+from adaptry.core.errors import Refused
+
+if TYPE_CHECKING:
+    from adaptry.compute.tensors.lowrank import Factors
+
+PREFIX = "peft:"
+_SOURCE = "PEFT 0.21, LoraModel.add_weighted_adapter"
+
+
+def _cat(given: Given) -> Factors:
+    from adaptry.compute.combining import peft_arithmetic
+
+    return peft_arithmetic.cat(given)
+
+
+def _on_factors(prune: str, is_electing: bool) -> Callable[[Given], Factors]:
+    def combine(given: Given) -> Factors:
+        from adaptry.compute.combining import peft_arithmetic
+
+        return peft_arithmetic.on_factors(given, prune, is_electing)
+
+    return combine
+
+
+def _on_updates(prune: str, is_electing: bool) -> Callable[[Given], Factors]:
+    def combine(given: Given) -> Factors:
+        from adaptry.compute.combining import peft_arithmetic
+
+        return peft_arithmetic.on_updates(given, prune, is_electing)
+
+    return combine
+
+
+def _one_rank(ranks: Sequence[int]) -> int:
+    if len(set(ranks)) > 1:
+        raise Refused(
+            f"PEFT sums the factors themselves, so all ranks must be one, and these are {', '.join(map(str, ranks))}: use "
+            "peft:cat or one of the types with svd, or resize the adapters to one rank"
+        )
+    return ranks[0]
+
+
+_DENSITY = Parameter(0.5, "share of the elements that stay (PEFT has no default)", 0.0, 1.0)
+_CHANCE = Parameter(
+    0.5, "probability with which an element stays (PEFT has no default; its 0 is NaN)", 1e-3, 1.0
+)
+_MAJORITY = Parameter(
+    "total", "the sum of the unweighted elements, or of their signs", choices=("total", "frequency")
+)
+_ORDER = Parameter(
+    "qkv",
+    "the order in which the model's attention has its projections: q, k, v, or k, v, q",
+    choices=("qkv", "kvq"),
+)
+_SVD: Mapping[str, Parameter] = {
+    "svd_clamp": Parameter(
+        0.0, "quantile of the factors' elements to clamp them to; 0: not at all", 0.0, 1.0
+    ),
+    "svd_full_matrices": Parameter(
+        True, "decompose into square matrices, which costs more; other bits if false"
+    ),
+}
+
+_CROSS = "Not the weighted sum of the updates: A and B are summed apart, which leaves cross terms B_i A_j."
+_APART = "A and B are treated apart, with √|w_i s_i| as weights; not the method on the updates."
+_DRAWS = (
+    "The masks are those after torch.manual_seed(seed), with the recipe's seed, right before the call. PEFT draws for "
+    "the layers it adds, then for module after module as the model registers them, which no file tells: taken are the "
+    "layers by number, and in each the customary order, with `order` for the attention."
+)
+_MAJORITY_OF = "The sign is elected by unweighted elements, and the sum is divided by how many agree."
+_ELECTION = {"majority_sign_method": _MAJORITY}
+
+
+def _factors(name: str, title: str, prune: str, is_electing: bool, differs: str) -> Combination:
+    pruned = {} if not prune else {"density": _CHANCE if prune == "random" else _DENSITY}
+    return Combination(
+        PREFIX + name,
+        title,
+        _on_factors(prune, is_electing),
+        source=_SOURCE,
+        parameters=pruned
+        | (_ELECTION if is_electing else {})
+        | ({"order": _ORDER} if prune == "random" else {}),
+        rank=_one_rank,
+        replays="in order" if prune == "random" else "by site",
+        differs=differs,
+    )
+
+
+def _updates(name: str, title: str, prune: str, is_electing: bool, differs: str) -> Combination:
+    by_factors = _factors(name, title, prune, is_electing, differs)
+    return Combination(
+        PREFIX + name,
+        title,
+        _on_updates(prune, is_electing),
+        source=_SOURCE,
+        parameters={**by_factors.parameters, **_SVD},
+        work="dense",
+        rank=max,
+        replays=by_factors.replays,
+        differs=differs,
+    )
+
+
+METHODS = (
+    _factors("linear", "lora_A and lora_B summed, each by itself", "", False, _CROSS),
+    Combination(
+        "peft:cat",
+        "the factors side by side",
+        _cat,
+        source=_SOURCE,
+        replays="by site",
+        differs="The weighted sum, as `linear`; weights and scales are in lora_A here, and zeros fill up to the sum of "
+        "the configs' ranks.",
+    ),
+    _updates(
+        "svd",
+        "weighted sum of the dense updates, decomposed",
+        "",
+        False,
+        "The same update as `svd`, which needs no dense matrix; the singular values are all in lora_B here.",
+    ),
+    _factors("ties", "TIES on lora_A and on lora_B", "magnitude", True, f"{_APART} {_MAJORITY_OF}"),
+    _updates("ties_svd", "TIES on the dense updates, decomposed", "magnitude", True, _MAJORITY_OF),
+    _factors("dare_linear", "DARE on lora_A and on lora_B, summed", "random", False, f"{_APART} {_DRAWS}"),
+    _updates("dare_linear_svd", "DARE on the dense updates, summed, decomposed", "random", False, _DRAWS),
+    _factors(
+        "dare_ties",
+        "DARE and an election on lora_A and on lora_B",
+        "random",
+        True,
+        f"{_APART} {_MAJORITY_OF} {_DRAWS}",
+    ),
+    _updates(
+        "dare_ties_svd",
+        "DARE and an election on the dense updates, decomposed",
+        "random",
+        True,
+        f"{_MAJORITY_OF} {_DRAWS}",
+    ),
+    _factors(
+        "magnitude_prune", "largest elements of lora_A and of lora_B, summed", "magnitude", False, _APART
+    ),
+    _updates(
+        "magnitude_prune_svd",
+        "largest elements of the dense updates, summed, decomposed",
+        "magnitude",
+        False,
+        "As `magnitude_prune`, with ties broken by the order of a sort.",
+    ),
+)

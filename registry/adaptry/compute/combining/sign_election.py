@@ -1,0 +1,57 @@
+"""Several updates made one, element by element: their sum, or the mean of those that agree about the sign.
+
+The election is that of TIES (Yadav et al., arXiv 2306.01708, §3): at each element the updates vote for a sign, and
+only those that have it count. What the paper does without, weights, enters as `sign` and `divide` say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from adaptry.compute.combining.dense_rows import Fuse
+from adaptry.compute.combining.method import Given
+
+
+def summed(given: Given) -> Fuse:
+    """λ Σ w_i δ_i, over Σ w_i where the values say `normalize`."""
+    scale = given.number("lambda")
+    total = sum(given.weights)
+    if given.flag("normalize") and abs(total) >= 1e-8:
+        scale /= total
+    return partial(_summed, weights=[weight * scale for weight in given.weights])
+
+
+def _summed(updates: Tensor, weights: Sequence[float]) -> Tensor:
+    return torch.einsum("n,nij->ij", torch.tensor(weights), updates)
+
+
+def elected(given: Given) -> Fuse:
+    """λ times the mean of the elements w_i δ_i whose sign is the elected one; see `SIGN` and `DIVIDE`."""
+    return partial(
+        _elected,
+        weights=given.weights,
+        sign=given.word("sign"),
+        divide=given.word("divide"),
+        scale=given.number("lambda"),
+    )
+
+
+def _elected(updates: Tensor, weights: Sequence[float], sign: str, divide: str, scale: float) -> Tensor:
+    column = torch.tensor(weights).view(-1, 1, 1)
+    if sign != "unweighted":
+        updates.mul_(column)
+    votes = (updates.sign() if sign == "frequency" else updates).sum(dim=0)
+    direction = torch.where(votes >= 0, 1.0, -1.0)  # a tie is for plus, as in PEFT and mergekit
+    agreeing = updates.mul_(direction).clamp_(min=0)  # what does not agree is 0, and so is what was pruned
+    agrees = (agreeing > 0).to(updates.dtype) if divide != "none" else None
+    if sign == "unweighted":
+        agreeing = agreeing.mul_(column)
+    merged = agreeing.sum(dim=0).mul_(direction)
+    if agrees is not None:
+        divisor = (agrees.mul_(column) if divide == "weights" else agrees).sum(dim=0)
+        merged /= torch.where(divisor == 0, 1.0, divisor)
+    return merged.mul_(scale) if scale != 1 else merged

@@ -1,0 +1,130 @@
+"""Which elements of an update stay: the largest, a band of magnitudes, or some by chance.
+
+Each function here makes a `Prune` for one update. Magnitudes are compared with an exact order statistic; elements whose
+magnitude equals it all stay, so that the choice depends on values alone and not on the order of a sort. Chance comes
+from the generator that is given and is drawn for the rows in their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Generator, Tensor
+from torch.nn.functional import hardshrink
+
+from adaptry.compute.combining.dense_rows import Prune, Rows
+
+_COARSE = 17  # bits dropped of a float32's 31: bins of a 64th of an octave
+_TINY = 1e-7  # below it a sum of magnitudes gives no factor, as in mergekit
+
+
+def unpruned(block: Tensor) -> Tensor:
+    return block
+
+
+def largest(rows: Rows, density: float) -> Prune:
+    """Keeps the `density · n` largest magnitudes, at least one of them; none where the density is 0."""
+    if density >= 1:
+        return unpruned
+    if density <= 0:
+        return torch.zeros_like
+    least = magnitude(rows.blocks, max(1, int(density * rows.elements)))
+    return lambda block: _at_least(block, least)
+
+
+def band(rows: Rows, density: float, gamma: float) -> Prune:
+    """Keeps `density · n` magnitudes: those below the largest `gamma · n`, or as few of these as density leaves."""
+    if density >= 1:
+        return unpruned
+    count = rows.elements
+    kept = int(density * count)
+    if kept == 0:
+        return torch.zeros_like
+    above = min(int(gamma * count), count - kept)
+    least = magnitude(rows.blocks, above + kept)
+    most = magnitude(rows.blocks, above + 1)
+
+    def prune(block: Tensor) -> Tensor:
+        stays = _at_least(block, least)
+        return stays.sub_(hardshrink(stays, most))
+
+    return prune
+
+
+def by_chance(generator: Generator, density: float) -> Prune:
+    """Keeps each element with probability `density`."""
+    if density >= 1:
+        return unpruned
+
+    def prune(block: Tensor) -> Tensor:
+        return block.mul_(torch.rand(block.shape, generator=generator) < density)
+
+    return prune
+
+
+def by_rank(generator: Generator, density: float, epsilon: float, by_probability: bool) -> Prune:
+    """Keeps an element with a probability that rises with its rank among the magnitudes of its row, evenly from
+    `density − ε/2` to `density + ε/2`; `by_probability` divides it by its own."""
+    if density >= 1:
+        return unpruned
+    low, high = max(0.0, density - epsilon / 2), min(1.0, density + epsilon / 2)
+
+    def prune(block: Tensor) -> Tensor:
+        width = block.shape[1]
+        ramp = torch.linspace(low, high, width) if width > 1 else torch.full((1,), density)
+        order = block.abs().argsort(dim=1)
+        chance = torch.empty_like(block).scatter_(1, order, ramp.expand_as(block))
+        is_kept = torch.rand(block.shape, generator=generator) < chance
+        if by_probability:
+            return torch.where(is_kept, block / chance, 0.0)
+        return block.mul_(is_kept)
+
+    return prune
+
+
+def rescaled(rows: Rows, prune: Callable[[], Prune]) -> Prune:
+    """A pruning that leaves Σ|δ| as it was: a first pass finds the factor. `prune` makes the same one each time."""
+    before = after = 0.0
+    tried = prune()
+    for block in rows.blocks():
+        before += float(block.abs().sum(dtype=torch.float64))
+        after += float(tried(block).abs().sum(dtype=torch.float64))
+    factor = before / after if min(before, after) >= _TINY else 1.0
+    final = prune()
+    return lambda block: final(block) * factor
+
+
+def same_norm(rows: Rows, prune: Prune) -> Prune:
+    """As `rescaled`, of a pruning without chance."""
+    return rescaled(rows, lambda: prune)
+
+
+def magnitude(blocks: Callable[[], Iterable[Tensor]], place: int) -> float:
+    """The `place`-th largest magnitude (from 1) of all elements of the blocks, exactly.
+
+    A first pass counts magnitudes by their leading bits, a second collects those of the bin that counts: no more than
+    a block and a bin are held. `blocks` gives the same float32 blocks each time.
+    """
+    counts = torch.zeros(1 << (31 - _COARSE), dtype=torch.int64)
+    for block in blocks():
+        counts += torch.bincount(_bins(block), minlength=len(counts))
+    from_above = counts.flip(0).cumsum(0)
+    beyond = int(torch.searchsorted(from_above, place))
+    inside = place - (int(from_above[beyond - 1]) if beyond else 0)
+    wanted = len(counts) - 1 - beyond
+    found = [block.abs().flatten()[_bins(block) == wanted] for block in blocks()]
+    members = torch.cat(found)
+    return float(members.kthvalue(len(members) - inside + 1).values)
+
+
+def _bins(block: Tensor) -> Tensor:
+    return block.abs().view(torch.int32).flatten() >> _COARSE
+
+
+def _at_least(block: Tensor, least: float) -> Tensor:
+    """Elements whose magnitude is `least` or more; `hardshrink` keeps what is beyond its bound."""
+    if least == 0:
+        return block
+    bound = torch.nextafter(torch.tensor(least), torch.tensor(0.0))
+    return hardshrink(block, float(bound))

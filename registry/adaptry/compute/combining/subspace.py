@@ -1,0 +1,46 @@
+"""An elementwise way of combining, done in other coordinates than the model's own.
+
+Methods that first align the updates (KnOTS, Core Space) hand the small, aligned matrices to one of these; it sees
+updates like any other, with its own parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from adaptry.compute.combining import dare, linear, ties
+from adaptry.compute.combining.method import Combination, Given, Parameter
+from adaptry.compute.combining.options import CHANCE, DIVIDE, SIGN
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from adaptry.compute.tensors.lowrank import Factors
+
+_INNER: Mapping[str, Combination] = {
+    each.name: each for each in (linear.LINEAR, *ties.METHODS, *dare.METHODS)
+}
+
+
+def parameters(default: str) -> Mapping[str, Parameter]:
+    """What a method with an inner one takes: which, and the inner one's parameters."""
+    return {
+        "merge": Parameter(default, "how the aligned updates are combined", choices=tuple(_INNER)),
+        "density": replace(
+            CHANCE, about="share of the elements that stay, or their chance to (all but linear)"
+        ),
+        "sign": replace(SIGN, about=f"{SIGN.about} (ties, dare_ties)"),
+        "divide": replace(DIVIDE, about=f"{DIVIDE.about} (ties, dare_ties)"),
+    }
+
+
+def combined_inside(given: Given, aligned: Sequence[Factors]) -> Tensor:
+    """The aligned updates [..., k, l], one for each of `given.updates`, combined as its `merge` says; float32."""
+    from adaptry.compute.tensors.lowrank import Factors
+
+    inner = _INNER[given.word("merge")]
+    values = inner.checked({name: given.values[name] for name in inner.parameters if name in given.values})
+    made = inner.combine(replace(given, updates=aligned, values=values))
+    return made.dense() if isinstance(made, Factors) else made

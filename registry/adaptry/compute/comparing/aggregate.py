@@ -1,0 +1,49 @@
+"""From figures of modules to figures of an adapter, and what a figure is where a part of it is missing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from adaptry.compute.comparing.measures import Signs
+from adaptry.compute.comparing.results import ModuleDistance, ModuleReport
+
+
+def together(norms: Iterable[float | None]) -> float:
+    """The norm of all modules as one vector."""
+    return math.sqrt(sum(norm * norm for norm in norms if norm is not None))
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Of those that are there; None of none."""
+    there = [value for value in values if value is not None]
+    return sum(there) / len(there) if there else None
+
+
+def share(part: float | None, whole: float | None) -> float | None:
+    """None of nothing."""
+    return part / whole if part is not None and whole else None
+
+
+def cosine(product: float, one: float | None, other: float | None) -> float | None:
+    """Of the angle between vectors of these norms and inner product; None where one is 0."""
+    return max(-1.0, min(1.0, product / (one * other))) if one and other else None
+
+
+def conflict(found: Iterable[Signs | None]) -> float | None:
+    """The conflicting share over several sites; one of which rows were sampled counts as all its rows."""
+    there = [(each, each.of / each.rows) for each in found if each]
+    mass = sum(each.mass * stands_for for each, stands_for in there)
+    return share(sum(each.conflicting * stands_for for each, stands_for in there), mass)
+
+
+def sampling(modules: Iterable[ModuleReport | ModuleDistance]) -> tuple[str, ...]:
+    """What is to be said where figures are estimates."""
+    some = [module for module in modules if module.rows_seen != module.rows]
+    if not some:
+        return ()
+    first = some[0]
+    return (
+        f"sign conflicts in {len(some)} of the modules are estimates, from evenly spaced rows "
+        f"({first.rows_seen:,} of {first.rows:,} in {first.module})",
+    )

@@ -1,0 +1,124 @@
+"""A report as a picture: one panel per figure, a row per layer, a column per kind of module, as a PNG."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adaptry.compute.comparing.results import CombineReport, ModuleReport
+from adaptry.core.errors import Invalid, Missing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_LAYER = re.compile(r"(.*?\.\d+)\.(.+)")
+_NO_LAYER = "(no layer)"
+_WIDEST = 60  # inches; and at 100 dots an inch, what a viewer still opens
+_DOTS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class _Panel:
+    """One figure: its title, the value of a module, the ends of its scale (None: that of the values), its colours."""
+
+    title: str
+    value: Callable[[ModuleReport], float | None]
+    low: float | None
+    high: float | None
+    colours: str
+
+
+def draw(report: CombineReport, path: Path) -> None:
+    """Writes the report's figures to `path`, a PNG. Grey: no such figure there.
+
+    Raises `Missing` (matplotlib, the extra `plots`), `Invalid` where there is nothing to draw or nowhere to write.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise Missing("a heat map is drawn with matplotlib: pip install 'adaptry[plots]'") from None
+    panels = [panel for panel in _panels(report) if any(map(_is_there(panel), report.modules))]
+    if not panels:
+        raise Invalid("there is nothing to draw: no module of the report has a figure")
+    rows, columns = _axes(report.modules)
+    width = 1.5 + 0.3 * len(columns)
+    figure = Figure(
+        figsize=(min(_WIDEST, len(panels) * width + 1), min(_WIDEST, 2.5 + 0.22 * len(rows))),
+        layout="constrained",
+    )
+    FigureCanvasAgg(figure)
+    for place, panel in enumerate(panels):
+        axes = figure.add_subplot(1, len(panels), place + 1)
+        _fill(figure, axes, panel, _grid(report.modules, panel, rows, columns))
+        axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=7)
+        axes.set_yticks(range(len(rows)), rows if place == 0 else [""] * len(rows), fontsize=7)
+    try:
+        figure.savefig(path, format="png", dpi=_DOTS)
+    except OSError as error:
+        raise Invalid(f"cannot write the heat map to {path}: {error.strerror}") from error
+
+
+def _panels(report: CombineReport) -> Iterator[_Panel]:
+    for place, label in enumerate(report.parents):
+        yield _Panel(f"cosine with\n{label}", _at("cosines", place), -1.0, 1.0, "RdBu")
+    for place, label in enumerate(report.parents):
+        yield _Panel(f"norm, as a share of\nthat of {label}", _at("ratios", place), 0.0, None, "viridis")
+    yield _Panel("kept energy", lambda module: module.kept, None, 1.0, "viridis")
+    yield _Panel("sign conflict\nbetween parents", lambda module: module.conflict, 0.0, 1.0, "magma")
+    yield _Panel("column overlap\nof parents", lambda module: module.column_overlap, 0.0, 1.0, "viridis")
+    yield _Panel("row overlap\nof parents", lambda module: module.row_overlap, 0.0, 1.0, "viridis")
+
+
+def _at(field: str, place: int) -> Callable[[ModuleReport], float | None]:
+    def value(module: ModuleReport) -> float | None:
+        values: Sequence[float | None] = getattr(module, field)
+        return values[place]
+
+    return value
+
+
+def _is_there(panel: _Panel) -> Callable[[ModuleReport], bool]:
+    return lambda module: panel.value(module) is not None
+
+
+def _place(path: str) -> tuple[str, str]:
+    """A module's layer (its path up to the first number) and the rest, its kind."""
+    match = _LAYER.fullmatch(path)
+    return (match[1], match[2]) if match else (_NO_LAYER, path)
+
+
+def _axes(modules: Sequence[ModuleReport]) -> tuple[list[str], list[str]]:
+    """Layers by name and number, kinds by name."""
+    places = [_place(module.module) for module in modules]
+    rows = sorted({layer for layer, _ in places}, key=_by_number)
+    return rows, sorted({kind for _, kind in places}, key=_by_number)
+
+
+def _by_number(text: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in text.split(".")]
+
+
+def _grid(
+    modules: Sequence[ModuleReport], panel: _Panel, rows: Sequence[str], columns: Sequence[str]
+) -> list[list[float]]:
+    """The panel's values; NaN where there is none."""
+    at = {name: place for place, name in enumerate(rows)}, {name: place for place, name in enumerate(columns)}
+    grid = [[math.nan] * len(columns) for _ in rows]
+    for module in modules:
+        layer, kind = _place(module.module)
+        value = panel.value(module)
+        grid[at[0][layer]][at[1][kind]] = math.nan if value is None else value
+    return grid
+
+
+def _fill(figure: Figure, axes: Axes, panel: _Panel, grid: list[list[float]]) -> None:
+    axes.set_facecolor("lightgrey")
+    image = axes.imshow(grid, aspect="auto", cmap=panel.colours, vmin=panel.low, vmax=panel.high)
+    axes.set_title(panel.title, fontsize=8)
+    figure.colorbar(image, ax=axes, fraction=0.08, pad=0.02).ax.tick_params(labelsize=6)

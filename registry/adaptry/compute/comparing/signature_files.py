@@ -1,0 +1,39 @@
+"""Signatures kept on this machine, a small file for each revision, so that an adapter is read once and not per question.
+
+A convenience that is never needed: a file that is lost, damaged or of another layout is computed again, and where none
+can be written nothing is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from adaptry.compute.comparing.signature import Signature
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Unavailable
+from adaptry.core.files.atomic_file import atomic_file
+
+_LARGEST = 64 << 10
+
+
+def kept(folder: Path, revision: Digest) -> Signature | None:
+    try:
+        with _place(folder, revision).open("rb") as file:
+            return Signature.model_validate_json(file.read(_LARGEST))
+    except (OSError, ValidationError):
+        return None
+
+
+def keep(folder: Path, revision: Digest, signature: Signature) -> None:
+    place = _place(folder, revision)
+    with contextlib.suppress(OSError, Unavailable):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(place) as file:
+            file.write(signature.model_dump_json().encode())
+
+
+def _place(folder: Path, revision: Digest) -> Path:
+    return folder / revision.hex[:2] / f"{revision.hex}.json"

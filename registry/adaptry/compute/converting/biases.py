@@ -1,0 +1,91 @@
+"""Biases that an adapter's method changes: no product of factors holds them, so they come along whole.
+
+PEFT keeps whole biases of adapted modules beside a LoRA (`bias: lora_only`). They are those of one base, and not every
+engine takes them; who asks for it gets the LoRA without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.methods import METHODS
+from adaptry.adapters.methods.extras import PREFIX
+from adaptry.compute.converting.base_shapes import Ground
+from adaptry.compute.converting.weight_deltas import Changed
+from adaptry.compute.lazy_adapters.lazy_adapter import Made, Parent
+from adaptry.core.errors import Refused
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Biases:
+    """The whole biases of a result, in the order of their modules' paths."""
+
+    parent: Parent
+    ground: Ground
+    changes: tuple[Changed, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(_name(changed) for changed in self.changes)
+
+    def made(self) -> Iterator[Made]:
+        """Each in float32, from the adapter's own bias where it brings one, else from the base's. One of the base's that
+        does not change is left out."""
+        for changed in self.changes:
+            own = self._own(changed)
+            before = self._base(changed) if own is None else own
+            after = self._after(changed, before)
+            if own is not None or not after.equal(before):
+                yield Made(f"{changed.module.path}.bias", {_name(changed): after})
+
+    def _own(self, changed: Changed) -> Tensor | None:
+        from adaptry.compute.tensors.adapter_tensors import as_tensor
+
+        adapter, target = self.parent.adapter, f"{changed.module.path}.bias"
+        own = next((extra.tensor for extra in adapter.spec.extras if extra.target == target), None)
+        return as_tensor(adapter.tensor_bytes(own), adapter.tensors[own]).float() if own else None
+
+    def _base(self, changed: Changed) -> Tensor:
+        assert changed.bias is not None
+        return self.ground.read(changed.bias).float()
+
+    def _after(self, changed: Changed, before: Tensor) -> Tensor:
+        from adaptry.compute.tensors.adapter_tensors import AdapterParts
+
+        adapter, ground = self.parent.adapter, self.ground
+        weight, change = changed.tensor, METHODS[adapter.spec.method].bias
+        assert weight is not None and change is not None
+        parts = AdapterParts(
+            adapter, changed.module, changed.orientation, lambda: ground.read(weight).float()
+        )
+        return change(before, parts).contiguous()
+
+
+def changed_biases(parent: Parent, changes: Sequence[Changed], ground: Ground | None) -> Biases | None:
+    """The biases that change; None where none does. Raises `Refused` where the base that has them is not at hand."""
+    if not changes_biases(parent):
+        return None
+    if ground is None or ground.checkpoint is None:
+        raise Refused(
+            f"{parent.label} changes biases, and whole biases come of those of its base: give its base with --base, or "
+            "say --drop-bias to leave them out"
+        )
+    method = METHODS[parent.adapter.spec.method]
+    found = tuple(changed for changed in changes if changed.bias and method.changes_bias(changed.module))
+    return Biases(parent, ground, found) if found else None
+
+
+def changes_biases(parent: Parent) -> bool:
+    """Whether its method changes the bias of a module that has one."""
+    spec = parent.adapter.spec
+    method = METHODS[spec.method]
+    return method.bias is not None and any(method.changes_bias(module) for module in spec.modules)
+
+
+def _name(changed: Changed) -> str:
+    return f"{PREFIX}{changed.module.path}.base_layer.bias"

@@ -1,0 +1,261 @@
+"""Any adapter whose updates a LoRA can hold, as a plain LoRA.
+
+Three ways: a LoRA is folded; a method that is exactly a LoRA gives its factors; of every other the update is computed
+densely, one weight in memory, and the nearest LoRA taken. What no LoRA holds is refused, or left out when asked to be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.formats import PEFT
+from adaptry.adapters.methods import METHODS
+from adaptry.compute.converting.base_shapes import Ground, check_ground
+from adaptry.compute.converting.biases import Biases, changed_biases, changes_biases
+from adaptry.compute.converting.delta import (
+    Updating,
+    is_factored,
+    known_rank,
+    needs_weights,
+    own_weight,
+    updating,
+)
+from adaptry.compute.converting.lora_normalisation import folded, is_plain, notes_of
+from adaptry.compute.converting.options import Asked
+from adaptry.compute.converting.weight_deltas import Changed, changed_weights
+from adaptry.compute.lazy_adapters.lazy_adapter import Draft, Json, Made, Parent
+from adaptry.compute.lazy_adapters.lora import Result, lora_draft
+from adaptry.compute.lazy_adapters.sites import Site, plain_reason
+from adaptry.compute.lazy_adapters.whole_weights import choose_whole_weights
+from adaptry.compute.merging.fitting import Weighted, refuse_unmergeable
+from adaptry.core.errors import Refused, Unsupported
+from adaptry.core.manifest import BaseClaim
+
+if TYPE_CHECKING:
+    from adaptry.compute.tensors.lowrank import Factors
+
+_ALONE = "no base was looked at, so every module is taken for a Linear: where one is a convolution, give the base (--base)"
+
+
+def convert(parent: Parent, asked: Asked, ground: Ground | None = None) -> Draft:
+    """A plain LoRA that acts as `parent` does, on `ground` where its base is known.
+
+    Raises `Unsupported` (a method or layout no LoRA is made of) and `Refused` (the base is needed and not there, a rank
+    must be chosen, biases that a LoRA does not hold), each with the way out.
+    """
+    _refuse_unconvertible(parent)
+    notes = check_ground(parent, ground, asked.other_base) if ground else []
+    if ground and parent.base is None and must_read(parent, asked):
+        notes.append(
+            f"that this is the base of {parent.label} is believed, not checked: no registry knows it by content"
+        )
+    way = _fold if is_plain(parent.adapter) else _compute
+    draft, changes = way(parent, asked, ground, notes)
+    biases = None if asked.drop_bias else changed_biases(parent, changes, ground)
+    if asked.drop_bias and changes_biases(parent):
+        draft = replace(
+            draft, notes=(*draft.notes, "left out, as asked: the biases that the adapter changes")
+        )
+    return _with_biases(draft, biases) if biases else draft
+
+
+def must_read(parent: Parent, asked: Asked) -> bool:
+    """Whether values of the base's weights are needed, and not only their shapes."""
+    has_biases = METHODS.get(parent.adapter.spec.method) is not None and changes_biases(parent)
+    return (has_biases and not asked.drop_bias) or (
+        parent.adapter.spec.method in METHODS and needs_weights(parent)
+    )
+
+
+def _refuse_unconvertible(parent: Parent) -> None:
+    adapter, label = parent.adapter, parent.label
+    if adapter.format is not PEFT:
+        raise Unsupported(
+            f"{label} is in the layout of {adapter.format.tool}; only PEFT's is converted: {adapter.format.instead}"
+        )
+    refuse_unmergeable(Weighted(adapter, 1.0, label, parent.base))
+    if "layer_replication" in adapter.spec.traits:
+        raise Unsupported(
+            f"{label} renumbers the layers of its base (layer_replication), which a plain LoRA cannot: merge it instead"
+        )
+    if not adapter.spec.modules or METHODS[adapter.spec.method].weight is None:
+        raise Unsupported(
+            f"{label} is {METHODS[adapter.spec.method].title} and updates no matrix, so there is nothing for a LoRA to "
+            "hold: merge it instead"
+        )
+
+
+_Way = tuple[Draft, Sequence[Changed]]
+
+
+def _fold(parent: Parent, asked: Asked, ground: Ground | None, notes: Sequence[str]) -> _Way:
+    made = folded(parent.adapter, asked)
+    needs_biases = changes_biases(parent) and not asked.drop_bias
+    changes = changed_weights(parent, ground) if needs_biases and ground else ()
+    fields = {
+        key: parent.adapter.config.fields[key]
+        for key in ("ensure_weight_tying",)
+        if parent.adapter.config.flag(key)
+    }
+    draft = lora_draft(
+        [parent],
+        _recorded(parent, asked, None),
+        list(made.modules),
+        made.compute,
+        Result(made.dtype, 0 if asked.uniform else None),
+        choose_whole_weights([parent], asked.whole_weights),
+        [*notes, *notes_of(made)],
+    )
+    return _on(with_fields(draft, made.common or 1.0, fields), ground), changes
+
+
+def _compute(parent: Parent, asked: Asked, ground: Ground | None, notes: Sequence[str]) -> _Way:
+    _refuse_without_weights(parent, ground)
+    METHODS[parent.adapter.spec.method].check_installed()
+    changes = changed_weights(parent, ground)
+    _refuse_without_rank(parent, asked, changes)
+    _refuse_resized(parent, changes)
+    maker = _Computed(
+        updating(parent, changes, ground), asked, {changed.site: changed for changed in changes}
+    )
+    whole = choose_whole_weights([parent], asked.whole_weights)
+    draft = lora_draft(
+        [parent],
+        _recorded(parent, asked, ground),
+        list(maker.changes),
+        maker.compute,
+        Result(asked.dtype or "F32", 0 if asked.uniform else None),
+        whole,
+        [*notes, *([_ALONE] if _may_be_kernels(changes) else [])],
+    )
+    fields: Json = {}
+    if ground is not None:
+        fields["fan_in_fan_out"] = any(changed.orientation == "conv1d" for changed in changes)
+    if str(whole.fields.get("bias", "none")).endswith("_only"):  # `vera_only` and the like
+        fields["bias"] = "lora_only"
+    return _on(with_fields(draft, 1.0, fields), ground), changes
+
+
+@dataclass(frozen=True, slots=True)
+class _Computed:
+    updating: Updating
+    asked: Asked
+    changes: Mapping[Site, Changed]
+
+    def compute(self, site: Site) -> tuple[Factors, Mapping[str, float]]:
+        """The site's factors, and how far they are from the method's own update."""
+        from adaptry.compute.converting.truncation import Limit, measured_dense, narrowed, narrowed_dense
+        from adaptry.compute.lazy_adapters.rounding import rounded
+
+        changed, asked = self.changes[site], self.asked
+        own = self.updating.dense(changed)
+        limit = Limit(asked.rank, asked.energy)
+        if is_factored(self.updating.parent):
+            made = narrowed(self.updating.factors(changed), limit)
+        else:
+            known = known_rank(self.updating.parent, changed)
+            if known is not None and asked.energy is None:
+                limit = Limit(min(known, asked.rank or known))
+            made = narrowed_dense(own, limit)
+        made = rounded(made, asked.dtype or "F32")
+        return made, measured_dense(own, made)
+
+
+def _refuse_without_weights(parent: Parent, ground: Ground | None) -> None:
+    if needs_weights(parent) and (ground is None or ground.checkpoint is None):
+        title = METHODS[parent.adapter.spec.method].title
+        is_lora = parent.adapter.spec.method == "lora"
+        why = (
+            plain_reason(parent.adapter)
+            if is_lora
+            else f"is {title}, whose update depends on the base's weights"
+        )
+        raise Refused(
+            f"{parent.label} {why}: give the base with --base (a folder, or the name of a base whose weights are here)"
+        )
+
+
+def _may_be_kernels(changes: Sequence[Changed]) -> bool:
+    """Whether a module may be a convolution for all that is known: its method flattens kernels, and no base tells."""
+    return any(changed.tensor is None and changed.module.kind == "flat" for changed in changes)
+
+
+def _refuse_without_rank(parent: Parent, asked: Asked, changes: Sequence[Changed]) -> None:
+    if asked.rank is not None or asked.energy is not None or is_factored(parent):
+        return
+    full = next((changed for changed in changes if known_rank(parent, changed) is None), None)
+    if full is not None:
+        most = min(full.site.fan_out, full.site.width)
+        raise Refused(
+            f"the update of {parent.label} is no product of thin factors (at {full.site.path} it may have rank {most}), so "
+            "a LoRA can only come near it: say --rank N or --energy 0.99 and see how near"
+        )
+
+
+def _refuse_resized(parent: Parent, changes: Sequence[Changed]) -> None:
+    for changed in changes:
+        own = own_weight(parent, changed)
+        if own is not None and own.shape != changed.shape:
+            raise Unsupported(
+                f"{parent.label} brings an {own.target} of {own.shape[0]:,} rows and an update of it that depends on the "
+                f"base's values, of which there are {changed.shape[0]:,} rows: merge it instead (--resize-vocab)"
+            )
+
+
+def _recorded(parent: Parent, asked: Asked, ground: Ground | None) -> Json:
+    """The recipe as it is kept with the result: all that decides its values, and nothing else."""
+    kept = {
+        key: value
+        for key, value in asked.model_dump(mode="json", exclude={"other_base"}).items()
+        if value not in (None, False)
+    }
+    on = {"base": str(ground.record.id)} if ground else {}
+    return {"operation": "convert", "inputs": [parent.named()], **on, **kept}
+
+
+def _on(draft: Draft, ground: Ground | None) -> Draft:
+    """The draft with the base it was computed on as its base."""
+    if ground is None:
+        return draft
+    return replace(draft, base=BaseClaim(id=ground.record.id, name=draft.base.name if draft.base else None))
+
+
+def with_fields(draft: Draft, alpha: float, fields: Json) -> Draft:
+    """A plain LoRA's draft with other fields in its config, and its alphas multiplied by `alpha`."""
+
+    def config(shapes: Mapping[str, tuple[int, ...]]) -> Json:
+        found = draft.config(shapes)
+        if alpha != 1.0:
+            found["lora_alpha"] = _number(alpha * found["r"])
+            found["alpha_pattern"] = {
+                name: _number(alpha * rank) for name, rank in found["rank_pattern"].items()
+            }
+        return {**found, **fields}
+
+    return replace(draft, config=config)
+
+
+def _number(value: float) -> float:
+    """Whole numbers as such: engines expect them."""
+    return int(value) if value == int(value) else value
+
+
+def _with_biases(draft: Draft, biases: Biases) -> Draft:
+    make: Callable[[], Iterator[Made]] = draft.make
+    taken = set(biases.names)
+
+    def modules() -> Iterator[Made]:
+        for made in make():
+            if not taken.intersection(made.tensors):  # the adapter's own, which the new one starts from
+                yield made
+        yield from biases.made()
+
+    def config(shapes: Mapping[str, tuple[int, ...]]) -> Json:
+        found = draft.config(shapes)
+        return {**found, "bias": "all" if found["bias"] == "all" else "lora_only"}
+
+    names = (*(name for name in draft.names if name not in taken), *biases.names)
+    note = f"whole biases come along, changed as the adapter does it, for {len(biases.names)} modules"
+    return replace(draft, names=names, make=modules, config=config, notes=(*draft.notes, note))

@@ -1,0 +1,87 @@
+"""How much of an adapter a rank keeps: its singular values, and from them the curve that helps to choose.
+
+The share is of the energy ‖Δ‖², summed over all modules. The worst module is shown beside it, since a sum hides one that
+is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from adaptry.compute.lazy_adapters.deltas import Updates
+
+
+@dataclass(frozen=True, slots=True)
+class Spectrum:
+    """The squares of one module's singular values, falling, summed over its experts where it has several."""
+
+    module: str
+    squares: tuple[float, ...]
+
+    @property
+    def energy(self) -> float:
+        return sum(self.squares)
+
+    def kept(self, rank: int) -> float:
+        """The share that the nearest update of `rank` keeps; 1 of an update that is zero."""
+        total = self.energy
+        return sum(self.squares[:rank]) / total if total else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What a rank keeps over all modules, and the module of which it keeps least."""
+
+    rank: int
+    kept: float
+    worst: str
+    worst_kept: float
+
+
+def spectra(updates: Updates) -> tuple[Spectrum, ...]:
+    """Of every module, in the order of their paths; reads all factors, one module at a time."""
+    from adaptry.compute.tensors.lowrank import decomposed
+
+    found = []
+    for site in sorted(updates.modules, key=lambda site: site.key):
+        squares = decomposed(updates.factors(site)).values.square()
+        if squares.ndim > 1:
+            squares = squares.sum(0)
+        found.append(Spectrum(site.key, tuple(squares.tolist())))
+    return tuple(found)
+
+
+def point(found: Sequence[Spectrum], rank: int) -> Point:
+    """What `rank` keeps."""
+    total = sum(each.energy for each in found)
+    kept = sum(sum(each.squares[:rank]) for each in found) / total if total else 1.0
+    worst = min(found, key=lambda each: each.kept(rank))
+    return Point(rank, kept, worst.module, worst.kept(rank))
+
+
+def curve(found: Sequence[Spectrum]) -> tuple[Point, ...]:
+    """The points at 1, 2, 4, … and at the largest rank there is."""
+    most = max(len(each.squares) for each in found)
+    ranks = [1 << step for step in range(most.bit_length()) if 1 << step < most]
+    return tuple(point(found, rank) for rank in (*ranks, most))
+
+
+def allowed_rank(found: Sequence[Spectrum], allowed: Sequence[int], energy: float = 1.0) -> Point:
+    """The smallest allowed rank that keeps this share over all modules; where none does, the largest allowed."""
+    points = [point(found, rank) for rank in sorted(set(allowed))]
+    enough = (each for each in points if each.kept >= energy - 1e-12)
+    return next(enough, points[-1])
+
+
+def as_json(points: Sequence[Point]) -> list[Mapping[str, object]]:
+    """For `--json`: rows with the names of the fields."""
+    return [
+        {
+            "rank": each.rank,
+            "kept_energy": each.kept,
+            "worst_module": each.worst,
+            "worst_kept_energy": each.worst_kept,
+        }
+        for each in points
+    ]

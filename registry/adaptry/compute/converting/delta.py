@@ -1,0 +1,128 @@
+"""What a method other than a plain LoRA does to one weight: its update as a dense matrix, and as factors where it has
+them.
+
+The update is the method's own change of the base's weight, less that weight, in float32; where the base's values do not
+count, its change of zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.methods import METHODS
+from adaptry.adapters.methods.lora_config import initialisation
+from adaptry.adapters.methods.method import Method
+from adaptry.adapters.spec import ExtraWeight
+from adaptry.compute.converting.base_shapes import Ground
+from adaptry.compute.converting.weight_deltas import Changed, sides_of
+from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+from adaptry.core.errors import InvalidWeights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from adaptry.compute.tensors.adapter_tensors import AdapterParts
+    from adaptry.compute.tensors.lowrank import Factors
+
+
+@dataclass(frozen=True, slots=True)
+class Updating:
+    """The updates of one adapter, weight by weight; each is computed when it is asked for."""
+
+    parent: Parent
+    ground: Ground | None
+    sides: Mapping[str, tuple[int, int]]
+
+    def dense(self, changed: Changed) -> Tensor:
+        """Δ [site.fan_out, site.width], float32. Raises `InvalidWeights` where the tensors do not go together after all."""
+        import torch
+
+        method = METHODS[self.parent.adapter.spec.method]
+        assert method.weight is not None
+        before = self._before(changed) if needs_weights(self.parent) else torch.zeros(changed.shape)
+        try:
+            after = method.weight(before, self._parts(changed))
+        except (LookupError, RuntimeError, ValueError) as error:  # torch's words
+            raise InvalidWeights(
+                f"what {self.parent.label} holds for {changed.module.path} does not fit its weight ({error}); check the "
+                "adapter against its base"
+            ) from error
+        from adaptry.compute.lazy_adapters.rounding import check_values
+
+        found = changed.matrix(after - before)
+        return check_values(found, f"{self.parent.label}: the update of {changed.module.path}")
+
+    def factors(self, changed: Changed) -> Factors:
+        """The same as factors, of a method that has them."""
+        from adaptry.compute.tensors.lowrank import Factors
+
+        factored = METHODS[self.parent.adapter.spec.method].factors
+        assert factored is not None
+        up, down = factored(self._parts(changed), *changed.sides)
+        return Factors(down.T, up.T) if changed.is_table else Factors(up, down)
+
+    def _before(self, changed: Changed) -> Tensor:
+        """What the update is of: the weight that the adapter brings along, else the base's."""
+        from adaptry.compute.tensors.adapter_tensors import as_tensor
+
+        adapter, own = self.parent.adapter, own_weight(self.parent, changed)
+        if own is not None:
+            return as_tensor(adapter.tensor_bytes(own.tensor), adapter.tensors[own.tensor]).float()
+        assert self.ground is not None and changed.tensor is not None
+        return self.ground.read(changed.tensor).float()
+
+    def _parts(self, changed: Changed) -> AdapterParts:
+        from adaptry.compute.tensors.adapter_tensors import DTYPES, AdapterParts
+
+        def read_bias() -> Tensor | None:
+            has_files = self.ground is not None and self.ground.checkpoint is not None
+            return self.ground.read(changed.bias) if self.ground and has_files and changed.bias else None
+
+        return AdapterParts(
+            self.parent.adapter,
+            changed.module,
+            changed.orientation,
+            read_bias,
+            self.sides,
+            DTYPES[changed.dtype],
+        )
+
+
+def updating(parent: Parent, changes: tuple[Changed, ...], ground: Ground | None) -> Updating:
+    return Updating(parent, ground, sides_of(changes))
+
+
+def is_factored(parent: Parent) -> bool:
+    """Whether its updates are exactly factors, whatever the base's values."""
+    return _method(parent).factors is not None and not needs_weights(parent)
+
+
+def needs_weights(parent: Parent) -> bool:
+    """Whether its updates depend on the values of the base's weights."""
+    return _method(parent).needs_base_for(parent.adapter.config)
+
+
+def known_rank(parent: Parent, changed: Changed) -> int | None:
+    """The rank that an update on a given base cannot exceed, where its method has one."""
+    method, config = _method(parent), parent.adapter.config
+    most = min(changed.site.fan_out, changed.site.width)
+    if method.name == "lora":
+        # What the initialisation took out has as many ranks as what was trained; a DoRA scales whole rows.
+        took_out = initialisation(config) in ("pissa", "olora") or bool(config.fields.get("kasa_config"))
+        is_whole = config.flag("use_dora") or not took_out
+        return None if is_whole else min(2 * changed.module.rank, most)
+    rank = method.lora_rank(changed.module, config) if method.lora == "given_base" else None
+    return None if rank is None else min(rank, most)
+
+
+def own_weight(parent: Parent, changed: Changed) -> ExtraWeight | None:
+    """The whole weight that the adapter brings for a module it also updates, as PEFT saves adapted embeddings."""
+    target = f"{changed.module.path}.weight"
+    whole = (extra for extra in parent.adapter.spec.extras if extra.kind in ("saved_embedding", "module"))
+    return next((extra for extra in whole if extra.target == target), None)
+
+
+def _method(parent: Parent) -> Method:
+    return METHODS[parent.adapter.spec.method]

@@ -1,0 +1,33 @@
+"""What the user asks of a conversion. A value; flags make it."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from adaptry.compute.recipes.merge import Dtype
+
+
+class Asked(BaseModel):
+    """`rank` or `energy` (a share of Σσ², 0 to 1) bring each update to a rank; neither: as it is, which not every update
+    can be. `uniform`: one rank for all modules (zeros fill it). `dtype`: of the factors; None: as they are where they
+    stay as they are, else F32. `drop_bias`: without the biases that the method changes. `whole_weights`: `none` leaves
+    saved modules out. `other_base`: also on another base than the adapter is known to be for.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rank: int | None = Field(default=None, ge=1, le=1 << 16)
+    energy: float | None = Field(default=None, gt=0, le=1)
+    uniform: bool = False
+    dtype: Dtype | None = None
+    drop_bias: bool = False
+    whole_weights: str | None = None
+    other_base: bool = False
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if self.rank is not None and self.energy is not None:
+            raise ValueError("say rank or energy, not both: each decides the rank")
+        return self

@@ -1,0 +1,53 @@
+"""An update brought to a rank or an energy, and a dense one measured against what is written of it.
+
+What is reported is ‖Δ − Δ'‖² of the very numbers that are written, not what theory says was lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from adaptry.compute.tensors.lowrank import Factors, decomposed, decomposed_dense, rank_for
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What an update is brought to: a rank, or the smallest rank that keeps a share of Σσ²; neither: as it is."""
+
+    rank: int | None = None
+    energy: float | None = None
+
+    def of(self, values: Tensor) -> int:
+        """The rank for these singular values."""
+        if self.energy is not None:
+            return rank_for(values, self.energy)
+        return self.rank or values.shape[-1]
+
+
+def narrowed(update: Factors, limit: Limit) -> Factors:
+    """The nearest update within the limit; the very same factors where they are within it already."""
+    if limit.energy is None and (limit.rank is None or limit.rank >= update.rank):
+        return update
+    found = decomposed(update, limit.rank)
+    rank = limit.of(found.values)
+    return update if rank >= update.rank else found.truncated(rank)
+
+
+def narrowed_dense(update: Tensor, limit: Limit) -> Factors:
+    """As `narrowed`, of a dense update [out, in], float32."""
+    found = decomposed_dense(update, limit.rank)
+    return found.truncated(limit.of(found.values))
+
+
+def measured_dense(own: Tensor, made: Factors) -> Mapping[str, float]:
+    """As `rounding.measured`, against a dense update [out, in], float32; sums in float64."""
+    difference = torch.addmm(own, made.folded().up, made.down, alpha=-1.0)
+    return {"energy": _square(own), "lost": _square(difference), "rank": float(made.rank)}
+
+
+def _square(matrix: Tensor) -> float:
+    return float(torch.linalg.vector_norm(matrix, dtype=torch.float64)) ** 2

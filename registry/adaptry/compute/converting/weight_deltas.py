@@ -1,0 +1,142 @@
+"""The weights that an adapter changes, each with the site a LoRA has for it and the update as a matrix.
+
+With a base they are found by the rules of `placing`. Without one an adapter's own tensors must tell the sides; what they
+cannot tell is refused, and a weight is then taken for that of a Linear.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.spec import ModuleSpec
+from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS
+from adaptry.bases.module_map import Placed, Placement, place
+from adaptry.checks import check
+from adaptry.compute.converting.base_shapes import Ground
+from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+from adaptry.compute.lazy_adapters.sites import Site
+from adaptry.compute.merging.fitting import Weighted, fit
+from adaptry.compute.merging.tensor_changes import bias_name
+from adaptry.core.errors import Refused, Unsupported
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_TURNED = ("conv1d", "embedding")
+_GIVE_BASE = "give its base with --base (a folder, or the name of a base that is registered)"
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """One weight: the module that changes it, its `site`, the `shape` and `dtype` (safetensors' word) it is stored in.
+
+    `tensor` and `bias` are its own and its bias's name on disk; None where no base tells them, or there is none.
+    """
+
+    module: ModuleSpec
+    site: Site
+    orientation: str
+    shape: tuple[int, ...]
+    dtype: str = "F32"
+    tensor: str | None = None
+    bias: str | None = None
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """(outputs, inputs) as the method counts them."""
+        first, rest = self.shape[0], math.prod(self.shape[1:])
+        return (rest, first) if self.orientation in _TURNED else (first, rest)
+
+    @property
+    def is_table(self) -> bool:
+        """Whether the method takes an embedding for a matrix [rows, dim], of which a LoRA's update is [dim, rows]."""
+        return self.site.kind == "embedding" and self.orientation != "embedding"
+
+    def matrix(self, stored: Tensor) -> Tensor:
+        """`stored`, of the weight's shape, as the update's matrix [site.fan_out, site.width]."""
+        flat = stored.flatten(1)
+        return flat.T if self.orientation in _TURNED or self.is_table else flat
+
+
+def changed_weights(parent: Parent, ground: Ground | None) -> tuple[Changed, ...]:
+    """In the order of their paths. Raises `Refused` and `Unsupported` for what does not fit, or has no place in a LoRA."""
+    if ground is None:
+        return tuple(_alone(parent, module) for module in parent.adapter.spec.modules)
+    shapes = ground.record.tensors
+    found = []
+    for placed in _placement(parent, ground).placed:
+        bias = bias_name(placed)
+        _refuse_unplain(parent.label, placed)
+        found.append(
+            Changed(
+                placed.module,
+                _site(placed, shapes[placed.tensor].shape),
+                placed.orientation,
+                shapes[placed.tensor].shape,
+                shapes[placed.tensor].dtype,
+                placed.tensor,
+                bias if bias in shapes else None,
+            )
+        )
+    return tuple(sorted(found, key=lambda changed: changed.site.key))
+
+
+def sides_of(changes: Sequence[Changed]) -> Mapping[str, tuple[int, int]]:
+    """(outputs, inputs) of every matrix, by its module's path."""
+    return {changed.module.path: changed.sides for changed in changes}
+
+
+def _placement(parent: Parent, ground: Ground) -> Placement:
+    """Where the modules lie. By the record alone nothing but headers is compared, which is what a check does."""
+    adapter, label = parent.adapter, parent.label
+    if ground.checkpoint is not None:
+        entry = Weighted(adapter, 1.0, label, parent.base)
+        return fit(entry, ground.checkpoint, ground.record, resize_vocab=True).placement
+    placement = place(adapter.spec, ground.record.tensors, ground.record.facts)
+    if placement.missing:
+        first = placement.missing[0].path
+        raise Refused(
+            f"{label}: {len(placement.missing)} of its {len(adapter.spec.modules)} modules are not in the base (first: "
+            f"{first}: {placement.reasons[first].text}); is this the base it was trained on?"
+        )
+    report = check(adapter, ground.record, adapter.config.base_name)
+    if report.is_blocked:
+        raise Refused(f"{label}: {report.sentence()}")
+    return placement
+
+
+def _refuse_unplain(label: str, placed: Placed) -> None:
+    if placed.orientation not in ("linear", "conv1d", "conv", "embedding") or len(placed.weight.parts) > 1:
+        raise Unsupported(
+            f"{label} changes {placed.module.path}, which is stored as {placed.orientation} in the base and for which "
+            "no LoRA is computed here: merge the adapter instead"
+        )
+
+
+def _site(placed: Placed, shape: tuple[int, ...]) -> Site:
+    path = placed.module.path
+    if placed.orientation == "embedding" or path.rpartition(".")[2] in INPUT_EMBEDDINGS:
+        return Site(path, "embedding", shape[1], shape[0])
+    if placed.orientation == "conv":
+        return Site(path, "conv", shape[0], shape[1], shape[2:])
+    fan_out, fan_in = shape[::-1] if placed.orientation == "conv1d" else shape
+    return Site(path, "linear", fan_out, fan_in)
+
+
+def _alone(parent: Parent, module: ModuleSpec) -> Changed:
+    is_told = module.fan_in and module.fan_out and module.kind in ("linear", "flat", "embedding")
+    if not is_told:
+        raise Refused(
+            f"{parent.label}: its tensors do not tell the shape of {module.path}'s weight, and a LoRA needs it: "
+            f"{_GIVE_BASE}"
+        )
+    if module.kind == "embedding":
+        site = Site(module.path, "embedding", module.fan_out, module.fan_in)
+        return Changed(module, site, "embedding", (module.fan_in, module.fan_out))
+    shape = (module.fan_out, module.fan_in)
+    if module.path.rpartition(".")[2] in INPUT_EMBEDDINGS:
+        return Changed(module, Site(module.path, "embedding", *shape[::-1]), "linear", shape)
+    return Changed(module, Site(module.path, "linear", *shape), "linear", shape)

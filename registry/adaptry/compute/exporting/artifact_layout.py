@@ -1,0 +1,33 @@
+"""An OCI artifact of an adapter in ModelPack's media types, as an image layout on disk. Its `subject` is the base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adaptry.compute.exporting.oci.artifact import Artifact, adapter_artifact, base_artifact
+from adaptry.compute.exporting.oci.layout import write_layout
+from adaptry.compute.exporting.options import Setting
+from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+from adaptry.core.files.atomic_dir import landing
+
+_TAG = "latest"
+
+
+def artifact_of(parent: Parent, setting: Setting) -> Artifact:
+    """Without a base that is known by content, and no subject that is said, it belongs to nothing."""
+    is_own = setting.record is not None and setting.subject is None
+    base = base_artifact(setting.record, setting.base_name) if setting.record and is_own else None
+    name = parent.label if parent.revision else None  # a folder's path is nobody else's business
+    return adapter_artifact(
+        parent.adapter, name=name, revision=parent.revision, base=base, subject=setting.subject
+    )
+
+
+def write(parent: Parent, target: Path, setting: Setting) -> tuple[str, ...]:
+    """Raises what `landing` raises."""
+    artifact = artifact_of(parent, setting)
+    with landing(target, replace=setting.is_replacing) as folder:
+        write_layout(artifact, folder, _TAG)
+    if artifact.subject is None:
+        return ("it names no base, since none is known by content: say --base to give it a subject",)
+    return ()

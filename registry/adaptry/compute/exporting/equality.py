@@ -1,0 +1,113 @@
+"""How far an exported adapter is from the one it was made of, measured on what the two files hold.
+
+Where both are plain factors ΔW = scale · B·A is formed of each, module by module, and subtracted. Where the original is no
+LoRA, the figures are those of the conversion, which compares with the method's own update.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.formats import PEFT
+from adaptry.adapters.spec import ModuleSpec
+from adaptry.compute.lazy_adapters.folder_writer import Outcome
+from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+from adaptry.compute.lazy_adapters.sites import Site, lora_factors, plain_reason, site_of
+
+if TYPE_CHECKING:
+    from adaptry.compute.tensors.lowrank import Factors
+
+_ROWS = 4096
+"""Of an embedding's update more rows at once would not fit in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Equality:
+    """`figures` by module (`energy` of the original's update, `lost` of it), none where all are the same. `compared`: how many
+    modules were formed and subtracted; `largest`: the largest difference of an element among them, None where none were."""
+
+    figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    compared: int = 0
+    largest: float | None = None
+
+    @property
+    def error(self) -> float:
+        """‖Δ − Δ'‖ / ‖Δ‖ over all modules that were measured; 0 where every repair only moved numbers."""
+        energy = sum(each.get("energy", 0.0) for each in self.figures.values())
+        lost = sum(each.get("lost", 0.0) for each in self.figures.values())
+        return math.sqrt(lost / energy) if energy else 0.0
+
+
+def equality(original: Parent, made: Parent, outcomes: Sequence[Outcome]) -> Equality:
+    """`outcomes`: of the repairs between the two, in order."""
+    told = {each.module: each.figures for outcome in outcomes for each in outcome.modules if each.figures}
+    if not outcomes:
+        return Equality()
+    pairs = _pairs(original.adapter, made.adapter)
+    if pairs is None:
+        return Equality(told)
+    figures: dict[str, Mapping[str, float]] = {}
+    same: list[tuple[Site, ModuleSpec]] = []
+    largest = 0.0
+    for site, before, after in pairs:
+        found = _difference(original.adapter, before, made.adapter, after)
+        if found is None:
+            same.append((site, before))
+            continue
+        figures[site.key], most = found
+        largest = max(largest, most)
+    if figures:  # a share is one of all that was trained
+        figures |= {site.key: _energy(original.adapter, module) for site, module in same}
+    return Equality(figures, len(pairs), largest)
+
+
+def _pairs(original: Adapter, made: Adapter) -> list[tuple[Site, ModuleSpec, ModuleSpec]] | None:
+    """The modules of both, where both are plain LoRAs that name their modules alike; those of zeros are the made one's."""
+    if any(adapter.format is not PEFT or plain_reason(adapter) for adapter in (original, made)):
+        return None
+    before, after = (
+        {site_of(each, module): module for module in each.spec.modules} for each in (original, made)
+    )
+    if not before or not before.keys() <= after.keys():
+        return None
+    return [(site, module, after[site]) for site, module in before.items()]
+
+
+def _difference(
+    original: Adapter, before: ModuleSpec, made: Adapter, after: ModuleSpec
+) -> tuple[Mapping[str, float], float] | None:
+    """The figures, and the largest difference of an element; None where the factors are the same."""
+    import torch
+
+    from adaptry.compute.tensors.lowrank import inner
+
+    own, new = lora_factors(original, before).folded(), lora_factors(made, after).folded()
+    if _are_same(own, new):
+        return None
+    lost, most = 0.0, 0.0
+    for start in range(0, own.up.shape[-2], _ROWS):
+        rows = slice(start, start + _ROWS)
+        apart = own.up[..., rows, :] @ own.down - new.up[..., rows, :] @ new.down
+        lost += float(torch.linalg.vector_norm(apart, dtype=torch.float64)) ** 2
+        most = max(most, float(apart.abs().max()))
+    return {"energy": inner(own, own), "lost": lost, "rank": float(after.rank)}, most
+
+
+def _energy(adapter: Adapter, module: ModuleSpec) -> Mapping[str, float]:
+    from adaptry.compute.tensors.lowrank import inner
+
+    own = lora_factors(adapter, module)
+    return {"energy": inner(own, own), "lost": 0.0, "rank": float(module.rank)}
+
+
+def _are_same(own: Factors, new: Factors) -> bool:
+    """Whether the factors are the very same, but for zeros that fill the rank."""
+    from adaptry.compute.tensors.lowrank import padded
+
+    rank = max(own.rank, new.rank)
+    one, other = padded(own, rank), padded(new, rank)
+    return one.up.equal(other.up) and one.down.equal(other.down)

@@ -1,0 +1,95 @@
+"""Modules without an update, where an engine wants one: filled with an update of zero.
+
+LoRAX, TGI and LMDeploy want a module in every layer or in none, SGLang queries, keys and values together. Zeros change nothing, and
+the module is there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+
+from adaptry.adapters.methods.extras import PREFIX
+from adaptry.adapters.spec import ModuleSpec
+from adaptry.checks.runtimes import Runtime
+from adaptry.checks.runtimes.packed_modules import lacking_parts
+from adaptry.compute.exporting.options import Setting
+from adaptry.compute.exporting.rewrite import rewritten
+from adaptry.compute.lazy_adapters.lazy_adapter import Draft, Made, Parent
+from adaptry.core.errors import Refused
+
+_LAYER = re.compile(r"(?P<before>.*?\.|)(?P<number>\d+)\.(?P<after>.+)")
+
+
+def filled_layers(parent: Parent, runtime: Runtime, setting: Setting) -> Draft:
+    """With a pair of zero factors wherever a layer lacks a module that another has."""
+    adapter = parent.adapter
+    known = setting.record.facts.get("layers") if setting.record else None
+    lacking = dict(_lacking(adapter.spec.modules, known if isinstance(known, int) else None))
+    return _filled(parent, {path: (like, like.fan_out) for path, like in lacking.items()})
+
+
+def filled_parts(parent: Parent, runtime: Runtime, setting: Setting) -> Draft:
+    """With a pair of zero factors for what is one weight with a module that is there. Raises `Refused` where the base has not
+    got it, or is not known."""
+    record = setting.shapes("filling what is one weight with a module")
+    lacking: dict[str, tuple[ModuleSpec, int]] = {}
+    for path, like in lacking_parts(parent.adapter.spec.modules, record):
+        tensor = record.tensors.get(f"{path}.weight")
+        if tensor is None:
+            raise Refused(
+                f"{parent.label} changes {like.path}, and the base has no {path} beside it: merge it instead"
+            )
+        lacking[path] = (like, tensor.shape[0])
+    return _filled(parent, lacking)
+
+
+def _filled(parent: Parent, lacking: Mapping[str, tuple[ModuleSpec, int]]) -> Draft:
+    """By path: a module with the same inputs and type, and how many outputs."""
+    adapter = parent.adapter
+    draft = rewritten(parent, {"operation": "fill"}, _targets(adapter.spec.modules, lacking))
+    rank = adapter.config.rank()
+    names = tuple(name for path in lacking for name in _names(path))
+
+    def make() -> Iterator[Made]:
+        import torch
+
+        from adaptry.compute.tensors.dtypes import dtype_of
+
+        yield from draft.make()
+        for path, (like, fan_out) in lacking.items():
+            dtype = dtype_of(adapter.tensors[like.tensors["A"]].dtype)
+            sides = (rank, like.fan_in), (fan_out, rank)
+            zeros = [torch.zeros(shape, dtype=dtype) for shape in sides]
+            yield Made(path, dict(zip(_names(path), zeros, strict=True)))
+
+    return replace(draft, names=(*draft.names, *names), make=make)
+
+
+def _lacking(modules: tuple[ModuleSpec, ...], layers: int | None) -> Iterator[tuple[str, ModuleSpec]]:
+    """Paths that are missing, each with a module of the same name that is there."""
+    found: dict[tuple[str, str], dict[int, ModuleSpec]] = {}
+    for module in modules:
+        if match := _LAYER.fullmatch(module.path):
+            found.setdefault((match["before"], match["after"]), {})[int(match["number"])] = module
+    count = layers or max((max(numbers) + 1 for numbers in found.values()), default=0)
+    for (before, after), numbers in found.items():
+        for number in range(count):
+            if number not in numbers:
+                yield f"{before}{number}.{after}", next(iter(numbers.values()))
+
+
+def _names(path: str) -> tuple[str, str]:
+    return f"{PREFIX}{path}.lora_A.weight", f"{PREFIX}{path}.lora_B.weight"
+
+
+def _targets(modules: tuple[ModuleSpec, ...], lacking: Iterable[str]) -> dict[str, object]:
+    """The kinds by their last names: every layer has them now."""
+    short = sorted({path.rpartition(".")[2] for path in (*lacking, *(module.path for module in modules))})
+    return {
+        "target_modules": short,
+        "layers_to_transform": None,
+        "layers_pattern": None,
+        "exclude_modules": None,
+    }

@@ -1,0 +1,189 @@
+"""A GGUF LoRA for llama.cpp: `<its tensor>.lora_a` and `.lora_b`, and one `adapter.lora.alpha` for all.
+
+llama.cpp multiplies by alpha over the rank of each tensor and knows no other scale (`llama-adapter.h · get_scale`), so a
+module whose scale is another one gets the rest of it into `lora_b`. Rows of queries and keys are put in its order; left
+out, the file loads without a complaint and answers something else. Factors are not turned where the base has its
+weight the other way round (GPT-2): they are [r, in] and [out, r] there too.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adaptry.adapters.formats import PEFT
+from adaptry.adapters.spec import ModuleSpec
+from adaptry.compute.exporting.gguf_names import Architecture, Place, architecture_of, library, places
+from adaptry.compute.exporting.options import Setting
+from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+from adaptry.compute.lazy_adapters.sites import lora_factors, plain_reason
+from adaptry.core.errors import Refused, Unsupported
+from adaptry.core.files.atomic_dir import landing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from adaptry.compute.tensors.lowrank import Factors
+
+NAME = "adapter.gguf"
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A tensor of llama.cpp's and the modules that change it: one, or its experts by their numbers."""
+
+    tensor: str
+    modules: Mapping[int | None, ModuleSpec]
+
+
+def write(parent: Parent, target: Path, setting: Setting) -> tuple[str, ...]:
+    """Raises `Unsupported` (an architecture or a module that llama.cpp has no place for), `Refused` (what no factors hold;
+    no base known), `Missing` (no gguf package), and what `landing` raises."""
+    with landing(target, replace=setting.is_replacing) as folder:
+        return write_into(parent, folder, setting)
+
+
+def write_into(parent: Parent, folder: Path, setting: Setting) -> tuple[str, ...]:
+    """The file in a folder that the caller answers for."""
+    facts = setting.shapes("a GGUF adapter").facts
+    _check_plain(parent)
+    architecture = architecture_of(facts, parent.label)
+    placed = _placed(parent, architecture, facts)
+    alpha, alphas = _alphas(parent.adapter.spec.modules)
+    gguf = library()
+    writer = gguf.GGUFWriter(folder / NAME, gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH[architecture.name]])
+    try:
+        _add_words(gguf, writer, parent, setting, alpha)
+        for each in placed:
+            for name, tensor in _tensors(parent, each, architecture, facts, alpha):
+                writer.add_tensor(name, tensor.float().contiguous().numpy())
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+    except OSError as error:
+        if (
+            error.errno is None
+        ):  # numpy's, of a disk that is full: how much it was to write, and how much it wrote
+            raise OSError(errno.ENOSPC, str(error)) from error
+        raise
+    finally:
+        writer.close()
+    if alphas:
+        return (f"{alphas} modules' scales are in their lora_b, beside the one alpha {alpha:g}",)
+    return ()
+
+
+def _check_plain(parent: Parent) -> None:
+    adapter = parent.adapter
+    if adapter.format is not PEFT:
+        raise Unsupported(
+            f"{parent.label} is in the layout of {adapter.format.tool}: export it with --for llama.cpp"
+        )
+    if reason := plain_reason(adapter):
+        raise Refused(
+            f"{parent.label} {reason}, which no GGUF adapter holds: export it with --for llama.cpp, which repairs it"
+        )
+    if not adapter.spec.modules:
+        raise Refused(f"{parent.label} updates no module, so there is nothing to write")
+    whole = [extra.target for extra in adapter.spec.extras if ".base_layer." not in extra.tensor]
+    if whole or adapter.spec.unclaimed:
+        first = (*whole, *adapter.spec.unclaimed)[0]
+        raise Refused(
+            f"{parent.label} brings {first}, which no GGUF adapter holds: merge it (--format checkpoint)"
+        )
+
+
+def _placed(parent: Parent, architecture: Architecture, facts: Mapping[str, Any]) -> list[Placed]:
+    """Every module's place, in the order of the modules' paths. (`Any`: JSON.)"""
+    place = places(architecture, int(facts.get("layers") or 1))
+    found: dict[str, dict[int | None, ModuleSpec]] = {}
+    for module in parent.adapter.spec.modules:
+        where = place(module.path) if module.kind in ("linear", "embedding") else None
+        _check_place(parent.label, module, where, facts)
+        assert where is not None
+        found.setdefault(where.tensor, {})[where.expert] = module
+    return [Placed(tensor, modules) for tensor, modules in found.items()]
+
+
+def _check_place(label: str, module: ModuleSpec, where: Place | None, facts: Mapping[str, Any]) -> None:
+    """(`Any`: JSON.)"""
+    instead = "merge it (--format checkpoint) and convert the model with llama.cpp's own tool"
+    if where is None:
+        raise Unsupported(
+            f"{label} changes {module.path} ({module.kind}), for which llama.cpp has no tensor in a {facts['model_type']}: {instead}"
+        )
+    is_tied = bool(facts.get("tie_word_embeddings"))
+    if is_tied and where.tensor in ("output.weight", "token_embd.weight"):
+        raise Unsupported(
+            f"{label} changes {module.path}, and its base has one weight for input and output, which llama.cpp would change in "
+            f"both or in neither: {instead}"
+        )
+
+
+def _alphas(modules: Sequence[ModuleSpec]) -> tuple[float, int]:
+    """The one alpha, and of how many modules it does not tell the scale; never 0, by which nothing could be divided."""
+    alphas = {module.scale * module.rank for module in modules}
+    if len(alphas) == 1 and alphas != {0.0}:
+        return alphas.pop(), 0
+    return float(max(module.rank for module in modules)), len(modules)
+
+
+def _add_words(gguf: Any, writer: Any, parent: Parent, setting: Setting, alpha: float) -> None:
+    """(`Any`: an untyped package.)"""
+    writer.add_type(gguf.GGUFType.ADAPTER)
+    writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+    writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
+    name = setting.base_name or parent.adapter.config.base_name
+    if name:
+        writer.add_base_model_count(1)
+        writer.add_base_model_name(0, name)
+
+
+def _tensors(
+    parent: Parent, placed: Placed, architecture: Architecture, facts: Mapping[str, Any], alpha: float
+) -> Iterator[tuple[str, Tensor]]:
+    """The two factors as llama.cpp has them. (`Any`: JSON.)"""
+    import torch
+
+    from adaptry.compute.tensors.lowrank import padded
+
+    if None in placed.modules:
+        factors = _factors(parent, placed.modules[None], architecture, facts, alpha)
+        # An embedding's rows are looked up in lora_a (`llm_build_inp_embd`), so that one lies the other way round.
+        down = factors.down.T if placed.tensor == "token_embd.weight" else factors.down
+        yield f"{placed.tensor}.lora_a", down
+        yield f"{placed.tensor}.lora_b", factors.up
+        return
+    count, rank = int(facts["experts"]), max(module.rank for module in placed.modules.values())
+    first = next(iter(placed.modules.values()))
+    down = torch.zeros(count, rank, first.fan_in)
+    up = torch.zeros(count, first.fan_out, rank)
+    for number, module in placed.modules.items():
+        own = _factors(parent, module, architecture, facts, alpha * module.rank / rank)
+        filled = padded(own, rank)
+        down[number], up[number] = filled.down, filled.up
+    yield f"{placed.tensor}.lora_a", down
+    yield f"{placed.tensor}.lora_b", up
+
+
+def _factors(
+    parent: Parent, module: ModuleSpec, architecture: Architecture, facts: Mapping[str, Any], alpha: float
+) -> Factors:
+    """With what llama.cpp does not multiply by in `up`, whose rows are in its order. (`Any`: JSON.)"""
+    from adaptry.compute.lazy_adapters.rounding import check_values
+    from adaptry.compute.tensors.lowrank import Factors
+
+    found = check_values(lora_factors(parent.adapter, module), f"{parent.label}: the update of {module.path}")
+    up, rest = found.up, module.scale * module.rank / alpha
+    if rest != 1.0:
+        up = up * rest
+    heads = architecture.turned.get(module.path.rpartition(".")[2])
+    return Factors(turned(up, int(facts[heads])) if heads else up, found.down)
+
+
+def turned(up: Tensor, heads: int) -> Tensor:
+    """Each head's rows, halves side by side before, one of each in turn after."""
+    return up.reshape(heads, 2, up.shape[0] // heads // 2, -1).swapaxes(1, 2).reshape(up.shape)

@@ -1,0 +1,128 @@
+"""mlx-lm's adapter: `lora_a` [in, r], `lora_b` [r, out], one `scale` for all, and which modules it has.
+
+mlx-lm makes LoRA layers of the last `num_layers` layers, of the modules in `keys`, each of them, all of one rank; a module
+without factors in the file would keep random ones, so what the file lacks there is written as zeros.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.formats import CONFIG, MLX, PEFT
+from adaptry.adapters.spec import ModuleSpec
+from adaptry.compute.exporting.options import Setting
+from adaptry.compute.lazy_adapters.lazy_adapter import Json, Parent
+from adaptry.compute.lazy_adapters.sites import lora_factors, plain_reason
+from adaptry.compute.lazy_adapters.tensor_file import write_tensors
+from adaptry.core.errors import Refused, Unsupported
+from adaptry.core.files.atomic_dir import landing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from adaptry.compute.tensors.lowrank import Factors
+
+_LAYER = re.compile(r"(?P<before>(?:.*\.)?layers)\.(?P<number>\d+)\.(?P<key>.+)")
+
+
+def write(parent: Parent, target: Path, setting: Setting) -> tuple[str, ...]:
+    """Raises `Unsupported`, `Refused` for what mlx-lm's LoRA does not hold, and what `landing` raises."""
+    layers = setting.shapes("an adapter for mlx-lm").facts.get("layers")
+    modules = _checked(parent)
+    if not isinstance(layers, int):
+        raise Refused(
+            "the base's config does not say how many layers it has, which mlx-lm counts from the end"
+        )
+    filled = dict(_filled(modules, layers))
+    rank = max(module.rank for module in modules.values())
+    scales = {module.scale for module in modules.values()}
+    scale = scales.pop() if len(scales) == 1 else 1.0
+    names = [f"{path}.{role}" for path in filled for role in ("lora_a", "lora_b")]
+    with landing(target, replace=setting.is_replacing) as folder:
+        write_tensors(folder / MLX.weights, names, _tensors(parent, filled, rank, scale))
+        text = json.dumps(_config(parent, setting, filled, layers, rank, scale), indent=2)
+        (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+    zeros = sum(path not in modules for path in filled)
+    return (f"{zeros} modules that mlx-lm makes layers of have updates of zero",) if zeros else ()
+
+
+def _checked(parent: Parent) -> Mapping[str, ModuleSpec]:
+    adapter, label = parent.adapter, parent.label
+    if adapter.format is not PEFT:
+        raise Unsupported(
+            f"{label} is in the layout of {adapter.format.tool}; only PEFT's is written for mlx-lm"
+        )
+    if (reason := plain_reason(adapter)) or adapter.spec.extras or adapter.spec.unclaimed:
+        reason = (
+            reason
+            or f"brings {(*(extra.target for extra in adapter.spec.extras), *adapter.spec.unclaimed)[0]} whole"
+        )
+        raise Refused(f"{label} {reason}, which mlx-lm's LoRA does not hold: merge it (--format checkpoint)")
+    odd = [
+        module.path
+        for module in adapter.spec.modules
+        if module.kind != "linear" or not _LAYER.fullmatch(module.path)
+    ]
+    if odd or not adapter.spec.modules:
+        raise Unsupported(
+            f"{label} changes {odd[0] if odd else 'nothing'}, and only linear layers of a model's layers are written for mlx-lm"
+        )
+    return {module.path: module for module in adapter.spec.modules}
+
+
+def _filled(modules: Mapping[str, ModuleSpec], layers: int) -> Iterator[tuple[str, ModuleSpec]]:
+    """Every module that mlx-lm would make a layer of, with one of its kind whose sides it has."""
+    found = [match for path in modules if (match := _LAYER.fullmatch(path))]
+    first = min(int(match["number"]) for match in found)
+    kinds = {(match["before"], match["key"]): modules[match[0]] for match in found}
+    for (before, key), like in kinds.items():
+        for number in range(first, layers):
+            path = f"{before}.{number}.{key}"
+            yield path, modules.get(path, like)
+
+
+def _config(
+    parent: Parent, setting: Setting, filled: Mapping[str, ModuleSpec], layers: int, rank: int, scale: float
+) -> Json:
+    found = [match for path in filled if (match := _LAYER.fullmatch(path))]
+    return {
+        "model": setting.base_name or parent.adapter.config.base_name or "",
+        "fine_tune_type": "lora",
+        "num_layers": layers - min(int(match["number"]) for match in found),
+        "lora_parameters": {
+            "rank": rank,
+            "scale": scale,
+            "dropout": 0.0,
+            "keys": sorted({match["key"] for match in found}),
+        },
+    }
+
+
+def _tensors(
+    parent: Parent, filled: Mapping[str, ModuleSpec], rank: int, scale: float
+) -> Iterator[tuple[str, Tensor]]:
+    for path, module in filled.items():
+        factors = _factors(parent, module, rank, scale) if module.path == path else _zeros(module, rank)
+        yield f"{path}.lora_a", factors.down.T.contiguous()
+        yield f"{path}.lora_b", factors.up.T.contiguous()
+
+
+def _factors(parent: Parent, module: ModuleSpec, rank: int, scale: float) -> Factors:
+    from adaptry.compute.lazy_adapters.rounding import check_values
+    from adaptry.compute.tensors.lowrank import Factors, padded
+
+    own = check_values(lora_factors(parent.adapter, module), f"{parent.label}: the update of {module.path}")
+    up = own.up if module.scale == scale else own.up * (module.scale / scale)
+    return padded(Factors(up, own.down), rank)
+
+
+def _zeros(module: ModuleSpec, rank: int) -> Factors:
+    import torch
+
+    from adaptry.compute.tensors.lowrank import Factors
+
+    return Factors(torch.zeros(module.fan_out, rank), torch.zeros(rank, module.fan_in))

@@ -1,0 +1,25 @@
+"""A folder that `ollama create` makes a model of: a Modelfile, and the adapter as GGUF.
+
+Ollama converts safetensors itself for three families, with a whole number for alpha; the GGUF needs none of that.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adaptry.compute.exporting import gguf_file
+from adaptry.compute.exporting.options import Setting
+from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+from adaptry.core.files.atomic_dir import landing
+
+MODELFILE = "Modelfile"
+
+
+def write(parent: Parent, target: Path, setting: Setting) -> tuple[str, ...]:
+    """Raises what `gguf_file.write` raises."""
+    name = setting.base_name or parent.adapter.config.base_name or "BASE"
+    with landing(target, replace=setting.is_replacing) as folder:
+        notes = gguf_file.write_into(parent, folder, setting)
+        text = f"# {name} as Ollama has it: a model of its library, or a GGUF file\nFROM {name}\nADAPTER ./{gguf_file.NAME}\n"
+        (folder / MODELFILE).write_text(text, encoding="utf-8")
+    return (*notes, f"FROM in the {MODELFILE} is {name}: put in what Ollama calls that base")

@@ -1,0 +1,187 @@
+"""LoRA files of diffusion pipelines: diffusers' and kohya's, each out of the other's, or out of PEFT's folder of one part.
+
+Factors are copied as they are. What a loader multiplies by is written where it looks: for diffusers in the metadata, for
+kohya in an `alpha` beside each module. There it is the same for a whole part, since diffusers 0.42 gives attention the
+commonest of a part; what a module had otherwise goes into its `lora_up`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adaptry.adapters.formats import DIFFUSERS, KOHYA, PEFT
+from adaptry.adapters.spec import ModuleSpec
+from adaptry.compute.exporting.options import Setting
+from adaptry.compute.exporting.pipeline_names import diffusers_names, kohyas
+from adaptry.compute.exporting.rewrite import read
+from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+from adaptry.compute.lazy_adapters.sites import plain_reason
+from adaptry.compute.lazy_adapters.tensor_file import write_tensors
+from adaptry.core.errors import Refused, Unsupported
+from adaptry.core.files.atomic_dir import landing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+KOHYA_FILE = "lora.safetensors"
+_ROLES = {
+    PEFT.name: ("A", "B"),
+    DIFFUSERS.name: ("A", "B"),
+    KOHYA.name: ("lora_down.weight", "lora_up.weight"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A module by its name in the pipeline, its part first, with the roles of its two factors."""
+
+    path: str
+    module: ModuleSpec
+    roles: tuple[str, str]
+
+    @property
+    def part(self) -> str:
+        return self.path.partition(".")[0]
+
+
+def write_diffusers(parent: Parent, target: Path, setting: Setting) -> tuple[str, ...]:
+    """Raises `Unsupported`, `Refused` for what is no plain LoRA of a pipeline, and what `landing` raises."""
+    placed = _placed(parent, setting)
+    names = [f"{each.path}.lora_{role}.weight" for each in placed for role in "AB"]
+    metadata = {
+        "format": "pt",
+        "lora_adapter_metadata": json.dumps(_metadata(placed), indent=2, sort_keys=True),
+    }
+    with landing(target, replace=setting.is_replacing) as folder:
+        write_tensors(folder / DIFFUSERS.weights, names, _factors(parent, placed, names), metadata)
+    return ()
+
+
+def write_kohya(parent: Parent, target: Path, setting: Setting) -> tuple[str, ...]:
+    """Raises `Unsupported`, `Refused` for what is no plain LoRA of a UNet and its text encoders, and what `landing`
+    raises."""
+    placed = _placed(parent, setting)
+    parts = {each.part for each in placed}
+    modules = [kohyas(each.path, parts) for each in placed]
+    names = [f"{module}.{role}" for module in modules for role in ("lora_down.weight", "lora_up.weight")]
+    alphas = [f"{module}.alpha" for module in modules]
+    with landing(target, replace=setting.is_replacing) as folder:
+        tensors = _with_alphas(_evened(_factors(parent, placed, names), placed), alphas, placed)
+        write_tensors(folder / KOHYA_FILE, [*names, *alphas], tensors, _facts(placed, setting))
+    return ()
+
+
+def _placed(parent: Parent, setting: Setting) -> list[Placed]:
+    adapter, label = parent.adapter, parent.label
+    roles = _ROLES.get(adapter.format.name)
+    if roles is None:
+        raise Unsupported(
+            f"{label} is in the layout of {adapter.format.tool}, of which no file for a pipeline is made"
+        )
+    strange = [
+        role for module in adapter.spec.modules for role in module.tensors if role not in (*roles, "alpha")
+    ]
+    reason = plain_reason(adapter) or (f"has {strange[0]} beside its factors" if strange else None)
+    if reason or adapter.spec.extras or adapter.spec.unclaimed or not adapter.spec.modules:
+        raise Refused(
+            f"{label} {reason or 'is more, or less, than factors'}, which a pipeline's LoRA file does not hold"
+        )
+    paths = _paths(parent, setting)
+    return [Placed(paths[module.path], module, roles) for module in adapter.spec.modules]
+
+
+def _paths(parent: Parent, setting: Setting) -> Mapping[str, str]:
+    adapter = parent.adapter
+    own = [module.path for module in adapter.spec.modules]
+    if adapter.format.name == DIFFUSERS.name:
+        return {path: path for path in own}
+    if adapter.format.name == KOHYA.name:
+        base = setting.shapes(f"telling kohya's names of {parent.label} back")
+        return diffusers_names(own, base.tensors, parent.label)
+    if setting.part is None:
+        raise Refused(
+            f"of which part of a pipeline {parent.label} is, PEFT's folder does not say: --part unet, for one"
+        )
+    return {path: f"{setting.part}.{path}" for path in own}
+
+
+def _metadata(placed: list[Placed]) -> dict[str, Any]:
+    """Each part's LoraConfig under the part's name, as `save_lora_weights` writes it. (`Any`: JSON.)"""
+    fields: dict[str, Any] = {}
+    for part in sorted({each.part for each in placed}):
+        inside = {each.path.removeprefix(f"{part}."): each.module for each in placed if each.part == part}
+        rank = Counter(module.rank for module in inside.values()).most_common(1)[0][0]
+        alpha = Counter(_alpha(module) for module in inside.values()).most_common(1)[0][0]
+        config = {
+            "r": rank,
+            "lora_alpha": alpha,
+            "rank_pattern": {path: module.rank for path, module in inside.items() if module.rank != rank},
+            "alpha_pattern": {
+                path: _alpha(module) for path, module in inside.items() if _alpha(module) != alpha
+            },
+            "target_modules": sorted(inside),
+            "use_dora": False,
+            "use_rslora": False,
+            "lora_bias": False,
+        }
+        fields |= {f"{part}.{key}": value for key, value in config.items()}
+    return fields
+
+
+def _alpha(module: ModuleSpec) -> float:
+    alpha = module.scale * module.rank
+    return int(alpha) if alpha == int(alpha) else alpha
+
+
+def _facts(placed: list[Placed], setting: Setting) -> dict[str, str]:
+    """What sd-scripts keeps of a training that people read: where modules differ, the word it has for that."""
+    ranks = {str(each.module.rank) for each in placed}
+    alphas = {str(alpha) for alpha in _commonest(placed).values()}
+    facts = {
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": ranks.pop() if len(ranks) == 1 else "Dynamic",
+        "ss_network_alpha": alphas.pop() if len(alphas) == 1 else "Dynamic",
+    }
+    return {"format": "pt", **facts, **({"ss_sd_model_name": setting.base_name} if setting.base_name else {})}
+
+
+def _factors(parent: Parent, placed: list[Placed], names: list[str]) -> Iterator[tuple[str, Tensor]]:
+    tensors = (each.module.tensors[role] for each in placed for role in each.roles)
+    for name, tensor in zip(names, tensors, strict=True):
+        yield name, read(parent.adapter, tensor)
+
+
+def _with_alphas(
+    factors: Iterator[tuple[str, Tensor]], names: list[str], placed: list[Placed]
+) -> Iterator[tuple[str, Tensor]]:
+    import torch
+
+    yield from factors
+    common = _commonest(placed)
+    for name, each in zip(names, placed, strict=True):
+        yield name, torch.tensor(float(common[each.part]))
+
+
+def _evened(factors: Iterator[tuple[str, Tensor]], placed: list[Placed]) -> Iterator[tuple[str, Tensor]]:
+    """Each `lora_up` with what its alpha has more, or less, than its part's."""
+    common = _commonest(placed)
+    for each in placed:
+        rest = _alpha(each.module) / common[each.part]
+        yield next(factors)
+        name, up = next(factors)
+        yield name, up if rest == 1.0 else (up.float() * rest).to(up.dtype)
+
+
+def _commonest(placed: list[Placed]) -> dict[str, float]:
+    """Of each part, the alpha that most of its modules have."""
+    parts = {each.part for each in placed}
+    return {
+        part: Counter(_alpha(each.module) for each in placed if each.part == part).most_common(1)[0][0]
+        or 1.0  # nothing could be divided by 0
+        for part in parts
+    }

@@ -1,0 +1,53 @@
+"""One weight's change as two thin factors, as near as the rank (or the energy asked for) allows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from adaptry.compute.extracting.recipe import ExtractRecipe
+from adaptry.compute.extracting.target_choice import Holding
+from adaptry.compute.tensors.lowrank import Factors, padded
+from adaptry.compute.tensors.randomised import of_energy, of_rank
+
+
+def factors_of(
+    delta: Tensor, held: Holding, recipe: ExtractRecipe, seed: int
+) -> tuple[Factors, Mapping[str, float]]:
+    """Factors of the change `delta`, float32 in the weight's shape in memory, and the figures of `Made`.
+
+    `lost` is exactly what a projection loses, ‖Δ‖² − Σσ² of what is kept, in float64; what rounding the factors to their
+    dtype loses is added where they are written.
+    """
+    site = held.site
+    assert site is not None
+    matrices = delta if site.kind == "parameter" else delta.reshape(1, delta.shape[0], -1)
+    found = [
+        _factors(matrix.mT if held.is_turned else matrix, recipe, seed + place)
+        for place, matrix in enumerate(matrices)
+    ]
+    rank = max(update.rank for update, _, _ in found)
+    updates = [padded(update, rank) for update, _, _ in found]
+    figures = {
+        "energy": sum(energy for _, energy, _ in found),
+        "lost": sum(lost for _, _, lost in found),
+        "rank": float(rank),
+    }
+    if site.experts == 1:
+        return updates[0], figures
+    up = torch.stack([update.up for update in updates])
+    down = torch.stack([update.down for update in updates])
+    return Factors(up, down), figures
+
+
+def _factors(matrix: Tensor, recipe: ExtractRecipe, seed: int) -> tuple[Factors, float, float]:
+    """Factors of one [out, in], its energy, and what is lost of it."""
+    if recipe.energy is not None:
+        found, rank = of_energy(matrix, recipe.energy, seed)
+    else:
+        assert recipe.rank is not None
+        rank = min(recipe.rank, *matrix.shape)
+        found = of_rank(matrix, rank, seed)
+    return found.truncated(rank), found.energy, found.lost(rank)

@@ -1,0 +1,160 @@
+"""Everything an extraction decides: which weights changed, how each is held, what is left out and told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from adaptry.adapters.base_record import BaseRecord
+from adaptry.adapters.patterns import check_suffixes, first_match
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import Checkpoint
+from adaptry.compute.extracting.recipe import ExtractRecipe
+from adaptry.compute.extracting.target_choice import Holder, Holding, siblings
+from adaptry.compute.extracting.weight_pairs import Counterpart, Counterparts, Facts, counterparts
+from adaptry.compute.verifying.configs import differences
+from adaptry.core.errors import Invalid, InvalidConfig, Missing, Refused
+from adaptry.core.progress import Progress, no_progress
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractPlan:
+    """What will be done. `lora` are the matrices, `whole` the weights that are written as they are (of a module in
+    modules_to_save all, changed or not), `unheld` what no adapter holds, `modules` every module of the model by path."""
+
+    recipe: ExtractRecipe
+    base: Checkpoint
+    tuned: Checkpoint
+    base_record: BaseRecord
+    tuned_record: BaseRecord
+    lora: tuple[Holding, ...]
+    whole: tuple[Holding, ...]
+    unheld: tuple[Holding, ...]
+    modules: frozenset[str]
+    notes: tuple[str, ...]
+
+
+def plan(
+    recipe: ExtractRecipe, base: Checkpoint, tuned: Checkpoint, progress: Progress = no_progress
+) -> ExtractPlan:
+    """How a LoRA is extracted from `tuned`. Looks at both files' bytes until they differ.
+
+    Raises `Refused` (nothing changed, nothing that a LoRA holds, another architecture), `Unsupported` (quantised
+    weights, names that are not known), `Invalid` (a pattern that matches nothing), `Missing` (no torch).
+    """
+    _require_torch()
+    records = fingerprint(base), fingerprint(tuned)
+    found = counterparts(base, records[0].facts, tuned, records[1].facts)
+    changed = _changed(found, base, tuned, progress)
+    if not changed:
+        raise Refused(f"{tuned.folder} has the very weights of {base.folder}: there is nothing to extract")
+    wanted = _matching(changed, recipe.modules)
+    holder = Holder((weight.name for weight in found.weights), tuned.config)
+    held = [holder.holding(weight) for weight in wanted]
+    lora = [each for each in held if each.kind == "lora"]
+    if not lora:
+        raise Refused(
+            f"of {len(wanted)} weights that changed none is a matrix of the shape that it had (first: {wanted[0].name}), so "
+            "there is nothing for a LoRA to hold"
+        )
+    whole = _whole(held, found.weights, holder)
+    unheld = [each for each in held if each.kind == "nothing"]
+    notes = [
+        *_notes(found, changed, wanted, whole, unheld),
+        *_of_config(records[0].facts, records[1].facts, [each for each in whole if each.kind == "embedding"]),
+    ]
+    paths = frozenset(weight.path for weight in found.weights)
+    return ExtractPlan(
+        recipe, base, tuned, *records, tuple(lora), tuple(whole), tuple(unheld), paths, tuple(notes)
+    )
+
+
+def _changed(
+    found: Counterparts, base: Checkpoint, tuned: Checkpoint, progress: Progress
+) -> list[Counterpart]:
+    from adaptry.compute.extracting.diff_scan import Sides, size_of
+
+    total = sum(size_of(weight) for weight in found.weights)
+    done = 0
+    changed = []
+    with Sides(base, tuned) as sides:
+        for weight in found.weights:
+            if sides.is_changed(weight):
+                changed.append(weight)
+            done += size_of(weight)
+            progress("looking for changes", done, total)
+    return changed
+
+
+def _matching(changed: Sequence[Counterpart], patterns: Sequence[str]) -> list[Counterpart]:
+    """Those whose module one of the patterns matches, as PEFT's patterns match: the end of its path."""
+    if not patterns:
+        return list(changed)
+    names = [name for weight in changed for name in (weight.path, weight.name)]
+    try:
+        check_suffixes(patterns, names)
+    except InvalidConfig as error:
+        raise Invalid(error.message.removeprefix("adapter_config.json: ")) from None
+    matched = first_match(dict.fromkeys(patterns, True), names)
+    wanted = [weight for weight in changed if weight.path in matched or weight.name in matched]
+    if not wanted:
+        raise Invalid(
+            f"no weight that changed matches {' or '.join(map(repr, patterns))} (one that did: {changed[0].path})"
+        )
+    return wanted
+
+
+def _whole(held: Sequence[Holding], weights: Sequence[Counterpart], holder: Holder) -> list[Holding]:
+    """What is written whole: a saved module with all its weights, and of it nothing a second time."""
+    saved = {each.weight.path for each in held if each.kind == "module"}
+    saved |= {weight.path for weight in weights if holder.is_always_saved(weight)}
+    modules = [
+        Holding(weight, "module")
+        for path, own in siblings(weights).items()
+        if path in saved
+        for weight in own
+    ]
+    others = [each for each in held if each.kind in ("bias", "embedding") and each.weight.path not in saved]
+    return [*modules, *others]
+
+
+def _notes(
+    found: Counterparts,
+    changed: Sequence[Counterpart],
+    wanted: Sequence[Counterpart],
+    whole: Sequence[Holding],
+    unheld: Sequence[Holding],
+) -> Iterable[str]:
+    same = len(found.weights) - len(changed)
+    yield f"{len(changed)} of {len(found.weights)} weights changed" + (
+        f", {same} are the base's" if same else ""
+    )
+    if left := len(changed) - len(wanted):
+        yield f"{left} of them are left out, since no pattern of --modules matches them"
+    for kind, where in (("module", "modules_to_save"), ("bias", "biases"), ("embedding", "saved embeddings")):
+        own = [each.weight.name for each in whole if each.kind == kind]
+        if own:
+            yield f"{len(own)} weights are written whole, in {where} (first: {own[0]})"
+    for each in unheld:
+        yield f"{each.weight.name} changed and is left out: {each.reason}"
+    if found.lost:
+        yield f"{len(found.lost)} weights of the base are not in the fine-tune (first: {found.lost[0]})"
+
+
+def _of_config(base: Facts, tuned: Facts, embeddings: Sequence[Holding]) -> Iterable[str]:
+    """What the configs say otherwise: no adapter holds it, but for a vocabulary that comes with its embeddings."""
+    if embeddings and base.get("vocab_size") != tuned.get("vocab_size"):
+        yield (
+            f"the vocabulary has {tuned.get('vocab_size')} rows, and the base's {base.get('vocab_size')}: "
+            "`adaptry merge --resize-vocab` takes them"
+        )
+        tuned = {**tuned, "vocab_size": base.get("vocab_size")}
+    for line in differences(base, tuned, "the base"):
+        yield f"{line}: no adapter holds that"
+
+
+def _require_torch() -> None:
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        raise Missing("extracting computes with torch: pip install 'adaptry[torch]'") from None

@@ -1,0 +1,172 @@
+"""An adapter's modules as another layout has them: renamed, taken apart into experts, or put together from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.methods.extras import PREFIX
+from adaptry.adapters.methods.parameters import in_order
+from adaptry.adapters.spec import ModuleSpec
+from adaptry.adapters.transformers_loading import Loaded
+from adaptry.bases.module_map import Placed, Placement
+from adaptry.compute.layout_conversion.module_names import Layout, Weights
+from adaptry.core.errors import Refused, Unsupported
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Read = Callable[[str], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A module of the result.
+
+    `path` as the file spells it, `rank` and `scale` those of one expert; `parameter` the fused one it is. It is made of
+    `parts`: modules of the parent with the place each takes. One part and no `whole`: it is only called otherwise.
+    """
+
+    path: str
+    rank: int
+    scale: float
+    parts: tuple[Placed, ...]
+    parameter: str | None = None
+    whole: Loaded | None = None
+
+    @property
+    def name(self) -> str:
+        """What patterns in the config match."""
+        bare = self.path.replace(".base_layer", "")
+        return f"{bare}.{self.parameter}" if self.parameter else bare
+
+    @property
+    def is_as_it_was(self) -> bool:
+        return len(self.parts) == 1 and self.parts[0].module.path == self.path and not self._is_expert
+
+    @property
+    def _is_expert(self) -> bool:
+        return self.parts[0].expert is not None and self.parameter is None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its tensors in the file."""
+        if self.whole is None and not self._is_expert:
+            return tuple(self._renamed(name) for name in self.parts[0].module.tensors.values())
+        return tuple(f"{PREFIX}{self.path}.lora_{factor}.weight" for factor in "AB")
+
+    def tensors(self, read: Read) -> Mapping[str, Tensor]:
+        if self.whole is None and not self._is_expert:
+            return {self._renamed(name): read(name) for name in self.parts[0].module.tensors.values()}
+        from adaptry.compute.layout_conversion import experts
+
+        if self.whole is None:
+            expert = self.parts[0].expert
+            assert expert is not None
+            pair = experts.expert_of(
+                _pair(self.parts[0].module, read), expert.index, expert.count, expert.rows
+            )
+        else:
+            pair = self._fused(self.whole, read)
+        return dict(zip(self.names, pair, strict=True))
+
+    def _renamed(self, name: str) -> str:
+        return name.replace(f"{PREFIX}{self.parts[0].module.path}.", f"{PREFIX}{self.path}.", 1)
+
+    def _fused(self, whole: Loaded, read: Read) -> tuple[Tensor, Tensor]:
+        from adaptry.compute.layout_conversion import experts
+
+        count, rows, width = whole.shape
+        stacked = len(whole.parts) // count
+        found: list[dict[int, tuple[Tensor, Tensor]]] = [{} for _ in range(count)]
+        for placed in self.parts:
+            index, place = divmod(whole.parts.index(placed.tensor), stacked)
+            down, up = _pair(placed.module, read)
+            ratio = placed.module.scale / self.scale
+            found[index][place] = (down, up if ratio == 1.0 else (up.float() * ratio).to(up.dtype))
+        return experts.fused(found, [rows // stacked] * stacked, width)
+
+
+def moved_modules(
+    label: str, adapter: Adapter, placement: Placement, weights: Weights, to: Layout
+) -> tuple[Moved, ...]:
+    """Every module of the result, in the order of their names. Raises `Unsupported`, `Refused`."""
+    together: dict[str, list[Placed]] = {}
+    single: list[Moved] = []
+    for placed in placement.placed:
+        whole = weights.by_part.get(placed.tensor)
+        is_part = whole is not None and len(whole.parts) > 1
+        if is_part and placed.expert is None and to == "transformers5":
+            _check_plain(label, adapter, placed.module)
+            together.setdefault(_renamed_path(placed, weights, to, ""), []).append(placed)
+        elif placed.expert is not None and to == "transformers4":
+            _check_plain(label, adapter, placed.module)
+            module = placed.module
+            path = _renamed_path(placed, weights, to, ".weight")
+            single.append(Moved(path, module.rank // placed.expert.count, module.scale, (placed,)))
+        elif placed.expert is None or placed.expert.index == placed.expert.rows[0] == 0:
+            single.append(_renamed(placed, weights, to))
+    fused = [_put_together(name, parts, weights) for name, parts in together.items()]
+    return tuple(sorted([*single, *_nested(fused)], key=lambda module: module.name))
+
+
+def _renamed(placed: Placed, weights: Weights, to: Layout) -> Moved:
+    """A module that stays one: of the whole parameter where its experts are stored singly."""
+    module = placed.module
+    experts = placed.expert.count if placed.expert else 1
+    path = module.path
+    if placed.expert is None:
+        path = _renamed_path(placed, weights, to, ".weight")
+        if module.kind == "parameter":
+            path = module.path  # a parameter that is stored whole has one name in both
+    return Moved(path, module.rank // experts, module.scale, (placed,), module.parameter)
+
+
+def _renamed_path(placed: Placed, weights: Weights, to: Layout, end: str) -> str:
+    module = placed.module
+    known = placed.expert.parameter if placed.expert else f"{module.path.replace('.base_layer', '')}.weight"
+    return weights.renamed(known, placed.tensor, to).removesuffix(end)
+
+
+def _put_together(name: str, parts: list[Placed], weights: Weights) -> Moved:
+    whole = weights.by_part[parts[0].tensor]
+    stacked = len(whole.parts) // whole.shape[0]
+    ranks: dict[int, int] = {}
+    for placed in parts:
+        place = whole.parts.index(placed.tensor) % stacked
+        ranks[place] = max(ranks.get(place, 0), placed.module.rank)
+    path, _, parameter = name.rpartition(".")
+    return Moved(path, sum(ranks.values()), parts[0].module.scale, tuple(parts), parameter, whole)
+
+
+def _nested(fused: list[Moved]) -> list[Moved]:
+    """The parameters of one module, each under as many `base_layer` as PEFT puts around it."""
+    by_path: dict[str, list[Moved]] = {}
+    for module in fused:
+        by_path.setdefault(module.path, []).append(module)
+    nested = []
+    for path, modules in by_path.items():
+        ordered = in_order({str(module.parameter) for module in modules})
+        if not ordered:
+            raise Refused(
+                f"the order in which {path} has its parameters is not known here, and PEFT's layout needs it"
+            )
+        for module in modules:
+            depth = len(ordered) - 1 - ordered.index(str(module.parameter))
+            nested.append(replace(module, path=path + ".base_layer" * depth))
+    return nested
+
+
+def _check_plain(label: str, adapter: Adapter, module: ModuleSpec) -> None:
+    """Only plain factors can be taken apart or put together."""
+    if adapter.spec.method != "lora" or module.tensors.keys() != {"A", "B"}:
+        raise Unsupported(
+            f"{label}: {module.path} is no plain LoRA ({adapter.spec.method}, {', '.join(sorted(module.tensors))}), and "
+            "PEFT has no other on fused experts: train it again in the new layout"
+        )
+
+
+def _pair(module: ModuleSpec, read: Read) -> tuple[Tensor, Tensor]:
+    return read(module.tensors["A"]), read(module.tensors["B"])

@@ -1,0 +1,59 @@
+"""An adapter's updates as factors, site by site: what combining, resizing and comparing work on.
+
+Only what is exactly a sum of factors is read here; an adapter that is more or less than that is refused with the way out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.formats import PEFT
+from adaptry.adapters.spec import ModuleSpec
+from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+from adaptry.compute.lazy_adapters.sites import Site, lora_factors, plain_reason, site_of
+from adaptry.core.errors import Refused, Unsupported
+
+if TYPE_CHECKING:
+    from adaptry.compute.tensors.lowrank import Factors
+
+
+@dataclass(frozen=True, slots=True)
+class Updates:
+    """The updates of one adapter: its modules by site, in the order of their paths. Weights are read when asked."""
+
+    parent: Parent
+    modules: Mapping[Site, ModuleSpec]
+
+    def factors(self, site: Site) -> Factors:
+        """The update at `site`: float32, with its trained scale. Raises `InvalidWeights` where it holds NaN or infinity."""
+        from adaptry.compute.lazy_adapters.rounding import check_values
+
+        found = lora_factors(self.parent.adapter, self.modules[site])
+        return check_values(found, f"{self.parent.label}: the update of {site.key}")
+
+    def rank(self, site: Site) -> int:
+        """The rank at `site`; of a fused parameter, that of one expert."""
+        return self.modules[site].rank // site.experts
+
+
+def updates_of(parent: Parent) -> Updates:
+    """Raises `Unsupported` or `Refused` where the adapter is not exactly a sum of factors, naming the way out."""
+    adapter, label = parent.adapter, parent.label
+    if adapter.format is not PEFT:
+        raise Unsupported(
+            f"{label} is in the layout of {adapter.format.tool}; only PEFT's is computed with: {adapter.format.instead}"
+        )
+    if adapter.spec.unclaimed:
+        raise Refused(
+            f"{label} has {len(adapter.spec.unclaimed)} tensors that no rule knows (first: {adapter.spec.unclaimed[0]}); "
+            "nothing is left out silently: save the adapter again from the trained model"
+        )
+    if reason := plain_reason(adapter):
+        raise Unsupported(
+            f"{label} {reason}: `adaptry convert` makes a plain LoRA of it, and says how exactly; use that"
+        )
+    if not adapter.spec.modules:
+        raise Refused(f"{label} updates no module, so there is nothing to compute with")
+    return Updates(parent, {site_of(adapter, module): module for module in adapter.spec.modules})

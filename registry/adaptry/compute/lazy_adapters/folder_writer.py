@@ -1,0 +1,89 @@
+"""The folder sink: a draft computed and written as PEFT's `save_pretrained` would, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.formats import CONFIG, WEIGHTS
+from adaptry.compute.lazy_adapters.lazy_adapter import Draft
+from adaptry.compute.lazy_adapters.tensor_file import write_tensors
+from adaptry.core.errors import Missing
+from adaptry.core.files.atomic_dir import landing
+from adaptry.core.progress import Progress, no_progress
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleFigures:
+    """What is to be told about one module that was made (see `Made.figures`)."""
+
+    module: str
+    figures: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a draft: figures by module, in the order they were made, and of all together."""
+
+    modules: tuple[ModuleFigures, ...]
+
+    @property
+    def kept(self) -> float | None:
+        """The share of the energy ‖Δ‖² that was kept, over all modules; None where everything is exact."""
+        measured = [each.figures for each in self.modules if "energy" in each.figures]
+        if not measured:
+            return None
+        energy = sum(figures["energy"] for figures in measured)
+        return 1.0 - sum(figures.get("lost", 0.0) for figures in measured) / energy if energy else 1.0
+
+    @property
+    def error(self) -> float:
+        """‖Δ − Δ'‖ / ‖Δ‖ over all modules."""
+        return math.sqrt(max(0.0, 1.0 - (1.0 if self.kept is None else self.kept)))
+
+
+def write(draft: Draft, target: Path, *, replace: bool = False, progress: Progress = no_progress) -> Outcome:
+    """Computes the draft into the folder `target`, which appears whole or not at all.
+
+    Raises `Missing` (no torch), what `landing` raises, and what the draft's own computing raises.
+    """
+    _require_torch()
+    with landing(target, replace=replace) as folder:
+        return write_into(draft, folder, progress)
+
+
+def write_into(draft: Draft, folder: Path, progress: Progress = no_progress) -> Outcome:
+    """The draft's files in an empty folder that the caller answers for."""
+    _require_torch()
+    told: list[ModuleFigures] = []
+    shapes = write_tensors(folder / WEIGHTS, draft.names, _made(draft, told, progress))
+    text = json.dumps(draft.config(shapes), indent=2, sort_keys=True)
+    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+    for name, content in draft.beside.items():
+        with (folder / name).open("xb") as file:
+            file.writelines(content.chunks(name))
+    return Outcome(tuple(told))
+
+
+def _made(draft: Draft, told: list[ModuleFigures], progress: Progress) -> Iterator[tuple[str, Tensor]]:
+    total = sum(parent.adapter.spec.size for parent in draft.parents)
+    done = 0
+    for made in draft.make():
+        yield from made.tensors.items()
+        told.append(ModuleFigures(made.module, made.figures))
+        done += len(made.tensors)
+        progress("computing", total * min(done, len(draft.names)) // max(1, len(draft.names)), total)
+
+
+def _require_torch() -> None:
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        raise Missing("making an adapter computes with torch: pip install 'adaptry[torch]'") from None

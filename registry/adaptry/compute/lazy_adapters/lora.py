@@ -1,0 +1,181 @@
+"""The draft of a plain LoRA: sites in, a file and a config of PEFT's layout out, each update with scale exactly 1.
+
+`lora_alpha` equals `r` and each pattern of alpha its pattern of rank, so that an engine that reads the patterns and one
+that ignores both come to the same scale. With `uniform` all modules get one rank (zeros fill it), for engines that
+take one scale from the config and the rank from the tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods.parameters import in_order
+from adaptry.compute.lazy_adapters.lazy_adapter import Draft, Json, Made, Parent
+from adaptry.compute.lazy_adapters.sites import Site, lora_tensors, tensor_names
+from adaptry.compute.lazy_adapters.whole_weights import NONE, WholeWeights
+from adaptry.core.errors import Refused
+from adaptry.core.manifest import BaseClaim
+from adaptry.core.refs import is_folder
+
+if TYPE_CHECKING:
+    from adaptry.compute.tensors.lowrank import Factors
+
+    Computed = tuple["Factors", Mapping[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a LoRA that is made should be: `dtype` in safetensors' words; `uniform`: all modules of one rank, which one
+    (0: the largest that comes out)."""
+
+    dtype: str = "F32"
+    uniform: int | None = None
+
+
+def lora_draft(
+    parents: Sequence[Parent],
+    recipe: Json,
+    sites: Sequence[Site],
+    compute: Callable[[Site], Computed],
+    result: Result = Result(),
+    whole: WholeWeights = NONE,
+    notes: Sequence[str] = (),
+) -> Draft:
+    """A draft whose module at each site is what `compute` gives: factors and figures. Sites in any order."""
+    ordered = sorted(sites, key=lambda site: site.key)
+    spelled = _spelled(ordered)
+    names = [name for site in ordered for name in tensor_names(site, spelled[site])]
+    maker = _Maker(compute, ordered, spelled, result, whole)
+    return Draft(
+        parents=tuple(parents),
+        recipe=recipe,
+        names=(*names, *whole.names),
+        make=maker.modules,
+        config=lambda shapes: {**_config(parents, ordered, spelled, shapes), **whole.fields},
+        base=base_claim(parents),
+        beside=whole.beside,
+        notes=(*notes, *whole.notes),
+    )
+
+
+@dataclass(frozen=True)
+class _Maker:
+    compute: Callable[[Site], Computed]
+    sites: Sequence[Site]
+    spelled: Mapping[Site, str]
+    result: Result
+    whole: WholeWeights
+
+    def modules(self) -> Iterator[Made]:
+        from adaptry.compute.lazy_adapters.rounding import check_fits, rounded, with_rounding
+        from adaptry.compute.tensors.dtypes import dtype_of
+        from adaptry.compute.tensors.lowrank import padded
+
+        dtype = dtype_of(self.result.dtype)
+        rank = self.result.uniform or 0
+        computed: Iterator[tuple[Site, Computed]] = ((site, self.compute(site)) for site in self.sites)
+        if self.result.uniform == 0:
+            held = list(
+                computed
+            )  # the largest rank is known when all are; an adapter's factors fit in memory
+            rank = max((update.rank for _, (update, _) in held), default=0)
+            computed = iter(held)
+        for site, (update, figures) in computed:
+            whole = update.folded()
+            written = rounded(whole, self.result.dtype)
+            check_fits(written, site.key, self.result.dtype)
+            told = with_rounding(figures, whole, written)
+            yield Made(site.key, lora_tensors(site, padded(written, rank), self.spelled[site], dtype), told)
+        for name, tensor in self.whole.tensors():
+            yield Made(name, {name: tensor})
+
+
+def base_claim(parents: Sequence[Parent]) -> BaseClaim | None:
+    """The base of what is made: the first parent's that is known by content, with the name its config has."""
+    name = next((base for parent in parents if (base := _base_name(parent.adapter))), None)
+    known = next((parent.base.id for parent in parents if parent.base is not None), None)
+    return BaseClaim(id=known, name=name) if known or name else None
+
+
+def _base_name(adapter: Adapter) -> str | None:
+    name = adapter.config.base_name
+    return None if name is None or is_folder(name) or len(name) > 512 else name
+
+
+def _spelled(sites: Sequence[Site]) -> dict[Site, str]:
+    """Each site's path in the file: of several parameters of one module, PEFT nests the earlier ones deeper."""
+    spelled = {site: site.path for site in sites if site.parameter is None}
+    modules: dict[str, list[Site]] = {}
+    for site in sites:
+        if site.parameter is not None:
+            modules.setdefault(site.path, []).append(site)
+    for path, found in modules.items():
+        ordered = in_order({str(site.parameter) for site in found})
+        if not ordered:
+            raise Refused(
+                f"the order in which {path} has its parameters {', '.join(sorted(str(s.parameter) for s in found))} is "
+                "not known here, and PEFT's layout depends on it; combine adapters of one parameter at a time"
+            )
+        for site in found:
+            depth = len(ordered) - 1 - ordered.index(str(site.parameter))
+            spelled[site] = path + ".base_layer" * depth
+    return spelled
+
+
+def _config(
+    parents: Sequence[Parent],
+    sites: Sequence[Site],
+    spelled: Mapping[Site, str],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> Json:
+    """`adapter_config.json`: what PEFT 0.21 reads of a plain LoRA, and nothing that would mean something else."""
+    first = parents[0].adapter.config.fields if parents else {}
+    ranks = {site: shapes[tensor_names(site, spelled[site])[0]][0] // site.experts for site in sites}
+    rank = max(ranks.values())
+    pattern = {site.key: own for site, own in ranks.items() if own != rank}
+    modules = [site for site in sites if site.parameter is None]
+    return {
+        "peft_type": "LORA",
+        "task_type": first.get("task_type"),
+        "auto_mapping": first.get("auto_mapping"),
+        "base_model_name_or_path": first.get("base_model_name_or_path"),
+        "revision": first.get("revision"),
+        "inference_mode": True,
+        "r": rank,
+        "lora_alpha": rank,
+        "rank_pattern": pattern,
+        "alpha_pattern": pattern,
+        "target_modules": _targets(parents, modules),
+        "target_parameters": sorted(site.key for site in sites if site.parameter is not None) or None,
+        "fan_in_fan_out": first.get("fan_in_fan_out") is True,
+        "bias": "none",
+        "lora_dropout": 0.0,
+        "init_lora_weights": True,
+        "use_rslora": False,
+        "use_dora": False,
+        "modules_to_save": None,
+    }
+
+
+_NARROWING = ("layers_to_transform", "exclude_modules", "target_parameters")
+
+
+def _targets(parents: Sequence[Parent], modules: Sequence[Site]) -> list[str]:
+    """The parents' own short names where these mean the same modules (engines expect such), else every full path."""
+    short: set[str] = set()
+    for parent in parents:
+        fields = parent.adapter.config.fields
+        names = fields.get("target_modules")
+        if not isinstance(names, list) or any(fields.get(key) for key in _NARROWING):
+            return sorted(site.path for site in modules)
+        short |= set(AdapterConfig(fields).names("target_modules"))
+    named = {site.path for site in modules}
+    held = {module.path for parent in parents for module in parent.adapter.spec.modules}
+    is_whole = named == held and all(
+        any(path == name or path.endswith(f".{name}") for path in named) for name in short
+    )
+    return sorted(short) if is_whole else sorted(named)

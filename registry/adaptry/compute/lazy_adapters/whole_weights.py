@@ -1,0 +1,116 @@
+"""Whole weights that parents bring beside their updates (saved modules, biases, token rows): who gives them.
+
+Nobody can add two heads. Where one parent alone has such weights, or all have the same bytes, they come along as they
+are; otherwise the caller says whose count, or that none do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.content import Content
+from adaptry.compute.lazy_adapters.lazy_adapter import Json, Parent
+from adaptry.core.errors import Refused
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DROP = "none"
+"""The choice that leaves all whole weights out."""
+
+_FIELDS = ("modules_to_save", "bias", "trainable_token_indices", "ensure_weight_tying")
+_TOKENIZER = (
+    *(
+        "tokenizer.json",
+        "tokenizer.model",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+    ),
+    *("vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja", "chat_template.json"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WholeWeights:
+    """The whole weights of a result: `names` of `adapter`'s tensors, the config's fields that speak of them, and the
+    tokenizer that belongs to them."""
+
+    adapter: Adapter | None = None
+    names: tuple[str, ...] = ()
+    fields: Json = field(default_factory=dict)
+    beside: Mapping[str, Content] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """As they are in the file, one at a time."""
+        from adaptry.compute.tensors.adapter_tensors import as_tensor
+
+        for name in self.names:
+            assert self.adapter is not None
+            yield name, as_tensor(self.adapter.tensor_bytes(name), self.adapter.tensors[name])
+
+
+NONE = WholeWeights()
+
+
+def choose_whole_weights(parents: Sequence[Parent], choice: str | None = None) -> WholeWeights:
+    """The whole weights of what is made of `parents`.
+
+    `choice`: the label of the parent whose count, `none` to leave them out, None where it should be clear. Raises
+    `Refused` where several parents bring different ones and nothing is chosen, or the chosen one is no parent.
+    """
+    bringing = [parent for parent in parents if parent.adapter.spec.extras]
+    if choice == DROP:
+        left = [parent.label for parent in bringing]
+        return WholeWeights(
+            notes=(f"left out, as asked: the whole weights of {', '.join(left)}",) if left else ()
+        )
+    if choice is not None:
+        chosen = [parent for parent in parents if parent.label == choice]
+        if not chosen:
+            raise Refused(
+                f"whole weights are to be those of {choice!r}, which is none of the inputs "
+                f"({', '.join(parent.label for parent in parents)})"
+            )
+        return _of(chosen[0], len(parents))
+    if not bringing:
+        return NONE
+    if len(bringing) > 1 and not _are_same(bringing):
+        raise Refused(
+            f"{' and '.join(parent.label for parent in bringing)} bring different whole weights (first: "
+            f"{bringing[0].adapter.spec.extras[0].target}), which cannot be combined: say --whole-weights LABEL to take "
+            "one input's, or --whole-weights none to leave them out"
+        )
+    return _of(bringing[0], len(parents))
+
+
+def tokenizer_of(adapter: Adapter) -> Mapping[str, Content]:
+    """The tokenizer's files beside an adapter: they belong to its vocabulary."""
+    return {name: adapter.content for name in _TOKENIZER if name in adapter.content.sizes}
+
+
+def _of(parent: Parent, inputs: int) -> WholeWeights:
+    adapter = parent.adapter
+    names = tuple(extra.tensor for extra in adapter.spec.extras)
+    if not names:
+        return NONE
+    fields = {key: adapter.config.fields[key] for key in _FIELDS if key in adapter.config.fields}
+    told = f"{len(names)} whole weights come from {parent.label} as they are (first: {adapter.spec.extras[0].target})"
+    return WholeWeights(adapter, names, fields, tokenizer_of(adapter), (told,) if inputs > 1 else ())
+
+
+def _are_same(parents: Sequence[Parent]) -> bool:
+    """Whether all bring the same bytes for the same targets."""
+    first = _bytes_of(parents[0].adapter)
+    return all(_bytes_of(parent.adapter) == first for parent in parents[1:])
+
+
+def _bytes_of(adapter: Adapter) -> dict[str, tuple[str, bytes]]:
+    return {
+        extra.target: (adapter.tensors[extra.tensor].dtype, adapter.tensor_bytes(extra.tensor))
+        for extra in adapter.spec.extras
+    }

@@ -1,0 +1,141 @@
+"""Which copy of a base a merge uses, where one was quantised: the dequantised one, or the original.
+
+A QLoRA adapter was trained against the rounded weights of a quantised copy. Merged into those, the result is what was
+trained; merged into the original, it differs by the rounding, and starts from the better weights. Both are right for
+somebody, so it is asked and never guessed, and the answer is kept with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pydantic import BaseModel, ConfigDict
+
+from adaptry.bases.fingerprinting.quantised_copies import is_packed
+from adaptry.bases.quantised import Folded
+from adaptry.bases.quantised.name_hints import quantisation_named
+from adaptry.compute.merging.fitting import Weighted
+from adaptry.compute.recipes.merge import Copy, Dtype
+from adaptry.core.errors import Refused, Unsupported
+
+_DTYPES: Mapping[str, Dtype] = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+
+
+class BaseCopy(BaseModel):
+    """The copy of the base that is merged into, and why that one, as a sentence."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: Copy
+    reason: str
+
+
+def choose_copy(
+    folded: Folded, inputs: Sequence[Weighted], asked: Copy | None, found: str = ""
+) -> tuple[BaseCopy | None, list[str]]:
+    """The copy to merge into, and what is to be told besides; None where nothing is quantised. `found` says how this base
+    was found to be the original of the one that was named, where it was.
+
+    Raises `Refused` where more than one could be meant and `asked` does not say which, or says one that is not here;
+    `Unsupported` for a base whose weights cannot be dequantised exactly.
+    """
+    folder = folded.checkpoint.folder
+    if folded.packed:
+        return _of_quantised(folded, asked), []
+    if written := folded.checkpoint.config.get("quantization_config"):
+        method = written.get("quant_method", "unknown") if isinstance(written, dict) else "unknown"
+        raise Unsupported(
+            f"{folder} is quantised ({method}) by its config.json, and none of its weights is packed in a way known here: "
+            "merge into the unquantised base; if its weights are plain after all, take quantization_config out of the config"
+        )
+    trained = [(entry.label, why) for entry in inputs if (why := _why_quantised(entry))]
+    if found and not trained:
+        return BaseCopy(kind="original", reason=f"{found}, as --base-copy original asks"), []
+    if not trained:
+        unneeded = f"--base-copy {asked} changes nothing: no base here is known to be quantised"
+        return None, [unneeded] if asked else []
+    label, why = trained[0]
+    if asked == "original":
+        reason = (
+            f"{label} was trained on a quantised copy ({why}) and is merged into the original, as --base-copy original "
+            "asks: the result differs from what was trained by the rounding of that copy"
+        )
+        return BaseCopy(kind="original", reason=reason), [found] if found else []
+    if asked == "dequantised":
+        raise Refused(
+            f"--base-copy dequantised needs the quantised copy that {label} was trained on ({why}), and {folder} is not "
+            "quantised: give the copy with --base, or say --base-copy original"
+        )
+    raise Refused(
+        f"{label} was trained on a quantised copy ({why}), and {folder} is not quantised. Say --base-copy original to merge "
+        "into it all the same, or give the quantised copy with --base and say --base-copy dequantised for exactly what "
+        "was trained"
+    )
+
+
+def dtype_of_int8(folded: Folded, dtype: Dtype | None) -> str:
+    """The dtype that eight-bit weights get: `dtype` if asked, else the config's. Raises `Refused` where neither tells."""
+    known = dtype or _dtype_of_config(folded)
+    if known is None and any(packed.four_bit is None for packed in folded.packed.values()):
+        raise Refused(
+            f"{folded.checkpoint.folder} does not say which dtype its eight-bit weights had: say it with --dtype"
+        )
+    return known or "F32"
+
+
+def told_of_dtypes(folded: Folded, dtype: Dtype | None) -> list[str]:
+    """What to know where four-bit weights were quantised from another dtype than the config tells loaders to use."""
+    written = _dtype_of_config(folded)
+    found = {packed.four_bit.dtype for packed in folded.packed.values() if packed.four_bit}
+    if dtype or written is None or found <= {written}:
+        return []
+    return [
+        f"four-bit weights are written as {' and '.join(sorted(found))}, from which they were quantised, and config.json "
+        f"says {written}: --dtype makes all weights one dtype"
+    ]
+
+
+def _dtype_of_config(folded: Folded) -> Dtype | None:
+    config = folded.checkpoint.config
+    parts = [
+        config,
+        *(config[key] for key in ("text_config", "llm_config") if isinstance(config.get(key), dict)),
+    ]
+    written = [_DTYPES.get(str(part.get(key))) for part in parts for key in ("dtype", "torch_dtype")]
+    return next(filter(None, written), None)
+
+
+def _of_quantised(folded: Folded, asked: Copy | None) -> BaseCopy:
+    folder, method = folded.checkpoint.folder, folded.method
+    if asked == "original":
+        raise Refused(
+            f"{folder} is quantised ({method}), and --base-copy original needs the model that it was quantised from: "
+            "give that with --base"
+        )
+    if odd := next((packed for packed in folded.packed.values() if not packed.is_bitsandbytes), None):
+        raise Unsupported(
+            f"{folder} is quantised ({odd.title}), which is not dequantised here: serve the adapter unmerged, or merge "
+            "into the original (--base ORIGINAL --base-copy original) and quantise the result"
+        )
+    if asked is None:
+        raise Refused(
+            f"{folder} is quantised ({method}): say --base-copy dequantised to merge into its dequantised weights, which "
+            "is what a QLoRA adapter was trained on (the result is not quantised), or --base-copy original to merge into "
+            "the model that it was quantised from"
+        )
+    reason = (
+        f"{folder} is quantised ({method}) and was dequantised as bitsandbytes does it, as --base-copy dequantised asks: "
+        f"the result is not quantised, and its weights come of {folded.method} codes, not of the original"
+    )
+    return BaseCopy(kind="dequantised", reason=reason)
+
+
+def _why_quantised(entry: Weighted) -> str | None:
+    """What tells that an adapter was trained on a quantised copy; its base by content goes before a name."""
+    if entry.base is not None:
+        if not is_packed(entry.base):
+            return None
+        return f"its base {entry.base.id.brief} is {entry.base.facts.get('quantization', 'quantised')}"
+    name = entry.adapter.config.base_name
+    word = quantisation_named(name)
+    return f"its config names {name}" if word else None

@@ -1,0 +1,125 @@
+"""Changes of a whole tensor, for what is not a plain LoRA: one tensor in memory, changed, written.
+
+Each takes the weight as it is in the base and gives a new one of the same dtype. Several changes of one weight are
+each taken from the base's own values and their differences summed in float32, so that no order hides in a merge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.methods.method import Change
+from adaptry.adapters.spec import ModuleSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from adaptry.compute.merging.layout import Update
+    from adaptry.compute.tensors.adapter_tensors import ReadBias
+
+Sides = Mapping[str, tuple[int, int]]
+"""(outputs, inputs) of every matrix an adapter changes, by its module's path."""
+
+
+class WholeChange(Protocol):
+    """`weight`: how strongly it counts (1: as trained)."""
+
+    @property
+    def weight(self) -> float: ...
+
+    def of(self, stored: Tensor, read_bias: ReadBias) -> Tensor: ...
+
+
+@dataclass(frozen=True, slots=True)
+class MethodChange:
+    """What a method does to one weight (or bias) of the base."""
+
+    adapter: Adapter
+    module: ModuleSpec
+    orientation: str
+    change: Change
+    weight: float = 1.0
+    sides: Sides = field(default_factory=dict)
+
+    def of(self, stored: Tensor, read_bias: ReadBias) -> Tensor:
+        from adaptry.compute.tensors.adapter_tensors import AdapterParts
+
+        parts = AdapterParts(self.adapter, self.module, self.orientation, read_bias, self.sides, stored.dtype)
+        return self.change(stored, parts)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamedChange:
+    """A plain LoRA on a tensor that is changed as a whole for another reason."""
+
+    update: Update
+    is_transposed: bool
+    weight: float = 1.0
+
+    def of(self, stored: Tensor, read_bias: ReadBias) -> Tensor:
+        from adaptry.compute.tensors.adapter_tensors import AdapterParts
+
+        parts = AdapterParts(self.update.adapter, self.update.module, "linear", read_bias)
+        delta = (parts["B"] @ parts["A"]) * self.update.scale
+        return (stored.float() + (delta.T if self.is_transposed else delta)).to(stored.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """A weight that takes the place of the base's."""
+
+    adapter: Adapter
+    tensor: str
+    weight: float = 1.0
+
+    def of(self, stored: Tensor, read_bias: ReadBias) -> Tensor:
+        from adaptry.compute.tensors.adapter_tensors import as_tensor
+
+        found = as_tensor(self.adapter.tensor_bytes(self.tensor), self.adapter.tensors[self.tensor])
+        return found.to(stored.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class RowReplacement:
+    """Rows of an embedding that take the place of the base's, in the config's order of indices."""
+
+    adapter: Adapter
+    tensor: str
+    rows: tuple[int, ...]
+    weight: float = 1.0
+
+    def of(self, stored: Tensor, read_bias: ReadBias) -> Tensor:
+        from adaptry.compute.tensors.adapter_tensors import as_tensor
+
+        found = as_tensor(self.adapter.tensor_bytes(self.tensor), self.adapter.tensors[self.tensor])
+        result = stored.clone()
+        result[list(self.rows)] = found.to(stored.dtype)
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """What one adapter does to one tensor in several steps: each takes what the one before gave."""
+
+    steps: tuple[WholeChange, ...]
+    weight: float = 1.0
+
+    def of(self, stored: Tensor, read_bias: ReadBias) -> Tensor:
+        for step in self.steps:
+            stored = step.of(stored, read_bias)
+        return stored
+
+
+def apply(changes: Sequence[WholeChange], stored: Tensor, read_bias: ReadBias) -> Tensor:
+    """The weight after all changes, in its own dtype. One change with weight 1 is exactly what its library does."""
+    match changes:
+        case [change] if change.weight == 1.0:
+            return change.of(stored, read_bias)
+    wide = stored.float()
+    total = wide.clone()
+    for change in changes:
+        total += change.weight * (change.of(stored, read_bias).float() - wide)
+    return total.to(stored.dtype)

@@ -1,0 +1,69 @@
+"""One tensor changed as a whole: read, changed in torch, written. One tensor a thread is in memory."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.header import TensorInfo
+from adaptry.compute.merging.changes import apply
+from adaptry.compute.merging.dequantisation import dequantised
+from adaptry.compute.merging.io import Reader, Sink
+from adaptry.compute.merging.layout import BasePlace, Piece
+from adaptry.core.errors import InvalidWeights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_PART = 64 << 20
+
+
+def bake_whole(piece: Piece, sink: Sink) -> None:
+    """Raises `InvalidWeights` where a change does not fit the tensor after all."""
+    import torch
+
+    from adaptry.compute.tensors.adapter_tensors import DTYPES
+
+    def read_bias() -> Tensor | None:
+        return None if piece.bias is None else weight_at(sink, piece.bias)
+
+    with torch.inference_mode():
+        stored = weight_at(sink, BasePlace(piece.shard, piece.source, piece.packed))
+        if piece.packed and stored.dtype != DTYPES[piece.dtype]:
+            stored = stored.float()  # the sum is rounded once, to the dtype that was asked for
+        try:
+            result = apply(piece.changes, stored, read_bias) if piece.changes else stored
+        except (
+            LookupError,
+            RuntimeError,
+            ValueError,
+        ) as error:  # torch's words for tensors that do not go together
+            raise InvalidWeights(
+                f"what an adapter holds for {piece.name} does not fit it ({error}); check the adapter against its base"
+            ) from error
+        if result.shape != piece.shape:
+            raise InvalidWeights(
+                f"an adapter would make {piece.name} {list(result.shape)}, and it is {list(piece.shape)}; check the "
+                "adapter against its base"
+            )
+        changed = result.to(DTYPES[piece.dtype]).contiguous()
+        sink.write(changed.view(-1).view(torch.uint8).numpy().data, piece.offset)
+
+
+def weight_at(reader: Reader, place: BasePlace) -> Tensor:
+    """The base's tensor at `place`; where it is packed, dequantised and rounded to the dtype that it gets."""
+    from adaptry.compute.tensors.adapter_tensors import DTYPES
+
+    if place.packed is None:
+        return _read(reader, place.shard, place.info)
+    return dequantised(place.packed, partial(_read, reader)).to(DTYPES[place.info.dtype])
+
+
+def _read(reader: Reader, shard: str, info: TensorInfo) -> Tensor:
+    from adaptry.compute.tensors.adapter_tensors import as_tensor
+
+    data = bytearray(info.size)
+    view = memoryview(data)
+    for start in range(0, info.size, _PART):
+        reader.read(shard, view[start : start + _PART], info.start + start)
+    return as_tensor(data, info)

@@ -1,0 +1,115 @@
+"""Quantised weights as plain ones: the arithmetic of bitsandbytes' own dequantisation, one tensor at a time.
+
+What `dequantize_4bit` and `int8_vectorwise_dequant` of bitsandbytes 0.50 give, bit for bit: the code's value times its
+block's scale in float32, rounded once to the dtype that was quantised; int8 stays in float32. Blocks run on from row to
+row, as they were quantised. (Its kernel for AVX-512 begins each row with a new block, and so is wrong where the rows of a
+weight are no multiple of a block: there this is what its other backends give.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.header import TensorInfo
+from adaptry.bases.hf_folder import Checkpoint
+from adaptry.bases.quantised import Folded, Packed
+from adaptry.compute.merging.changes import StreamedChange
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from adaptry.compute.merging.layout import Update
+    from adaptry.compute.tensors.adapter_tensors import ReadBias
+
+_PER_INT8 = 7.874015718698502e-3  # 1/127, as bitsandbytes and PEFT write it
+_STEP = 1 << 18  # values at a time: whole blocks of every size, and few enough to stay in a core's cache
+_CONFIGS = ("text_config", "vision_config", "llm_config")
+
+
+def plain_view(folded: Folded, int8_dtype: str) -> Checkpoint:
+    """The checkpoint that comes of dequantising: shapes and dtypes of the result, the codes' places in the files.
+
+    Four-bit weights get the dtype that they were quantised from, eight-bit ones `int8_dtype` (safetensors' words).
+    """
+    tensors = dict(folded.checkpoint.tensors)
+    for name, packed in folded.packed.items():
+        dtype = packed.four_bit.dtype if packed.four_bit else int8_dtype
+        tensors[name] = replace(tensors[name], dtype=dtype)
+    config = {
+        key: _without(value) if key in _CONFIGS and isinstance(value, dict) else value
+        for key, value in _without(folded.checkpoint.config).items()
+    }
+    return replace(folded.checkpoint, tensors=tensors, config=config)
+
+
+def dequantised(packed: Packed, read: Callable[[str, TensorInfo], Tensor]) -> Tensor:
+    """The weight as the model has it, in `packed.shape`: float32 of int8, else the dtype that was quantised.
+
+    `read(shard, info)` gives a tensor on disk.
+    """
+    parts = {
+        role: read(part.shard, part.info) for role, part in packed.parts.items() if "quant_state" not in role
+    }
+    flat = _from_four_bit(packed, parts) if packed.four_bit else _from_int8(parts)
+    return flat.view(packed.shape[::-1]).t().contiguous() if packed.is_turned else flat.view(packed.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Summed:
+    """Plain LoRAs on one weight, their updates summed in float32 before the one rounding."""
+
+    updates: tuple[Update, ...]
+    is_transposed: bool
+    weight: float = 1.0
+
+    def of(self, stored: Tensor, read_bias: ReadBias) -> Tensor:
+        wide = stored.float()
+        for update in self.updates:
+            wide = StreamedChange(update, self.is_transposed).of(wide, read_bias)
+        return wide.to(stored.dtype)
+
+
+def _from_four_bit(packed: Packed, parts: Mapping[str, Tensor]) -> Tensor:
+    """bitsandbytes' `_dequantize_4bit_compute`: the high half of a byte comes first."""
+    import torch
+
+    from adaptry.compute.tensors.adapter_tensors import DTYPES
+
+    state = packed.four_bit
+    assert state is not None, "asked of four bits alone"
+    codes = parts["codes"].reshape(-1).view(torch.uint8)
+    scales = parts["absmax"].reshape(-1)
+    if state.is_nested:
+        table, outer = parts["nested_quant_map"], parts["nested_absmax"].reshape(-1)
+        scales = _scaled(table[scales.int()], outer, state.nested_blocksize) + state.nested_offset
+    both = torch.arange(256)
+    pairs = torch.stack([parts["quant_map"][both >> 4], parts["quant_map"][both & 0xF]], dim=1)
+    result = torch.empty(math.prod(packed.shape), dtype=DTYPES[state.dtype])
+    for start in range(0, result.numel(), _STEP):
+        end = min(start + _STEP, result.numel())
+        values = pairs.index_select(0, codes[start // 2 : (end + 1) // 2].int()).view(-1)
+        result[start:end] = _scaled(
+            values[: end - start], scales[start // state.blocksize :], state.blocksize
+        )
+    return result
+
+
+def _from_int8(parts: Mapping[str, Tensor]) -> Tensor:
+    scaled: Tensor = parts["codes"] * parts["SCB"].view(-1, 1) * _PER_INT8
+    return scaled.reshape(-1)
+
+
+def _scaled(values: Tensor, scales: Tensor, block: int) -> Tensor:
+    """Each block of `values` [n] times its scale; the last block may be short. In place."""
+    whole = values.numel() // block
+    values[: whole * block].view(-1, block).mul_(scales[:whole].view(-1, 1))
+    if whole * block < values.numel():
+        values[whole * block :].mul_(scales[whole])
+    return values
+
+
+def _without(config: Mapping[str, object]) -> dict[str, object]:
+    return {key: value for key, value in config.items() if key != "quantization_config"}

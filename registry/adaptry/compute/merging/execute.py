@@ -1,0 +1,168 @@
+"""A plan carried out: one pass over the base, streaming, in memory that does not grow with the model.
+
+Each output file is a queue of steps: ranges to copy, weights to bake block by block. Threads always go on
+with the file that has most left. A file that is hashed belongs to one thread for one step, so its bytes pass
+in order and are hashed while hot; with fewer files than threads the hash follows in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from adaptry.compute.merging.dense_change import bake_whole
+from adaptry.compute.merging.io import Sink
+from adaptry.compute.merging.kernels import Bench, Kernels, rows_of, weight_of
+from adaptry.compute.merging.layout import Piece, Update
+from adaptry.compute.merging.output import Output, Step
+from adaptry.compute.merging.plan import Plan
+from adaptry.compute.tensors.kernel import Factor, Term, row_blocks
+from adaptry.core.digest import Digest
+from adaptry.core.errors import InvalidWeights
+from adaptry.core.progress import Progress, no_progress
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An output file: its name, its size in bytes, and its SHA-256 unless hashing was off."""
+
+    name: str
+    size: int
+    sha256: Digest | None
+
+
+def bake(
+    plan: Plan,
+    folder: Path,
+    kernels: Kernels,
+    *,
+    hashing: bool = True,
+    threads: int | None = None,
+    progress: Progress = no_progress,
+) -> tuple[Written, ...]:
+    """Writes the plan's weight files into `folder`, which exists and holds none of them.
+
+    Raises `OSError` (no space, say) and `InvalidWeights` (a file that is cut while it is read) with files half
+    written: the caller fills a folder that is published by rename.
+    """
+    workers = threads or os.cpu_count() or 1
+    with contextlib.ExitStack() as opened:
+        outputs = [
+            opened.enter_context(contextlib.closing(Output(file, plan.checkpoint, folder, hashing)))
+            for file in plan.files
+        ]
+        if hashing and len(outputs) < workers:
+            for output in outputs:
+                output.hash_in_background()
+            workers = len(outputs)
+        _Work(plan, outputs, kernels, hashing, progress).run(workers)
+        return tuple(Written(output.file.name, output.file.size, output.digest()) for output in outputs)
+
+
+class _Work:
+    """The outputs that still have steps, shared by the threads; the first error stops them all."""
+
+    def __init__(
+        self, plan: Plan, outputs: Sequence[Output], kernels: Kernels, in_order: bool, progress: Progress
+    ) -> None:
+        self._plan = plan
+        self._kernels = kernels
+        self._in_order = in_order
+        self._progress = progress
+        self._free = [output for output in outputs if output.steps]
+        self._changed = threading.Condition()
+        self._busy = 0
+        self._done = sum(len(file.header) for file in plan.files)
+        self._error: BaseException | None = None
+
+    def run(self, workers: int) -> None:
+        with self._kernels.at_work(self._plan.changed):
+            threads = [threading.Thread(target=self._work, daemon=True) for _ in range(workers)]
+            for thread in threads:
+                thread.start()
+            try:
+                for thread in threads:
+                    thread.join()
+            except BaseException as error:  # Ctrl-C; before files are closed, nobody may be writing to them
+                self._stop(error)
+                for thread in threads:
+                    thread.join()
+                raise
+        if self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        try:
+            bench = self._kernels.bench(self._plan.changed)
+            while (taken := self._take()) is not None:
+                output, step = taken
+                if step.piece is None:
+                    output.copy(step, bench.buffer)
+                else:
+                    bake_piece(step.piece, output, bench, self._kernels.block)
+                self._give_back(output, step)
+        except BaseException as error:  # noqa: BLE001  (raised again by the thread that waits)
+            self._stop(error)
+
+    def _stop(self, error: BaseException) -> None:
+        with self._changed:
+            self._error = self._error or error
+            self._changed.notify_all()
+
+    def _take(self) -> tuple[Output, Step] | None:
+        """The next step of the file with most left; None when there is none to come."""
+        with self._changed:
+            while self._error is None:
+                if self._free:
+                    output = max(self._free, key=lambda output: output.left)
+                    step = output.steps.popleft()
+                    output.left -= step.size
+                    if self._in_order or not output.steps:
+                        self._free.remove(output)
+                    self._busy += 1
+                    return output, step
+                if not self._busy:
+                    return None
+                self._changed.wait()
+            return None
+
+    def _give_back(self, output: Output, step: Step) -> None:
+        with self._changed:
+            self._busy -= 1
+            if self._in_order and output.steps:
+                self._free.append(output)
+            self._done += step.size
+            self._progress("merging", self._done, self._plan.size)
+            self._changed.notify_all()
+
+
+def bake_piece(piece: Piece, sink: Sink, bench: Bench, block: int) -> None:
+    """Streams one weight through a lane, block by block; or changes it as a whole."""
+    if piece.is_whole:
+        bake_whole(piece, sink)
+        return
+    rows, row_bytes = rows_of(piece)
+    lane = bench.lane(weight_of(piece), [term_of(update) for update in piece.updates])
+    row_out = row_bytes * piece.size // piece.source.size
+    for first, count in row_blocks(rows, row_bytes, block):
+        size = count * row_bytes
+        sink.read(piece.shard, lane.source[:size], piece.source.start + first * row_bytes)
+        sink.write(lane.bake(first, count), piece.offset + first * row_out)
+
+
+def term_of(update: Update) -> Term:
+    """What a lane adds, its factors read. Raises `InvalidWeights`."""
+    return Term(_factor(update, "A"), _factor(update, "B"), update.scale)
+
+
+def _factor(update: Update, role: str) -> Factor:
+    name = update.module.tensors[role]
+    info = update.adapter.tensors[name]
+    data = update.adapter.tensor_bytes(name)
+    if len(data) != info.size:
+        raise InvalidWeights(f"the adapter's {name} became shorter while it was read; is it being written?")
+    return Factor(data, info.dtype, info.shape)

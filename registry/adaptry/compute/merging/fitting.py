@@ -1,0 +1,196 @@
+"""What must hold before an adapter may be baked into a base: said of headers, configs and records, all at once.
+
+Whatever would be dropped, changed or added to the wrong thing in silence is refused here, with the way out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.base_record import BaseRecord, TensorShape
+from adaptry.adapters.formats import PEFT
+from adaptry.adapters.methods import METHODS
+from adaptry.bases.fingerprinting.match import match
+from adaptry.bases.hf_folder import Checkpoint
+from adaptry.bases.module_map import Placed, PlacedExtra, Placement, place
+from adaptry.checks import check
+from adaptry.compute.merging.lora_fitting import check_lora, notes_of_lora, placed_for_lora
+from adaptry.compute.merging.vocabulary import Rows, new_rows
+from adaptry.core.errors import Refused, Unsupported
+
+PLAIN = frozenset({"F32", "F16", "BF16"})
+"""Dtypes that are baked."""
+
+_TOLD = frozenset(
+    ["keys_unknown", "layers_uncovered", "targets_without_tensors", "saved_modules_without_tensors"]
+)
+"""Findings that block nothing and mean that less is baked than the config says was trained."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weighted:
+    """An adapter, how strongly it counts, what the user called it, and the base it is known to be for, if any."""
+
+    adapter: Adapter
+    weight: float
+    label: str
+    base: BaseRecord | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """Where an adapter's modules and extra weights lie, which tensors get more rows, and what is to be told: what the
+    config says was trained and the file has not, what its variant means for the result."""
+
+    placement: Placement
+    rows: Rows
+    notes: tuple[str, ...]
+
+
+def fit(entry: Weighted, checkpoint: Checkpoint, base: BaseRecord, resize_vocab: bool = False) -> Fitted:
+    """How the adapter lies in the base. Raises `Unsupported`, `Refused`, and `Missing` (a package of its method)."""
+    refuse_unmergeable(entry)
+    METHODS[entry.adapter.spec.method].check_installed()
+    placement = _places(entry, checkpoint, base)
+    rows = new_rows(entry.label, placement, checkpoint, resize_vocab)
+    for extra in placement.extras:
+        _check_extra(entry.label, extra, checkpoint, rows)
+    for placed in placement.placed:
+        _check_shapes(entry, placed, checkpoint, rows)
+        _check_bias(entry, placed, checkpoint)
+    report = check(entry.adapter, base, entry.adapter.config.base_name)
+    if report.is_blocked:
+        raise Refused(f"{entry.label}: {report.sentence()}")
+    notes = [f"{entry.label}: {found.reason}" for found in report.findings if found.code in _TOLD]
+    if entry.adapter.spec.method == "lora":
+        notes += notes_of_lora(entry.label, entry.adapter, placement)
+    return Fitted(placement, rows, tuple(notes))
+
+
+def check_base(entry: Weighted, base: BaseRecord, other_base: bool) -> list[str]:
+    """What is to be told where `base` is not the one the adapter is for: shapes cannot tell that, weights can.
+
+    Raises `Refused` unless the two are copies of the same weights, or `other_base` asks for it.
+    """
+    if entry.base is None or entry.base.id == base.id:
+        return []
+    found = match(entry.base, base)
+    between = f"{entry.label} is for the base {entry.base.id.brief}, and this is {base.id.brief}"
+    if found.level in ("exact", "same_weights", "cast"):
+        return [f"{between}: {found.evidence}"]
+    if not other_base:
+        raise Refused(
+            f"{between}: {found.evidence}. The shapes fit and the result would be wrong; merge into its own base, or "
+            "say --other-base if another model is what you want"
+        )
+    return [f"{between}, another model of the same shapes, as --other-base allows"]
+
+
+def refuse_unmergeable(entry: Weighted) -> None:
+    """What its files alone say against baking it. Raises `Unsupported`, `Refused`."""
+    spec, label = entry.adapter.spec, entry.label
+    format = entry.adapter.format
+    if format is not PEFT:
+        raise Unsupported(
+            f"{label} is in the layout of {format.tool}, which is not merged here: {format.instead}"
+        )
+    method = METHODS.get(spec.method)
+    if method is None:
+        raise Unsupported(
+            f"{label} is {spec.method}, whose rules are not known here: use the library that trained it"
+        )
+    if reason := method.refuses(entry.adapter.config):
+        raise Unsupported(f"{label}: {reason}")
+    if not method.is_baked:
+        raise Unsupported(f"{label} is {method.title}: {method.instead}")
+    if spec.unclaimed:
+        raise Refused(
+            f"{label} has {len(spec.unclaimed)} tensors that no rule knows (first: {spec.unclaimed[0]}); "
+            "nothing is left out silently: save the adapter again from the trained model"
+        )
+
+
+def _places(entry: Weighted, checkpoint: Checkpoint, base: BaseRecord) -> Placement:
+    spec, label = entry.adapter.spec, entry.label
+    shapes = {
+        name: TensorShape(dtype=info.dtype, shape=info.shape) for name, info in checkpoint.tensors.items()
+    }
+    names_layers = tuple(
+        trait for trait in spec.traits if trait != "layer_replication"
+    )  # the base has them by now
+    placement = place(spec.model_copy(update={"traits": names_layers}), shapes, base.facts)
+    if placement.missing_extras:
+        targets = [extra.target for extra in placement.missing_extras]
+        raise Refused(
+            f"{label} brings {len(targets)} whole weights that {checkpoint.folder} has no place for (first: {targets[0]}): "
+            "load the base as the model that was trained, save that, and merge into it"
+        )
+    if placement.missing:
+        names = [module.path for module in placement.missing]
+        reason = placement.reasons[names[0]]
+        first = names[0] if reason.kind == "absent" else f"{names[0]}, as {reason.text}"
+        raise Refused(
+            f"{label}: {len(names)} of its {len(spec.modules)} modules are not in {checkpoint.folder} "
+            f"(first: {first}); is this the base it was trained on? `adaptry check` says more"
+        )
+    if not placement.placed and not placement.extras:
+        raise Refused(f"{label} adapts no module, so merging it would change nothing")
+    for placed in placement.placed:
+        _refuse_loaded(label, placed)
+    if spec.method != "lora":
+        return placement
+    config = entry.adapter.config
+    return replace(placement, placed=tuple(placed_for_lora(placed, config) for placed in placement.placed))
+
+
+def _refuse_loaded(label: str, placed: Placed) -> None:
+    """What transformers makes of the files only as it loads them has no tensor to change. Raises `Unsupported`."""
+    if len(placed.weight.parts) > 1:
+        raise Unsupported(
+            f"{label}: {placed.module.path} is one weight in memory and {len(placed.weight.parts)} on disk, which is not "
+            "baked here; merge it with PEFT"
+        )
+
+
+def _check_shapes(entry: Weighted, placed: Placed, checkpoint: Checkpoint, rows: Rows) -> None:
+    """The update must have the weight's shape, and the weight a dtype that is baked."""
+    module, info = placed.module, checkpoint.tensors[placed.tensor]
+    if module.fan_in and module.fan_out and placed.orientation in ("linear", "conv1d"):
+        wanted = (module.fan_out, module.fan_in)
+        found = (rows.get(placed.tensor, info.shape[0]), *info.shape[1:])
+        found = found[::-1] if placed.orientation == "conv1d" else found
+        if found != wanted:
+            raise Refused(
+                f"{entry.label}: {module.path} changes a weight of {wanted[0]}×{wanted[1]}, and {placed.tensor} in "
+                f"{checkpoint.folder} is {'×'.join(map(str, found))}: this is not the base it was trained on"
+            )
+    if info.dtype not in PLAIN:
+        raise Unsupported(f"{placed.tensor} is {info.dtype}; weights are baked in F32, F16 and BF16")
+    if entry.adapter.spec.method == "lora":
+        shape = (rows.get(placed.tensor, info.shape[0]), *info.shape[1:])
+        check_lora(entry.label, entry.adapter, placed, shape)
+
+
+def _check_bias(entry: Weighted, placed: Placed, checkpoint: Checkpoint) -> None:
+    """A method that adds to a bias needs one; one that only turns or scales it does not."""
+    method = METHODS[entry.adapter.spec.method]
+    bias = f"{placed.tensor.removesuffix('.weight')}.bias"
+    is_needed = method.weight is None or "B_bias" in placed.module.tensors
+    if method.bias is not None and is_needed and bias not in checkpoint.tensors:
+        raise Unsupported(
+            f"{entry.label} adds to the bias of {placed.module.path}, and {checkpoint.folder} has no {bias}: "
+            "serve it unmerged with PEFT"
+        )
+
+
+def _check_extra(label: str, extra: PlacedExtra, checkpoint: Checkpoint, rows: Rows) -> None:
+    """A full weight must have the shape of the one it replaces; token rows its width."""
+    shape, base = extra.extra.shape, checkpoint.tensors[extra.tensor].shape
+    base = (rows.get(extra.tensor, base[0]), *base[1:]) if base else base
+    fits = shape[1:] == base[1:] if extra.extra.kind == "token_rows" else shape == base
+    if not fits:
+        raise Refused(
+            f"{label} brings a {extra.extra.target} of {list(shape)}, and {extra.tensor} in {checkpoint.folder} is "
+            f"{list(base)}: load the base as the model that was trained, save that, and merge into it"
+        )

@@ -1,0 +1,153 @@
+"""The files of a merged checkpoint, laid out before a byte is written.
+
+Each output file is a header and pieces in order: tensors to copy as they are, to cast, or to bake. Names,
+offsets and sizes are known here, so files can be allocated at once and written in any order.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.header import DTYPE_BITS, TensorInfo
+from adaptry.adapters.spec import ModuleSpec
+from adaptry.bases.hf_folder import SINGLE
+from adaptry.bases.quantised import Packed
+from adaptry.compute.merging.changes import WholeChange
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One adapter's change of one weight: `scale` · up @ down, [out, in]; the weight is folded into `scale`."""
+
+    adapter: Adapter
+    module: ModuleSpec
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class BasePlace:
+    """Where a tensor of the base lies; `packed`, where it is to be dequantised."""
+
+    shard: str
+    info: TensorInfo
+    packed: Packed | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One tensor of the result.
+
+    Its values are those of `source` in the base's file `shard`, plus the updates, as `dtype`; it lies at
+    `offset` in the output file. `is_transposed`: stored [in, out], as a Conv1D is. `packed`: the base has it quantised,
+    and `source` has the shape and dtype that it gets, at the place of its codes.
+    """
+
+    name: str
+    shard: str
+    source: TensorInfo
+    dtype: str
+    offset: int
+    updates: tuple[Update, ...] = ()
+    is_transposed: bool = False
+    changes: tuple[WholeChange, ...] = ()
+    bias: BasePlace | None = None
+    rows: int | None = None
+    """How many rows it has, where that is not what `source` has: a larger vocabulary."""
+    packed: Packed | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.source.shape if self.rows is None else (self.rows, *self.source.shape[1:])
+
+    @property
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def size(self) -> int:
+        return self.numel * DTYPE_BITS[self.dtype] // 8
+
+    @property
+    def is_baked(self) -> bool:
+        """Whether an adapter changes it."""
+        return bool(self.updates or self.changes)
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether the bytes are the base's."""
+        is_plain = not self.is_baked and self.packed is None
+        return is_plain and (self.dtype == self.source.dtype or not self.source.numel)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is made as one tensor in memory, not in blocks of rows."""
+        return bool(self.changes) or self.packed is not None
+
+    @property
+    def shards(self) -> Iterator[str]:
+        """The base's files that it is made from."""
+        yield self.shard
+        for place in (self.bias, BasePlace(self.shard, self.source, self.packed)):
+            if place is not None:
+                yield place.shard
+                yield from (part.shard for part in (place.packed.parts.values() if place.packed else ()))
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """One weights file of the result: header bytes (length prefix included), then the pieces in order."""
+
+    name: str
+    header: bytes
+    pieces: tuple[Piece, ...]
+
+    @property
+    def size(self) -> int:
+        return len(self.header) + sum(piece.size for piece in self.pieces)
+
+
+def lay_out(shards: Iterable[str], drafts: Sequence[Piece], limit: int | None) -> tuple[OutputFile, ...]:
+    """The pieces in files: those of the base, or as many as `limit` bytes each allow, in the same order."""
+    groups: list[list[Piece]] = []
+    if limit is None:
+        by_shard: dict[str, list[Piece]] = {name: [] for name in shards}
+        for piece in drafts:
+            by_shard[piece.shard].append(piece)
+        return tuple(_file(name, pieces) for name, pieces in by_shard.items() if pieces)
+    room = 0
+    for piece in drafts:
+        if not groups or piece.size > room:
+            groups.append([])
+            room = limit
+        groups[-1].append(piece)
+        room -= piece.size
+    if len(groups) == 1:
+        return (_file(SINGLE, groups[0]),)
+    return tuple(
+        _file(f"model-{number:05d}-of-{len(groups):05d}.safetensors", pieces)
+        for number, pieces in enumerate(groups, 1)
+    )
+
+
+def _file(name: str, drafts: Sequence[Piece]) -> OutputFile:
+    entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    position = 0
+    for piece in drafts:
+        entries[piece.name] = {
+            "dtype": piece.dtype,
+            "shape": list(piece.shape),
+            "data_offsets": [position, position + piece.size],
+        }
+        position += piece.size
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    header = len(text).to_bytes(8, "little") + text
+    pieces, position = [], len(header)
+    for piece in drafts:
+        pieces.append(replace(piece, offset=position))
+        position += piece.size
+    return OutputFile(name, header, tuple(pieces))

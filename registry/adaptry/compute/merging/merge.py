@@ -1,0 +1,115 @@
+"""The verb: adapters baked into a base, as a checkpoint folder that appears whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from adaptry.bases.hf_folder import Checkpoint
+from adaptry.checks import check_weights
+from adaptry.compute.merging.combined import Way
+from adaptry.compute.merging.execute import bake
+from adaptry.compute.merging.fitting import Weighted
+from adaptry.compute.merging.kernels import choose
+from adaptry.compute.merging.model_files import write_side_files
+from adaptry.compute.merging.plan import Plan, plan
+from adaptry.compute.merging.record import MergeRecord, record, write_record
+from adaptry.compute.recipes.merge import Recipe
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, Refused
+from adaptry.core.files.atomic_dir import check_free, landing
+from adaptry.core.manifest import FileEntry
+from adaptry.core.progress import Progress, no_progress
+from adaptry.core.report import Report
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """The ways to carry a merge out that do not change what comes of it.
+
+    `device`: torch's word (`cpu`, `cuda`, …); `kernel`: auto, torch or llvm; `hashing`: digest the files as they
+    are written; `threads`: None for one a core.
+    """
+
+    device: str = "cpu"
+    kernel: str = "auto"
+    hashing: bool = True
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An input opened: in the order of the recipe's inputs. `revision` is its digest if a registry has it."""
+
+    weighted: Weighted
+    revision: Digest | None = None
+
+
+def merge(
+    recipe: Recipe,
+    checkpoint: Checkpoint,
+    sources: Sequence[Source],
+    target: Path,
+    how: How = How(),
+    progress: Progress = no_progress,
+    found: str = "",
+) -> MergeRecord:
+    """Writes the merged checkpoint to `target`, with `adaptry_merge.json` beside its weights.
+
+    `found` is `decide`'s.
+    Nothing is written unless everything fits. Raises what `plan` raises, `Missing` (no torch), `Conflict` (something
+    is at `target`), `InvalidWeights` (a file that became shorter since), `StorageFull`, `Unavailable`.
+    """
+    _check_new(target)
+    decided = decide(recipe, checkpoint, sources, found)
+    kernels = choose(how.device, how.kernel)
+    kernels.check(decided.changed)
+    for source in sources:
+        check_values(source.weighted)
+    with landing(target) as folder:
+        written = bake(decided, folder, kernels, hashing=how.hashing, threads=how.threads, progress=progress)
+        write_side_files(decided, folder)
+        files = tuple(
+            FileEntry(path=file.name, size=file.size, sha256=file.sha256) for file in written if file.sha256
+        )
+        revisions = tuple(source.revision for source in sources)
+        made = record(recipe, decided, files, kernels.names, revisions)
+        write_record(made, folder)
+    return made
+
+
+def decide(recipe: Recipe, checkpoint: Checkpoint, sources: Sequence[Source], found: str = "") -> Plan:
+    """The plan of a recipe whose base and inputs are open. `found` says how the base was found to be the original of the
+    one that the recipe names, where it is that (`copies.open_original`)."""
+    return plan(
+        checkpoint,
+        [source.weighted for source in sources],
+        dtype=recipe.dtype,
+        max_shard_size=recipe.max_shard_size,
+        other_base=recipe.other_base,
+        resize_vocab=recipe.resize_vocab,
+        base_copy=recipe.base_copy,
+        found=found,
+        way=None if recipe.method == "linear" else Way(recipe.method, recipe.parameters, recipe.seed),
+    )
+
+
+def check_values(entry: Weighted) -> None:
+    """Factors are small beside a base: looking costs little, and a NaN in one would spread through the model.
+
+    Raises `Refused` where they hold one, or are all zero.
+    """
+    report = Report(findings=tuple(check_weights(entry.adapter)))
+    if report.is_blocked:
+        raise Refused(f"{entry.label}: {report.sentence()}")
+    for found in report.findings:
+        if found.code == "untrained":
+            raise Refused(f"{entry.label}: {found.reason}, so the result would be the base [{found.code}]")
+
+
+def _check_new(target: Path) -> None:
+    """A merge replaces nothing: a model someone may be loading is no place to write."""
+    if target.is_dir() and any(target.iterdir()):
+        raise Conflict(f"{target} is there already and not empty; choose another place, or remove it first")
+    check_free(target)

@@ -1,0 +1,77 @@
+"""The files beside the weights of a merged checkpoint: config, index, tokenizer, licence.
+
+They are the base's, except where the merge makes them untrue: the dtype, the tie between embeddings and
+output head, and the map of tensors to files.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from adaptry.bases.hf_folder import CONFIG, INDEX, SINGLE, side_files
+from adaptry.compute.merging.plan import Plan
+from adaptry.compute.merging.tied_names import ties_of
+
+_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+def write_side_files(plan: Plan, folder: Path) -> None:
+    """Everything but weights, into `folder`, which exists."""
+    for path in kept_files(plan):
+        shutil.copyfile(path, folder / path.name)
+    for name, data in made_files(plan).items():
+        (folder / name).write_bytes(data)
+
+
+def kept_files(plan: Plan) -> Iterator[Path]:
+    """The base's own files that go along as they are."""
+    return (path for path in side_files(plan.checkpoint.folder) if path.name != CONFIG)
+
+
+def made_files(plan: Plan) -> Mapping[str, bytes]:
+    """The files that the merge changes or makes, by name."""
+    made = {CONFIG: _json(_config(plan))}
+    if [file.name for file in plan.files] != [SINGLE]:
+        made[INDEX] = _json(_index(plan))
+    return made
+
+
+def _config(plan: Plan) -> dict[str, Any]:
+    """(`Any`: the fields are the model's own.) Nested text configs are changed as their owner is."""
+    config = dict(plan.checkpoint.config)
+    parts = [config]
+    for key in ("text_config", "llm_config"):
+        if isinstance(config.get(key), dict):
+            config[key] = dict(config[key])
+            parts.append(config[key])
+    for part in parts:
+        if plan.is_untied and (part is config or "tie_word_embeddings" in part):
+            part.update(ties_of(plan.checkpoint).config)
+        if plan.vocabulary and "vocab_size" in part:
+            part["vocab_size"] = plan.vocabulary
+        if plan.dtype:
+            for key in ("dtype", "torch_dtype"):
+                if key in part:
+                    part[key] = _DTYPES[plan.dtype]
+    return config
+
+
+def _index(plan: Plan) -> dict[str, Any]:
+    """(`Any`: JSON.) As transformers writes it."""
+    pieces = [(piece, file.name) for file in plan.files for piece in file.pieces]
+    return {
+        "metadata": {
+            "total_parameters": sum(piece.numel for piece, _ in pieces),
+            "total_size": sum(piece.size for piece, _ in pieces),
+        },
+        "weight_map": {piece.name: name for piece, name in sorted(pieces, key=lambda pair: pair[0].name)},
+    }
+
+
+def _json(document: dict[str, Any]) -> bytes:
+    """(`Any`: JSON.)"""
+    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,215 @@
+"""One output file while it is written: its steps in order, its bytes on disk, its digest as they pass.
+
+Bytes that nobody needs to see are moved inside the kernel; what is hashed is hashed from the buffer it was
+just written from. No write is larger than 1 MiB: larger ones were up to ten times slower on some kernels.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import queue
+import threading
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from adaptry.adapters.content import open_regular
+from adaptry.bases.hf_folder import Checkpoint
+from adaptry.compute.merging.layout import OutputFile, Piece
+from adaptry.core.digest import Digest
+from adaptry.core.errors import InvalidWeights
+
+_CHUNK = 256 << 10
+_RING = 6  # buffers between the writer and a hash in the background
+_WINDOW = 8 << 20  # bytes after which the disk is asked to begin
+_KERNEL_COPY = 64 << 20  # bytes a step copies inside the kernel, so that threads share a large file
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A run of the output: one piece to bake or cast, or bytes of the base's `shard` from `source` on to copy."""
+
+    offset: int
+    size: int
+    shard: str
+    source: int
+    piece: Piece | None = None
+
+
+class Output:
+    """Steps are taken in order by one thread at a time where the file is hashed, by any threads where it is not."""
+
+    def __init__(self, file: OutputFile, checkpoint: Checkpoint, folder: Path, hashing: bool) -> None:
+        """Creates the file in `folder` at its full size, so that a lack of space shows before any work."""
+        self.file = file
+        self.steps = deque(steps_of(file, None if hashing else _KERNEL_COPY))
+        self.left = file.size
+        self._shards = {name: checkpoint.folder / name for piece in file.pieces for name in piece.shards}
+        self._open: dict[str, io.FileIO] = {}
+        self._hash = hashlib.sha256() if hashing else None
+        self._background: _Background | None = None
+        self._target = os.open(folder / file.name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+        try:
+            _allocate(self._target, file.size)
+            for name, path in self._shards.items():
+                self._open[name] = open_regular(path)
+            self.write(file.header, 0)
+        except BaseException:
+            self.close()
+            raise
+
+    def hash_in_background(self) -> None:
+        """From here on another thread hashes, a few buffers behind."""
+        if self._hash is not None:
+            self._background = _Background(self._hash)
+
+    def read(self, shard: str, into: memoryview, at: int) -> None:
+        """Fills `into` from the base. Raises `InvalidWeights` where the base's file has become shorter."""
+        done = 0
+        while done < len(into):
+            count = os.preadv(self._open[shard].fileno(), [into[done:]], at + done)
+            if not count:
+                raise InvalidWeights(
+                    f"{self._shards[shard]} became shorter while it was read; is something still writing it?"
+                )
+            done += count
+
+    def write(self, data: memoryview | bytes, at: int) -> None:
+        """In order, where the file is hashed."""
+        view = memoryview(data)
+        for start in range(0, len(view), 1 << 20):
+            part = view[start : start + (1 << 20)]
+            written = 0
+            while written < len(part):
+                written += os.pwrite(self._target, part[written:], at + start + written)
+        if self._background is not None:
+            self._background.put(view)
+        elif self._hash is not None:
+            self._hash.update(view)
+        if (at + len(view)) // _WINDOW != at // _WINDOW:
+            self._begin_flush(at + len(view))
+
+    def copy(self, step: Step, buffer: memoryview) -> None:
+        """The step's bytes as the base has them; through `buffer` only if they must be seen."""
+        at, end = step.source, step.source + step.size
+        shift = step.offset - step.source
+        if self._hash is None:
+            at = self._copy_in_kernel(step.shard, at, end, shift)
+        while at < end:
+            part = buffer[: min(_CHUNK, len(buffer), end - at)]
+            self.read(step.shard, part, at)
+            self.write(part, at + shift)
+            at += len(part)
+
+    def digest(self) -> Digest | None:
+        """Of the whole file, once all steps are done. None where it was not hashed."""
+        if self._background is not None:
+            self._background.finish()
+        return Digest(self._hash.hexdigest()) if self._hash is not None else None
+
+    def close(self) -> None:
+        """Once, when no thread works on it any more."""
+        if self._background is not None:
+            self._background.finish()
+        for file in self._open.values():
+            file.close()
+        os.close(self._target)
+
+    def _copy_in_kernel(self, shard: str, at: int, end: int, shift: int) -> int:
+        """How far the kernel got: to `end`, or nowhere on systems and filesystems that cannot."""
+        if not hasattr(os, "copy_file_range"):
+            return at
+        try:
+            while at < end:
+                copied = os.copy_file_range(
+                    self._open[shard].fileno(), self._target, end - at, at, at + shift
+                )
+                if not copied:
+                    break
+                at += copied
+                self._begin_flush(at + shift, copied)
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+        return at
+
+    def _begin_flush(self, end: int, size: int = _WINDOW) -> None:
+        """Lets the disk begin with what was just written, so that the flush before the rename finds little to do.
+
+        On Linux this advice starts writing dirty pages and drops only clean ones: a merge of 2.4 GB, flushed, took
+        1.3 s instead of 2.0.
+        """
+        if hasattr(os, "posix_fadvise"):
+            start = max(0, end - size)
+            os.posix_fadvise(self._target, start, end - start, os.POSIX_FADV_DONTNEED)
+
+
+class _Background:
+    """A thread that hashes copies of what it is given, in order."""
+
+    def __init__(self, hasher: hashlib._Hash) -> None:
+        self._full: queue.SimpleQueue[tuple[bytearray, int] | None] = queue.SimpleQueue()
+        self._empty: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
+        for _ in range(_RING):
+            self._empty.put(bytearray(_CHUNK))
+        self._hasher = hasher
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def put(self, data: memoryview) -> None:
+        for start in range(0, len(data), _CHUNK):
+            part = data[start : start + _CHUNK]
+            buffer = self._empty.get()
+            buffer[: len(part)] = part
+            self._full.put((buffer, len(part)))
+
+    def finish(self) -> None:
+        self._full.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (item := self._full.get()) is not None:
+            buffer, size = item
+            self._hasher.update(memoryview(buffer)[:size])
+            self._empty.put(buffer)
+
+
+def steps_of(file: OutputFile, most: int | None = None) -> Iterator[Step]:
+    """The pieces of a file as steps: neighbours that are copied are one step, of at most `most` bytes."""
+    run: Step | None = None
+    for piece in file.pieces:
+        start = piece.source.start
+        if not piece.is_copy:
+            if run:
+                yield from _cut(run, most)
+                run = None
+            yield Step(piece.offset, piece.size, piece.shard, start, piece)
+        elif run and run.shard == piece.shard and run.source + run.size == start:
+            run = Step(run.offset, run.size + piece.size, run.shard, run.source)
+        else:
+            if run:
+                yield from _cut(run, most)
+            run = Step(piece.offset, piece.size, piece.shard, start)
+    if run:
+        yield from _cut(run, most)
+
+
+def _cut(step: Step, most: int | None) -> Iterator[Step]:
+    for start in range(0, step.size, most or max(1, step.size)):
+        size = min(most or step.size, step.size - start)
+        yield Step(step.offset + start, size, step.shard, step.source + start)
+
+
+def _allocate(descriptor: int, size: int) -> None:
+    """Claims the space, on filesystems that can: a sparse file would fill the disk half-way through."""
+    if not hasattr(os, "posix_fallocate") or not size:
+        return
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise

@@ -1,0 +1,186 @@
+"""Everything a merge decides, before a weight is read.
+
+`plan` takes headers and configs and gives output files as lists of pieces: bytes to copy, weights to bake.
+Sizes, names and dtypes of the result are known here, and whatever does not fit fails here or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from adaptry.adapters.header import FLOATS
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import Checkpoint
+from adaptry.bases.module_map import Placement
+from adaptry.bases.quantised import Packed, fold
+from adaptry.compute.merging.base_copy import BaseCopy, choose_copy, dtype_of_int8, told_of_dtypes
+from adaptry.compute.merging.combined import Way, combined
+from adaptry.compute.merging.dequantisation import Summed, plain_view
+from adaptry.compute.merging.fitting import PLAIN, Weighted, check_base, fit
+from adaptry.compute.merging.layout import OutputFile, Piece, lay_out
+from adaptry.compute.merging.replication import replicated
+from adaptry.compute.merging.tensor_changes import TensorChanges, Wanted
+from adaptry.compute.merging.vocabulary import check_alone
+from adaptry.compute.recipes.merge import Copy, Dtype
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Unsupported
+
+_UNTIED = (
+    "the base ties its output head to its embeddings and an adapter changes one of them alone: the result has a head of "
+    "its own, so that it answers as the adapter does (PEFT's merge would change both)"
+)
+
+
+PackedAt = Mapping[tuple[str, int], Packed]
+"""Quantised weights by where their codes lie: file and position. Names do not tell, where layers are replicated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What will be done. `base` is the base's id; `notes` are sentences for the reader; `is_untied`: the result has
+    a head of its own. `checkpoint` is the base as it is merged into (deeper than its files, where layers are
+    replicated, and plain where it is dequantised); `vocabulary` is the new number of tokens, where there is one;
+    `base_copy` which copy is merged into, where one is quantised."""
+
+    checkpoint: Checkpoint
+    base: Digest
+    inputs: tuple[Weighted, ...]
+    files: tuple[OutputFile, ...]
+    dtype: Dtype | None
+    is_untied: bool
+    vocabulary: int | None
+    notes: tuple[str, ...]
+    base_copy: BaseCopy | None = None
+
+    @property
+    def size(self) -> int:
+        return sum(file.size for file in self.files)
+
+    @property
+    def changed(self) -> Iterator[Piece]:
+        """The pieces whose bytes are not the base's: baked, or cast."""
+        return (piece for file in self.files for piece in file.pieces if not piece.is_copy)
+
+    @property
+    def baked(self) -> int:
+        """How many weights change."""
+        return sum(piece.is_baked for file in self.files for piece in file.pieces)
+
+
+def plan(
+    checkpoint: Checkpoint,
+    inputs: Sequence[Weighted],
+    *,
+    dtype: Dtype | None = None,
+    max_shard_size: int | None = None,
+    other_base: bool = False,
+    resize_vocab: bool = False,
+    base_copy: Copy | None = None,
+    found: str = "",
+    way: Way | None = None,
+) -> Plan:
+    """How `inputs` are baked into `checkpoint`: as their weighted sum, or combined in another `way`.
+
+    `other_base`: also into another model than an input is known to be for, if the shapes fit. `resize_vocab`: also
+    where an input brings a larger vocabulary. `base_copy`: into which copy, where one is quantised. `found`: how it was
+    found, where it is the original of the base that was named. Raises `Unsupported` (a method or variant that cannot be baked, a base that is not dequantised here) and
+    `Refused` (modules or shapes that do not fit, a copy that is not chosen); each names what, where and the way out.
+    """
+    folded = fold(checkpoint)
+    chosen, notes = choose_copy(folded, inputs, base_copy, found)
+    if chosen:
+        notes.insert(0, chosen.reason)
+    base = fingerprint(checkpoint)
+    if folded.packed:
+        checkpoint = plain_view(folded, dtype_of_int8(folded, dtype))
+        notes += told_of_dtypes(folded, dtype)
+    if dtype and (odd := _not_plain(checkpoint)):
+        raise Unsupported(
+            f"--dtype casts F32, F16 and BF16 weights; {odd} is {checkpoint.tensors[odd].dtype}"
+        )
+    checkpoint = replicated(checkpoint, [(entry.label, entry.adapter.config) for entry in inputs])
+    wanted = Wanted(checkpoint)
+    rows: dict[str, int] = {}
+    placements: list[tuple[Weighted, Placement]] = []
+    for entry in inputs:
+        fitted = fit(entry, checkpoint, base, resize_vocab)
+        notes += [*fitted.notes, *check_base(entry, base, other_base)]
+        placements.append((entry, fitted.placement))
+        if way is None:
+            wanted.add(entry, fitted.placement)
+        if fitted.rows:
+            check_alone(entry.label, entry.weight, len(inputs))
+            rows.update(fitted.rows)
+            notes.append(
+                f"the result has a vocabulary of {max(rows.values()):,}: take {entry.label}'s tokenizer with it"
+            )
+    if way is not None:
+        wanted.add_combined(placements, combined(way, placements, other_base))
+        notes.append(f"combined by {way.method}, weight by weight, and not brought to a rank")
+    packed = {(weight.codes.shard, weight.codes.info.start): weight for weight in folded.packed.values()}
+    drafts = list(_drafts(checkpoint, dtype, wanted, rows, packed))
+    files = lay_out(checkpoint.shards, drafts, max_shard_size)
+    if wanted.is_untied:
+        notes.insert(0, _UNTIED)
+    vocabulary = max(rows.values(), default=None)
+    return Plan(
+        checkpoint, base.id, tuple(inputs), files, dtype, wanted.is_untied, vocabulary, tuple(notes), chosen
+    )
+
+
+def _drafts(
+    checkpoint: Checkpoint, dtype: Dtype | None, wanted: Wanted, rows: Mapping[str, int], packed: PackedAt
+) -> Iterator[Piece]:
+    """Every tensor of the result, and what comes beside it, in the order of the base's files."""
+    for name in _in_file_order(checkpoint):
+        yield _draft(name, name, checkpoint, dtype, wanted.of(name), rows.get(name), packed)
+        for new, changes in wanted.beside(name):
+            yield _draft(new, name, checkpoint, dtype, changes, rows.get(name), packed)
+
+
+def _not_plain(checkpoint: Checkpoint) -> str | None:
+    floats = ((name, info.dtype) for name, info in checkpoint.tensors.items() if info.dtype in FLOATS)
+    return next((name for name, dtype in floats if dtype not in PLAIN), None)
+
+
+def _in_file_order(checkpoint: Checkpoint) -> Iterable[str]:
+    """The names of the result, so that each file is read front to back and copies of a layer lie beside it."""
+    number = {name: place for place, name in enumerate(checkpoint.shards)}
+    return sorted(
+        checkpoint.tensors,
+        key=lambda name: (number[checkpoint.shard_of[name]], checkpoint.tensors[name].start),
+    )
+
+
+def _draft(
+    name: str,
+    source: str,
+    checkpoint: Checkpoint,
+    dtype: Dtype | None,
+    wanted: TensorChanges,
+    rows: int | None,
+    packed: PackedAt,
+) -> Piece:
+    """A piece that has no place in a file yet."""
+    info, shard = checkpoint.tensors[source], checkpoint.shard_of[source]
+    kept = dtype is None or info.dtype not in FLOATS
+    own = packed.get((shard, info.start))
+    updates, changes, beside = wanted.updates, wanted.changes, wanted.bias
+    if own and updates:  # what is dequantised is there as a whole
+        updates, changes = (), (Summed(updates, wanted.is_transposed),)
+    if beside:
+        beside = replace(beside, packed=packed.get((beside.shard, beside.info.start)))
+    return Piece(
+        name=name,
+        shard=shard,
+        source=info,
+        dtype=info.dtype if kept else str(dtype),
+        offset=0,
+        updates=updates,
+        is_transposed=wanted.is_transposed,
+        changes=changes,
+        bias=beside,
+        rows=rows,
+        packed=own,
+    )

@@ -1,0 +1,93 @@
+"""A merged model opened from its ingredients: everything that can fail fails here, before a weight is computed.
+
+Files of a store lie under their digests; for as long as it takes to open them they are linked into folders as loaders
+expect them. Messages name the base and the adapter as people do, and never a place on this machine.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from adaptry.adapters.adapter import open_content
+from adaptry.adapters.base_record import BaseRecord
+from adaptry.adapters.content import FolderContent
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import Checkpoint, open_checkpoint
+from adaptry.compute.merging.fitting import Weighted
+from adaptry.compute.merging.kernels import choose
+from adaptry.compute.merging.merge import Source, check_values, decide
+from adaptry.compute.merging.plan import Plan
+from adaptry.compute.merging.record import NAME as RECORD
+from adaptry.compute.merging.record import record
+from adaptry.compute.merging.streaming.virtual_checkpoint import VirtualCheckpoint
+from adaptry.compute.recipes.merge import Input, Recipe
+from adaptry.compute.sidecar_client.inputs import Ingredients
+from adaptry.core.errors import AdaptryError, NotFound
+
+
+def assembled(ingredients: Ingredients, scratch: Path) -> VirtualCheckpoint:
+    """The merged model, beside its weights the record that a merge writes (without digests of files, and without the release
+    that computes it, so that the same bytes have the same name). `scratch` is a folder to work in.
+
+    Raises what `plan` raises, and `NotFound` where the base is in none of its places.
+    """
+    with tempfile.TemporaryDirectory(dir=scratch, prefix="opening-") as links:
+        try:
+            return _assembled(ingredients, Path(links), scratch)
+        except AdaptryError as error:
+            raise type(error)(_told(error.message, ingredients, links)) from error
+
+
+def _assembled(ingredients: Ingredients, links: Path, scratch: Path) -> VirtualCheckpoint:
+    folder = _linked(links / "adapter", ingredients.adapter_files)
+    adapter = open_content(FolderContent(folder, list(ingredients.adapter_files)))
+    checkpoint, base = _base(ingredients, links / "base")
+    source = Source(Weighted(adapter, 1.0, ingredients.adapter, base), ingredients.revision)
+    recipe = Recipe(base=str(ingredients.base), inputs=(Input(source=ingredients.adapter),))
+    plan = decide(recipe, checkpoint, [source])
+    check_values(source.weighted)
+    kernels = choose()
+    made = _record(recipe, plan, kernels.used(plan.changed), ingredients)
+    return VirtualCheckpoint(plan, kernels, ingredients.revision, {RECORD: made}, scratch)
+
+
+def _record(recipe: Recipe, plan: Plan, kernels: tuple[str, ...], ingredients: Ingredients) -> bytes:
+    made = record(recipe, plan, (), kernels, (ingredients.revision,))
+    return (made.model_copy(update={"adaptry": ""}).model_dump_json(indent=2) + "\n").encode()
+
+
+def _base(ingredients: Ingredients, links: Path) -> tuple[Checkpoint, BaseRecord]:
+    for folder in _folders(ingredients, links):
+        try:
+            checkpoint = open_checkpoint(folder)
+            found = fingerprint(checkpoint)
+        except AdaptryError:
+            continue  # gone, moved or overwritten
+        if found.id == ingredients.base:
+            return checkpoint, found
+    raise NotFound(
+        f"the weights of {ingredients.base_name} are not at hand on the server: store them once with "
+        f"`adaptry base add FOLDER --name {ingredients.base_name} --store`"
+    )
+
+
+def _folders(ingredients: Ingredients, links: Path) -> Iterator[Path]:
+    yield from map(Path, ingredients.base_folders)
+    if ingredients.base_files:
+        yield _linked(links, ingredients.base_files)
+
+
+def _linked(folder: Path, files: Mapping[str, str]) -> Path:
+    folder.mkdir()
+    for name, place in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(place)
+    return folder
+
+
+def _told(message: str, ingredients: Ingredients, links: str) -> str:
+    for folder in (*ingredients.base_folders, f"{links}/base"):
+        message = message.replace(folder, ingredients.base_name)
+    return message.replace(f"{links}/adapter", ingredients.adapter)

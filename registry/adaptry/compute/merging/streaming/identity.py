@@ -1,0 +1,56 @@
+"""Names for bytes that nobody has seen yet: what went in, how it is laid out, and what computes it.
+
+Two servers that would answer with different bytes give them different names, so a reader never joins bytes of two kinds.
+The compiled kernel gives the same bits on every processor; torch's products are its BLAS's, so its release and the
+processor's abilities are part of the name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+
+from adaptry.compute.merging.kernels import Kernels
+from adaptry.compute.merging.plan import Plan
+from adaptry.core.digest import Digest
+
+ARITHMETIC = 1
+"""Goes up whenever the same base and adapter come to give other bytes: what is cached under the old names stays apart."""
+
+
+def arithmetic(plan: Plan, kernels: Kernels) -> tuple[str, ...]:
+    """What will compute this plan's bytes."""
+    return tuple(f"{name}{_release(name)}" for name in kernels.used(plan.changed))
+
+
+def layout(plan: Plan, adapter: Digest, computed_by: tuple[str, ...]) -> Digest:
+    """One name for all weights of a plan into which the revision `adapter` goes."""
+    named = {
+        "arithmetic": (ARITHMETIC, *computed_by),
+        "base": str(plan.base),
+        "adapter": str(adapter),
+        "copy": plan.base_copy.kind if plan.base_copy else None,
+        "files": {file.name: hashlib.sha256(file.header).hexdigest() for file in plan.files},
+    }
+    return Digest.of(json.dumps(named, sort_keys=True).encode())
+
+
+def tag(layout: Digest, file: str) -> Digest:
+    """The name of one of the weights' files."""
+    return Digest.of(f"{layout}/{file}".encode())
+
+
+def identity(layout: Digest, others: Mapping[str, Digest]) -> Digest:
+    """The name of everything: the weights, and the files beside them by their digests."""
+    named = {name: str(digest) for name, digest in others.items()}
+    return Digest.of(json.dumps([str(layout), named], sort_keys=True).encode())
+
+
+def _release(kernel: str) -> str:
+    if kernel == "llvm":
+        return ""
+    import torch
+
+    return f" {torch.__version__} {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"

@@ -1,0 +1,44 @@
+"""Merged models that are open, the last few that were asked for: opening one reads many headers and samples its base."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+
+from adaptry.compute.merging.streaming.virtual_checkpoint import VirtualCheckpoint
+from adaptry.compute.sidecar_client.inputs import Ingredients
+from adaptry.core.digest import Digest
+
+_MOST = 8
+
+_Key = tuple[Digest, Digest, str, str]
+
+
+class Shelf:
+    """For many threads: each model is opened by one of them, and the others wait for it."""
+
+    def __init__(self, make: Callable[[Ingredients], VirtualCheckpoint]) -> None:
+        self._make = make
+        self._places: OrderedDict[_Key, _Place] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def take(self, ingredients: Ingredients) -> VirtualCheckpoint:
+        """The model, opened anew where its base was written to. Raises what opening it raises."""
+        key = (ingredients.base, ingredients.revision, ingredients.adapter, ingredients.base_name)
+        with self._lock:
+            place = self._places.setdefault(key, _Place())
+            self._places.move_to_end(key)
+            while len(self._places) > _MOST:
+                self._places.popitem(last=False)
+        with place.lock:
+            if place.model is None or not place.model.is_current:
+                place.model = None
+                place.model = self._make(ingredients)
+            return place.model
+
+
+class _Place:
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.model: VirtualCheckpoint | None = None

@@ -1,0 +1,168 @@
+"""The program that computes merged models for a server: `python -m adaptry.merging.streaming`, started by
+`adaptry.compute.sidecar_client`.
+
+It is given one end of a control socket; each message on it brings one end of a pair, on which one question is asked and
+answered, in a thread of its own. It ends when the control socket does, which is when the server is gone, however it went.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import socket
+import threading
+import traceback
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from adaptry.adapters.content import read_at
+from adaptry.compute.merging.streaming.assembly import assembled
+from adaptry.compute.merging.streaming.hashes import Hashes
+from adaptry.compute.merging.streaming.open_models import Shelf
+from adaptry.compute.merging.streaming.virtual_checkpoint import VirtualCheckpoint
+from adaptry.compute.sidecar_client import framing
+from adaptry.compute.sidecar_client.inputs import Described, Ingredients, MergedFile, Question
+from adaptry.core.errors import AdaptryError, Conflict, NotFound
+from adaptry.core.files.background_io import Beside
+from adaptry.core.files.disk_cache import Finished
+
+_FAILED = "the process that computes merged models failed at this; the server's log has the details"
+
+
+class Answerer:
+    """Answers questions about merged models, many at once. `folder` is its place on disk; `cache` bytes of finished
+    files are kept there."""
+
+    def __init__(self, folder: Path, cache: int) -> None:
+        self._scratch = folder
+        self._hashes = Hashes(folder / "hashes")
+        self._finished = Finished(folder / "files", cache)
+        self._open = Shelf(self._assembled)
+
+    def answer(self, channel: socket.socket) -> None:
+        """One question, read from the channel. Nothing is raised: what goes wrong is an answer too, or nobody listens."""
+        try:
+            with channel:
+                kind, payload = framing.receive(channel)
+                if kind == "question":
+                    self._answered(channel, payload)
+        except framing.Gone:
+            return
+
+    def _answered(self, channel: socket.socket, payload: bytes) -> None:
+        try:
+            question = Question.model_validate_json(payload)
+            model = self._open.take(question.ingredients)
+            if question.file is None:
+                said = self._described(model).model_dump_json().encode()
+                for start in range(0, len(said), framing.MOST):
+                    framing.send(channel, "data", said[start : start + framing.MOST])
+            else:
+                self._send_file(channel, model, question, question.file)
+        except framing.Gone:
+            raise
+        except AdaptryError as error:
+            framing.send(channel, "error", framing.error_frame(error))
+        except Exception:  # noqa: BLE001  (whatever it is, the reader is told, and the process goes on)
+            traceback.print_exc()
+            framing.send(channel, "error", framing.error_frame(AdaptryError(_FAILED)))
+        else:
+            framing.send(channel, "end")
+
+    def _assembled(self, ingredients: Ingredients) -> VirtualCheckpoint:
+        model = assembled(ingredients, self._scratch)
+        if any(kernel.startswith("torch") for kernel in model.computed_by):
+            import torch
+
+            torch.set_num_threads(
+                1
+            )  # as in a merge: more would give other bits, and fight with other readers
+        return model
+
+    def _described(self, model: VirtualCheckpoint) -> Described:
+        beside = [
+            MergedFile(name=name, size=file.size, sha256=file.sha256, tag=file.sha256, blob_id=file.blob_id)
+            for name, file in model.side_files.items()
+        ]
+        weights = [
+            MergedFile(name=name, size=model.sizes[name], sha256=self._hashes.of(tag), tag=tag)
+            for name, tag in model.tags.items()
+        ]
+        files = sorted((*beside, *weights), key=lambda file: file.name)
+        return Described(
+            identity=model.identity, files=tuple(files), computed_by=model.computed_by, notes=model.plan.notes
+        )
+
+    def _send_file(
+        self, channel: socket.socket, model: VirtualCheckpoint, question: Question, name: str
+    ) -> None:
+        if model.identity != question.identity:
+            raise Conflict("the merged model is made of other files now; ask for it again")
+        size = model.sizes.get(name)
+        if size is None:
+            raise NotFound(f"the merged model has no file {name[:80]!a}")
+        start, end = question.start, min(question.end, size)
+        if name in model.side_files:
+            for piece in _gathered(model.read(name, start, end)):
+                framing.send(channel, "data", piece)
+            return
+        tag = model.tags[name]
+        kept = self._finished.open(tag, size)
+        if kept is not None:
+            with kept:
+                read = read_at(kept)
+                for at in range(start, end, framing.MOST):
+                    framing.send(channel, "data", read(at, min(framing.MOST, end - at)))
+            return
+        is_whole = (start, end) == (0, size)
+        with (
+            self._hashes.watching(tag, size, start) as running,
+            self._finished.keeping(tag, size) if is_whole else contextlib.nullcontext() as keep,
+            Beside(running.update if running else None) as hashing,
+        ):
+            for piece in _gathered(model.read(name, start, end)):
+                hashing.update(memoryview(piece))
+                if keep is not None:
+                    keep(piece)
+                framing.send(channel, "data", piece)
+
+
+def _gathered(parts: Iterable[bytes | memoryview]) -> Iterator[bytes]:
+    """The same bytes in pieces of a frame's size, each of its own memory.
+
+    The first part goes at once: who asks for a header waits for no tensor.
+    """
+    held: list[bytes] = []
+    room = framing.MOST
+    is_first = True
+    for part in parts:
+        view = memoryview(part)
+        while view:
+            held.append(bytes(view[:room]))
+            view, room = view[room:], room - len(held[-1])
+            if not room or is_first:
+                yield b"".join(held)
+                held, room = [], framing.MOST
+        is_first = False
+    if held:
+        yield b"".join(held)
+
+
+def main(arguments: list[str]) -> None:
+    """Runs until the control socket ends."""
+    parser = argparse.ArgumentParser(prog="python -m adaptry.compute.merging.streaming", description=__doc__)
+    parser.add_argument("--control", type=int, required=True, help="the descriptor of the control socket")
+    parser.add_argument("--folder", type=Path, required=True, help="where to work and to remember")
+    parser.add_argument("--cache", type=int, default=0, help="bytes of finished files to keep")
+    given = parser.parse_args(arguments)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with the server, which lets its readers finish
+    answerer = Answerer(given.folder, given.cache)
+    with socket.socket(fileno=given.control) as control:
+        while True:
+            message, descriptors, _, _ = socket.recv_fds(control, 1, 1)
+            if not message:
+                return
+            for descriptor in descriptors:
+                channel = socket.socket(fileno=descriptor)
+                threading.Thread(target=answerer.answer, args=(channel,), daemon=True).start()

@@ -1,0 +1,90 @@
+"""Tensors that can only be made whole: each is made once, into a file without a name, and read from there.
+
+So a slow reader holds disk and not memory, and a reader that comes in small ranges does not have it made again for each.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+
+from adaptry.adapters.content import CHUNK
+from adaptry.compute.merging.dense_change import bake_whole
+from adaptry.compute.merging.io import Reader
+from adaptry.compute.merging.layout import Piece
+from adaptry.core.files.atomic_dir import explained
+
+_KEPT = 2  # of each checkpoint; those that are being read stay until their readers are done
+_MAKING = threading.Semaphore(2)  # a tensor being made is a few copies of it in memory
+
+
+class Spool:
+    """Of one checkpoint, for many threads. Files lie in `folder`, without a name there."""
+
+    def __init__(self, base: Reader, folder: Path) -> None:
+        self._base = base
+        self._folder = folder
+        self._made: OrderedDict[str, _Made] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read(self, piece: Piece, first: int, last: int) -> Iterator[bytes]:
+        """Bytes [first, last) of the piece. Raises `InvalidWeights`, `StorageFull`."""
+        made = self._of(piece)
+        while first < last:
+            data = os.pread(made.file.fileno(), min(CHUNK, last - first), first)
+            yield data
+            first += len(data)
+
+    def _of(self, piece: Piece) -> _Made:
+        with self._lock:
+            made = self._made.setdefault(piece.name, _Made())
+            self._made.move_to_end(piece.name)
+            while len(self._made) > _KEPT:
+                self._made.popitem(last=False)
+        with made.lock:
+            if made.is_empty:
+                with _MAKING:
+                    made.fill(piece, self._base, self._folder)
+        return made
+
+
+class _Made:
+    """One tensor, for as long as somebody keeps it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.is_empty = True
+        self.file: io.FileIO
+
+    def fill(self, piece: Piece, base: Reader, folder: Path) -> None:
+        try:
+            self.file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  closed with the last reader
+            weakref.finalize(self, self.file.close)
+            bake_whole(piece, _Into(self.file, base, piece.offset))
+        except OSError as error:
+            raise explained(error, folder) from error
+        self.is_empty = False
+
+
+class _Into:
+    """A sink whose file begins where the piece does."""
+
+    def __init__(self, file: io.FileIO, base: Reader, offset: int) -> None:
+        self._file = file
+        self._base = base
+        self._offset = offset
+
+    def read(self, shard: str, into: memoryview, at: int) -> None:
+        self._base.read(shard, into, at)
+
+    def write(self, data: memoryview | bytes, at: int) -> None:
+        view, at = memoryview(data), at - self._offset
+        while view:
+            written = os.pwrite(self._file.fileno(), view[:CHUNK], at)
+            view, at = view[written:], at + written

@@ -1,0 +1,165 @@
+"""A merged checkpoint as files that can be read at any place, though nobody wrote them.
+
+Names, sizes and headers are the plan's, known before a weight is read. Reading a range computes the blocks of rows that it
+touches, cut where a merge cuts them, so the bytes are those that `adaptry merge` writes with the same kernels. Memory is a
+few blocks for each reader; what can only be made as a whole tensor is made once and kept on disk (`spooling`).
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import weakref
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from adaptry.adapters.content import CHUNK, FolderContent
+from adaptry.bases.shards import Shards
+from adaptry.compute.merging.execute import term_of
+from adaptry.compute.merging.kernels import Bench, Kernels, rows_of, weight_of
+from adaptry.compute.merging.layout import OutputFile, Piece
+from adaptry.compute.merging.model_files import kept_files, made_files
+from adaptry.compute.merging.output import Step, steps_of
+from adaptry.compute.merging.plan import Plan
+from adaptry.compute.merging.streaming.identity import arithmetic, identity, layout, tag
+from adaptry.compute.merging.streaming.spool import Spool
+from adaptry.compute.tensors.kernel import row_blocks
+from adaptry.core.digest import Digest
+from adaptry.core.errors import NotFound
+
+_PART = 256 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class SideFile:
+    """A file beside the weights: its size, its SHA-256, and the id that git gives its bytes."""
+
+    size: int
+    sha256: Digest
+    blob_id: str
+
+
+class VirtualCheckpoint:
+    """What a plan would write, readable from many threads. Its files stay open for as long as it lives.
+
+    `sizes` has every file, weights and others, by name; `side_files` those beside the weights. `tags` names the bytes of each
+    weights file before anyone has seen them; `identity` names every file at once: equal only where every byte is.
+    `computed_by` says by what.
+    """
+
+    def __init__(
+        self, plan: Plan, kernels: Kernels, adapter: Digest, made: Mapping[str, bytes], scratch: Path
+    ) -> None:
+        """`adapter` is the digest of what was merged in; `made` are more files to show; `scratch` a folder to work in.
+
+        Raises `Missing` or `Invalid` where a piece needs a kernel that is not here, and what opening files raises.
+        """
+        kernels.check(plan.changed)
+        self.plan = plan
+        self._kernels = kernels
+        self._shards = Shards(plan.checkpoint)
+        weakref.finalize(self, self._shards.__exit__)
+        self._states = self._shards.states()
+        self._kept = FolderContent(plan.checkpoint.folder, [path.name for path in kept_files(plan)])
+        self._made = {**made_files(plan), **made}
+        self._spool = Spool(self._shards, scratch)
+        self._streamed = [piece for piece in plan.changed if not piece.is_whole]
+        self._files = {file.name: _Steps(file) for file in plan.files}
+        self.side_files = {name: self._described(name) for name in sorted({*self._kept.sizes, *self._made})}
+        weights = {file.name: file.size for file in plan.files}
+        self.sizes = {**weights, **{name: file.size for name, file in self.side_files.items()}}
+        self.computed_by = arithmetic(plan, kernels)
+        named = layout(plan, adapter, self.computed_by)
+        self.tags = {name: tag(named, name) for name in weights}
+        self.identity = identity(named, {name: file.sha256 for name, file in self.side_files.items()})
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the base's files have not been written to since this was opened."""
+        return self._shards.states() == self._states
+
+    def read(self, name: str, start: int, end: int) -> Iterator[bytes | memoryview]:
+        """The bytes [start, end) of a file, in order; each piece is valid until the next.
+
+        Raises `NotFound`, `InvalidWeights` (a file of the base that became shorter, a change that does not fit its tensor)
+        and `StorageFull`.
+        """
+        if name in self.side_files:
+            yield from self._read_side(name, start, end)
+            return
+        steps = self._steps(name)
+        if start < len(steps.header):
+            yield steps.header[start:end]
+        bench: Bench | None = None
+        for step in steps.touching(start, end):
+            first, last = max(start - step.offset, 0), min(end - step.offset, step.size)
+            if step.piece is None:
+                yield from self._copied(step.shard, step.source + first, step.source + last)
+            elif step.piece.is_whole:
+                yield from self._spool.read(step.piece, first, last)
+            else:
+                bench = bench or self._kernels.bench(self._streamed)
+                yield from self._baked(step.piece, bench, first, last)
+
+    def _steps(self, name: str) -> _Steps:
+        try:
+            return self._files[name]
+        except KeyError:
+            raise NotFound(f"the merged model has no file {name[:80]!a}") from None
+
+    def _copied(self, shard: str, at: int, end: int) -> Iterator[memoryview]:
+        buffer = memoryview(bytearray(min(_PART, end - at)))
+        while at < end:
+            part = buffer[: end - at]
+            self._shards.read(shard, part, at)
+            yield part
+            at += len(part)
+
+    def _baked(self, piece: Piece, bench: Bench, first: int, last: int) -> Iterator[memoryview]:
+        """Bytes [first, last) of a piece that streams: whole blocks are baked, and cut."""
+        rows, row_bytes = rows_of(piece)
+        row_out = row_bytes * piece.size // piece.source.size
+        lane = bench.lane(weight_of(piece), [term_of(update) for update in piece.updates])
+        for row, count in row_blocks(rows, row_bytes, self._kernels.block):
+            begin, end = row * row_out, (row + count) * row_out
+            if end <= first:
+                continue
+            if begin >= last:
+                return
+            self._shards.read(
+                piece.shard, lane.source[: count * row_bytes], piece.source.start + row * row_bytes
+            )
+            yield lane.bake(row, count)[max(0, first - begin) : min(end, last) - begin]
+
+    def _read_side(self, name: str, start: int, end: int) -> Iterator[bytes]:
+        if name in self._made:
+            yield self._made[name][start:end]
+            return
+        while start < end and (data := self._kept.read(name, start, min(CHUNK, end - start))):
+            yield data
+            start += len(data)
+
+    def _described(self, name: str) -> SideFile:
+        size = len(self._made[name]) if name in self._made else self._kept.sizes[name]
+        sha256, blob = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+        for data in self._read_side(name, 0, size):
+            sha256.update(data)
+            blob.update(data)
+        return SideFile(size, Digest(sha256.hexdigest()), blob.hexdigest())
+
+
+class _Steps:
+    """A weights file: its header, then steps in order."""
+
+    def __init__(self, file: OutputFile) -> None:
+        self.header = file.header
+        self._steps = [step for step in steps_of(file) if step.size]
+        self._ends = [step.offset + step.size for step in self._steps]
+
+    def touching(self, start: int, end: int) -> Iterator[Step]:
+        """The steps that have bytes in [start, end)."""
+        for number in range(bisect.bisect_right(self._ends, start), len(self._steps)):
+            if self._steps[number].offset >= end:
+                return
+            yield self._steps[number]

@@ -1,0 +1,212 @@
+"""The two ends of a tied embedding: one tensor on disk that the model reads as embedding and as output head.
+
+A live adapter may change one end alone, and PEFT's merge then writes both, so that the merged model answers
+otherwise than the adapter did. Here each end gets what the live adapter does to it; where the two come to differ, the
+result has a head of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.methods import METHODS
+from adaptry.adapters.methods.extras import token_rows
+from adaptry.adapters.spec import ModuleSpec
+from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS, input_embedding, is_output_head
+from adaptry.bases.hf_folder import Checkpoint
+from adaptry.bases.module_map import Placed, PlacedExtra, Placement
+from adaptry.compute.merging.fitting import Weighted
+from adaptry.compute.merging.tied_names import ties_of
+from adaptry.core.errors import Unsupported
+
+_WRITERS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "ForMaskedLM")
+"""Ends of the names of models that have an output head."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """A tensor of the result: `name`, with the values of the base's `tensor`, which it mostly is itself."""
+
+    tensor: str
+    name: str
+
+
+class Ends:
+    """Which ends there are, and whether they have come apart."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+        self._ties = ties_of(checkpoint)
+        own = f"{self._ties.head}.weight"
+        self._stored_head = next(
+            (name for name in checkpoint.tensors if is_output_head(name) or name == own), None
+        )
+        self._stored_embedding = input_embedding(checkpoint.tensors)
+        self._tied: set[str] = set()
+        self.is_untied = False
+
+    def stored(self, tensor: str) -> End:
+        """The end that is in the base's files under its own name."""
+        return End(tensor, tensor)
+
+    def is_tied(self, placed: Placed) -> bool:
+        """Also a copy of the embedding under the head's own name, which older tools wrote: it is tied as it is loaded."""
+        is_copy = placed.tensor == self._stored_head and not is_output_head(placed.tensor)
+        return placed.tied or (is_copy and self._checkpoint.config.get("tie_word_embeddings") is not False)
+
+    def is_said_to_be_tied(self, tensor: str) -> bool:
+        """Whether `tensor` is the embedding of a base whose config ties it, though a head of its own is stored.
+
+        PEFT goes by the config where a LoRA has rows of tokens, and sets them in both.
+        """
+        is_tied = self._checkpoint.config.get("tie_word_embeddings") is True
+        return is_tied and self._stored_head is not None and tensor == self._stored_embedding
+
+    def both(self, tensor: str) -> tuple[End, ...]:
+        """The ends of a tied `tensor`, for a change of all of them."""
+        self._tied.add(tensor)
+        copies = (End(tensor, f"{copy}.weight") for copy in self._ties.copies)
+        return self.stored(self._stored_embedding or tensor), self._head(tensor), *copies
+
+    def one(self, entry: Weighted, tensor: str, path: str, is_head: bool) -> tuple[End]:
+        """One end of a tied `tensor`, that of the module `path`, for a change of it alone. Raises `Unsupported`."""
+        self._check_untying(entry, path, is_head)
+        self._tied.add(tensor)
+        self.is_untied = self._ties.has_head
+        if is_head:
+            return (self._head(tensor),)
+        if path in self._ties.copies:
+            return (End(tensor, f"{path}.weight"),)
+        return (self.stored(self._stored_embedding or tensor),)
+
+    def beside(self, tensor: str) -> Iterator[End]:
+        """What the result gets beside the base's `tensor`, where the ends came apart: whatever the base does not store."""
+        if not self.is_untied:
+            return
+        ties = self._ties
+        if tensor in self._tied and self._stored_head is None:
+            yield self._head(tensor)
+            yield from (End(tensor, f"{copy}.weight") for copy in ties.copies)
+        if tensor == ties.bias and f"{ties.head}.bias" not in self._checkpoint.tensors:
+            yield End(tensor, f"{ties.head}.bias")
+
+    def _head(self, tensor: str) -> End:
+        if self._stored_head is not None:
+            return self.stored(self._stored_head)
+        return End(tensor, f"{self._ties.head}.weight")
+
+    def _check_untying(self, entry: Weighted, path: str, is_head: bool) -> None:
+        """Raises `Unsupported` where no name is known under which the result could have this end by itself."""
+        ties, model_type = self._ties, self._checkpoint.config.get("model_type")
+        if not ties.has_head:
+            return
+        if ties.head is None or (is_head and self._stored_head is None and path != ties.head):
+            raise Unsupported(
+                f"{entry.label} changes {path}, which a {model_type} ties to other weights, and the name is not known here "
+                "under which such a model would load it untied: merge it with PEFT, which changes all of them"
+            )
+        if ties.is_several and not is_head and path not in ties.copies:
+            raise Unsupported(
+                f"{entry.label} changes the embedding {path} alone, which a {model_type} ties to those of its encoder and "
+                "decoder and its head; to untie it is not there yet: merge it with PEFT, which changes all of them"
+            )
+
+    def check_known(self, entry: Weighted, tensor: str, path: str) -> None:
+        """Raises `Unsupported` where `tensor`, taken for one that stands alone, may be what an unseen head is tied to."""
+        config = self._checkpoint.config
+        listed = config.get("architectures")
+        is_written = any(
+            str(name).endswith(_WRITERS) for name in (listed if isinstance(listed, list) else [])
+        )
+        shape = self._checkpoint.tensors[tensor].shape
+        is_seen = self._stored_head is not None or self._stored_embedding is not None
+        if is_seen or not is_written or config.get("tie_word_embeddings") is False:
+            return
+        if len(shape) == 2 and config.get("vocab_size") == shape[0]:
+            raise Unsupported(
+                f"{entry.label} changes {path}, which has a row for each token; the base has no output head of its own, and "
+                f"how a {config.get('model_type')} ties one is not known here: merge it with PEFT"
+            )
+
+    def check_bias(self, entry: Weighted, module: ModuleSpec) -> None:
+        """Raises `Unsupported` where the update of a tied head changes its bias, which lies with no weight of its own."""
+        method = METHODS[entry.adapter.spec.method]
+        has_bias = not self._checkpoint.tensors.keys().isdisjoint((f"{module.path}.bias", self._ties.bias))
+        if has_bias and method.bias is not None and method.changes_bias(module):
+            raise Unsupported(
+                f"{entry.label} changes the bias of {module.path} too, a head that is tied to the embeddings, which is not "
+                "merged here: merge it with PEFT"
+            )
+
+
+def ends_of_extra(entry: Weighted, extra: PlacedExtra, placement: Placement, ends: Ends) -> tuple[End, ...]:
+    """What a full weight replaces. PEFT copies a module of `modules_to_save` off the tie; the rest is written through it."""
+    if not extra.tied:
+        if extra.extra.kind == "token_rows" and ends.is_said_to_be_tied(extra.tensor):
+            return (
+                ends.both(extra.tensor)
+                if entry.adapter.spec.method == "lora"
+                else (ends.stored(extra.tensor),)
+            )
+        ends.check_known(entry, extra.tensor, extra.extra.target.removesuffix(".weight"))
+        return (ends.stored(extra.tensor),)
+    path = extra.extra.target.removesuffix(".weight")
+    if extra.extra.kind == "token_rows" and _has_other_rows(entry.adapter, extra, placement):
+        return ends.one(entry, extra.tensor, path, not _is_embedding(path))
+    if extra.extra.kind == "module" and not entry.adapter.config.flag("ensure_weight_tying"):
+        return ends.one(entry, extra.tensor, path, not _is_embedding(path))
+    return ends.both(extra.tensor)
+
+
+def ends_of_module(entry: Weighted, placed: Placed, placement: Placement, ends: Ends) -> tuple[End, ...]:
+    """What an update changes. With `ensure_weight_tying` the embedding's is both's, and the head's says it again."""
+    if not ends.is_tied(placed):
+        ends.check_known(entry, placed.tensor, placed.module.path)
+        return (ends.stored(placed.tensor),)
+    is_head = placed.module.kind != "embedding" and not _is_embedding(placed.module.path)
+    if entry.adapter.config.flag("ensure_weight_tying") and _is_trained_as_one(entry.adapter, placement):
+        return () if is_head else ends.both(placed.tensor)
+    if is_head:
+        ends.check_bias(entry, placed.module)
+    return ends.one(entry, placed.tensor, placed.module.path, is_head)
+
+
+def _has_other_rows(adapter: Adapter, extra: PlacedExtra, placement: Placement) -> bool:
+    """Whether the adapter has rows of both ends, and not the same: then PEFT trains each end by itself."""
+    rows = {
+        token_rows(adapter.config, other.extra.target)
+        for other in placement.extras
+        if other.extra.kind == "token_rows" and other.tensor == extra.tensor
+    }
+    return len(rows) > 1
+
+
+def _is_trained_as_one(adapter: Adapter, placement: Placement) -> bool:
+    """Whether the embedding's factors are the head's as well: where there are both, with the same numbers.
+
+    PEFT ties them as it makes the adapter. On a half-precision base it then holds them in float32, each in a tensor of its
+    own, and from there on the two are trained apart.
+    """
+    ends = {other.module.kind == "embedding": other.module for other in placement.placed if other.tied}
+    embedding, head = ends.get(True), ends.get(False)
+    if embedding is None or head is None:
+        return embedding is not None
+    pairs = (("A", "embedding_B"), ("B", "embedding_A"))
+    return all(
+        _is_turned(adapter, head.tensors[own], embedding.tensors[other])
+        for own, other in pairs
+        if own in head.tensors and other in embedding.tensors
+    )
+
+
+def _is_turned(adapter: Adapter, name: str, other: str) -> bool:
+    from adaptry.compute.tensors.adapter_tensors import as_tensor
+
+    first, second = (as_tensor(adapter.tensor_bytes(each), adapter.tensors[each]) for each in (name, other))
+    return first.shape == second.shape[::-1] and bool((first == second.T).all())
+
+
+def _is_embedding(path: str) -> bool:
+    return path.rpartition(".")[2] in INPUT_EMBEDDINGS

@@ -1,0 +1,67 @@
+"""What the user wrote: which adapters, how strongly, combined how. A value; a YAML file or flags make it."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+
+from adaptry.compute.recipes.merge import Dtype, Input
+
+
+class Override(BaseModel):
+    """Another way for some modules: `match` is matched as PEFT matches a `rank_pattern`, the first that matches wins.
+
+    `weights` are by the input's source. What is not said is as in the recipe.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    match: str = Field(min_length=1, max_length=1024)
+    method: str | None = None
+    parameters: dict[str, Any] = {}  # checked against the method's table
+    weights: dict[str, FiniteFloat] = {}
+    rank: int | None = Field(default=None, ge=1)
+
+
+class CombineRecipe(BaseModel):
+    """One adapter out of several.
+
+    `rank` or `energy` (a share of Σσ², 0 to 1) bring the result to a rank; neither: exact where the method is exact,
+    else the largest rank of the inputs. `uniform`: the same rank for every module (zeros fill it). `whole_weights`: the source
+    whose saved modules come along, or `none`. `in_sequence`: each input was trained on top of the base and the inputs
+    before it. `output`: a folder or a name in the registry.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str = "linear"
+    parameters: dict[str, Any] = {}  # checked against the method's table
+    inputs: tuple[Input, ...] = Field(min_length=1, max_length=64)
+    modules: tuple[Override, ...] = Field(default=(), max_length=256)
+    rank: int | None = Field(default=None, ge=1, le=1 << 16)
+    energy: float | None = Field(default=None, gt=0, le=1)
+    uniform: bool = False
+    dtype: Dtype = "F32"
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
+    whole_weights: str | None = None
+    other_base: bool = False
+    in_sequence: bool = False
+    output: str | None = None
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if all(entry.weight == 0 for entry in self.inputs):
+            raise ValueError("all weights are 0, so the result would be nothing")
+        if self.rank is not None and self.energy is not None:
+            raise ValueError("say rank or energy, not both: each decides the rank")
+        patterns = [override.match for override in self.modules]
+        if twice := next((pattern for pattern in patterns if patterns.count(pattern) > 1), None):
+            raise ValueError(f"modules has {twice[:80]!r} twice; which one is meant?")
+        sources = {entry.source for entry in self.inputs}
+        named = {source for override in self.modules for source in override.weights}
+        if strangers := sorted(named - sources):
+            raise ValueError(
+                f"weights of modules name {strangers[0][:80]!r}, which is none of the inputs ({', '.join(sorted(sources))})"
+            )
+        return self

@@ -1,0 +1,180 @@
+"""The server's side of the process that computes: started when it is first needed, again when it died, gone with the server.
+
+Nothing here imports what computes. Bytes are passed on as they come; who stops reading stops the computing. A stream goes
+on where it was when the process died, since the same model has the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from adaptry.compute.sidecar_client import framing
+from adaptry.compute.sidecar_client.inputs import Described, Ingredients, Question
+from adaptry.core.errors import Unavailable
+
+STREAMS = 32
+_PATIENCE = 600.0  # seconds for the next piece: a large tensor that is made as a whole takes its time
+_DEATHS = 3  # in a row, without a byte in between, after which it is no accident
+_PASSED_ON = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TMPDIR", "VIRTUAL_ENV")
+_PREFIXES = ("OMP_", "MKL_", "OPENBLAS_", "COVERAGE_")
+
+
+class Computing:
+    """For many threads. `folder` is where the process works and remembers; `cache` bytes of finished files are kept there.
+
+    At most `streams` files are read at once; more are `Unavailable`.
+    """
+
+    def __init__(self, folder: Path, cache: int = 0, streams: int = STREAMS) -> None:
+        self._folder = folder
+        self._cache = cache
+        self._streams = threading.BoundedSemaphore(streams)
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._is_closed = False
+
+    @property
+    def pid(self) -> int | None:
+        """The process, if one was started."""
+        return self._process.pid if self._process else None
+
+    def describe(self, ingredients: Ingredients) -> Described:
+        """The merged model. Raises what opening it raises (`Refused`, `Unsupported`, `NotFound`, …), `Unavailable`."""
+        for _ in range(_DEATHS):
+            try:
+                said = b"".join(self._asked(Question(ingredients=ingredients)))
+            except framing.Gone:
+                continue
+            return Described.model_validate_json(said)
+        raise _died()
+
+    def read(
+        self, ingredients: Ingredients, model: Described, file: str, start: int, end: int
+    ) -> Iterator[bytes]:
+        """The bytes [start, end) of a file of `model`, in order. Close it to stop early.
+
+        Raises `Conflict` where the ingredients have come to be another model, `Unavailable`, `InvalidWeights`,
+        `StorageFull`.
+        """
+        if not self._streams.acquire(blocking=False):
+            raise Unavailable(
+                "as many merged files are being read as this server computes at once; try again"
+            )
+        deaths = 0
+        try:
+            while deaths < _DEATHS:
+                question = Question(
+                    ingredients=ingredients, file=file, identity=model.identity, start=start, end=end
+                )
+                try:
+                    for piece in self._asked(question):
+                        start += len(piece)
+                        deaths = 0
+                        yield piece
+                except framing.Gone:
+                    deaths += 1
+                else:
+                    return
+            raise _died()
+        finally:
+            self._streams.release()
+
+    def close(self) -> None:
+        """Ends the process; questions that are open fail."""
+        with self._lock:
+            self._is_closed = True
+            self._end()
+
+    def _asked(self, question: Question) -> Iterator[bytes]:
+        """The data of an answer. Raises `Gone` where the process died before its end, and the error that it answers."""
+        channel, process = self._channel()
+        try:
+            with channel:
+                channel.settimeout(_PATIENCE)
+                framing.send(channel, "question", question.model_dump_json().encode())
+                while True:
+                    kind, payload = framing.receive(channel)
+                    if kind == "end":
+                        return
+                    if kind == "error":
+                        raise framing.error_of(payload)
+                    yield payload
+        except framing.Gone:
+            self._bury(process)
+            raise
+
+    def _channel(self) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+        """Our end of a new pair, of which the process has the other."""
+        ours, theirs = socket.socketpair()
+        with theirs, self._lock:
+            control, process = self._running()
+            # Where it is dying just now, nobody takes the other end, and ours says so when it is read.
+            with contextlib.suppress(OSError):
+                socket.send_fds(control, [b"?"], [theirs.fileno()])
+        return ours, process
+
+    def _bury(self, process: subprocess.Popen[bytes]) -> None:
+        """So that the next question finds another."""
+        with self._lock:
+            if self._process is process:
+                self._end()
+
+    def _running(self) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+        if self._is_closed:
+            raise Unavailable("the server is stopping")
+        if self._process is None or self._control is None:
+            self._control, theirs = socket.socketpair()
+            with theirs:
+                self._process = self._started(theirs)
+        return self._control, self._process
+
+    def _started(self, control: socket.socket) -> subprocess.Popen[bytes]:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        command = [sys.executable, "-P", "-m", "adaptry.compute.merging.streaming"]
+        command += [
+            "--control",
+            str(control.fileno()),
+            "--folder",
+            str(self._folder),
+            "--cache",
+            str(self._cache),
+        ]
+        try:
+            return subprocess.Popen(
+                command,
+                pass_fds=[control.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env=_environment(os.environ),
+            )
+        except OSError as error:
+            raise Unavailable(f"cannot start the process that computes merged models: {error}") from error
+
+    def _end(self) -> None:
+        """With the lock held. A process that dies with its server has nothing to save."""
+        if self._control is not None:
+            self._control.close()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        self._control = self._process = None
+
+
+def _environment(own: Mapping[str, str]) -> dict[str, str]:
+    """What the process needs to know: where things are installed, and no secrets."""
+    return {name: value for name, value in own.items() if name in _PASSED_ON or name.startswith(_PREFIXES)}
+
+
+def _died() -> Unavailable:
+    return Unavailable(
+        "the process that computes merged models died several times at this; the server's log may say why. Merge with "
+        "`adaptry merge` and upload the result, or try again"
+    )

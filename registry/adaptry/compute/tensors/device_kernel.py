@@ -1,0 +1,50 @@
+"""The lane on an accelerator: a block goes there, is baked in torch, and comes back.
+
+The same steps as on the CPU; the order in which a product is summed is the device's, so results agree within
+rounding, not bit for bit (`docs/merging.md` says how close).
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Sequence
+
+import torch
+
+from adaptry.compute.tensors.kernel import Lane, Term, Weight
+from adaptry.compute.tensors.torch_kernel import DTYPES, Update, stacked
+
+BLOCK = 64 << 20
+"""Bytes of W at a time: a transfer that keeps an accelerator's link busy."""
+
+
+class DeviceLane(Lane):
+    """`device` is torch's word for it: `cuda`, `cuda:1`, `mps`."""
+
+    def __init__(self, capacity: int, device: str) -> None:
+        self.source = memoryview(mmap.mmap(-1, capacity))
+        self._device = torch.device(device)
+        self._weight = Weight("F32", "F32", 0, 0)
+        self._update: Update | None = None
+
+    @staticmethod
+    def takes(weight: Weight, rank: int) -> bool:
+        return weight.source_dtype in DTYPES and weight.dtype in DTYPES
+
+    @torch.inference_mode()
+    def begin(self, weight: Weight, terms: Sequence[Term]) -> None:
+        self._weight = weight
+        self._update = stacked(terms, weight.is_transposed, self._device) if terms else None
+
+    @torch.inference_mode()
+    def bake(self, first: int, rows: int) -> memoryview:
+        weight = self._weight
+        stored = torch.frombuffer(
+            self.source, dtype=DTYPES[weight.source_dtype], count=rows * weight.columns
+        ).view(rows, weight.columns)
+        image = stored.to(self._device, torch.float32)
+        if self._update is not None:
+            left, right = self._update.sides(first, rows)
+            image = image + torch.mm(left, right) * self._update.scale
+        result = image.to(DTYPES[weight.dtype]).cpu().contiguous()
+        return memoryview(result.view(torch.uint8).numpy().tobytes())

@@ -1,0 +1,189 @@
+"""Updates kept as a product of two thin matrices, and the algebra that never forms the thick one.
+
+Every sum, product, norm and decomposition here costs O((out + in)·r²), where the dense way costs out·in·min(out, in).
+Leading dimensions are a batch (the experts of a fused parameter). Computed in float64, kept in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from adaptry.compute.tensors.krylov import leading
+from adaptry.compute.tensors.orthonormal import basis_of
+
+NEGLIGIBLE = 1e-6
+"""A singular value below this share of the largest is what rounding to float32 leaves of 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """An update Δ = scale · up @ down. `up` [..., out, r], `down` [..., r, in], both float32 (or float64)."""
+
+    up: Tensor
+    down: Tensor
+    scale: float = 1.0
+
+    @property
+    def rank(self) -> int:
+        return self.down.shape[-2]
+
+    def dense(self) -> Tensor:
+        """Δ, [..., out, in], in the factors' dtype: the product first and then the scale, as PEFT does."""
+        return (self.up @ self.down) * self.scale
+
+    def times(self, weight: float) -> Factors:
+        return Factors(self.up, self.down, self.scale * weight)
+
+    def folded(self) -> Factors:
+        """The same update with scale 1: it is multiplied into `up`."""
+        return self if self.scale == 1.0 else Factors(self.up * self.scale, self.down)
+
+    def double(self) -> Factors:
+        return Factors(self.up.double(), self.down.double(), self.scale)
+
+
+@dataclass(frozen=True, slots=True)
+class Decomposition:
+    """Δ = left · diag(values) · right: [..., out, k], [..., k] falling, [..., k, in]; float64.
+
+    Where only the leading triplets were computed, `beyond` is the energy of the others.
+    """
+
+    left: Tensor
+    values: Tensor
+    right: Tensor
+    beyond: float = 0.0
+
+    @property
+    def energy(self) -> float:
+        """‖Δ‖² (Frobenius), over the whole batch."""
+        return float(self.values.square().sum()) + self.beyond
+
+    def lost(self, rank: int) -> float:
+        """‖Δ − Δ_rank‖²: what no update of this rank can keep (Eckart and Young)."""
+        return float(self.values[..., rank:].square().sum()) + self.beyond
+
+    def truncated(self, rank: int) -> Factors:
+        """The nearest update of `rank`, its weight shared evenly by the two factors; float32.
+
+        A rank beyond what there is gives what there is.
+        """
+        root = self.values[..., :rank].sqrt()
+        up = self.left[..., :rank] * root.unsqueeze(-2)
+        down = root.unsqueeze(-1) * self.right[..., :rank, :]
+        return Factors(up.float().contiguous(), down.float().contiguous())
+
+
+def concatenated(updates: Sequence[Factors]) -> Factors:
+    """Σ Δ_i, exactly: the factors side by side, each `up` with its own scale in it. The rank is the sum of the ranks."""
+    folded = [update.folded() for update in updates]
+    return Factors(
+        torch.cat([update.up for update in folded], dim=-1),
+        torch.cat([update.down for update in folded], dim=-2),
+    )
+
+
+def padded(update: Factors, rank: int) -> Factors:
+    """The same update with zeros up to `rank`."""
+    missing = rank - update.rank
+    if missing <= 0:
+        return update
+    return Factors(
+        torch.nn.functional.pad(update.up, (0, missing)),
+        torch.nn.functional.pad(update.down, (0, 0, 0, missing)),
+        update.scale,
+    )
+
+
+def inner(one: Factors, other: Factors) -> float:
+    """⟨Δ_1, Δ_2⟩ (Frobenius): the sum of (up_1ᵀ up_2) ∘ (down_1 down_2ᵀ), in float64."""
+    a, b = one.double(), other.double()
+    product = (a.up.mT @ b.up) * (a.down @ b.down.mT)
+    return float(product.sum()) * one.scale * other.scale
+
+
+def row_inner(one: Factors, other: Factors) -> Tensor:
+    """⟨Δ_1, Δ_2⟩ of each row, [..., out] float64; of each column, of the `transposed` updates."""
+    a, b = one.double(), other.double()
+    return ((a.up @ (a.down @ b.down.mT)) * b.up).sum(-1) * (one.scale * other.scale)
+
+
+def transposed(update: Factors) -> Factors:
+    """Δᵀ: [..., in, out]."""
+    return Factors(update.down.mT, update.up.mT, update.scale)
+
+
+def gram(updates: Sequence[Factors]) -> Tensor:
+    """All inner products, [T, T] float64; of a batch, their sums. One product of the stacked factors gives them."""
+    scales = torch.tensor([update.scale for update in updates], dtype=torch.float64)
+    up = torch.cat([update.up.double() for update in updates], dim=-1)
+    down = torch.cat([update.down.double() for update in updates], dim=-2)
+    product = (up.mT @ up) * (down @ down.mT)
+    ranks = [update.rank for update in updates]
+    member = torch.repeat_interleave(torch.diag(scales), torch.tensor(ranks), dim=0)  # [R, T]
+    return member.mT @ product.reshape(-1, *product.shape[-2:]).sum(0) @ member
+
+
+def bases(update: Factors) -> tuple[Tensor, Tensor, Tensor]:
+    """Orthonormal columns Q_u [..., out, k], core [..., k, l], orthonormal rows Q_vᵀ [..., l, in]: Δ = Q_u · core · Q_vᵀ."""
+    left, right = basis_of(update.up), basis_of(update.down.mT)
+    return left.vectors, (left.upper @ right.upper.mT) * update.scale, right.vectors.mT
+
+
+def decomposed(update: Factors, rank: int | None = None) -> Decomposition:
+    """The singular value decomposition of Δ, through bases of the factors and an r×r problem.
+
+    All singular values; with `rank`, only so many of the singular vectors, which is most of the work.
+    """
+    left, right = basis_of(update.up), basis_of(update.down.mT)
+    core = (left.upper @ right.upper.mT) * update.scale
+    inside, values, outside = torch.linalg.svd(core, full_matrices=False)
+    return Decomposition(left.times(inside[..., :rank]), values, right.times(outside[..., :rank, :].mT).mT)
+
+
+def decomposed_dense(delta: Tensor, rank: int | None = None) -> Decomposition:
+    """As `decomposed`, of a dense Δ [..., out, in].
+
+    With a `rank` that is small beside the sides only so many triplets are computed, by iteration: what they keep is
+    within `krylov.TOLERANCE` of the most that can be kept. Otherwise O(out·in·min(out, in)).
+    """
+    matrices = delta.reshape(-1, *delta.shape[-2:])
+    found = [_triplets(matrix.double(), rank) for matrix in matrices]
+    left, values, right = (torch.stack(part) for part in zip(*found, strict=True))
+    beyond = 0.0
+    if rank is not None and rank < min(delta.shape[-2:]):
+        energy = float(torch.linalg.vector_norm(delta, dtype=torch.float64)) ** 2
+        beyond = max(0.0, energy - float(values.square().sum()))
+    lead = delta.shape[:-2]
+    return Decomposition(
+        left.reshape(*lead, *left.shape[1:]),
+        values.reshape(*lead, -1),
+        right.reshape(*lead, *right.shape[1:]),
+        beyond,
+    )
+
+
+def _triplets(matrix: Tensor, rank: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    found = None if rank is None else leading(matrix, rank)
+    if found is not None:
+        return found
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    return left[:, :rank], values[:rank], right[:rank]
+
+
+def numerical_rank(values: Tensor, share: float = NEGLIGIBLE) -> int:
+    """How many falling singular values [..., k] exceed this share of the largest; of a batch, the most; at least 1."""
+    return max(1, int((values > share * values[..., :1]).sum(-1).max()))
+
+
+def rank_for(values: Tensor, energy: float) -> int:
+    """The smallest rank that keeps this share of Σσ² (of every member of a batch); at least 1."""
+    squares = values.square()
+    total = squares.sum(-1, keepdim=True)
+    kept = torch.where(total > 0, torch.cumsum(squares, -1) / total, 1.0)  # of nothing, nothing is lost
+    enough = (kept < energy - 1e-12).sum(-1) + 1
+    return max(1, min(int(enough.max()), values.shape[-1]))

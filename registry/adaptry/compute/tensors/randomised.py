@@ -1,0 +1,65 @@
+"""The leading part of a dense matrix by a randomised range finder (Halko, Martinsson and Tropp, arXiv 0909.4061).
+
+A few passes over the matrix, whatever its spectrum: what comes out is a little less than the best there is, and how much
+is lost is known exactly, since a projection loses ‖Δ‖² − Σσ². Passes are in float32, the last one and all sums in float64.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from adaptry.compute.tensors.lowrank import Decomposition, decomposed_dense, rank_for
+
+OVERSAMPLING = 16
+"""Columns beyond the rank: the wanted ones are then nearly all in the range that is found."""
+POWER = 2
+"""Passes (Δ·Δᵀ) that sharpen the spectrum before the range is taken."""
+_SMALL = 384  # sides up to which the whole is decomposed: it costs less
+_FIRST = 16  # the rank that is tried first where an energy is asked for
+_RUN = 8 << 20  # elements that are in float64 at a time
+
+
+def energy_of(delta: Tensor) -> float:
+    """‖Δ‖² in float64, of any shape."""
+    flat = delta.reshape(-1)
+    runs = (flat[first : first + _RUN] for first in range(0, flat.numel(), _RUN))
+    return sum((float(run.double().square().sum()) for run in runs), 0.0)
+
+
+def of_rank(delta: Tensor, rank: int, seed: int) -> Decomposition:
+    """At least the first `rank` triplets of Δ [out, in] float32 (all, where it has no more); `beyond` is exact."""
+    if min(delta.shape) <= max(_SMALL, 4 * (rank + OVERSAMPLING)):
+        return decomposed_dense(delta)
+    return _projected(delta, rank + OVERSAMPLING, seed)
+
+
+def of_energy(delta: Tensor, share: float, seed: int) -> tuple[Decomposition, int]:
+    """A decomposition and the smallest of its ranks that keeps this share of ‖Δ‖²."""
+    rank = _FIRST
+    while True:
+        found = of_rank(delta, rank, seed)
+        kept = found.values.square().cumsum(-1)
+        enough = int((kept < share * found.energy * (1 - 1e-12)).sum()) + 1
+        if enough <= min(rank, len(found.values)):
+            return found, enough
+        if len(found.values) == min(delta.shape):
+            return found, rank_for(found.values, share)
+        rank *= 2
+
+
+def _projected(delta: Tensor, columns: int, seed: int) -> Decomposition:
+    """Δ projected on the range of Δ·(ΔᵀΔ)^POWER·Ω, [out, columns]."""
+    generator = torch.Generator().manual_seed(seed)
+    image = delta @ torch.randn(delta.shape[1], columns, generator=generator)
+    for _ in range(POWER):
+        image = delta @ torch.linalg.qr(delta.mT @ torch.linalg.qr(image)[0])[0]
+    basis = torch.linalg.qr(image.double())[0]
+    height = max(1, _RUN // delta.shape[1])
+    inside = basis.new_zeros(columns, delta.shape[1])
+    for first in range(0, delta.shape[0], height):
+        rows = slice(first, first + height)
+        inside.addmm_(basis[rows].mT, delta[rows].double())
+    left, values, right = torch.linalg.svd(inside, full_matrices=False)
+    beyond = max(0.0, energy_of(delta) - float(values.square().sum()))
+    return Decomposition(basis @ left, values, right, beyond)

@@ -1,0 +1,47 @@
+"""What a tensor is that is not what the merge would write: rounded otherwise, scaled otherwise, or something else.
+
+`found − base` is fitted by the adapters' updates (least squares, float64). Where that leaves no more than roundings, the
+factors say what was done: 0 nothing, 2 twice, −1 the wrong sign, 1/√r rsLoRA taken for plain LoRA.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adaptry.compute.merging.fitting import PLAIN
+from adaptry.compute.verifying.verdict import Verdict
+
+if TYPE_CHECKING:
+    from adaptry.bases.shards import Shards
+    from adaptry.compute.verifying.tensor_pairs import Pair
+
+
+def explained(
+    pair: Pair, counted: Verdict, tolerance: int, base: Shards, found: Shards, labels: dict[int, str]
+) -> Verdict:
+    """`counted` with its error, and if it differs how. `labels`: what the user called each adapter, by its `id`."""
+    if not {pair.piece.dtype, pair.piece.source.dtype} <= PLAIN:
+        return counted.model_copy(update={"state": "differs", "hint": _UNTOUCHED})
+    try:
+        import torch
+    except ImportError:
+        told = "how it differs is told where torch is installed: pip install 'adaptry[torch]'"
+        return counted.model_copy(update={"state": "differs", "hint": told})
+    from adaptry.compute.verifying.second_pass import Look
+    from adaptry.compute.verifying.values import blocks, origins
+
+    look = Look(pair.piece.dtype, len(origins(pair.piece)))
+    with torch.inference_mode():
+        for block in blocks(pair, base, found):
+            look.add(block)
+    update: dict[str, object] = {"error": look.error, "wrong": look.wrong, "change": look.change}
+    if counted.state != "differs":
+        return counted.model_copy(update=update)
+    other = look.other_rounding(tolerance)
+    if other is not None:
+        return counted.model_copy(update={**update, "state": "rounding", "hint": other})
+    names = [(labels.get(id(origin.adapter), "the adapter"), origin) for origin in origins(pair.piece)]
+    return counted.model_copy(update={**update, "state": "differs", "hint": look.hint(names)})
+
+
+_UNTOUCHED = "no adapter changes it, and it is not the base's"

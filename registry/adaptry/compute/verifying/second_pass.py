@@ -1,0 +1,159 @@
+"""The second look at a tensor: sums over its blocks, and what they say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from adaptry.compute.tensors.adapter_tensors import DTYPES
+from adaptry.compute.verifying.ulp_diff import Tally
+from adaptry.compute.verifying.values import Block, Origin
+
+_NEAR = 0.02  # how near a fitted factor must be to one that has a name
+_SUM = 8 * 2.0**-24  # what another order of summation makes in float32, relative to what is summed
+
+Named = tuple[str, Origin]
+
+
+class Look:
+    """Fed block by block. `wrong` is ‖found − wanted‖², `change` ‖found − base‖²."""
+
+    def __init__(self, dtype: str, count: int) -> None:
+        self._dtype = dtype
+        self.wrong = 0.0
+        self.change = 0.0
+        self._size = 0.0  # ‖base‖²
+        self._update = 0.0  # ‖wanted − base‖²
+        self._noise = 0.0
+        self._gram = torch.zeros(count, count, dtype=torch.float64)
+        self._right = torch.zeros(count, dtype=torch.float64)
+        self._base = Tally(dtype)
+        self._others: dict[str, Tally] = {}
+        self._is_sum = True
+
+    def add(self, block: Block) -> None:
+        found, stored, wanted = (each.double() for each in (block.found, block.stored, block.wanted))
+        change = found - stored
+        self.wrong += float((found - wanted).square().sum())
+        self.change += float(change.square().sum())
+        self._size += float(stored.square().sum())
+        self._update += float((wanted - stored).square().sum())
+        eps = torch.finfo(block.found.dtype).eps
+        self._noise += float((found * eps).square().sum() + (stored * _SUM).square().sum())
+        for row, delta in enumerate(block.deltas):
+            wide = delta.double()
+            self._right[row] += (wide * change).sum()
+            for column in range(row + 1):
+                self._gram[row, column] += (wide * block.deltas[column].double()).sum()
+        _tally(self._base, block.found, block.stored.to(block.found.dtype))
+        for name, other in _roundings(block).items():
+            _tally(self._others.setdefault(name, Tally(self._dtype)), block.found, other)
+        self._is_sum = self._is_sum and _is_within_a_sum(block, found, eps)
+
+    @property
+    def error(self) -> float:
+        """‖found − wanted‖ relative to the update, or to the base where there is none."""
+        whole = self._update or self._size
+        return math.sqrt(self.wrong / whole) if whole else math.inf
+
+    def other_rounding(self, tolerance: int) -> str | None:
+        """The other way to round that gives what was found; None where none does."""
+        for name, tally in self._others.items():
+            if tally.most <= tolerance and (tally.most or not tally.differing):
+                return name
+        if tolerance and self._is_sum:
+            return "the same sum, added in another order"
+        return None
+
+    def hint(self, named: Sequence[Named]) -> str:
+        """What it is instead, in words."""
+        if not self._base.differing:
+            return "it is the base's" + (": no adapter was applied" if named else "")
+        if not named:
+            return "no adapter changes it, and it is not the base's"
+        if not math.isfinite(self.change):
+            return "it holds values that are no numbers"
+        gram = self._gram + self._gram.tril(-1).T
+        factors = torch.linalg.lstsq(gram, self._right.unsqueeze(1), driver="gelsd").solution.squeeze(1)
+        left = self.change - float(self._right @ factors)
+        if left > self._noise:
+            is_there = all(_is_near(float(factor), 1.0) for factor in factors)
+            return (
+                "the update is there, and other changes with it"
+                if is_there
+                else "no multiple of the update gives it"
+            )
+        said = [
+            told for factor, name in zip(factors, named, strict=True) if (told := _said(float(factor), name))
+        ]
+        return "; ".join(said) or "the update is there, and some elements are off by more than rounding"
+
+
+def _said(factor: float, named: Named) -> str | None:
+    """What a factor other than 1 means."""
+    label, origin = named
+    if _is_near(factor, 1.0):
+        return None
+    meanings: dict[str, float] = {
+        "was not applied": 0.0,
+        "was applied with the opposite sign": -1.0,
+        "was applied twice": 2.0,
+    }
+    if origin.scale:
+        root = math.sqrt(origin.rank)
+        if origin.is_rslora:
+            meanings["was scaled by α/r, and it is rsLoRA (α/√r)"] = 1 / root
+        else:
+            meanings["was scaled as rsLoRA (α/√r), and it is not"] = root
+        meanings["was applied without its scale"] = 1 / origin.scale
+    said = [meaning for meaning, value in meanings.items() if _is_near(factor, value)]
+    return f"{label} {' or '.join(said) or f'was applied at {factor:.3g} times its weight'}"
+
+
+def _is_near(factor: float, value: float) -> bool:
+    return abs(factor - value) <= _NEAR * max(1.0, abs(value))
+
+
+def _roundings(block: Block) -> Mapping[str, Tensor]:
+    """What other programs write that round more often: after each adapter, or to a dtype on the way."""
+    stored, found = block.stored.dtype, block.found.dtype
+    others: dict[str, Tensor] = {}
+    if len(block.deltas) > 1:
+        others["each adapter was merged and rounded in turn"] = _in_turn(block, stored).to(found)
+    if block.deltas and stored != found:
+        others[f"the base was {_word(found)} before the merge"] = _in_turn(block, found)
+        others[f"it was merged in {_word(stored)} and cast afterwards"] = _in_turn(block, stored).to(found)
+    return others
+
+
+def _in_turn(block: Block, dtype: torch.dtype) -> Tensor:
+    weight = block.stored.to(dtype)
+    for delta in block.deltas:
+        weight = (weight.float() + delta).to(dtype)
+    return weight
+
+
+def _word(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _is_within_a_sum(block: Block, found: Tensor, eps: float) -> bool:
+    """Whether every element is as near as another order of summation and the rounding to the dtype can make it."""
+    if block.reach is None:
+        return False
+    exact = block.stored.double() + sum(delta.double() for delta in block.deltas)
+    room = block.reach.double() * _SUM + found.abs() * (eps / 2)
+    return bool(((found - exact).abs() <= room).all())
+
+
+def _tally(tally: Tally, found: Tensor, other: Tensor) -> None:
+    tally.add(_bytes(found), _bytes(other), DTYPES[tally.dtype].itemsize)
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    flat = tensor.contiguous().view(-1)
+    data: memoryview = flat.view(torch.uint8).numpy().data
+    return data

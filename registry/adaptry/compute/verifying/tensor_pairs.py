@@ -1,0 +1,86 @@
+"""Which tensor of a checkpoint is to be which piece of the merge: by name, whichever tool wrote it.
+
+A head that is tied in one of the two and stored in the other is compared with the embedding. Buffers are no weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from adaptry.adapters.base_record import TensorShape
+from adaptry.adapters.tensor_names import is_buffer
+from adaptry.bases.hf_folder import Checkpoint
+from adaptry.bases.parameter_lookup import Names
+from adaptry.compute.merging.layout import BasePlace, Piece
+from adaptry.compute.merging.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A piece, and the tensor (with its place) that should be it."""
+
+    piece: Piece
+    tensor: str
+    place: BasePlace
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """`missing`: pieces that the checkpoint has nowhere; `extra`: its tensors that no piece is."""
+
+    pairs: tuple[Pair, ...]
+    missing: tuple[str, ...]
+    extra: tuple[str, ...]
+
+
+Facts = Mapping[str, Any]
+"""Of a config, as a fingerprint has them. (`Any`: JSON.)"""
+
+
+def paired(plan: Plan, wanted: Facts, checkpoint: Checkpoint, found: Facts) -> Pairs:
+    """`wanted` are the facts of the merge's config, `found` those of the checkpoint's."""
+    pieces = {piece.name: piece for file in plan.files for piece in file.pieces}
+    names = Names(_shapes(checkpoint), found)
+    pairs: list[Pair] = []
+    missing: list[str] = []
+    for piece in pieces.values():
+        tensor = piece.name if piece.name in checkpoint.tensors else _found(names, piece.name)
+        if tensor in checkpoint.tensors:
+            pairs.append(_pair(piece, tensor, checkpoint))
+        elif not is_buffer(piece.name, piece.shape):
+            missing.append(piece.name)
+    shapes = {piece.name: TensorShape(dtype=piece.dtype, shape=piece.shape) for piece in pieces.values()}
+    known = Names(shapes, wanted)
+    extra: list[str] = []
+    for tensor in _left(checkpoint, pairs):
+        name = _found(known, tensor)
+        if name in pieces:
+            pairs.append(_pair(pieces[name], tensor, checkpoint))
+        elif not is_buffer(tensor, checkpoint.tensors[tensor].shape):
+            extra.append(tensor)
+    return Pairs(tuple(pairs), tuple(missing), tuple(extra))
+
+
+def _left(checkpoint: Checkpoint, pairs: Iterable[Pair]) -> list[str]:
+    used = {pair.tensor for pair in pairs}
+    return [tensor for tensor in checkpoint.tensors if tensor not in used]
+
+
+def _pair(piece: Piece, tensor: str, checkpoint: Checkpoint) -> Pair:
+    return Pair(piece, tensor, BasePlace(checkpoint.shard_of[tensor], checkpoint.tensors[tensor]))
+
+
+def _found(names: Names, name: str) -> str:
+    """The tensor on disk that `name` is; nothing where there is none, or several make it."""
+    where = names.find(name)
+    if where.tensor is None or len(where.tensor.parts) > 1:
+        return ""
+    return where.tensor.parts[0]
+
+
+def _shapes(checkpoint: Checkpoint) -> dict[str, TensorShape]:
+    return {
+        name: TensorShape(dtype=info.dtype, shape=info.shape) for name, info in checkpoint.tensors.items()
+    }

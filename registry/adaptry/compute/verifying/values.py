@@ -1,0 +1,127 @@
+"""A tensor that differs, block by block as values: what was found, the base, what each adapter adds, and their sum."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from adaptry.adapters.adapter import Adapter
+from adaptry.bases.shards import Shards
+from adaptry.compute.merging.changes import Chain, StreamedChange, WholeChange, apply
+from adaptry.compute.merging.dense_change import weight_at
+from adaptry.compute.merging.execute import term_of
+from adaptry.compute.merging.kernels import rows_of
+from adaptry.compute.merging.layout import BasePlace, Piece
+from adaptry.compute.tensors.adapter_tensors import DTYPES, as_tensor
+from adaptry.compute.tensors.kernel import row_blocks
+from adaptry.compute.tensors.torch_kernel import stacked
+from adaptry.compute.verifying.tensor_pairs import Pair
+
+_BLOCK = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """`found` and `wanted` in the checkpoint's dtype, `stored` in the base's, `deltas` (one an adapter) in float32, all of
+    one shape. `reach`: |W| + Σ scale·|B|·|A|, what the error of a sum is relative to; None of what is no plain LoRA."""
+
+    found: Tensor
+    stored: Tensor
+    wanted: Tensor
+    deltas: tuple[Tensor, ...]
+    reach: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Whose update a delta is. `scale` (as trained), `rank` and `is_rslora` of a plain LoRA."""
+
+    adapter: Adapter | None
+    scale: float | None = None
+    rank: int = 0
+    is_rslora: bool = False
+
+
+def origins(piece: Piece) -> tuple[Origin, ...]:
+    """Of each delta of the piece's blocks."""
+    if piece.updates:
+        return tuple(
+            Origin(
+                update.adapter,
+                update.module.scale,
+                update.module.rank,
+                update.adapter.config.flag("use_rslora"),
+            )
+            for update in piece.updates
+        )
+    return tuple(Origin(_owner(change)) for change in piece.changes)
+
+
+def blocks(pair: Pair, base: Shards, found: Shards) -> Iterator[Block]:
+    """The tensor in runs of rows; as one block where it is changed as a whole."""
+    if pair.piece.is_whole:
+        yield _whole(pair, base, found)
+    else:
+        yield from _streamed(pair, base, found)
+
+
+def _streamed(pair: Pair, base: Shards, found: Shards) -> Iterator[Block]:
+    piece, place = pair.piece, pair.place
+    rows, row_bytes = rows_of(piece)
+    if not rows:
+        return
+    columns = piece.source.numel // rows
+    row_found = place.info.size // rows
+    terms = [term_of(update) for update in piece.updates]
+    each = [stacked([term], piece.is_transposed) for term in terms]
+    together = stacked(terms, piece.is_transposed) if terms else None
+    for first, count in row_blocks(rows, row_bytes, _BLOCK):
+        shape = count, columns
+        stored = _rows(base, piece.shard, piece.source.dtype, piece.source.start + first * row_bytes, shape)
+        there = _rows(found, place.shard, place.info.dtype, place.info.start + first * row_found, shape)
+        exact, reach, deltas = stored.float(), stored.float().abs(), []
+        for update in each:
+            left, right = update.sides(first, count)
+            deltas.append(left @ right * update.scale)
+            reach += left.abs() @ right.abs() * abs(update.scale)
+        if together is not None:
+            left, right = together.sides(first, count)
+            exact = exact + left @ right * together.scale
+        yield Block(there, stored, exact.to(there.dtype), tuple(deltas), reach)
+
+
+def _whole(pair: Pair, base: Shards, found: Shards) -> Block:
+    piece, place = pair.piece, pair.place
+
+    def read_bias() -> Tensor | None:
+        return None if piece.bias is None else weight_at(base, piece.bias)
+
+    stored = weight_at(base, BasePlace(piece.shard, piece.source, piece.packed))
+    there = as_tensor(found.whole(place.shard, place.info), place.info)
+    wanted = apply(piece.changes, stored, read_bias) if piece.changes else stored
+    if wanted.shape != stored.shape:  # a larger vocabulary: the base has no such rows
+        stored = torch.zeros_like(wanted)
+        return Block(there, stored, wanted.to(there.dtype), ())
+    wide = stored.float()
+    deltas = [change.weight * (change.of(wide, read_bias).float() - wide) for change in piece.changes]
+    return Block(there, stored, wanted.to(there.dtype), tuple(deltas))
+
+
+def _rows(shards: Shards, shard: str, dtype: str, at: int, shape: Sequence[int]) -> Tensor:
+    data = bytearray(math.prod(shape) * DTYPES[dtype].itemsize)
+    shards.read(shard, memoryview(data), at)
+    return torch.frombuffer(data, dtype=DTYPES[dtype]).view(*shape)
+
+
+def _owner(change: WholeChange) -> Adapter | None:
+    match change:
+        case Chain(steps):
+            return _owner(steps[0])
+        case StreamedChange(update):
+            return update.adapter
+        case _:
+            return getattr(change, "adapter", None)

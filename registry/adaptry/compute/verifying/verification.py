@@ -1,0 +1,181 @@
+"""The pass over a checkpoint: each tensor computed as a merge would, and compared where a merge would write.
+
+Equal means bit for bit what `adaptry merge` writes, in the checkpoint's own dtype. Memory holds a few rows of a weight a
+thread; what differs is then looked at once more, one tensor at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from adaptry.adapters.header import DTYPE_BITS
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import Checkpoint
+from adaptry.bases.shards import Shards
+from adaptry.compute.merging.execute import bake_piece
+from adaptry.compute.merging.fitting import PLAIN
+from adaptry.compute.merging.kernels import Bench, Kernels, choose
+from adaptry.compute.merging.plan import Plan
+from adaptry.compute.verifying.configs import differences, facts_of_merge
+from adaptry.compute.verifying.diagnosis import explained
+from adaptry.compute.verifying.tensor_pairs import Pair, paired
+from adaptry.compute.verifying.ulp_diff import Tally
+from adaptry.compute.verifying.verdict import State, Verdict, Verification
+from adaptry.core.progress import Progress, no_progress
+
+_RUN = 1 << 20  # bytes that are compared at a time
+
+
+def verify(
+    plan: Plan,
+    checkpoint: Checkpoint,
+    *,
+    tolerance: int = 1,
+    is_measuring: bool = False,
+    kernels: Kernels | None = None,
+    threads: int | None = None,
+    progress: Progress = no_progress,
+) -> Verification:
+    """Whether `checkpoint` is what `plan` would write, but for names, files and dtypes.
+
+    `tolerance`: units in the last place of a tensor's own dtype that a computed element may be off; `is_measuring`: errors of
+    tensors that are within it, too, as far as adapters change them. Raises `Missing` (no torch
+    where it is needed), `InvalidWeights` (a file that is cut while it is read).
+    """
+    facts = fingerprint(checkpoint).facts
+    wanted = facts_of_merge(plan)
+    pairs = paired(plan, wanted, checkpoint, facts)
+    fitting = [recast for pair in pairs.pairs if (recast := _recast(pair)) is not None]
+    kernels = kernels or choose()
+    kernels.check(pair.piece for pair in fitting if not pair.piece.is_copy)
+    labels = {id(entry.adapter): entry.label for entry in plan.inputs}
+    with Shards(plan.checkpoint) as base, Shards(checkpoint) as found:
+        tallies = _Work(base, found, kernels, progress).run(fitting, threads)
+        verdicts = [
+            _verdict(pair, tally, tolerance, is_measuring, base, found, labels)
+            for pair, tally in zip(fitting, tallies, strict=True)
+        ]
+    verdicts += [_misshapen(pair) for pair in pairs.pairs if _recast(pair) is None]
+    verdicts += [Verdict(tensor=name, state="missing") for name in pairs.missing]
+    verdicts += [Verdict(tensor=name, state="extra") for name in pairs.extra]
+    return Verification(
+        tensors=tuple(verdicts),
+        config=differences(wanted, facts),
+        notes=plan.notes,
+        tolerance=tolerance,
+    )
+
+
+def _recast(pair: Pair) -> Pair | None:
+    """The pair with its piece in the dtype that was found, where it can be; None where the two cannot be compared."""
+    piece, info = pair.piece, pair.place.info
+    if info.shape != piece.shape:
+        return None
+    if info.dtype == piece.dtype:
+        return pair
+    if {info.dtype, piece.dtype} <= PLAIN:
+        return replace(pair, piece=replace(piece, dtype=info.dtype))
+    return None
+
+
+def _misshapen(pair: Pair) -> Verdict:
+    piece, info = pair.piece, pair.place.info
+    told = f"it is {info.dtype} {list(info.shape)} and should be {piece.dtype} {list(piece.shape)}"
+    return Verdict(tensor=pair.tensor, state="shape", hint=told)
+
+
+def _verdict(
+    pair: Pair,
+    tally: Tally,
+    tolerance: int,
+    is_measuring: bool,
+    base: Shards,
+    found: Shards,
+    labels: dict[int, str],
+) -> Verdict:
+    allowed = 0 if pair.piece.is_copy else tolerance  # what is only copied is never rounded
+    is_within = tally.ulp is not None and tally.ulp <= allowed
+    state: State = "same" if not tally.differing else "within" if is_within else "differs"
+    counted = Verdict(tensor=pair.tensor, state=state, ulp=tally.ulp, share=tally.share)
+    if state == "differs" or (is_measuring and pair.piece.is_baked):
+        return explained(pair, counted, allowed, base, found, labels)
+    return counted
+
+
+class _Work:
+    """The pieces, shared by threads; each has lanes of its own."""
+
+    def __init__(self, base: Shards, found: Shards, kernels: Kernels, progress: Progress) -> None:
+        self._base = base
+        self._found = found
+        self._kernels = kernels
+        self._progress = progress
+        self._own = threading.local()
+        self._lock = threading.Lock()
+        self._done = 0
+
+    def run(self, pairs: list[Pair], threads: int | None) -> list[Tally]:
+        """A tally for each pair."""
+        changed = [pair.piece for pair in pairs if not pair.piece.is_copy]
+        total = sum(pair.piece.size for pair in pairs)
+
+        def compare(pair: Pair) -> Tally:
+            bench = getattr(self._own, "bench", None)
+            if bench is None:
+                bench = self._own.bench = self._kernels.bench(changed)
+            tally = self._compare(pair, bench)
+            with self._lock:
+                self._done += pair.piece.size
+                self._progress("comparing", self._done, total)
+            return tally
+
+        with (
+            self._kernels.at_work(changed),
+            ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool,
+        ):
+            return list(pool.map(compare, pairs))
+
+    def _compare(self, pair: Pair, bench: Bench) -> Tally:
+        sink = _Comparing(pair, self._base, self._found)
+        piece = pair.piece
+        if piece.is_copy:
+            position = piece.offset
+            for chunk in self._base.chunks(piece.shard, piece.source):
+                sink.write(chunk, position)
+                position += len(chunk)
+        else:
+            bake_piece(piece, sink, bench, self._kernels.block)
+        return sink.tally
+
+
+class _Comparing:
+    """What `bake_piece` writes into: nothing is kept, each run is held against the bytes that were found."""
+
+    def __init__(self, pair: Pair, base: Shards, found: Shards) -> None:
+        self.tally = Tally(pair.piece.dtype)
+        self._pair = pair
+        self._base = base
+        self._found = found
+        self._width = DTYPE_BITS[pair.piece.dtype] // 8
+        self._buffer = memoryview(bytearray(_RUN))
+
+    def read(self, shard: str, into: memoryview, at: int) -> None:
+        self._base.read(shard, into, at)
+
+    def write(self, data: memoryview | bytes, at: int) -> None:
+        place = self._pair.place
+        position = place.info.start + at - self._pair.piece.offset
+        for part in _runs(memoryview(data).cast("B")):
+            there = self._buffer[: len(part)]
+            self._found.read(place.shard, there, position)
+            self.tally.add(there, part, self._width)
+            position += len(part)
+
+
+def _runs(data: memoryview) -> Iterator[memoryview]:
+    for start in range(0, len(data), _RUN):
+        yield data[start : start + _RUN]

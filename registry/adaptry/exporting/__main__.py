@@ -1,9 +1,0 @@
-"""Writes the page of repairs and formats: `python -m adaptry.exporting > docs/exporting.md`."""
-
-from __future__ import annotations
-
-import sys
-
-from adaptry.exporting.page import page
-
-sys.stdout.write(page())

@@ -1,8 +1,0 @@
-"""`python -m adaptry.merging.streaming`: see `process`."""
-
-import sys
-
-from adaptry.merging.streaming.process import main
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
