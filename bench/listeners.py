@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from served import Served, served
 
 from adaptry.core.refs import AdapterName
-from adaptry.records import AdapterEdit
+from adaptry.registry.records import AdapterEdit
 from adaptry.testing.postgres import postgres_server
 
 TICKS = os.sysconf("SC_CLK_TCK")

@@ -53,7 +53,7 @@ def measure(place: Path, hidden: int, layers: int, rank: int, rounds: int) -> No
     models(registry, folder, place, model, rounds)
 
 
-def tensors(registry: adaptry.registry.Registry, folder: Path, place: Path, rounds: int) -> None:
+def tensors(registry: adaptry.registry.interface.Registry, folder: Path, place: Path, rounds: int) -> None:
     cache = Cache(place / "warm")
     peer = timed(lambda: touched(load_file(folder / "adapter_model.safetensors")), rounds)
     show("safetensors.load_file", peer, peer)

@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.client import HttpRegistry
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import pull, push
-from adaptry.records import PushOptions
+from adaptry.registry.http import HttpRegistry
+from adaptry.registry.records import PushOptions
 from adaptry.testing.samples import tiny_lora
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "examples" / "topology"

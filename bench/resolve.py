@@ -21,7 +21,7 @@ from served import served
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.operations.transfer import push
-from adaptry.records import PushOptions
+from adaptry.registry.records import PushOptions
 from adaptry.testing.samples import tiny_lora
 
 PROD = "/api/v1/adapters/acme/tone/versions/prod"

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from adaptry.client import HttpRegistry
+from adaptry.registry.http import HttpRegistry
 
 
 @dataclass(frozen=True)

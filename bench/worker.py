@@ -30,10 +30,10 @@ from tests.vllm import running
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.client import HttpRegistry
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
+from adaptry.registry.http import HttpRegistry
 from adaptry.running import running as running_at
 from adaptry.testing.samples import tiny_base, tiny_lora, write_safetensors
 from adaptry.worker import Cache

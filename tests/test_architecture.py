@@ -56,8 +56,8 @@ def test_every_import_keeps_to_the_layers() -> None:
     "module",
     [
         "adaptry",
-        "adaptry.registry",
-        "adaptry.records",
+        "adaptry.registry.interface",
+        "adaptry.registry.records",
         "adaptry.core.query",
         "adaptry.adapters.adapter",
         "adaptry.adapters.methods",

@@ -17,10 +17,10 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope
 
-from adaptry import wire
 from adaptry.core import strictjson
 from adaptry.core.errors import AdaptryError, Invalid, TooLarge, Unsupported
 from adaptry.core.processes.json_check import loads_in_child
+from adaptry.registry import protocol
 from adaptry_api.errors import Carried, Stopped
 
 Answer = TypeVar("Answer")
@@ -66,7 +66,7 @@ class StrictRequest(Request):
         scope: Scope,
         receive: Receive,
         parsing: Parsing,
-        limit: int = wire.JSON_LIMIT,
+        limit: int = protocol.JSON_LIMIT,
         values: int = _VALUES,
         kind: TypeAdapter[Any] | None = None,
     ) -> None:

@@ -12,16 +12,16 @@ import time
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from adaptry import wire
 from adaptry.core.errors import AdaptryError, Invalid
+from adaptry.registry import protocol
 from adaptry_api import errors
 from adaptry_api.counts import Counts
 
 LOG = logging.getLogger("adaptry.api")
 
 _HEADERS = {
-    **wire.versions(),
-    wire.OLDEST_HEADER: str(wire.API_OLDEST),
+    **protocol.versions(),
+    protocol.OLDEST_HEADER: str(protocol.API_OLDEST),
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
     "Vary": "Authorization",
@@ -63,7 +63,7 @@ class Envelope:
 
     def _admit(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
-        wire.check_client(headers)
+        protocol.check_client(headers)
         if self.hosts and _host(headers.get("host", "")) not in self.hosts:
             raise Invalid(
                 "this server does not answer to that host name (adaptry serve --allow-host adds one)"
@@ -90,7 +90,7 @@ class _Traffic:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
-            headers.update({**_HEADERS, wire.REQUEST_ID_HEADER: self._request_id})
+            headers.update({**_HEADERS, protocol.REQUEST_ID_HEADER: self._request_id})
             headers.setdefault("Cache-Control", "private, no-store")
         else:
             self.sent += len(message.get("body", b""))

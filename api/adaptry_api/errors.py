@@ -18,9 +18,9 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from adaptry import wire
 from adaptry.core import errors
 from adaptry.core.errors import AdaptryError
+from adaptry.registry import protocol
 
 STATUS: dict[type[AdaptryError], int] = {
     errors.Invalid: 400,
@@ -74,7 +74,7 @@ class Problem(BaseModel):
 
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
-    status: {"description": what, "content": {wire.PROBLEM: {"schema": Problem.model_json_schema()}}}
+    status: {"description": what, "content": {protocol.PROBLEM: {"schema": Problem.model_json_schema()}}}
     for status, what in {"4XX": "The request cannot be granted.", "5XX": "The server cannot answer."}.items()
 }
 """For the description of every route. (`Any`: OpenAPI's own JSON.)"""
@@ -115,7 +115,7 @@ def problem(
         request=request_id,
         offset=offset,
     )
-    return Response(said.model_dump_json(exclude_none=True), status, headers, media_type=wire.PROBLEM)
+    return Response(said.model_dump_json(exclude_none=True), status, headers, media_type=protocol.PROBLEM)
 
 
 def answer(error: AdaptryError, request_id: str) -> Response:
@@ -126,7 +126,7 @@ def answer(error: AdaptryError, request_id: str) -> Response:
     headers: dict[str, str] = {}
     match error:
         case errors.OffsetMismatch(offset=offset):
-            headers[wire.OFFSET_HEADER] = str(offset)
+            headers[protocol.OFFSET_HEADER] = str(offset)
             return problem(request_id, status, error.code, error.told, headers, offset=offset)
         case errors.Unauthenticated():
             headers["WWW-Authenticate"] = 'Bearer realm="adaptry"'
@@ -135,7 +135,7 @@ def answer(error: AdaptryError, request_id: str) -> Response:
         case errors.Unavailable():
             headers["Retry-After"] = "1"
         case errors.Incompatible():
-            headers["Upgrade"] = f"adaptry-api/{wire.API}"
+            headers["Upgrade"] = f"adaptry-api/{protocol.API}"
     return problem(request_id, status, error.code, error.told, headers)
 
 
@@ -151,7 +151,7 @@ def install(app: FastAPI, unserved: Callable[[Request, int], Response]) -> None:
         assert isinstance(error, HTTPException)
         if isinstance(error, Carried):
             return answer(error.error, request_id(request))
-        if error.status_code in (404, 405) and not request.url.path.startswith(f"{wire.PREFIX}/"):
+        if error.status_code in (404, 405) and not request.url.path.startswith(f"{protocol.PREFIX}/"):
             return unserved(request, error.status_code)
         code = _CODES.get(error.status_code, "invalid" if error.status_code < 500 else "internal")
         detail, headers = error.detail, dict(error.headers or {})

@@ -20,10 +20,10 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import TypeAdapter
 from starlette.responses import Response
 
-from adaptry import wire
 from adaptry.core.errors import Denied, Invalid
 from adaptry.core.identity import Identity
-from adaptry.registry import Registry
+from adaptry.registry import protocol
+from adaptry.registry.interface import Registry
 from adaptry_api import errors
 from adaptry_api.bodies import OPEN_LIMIT, REPORT_VALUES, StrictRequest
 from adaptry_api.signed import Granted
@@ -121,11 +121,11 @@ class GuardedRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         asks_who = any(dependant.call is caller for dependant in _all(self.dependant))
-        limit = wire.JSON_LIMIT if asks_who else OPEN_LIMIT
-        values = {"values": REPORT_VALUES} if self.path.startswith(f"{wire.PREFIX}/workers") else {}
+        limit = protocol.JSON_LIMIT if asks_who else OPEN_LIMIT
+        values = {"values": REPORT_VALUES} if self.path.startswith(f"{protocol.PREFIX}/workers") else {}
         body = self.body_field.field_info.annotation if self.body_field else None
         kind = TypeAdapter(body) if body is not None else None
-        ours = self.path.startswith(f"{wire.PREFIX}/")  # the Hub's clients say what we need not know
+        ours = self.path.startswith(f"{protocol.PREFIX}/")  # the Hub's clients say what we need not know
         known = {field.alias for one in (self.dependant, *_all(self.dependant)) for field in one.query_params}
 
         async def strictly(request: Request) -> Response:

@@ -20,8 +20,8 @@ from adaptry.catalog.database import Catalog
 from adaptry.catalog.events import Told
 from adaptry.core.errors import AdaptryError
 from adaptry.core.identity import Identity
-from adaptry.feed import NameFilter
-from adaptry.records import News
+from adaptry.registry.events import NameFilter
+from adaptry.registry.records import News
 from adaptry_api.draining import Draining
 
 LOG = logging.getLogger("adaptry.api")

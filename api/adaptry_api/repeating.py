@@ -11,13 +11,13 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Request, Response
 
-from adaptry import wire
 from adaptry.core.digest import Digest
 from adaptry.local.once import Once
-from adaptry.registry import Registry
+from adaptry.registry import protocol
+from adaptry.registry.interface import Registry
 from adaptry_api.guard import Caller, store_of
 
-_Key = Annotated[str | None, Header(alias=wire.KEY_HEADER, min_length=1, max_length=255)]
+_Key = Annotated[str | None, Header(alias=protocol.KEY_HEADER, min_length=1, max_length=255)]
 
 
 async def _registry(request: Request, response: Response, identity: Caller, key: _Key = None) -> Registry:
@@ -26,7 +26,7 @@ async def _registry(request: Request, response: Response, identity: Caller, key:
         return store_of(request).registry(identity)
 
     def tell() -> None:
-        response.headers[wire.REPLAY_HEADER] = "true"
+        response.headers[protocol.REPLAY_HEADER] = "true"
 
     # What was seen (`If-Match`) is part of what is asked for.
     seen = f"{request.headers.get('if-match')} {request.headers.get('if-none-match')}"

@@ -12,7 +12,6 @@ from adaptry.blobs.local import LocalBlobs
 from adaptry.blobs.tiered import TieredBlobs
 from adaptry.catalog.adapters import is_own
 from adaptry.catalog.shared_names import is_used
-from adaptry.client import HttpRegistry
 from adaptry.core.identity import ANONYMOUS, Identity
 from adaptry.core.refs import AdapterName
 from adaptry.core.settings import data_folder
@@ -22,7 +21,8 @@ from adaptry.opening import open_local
 from adaptry.operations.mirroring.apply import MIRRORED
 from adaptry.operations.mirroring.pull_through import through
 from adaptry.operations.mirroring.upstream import Origin
-from adaptry.registry import Registry
+from adaptry.registry.http import HttpRegistry
+from adaptry.registry.interface import Registry
 from adaptry_api.auth import Callers
 from adaptry_api.bodies import Parsing
 from adaptry_api.draining import Draining

@@ -17,10 +17,10 @@ from typing import Any
 import urllib3
 
 from adaptry import tokens
-from adaptry.client import HttpRegistry
 from adaptry.core.errors import Unavailable
 from adaptry.core.identity import Role
 from adaptry.opening import open_local
+from adaptry.registry.http import HttpRegistry
 from adaptry_api.serve import bind, server_of, url_of
 from adaptry_api.settings import ServerSettings
 

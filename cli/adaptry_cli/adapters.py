@@ -7,8 +7,8 @@ import sys
 import click
 
 from adaptry.core.refs import AdapterName
-from adaptry.records import AdapterEdit, AdapterInfo
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import AdapterEdit, AdapterInfo
 from adaptry_cli.arguments import NAME, made, require
 from adaptry_cli.connection import filled_registry_option, freeing_registry_option, registry_option
 from adaptry_cli.out import answer, counted, json_option, say

@@ -8,7 +8,7 @@ from adaptry.core.errors import NotFound
 from adaptry.core.refs import AdapterName, ByDigest, Label, Latest, Ref, parse_stored_alias
 from adaptry.operations import promotion
 from adaptry.operations.promotion import Move
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import NAME, REF, require
 from adaptry_cli.cautioning import tell_caution
 from adaptry_cli.connection import registry_option

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from adaptry.local import LocalRegistry
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import require
 from adaptry_cli.connection import registry_option
 from adaptry_cli.out import answer, counted, json_option, progress, size, tell

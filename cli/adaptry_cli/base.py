@@ -12,8 +12,8 @@ from adaptry.core.identity import BaseVisibility
 from adaptry.operations import base_registry
 from adaptry.operations.hf_import.hub_names import HubRef, is_hub
 from adaptry.operations.quantised_variants import relatives
-from adaptry.records import BaseEdit, BaseInfo
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import BaseEdit, BaseInfo
 from adaptry_cli.arguments import FOLDER, require
 from adaptry_cli.connection import filled_registry_option, registry_option
 from adaptry_cli.exit_codes import NO

@@ -9,8 +9,8 @@ import click
 from adaptry.core.lifecycle import WITHDRAWN
 from adaptry.core.refs import Latest, Ref
 from adaptry.operations.mirroring.plan import ancestors, versions_in, versions_of
-from adaptry.records import VersionInfo
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import VersionInfo
 from adaptry_cli.arguments import FOLDER, REF, require
 from adaptry_cli.cautioning import tell_caution
 from adaptry_cli.connection import filled_registry_option, registry_option

@@ -10,7 +10,7 @@ import click
 
 from adaptry.core.errors import NotFound
 from adaptry.core.refs import ByDigest, Ref, parse_selector
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import FOLDER, REF
 from adaptry_cli.connection import registry_option, settings_for
 from adaptry_cli.exit_codes import NO

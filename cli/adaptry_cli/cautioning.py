@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from adaptry.cautions import caution
-from adaptry.records import VersionInfo
+from adaptry.registry.records import VersionInfo
+from adaptry.registry.state_warnings import caution
 from adaptry_cli.out import tell
 
 

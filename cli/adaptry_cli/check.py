@@ -12,7 +12,7 @@ import click
 from adaptry.adapters.adapter import open_dir
 from adaptry.core.report import Report
 from adaptry.operations.transfer import open_revision
-from adaptry.records import TensorInspection
+from adaptry.registry.records import TensorInspection
 from adaptry_cli.abilities import facts_of_use, json_of_use
 from adaptry_cli.arguments import RUNTIME, SOURCE, Source
 from adaptry_cli.connection import Connected, connected_option
@@ -129,7 +129,7 @@ def _tensors(connected: Connected, source: Source, opened: Opened) -> Sequence[T
     from adaptry.adapters.inspection.files import inspect_content
     from adaptry.adapters.inspection.inspector import Inspector
     from adaptry.adapters.inspection.listing import listed
-    from adaptry.paging import every
+    from adaptry.registry.paging import every
 
     if isinstance(source, Path):
         with closing(Inspector()) as inspector:

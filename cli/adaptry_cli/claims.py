@@ -15,8 +15,8 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, Invalid, NotFound
 from adaptry.core.manifest import BaseClaim
 from adaptry.core.refs import is_folder, parse_base_name
-from adaptry.records import BaseInfo
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import BaseInfo
 from adaptry_cli.arguments import means_folder
 from adaptry_cli.out import tell
 from adaptry_cli.sources import fingerprint_of

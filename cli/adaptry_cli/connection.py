@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from adaptry.core.settings import Settings, data_folder, is_server
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import require
 from adaptry_cli.out import tell
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.spec import Spec
-from adaptry.records import VersionInfo
+from adaptry.registry.records import VersionInfo
 from adaptry_cli.out import number, size
 
 # The spec says these better than the config does.

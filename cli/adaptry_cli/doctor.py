@@ -100,7 +100,7 @@ def _tried(what: str, look: Callable[[], Examined]) -> Examined:
 
 
 def _server(settings: Settings) -> Examined:
-    from adaptry.client import HttpRegistry
+    from adaptry.registry.http import HttpRegistry
 
     assert settings.registry is not None
     start = time.perf_counter()

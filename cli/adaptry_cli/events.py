@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import click
 
 from adaptry.operations.watch import follow
-from adaptry.records import Event
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import Event
 from adaptry_cli.connection import registry_option
 from adaptry_cli.out import json_option, say
 from adaptry_cli.showing import detail_text, when

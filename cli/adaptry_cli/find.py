@@ -12,8 +12,8 @@ from adaptry.core.errors import Corrupt, Denied, NotFound
 from adaptry.core.query import GRAMMAR
 from adaptry.core.refs import AdapterName, Latest, Ref
 from adaptry.operations.known_base import base_of
-from adaptry.records import AdapterInfo, VersionDetail, VersionInfo
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import AdapterInfo, VersionDetail, VersionInfo
 from adaptry_cli.arguments import NAME, REF, SOURCE, Source
 from adaptry_cli.connection import Connected, connected_option, registry_option
 from adaptry_cli.differences import Side, differences

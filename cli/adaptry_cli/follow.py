@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from adaptry.core.errors import Invalid
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import FOLDER, RUNTIME, engine_key_option
 from adaptry_cli.connection import registry_option, settings_for
 from adaptry_cli.out import tell

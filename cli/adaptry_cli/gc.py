@@ -7,7 +7,7 @@ from datetime import timedelta
 import click
 
 from adaptry.local import LocalRegistry
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import require
 from adaptry_cli.connection import freeing_registry_option
 from adaptry_cli.durations import DURATION

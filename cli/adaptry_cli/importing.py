@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from adaptry.operations.hf_import.hub_names import HubRef
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import require
 from adaptry_cli.connection import filled_registry_option
 from adaptry_cli.exit_codes import NO

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from adaptry.local import LocalRegistry
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import require
 from adaptry_cli.connection import registry_option
 from adaptry_cli.exit_codes import NO

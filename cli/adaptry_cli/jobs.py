@@ -12,9 +12,9 @@ import click
 from adaptry.core.errors import AdaptryError, Invalid, NotFound, by_code
 from adaptry.core.refs import Ref
 from adaptry.jobs.queues import takes
-from adaptry.jobs.records import DEVICES, GIB, JobInfo, JobOrder, JobState, Needs
-from adaptry.jobs.tasks import TASKS, parse_task
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.jobs_values.records import DEVICES, GIB, JobInfo, JobOrder, JobState, Needs
+from adaptry.registry.jobs_values.tasks import TASKS, parse_task
 from adaptry_cli.arguments import made
 from adaptry_cli.connection import registry_option
 from adaptry_cli.exit_codes import NO

@@ -8,7 +8,7 @@ import click
 
 from adaptry.core.refs import Ref
 from adaptry.operations.lineage import Relative, ancestry, progeny
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import REF
 from adaptry_cli.connection import registry_option
 from adaptry_cli.out import json_option, number, say_json, say_lines, tell

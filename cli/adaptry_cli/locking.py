@@ -12,7 +12,7 @@ from adaptry.core.files.atomic_dir import explained
 from adaptry.core.refs import Ref
 from adaptry.operations import transfer
 from adaptry.operations.lockfile import Lock, moved, pin
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import FOLDER, REF, require
 from adaptry_cli.cautioning import tell_caution
 from adaptry_cli.connection import registry_option

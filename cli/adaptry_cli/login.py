@@ -101,7 +101,7 @@ def _read_token(file: Path | None) -> str:
 
 def _identity(server: str, token: str | None) -> dict[str, object]:
     """Who the server takes the token's holder for. Raises `Unauthenticated`, `Unavailable`."""
-    from adaptry.client import HttpRegistry
+    from adaptry.registry.http import HttpRegistry
 
     settings = settings_for(server)
     about = HttpRegistry(server, token, settings.ca_bundle, settings.proxy).about()

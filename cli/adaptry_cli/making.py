@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from adaptry.compute.lazy_adapters.folder_writer import Outcome
     from adaptry.compute.lazy_adapters.lazy_adapter import Draft, Parent
     from adaptry.core.progress import Progress
-    from adaptry.records import Pushed, PushOptions
+    from adaptry.registry.records import Pushed, PushOptions
 
 _WORST = 5
 
@@ -186,7 +186,7 @@ def _worst(outcome: Outcome) -> Sequence[tuple[str, float]]:
 def _target(
     output: str | None, alias: str | None, metrics: tuple[str, ...], force: bool, reason: str | None
 ) -> Target:
-    from adaptry.records import PushOptions
+    from adaptry.registry.records import PushOptions
 
     options = made(
         PushOptions,

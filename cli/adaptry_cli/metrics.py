@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from adaptry.core.refs import Ref
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import REF, parse_metrics
 from adaptry_cli.connection import registry_option
 from adaptry_cli.out import json_option, number, say_json, tell

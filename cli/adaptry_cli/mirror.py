@@ -15,7 +15,7 @@ from adaptry.core.settings import read_secret
 from adaptry.operations.mirroring.actions import Followed
 from adaptry.operations.mirroring.plan import Choice, Plan, plan, require_another
 from adaptry.operations.mirroring.sync import follow, follow_events
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import FOLDER, require
 from adaptry_cli.connection import connect_to, filled_registry_option, settings_for
 from adaptry_cli.durations import DURATION

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from adaptry.core.progress import Progress
-    from adaptry.records import Page
+    from adaptry.registry.records import Page
 
 Command = TypeVar("Command", bound=Callable[..., object])
 Item = TypeVar("Item")

@@ -6,10 +6,10 @@ import time
 
 import click
 
-from adaptry.cautions import caution
 from adaptry.core.refs import Ref
 from adaptry.operations.recall_status import RecallStatus, recall_status
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.state_warnings import caution
 from adaptry_cli.arguments import REF
 from adaptry_cli.connection import registry_option
 from adaptry_cli.exit_codes import NO

@@ -8,8 +8,8 @@ import click
 
 from adaptry.core.errors import Invalid, NotFound
 from adaptry.core.refs import AdapterName, Label, Ref, parse_selector, parse_stored_alias
-from adaptry.registry import Registry
-from adaptry.rollouts import RolloutChange, RolloutInfo, RolloutPlan
+from adaptry.registry.interface import Registry
+from adaptry.registry.rollouts import RolloutChange, RolloutInfo, RolloutPlan
 from adaptry_cli.arguments import NAME, REF, made
 from adaptry_cli.connection import registry_option
 from adaptry_cli.out import answer, json_option, say_json, tell

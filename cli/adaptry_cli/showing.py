@@ -9,10 +9,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
 from adaptry.adapters.spec import ModuleSpec, Spec
-from adaptry.chains import COMMIT_MADE
 from adaptry.core.report import Finding
 from adaptry.operations.promotion import MOVED
-from adaptry.records import AdapterInfo, Event, Standing, TensorInspection, VersionDetail, VersionInfo
+from adaptry.registry.commits import COMMIT_MADE
+from adaptry.registry.records import (
+    AdapterInfo,
+    Event,
+    Standing,
+    TensorInspection,
+    VersionDetail,
+    VersionInfo,
+)
 from adaptry_cli.abilities import title
 from adaptry_cli.out import counted, number, size
 

@@ -16,8 +16,8 @@ from adaptry.core.errors import Conflict, Invalid, NotFound, Unavailable
 from adaptry.core.refs import AdapterName, Latest, Ref
 from adaptry.operations.known_base import base_of as record_of_base
 from adaptry.operations.transfer.remote import RevisionContent
-from adaptry.records import VersionInfo
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import VersionInfo
 from adaptry_cli.arguments import Source, means_folder
 from adaptry_cli.connection import Connected
 

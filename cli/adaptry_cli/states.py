@@ -10,8 +10,8 @@ import click
 from adaptry.core.lifecycle import RULES, State
 from adaptry.core.refs import Ref
 from adaptry.operations.version_state import change_state
-from adaptry.records import StateChange
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import StateChange
 from adaptry_cli.arguments import REF, made
 from adaptry_cli.connection import registry_option
 from adaptry_cli.out import answer, json_option, tell

@@ -10,8 +10,8 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.core.refs import AdapterName, Latest, Ref, parse_alias
 from adaptry.operations import transfer as verbs
 from adaptry.operations.hf_import.hub_names import HubRef, is_hub
-from adaptry.records import AdapterEdit, Pushed, PushOptions
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import AdapterEdit, Pushed, PushOptions
 from adaptry_cli.arguments import FOLDER, NAME, REF, made, parse_metrics, require
 from adaptry_cli.cautioning import tell_caution
 from adaptry_cli.claims import base_claim, claim_of_config

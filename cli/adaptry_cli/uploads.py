@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from adaptry.paging import every
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.paging import every
 from adaptry_cli.connection import freeing_registry_option, registry_option
 from adaptry_cli.out import counted, json_option, say_json, size, tell
 from adaptry_cli.showing import when

@@ -17,8 +17,8 @@ from types import FrameType
 import click
 
 from adaptry.core.errors import Invalid, Missing
-from adaptry.jobs.records import DEVICES, RunnerInfo
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.jobs_values.records import DEVICES, RunnerInfo
 from adaptry_cli.arguments import require
 from adaptry_cli.connection import folder_of, registry_option
 from adaptry_cli.durations import DURATION

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from adaptry.registry import Registry
-from adaptry.residency import ResidentInfo, WorkerInfo
+from adaptry.registry.interface import Registry
+from adaptry.registry.workers import ResidentInfo, WorkerInfo
 from adaptry_cli.connection import registry_option
 from adaptry_cli.out import gather, json_option, limit_option, say_json, tell
 from adaptry_cli.showing import when

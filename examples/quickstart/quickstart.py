@@ -13,7 +13,7 @@ import adaptry
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.refs import AdapterName
 from adaptry.operations import base_registry
-from adaptry.records import PushOptions
+from adaptry.registry.records import PushOptions
 from adaptry.testing.samples import tiny_base, tiny_lora
 
 TONE = AdapterName.parse("acme/tone")

@@ -12,7 +12,7 @@ from adaptry.core.errors import Conflict, Invalid, NotFound, StorageFull, Unavai
 from adaptry.core.identity import LOCAL, Identity
 from adaptry.core.refs import is_folder
 from adaptry.core.settings import Settings, data_folder, is_server
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
 
 if TYPE_CHECKING:
     from adaptry.local import LocalRegistry
@@ -34,7 +34,7 @@ def connect(
     if where is None:
         return open_local(data_folder(), catalog=settings.catalog, blobs=settings.blobs, freeing=freeing)
     if is_server(where):
-        from adaptry.client import HttpRegistry
+        from adaptry.registry.http import HttpRegistry
 
         return HttpRegistry(where, settings.token, settings.ca_bundle, settings.proxy)
     folder = folder_named(where)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from adaptry.adapters.adapter import Adapter, open_dir
-from adaptry.client import HttpRegistry
+from adaptry.registry.http import HttpRegistry
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, serving

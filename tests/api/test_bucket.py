@@ -17,7 +17,7 @@ from adaptry.core.lifecycle import State
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import pull, push
 from adaptry.operations.version_state import change_state
-from adaptry.records import StateChange
+from adaptry.registry.records import StateChange
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.elsewhere import LARGE
 from adaptry_api.testing import Server, assert_problem

@@ -14,17 +14,18 @@ from pathlib import Path
 
 import pytest
 
-from adaptry import __version__, wire
-from adaptry.client import HttpRegistry
+from adaptry import __version__
 from adaptry.core.errors import Incompatible, Invalid, NotFound, Unauthenticated, Unavailable
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.records import AdapterEdit
+from adaptry.registry import protocol
+from adaptry.registry.http import HttpRegistry
+from adaptry.registry.records import AdapterEdit
 from adaptry.testing.certificates import self_signed
 from adaptry_api.testing import Server
 
 NAME = AdapterName.parse("acme/tone")
 ADAPTER = {"name": "acme/tone", "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z"}
-SPEAKS = {wire.API_HEADER: str(wire.API), "Content-Type": "application/json"}
+SPEAKS = {protocol.API_HEADER: str(protocol.API), "Content-Type": "application/json"}
 
 
 class Scripted(ThreadingHTTPServer):
@@ -90,8 +91,8 @@ def test_every_request_says_who_speaks_and_in_which_version() -> None:
         _, path, headers = server.heard[0]
     assert path == "/api/v1/adapters/acme/tone"
     assert headers["User-Agent"] == f"adaptry/{__version__}"
-    assert headers[wire.API_HEADER] == str(wire.API)
-    assert headers[wire.SCHEMA_HEADER] == "1"
+    assert headers[protocol.API_HEADER] == str(protocol.API)
+    assert headers[protocol.SCHEMA_HEADER] == "1"
     assert headers["Authorization"] == "Bearer adr_pat_secret"
 
 
@@ -103,8 +104,11 @@ def test_fields_that_a_newer_server_adds_are_ignored() -> None:
 @pytest.mark.parametrize(
     ("headers", "advice"),
     [
-        ({**SPEAKS, wire.API_HEADER: str(wire.API - 1)}, "upgrade the server"),
-        ({**SPEAKS, wire.API_HEADER: "9", wire.OLDEST_HEADER: str(wire.API + 1)}, "upgrade adaptry here"),
+        ({**SPEAKS, protocol.API_HEADER: str(protocol.API - 1)}, "upgrade the server"),
+        (
+            {**SPEAKS, protocol.API_HEADER: "9", protocol.OLDEST_HEADER: str(protocol.API + 1)},
+            "upgrade adaptry here",
+        ),
         ({"Content-Type": "text/html"}, "does not answer as an Adaptry server does"),
     ],
 )
@@ -114,7 +118,9 @@ def test_a_server_of_another_time_or_kind_is_told_apart(headers: dict[str, str],
 
 
 def test_a_newer_server_that_still_serves_us_is_fine() -> None:
-    with scripted(headers={**SPEAKS, wire.API_HEADER: "9", wire.OLDEST_HEADER: str(wire.API)}) as server:
+    with scripted(
+        headers={**SPEAKS, protocol.API_HEADER: "9", protocol.OLDEST_HEADER: str(protocol.API)}
+    ) as server:
         assert HttpRegistry(server.url).adapter(NAME).name == NAME
 
 
@@ -135,7 +141,7 @@ def test_an_error_that_is_not_ours_is_still_one_of_our_classes(status: int, kind
 
 def test_a_code_from_the_future_is_read_by_its_status() -> None:
     problem = {"code": "gone_to_lunch", "detail": "back at two", "status": 404}
-    headers = {**SPEAKS, "Content-Type": wire.PROBLEM}
+    headers = {**SPEAKS, "Content-Type": protocol.PROBLEM}
     with scripted(404, headers, problem) as server, pytest.raises(NotFound, match="back at two"):
         HttpRegistry(server.url).adapter(NAME)
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapters.adapter import Adapter
-from adaptry.client import HttpRegistry
 from adaptry.core.errors import Corrupt
 from adaptry.core.refs import Ref
 from adaptry.integrity import verify
 from adaptry.opening import open_local
 from adaptry.operations.transfer import pull, push
+from adaptry.registry.http import HttpRegistry
 
 TONE = Ref.parse("acme/tone")
 

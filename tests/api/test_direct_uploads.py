@@ -17,7 +17,7 @@ from adaptry.core.errors import Conflict, DigestMismatch
 from adaptry.core.refs import AdapterName
 from adaptry.local.uploads import DIRECT, IDLE, purge
 from adaptry.opening import open_local
-from adaptry.records import Upload
+from adaptry.registry.records import Upload
 from adaptry.testing.faults import between
 from adaptry.testing.http_faults import HttpProxy, Message
 from adaptry.testing.seaweed import Seaweed
@@ -205,7 +205,7 @@ def test_a_client_that_cannot_reach_the_bucket_sends_through_the_server(
 def test_a_bucket_that_says_nothing_is_done_without(
     server: Server, proxy: HttpProxy, opened: Upload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adaptry.client.direct._ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr("adaptry.registry.http.presigned._ANSWER_SECONDS", 0.2)
     proxy.spoil("swallowed", times=None, matches=is_direct)
     registry = server.registry()
     registry.finish_upload(registry.append_upload(opened, 0, pieces()))

@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from adaptry.client import HttpRegistry
 from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName
-from adaptry.records import AdapterEdit
+from adaptry.registry.http import HttpRegistry
+from adaptry.registry.records import AdapterEdit
 
 CODE = """
 import sys

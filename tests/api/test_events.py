@@ -18,7 +18,7 @@ from adaptry.catalog import events as kept
 from adaptry.core.refs import AdapterName
 from adaptry.local.ground import utc_now
 from adaptry.opening import open_local
-from adaptry.records import AdapterEdit
+from adaptry.registry.records import AdapterEdit
 from adaptry.testing.postgres import PostgresServer
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, assert_problem, serving

@@ -15,7 +15,7 @@ from fastapi.routing import APIRoute
 from adaptry.adapters.adapter import Adapter
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import push
-from adaptry.records import AdapterEdit, PushOptions
+from adaptry.registry.records import AdapterEdit, PushOptions
 from adaptry_api.app import create_app
 from adaptry_api.guard import ADMINISTRATOR, ANYBODY, anybody, check_routes, decides, guarded
 from adaptry_api.hub.refusals import HubRoute

@@ -18,9 +18,9 @@ from adaptry.catalog import cursors
 from adaptry.core import strictjson
 from adaptry.core.digest import Digest
 from adaptry.core.processes import json_check
-from adaptry.jobs.records import JobOrder
 from adaptry.operations.transfer import push
-from adaptry.records import PushOptions
+from adaptry.registry.jobs_values.records import JobOrder
+from adaptry.registry.records import PushOptions
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.bodies import OPEN_LIMIT
 from adaptry_api.settings import ServerSettings

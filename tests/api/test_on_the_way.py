@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from adaptry.adapters.adapter import Adapter, open_dir
-from adaptry.client import HttpRegistry
 from adaptry.core.errors import DigestMismatch
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import pull, push
 from adaptry.operations.transfer.retry import Persistence
+from adaptry.registry.http import HttpRegistry
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.testing import Server
 

@@ -20,7 +20,7 @@ from adaptry.core.refs import AdapterName, Ref
 from adaptry.local import LocalRegistry
 from adaptry.local.once import Once
 from adaptry.operations.transfer import push
-from adaptry.records import AdapterEdit
+from adaptry.registry.records import AdapterEdit
 from adaptry_api.testing import Answer, Server, assert_problem
 
 TONE = AdapterName.parse("acme/tone")

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.client import HttpRegistry
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import pull, push
+from adaptry.registry.http import HttpRegistry
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.settings import ServerSettings

@@ -8,11 +8,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from adaptry import __version__, wire
+from adaptry import __version__
 from adaptry.adapters.adapter import Adapter
-from adaptry.client import HttpRegistry
 from adaptry.core.errors import AdaptryError, by_code
 from adaptry.operations.transfer import push
+from adaptry.registry import protocol
+from adaptry.registry.http import HttpRegistry
 from adaptry_api.errors import STATUS, status_of
 from adaptry_api.testing import Server, assert_problem
 
@@ -26,15 +27,15 @@ def test_every_answer_says_its_versions_and_is_safe_to_show(server: Server) -> N
         server.call("GET", "/nothing", token=None),
         server.call("GET", "/api/v1", token=None),
     ):
-        assert answer.headers[wire.API_HEADER] == str(wire.API)
-        assert answer.headers[wire.SCHEMA_HEADER] == "1"
+        assert answer.headers[protocol.API_HEADER] == str(protocol.API)
+        assert answer.headers[protocol.SCHEMA_HEADER] == "1"
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert len(answer.headers["Request-Id"]) == 16
 
 
 def test_a_server_says_what_it_is_and_whom_it_takes_us_for(server: Server, registry: HttpRegistry) -> None:
     about = registry.about()
-    assert (about.version, about.api, about.manifest_schema) == (__version__, wire.API, 1)
+    assert (about.version, about.api, about.manifest_schema) == (__version__, protocol.API, 1)
     assert (about.identity, about.role, about.namespaces) == ("root", "admin", ("*",))
     assert server.call("GET", "/api/v1").json["limits"]["files"] == 32
 
@@ -71,7 +72,7 @@ def test_a_body_has_one_meaning_or_is_refused(
 
 
 def test_a_body_over_the_limit_is_refused_whether_its_length_is_told_or_not(server: Server) -> None:
-    body = b'{"name": "a/b", "description": "' + b"x" * wire.JSON_LIMIT + b'"}'
+    body = b'{"name": "a/b", "description": "' + b"x" * protocol.JSON_LIMIT + b'"}'
     headers = {"Content-Type": "application/json"}
     assert_problem(server.call("POST", ADAPTERS, body, headers=headers), 413, "too_large")
     chunked = {**headers, "Transfer-Encoding": "chunked"}
@@ -118,19 +119,19 @@ def test_a_search_that_does_not_parse_shows_what_can_be_asked(server: Server) ->
 
 
 def test_a_newer_client_is_told_to_upgrade_the_server(server: Server) -> None:
-    answer = server.call("GET", "/api/v1", headers={wire.API_HEADER: str(wire.API + 1)})
+    answer = server.call("GET", "/api/v1", headers={protocol.API_HEADER: str(protocol.API + 1)})
     assert_problem(answer, 426, "incompatible")
     assert "upgrade the server" in answer.json["detail"]
 
 
 def test_a_client_older_than_the_oldest_served_is_told_to_upgrade_itself(server: Server) -> None:
-    answer = server.call("GET", "/api/v1", headers={wire.API_HEADER: str(wire.API_OLDEST - 1)})
+    answer = server.call("GET", "/api/v1", headers={protocol.API_HEADER: str(protocol.API_OLDEST - 1)})
     assert_problem(answer, 426, "incompatible")
     assert "upgrade adaptry where the client runs" in answer.json["detail"]
 
 
 def test_a_client_that_says_no_version_is_served(server: Server) -> None:
-    assert server.call("GET", "/api/v1", headers={wire.API_HEADER: "banana"}).status == 200
+    assert server.call("GET", "/api/v1", headers={protocol.API_HEADER: "banana"}).status == 200
 
 
 def test_a_lost_database_is_an_error_without_our_insides(server: Server, tone: Adapter) -> None:

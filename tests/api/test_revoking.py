@@ -12,9 +12,9 @@ from adaptry.catalog.database import Catalog
 from adaptry.core.errors import Unauthenticated
 from adaptry.core.identity import Identity
 from adaptry.core.refs import AdapterName
-from adaptry.feed import NameFilter
 from adaptry.local import LocalRegistry
-from adaptry.records import AdapterEdit
+from adaptry.registry.events import NameFilter
+from adaptry.registry.records import AdapterEdit
 from adaptry_api.auth import Callers
 from adaptry_api.draining import Draining
 from adaptry_api.listening import Listening

@@ -21,7 +21,7 @@ from schemathesis.specs.openapi.checks import (
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.operations.transfer import push
-from adaptry.records import PushOptions
+from adaptry.registry.records import PushOptions
 from adaptry_api.testing import Server
 
 CHECKS = [

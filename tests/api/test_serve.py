@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.client import HttpRegistry
 from adaptry.core.errors import Unavailable
 from adaptry.core.refs import AdapterName
-from adaptry.records import AdapterEdit
+from adaptry.registry.http import HttpRegistry
+from adaptry.registry.records import AdapterEdit
 from adaptry_api.serve import serve
 from adaptry_api.settings import ServerSettings
 
@@ -46,7 +46,7 @@ CLIENT = """
 import sys
 from pathlib import Path
 from adaptry.adapters.adapter import open_dir
-from adaptry.client import HttpRegistry
+from adaptry.registry.http import HttpRegistry
 from adaptry.testing.samples import tiny_lora
 from adaptry.operations.transfer import pull, push
 url, token, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])

@@ -12,7 +12,7 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import push
-from adaptry.records import AdapterEdit
+from adaptry.registry.records import AdapterEdit
 from adaptry.testing.samples import tiny_lora
 from adaptry_api import bodies
 from adaptry_api.testing import Server

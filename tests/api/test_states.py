@@ -6,10 +6,10 @@ import pytest
 
 from adaptry import push
 from adaptry.adapters.adapter import Adapter
-from adaptry.client import HttpRegistry
 from adaptry.core.refs import Ref
 from adaptry.operations.version_state import change_state
-from adaptry.records import StateChange, VersionInfo
+from adaptry.registry.http import HttpRegistry
+from adaptry.registry.records import StateChange, VersionInfo
 from adaptry_api.testing import Server, assert_problem
 
 WEIGHTS = "adapter_model.safetensors"

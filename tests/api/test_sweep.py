@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.client import HttpRegistry
 from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName
 from adaptry.local import LocalRegistry
 from adaptry.local.uploads import MOST_OPEN
 from adaptry.opening import open_local
 from adaptry.operations.transfer import push
-from adaptry.paging import every
+from adaptry.registry.http import HttpRegistry
+from adaptry.registry.paging import every
 from adaptry.testing.samples import tiny_lora
 
 CLIENTS = 200

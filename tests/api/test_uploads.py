@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from adaptry.client import HttpRegistry
 from adaptry.core.digest import Digest
 from adaptry.core.errors import (
     Conflict,
@@ -27,7 +26,8 @@ from adaptry.core.errors import (
     Unsupported,
 )
 from adaptry.core.refs import AdapterName
-from adaptry.records import AdapterEdit, Upload
+from adaptry.registry.http import HttpRegistry
+from adaptry.registry.records import AdapterEdit, Upload
 from adaptry_api.testing import Server, assert_problem
 
 NAME = AdapterName.parse("acme/tone")

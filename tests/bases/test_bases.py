@@ -11,7 +11,7 @@ import pytest
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.errors import Conflict, InvalidRef, NotFound, TooLarge
 from adaptry.operations.base_registry import find, open_base, register
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
 from adaptry.testing.samples import tiny_base
 
 NAME = ("org/tiny",)

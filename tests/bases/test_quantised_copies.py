@@ -19,7 +19,7 @@ from adaptry.checks import check
 from adaptry.core.errors import Refused
 from adaptry.operations import base_registry
 from adaptry.operations.quantised_variants import open_original, relatives
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
 from adaptry.testing.quantised_samples import quantised_copy
 from adaptry.testing.samples import Tensors, random_tensor, tiny_base, tiny_lora, write_safetensors
 

@@ -10,8 +10,8 @@ import pytest
 
 from adaptry.core.refs import AdapterName
 from adaptry.opening import connect
-from adaptry.records import CommitNote
-from adaptry.succession import successor
+from adaptry.registry.manifest_inheritance import successor
+from adaptry.registry.records import CommitNote
 
 pytestmark = pytest.mark.usefixtures("out", "better", "base")
 

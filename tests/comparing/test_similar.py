@@ -14,7 +14,7 @@ from adaptry.core.identity import Identity
 from adaptry.core.refs import Ref
 from adaptry.opening import open_local
 from adaptry.operations.base_registry import register
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
 from adaptry.testing.samples import tiny_base
 
 from .matrices import cosine, joined, norm

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.client import HttpRegistry
 from adaptry.core.errors import Conflict
 from adaptry.core.identity import Identity
 from adaptry.operations.transfer import pull, push
-from adaptry.registry import Registry
+from adaptry.registry.http import HttpRegistry
+from adaptry.registry.interface import Registry
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.promises.ground import MakeRegistry
 from adaptry.testing.registry_contract import RegistryContract

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.client import HttpRegistry
 from adaptry.core.identity import Identity
-from adaptry.registry import Registry
+from adaptry.registry.http import HttpRegistry
+from adaptry.registry.interface import Registry
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.promises.ground import MakeRegistry
 from adaptry.testing.registry_contract import RegistryContract

@@ -14,12 +14,12 @@ import pytest
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks.runtimes import parse_runtime
-from adaptry.client import HttpRegistry
 from adaptry.core.refs import AdapterName, ByDigest, Ref
 from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
 from adaptry.operations.version_state import change_state
-from adaptry.records import StateChange, VersionInfo
+from adaptry.registry.http import HttpRegistry
+from adaptry.registry.records import StateChange, VersionInfo
 from adaptry.running import Running, running
 from adaptry.testing.breaking import AT_ONCE
 from adaptry.testing.samples import tiny_base, tiny_lora

@@ -24,14 +24,14 @@ import pytest
 from adaptry import tokens
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.client import HttpRegistry
 from adaptry.core.errors import Conflict, Unavailable
 from adaptry.core.refs import AdapterName, Number, Ref
 from adaptry.opening import open_local
 from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
 from adaptry.operations.version_state import change_state
-from adaptry.records import StateChange, VersionInfo
+from adaptry.registry.http import HttpRegistry
+from adaptry.registry.records import StateChange, VersionInfo
 from adaptry.running import running
 from adaptry.testing.breaking import AT_ONCE
 from adaptry.testing.samples import tiny_base, tiny_lora

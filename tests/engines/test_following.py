@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.rollouts import RolloutPlan
+from adaptry.registry.rollouts import RolloutPlan
 
 from .conftest import PROD, TONE, Scene, settle
 from .fakes import FIXED, FakeVllm

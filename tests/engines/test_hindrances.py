@@ -10,7 +10,7 @@ from click.testing import Result
 
 from adaptry.core.errors import Refused
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.residency import WorkerInfo
+from adaptry.registry.workers import WorkerInfo
 from adaptry.worker import following
 
 from .conftest import PROD, TONE, Scene, settle

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName
-from adaptry.records import VersionInfo
+from adaptry.registry.records import VersionInfo
 from adaptry.worker.engines import Tally
 from adaptry.worker.failing import Failures
 from adaptry.worker.planning import Had, Load, Plan, Swap, Unload, Wanted, plan

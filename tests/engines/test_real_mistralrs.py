@@ -17,7 +17,7 @@ from adaptry.core.refs import AdapterName, ByDigest, Ref
 from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
 from adaptry.operations.version_state import change_state
-from adaptry.records import StateChange, VersionInfo
+from adaptry.registry.records import StateChange, VersionInfo
 from adaptry.running import running
 from adaptry.testing.breaking import AT_ONCE
 from adaptry.testing.samples import tiny_lora

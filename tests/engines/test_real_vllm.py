@@ -13,7 +13,7 @@ from adaptry.core.refs import AdapterName, ByDigest, Ref
 from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
 from adaptry.operations.version_state import change_state
-from adaptry.records import StateChange, VersionInfo
+from adaptry.registry.records import StateChange, VersionInfo
 from adaptry.running import running as found_at
 from adaptry.testing.breaking import AT_ONCE
 from adaptry.worker.cache import Cache

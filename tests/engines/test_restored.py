@@ -15,12 +15,12 @@ from pathlib import Path
 from adaptry.adapters.adapter import open_dir
 from adaptry.backup import create, restore
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.client import HttpRegistry
 from adaptry.core.refs import Ref
 from adaptry.opening import open_local
 from adaptry.operations import base_registry
 from adaptry.operations.recall_status import recall_status
 from adaptry.operations.transfer import push
+from adaptry.registry.http import HttpRegistry
 from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry.tokens import create_token
 from adaptry.worker.following import Follower

@@ -15,7 +15,7 @@ from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks import check, check_weights
 from adaptry.core.errors import InvalidConfig, InvalidPath, InvalidWeights, NotFound, Unsupported
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
 from adaptry.testing.samples import tiny_base
 
 from .foreign import bottleneck, diffusers, kohya, mlx, written

@@ -25,7 +25,7 @@ from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
 from adaptry.operations.base_registry import register
 from adaptry.operations.transfer import push, upload
-from adaptry.records import AdapterEdit, PushOptions
+from adaptry.registry.records import AdapterEdit, PushOptions
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_base
 

@@ -22,7 +22,7 @@ from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
 from adaptry.operations.transfer import push
 from adaptry.operations.transfer.drafts import push_draft
-from adaptry.records import CommitNote
+from adaptry.registry.records import CommitNote
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, serving

@@ -16,16 +16,16 @@ from adaptry.core.digest import Digest
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.gc import collect
-from adaptry.jobs.records import JobOrder
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
 from adaptry.operations.base_registry import register
 from adaptry.operations.transfer import push
 from adaptry.operations.transfer.file_upload import upload
 from adaptry.operations.version_state import change_state
-from adaptry.records import AdapterEdit, BaseEdit, CommitNote, PushOptions, StateChange
-from adaptry.residency import RecallProof, Resident, WorkerReport
-from adaptry.rollouts import RolloutChange, RolloutPlan
+from adaptry.registry.jobs_values.records import JobOrder
+from adaptry.registry.records import AdapterEdit, BaseEdit, CommitNote, PushOptions, StateChange
+from adaptry.registry.rollouts import RolloutChange, RolloutPlan
+from adaptry.registry.workers import RecallProof, Resident, WorkerReport
 from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry.tokens import create_token, list_tokens, revoke_token
 

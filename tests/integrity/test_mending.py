@@ -34,7 +34,7 @@ from adaptry.operations.base_registry import register
 from adaptry.operations.mirroring.bundles.writer import create
 from adaptry.operations.transfer import pull, push
 from adaptry.operations.transfer.file_upload import upload
-from adaptry.records import CommitNote, PushOptions
+from adaptry.registry.records import CommitNote, PushOptions
 from adaptry.testing.samples import tiny_base
 
 TONE = AdapterName.parse("acme/tone")

@@ -23,8 +23,8 @@ from adaptry.core.refs import AdapterName
 from adaptry.integrity import verify
 from adaptry.jobs.desk import Desk
 from adaptry.jobs.doing import do
-from adaptry.jobs.records import JobInfo, JobOrder
-from adaptry.jobs.tasks import parse_task
+from adaptry.registry.jobs_values.records import JobInfo, JobOrder
+from adaptry.registry.jobs_values.tasks import parse_task
 
 from .stages import Stage, a_registry
 

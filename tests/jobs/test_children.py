@@ -8,7 +8,7 @@ import pytest
 
 from adaptry.jobs.children import Child, Listening
 from adaptry.jobs.paper import Paper, Place
-from adaptry.jobs.records import Fault
+from adaptry.registry.jobs_values.records import Fault
 
 pytest.importorskip("psycopg")
 NOBODY = "postgresql://adaptry@127.0.0.1:1/adaptry"  # nobody listens at port 1

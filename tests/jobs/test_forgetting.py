@@ -18,9 +18,9 @@ from adaptry.catalog import jobs, schedules, steps
 from adaptry.catalog.rows import JobRow
 from adaptry.core.errors import Conflict, NotFound
 from adaptry.core.identity import LOCAL, Identity
-from adaptry.jobs.records import JobOrder
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
+from adaptry.registry.jobs_values.records import JobOrder
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.running import is_stopped, over, runner, wait_until
 from adaptry_cli.main import main

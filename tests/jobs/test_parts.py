@@ -13,14 +13,14 @@ from adaptry.catalog.database import Catalog
 from adaptry.core.errors import Conflict
 from adaptry.core.identity import LOCAL
 from adaptry.core.refs import AdapterName
-from adaptry.jobs.cron import Cron
 from adaptry.jobs.queues import queue_of, queues_for
-from adaptry.jobs.records import GIB, JobOrder, Needs, RunnerInfo
 from adaptry.jobs.room import Room
-from adaptry.jobs.tasks import TASKS
 from adaptry.jobs.watching import Watch
 from adaptry.local import LocalRegistry
-from adaptry.records import AdapterEdit
+from adaptry.registry.jobs_values.cron import Cron
+from adaptry.registry.jobs_values.records import GIB, JobOrder, Needs, RunnerInfo
+from adaptry.registry.jobs_values.tasks import TASKS
+from adaptry.registry.records import AdapterEdit
 from adaptry.testing.promises.ground import ADA, EVE
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

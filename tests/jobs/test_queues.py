@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from adaptry.jobs.queues import takes
-from adaptry.jobs.records import GIB, Needs, RunnerInfo
+from adaptry.registry.jobs_values.records import GIB, Needs, RunnerInfo
 
 EU = RunnerInfo(
     id="one",

@@ -17,8 +17,8 @@ import adaptry
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.errors import Conflict, Invalid, NotFound, Refused, Unsupported, Withdrawn
 from adaptry.operations import base_registry
-from adaptry.records import StateChange
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import StateChange
 from adaptry.worker import Cache
 
 from .conftest import MakeAdapter, answers, tiny_llama

@@ -22,8 +22,8 @@ from adaptry.operations.mirroring.bundles.writer import create
 from adaptry.operations.mirroring.plan import Choice, versions_in
 from adaptry.operations.mirroring.sync import follow
 from adaptry.operations.transfer import push
-from adaptry.records import PushOptions
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import PushOptions
 
 TONE = AdapterName.parse("acme/tone")
 MakeLora = Callable[..., Adapter]

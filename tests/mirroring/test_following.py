@@ -26,8 +26,8 @@ from adaptry.operations.promotion import promote
 from adaptry.operations.transfer import pull, push
 from adaptry.operations.transfer.retry import Persistence
 from adaptry.operations.version_state import change_state
-from adaptry.records import AdapterEdit, PushOptions, StateChange
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import AdapterEdit, PushOptions, StateChange
 from adaptry.testing.breaking import Breaking
 from adaptry.testing.samples import tiny_base
 

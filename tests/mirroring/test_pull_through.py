@@ -12,7 +12,6 @@ import pytest
 from adaptry import backup
 from adaptry.adapters.adapter import Adapter
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.client import HttpRegistry
 from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound, Unavailable, Withdrawn
 from adaptry.core.lifecycle import State
@@ -26,7 +25,8 @@ from adaptry.operations.mirroring.upstream import Origin
 from adaptry.operations.promotion import promote
 from adaptry.operations.transfer import pull, push
 from adaptry.operations.version_state import change_state
-from adaptry.records import AdapterEdit, CommitNote, PushOptions, StateChange
+from adaptry.registry.http import HttpRegistry
+from adaptry.registry.records import AdapterEdit, CommitNote, PushOptions, StateChange
 from adaptry.testing.samples import tiny_base
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, serving

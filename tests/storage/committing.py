@@ -12,7 +12,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName
 from adaptry.opening import open_local
-from adaptry.records import CommitNote
+from adaptry.registry.records import CommitNote
 
 
 def main(registry: str, name: str, *folders: str) -> None:

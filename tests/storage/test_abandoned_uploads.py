@@ -17,7 +17,7 @@ from adaptry.local import LocalRegistry
 from adaptry.local.abandoned_uploads import IDLE, IDLE_DIRECT
 from adaptry.local.uploads import DIRECT, MOST_OPEN
 from adaptry.opening import open_local
-from adaptry.records import Upload
+from adaptry.registry.records import Upload
 
 TONE = AdapterName.parse("acme/tone")
 OTHER = AdapterName.parse("other/tone")

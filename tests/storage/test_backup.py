@@ -26,7 +26,7 @@ from adaptry.integrity import verify
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
 from adaptry.operations.transfer import pull
-from adaptry.records import StateChange, VersionInfo
+from adaptry.registry.records import StateChange, VersionInfo
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_lora
 from adaptry.tokens import create_token, identify

@@ -9,7 +9,7 @@ from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.identity import ANONYMOUS, Identity
 from adaptry.opening import open_local
 from adaptry.operations.base_registry import register
-from adaptry.records import BaseEdit
+from adaptry.registry.records import BaseEdit
 from adaptry.testing.samples import tiny_base
 
 from .downgrading import back_to_0012

@@ -19,7 +19,7 @@ from adaptry.integrity import verify
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
 from adaptry.operations.transfer import pull, push
-from adaptry.records import AdapterEdit
+from adaptry.registry.records import AdapterEdit
 
 TONE = AdapterName.parse("acme/tone")
 Start = Callable[..., "subprocess.Popen[str]"]

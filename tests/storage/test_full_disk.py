@@ -17,11 +17,11 @@ import pytest
 import urllib3
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.client import HttpRegistry
 from adaptry.core.errors import StorageFull
 from adaptry.core.refs import AdapterName
 from adaptry.opening import open_local
 from adaptry.operations.transfer import pull, push
+from adaptry.registry.http import HttpRegistry
 from adaptry.testing.samples import tiny_lora
 
 pytestmark = pytest.mark.heavy

@@ -15,11 +15,11 @@ from adaptry.core.errors import Conflict, InvalidRef
 from adaptry.core.identity import LOCAL, Identity
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.integrity import verify
-from adaptry.jobs.records import JobOrder
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
-from adaptry.records import AdapterEdit
-from adaptry.residency import Resident, WorkerReport
+from adaptry.registry.jobs_values.records import JobOrder
+from adaptry.registry.records import AdapterEdit
+from adaptry.registry.workers import Resident, WorkerReport
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.hub.spelling import canonical
 from adaptry_cli.main import main

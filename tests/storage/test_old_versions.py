@@ -11,7 +11,7 @@ from adaptry.core.refs import AdapterName
 from adaptry.integrity import verify
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
-from adaptry.records import AdapterEdit
+from adaptry.registry.records import AdapterEdit
 from adaptry.testing.samples import tiny_lora
 
 from .downgrading import back_to_0004

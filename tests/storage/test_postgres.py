@@ -24,7 +24,7 @@ from adaptry.integrity import verify
 from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
 from adaptry.operations.transfer import push
-from adaptry.records import VersionInfo
+from adaptry.registry.records import VersionInfo
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_lora
 

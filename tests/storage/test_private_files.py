@@ -13,7 +13,7 @@ import pytest
 from adaptry.catalog.database import Catalog
 from adaptry.core.refs import AdapterName
 from adaptry.opening import open_local
-from adaptry.records import AdapterEdit
+from adaptry.registry.records import AdapterEdit
 
 TONE = AdapterName.parse("acme/tone")
 

@@ -16,7 +16,7 @@ from adaptry.local import LocalRegistry
 from adaptry.opening import open_local
 from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
-from adaptry.records import AdapterEdit, PushOptions
+from adaptry.registry.records import AdapterEdit, PushOptions
 from adaptry.relocation import move_catalog
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_base, tiny_lora

@@ -14,7 +14,7 @@ from adaptry.blobs.memory import MemoryBlobs
 from adaptry.catalog.database import Catalog
 from adaptry.core.refs import AdapterName
 from adaptry.local import LocalRegistry
-from adaptry.records import AdapterEdit
+from adaptry.registry.records import AdapterEdit
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_lora
 

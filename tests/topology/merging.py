@@ -10,10 +10,10 @@ from pathlib import Path
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.jobs.records import JobInfo, JobOrder
 from adaptry.operations.base_registry import register
 from adaptry.operations.transfer import push
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.jobs_values.records import JobInfo, JobOrder
 from adaptry.testing.samples import tiny_base, tiny_lora
 
 from .repeating import patiently

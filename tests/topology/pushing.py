@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.client import HttpRegistry
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import pull, push
-from adaptry.registry import Registry
+from adaptry.registry.http import HttpRegistry
+from adaptry.registry.interface import Registry
 from adaptry.testing.samples import tiny_lora
 
 from .repeating import Repeating, patiently

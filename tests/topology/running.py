@@ -17,7 +17,7 @@ from typing import Any
 
 import urllib3
 
-from adaptry.client import HttpRegistry
+from adaptry.registry.http import HttpRegistry
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "examples" / "topology"

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.client import HttpRegistry
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, NotFound, Unavailable
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import pull, push
-from adaptry.records import AliasInfo, Event
+from adaptry.registry.http import HttpRegistry
+from adaptry.registry.records import AliasInfo, Event
 from adaptry.testing.samples import tiny_lora
 
 from .merging import assert_ended_once, begun, ordered

@@ -17,7 +17,7 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.core.failpoints import NAMES
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import pull, push
-from adaptry.records import PushOptions
+from adaptry.registry.records import PushOptions
 from adaptry.testing.samples import tiny_lora
 
 from .pushing import Pushing, assert_nothing_lost, weights

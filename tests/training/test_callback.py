@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 import adaptry
 from adaptry.core.errors import Conflict, Invalid, InvalidRef, NotFound
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
 from adaptry.testing.samples import tiny_lora
 from adaptry.training import AdaptryCallback, checkpoints, resume
 

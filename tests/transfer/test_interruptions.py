@@ -13,7 +13,7 @@ from adaptry.core.refs import Ref
 from adaptry.local import LocalRegistry
 from adaptry.operations import transfer
 from adaptry.operations.transfer.retry import Persistence
-from adaptry.records import Upload
+from adaptry.registry.records import Upload
 from adaptry.testing.breaking import AT_ONCE, Breaking, Tampering
 
 

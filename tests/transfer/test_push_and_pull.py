@@ -13,7 +13,7 @@ from adaptry.core.manifest import BaseClaim
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.local import LocalRegistry
 from adaptry.operations import transfer
-from adaptry.records import PushOptions
+from adaptry.registry.records import PushOptions
 from adaptry.testing.samples import tiny_lora, write_safetensors
 
 

@@ -11,10 +11,10 @@ import pytest
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.client import HttpRegistry
 from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
-from adaptry.records import VersionInfo
+from adaptry.registry.http import HttpRegistry
+from adaptry.registry.records import VersionInfo
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server
 from adaptry_api.testing import serving as serving_registry

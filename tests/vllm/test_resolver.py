@@ -16,7 +16,7 @@ from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
 from adaptry.operations.version_state import change_state
-from adaptry.records import StateChange, VersionInfo
+from adaptry.registry.records import StateChange, VersionInfo
 
 from . import models, running
 from .conftest import Place

@@ -12,7 +12,7 @@ import pytest
 from adaptry.adapters.adapter import open_dir
 from adaptry.local import LocalRegistry
 from adaptry.operations.transfer import push
-from adaptry.records import VersionInfo
+from adaptry.registry.records import VersionInfo
 from adaptry.testing.breaking import AT_ONCE
 from adaptry.testing.samples import large_lora, tiny_lora
 from adaptry.worker import Cache

@@ -17,7 +17,7 @@ from adaptry.core.errors import DigestMismatch, NotFound, StorageFull, Unavailab
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.local import LocalRegistry
 from adaptry.operations.version_state import change_state
-from adaptry.records import StateChange, VersionInfo
+from adaptry.registry.records import StateChange, VersionInfo
 from adaptry.testing.breaking import Breaking, Tampering
 from adaptry.worker import Cache
 

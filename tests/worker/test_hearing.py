@@ -6,7 +6,7 @@ import asyncio
 
 from adaptry.core.refs import AdapterName
 from adaptry.local import LocalRegistry
-from adaptry.records import AdapterEdit
+from adaptry.registry.records import AdapterEdit
 from adaptry.worker.hearing import Ear
 
 TONE = AdapterName.parse("acme/tone")

@@ -18,7 +18,7 @@ from adaptry.local import LocalRegistry
 from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
 from adaptry.operations.version_state import change_state
-from adaptry.records import StateChange, VersionInfo
+from adaptry.registry.records import StateChange, VersionInfo
 from adaptry.testing.breaking import AT_ONCE
 from adaptry.testing.quantised_samples import quantised_copy
 from adaptry.testing.samples import tiny_base, tiny_lora

@@ -8,14 +8,14 @@ from functools import cache
 from itertools import pairwise
 
 from adaptry.adapters.formats import format_of
-from adaptry.cautions import caution, withdrawn
 from adaptry.core.digest import Digest
 from adaptry.core.errors import InvalidRef, NotFound
 from adaptry.core.lifecycle import is_given
 from adaptry.core.manifest import EMPTY, FileEntry
 from adaptry.core.refs import AdapterName, Number, Ref
-from adaptry.records import AdapterInfo, CommitInfo, VersionInfo
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import AdapterInfo, CommitInfo, VersionInfo
+from adaptry.registry.state_warnings import caution, withdrawn
 from adaptry_api.hub.card import Card
 from adaptry_api.hub.claiming import is_base_name
 from adaptry_api.hub.repositories import Reader, Repository

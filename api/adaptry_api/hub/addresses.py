@@ -12,11 +12,11 @@ from urllib.parse import quote, unquote, urlencode
 from fastapi import Depends, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from adaptry import wire
-from adaptry.chains import MAIN
 from adaptry.core.errors import Invalid, InvalidPath, InvalidRef
 from adaptry.core.manifest import check_path
 from adaptry.core.refs import AdapterName
+from adaptry.registry import protocol
+from adaptry.registry.commits import MAIN
 from adaptry_api.errors import Stopped
 from adaptry_api.hub.refusals import Absent
 
@@ -33,7 +33,7 @@ class Undecoded:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         raw: bytes | None = scope.get("raw_path")
-        if scope["type"] == "http" and raw is not None and not raw.startswith(wire.PREFIX.encode()):
+        if scope["type"] == "http" and raw is not None and not raw.startswith(protocol.PREFIX.encode()):
             scope["path"] = raw.partition(b"?")[0].decode("latin-1")
         await self.app(scope, receive, send)
 

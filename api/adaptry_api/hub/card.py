@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from adaptry.core.errors import Invalid
 from adaptry.core.processes import yaml_reader
-from adaptry.records import MetricName, Tag
+from adaptry.registry.records import MetricName, Tag
 
 README = "README.md"
 MAX_HEAD = 64 << 10

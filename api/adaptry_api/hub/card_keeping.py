@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, Number, Ref
-from adaptry.records import AdapterEdit, Committed
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import AdapterEdit, Committed
 from adaptry_api.hub.card import README, Card
 from adaptry_api.hub.remembering import Memory
 from adaptry_api.hub.snapshots import card_of

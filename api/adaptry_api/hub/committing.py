@@ -12,9 +12,9 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, Denied, FileMissing, Invalid, RevisionNotFound, Withdrawn
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName
-from adaptry.records import CommitInfo, CommitNote, Committed
-from adaptry.registry import Registry
-from adaptry.succession import adapter_files, is_same_adapter, successor
+from adaptry.registry.interface import Registry
+from adaptry.registry.manifest_inheritance import adapter_files, is_same_adapter, successor
+from adaptry.registry.records import CommitInfo, CommitNote, Committed
 from adaptry_api.errors import Stopped
 from adaptry_api.hub.addresses import stored_path
 from adaptry_api.hub.claiming import CLAIMING, claimed_base

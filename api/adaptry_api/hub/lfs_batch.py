@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from adaptry.core.errors import NotFound, Unsupported
 from adaptry.core.manifest import MAX_FILE
 from adaptry.core.refs import AdapterName
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
 from adaptry_api.guard import Caller, CallersRegistry, store_of
 from adaptry_api.hub import lfs_bytes, lfs_parts
 from adaptry_api.hub.addresses import Name, origin, page_of

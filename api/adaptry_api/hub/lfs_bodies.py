@@ -7,15 +7,15 @@ from typing import Annotated, Literal, TypeVar
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from adaptry import wire
 from adaptry.core import strictjson
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid, Unsupported
+from adaptry.registry import protocol
 from adaptry_api.bodies import first_fault, read_json, whole
 from adaptry_api.guard import store_of
 
 KIND = "application/vnd.git-lfs+json"
-_LIMITS = strictjson.Limits(size=wire.JSON_LIMIT, nodes=20_000)
+_LIMITS = strictjson.Limits(size=protocol.JSON_LIMIT, nodes=20_000)
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -76,7 +76,7 @@ async def read_body(request: Request, kind: type[Body]) -> Body:
     sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if sent not in (KIND, "application/json"):
         raise Unsupported(f"the body must be {KIND}")
-    data = await whole(request, wire.JSON_LIMIT)
+    data = await whole(request, protocol.JSON_LIMIT)
     try:
         return await read_json(data, _LIMITS, store_of(request).parsing, kind.model_validate)
     except ValidationError as error:

@@ -8,13 +8,13 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from adaptry.chains import MAIN
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Unsupported
 from adaptry.core.refs import AdapterName
-from adaptry.paging import every
-from adaptry.records import CommitInfo, Page
-from adaptry.registry import Registry
+from adaptry.registry.commits import MAIN
+from adaptry.registry.interface import Registry
+from adaptry.registry.paging import every
+from adaptry.registry.records import CommitInfo, Page
 from adaptry_api.guard import Caller, CallersRegistry
 from adaptry_api.hub.addresses import MODELS, Name
 from adaptry_api.hub.entries import moment

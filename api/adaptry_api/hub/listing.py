@@ -15,8 +15,8 @@ from fastapi import Query, Request, Response
 from starlette.responses import JSONResponse
 
 from adaptry.core.errors import Invalid, NotFound
-from adaptry.records import AdapterInfo
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import AdapterInfo
 from adaptry_api.guard import CallersRegistry, store_of
 from adaptry_api.hub.adapters import AdapterRepository
 from adaptry_api.hub.addresses import next_link

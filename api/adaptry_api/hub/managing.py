@@ -11,8 +11,8 @@ from starlette.responses import JSONResponse
 from adaptry.core.errors import Conflict, NotFound, Unsupported
 from adaptry.core.identity import Identity, Visibility
 from adaptry.core.refs import AdapterName
-from adaptry.records import AdapterEdit
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import AdapterEdit
 from adaptry_api.guard import Caller, CallersRegistry, store_of
 from adaptry_api.hub.addresses import MODELS, Name, adapter_name, origin, page_of
 from adaptry_api.hub.kinds import Find

@@ -11,12 +11,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from adaptry.cautions import require_usable
 from adaptry.compute.sidecar_client.inputs import Described, Ingredients, MergedFile
 from adaptry.core.digest import Digest
 from adaptry.core.errors import RevisionNotFound
 from adaptry.core.refs import MERGED, Number, Ref
-from adaptry.records import AdapterInfo, CommitInfo, VersionInfo
+from adaptry.registry.records import AdapterInfo, CommitInfo, VersionInfo
+from adaptry.registry.state_warnings import require_usable
 from adaptry_api.hub import gitids
 from adaptry_api.hub.adapters import any_adapter, has_commit, state_warnings
 from adaptry_api.hub.repositories import Reader, Repository

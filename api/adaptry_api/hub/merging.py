@@ -14,8 +14,8 @@ from adaptry.compute.sidecar_client.client import Computing
 from adaptry.compute.sidecar_client.inputs import Described, Ingredients
 from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound, Refused
-from adaptry.records import BaseInfo, VersionInfo
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import BaseInfo, VersionInfo
 
 
 class Merging:

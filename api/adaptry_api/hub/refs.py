@@ -14,9 +14,9 @@ from starlette.responses import JSONResponse
 from adaptry.core.errors import Conflict, Denied, RevisionNotFound
 from adaptry.core.hub_revision import parse_word
 from adaptry.core.refs import AdapterName
-from adaptry.paging import every
-from adaptry.records import CommitNote
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.paging import every
+from adaptry.registry.records import CommitNote
 from adaptry_api.guard import CallersRegistry
 from adaptry_api.hub.addresses import MODELS, Name, Revision, next_link
 from adaptry_api.hub.committing import title_in

@@ -16,7 +16,7 @@ from fastapi import Depends, Request
 
 from adaptry.core.errors import NotFound
 from adaptry.core.identity import Identity
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
 from adaptry_api.guard import Caller, store_of
 from adaptry_api.hub.merging import Merging
 from adaptry_api.hub.remembering import Memory

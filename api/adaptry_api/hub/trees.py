@@ -9,9 +9,9 @@ from anyio import to_thread
 from fastapi import Query, Request, Response
 from starlette.responses import JSONResponse
 
-from adaptry import wire
 from adaptry.core import strictjson
 from adaptry.core.errors import Invalid, Unsupported
+from adaptry.registry import protocol
 from adaptry_api.bodies import Parsing, read_json, whole
 from adaptry_api.guard import store_of
 from adaptry_api.hub.addresses import MODELS, ONE_WORD, Path, Revision, next_link
@@ -22,7 +22,7 @@ from adaptry_api.hub.refusals import hub_router
 ROUTES = hub_router()
 _PAGE = 1000
 _MOST_PATHS = 1000
-_LIMITS = strictjson.Limits(size=wire.JSON_LIMIT)
+_LIMITS = strictjson.Limits(size=protocol.JSON_LIMIT)
 
 Cursor = Annotated[int, Query(ge=0, le=1_000_000)]
 
@@ -46,7 +46,7 @@ def tree(
 
 async def paths_info(request: Request, find: Find, revision: Revision) -> Response:
     """Of the paths in the body, those that are there."""
-    data = await whole(request, wire.JSON_LIMIT)
+    data = await whole(request, protocol.JSON_LIMIT)
     kind = request.headers.get("content-type", "")
 
     paths, is_expanded = await _asked(kind, data, store_of(request).parsing)

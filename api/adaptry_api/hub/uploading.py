@@ -12,7 +12,7 @@ from adaptry.core.errors import Busy, Conflict, DigestMismatch, Invalid, NotFoun
 from adaptry.core.identity import Identity, require_write
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer.retry import Persistence
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
 from adaptry_api.hub.adapters import has_commit
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from starlette.responses import Response
 
-from adaptry.records import Committed
+from adaptry.registry.records import Committed
 from adaptry_api.header_text import header_text
 from adaptry_api.hub.keeping import names_in
 

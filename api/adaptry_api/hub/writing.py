@@ -10,12 +10,12 @@ from fastapi import Query, Request, Response
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
-from adaptry.chains import MAIN
 from adaptry.core.errors import TooLarge, Unsupported
 from adaptry.core.manifest import check_tree
 from adaptry.core.refs import AdapterName
-from adaptry.records import Committed
-from adaptry.registry import Registry
+from adaptry.registry.commits import MAIN
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import Committed
 from adaptry_api.bodies import pour
 from adaptry_api.errors import Stopped
 from adaptry_api.guard import store_of

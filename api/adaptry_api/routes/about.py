@@ -7,8 +7,9 @@ import json
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
 
-from adaptry import __version__, wire
+from adaptry import __version__
 from adaptry.core import manifest
+from adaptry.registry import protocol
 from adaptry_api.guard import ANYBODY, Caller, caller, guarded, store_of
 
 
@@ -18,7 +19,7 @@ class Limits(BaseModel):
     file: int = manifest.MAX_FILE
     revision: int = manifest.MAX_REVISION
     files: int = manifest.MAX_FILES
-    json_body: int = wire.JSON_LIMIT
+    json_body: int = protocol.JSON_LIMIT
     page: int = 200
 
 
@@ -34,8 +35,8 @@ class About(Whoami):
     """Versions, limits and the caller."""
 
     version: str = __version__
-    api: int = wire.API
-    api_oldest: int = wire.API_OLDEST
+    api: int = protocol.API
+    api_oldest: int = protocol.API_OLDEST
     manifest_schema: int = manifest.SCHEMA
     limits: Limits = Limits()
     epoch: str | None = None
@@ -44,7 +45,7 @@ class About(Whoami):
 
 def router(docs: bool) -> APIRouter:
     """`docs` shows the OpenAPI description to callers without a token."""
-    routes = guarded(wire.PREFIX, "about")
+    routes = guarded(protocol.PREFIX, "about")
 
     @routes.get("")
     def about(request: Request, identity: Caller) -> About:

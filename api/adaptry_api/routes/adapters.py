@@ -7,15 +7,15 @@ from typing import Annotated
 from fastapi import Query, Request, Response
 from pydantic import BaseModel
 
-from adaptry import wire
 from adaptry.core.refs import AdapterName
-from adaptry.records import AdapterEdit, AdapterInfo, Event, Page
+from adaptry.registry import protocol
+from adaptry.registry.records import AdapterEdit, AdapterInfo, Event, Page
 from adaptry_api.changing import fresh, require_seen
 from adaptry_api.guard import CallersRegistry, guarded
 from adaptry_api.repeating import OnceRegistry
 from adaptry_api.routes.parameters import Cursor, Limit, Name
 
-ROUTES = guarded(f"{wire.PREFIX}/adapters", "adapters")
+ROUTES = guarded(f"{protocol.PREFIX}/adapters", "adapters")
 ONE = "/{namespace}/{name}"
 
 

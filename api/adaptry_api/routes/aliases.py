@@ -5,17 +5,17 @@ from __future__ import annotations
 from fastapi import Request, Response
 from pydantic import BaseModel
 
-from adaptry import wire
 from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound
-from adaptry.records import AliasInfo
+from adaptry.registry import protocol
+from adaptry.registry.records import AliasInfo
 from adaptry_api.changing import fresh, seen_generation
 from adaptry_api.errors import Stopped
 from adaptry_api.guard import CallersRegistry, guarded
 from adaptry_api.repeating import OnceRegistry
 from adaptry_api.routes.parameters import Name
 
-ROUTES = guarded(f"{wire.PREFIX}/adapters/{{namespace}}/{{name}}/aliases", "aliases")
+ROUTES = guarded(f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}/aliases", "aliases")
 ONE = "/{alias}"
 
 

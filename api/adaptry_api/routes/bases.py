@@ -9,7 +9,6 @@ from anyio import to_thread
 from fastapi import Query, Request, Response
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from adaptry import wire
 from adaptry.adapters.base_record import BaseRecord, Sketch, TensorShape
 from adaptry.core import strictjson
 from adaptry.core.digest import Digest
@@ -17,7 +16,8 @@ from adaptry.core.errors import Invalid, NotFound
 from adaptry.core.identity import require_base_writing
 from adaptry.core.manifest import FileEntry
 from adaptry.core.processes.json_check import loads_in_child
-from adaptry.records import BaseEdit, BaseInfo, Page
+from adaptry.registry import protocol
+from adaptry.registry.records import BaseEdit, BaseInfo, Page
 from adaptry_api.bodies import first_fault, whole
 from adaptry_api.changing import fresh
 from adaptry_api.downloads import file_answer
@@ -25,7 +25,7 @@ from adaptry_api.elsewhere import sent_elsewhere
 from adaptry_api.guard import Caller, CallersRegistry, guarded, store_of
 from adaptry_api.routes.parameters import BaseId, Blob, Cursor, Limit
 
-ROUTES = guarded(f"{wire.PREFIX}/bases", "bases")
+ROUTES = guarded(f"{protocol.PREFIX}/bases", "bases")
 _MAX_VALUES = 4_000_000
 _BYTES_OF_A_VALUE = 6  # at least, on average: the shortest tensor of a record takes 37 bytes for four values
 
@@ -60,11 +60,11 @@ _BODY = {
 async def put(request: Request, identity: Caller, registry: CallersRegistry) -> BaseInfo:
     """A known base gains names and evidence. The record may be larger than other requests: up to 64 MiB."""
     require_base_writing(identity)  # before a body of that size is read
-    data = await whole(request, wire.BASE_LIMIT)
+    data = await whole(request, protocol.BASE_LIMIT)
 
     def register() -> BaseInfo:
         limits = strictjson.Limits(
-            wire.BASE_LIMIT, nodes=min(_MAX_VALUES, 1000 + len(data) // _BYTES_OF_A_VALUE)
+            protocol.BASE_LIMIT, nodes=min(_MAX_VALUES, 1000 + len(data) // _BYTES_OF_A_VALUE)
         )
         body = _new_base(loads_in_child(data, limits, "the request"))
         return registry.put_base(body.record, body.names)

@@ -7,16 +7,16 @@ from typing import Annotated
 from fastapi import Query, Response
 from pydantic import Base64Bytes, BaseModel, Field
 
-from adaptry import wire
-from adaptry.chains import MAIN
 from adaptry.core.hub_revision import GRAMMAR
 from adaptry.core.refs import AdapterName
-from adaptry.records import BranchInfo, CommitInfo, CommitNote, Committed, Page
+from adaptry.registry import protocol
+from adaptry.registry.commits import MAIN
+from adaptry.registry.records import BranchInfo, CommitInfo, CommitNote, Committed, Page
 from adaptry_api.guard import CallersRegistry, guarded
 from adaptry_api.repeating import OnceRegistry
 from adaptry_api.routes.parameters import Cursor, Limit, Name
 
-ROUTES = guarded(f"{wire.PREFIX}/adapters/{{namespace}}/{{name}}", "commits")
+ROUTES = guarded(f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}", "commits")
 
 _Word = Annotated[str, Query(description=GRAMMAR)]
 
@@ -26,7 +26,7 @@ class NewCommit(BaseModel, extra="forbid"):
     seen."""
 
     branch: str = MAIN
-    manifest: Annotated[Base64Bytes, Field(max_length=wire.JSON_LIMIT)]
+    manifest: Annotated[Base64Bytes, Field(max_length=protocol.JSON_LIMIT)]
     note: CommitNote
     parent: str | None = None
 

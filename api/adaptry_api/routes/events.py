@@ -8,18 +8,18 @@ from typing import Annotated
 from fastapi import Header, Query, Request, Response
 from starlette.responses import StreamingResponse
 
-from adaptry import wire
 from adaptry.catalog.cursors import check_limit
 from adaptry.core.errors import AdaptryError, Invalid
 from adaptry.core.identity import Identity
-from adaptry.feed import NameFilter, check_asked
-from adaptry.records import Event, News
+from adaptry.registry import protocol
+from adaptry.registry.events import NameFilter, check_asked
+from adaptry.registry.records import Event, News
 from adaptry_api.guard import Caller, guarded, store_of
 from adaptry_api.listening import Identify
 from adaptry_api.routes.parameters import Limit
 from adaptry_api.store import Store
 
-ROUTES = guarded(f"{wire.PREFIX}/events", "events")
+ROUTES = guarded(f"{protocol.PREFIX}/events", "events")
 STREAM = "text/event-stream"
 _RETRY = 2000  # milliseconds after which a browser connects again
 _AT_ONCE = 200
@@ -41,7 +41,7 @@ async def events(
         float,
         Query(
             description="Seconds to wait for the first event.",
-            json_schema_extra={"maximum": wire.LONGEST_WAIT},
+            json_schema_extra={"maximum": protocol.LONGEST_WAIT},
         ),
     ] = 0.0,
     about: Annotated[list[str], Query(description="Globs of adapters' names, as in acme/*.")] = [],  # noqa: B006
@@ -60,7 +60,7 @@ async def events(
         check_limit(limit)
         check_asked(after, wait, about)
         return await store.listening.news(
-            identify, after, limit, min(wait, wire.LONGEST_WAIT), NameFilter(about)
+            identify, after, limit, min(wait, protocol.LONGEST_WAIT), NameFilter(about)
         )
     begin = _number(last_event_id) if last_event_id is not None else after
     check_asked(begin, 0, about)

@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from anyio import to_thread
 from fastapi import Request, Response
 
-from adaptry import wire
 from adaptry.core.errors import FileMissing
 from adaptry.core.manifest import FileEntry
+from adaptry.registry import protocol
 from adaptry_api.downloads import file_answer
 from adaptry_api.elsewhere import sent_elsewhere
 from adaptry_api.guard import CallersRegistry, guarded, store_of
 from adaptry_api.routes.parameters import Name, Revision
 
-ROUTES = guarded(f"{wire.PREFIX}/adapters/{{namespace}}/{{name}}/revisions", "files")
+ROUTES = guarded(f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}/revisions", "files")
 
 
 @ROUTES.get("/{revision}/files/{path:path}", response_class=Response)

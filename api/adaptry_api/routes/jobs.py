@@ -7,15 +7,22 @@ from typing import Annotated
 from fastapi import Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from adaptry import wire
-from adaptry.jobs.records import JobInfo, JobOrder, JobState, LogLine, RunnerInfo, ScheduleInfo
-from adaptry.records import Page
+from adaptry.registry import protocol
+from adaptry.registry.jobs_values.records import (
+    JobInfo,
+    JobOrder,
+    JobState,
+    LogLine,
+    RunnerInfo,
+    ScheduleInfo,
+)
+from adaptry.registry.records import Page
 from adaptry_api.changing import fresh
 from adaptry_api.guard import CallersRegistry, guarded
 from adaptry_api.repeating import OnceRegistry
 from adaptry_api.routes.parameters import Cursor, Limit
 
-ROUTES = guarded(wire.PREFIX, "jobs")
+ROUTES = guarded(protocol.PREFIX, "jobs")
 
 
 class NewSchedule(BaseModel, extra="forbid"):

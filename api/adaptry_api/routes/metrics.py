@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from adaptry import wire
-from adaptry.records import MetricInfo
+from adaptry.registry import protocol
+from adaptry.registry.records import MetricInfo
 from adaptry_api.guard import CallersRegistry, guarded
 from adaptry_api.repeating import OnceRegistry
 from adaptry_api.routes.parameters import PathRef
 
-ROUTES = guarded(f"{wire.PREFIX}/adapters/{{namespace}}/{{name}}/versions/{{selector}}/metrics", "metrics")
+ROUTES = guarded(
+    f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}/versions/{{selector}}/metrics", "metrics"
+)
 
 
 class Values(BaseModel, extra="forbid"):

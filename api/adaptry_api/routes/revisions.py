@@ -8,8 +8,8 @@ from typing import Annotated
 from fastapi import Request, Response
 from pydantic import Base64Bytes, BaseModel, Field
 
-from adaptry import wire
-from adaptry.records import Pushed, PushOptions, StateChange, VersionInfo
+from adaptry.registry import protocol
+from adaptry.registry.records import Pushed, PushOptions, StateChange, VersionInfo
 from adaptry_api.changing import seen_generation
 from adaptry_api.downloads import FOREVER
 from adaptry_api.errors import Stopped
@@ -17,13 +17,13 @@ from adaptry_api.guard import CallersRegistry, guarded
 from adaptry_api.repeating import OnceRegistry
 from adaptry_api.routes.parameters import Name, Revision
 
-ROUTES = guarded(f"{wire.PREFIX}/adapters/{{namespace}}/{{name}}/revisions", "revisions")
+ROUTES = guarded(f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}/revisions", "revisions")
 
 
 class Push(BaseModel, extra="forbid"):
     """`manifest` is base64 of the manifest's canonical bytes; its files must have been uploaded."""
 
-    manifest: Annotated[Base64Bytes, Field(max_length=wire.JSON_LIMIT)]
+    manifest: Annotated[Base64Bytes, Field(max_length=protocol.JSON_LIMIT)]
     options: PushOptions = PushOptions()
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from fastapi import Request, Response
 
-from adaptry import wire
 from adaptry.core.digest import Digest
-from adaptry.rollouts import RolloutChange, RolloutInfo, RolloutPlan
+from adaptry.registry import protocol
+from adaptry.registry.rollouts import RolloutChange, RolloutInfo, RolloutPlan
 from adaptry_api.changing import seen_generation
 from adaptry_api.errors import Stopped
 from adaptry_api.guard import CallersRegistry, guarded
 from adaptry_api.repeating import OnceRegistry
 from adaptry_api.routes.parameters import Name
 
-ROUTES = guarded(f"{wire.PREFIX}/adapters/{{namespace}}/{{name}}/rollouts", "rollouts")
+ROUTES = guarded(f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}/rollouts", "rollouts")
 
 
 class Start(RolloutPlan, extra="forbid"):

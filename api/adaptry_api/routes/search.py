@@ -6,13 +6,13 @@ from typing import Annotated
 
 from fastapi import Query
 
-from adaptry import wire
 from adaptry.core import query
-from adaptry.records import Page, VersionInfo
+from adaptry.registry import protocol
+from adaptry.registry.records import Page, VersionInfo
 from adaptry_api.guard import CallersRegistry, guarded
 from adaptry_api.routes.parameters import Cursor, Limit
 
-ROUTES = guarded(f"{wire.PREFIX}/search", "search")
+ROUTES = guarded(f"{protocol.PREFIX}/search", "search")
 
 
 @ROUTES.get("")

@@ -8,12 +8,13 @@ from typing import Annotated
 from fastapi import Path, Request, Response
 from pydantic import BaseModel, Field
 
-from adaptry import tokens, wire
+from adaptry import tokens
 from adaptry.catalog.tokens import TokenInfo
 from adaptry.core.identity import Role
+from adaptry.registry import protocol
 from adaptry_api.guard import ADMINISTRATOR, ANYBODY, guarded, store_of
 
-ROUTES = guarded(f"{wire.PREFIX}/tokens", "tokens")
+ROUTES = guarded(f"{protocol.PREFIX}/tokens", "tokens")
 
 
 class NewToken(BaseModel, extra="forbid"):

@@ -11,15 +11,15 @@ from typing import Annotated
 from fastapi import Header, Path, Query, Request
 from pydantic import BaseModel, Field
 
-from adaptry import wire
 from adaptry.core.digest import Digest
-from adaptry.records import Page, Upload, UploadSession
-from adaptry.registry import Owner, Registry
+from adaptry.registry import protocol
+from adaptry.registry.interface import Owner, Registry
+from adaptry.registry.records import Page, Upload, UploadSession
 from adaptry_api.bodies import pour
 from adaptry_api.guard import Caller, CallersRegistry, guarded, store_of
 from adaptry_api.routes.parameters import BaseId, Blob, Cursor, Limit, Name
 
-ROUTES = guarded(wire.PREFIX, "uploads")
+ROUTES = guarded(protocol.PREFIX, "uploads")
 OF_ADAPTER = "/adapters/{namespace}/{name}"
 OF_BASE = "/bases/{base}"
 
@@ -90,8 +90,8 @@ async def append(
     id: Id,
     identity: Caller,
     registry: CallersRegistry,
-    offset: Annotated[int, Header(alias=wire.OFFSET_HEADER, ge=0)],
-    size: Annotated[int, Header(alias=wire.SIZE_HEADER, ge=0)],
+    offset: Annotated[int, Header(alias=protocol.OFFSET_HEADER, ge=0)],
+    size: Annotated[int, Header(alias=protocol.SIZE_HEADER, ge=0)],
 ) -> Upload:
     """Adds the body's bytes at `Upload-Offset`; what arrives before a cut is kept. 416 says the right offset."""
     upload = Upload(id=id, offset=offset, size=size)

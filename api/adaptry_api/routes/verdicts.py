@@ -7,16 +7,18 @@ from typing import Annotated
 from fastapi import Query, Request, Response
 from pydantic import BaseModel
 
-from adaptry import wire
 from adaptry.adapters.adapter import open_content
 from adaptry.checks.runtimes import Verdict, parse_runtime, verdict, verdicts
 from adaptry.operations.known_base import base_of
 from adaptry.operations.transfer.remote import RevisionContent
+from adaptry.registry import protocol
 from adaptry_api.changing import fresh
 from adaptry_api.guard import CallersRegistry, guarded
 from adaptry_api.routes.parameters import PathRef
 
-ROUTES = guarded(f"{wire.PREFIX}/adapters/{{namespace}}/{{name}}/versions/{{selector}}/verdicts", "versions")
+ROUTES = guarded(
+    f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}/versions/{{selector}}/verdicts", "versions"
+)
 
 Runtimes = Annotated[
     list[str] | None,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from fastapi import Request, Response
 
-from adaptry import wire
-from adaptry.records import Page, TensorInspection, VersionDetail, VersionInfo
+from adaptry.registry import protocol
+from adaptry.registry.records import Page, TensorInspection, VersionDetail, VersionInfo
 from adaptry_api.changing import fresh
 from adaptry_api.guard import CallersRegistry, guarded
 from adaptry_api.routes.parameters import Cursor, Limit, Name, PathRef
 
-ROUTES = guarded(f"{wire.PREFIX}/adapters/{{namespace}}/{{name}}/versions", "versions")
+ROUTES = guarded(f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}/versions", "versions")
 ONE = "/{selector}"
 
 

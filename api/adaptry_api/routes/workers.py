@@ -6,14 +6,14 @@ from typing import Annotated
 
 from fastapi import Query, Request, Response
 
-from adaptry import wire
-from adaptry.records import Page
-from adaptry.residency import ResidentInfo, Told, WorkerInfo, WorkerReport
+from adaptry.registry import protocol
+from adaptry.registry.records import Page
+from adaptry.registry.workers import ResidentInfo, Told, WorkerInfo, WorkerReport
 from adaptry_api.changing import fresh
 from adaptry_api.guard import CallersRegistry, guarded
 from adaptry_api.routes.parameters import Cursor, Limit, PathRef
 
-ROUTES = guarded(wire.PREFIX, "workers")
+ROUTES = guarded(protocol.PREFIX, "workers")
 ONE = "/workers/{worker}"
 Owner = Annotated[
     str | None,

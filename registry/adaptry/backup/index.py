@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError
 from adaptry.core import strictjson
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, Incompatible, InvalidBackup
-from adaptry.records import Value
+from adaptry.registry.records import Value
 
 FORMAT = 1
 LIMITS = strictjson.Limits(size=1 << 20, depth=4, nodes=10_000)

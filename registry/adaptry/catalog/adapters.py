@@ -28,7 +28,7 @@ from adaptry.core.errors import Conflict
 from adaptry.core.identity import Visibility
 from adaptry.core.lifecycle import LATEST
 from adaptry.core.refs import AdapterName
-from adaptry.records import AdapterEdit, AdapterInfo, Page
+from adaptry.registry.records import AdapterEdit, AdapterInfo, Page
 
 TERM_FIELDS = ("name", "namespace", "visibility", "tag", "word")
 """The fields of the search index that say something about the adapter rather than the version."""

@@ -13,7 +13,7 @@ from adaptry.catalog.database import Transaction
 from adaptry.catalog.rows import AliasRow, VersionRow
 from adaptry.catalog.versions import Stored
 from adaptry.core.digest import Digest
-from adaptry.records import AliasInfo
+from adaptry.registry.records import AliasInfo
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from adaptry.catalog.sight import Sight
 from adaptry.core.digest import Digest
 from adaptry.core.identity import BaseVisibility, Identity
 from adaptry.core.manifest import FileEntry
-from adaptry.records import BaseInfo, Page
+from adaptry.registry.records import BaseInfo, Page
 
 
 @dataclass(frozen=True, slots=True)

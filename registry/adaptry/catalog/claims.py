@@ -16,7 +16,7 @@ from adaptry.catalog.sight import Sight
 from adaptry.core.digest import Digest
 from adaptry.core.manifest import Manifest
 from adaptry.core.report import Report
-from adaptry.records import VersionInfo
+from adaptry.registry.records import VersionInfo
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from adaptry.catalog.showing import Columns, selected, table_of
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict
 from adaptry.core.manifest import EMPTY, Manifest
-from adaptry.records import CommitInfo, CommitNote, Page
+from adaptry.registry.records import CommitInfo, CommitNote, Page
 
 _COMMITS, _VERSIONS, _MARKS = table_of(CommitRow), table_of(VersionRow), table_of(MarkRow)
 _REVISIONS = table_of(RevisionRow)

@@ -21,8 +21,8 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid
 from adaptry.core.identity import Identity, Visibility
 from adaptry.core.refs import AdapterName
-from adaptry.feed import NameFilter
-from adaptry.records import Event, News, Page
+from adaptry.registry.events import NameFilter
+from adaptry.registry.records import Event, News, Page
 
 _ALSO_OF_BASE = frozenset({"version.pushed"})
 """Kinds of events that readers hear of even if they may not see the base that the event mentions."""

@@ -14,7 +14,7 @@ from adaptry.adapters.inspection.result import INSPECTION, TensorStatistics, Wei
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.rows import InspectionRow
 from adaptry.core.digest import Digest
-from adaptry.records import InspectionSummary
+from adaptry.registry.records import InspectionSummary
 
 
 def find(tx: Transaction, files: Iterable[Digest]) -> dict[Digest, WeightsInspection]:

@@ -15,8 +15,17 @@ from adaptry.catalog.database import Transaction
 from adaptry.catalog.packing import listed
 from adaptry.catalog.rows import JobLineRow, JobRow, JobStepRow
 from adaptry.core.identity import Identity
-from adaptry.jobs.records import OPEN, Fault, JobInfo, JobOrder, JobState, LogLine, Needs, Stage
-from adaptry.records import Page
+from adaptry.registry.jobs_values.records import (
+    OPEN,
+    Fault,
+    JobInfo,
+    JobOrder,
+    JobState,
+    LogLine,
+    Needs,
+    Stage,
+)
+from adaptry.registry.records import Page
 
 _MOST_LINES = 5_000  # of one job's log; a loop that talks would fill the database
 _LONGEST_LINE = 2_000

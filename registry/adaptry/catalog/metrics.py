@@ -10,7 +10,7 @@ from sqlmodel import col, select
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.rows import MetricRow, MetricSummaryRow
 from adaptry.catalog.versions import Stored
-from adaptry.records import MetricInfo
+from adaptry.registry.records import MetricInfo
 
 
 def append(tx: Transaction, version: Stored, metrics: Mapping[str, float], at: datetime, by: str) -> None:

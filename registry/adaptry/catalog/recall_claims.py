@@ -10,8 +10,8 @@ from adaptry.catalog.database import Transaction
 from adaptry.catalog.rows import RecallClaimRow
 from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName
-from adaptry.records import StateChange
-from adaptry.residency import ForgottenRecall
+from adaptry.registry.records import StateChange
+from adaptry.registry.workers import ForgottenRecall
 
 
 def note(tx: Transaction, name: AdapterName, digest: Digest, state: str, source: str, at: datetime) -> bool:

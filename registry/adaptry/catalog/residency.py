@@ -23,7 +23,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.identity import Identity
 from adaptry.core.lifecycle import WITHDRAWN, State
 from adaptry.core.refs import AdapterName
-from adaptry.residency import GONE, Dropped, Resident, Withdrawal, WorkerReport
+from adaptry.registry.workers import GONE, Dropped, Resident, Withdrawal, WorkerReport
 
 KEPT = timedelta(days=30)
 Named = tuple[AdapterName, Digest]

@@ -18,8 +18,8 @@ from adaptry.catalog.workers import Worker, is_lost
 from adaptry.core.digest import Digest
 from adaptry.core.lifecycle import State
 from adaptry.core.refs import AdapterName
-from adaptry.records import Page
-from adaptry.residency import Condition, ResidentInfo, Trouble, WorkerInfo
+from adaptry.registry.records import Page
+from adaptry.registry.workers import Condition, ResidentInfo, Trouble, WorkerInfo
 
 _ABOUT = "workers"
 

@@ -19,8 +19,8 @@ from adaptry.catalog.versions import Stored
 from adaptry.catalog.workers import is_lost, label_of
 from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName
-from adaptry.residency import GONE
-from adaptry.rollouts import RolloutInfo, RolloutPlan, Stage
+from adaptry.registry.rollouts import RolloutInfo, RolloutPlan, Stage
+from adaptry.registry.workers import GONE
 
 _SHOWN = 50
 

@@ -13,7 +13,7 @@ from sqlmodel import col, select
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.packing import listed, unlisted
 from adaptry.catalog.rows import RunnerRow
-from adaptry.jobs.records import RunnerInfo
+from adaptry.registry.jobs_values.records import RunnerInfo
 
 
 def beat(tx: Transaction, runner: RunnerInfo) -> None:

@@ -12,8 +12,8 @@ from adaptry.catalog.database import Transaction
 from adaptry.catalog.packing import listed
 from adaptry.catalog.rows import JobScheduleRow
 from adaptry.core.identity import Identity
-from adaptry.jobs.cron import Cron
-from adaptry.jobs.records import JobOrder, ScheduleInfo
+from adaptry.registry.jobs_values.cron import Cron
+from adaptry.registry.jobs_values.records import JobOrder, ScheduleInfo
 
 _MADE_UP_FOR = timedelta(days=1)
 """A time that passed while nobody was there is made up for so long, the last of them, once."""

@@ -21,7 +21,7 @@ from adaptry.catalog.showing import by_keys
 from adaptry.catalog.sight import Sight
 from adaptry.core import query
 from adaptry.core.errors import Invalid, InvalidQuery
-from adaptry.records import Page, VersionInfo
+from adaptry.registry.records import Page, VersionInfo
 
 SELECTIVE = 2000
 

@@ -14,9 +14,9 @@ from adaptry.catalog.database import Transaction
 from adaptry.catalog.names import is_spelled_like
 from adaptry.catalog.rows import AdapterRow, BaseNameRow, BaseRow, CommitRow, EventRow, NamespaceRow
 from adaptry.catalog.sight import Sight
-from adaptry.chains import COMMIT_MADE
 from adaptry.core.manifest import EMPTY
 from adaptry.core.refs import AdapterName
+from adaptry.registry.commits import COMMIT_MADE
 
 _HAS_COMMIT = exists().where(
     col(CommitRow.adapter_id) == col(AdapterRow.id), col(CommitRow.digest) != EMPTY.digest.hex

@@ -32,7 +32,7 @@ from adaptry.catalog.rows import Row as Entity
 from adaptry.core.digest import Digest
 from adaptry.core.lifecycle import State
 from adaptry.core.refs import AdapterName
-from adaptry.records import BaseStatus, Standing, VersionInfo
+from adaptry.registry.records import BaseStatus, Standing, VersionInfo
 
 Columns = Row[Any]
 """A row as it was selected. (`Any`: SQLAlchemy would have a parameter for each of the columns.)"""

@@ -13,7 +13,7 @@ from adaptry.catalog.rows import WITHDRAWN, AdapterRow, CommitRow, VersionRow
 from adaptry.catalog.showing import SHOWN, info, selected, table_of
 from adaptry.catalog.versions import Stored
 from adaptry.core.digest import Digest
-from adaptry.records import StateChange, VersionInfo
+from adaptry.registry.records import StateChange, VersionInfo
 
 _ADAPTERS, _VERSIONS, _COMMITS = table_of(AdapterRow), table_of(VersionRow), table_of(CommitRow)
 _WITHDRAWN = select(*SHOWN).join_from(_VERSIONS, _ADAPTERS).where(WITHDRAWN)

@@ -20,7 +20,7 @@ from adaptry.catalog.database import Catalog, Transaction
 from adaptry.catalog.jobs import finish, row_of
 from adaptry.catalog.rows import JobStepRow
 from adaptry.core.errors import Conflict, Denied
-from adaptry.jobs.records import OPEN, Fault
+from adaptry.registry.jobs_values.records import OPEN, Fault
 
 
 @dataclass(frozen=True, slots=True)

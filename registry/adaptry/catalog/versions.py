@@ -21,7 +21,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.lifecycle import State
 from adaptry.core.manifest import Manifest
 from adaptry.core.report import Report
-from adaptry.records import BaseStatus, Page, VersionDetail, VersionInfo
+from adaptry.registry.records import BaseStatus, Page, VersionDetail, VersionInfo
 
 
 @dataclass(frozen=True, slots=True)

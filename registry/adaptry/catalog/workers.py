@@ -11,7 +11,7 @@ from sqlmodel import col, select
 
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.rows import ResidentRow, WorkerRow
-from adaptry.residency import WorkerReport
+from adaptry.registry.workers import WorkerReport
 
 
 @dataclass(frozen=True, slots=True)

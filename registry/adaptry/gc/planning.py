@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from adaptry.catalog.unneeded import Had
 from adaptry.core.digest import Digest
 from adaptry.gc.surveying import Found, Orphan
-from adaptry.records import Value
+from adaptry.registry.records import Value
 
 
 @dataclass(frozen=True, slots=True)

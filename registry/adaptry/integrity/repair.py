@@ -26,7 +26,7 @@ from adaptry.integrity.sources import OwnSource, Place, Source, Wanted, open_sou
 from adaptry.integrity.verification import verify
 from adaptry.local import LocalRegistry
 from adaptry.operations.transfer import upload
-from adaptry.records import Value
+from adaptry.registry.records import Value
 
 _ROUNDS = 4  # manifests say where files belong, and what is derived follows from both
 

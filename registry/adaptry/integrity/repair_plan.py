@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from adaptry.catalog.audit import Problem
-from adaptry.records import Value
+from adaptry.registry.records import Value
 
 How = Literal["replace", "set aside", "rebuild", "leave"]
 

@@ -22,7 +22,7 @@ from adaptry.integrity.bit_flip import MOST, without_flip
 from adaptry.local import LocalRegistry
 from adaptry.opening import connect, folder_named, is_registry
 from adaptry.operations.mirroring.bundles.archive import Bundle, opened
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
 
 
 @dataclass(frozen=True, slots=True)

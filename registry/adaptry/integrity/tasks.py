@@ -9,7 +9,7 @@ from adaptry.catalog import jobs, schedules
 from adaptry.catalog.audit import Problem
 from adaptry.catalog.audit.problem import UNREADABLE, guarded
 from adaptry.catalog.database import Catalog
-from adaptry.jobs.tasks import parse_task
+from adaptry.registry.jobs_values.tasks import parse_task
 
 
 def problems(catalog: Catalog) -> Iterator[Problem]:

@@ -20,9 +20,9 @@ from adaptry.core.failpoints import reach
 from adaptry.core.identity import Identity
 from adaptry.jobs.desk import Desk
 from adaptry.jobs.paper import Line, Outcome, Paper
-from adaptry.jobs.records import Fault
-from adaptry.jobs.tasks import parse_task
 from adaptry.opening import open_local
+from adaptry.registry.jobs_values.records import Fault
+from adaptry.registry.jobs_values.tasks import parse_task
 
 _EVERY = 0.5  # seconds between two lines about how far it is
 _FAILED = "a fault in adaptry; the job's log has the details"

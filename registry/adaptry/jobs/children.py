@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from adaptry.core.errors import Unavailable
 from adaptry.jobs.paper import Line, Outcome, Paper
-from adaptry.jobs.records import Fault
+from adaptry.registry.jobs_values.records import Fault
 
 _PASSED_ON = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "VIRTUAL_ENV")
 _PREFIXES = (

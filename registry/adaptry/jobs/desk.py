@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from adaptry.adapters.adapter import Adapter
     from adaptry.adapters.base_record import BaseRecord
     from adaptry.local import LocalRegistry
-    from adaptry.records import VersionInfo
+    from adaptry.registry.records import VersionInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,8 @@ class Desk:
 
         Raises `Withdrawn` for what is held back, and what reading a registry raises.
         """
-        from adaptry.cautions import caution, require_usable
         from adaptry.operations.transfer import open_revision
+        from adaptry.registry.state_warnings import caution, require_usable
 
         version = self.registry.version(ref)
         require_usable(version)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from adaptry.jobs.desk import Desk
 from adaptry.jobs.paper import Outcome
-from adaptry.jobs.task import Task
+from adaptry.registry.jobs_values.task import Task
 
 WAYS: Mapping[str, str] = {
     "merge": "merging",

@@ -10,9 +10,9 @@ from adaptry.gc import collect as swept_out
 from adaptry.integrity import verify as looked_at
 from adaptry.jobs.desk import Desk
 from adaptry.jobs.paper import Outcome
-from adaptry.jobs.tasks import Collect, FingerprintBase, Replicate, Verify
 from adaptry.operations.base_registry import open_base, register
 from adaptry.operations.transfer import copy
+from adaptry.registry.jobs_values.tasks import Collect, FingerprintBase, Replicate, Verify
 
 _TOLD = 100
 

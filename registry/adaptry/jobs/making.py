@@ -8,8 +8,8 @@ from adaptry.compute.lazy_adapters.lazy_adapter import Draft, Parent
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.jobs.desk import Desk
 from adaptry.jobs.paper import Outcome
-from adaptry.jobs.tasks import Combine, Convert, Export
 from adaptry.operations.derive import Derived, derive
+from adaptry.registry.jobs_values.tasks import Combine, Convert, Export
 
 
 def combine(task: Combine, desk: Desk) -> Outcome:

@@ -36,10 +36,10 @@ from adaptry.core.refs import ByDigest, Ref, split_weight
 from adaptry.core.settings import data_folder
 from adaptry.jobs.desk import Desk
 from adaptry.jobs.paper import Outcome, Piece
-from adaptry.jobs.tasks import Merge
 from adaptry.local.ground import require_sound
 from adaptry.operations.base_registry import open_base
 from adaptry.operations.quantised_variants import open_original
+from adaptry.registry.jobs_values.tasks import Merge
 
 _AROUND = 1 << 30  # bytes that a process with torch in it takes before it computes anything
 _COPIES = 4  # float32 copies of a tensor that is made as a whole, at most

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from adaptry.core.identity import Role
-from adaptry.jobs.records import Fault
+from adaptry.registry.jobs_values.records import Fault
 
 
 class _Passed(BaseModel):

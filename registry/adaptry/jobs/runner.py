@@ -25,13 +25,13 @@ from adaptry.core.failpoints import reach
 from adaptry.jobs.engine import Engine, database_of
 from adaptry.jobs.paper import Place
 from adaptry.jobs.queues import queues_for
-from adaptry.jobs.records import Fault, JobInfo, RunnerInfo
 from adaptry.jobs.room import Room
 from adaptry.jobs.scratch import scratch
 from adaptry.jobs.watching import Watch
 from adaptry.jobs.workflows import Work
 from adaptry.jobs.working import Bench, ended, unfinished
 from adaptry.opening import catalog_of, open_local
+from adaptry.registry.jobs_values.records import Fault, JobInfo, RunnerInfo
 
 KEEP = timedelta(days=30)
 _TIDIED_EVERY = 600.0

@@ -23,8 +23,8 @@ from adaptry.core.errors import AdaptryError, Conflict, Unavailable
 from adaptry.core.failpoints import reach
 from adaptry.jobs.children import Child, Listening
 from adaptry.jobs.paper import Outcome, Paper, Place
-from adaptry.jobs.records import Fault, Needs
 from adaptry.jobs.room import Room
+from adaptry.registry.jobs_values.records import Fault, Needs
 
 _LOG = logging.getLogger("adaptry.jobs")
 _DEATHS = 3  # of a step's process, after which it is no accident

@@ -12,8 +12,8 @@ from adaptry.core.errors import Invalid
 from adaptry.core.refs import Ref, is_folder
 from adaptry.core.settings import Settings
 from adaptry.opening import connect
-from adaptry.records import VersionInfo
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import VersionInfo
 from adaptry.worker.cache import Cache
 from adaptry.worker.opening import cache_of
 

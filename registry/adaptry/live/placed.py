@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.base_record import Match
-from adaptry.records import VersionInfo
+from adaptry.registry.records import VersionInfo
 
 if TYPE_CHECKING:
     from peft import PeftModel

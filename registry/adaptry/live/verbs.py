@@ -11,7 +11,7 @@ from adaptry.live.obtaining import Obtained, Source, obtained
 from adaptry.live.placed import Placed
 from adaptry.live.same_base import require_same_base
 from adaptry.live.tensors import Tensors, check_place
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
 from adaptry.worker.cache import Cache
 
 if TYPE_CHECKING:

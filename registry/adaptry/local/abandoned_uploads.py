@@ -15,7 +15,7 @@ from adaptry.catalog import files
 from adaptry.catalog.database import Catalog
 from adaptry.catalog.files import Session
 from adaptry.core.errors import Conflict
-from adaptry.registry import Owner
+from adaptry.registry.interface import Owner
 
 IDLE = timedelta(minutes=2)
 """Longer than a client pauses that is alive: between two tries `transfer` waits ten seconds at most."""

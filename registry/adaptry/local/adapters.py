@@ -10,7 +10,7 @@ from adaptry.core.errors import Conflict, Denied
 from adaptry.core.identity import require_write
 from adaptry.core.refs import AdapterName
 from adaptry.local.ground import Ground, require_no_base
-from adaptry.records import AdapterEdit, AdapterInfo, Event, Page
+from adaptry.registry.records import AdapterEdit, AdapterInfo, Event, Page
 
 _INFO = TypeAdapter(AdapterInfo)
 

@@ -22,7 +22,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.manifest import Manifest
 from adaptry.core.report import Finding
 from adaptry.local.blob_content import BlobContent, check_first_bytes
-from adaptry.records import BaseStatus
+from adaptry.registry.records import BaseStatus
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from adaptry.core.errors import Conflict, NotFound
 from adaptry.core.lifecycle import may_point
 from adaptry.core.refs import AdapterName, ByDigest, Ref, parse_alias, parse_stored_alias
 from adaptry.local.ground import Ground
-from adaptry.records import AliasInfo
+from adaptry.registry.records import AliasInfo
 
 _INFO = TypeAdapter(AliasInfo)
 

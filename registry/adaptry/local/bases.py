@@ -22,7 +22,7 @@ from adaptry.core.refs import parse_base_name
 from adaptry.local.admission import find_base, judge, known_inspections, open_stored
 from adaptry.local.ground import Ground, require_sound
 from adaptry.local.versions import check_start
-from adaptry.records import BaseEdit, BaseInfo, Page
+from adaptry.registry.records import BaseEdit, BaseInfo, Page
 
 _BATCH = 50
 _MOST_NAMES = 16

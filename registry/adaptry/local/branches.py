@@ -14,12 +14,12 @@ from adaptry.catalog.database import Transaction
 from adaptry.catalog.marks import Kind, Mark
 from adaptry.catalog.names import label_like
 from adaptry.catalog.resolving import find
-from adaptry.chains import MAIN
 from adaptry.core.errors import Conflict, Denied, RevisionNotFound, TooLarge
 from adaptry.core.hub_revision import GRAMMAR, parse_branch, parse_tag, parse_word
 from adaptry.core.refs import AdapterName, Latest, Number, Selector
 from adaptry.local.ground import Ground
-from adaptry.records import BranchInfo, CommitInfo, CommitNote, Page
+from adaptry.registry.commits import MAIN
+from adaptry.registry.records import BranchInfo, CommitInfo, CommitNote, Page
 
 _BRANCH, _COMMIT = TypeAdapter(BranchInfo), TypeAdapter(CommitInfo)
 

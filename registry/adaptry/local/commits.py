@@ -15,7 +15,6 @@ from adaptry.catalog.adapters import Line
 from adaptry.catalog.commits import Step
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.versions import Admission
-from adaptry.chains import COMMIT_MADE, MAIN
 from adaptry.checks.weights import not_finite_findings
 from adaptry.core.errors import Conflict, InvalidRef, Refused
 from adaptry.core.failpoints import reach
@@ -29,8 +28,9 @@ from adaptry.local.branches import Branches
 from adaptry.local.ground import require_sound
 from adaptry.local.revisions import TRIES, Revisions, Stale, claim_files, known_version, require_files
 from adaptry.local.unseen_bases import shown_detail
-from adaptry.records import CommitNote, Committed, PushOptions
-from adaptry.succession import adapter_files, is_same_adapter
+from adaptry.registry.commits import COMMIT_MADE, MAIN
+from adaptry.registry.manifest_inheritance import adapter_files, is_same_adapter
+from adaptry.registry.records import CommitNote, Committed, PushOptions
 
 _COMMITTED = TypeAdapter(Committed)
 

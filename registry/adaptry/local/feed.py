@@ -6,9 +6,9 @@ import time
 from collections.abc import Sequence
 
 from adaptry.catalog import cursors, events
-from adaptry.feed import NameFilter, check_asked
 from adaptry.local.ground import Ground
-from adaptry.records import News
+from adaptry.registry.events import NameFilter, check_asked
+from adaptry.registry.records import News
 
 
 class LocalFeed(Ground):

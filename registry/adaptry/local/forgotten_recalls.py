@@ -9,7 +9,7 @@ from adaptry.catalog.database import Catalog, Transaction
 from adaptry.core.digest import Digest
 from adaptry.core.lifecycle import WITHDRAWN
 from adaptry.core.refs import AdapterName
-from adaptry.residency import ForgottenRecall
+from adaptry.registry.workers import ForgottenRecall
 
 BY = "adaptry"
 """By whom the version is held back: the registry, of which a worker or the replaced catalog has the proof."""

@@ -15,7 +15,6 @@ from adaptry.catalog.database import Catalog, Transaction
 from adaptry.catalog.resolving import resolve
 from adaptry.catalog.showing import Columns
 from adaptry.catalog.sight import Sight, sight_of
-from adaptry.chains import MAIN
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, Corrupt, NotFound
 from adaptry.core.identity import LOCAL, Identity, require_base_writing, require_read, require_write
@@ -23,8 +22,9 @@ from adaptry.core.refs import AdapterName, Label, Latest, Number, Ref
 from adaptry.local.once import Answer, Once
 from adaptry.local.unseen_bases import shown
 from adaptry.local.weighing import Weighing
-from adaptry.records import AdapterEdit, VersionInfo
-from adaptry.registry import Registry
+from adaptry.registry.commits import MAIN
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import AdapterEdit, VersionInfo
 
 
 def utc_now() -> datetime:

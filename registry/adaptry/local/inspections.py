@@ -18,7 +18,7 @@ from adaptry.core.refs import AdapterName, Ref
 from adaptry.core.report import Report
 from adaptry.local.blob_content import BlobContent
 from adaptry.local.ground import Ground, require_sound
-from adaptry.records import Page, TensorInspection, VersionDetail
+from adaptry.registry.records import Page, TensorInspection, VersionDetail
 
 
 class InspectionCache(Ground):

@@ -11,11 +11,18 @@ from adaptry.catalog import cursors, jobs, runners, schedules, steps
 from adaptry.catalog.database import Transaction
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, Denied, Invalid, NotFound
-from adaptry.jobs.cron import Cron
-from adaptry.jobs.records import JobInfo, JobOrder, JobState, LogLine, RunnerInfo, ScheduleInfo
-from adaptry.jobs.tasks import parse_task
 from adaptry.local.ground import Ground
-from adaptry.records import Page
+from adaptry.registry.jobs_values.cron import Cron
+from adaptry.registry.jobs_values.records import (
+    JobInfo,
+    JobOrder,
+    JobState,
+    LogLine,
+    RunnerInfo,
+    ScheduleInfo,
+)
+from adaptry.registry.jobs_values.tasks import parse_task
+from adaptry.registry.records import Page
 
 _INFO = TypeAdapter(JobInfo)
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")

@@ -16,7 +16,7 @@ from adaptry.catalog.versions import Stored, stored_of
 from adaptry.core.errors import Invalid
 from adaptry.core.refs import Ref
 from adaptry.local.ground import Ground
-from adaptry.records import MetricInfo
+from adaptry.registry.records import MetricInfo
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,63}")
 _MOST_AT_ONCE = 64

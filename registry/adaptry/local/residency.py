@@ -16,8 +16,8 @@ from adaptry.core.errors import Conflict, Denied, NotFound
 from adaptry.core.refs import Ref
 from adaptry.local.forgotten_recalls import hold_back
 from adaptry.local.rollouts import Rollouts
-from adaptry.records import Page
-from adaptry.residency import ResidentInfo, Told, WorkerInfo, WorkerReport
+from adaptry.registry.records import Page
+from adaptry.registry.workers import ResidentInfo, Told, WorkerInfo, WorkerReport
 
 
 class Residency(Rollouts):

@@ -26,8 +26,6 @@ from adaptry.catalog.adapters import Line
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.resolving import find
 from adaptry.catalog.versions import Admission, Stored
-from adaptry.cautions import caution
-from adaptry.chains import MAIN
 from adaptry.checks.weights import weights_findings
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, InvalidManifest, NotFound, Refused
@@ -44,7 +42,9 @@ from adaptry.local.ground import require_sound
 from adaptry.local.inspections import InspectionCache
 from adaptry.local.metrics import check_metrics
 from adaptry.local.unseen_bases import shown_detail
-from adaptry.records import AdapterEdit, CommitNote, Pushed, PushOptions
+from adaptry.registry.commits import MAIN
+from adaptry.registry.records import AdapterEdit, CommitNote, Pushed, PushOptions
+from adaptry.registry.state_warnings import caution
 
 TRIES = 5
 _PUSHED = TypeAdapter(Pushed)

@@ -18,8 +18,8 @@ from adaptry.core.lifecycle import RULES, may_point
 from adaptry.core.refs import AdapterName, ByDigest, Ref, parse_stored_alias
 from adaptry.local.aliases import point_alias
 from adaptry.local.ground import Ground
-from adaptry.residency import Turn
-from adaptry.rollouts import RolloutChange, RolloutInfo, RolloutPlan, Stage, chosen, is_due
+from adaptry.registry.rollouts import RolloutChange, RolloutInfo, RolloutPlan, Stage, chosen, is_due
+from adaptry.registry.workers import Turn
 
 _EVENTS: Mapping[Stage, str] = {
     "running": "rollout.advanced",

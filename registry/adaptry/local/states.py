@@ -11,7 +11,7 @@ from adaptry.core.errors import Conflict
 from adaptry.core.lifecycle import RULES, may_change
 from adaptry.core.refs import AdapterName, ByDigest, Ref
 from adaptry.local.ground import Ground
-from adaptry.records import StateChange, VersionInfo
+from adaptry.registry.records import StateChange, VersionInfo
 
 
 class States(Ground):

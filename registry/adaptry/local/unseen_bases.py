@@ -13,7 +13,7 @@ from adaptry.catalog.database import Transaction
 from adaptry.catalog.sight import Sight
 from adaptry.checks import without_base
 from adaptry.core.report import Report
-from adaptry.records import VersionDetail, VersionInfo
+from adaptry.registry.records import VersionDetail, VersionInfo
 
 
 def shown(tx: Transaction, sight: Sight, versions: Sequence[VersionInfo]) -> tuple[VersionInfo, ...]:

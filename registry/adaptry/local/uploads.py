@@ -23,8 +23,8 @@ from adaptry.core.manifest import MAX_FILE
 from adaptry.core.refs import AdapterName
 from adaptry.local import abandoned_uploads
 from adaptry.local.ground import Ground, require_no_base
-from adaptry.records import DirectPart, Page, Upload, UploadSession
-from adaptry.registry import Owner
+from adaptry.registry.interface import Owner
+from adaptry.registry.records import DirectPart, Page, Upload, UploadSession
 
 IDLE = timedelta(hours=24)
 DIRECT = 8 << 20

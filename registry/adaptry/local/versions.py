@@ -9,7 +9,6 @@ from adaptry.catalog.damage import Extent
 from adaptry.catalog.search import search
 from adaptry.catalog.showing import info
 from adaptry.catalog.versions import stored_of
-from adaptry.cautions import withdrawn
 from adaptry.core.digest import Digest
 from adaptry.core.errors import FileMissing, Invalid, RevisionNotFound
 from adaptry.core.lifecycle import is_given
@@ -17,7 +16,8 @@ from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.local.ground import Ground
 from adaptry.local.unseen_bases import shown, shown_detail
-from adaptry.records import Page, VersionDetail, VersionInfo
+from adaptry.registry.records import Page, VersionDetail, VersionInfo
+from adaptry.registry.state_warnings import withdrawn
 
 
 class Versions(Ground):

@@ -20,8 +20,8 @@ from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName
 from adaptry.operations.lineage import KEPT
 from adaptry.operations.transfer import push
-from adaptry.records import Pushed, PushOptions
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import Pushed, PushOptions
 
 _NO_OPTIONS = PushOptions()
 _LIBRARIES = ("torch", "numpy")

@@ -14,8 +14,8 @@ from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName
 from adaptry.operations.base_registry import open_base
 from adaptry.operations.derive import Derived, derive
-from adaptry.records import PushOptions
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import PushOptions
 
 _NO_OPTIONS = PushOptions()
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.core.errors import NotFound
-from adaptry.records import VersionInfo
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import VersionInfo
 
 
 def base_of(registry: Registry, version: VersionInfo) -> BaseRecord | None:

@@ -13,8 +13,8 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound
 from adaptry.core.recipe_summary import in_one_line, outside
 from adaptry.core.refs import ByDigest, Ref
-from adaptry.records import Value, VersionDetail, VersionInfo
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import Value, VersionDetail, VersionInfo
 
 MOST = 200
 """Revisions in one tree; it says where it was cut."""

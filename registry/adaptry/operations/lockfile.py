@@ -15,8 +15,8 @@ from adaptry.core import strictjson
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, Incompatible, Invalid, NotFound
 from adaptry.core.refs import AdapterName, ByDigest, Ref
-from adaptry.records import VersionInfo
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import VersionInfo
 
 SCHEMA = 1
 _LIMITS = strictjson.Limits(size=4 << 20, depth=6, nodes=100_000)

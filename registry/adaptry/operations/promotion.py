@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, NotFound
 from adaptry.core.refs import AdapterName, Ref, parse_stored_alias
-from adaptry.paging import every
-from adaptry.records import AliasInfo, Event
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.paging import every
+from adaptry.registry.records import AliasInfo, Event
 
 MOVED = "alias.moved"
 """The kind of event that says where an alias went (`to`) and where it was (`was`)."""

@@ -16,8 +16,8 @@ from adaptry.bases.hf_folder import Checkpoint
 from adaptry.core.errors import NotFound, Refused
 from adaptry.core.progress import Progress, no_progress
 from adaptry.operations.base_registry import find_like, open_base
-from adaptry.records import BaseInfo
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import BaseInfo
 
 Role = Literal["original", "copy", "sibling"]
 """What the other base is: what this one was quantised from, a quantised copy of this, another copy of the same model."""

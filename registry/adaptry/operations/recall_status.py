@@ -11,9 +11,9 @@ from typing import Literal
 
 from adaptry.core.lifecycle import WITHDRAWN
 from adaptry.core.refs import Ref
-from adaptry.records import Value, VersionInfo
-from adaptry.registry import Registry
-from adaptry.residency import ResidentInfo
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import Value, VersionInfo
+from adaptry.registry.workers import ResidentInfo
 
 Outcome = Literal["dropped", "unloaded", "serving", "lost"]
 

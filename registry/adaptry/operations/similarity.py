@@ -20,9 +20,9 @@ from adaptry.core.errors import AdaptryError, Missing, NotFound, Refused, Unavai
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.settings import data_folder
 from adaptry.operations.temporary_updates import borrowed
-from adaptry.paging import every
-from adaptry.records import VersionInfo
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.paging import every
+from adaptry.registry.records import VersionInfo
 
 if TYPE_CHECKING:
     from adaptry.compute.comparing.signature import Signature

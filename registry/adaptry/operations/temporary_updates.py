@@ -20,8 +20,8 @@ from adaptry.core.refs import ByDigest, Ref
 from adaptry.operations.transfer.file_download import download
 from adaptry.operations.transfer.remote import RevisionContent
 from adaptry.operations.transfer.retry import PATIENT
-from adaptry.records import VersionInfo
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import VersionInfo
 
 
 @contextmanager

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from adaptry.core.errors import Invalid
 from adaptry.core.lifecycle import State
 from adaptry.core.refs import Latest, Ref
-from adaptry.records import StateChange, VersionInfo
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import StateChange, VersionInfo
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,10 @@ from typing import Self, TypeVar
 
 from adaptry.core.errors import InvalidRef, NotFound, Unavailable
 from adaptry.core.refs import AdapterName, Label, Ref
-from adaptry.feed import adapters_of
-from adaptry.paging import every
-from adaptry.records import Event, News, VersionInfo
-from adaptry.registry import Registry
+from adaptry.registry.events import adapters_of
+from adaptry.registry.interface import Registry
+from adaptry.registry.paging import every
+from adaptry.registry.records import Event, News, VersionInfo
 
 Answer = TypeVar("Answer")
 

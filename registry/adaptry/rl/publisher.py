@@ -18,8 +18,8 @@ from adaptry.core.errors import Conflict, Invalid, NotFound, Unavailable
 from adaptry.core.manifest import BaseClaim
 from adaptry.core.refs import AdapterName, ByDigest, Ref, parse_stored_alias
 from adaptry.operations.transfer import push
-from adaptry.records import PushOptions, StateChange, VersionInfo
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import PushOptions, StateChange, VersionInfo
 from adaptry.rl.serving import Followed, Loading, Serving
 from adaptry.training.runs import new_run, parse_run
 from adaptry.worker.cache import Cache

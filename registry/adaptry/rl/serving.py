@@ -6,10 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
 from adaptry.core.refs import ByDigest, Ref
-from adaptry.paging import every
-from adaptry.records import VersionInfo
-from adaptry.registry import Registry
-from adaptry.residency import WorkerInfo
+from adaptry.registry.interface import Registry
+from adaptry.registry.paging import every
+from adaptry.registry.records import VersionInfo
+from adaptry.registry.workers import WorkerInfo
 from adaptry.worker.cache import Cache
 from adaptry.worker.engines import Engine
 

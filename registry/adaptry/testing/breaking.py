@@ -9,7 +9,7 @@ from adaptry.core.errors import Unavailable
 from adaptry.core.refs import AdapterName
 from adaptry.local import LocalRegistry
 from adaptry.operations.transfer.retry import Persistence
-from adaptry.records import Upload
+from adaptry.registry.records import Upload
 
 AT_ONCE = Persistence(tries=3, first_wait=0)
 """Retries without waiting."""

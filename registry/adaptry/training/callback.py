@@ -23,8 +23,8 @@ from adaptry.core.refs import AdapterName, parse_stored_alias
 from adaptry.live import Placed
 from adaptry.opening import connect
 from adaptry.operations.transfer import push
-from adaptry.records import PushOptions
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import PushOptions
 from adaptry.training.keeping import Best, Keeping, best_of, to_drop
 from adaptry.training.metrics import measured_at
 from adaptry.training.outbox import Outbox

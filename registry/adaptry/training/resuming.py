@@ -10,7 +10,7 @@ from adaptry.core.errors import NotFound
 from adaptry.core.refs import Label, Ref
 from adaptry.operations.transfer import pull
 from adaptry.operations.transfer.drafts import fetch_draft
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
 
 
 @dataclass(frozen=True, slots=True)

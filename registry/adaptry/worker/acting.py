@@ -13,8 +13,8 @@ from pathlib import Path
 
 from adaptry.core.errors import AdaptryError, Refused, Unavailable
 from adaptry.core.refs import ByDigest, Ref
-from adaptry.records import VersionInfo
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import VersionInfo
 from adaptry.worker.cache import Cache
 from adaptry.worker.engines import Engine
 from adaptry.worker.memory import Memory

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from adaptry.cautions import require_usable
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Unavailable, Withdrawn
 from adaptry.core.files.atomic_dir import explained
@@ -21,8 +20,9 @@ from adaptry.core.files.locks import FileLock
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import ByDigest, Ref
 from adaptry.operations.transfer.retry import PATIENT, Persistence
-from adaptry.records import VersionInfo
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import VersionInfo
+from adaptry.registry.state_warnings import require_usable
 from adaptry.worker import recalls
 from adaptry.worker.filling import Filling, is_whole
 from adaptry.worker.leases import Leases

@@ -11,7 +11,7 @@ from adaptry.adapters.base_record import BaseRecord
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.errors import AdaptryError, Refused
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
 
 
 def base_served(

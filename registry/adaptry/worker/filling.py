@@ -21,8 +21,8 @@ from adaptry.core.progress import Progress
 from adaptry.operations.transfer.file_download import download
 from adaptry.operations.transfer.remote import RevisionContent
 from adaptry.operations.transfer.retry import Persistence
-from adaptry.records import VersionDetail
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import VersionDetail
 from adaptry.worker.recalls import require_not_recalled
 from adaptry.worker.room import Room
 from adaptry.worker.shelf import FILES, About, Shelf, about_of, stamps

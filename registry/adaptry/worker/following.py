@@ -14,9 +14,9 @@ from threading import Event
 
 from adaptry.core.errors import AdaptryError, Conflict, Refused, StorageFull, Unauthenticated, Unavailable
 from adaptry.operations.watch import Pattern, Watch
-from adaptry.records import VersionInfo
-from adaptry.registry import Registry
-from adaptry.residency import Dropped, Told
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import VersionInfo
+from adaptry.registry.workers import Dropped, Told
 from adaptry.running import Running
 from adaptry.worker.acting import Acting, label_of
 from adaptry.worker.cache import Cache

@@ -15,9 +15,9 @@ from collections.abc import Collection
 
 from adaptry.core.errors import AdaptryError
 from adaptry.core.refs import AdapterName
-from adaptry.feed import MOST_GLOBS
 from adaptry.operations.watch import adapters_in
-from adaptry.registry import Registry
+from adaptry.registry.events import MOST_GLOBS
+from adaptry.registry.interface import Registry
 
 _WAIT = 25.0  # seconds that one question waits at the registry
 _PAUSE = 5.0  # seconds after a question that was not answered

@@ -7,7 +7,7 @@ from pathlib import Path
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.checks.runtimes import Runtime
 from adaptry.core.errors import Invalid, NotFound
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
 from adaptry.running import Running
 from adaptry.worker.engine_base import base_served
 from adaptry.worker.serving import Serving

@@ -18,8 +18,8 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Unavailable
 from adaptry.core.files.atomic_dir import explained, flush_folder
 from adaptry.core.refs import AdapterName
-from adaptry.records import VersionInfo
-from adaptry.residency import RecallProof
+from adaptry.registry.records import VersionInfo
+from adaptry.registry.workers import RecallProof
 
 
 class Remembered(BaseModel):

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from adaptry.client import HttpRegistry
 from adaptry.core.byte_sizes import parse_bytes
 from adaptry.core.errors import Invalid
 from adaptry.core.settings import Settings, data_folder, is_server
+from adaptry.registry.http import HttpRegistry
 from adaptry.worker.cache import Cache
 
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from adaptry.core.digest import Digest
-from adaptry.records import VersionInfo
+from adaptry.registry.records import VersionInfo
 
 
 @dataclass(frozen=True, slots=True)

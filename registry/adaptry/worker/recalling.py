@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from adaptry.cautions import caution
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Refused, Unavailable
 from adaptry.core.lifecycle import WITHDRAWN
 from adaptry.core.refs import AdapterName
-from adaptry.records import VersionInfo
-from adaptry.residency import Dropped, RecallProof, Withdrawal
+from adaptry.registry.records import VersionInfo
+from adaptry.registry.state_warnings import caution
+from adaptry.registry.workers import Dropped, RecallProof, Withdrawal
 from adaptry.worker.cache import Cache
 from adaptry.worker.engines import Engine, Loaded
 from adaptry.worker.memory import Memory

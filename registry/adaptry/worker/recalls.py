@@ -10,7 +10,7 @@ from pathlib import Path
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Withdrawn
 from adaptry.core.files.atomic_dir import explained, flush_folder
-from adaptry.records import VersionInfo
+from adaptry.registry.records import VersionInfo
 from adaptry.worker.shelf import Shelf
 
 

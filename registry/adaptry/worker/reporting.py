@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from adaptry.core.digest import Digest
 from adaptry.core.errors import InvalidRef
 from adaptry.core.refs import AdapterName
-from adaptry.records import VersionInfo
-from adaptry.residency import Condition, Dropped, Resident, Trouble, WorkerReport
+from adaptry.registry.records import VersionInfo
+from adaptry.registry.workers import Condition, Dropped, Resident, Trouble, WorkerReport
 from adaptry.running import Running
 from adaptry.worker.engines import Loaded
 from adaptry.worker.failing import Place

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from adaptry.records import VersionInfo
-from adaptry.registry import Registry
-from adaptry.residency import Dropped, Resident, Told
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import VersionInfo
+from adaptry.registry.workers import Dropped, Resident, Told
 from adaptry.running import Running
 from adaptry.worker.engines import Engine, Loaded
 from adaptry.worker.failing import Place

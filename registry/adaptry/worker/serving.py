@@ -12,8 +12,8 @@ from adaptry.adapters.base_record import BaseRecord
 from adaptry.bases.fingerprinting.match import match
 from adaptry.checks.runtimes import Runtime, verdict
 from adaptry.core.errors import NotFound, Refused
-from adaptry.records import VersionInfo
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import VersionInfo
 from adaptry.worker.cache import Kept
 
 _SAME = ("exact", "same_weights", "cast")

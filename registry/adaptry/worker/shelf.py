@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from adaptry.core.digest import Digest
 from adaptry.core.files.locks import FileLock
 from adaptry.core.manifest import FileEntry
-from adaptry.records import VersionInfo
+from adaptry.registry.records import VersionInfo
 
 FILES = "adapter"
 _ABOUT = "about.json"

@@ -12,9 +12,9 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError
 from adaptry.core.lifecycle import WITHDRAWN
 from adaptry.core.refs import AdapterName, ByDigest, Ref
-from adaptry.records import VersionInfo
-from adaptry.registry import Registry
-from adaptry.residency import Turn
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import VersionInfo
+from adaptry.registry.workers import Turn
 from adaptry.worker.failing import Failures, Place
 from adaptry.worker.memory import Memory
 from adaptry.worker.planning import Wanted

@@ -93,7 +93,7 @@ def test_our_own_push_of_a_broken_image_is_refused_by_the_server_too(server: Ser
     digest = hashlib.sha256(bad).hexdigest()
     from adaptry.core.digest import Digest
     from adaptry.core.manifest import Manifest
-    from adaptry.records import PushOptions
+    from adaptry.registry.records import PushOptions
 
     session = registry.open_upload(NAME, Digest(digest), len(bad))
     registry.finish_upload(registry.append_upload(session, 0, [bad]))

@@ -15,7 +15,6 @@ import pytest
 from adaptry import push
 from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.client import HttpRegistry
 from adaptry.compute.merging.fitting import Weighted
 from adaptry.compute.merging.merge import Source, merge
 from adaptry.compute.recipes.merge import Input, Recipe
@@ -23,7 +22,8 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import InvalidRef
 from adaptry.core.refs import AdapterName
 from adaptry.operations import base_registry
-from adaptry.records import AdapterEdit, CommitNote
+from adaptry.registry.http import HttpRegistry
+from adaptry.registry.records import AdapterEdit, CommitNote
 from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Answer, Server, serving

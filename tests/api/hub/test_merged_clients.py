@@ -13,11 +13,11 @@ import pytest
 from adaptry import push
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.client import HttpRegistry
 from adaptry.compute.merging.fitting import Weighted
 from adaptry.compute.merging.merge import Source, merge
 from adaptry.compute.recipes.merge import Input, Recipe
 from adaptry.operations import base_registry
+from adaptry.registry.http import HttpRegistry
 from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry_api.testing import Server
 

@@ -9,12 +9,12 @@ import pytest
 from adaptry import push
 from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.client import HttpRegistry
 from adaptry.core.lifecycle import State
 from adaptry.core.refs import Ref
 from adaptry.operations import base_registry
 from adaptry.operations.version_state import change_state
-from adaptry.records import StateChange, VersionInfo
+from adaptry.registry.http import HttpRegistry
+from adaptry.registry.records import StateChange, VersionInfo
 from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry_api.testing import Answer, Server
 

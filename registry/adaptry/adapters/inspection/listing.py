@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from adaptry.adapters.inspection.result import WeightsInspection
-from adaptry.records import TensorInspection
+from adaptry.registry.records import TensorInspection
 
 
 def listed(found: Mapping[str, WeightsInspection]) -> Iterator[TensorInspection]:

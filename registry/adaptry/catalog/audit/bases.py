@@ -14,7 +14,7 @@ from adaptry.catalog.audit.problem import Problem, differs, guarded
 from adaptry.catalog.database import Catalog, Transaction
 from adaptry.catalog.packing import unmapped, unpacked
 from adaptry.catalog.rows import BaseFileRow, BaseNameRow, BaseRow, EventRow, FileRow
-from adaptry.records import BaseInfo
+from adaptry.registry.records import BaseInfo
 
 
 def problems(catalog: Catalog) -> Iterator[Problem]:

@@ -13,11 +13,11 @@ from adaptry.catalog.audit.problem import Problem, differs
 from adaptry.catalog.database import Transaction
 from adaptry.catalog.manifests import stored_manifest
 from adaptry.catalog.rows import AdapterRow, CommitRow, MarkRow, RevisionRow, VersionRow
-from adaptry.chains import COMMIT_MADE, MAIN
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError
 from adaptry.core.manifest import EMPTY, Manifest
-from adaptry.succession import is_same_adapter
+from adaptry.registry.commits import COMMIT_MADE, MAIN
+from adaptry.registry.manifest_inheritance import is_same_adapter
 
 _MAKING = ("adapter.created", "version.pushed", COMMIT_MADE, "branch.squashed")
 

@@ -22,11 +22,11 @@ from adaptry.core.errors import AdaptryError
 from adaptry.core.identity import BaseVisibility, Role, Visibility
 from adaptry.core.lifecycle import RULES, WITHDRAWN
 from adaptry.core.refs import AdapterName, parse_base_name, parse_stored_alias
-from adaptry.jobs.cron import Cron
-from adaptry.jobs.records import DEVICES, Fault, JobOrder, JobState, Needs
-from adaptry.records import BaseStatus
-from adaptry.residency import Condition
-from adaptry.rollouts import RolloutPlan, Stage
+from adaptry.registry.jobs_values.cron import Cron
+from adaptry.registry.jobs_values.records import DEVICES, Fault, JobOrder, JobState, Needs
+from adaptry.registry.records import BaseStatus
+from adaptry.registry.rollouts import RolloutPlan, Stage
+from adaptry.registry.workers import Condition
 
 Test = Callable[[Any], bool]
 """Whether a value can be; may raise, which means no. (`Any`: whatever lies in the column.)"""

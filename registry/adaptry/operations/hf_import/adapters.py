@@ -25,8 +25,8 @@ from adaptry.operations.hf_import.remote import Files
 from adaptry.operations.transfer import push
 from adaptry.operations.transfer.file_download import download
 from adaptry.operations.transfer.retry import PATIENT, Persistence
-from adaptry.records import Pushed, PushOptions
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import Pushed, PushOptions
 
 REPOSITORY, COMMIT, ENDPOINT = "hub_repository", "hub_commit", "hub_endpoint"
 """What a manifest's provenance says of an adapter that came from a hub."""

@@ -26,8 +26,8 @@ from adaptry.core.progress import Progress, no_progress
 from adaptry.operations.hf_import.hub import Hub, HubRevision
 from adaptry.operations.hf_import.hub_names import HubRef
 from adaptry.operations.hf_import.remote import CONNECTIONS, Files
-from adaptry.records import BaseInfo
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import BaseInfo
 
 _ASIDE = (CONFIG, INDEX, "tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 _MOST_ASIDE = 128 << 20

@@ -15,7 +15,7 @@ from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.hf_import.adapters import COMMIT, REPOSITORY, Taken, holds_adapter, push_from_hub
 from adaptry.operations.hf_import.hub import Hub, Listed
 from adaptry.operations.hf_import.hub_names import HubRef
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
 
 _NO_ADAPTER = "holds no adapter that we read"
 _HERE = "is here already"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, Unavailable
-from adaptry.records import Value
+from adaptry.registry.records import Value
 
 
 class Failure(Value):

@@ -24,8 +24,16 @@ from adaptry.operations.promotion import current
 from adaptry.operations.transfer.file_upload import upload
 from adaptry.operations.transfer.files import upload_missing
 from adaptry.operations.transfer.retry import PATIENT, Persistence
-from adaptry.records import AdapterEdit, BaseEdit, BaseInfo, MetricInfo, PushOptions, StateChange, VersionInfo
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import (
+    AdapterEdit,
+    BaseEdit,
+    BaseInfo,
+    MetricInfo,
+    PushOptions,
+    StateChange,
+    VersionInfo,
+)
 
 MIRRORED = "mirrored"
 """The tag of adapters that a mirror made, and the word before the reasons of states that it set."""

@@ -15,9 +15,9 @@ from adaptry.core.lifecycle import WITHDRAWN
 from adaptry.core.query import parse
 from adaptry.core.refs import AdapterName
 from adaptry.operations.mirroring.apply import MIRRORED
-from adaptry.paging import every
-from adaptry.records import AliasInfo, Value, VersionInfo
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.paging import every
+from adaptry.registry.records import AliasInfo, Value, VersionInfo
 
 _PAGE = 200
 

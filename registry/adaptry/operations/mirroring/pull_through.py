@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from adaptry.chains import MAIN
 from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound
 from adaptry.core.hub_revision import parse_word
@@ -18,7 +17,8 @@ from adaptry.core.refs import AdapterName, ByDigest, Label, Latest, Number, Ref
 from adaptry.local import LocalRegistry
 from adaptry.local.once import Once
 from adaptry.operations.mirroring.upstream import Origin
-from adaptry.records import (
+from adaptry.registry.commits import MAIN
+from adaptry.registry.records import (
     AdapterInfo,
     AliasInfo,
     CommitInfo,

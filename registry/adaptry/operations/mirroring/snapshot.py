@@ -15,8 +15,8 @@ from adaptry.core.digest import Digest
 from adaptry.core.lifecycle import State
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, ByDigest, Ref
-from adaptry.records import AdapterEdit, MetricName, Tag, Value, VersionInfo
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import AdapterEdit, MetricName, Tag, Value, VersionInfo
 
 Logged = tuple[MetricName, Annotated[float, Field(allow_inf_nan=False)]]
 """A metric and one of its values."""

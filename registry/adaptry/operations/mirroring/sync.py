@@ -20,8 +20,8 @@ from adaptry.operations.mirroring.plan import Choice, Plan, made_here, plan
 from adaptry.operations.mirroring.snapshot import Parcel, gather
 from adaptry.operations.transfer.remote import RevisionContent
 from adaptry.operations.transfer.retry import PATIENT, Persistence
-from adaptry.records import BaseInfo, Event, VersionInfo
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import BaseInfo, Event, VersionInfo
 
 _WAIT = 25.0
 _MOST_NAMES = 100

@@ -34,8 +34,8 @@ from adaptry.operations.mirroring.apply import (
 from adaptry.operations.mirroring.snapshot import exactly, gather
 from adaptry.operations.transfer.remote import RevisionContent
 from adaptry.operations.transfer.retry import Persistence
-from adaptry.records import VersionInfo
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import VersionInfo
 
 _log = logging.getLogger(__name__)
 

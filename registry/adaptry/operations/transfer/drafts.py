@@ -14,8 +14,8 @@ from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer.early_inspection import first_look
 from adaptry.operations.transfer.files import claim_of, fetch, hashed, upload_missing
 from adaptry.operations.transfer.retry import PATIENT, Persistence
-from adaptry.records import AdapterEdit, CommitInfo, CommitNote
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import AdapterEdit, CommitInfo, CommitNote
 
 
 def push_draft(

@@ -16,7 +16,7 @@ from adaptry.adapters.inspection.inspector import LARGE
 from adaptry.checks.weights import check_weights
 from adaptry.core.errors import Refused, Unavailable
 from adaptry.core.report import Report
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
 
 
 @contextmanager

@@ -9,8 +9,8 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Busy, Conflict, DigestMismatch, NotFound, StorageFull, Unavailable
 from adaptry.core.progress import Progress, no_progress
 from adaptry.operations.transfer.retry import PATIENT, Persistence
-from adaptry.records import Upload
-from adaptry.registry import Owner, Registry
+from adaptry.registry.interface import Owner, Registry
+from adaptry.registry.records import Upload
 
 
 def upload(

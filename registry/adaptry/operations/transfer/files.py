@@ -18,7 +18,7 @@ from adaptry.core.refs import AdapterName, is_folder
 from adaptry.operations.transfer.file_download import download
 from adaptry.operations.transfer.file_upload import counted, upload
 from adaptry.operations.transfer.retry import Persistence
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
 
 
 def hashed(content: Content, progress: Progress) -> dict[str, tuple[int, Digest]]:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from adaptry.adapters.content import StreamedContent
 from adaptry.core.manifest import Manifest
-from adaptry.records import VersionInfo
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import VersionInfo
 
 
 class RevisionContent(StreamedContent):

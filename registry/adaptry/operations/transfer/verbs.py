@@ -14,7 +14,6 @@ from typing import Any
 
 from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.adapters.content import FolderContent
-from adaptry.cautions import require_usable
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, StorageFull
 from adaptry.core.manifest import BaseClaim, Manifest
@@ -26,8 +25,9 @@ from adaptry.operations.transfer.file_upload import upload
 from adaptry.operations.transfer.files import claim_of, digest_of, fetch, hashed, upload_missing
 from adaptry.operations.transfer.remote import RevisionContent
 from adaptry.operations.transfer.retry import PATIENT, Persistence
-from adaptry.records import Pushed, PushOptions, VersionInfo
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import Pushed, PushOptions, VersionInfo
+from adaptry.registry.state_warnings import require_usable
 
 __all__ = ["copy", "open_revision", "pull", "push", "upload"]
 

@@ -10,8 +10,8 @@ from adaptry.core.errors import Conflict, Denied, Invalid, NotFound
 from adaptry.core.identity import ANONYMOUS
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
-from adaptry.records import AdapterEdit, PushOptions
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import AdapterEdit, PushOptions
 from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
 
 VOICE = AdapterName.parse("acme/voice")

@@ -10,8 +10,8 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, Denied, InvalidRef, NotFound
 from adaptry.core.refs import Ref
 from adaptry.operations.transfer import push
-from adaptry.records import AdapterEdit, AliasInfo, PushOptions
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import AdapterEdit, AliasInfo, PushOptions
 from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
 
 PROD = Ref.parse("acme/tone@prod")

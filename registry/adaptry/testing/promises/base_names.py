@@ -18,8 +18,8 @@ from adaptry.core.identity import LOCAL
 from adaptry.core.refs import AdapterName
 from adaptry.operations.base_registry import register
 from adaptry.operations.transfer import push
-from adaptry.records import AdapterEdit
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import AdapterEdit
 from adaptry.testing.promises.ground import TONE, Ground, MakeLora, MakeRegistry
 from adaptry.testing.samples import tiny_base
 

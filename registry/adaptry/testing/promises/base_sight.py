@@ -16,8 +16,8 @@ from adaptry.core.manifest import FileEntry
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.base_registry import register
 from adaptry.operations.transfer import push
-from adaptry.records import AdapterEdit, BaseEdit
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import AdapterEdit, BaseEdit
 from adaptry.testing.promises.ground import ADA, EVE, TONE, Ground, MakeLora, MakeRegistry
 from adaptry.testing.samples import tiny_base
 

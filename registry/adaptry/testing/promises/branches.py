@@ -8,8 +8,8 @@ from adaptry.core.errors import Conflict, Denied, InvalidRef, NotFound, Revision
 from adaptry.core.manifest import EMPTY
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
-from adaptry.records import AdapterEdit
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import AdapterEdit
 from adaptry.testing.promises.commits import NOTE, commit, files_of
 from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
 

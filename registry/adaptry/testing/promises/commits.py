@@ -28,9 +28,9 @@ from adaptry.core.manifest import EMPTY, Manifest
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.base_registry import register
 from adaptry.operations.transfer import push
-from adaptry.records import AdapterEdit, CommitNote, Committed
-from adaptry.registry import Registry
-from adaptry.succession import successor
+from adaptry.registry.interface import Registry
+from adaptry.registry.manifest_inheritance import successor
+from adaptry.registry.records import AdapterEdit, CommitNote, Committed
 from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
 from adaptry.testing.samples import tiny_base
 

@@ -14,8 +14,8 @@ from adaptry.core.identity import ANONYMOUS, LOCAL
 from adaptry.core.refs import AdapterName, Number, Ref
 from adaptry.operations.transfer import push
 from adaptry.operations.watch import Change, Watch
-from adaptry.records import AdapterEdit, Event, News, PushOptions, StateChange
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import AdapterEdit, Event, News, PushOptions, StateChange
 from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
 
 LONG = 60.0

@@ -10,7 +10,7 @@ import pytest
 from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.core.identity import LOCAL, Identity
 from adaptry.core.refs import AdapterName
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
 from adaptry.testing.samples import tiny_lora
 
 MakeRegistry = Callable[[Identity], Registry]

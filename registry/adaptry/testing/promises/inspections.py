@@ -15,9 +15,9 @@ from adaptry.core.manifest import Manifest
 from adaptry.core.refs import Ref
 from adaptry.operations.base_registry import register
 from adaptry.operations.transfer import copy, push
-from adaptry.paging import every
-from adaptry.records import AdapterEdit, CommitNote, Pushed, PushOptions, TensorInspection
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.paging import every
+from adaptry.registry.records import AdapterEdit, CommitNote, Pushed, PushOptions, TensorInspection
 from adaptry.testing.promises.ground import EVE, TONE, Ground, MakeLora, MakeRegistry
 from adaptry.testing.samples import Tensors, tiny_base
 

@@ -10,10 +10,10 @@ from adaptry.core.errors import Conflict, Denied, NotFound
 from adaptry.core.identity import LOCAL, Identity
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
-from adaptry.records import PushOptions, StateChange, VersionInfo
-from adaptry.registry import Registry
-from adaptry.residency import Condition, Dropped, Resident, Told, Trouble, WorkerReport
-from adaptry.rollouts import RolloutChange, RolloutInfo, RolloutPlan
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import PushOptions, StateChange, VersionInfo
+from adaptry.registry.rollouts import RolloutChange, RolloutInfo, RolloutPlan
+from adaptry.registry.workers import Condition, Dropped, Resident, Told, Trouble, WorkerReport
 from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
 
 GUS = Identity("gus", "worker", ("acme",))

@@ -26,8 +26,8 @@ from adaptry.core.manifest import Manifest
 from adaptry.core.refs import ByDigest, Latest, Number, Ref
 from adaptry.operations.base_registry import register
 from adaptry.operations.transfer import push
-from adaptry.records import AdapterEdit, PushOptions
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import AdapterEdit, PushOptions
 from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
 from adaptry.testing.samples import tiny_base
 

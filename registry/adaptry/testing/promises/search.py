@@ -9,8 +9,8 @@ import pytest
 from adaptry.core.errors import Denied, Invalid, InvalidQuery, NotFound
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
-from adaptry.records import AdapterEdit, PushOptions
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import AdapterEdit, PushOptions
 from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
 
 VOICE = AdapterName.parse("acme/voice-over")

@@ -13,8 +13,8 @@ from adaptry.core.lifecycle import RULES, WITHDRAWN, State
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import copy, open_revision, pull, push
 from adaptry.operations.version_state import change_state
-from adaptry.records import CommitNote, PushOptions, StateChange, VersionInfo
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import CommitNote, PushOptions, StateChange, VersionInfo
 from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
 
 FIRST = Ref.parse("acme/tone@1")

@@ -13,9 +13,9 @@ from adaptry.core.identity import ANONYMOUS, Identity
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
-from adaptry.records import AdapterEdit, PushOptions, StateChange
-from adaptry.registry import Registry
-from adaptry.rollouts import RolloutChange, RolloutPlan
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import AdapterEdit, PushOptions, StateChange
+from adaptry.registry.rollouts import RolloutChange, RolloutPlan
 from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
 
 ABSENT = AdapterName.parse("acme/absent")

@@ -12,9 +12,9 @@ from adaptry.core.errors import Busy, Conflict, Denied, DigestMismatch, NotFound
 from adaptry.core.identity import ANONYMOUS, LOCAL
 from adaptry.core.manifest import MAX_FILE
 from adaptry.local.uploads import MOST_OPEN
-from adaptry.paging import every
-from adaptry.records import AdapterEdit, Upload
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.paging import every
+from adaptry.registry.records import AdapterEdit, Upload
 from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeRegistry
 
 DATA = os.urandom(300_000)

@@ -16,7 +16,6 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from adaptry.cautions import require_usable
 from adaptry.core.errors import (
     AdaptryError,
     Incompatible,
@@ -27,8 +26,9 @@ from adaptry.core.errors import (
     Withdrawn,
 )
 from adaptry.core.refs import AdapterName, ByDigest, Ref
-from adaptry.records import VersionInfo
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import VersionInfo
+from adaptry.registry.state_warnings import require_usable
 from adaptry.worker.cache import Cache, Kept
 from adaptry.worker.engine_base import base_served
 from adaptry.worker.hearing import Ear

@@ -17,7 +17,7 @@ from adaptry.core.errors import AdaptryError, Incompatible, InvalidBundle
 from adaptry.core.manifest import LIMITS as MANIFEST_LIMITS
 from adaptry.core.manifest import MAX_FILE, FileEntry
 from adaptry.operations.mirroring.snapshot import Parcel
-from adaptry.records import Value
+from adaptry.registry.records import Value
 
 FORMAT = 1
 LIMITS = strictjson.Limits(size=64 << 20, depth=8, nodes=4_000_000)

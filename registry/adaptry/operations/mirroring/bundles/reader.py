@@ -22,7 +22,7 @@ from adaptry.operations.mirroring.apply import deliver, deliver_base, point_alia
 from adaptry.operations.mirroring.bundles.archive import Bundle, opened
 from adaptry.operations.mirroring.bundles.index import RECORD, Index, PackedBase
 from adaptry.operations.transfer.retry import PATIENT, Persistence
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
 
 _LIMITS = strictjson.Limits(size=RECORD, nodes=4_000_000)
 

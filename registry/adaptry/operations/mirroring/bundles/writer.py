@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from adaptry.cautions import require_usable
 from adaptry.core import strictjson
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, NotFound, TooLarge
@@ -22,8 +21,9 @@ from adaptry.operations.mirroring.bundles.index import LIMITS, Entry, Index, Pac
 from adaptry.operations.mirroring.snapshot import Parcel, gather
 from adaptry.operations.transfer.file_download import ReadFrom, resumed
 from adaptry.operations.transfer.retry import PATIENT, Persistence
-from adaptry.records import VersionInfo
-from adaptry.registry import Registry
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import VersionInfo
+from adaptry.registry.state_warnings import require_usable
 
 
 def create(

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from pydantic import TypeAdapter
 
-from adaptry.client.connection import Connection, path_of
-from adaptry.client.paths import once_key
-from adaptry.jobs.board import JobBoard
-from adaptry.jobs.records import JobInfo, JobOrder, JobState, LogLine, RunnerInfo, ScheduleInfo
-from adaptry.records import Page
+from adaptry.registry.http.connection import Connection, path_of
+from adaptry.registry.http.paths import once_key
+from adaptry.registry.jobs import JobBoard
+from adaptry.registry.jobs_values.records import (
+    JobInfo,
+    JobOrder,
+    JobState,
+    LogLine,
+    RunnerInfo,
+    ScheduleInfo,
+)
+from adaptry.registry.records import Page
 
 _JOB = TypeAdapter(JobInfo)
 _JOBS = TypeAdapter(Page[JobInfo])

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from adaptry.core.digest import Digest
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName
-from adaptry.records import BranchInfo, CommitInfo, CommitNote, Committed, Page
+from adaptry.registry.records import BranchInfo, CommitInfo, CommitNote, Committed, Page
 
 MAIN = "main"
 COMMIT_MADE = "commit.made"

@@ -7,7 +7,6 @@ from typing import TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from adaptry import wire
 from adaptry.core import strictjson
 from adaptry.core.errors import (
     AdaptryError,
@@ -22,6 +21,7 @@ from adaptry.core.errors import (
     Unavailable,
     by_code,
 )
+from adaptry.registry import protocol
 
 Answer = TypeVar("Answer")
 
@@ -60,7 +60,7 @@ def read(kind: TypeAdapter[Answer], body: bytes, url: str) -> Answer:
 
 def error_of(status: int, headers: Mapping[str, str], body: bytes, url: str) -> AdaptryError:
     """The error that an answer with a status of 300 or more stands for."""
-    if headers.get("Content-Type", "").startswith(wire.PROBLEM):
+    if headers.get("Content-Type", "").startswith(protocol.PROBLEM):
         try:
             problem = _Problem.model_validate(strictjson.loads(body, _PROBLEM_LIMITS, "the answer"))
         except (Invalid, ValidationError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from adaptry.core.errors import Withdrawn
 from adaptry.core.lifecycle import RULES, WITHDRAWN
-from adaptry.records import VersionInfo
+from adaptry.registry.records import VersionInfo
 
 
 def caution(version: VersionInfo) -> str | None:

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName
-from adaptry.records import Value
+from adaptry.registry.records import Value
 
 Stage = Literal["running", "done", "stopped", "aborted"]
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from pydantic import TypeAdapter
 
-from adaptry import wire
-from adaptry.client.connection import READ_SECONDS, Connection, path_of
-from adaptry.feed import Feed, check_asked
-from adaptry.records import News
+from adaptry.registry import protocol
+from adaptry.registry.events import Feed, check_asked
+from adaptry.registry.http.connection import READ_SECONDS, Connection, path_of
+from adaptry.registry.records import News
 
 _NEWS = TypeAdapter(News)
 
@@ -27,7 +27,7 @@ class RemoteFeed(Feed):
         until = time.monotonic() + wait
         while True:
             left = max(0.0, until - time.monotonic())
-            asked = min(left, wire.LONGEST_WAIT)
+            asked = min(left, protocol.LONGEST_WAIT)
             news = self._server.ask(
                 _NEWS,
                 "GET",
@@ -41,6 +41,6 @@ class RemoteFeed(Feed):
                 patience=asked + READ_SECONDS,
             )
             is_early = news.seq != after and after is not None
-            if news.items or is_early or left <= wire.LONGEST_WAIT:
+            if news.items or is_early or left <= protocol.LONGEST_WAIT:
                 return news
             after = news.seq

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pydantic import TypeAdapter
 
-from adaptry.client.connection import Connection, path_of
-from adaptry.client.paths import once_key, path_to
 from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName, Ref, format_selector, parse_stored_alias
-from adaptry.records import Page
-from adaptry.residency import Residency, ResidentInfo, Told, WorkerInfo, WorkerReport
-from adaptry.rollouts import RolloutChange, RolloutInfo, RolloutPlan, Rollouts
+from adaptry.registry.http.connection import Connection, path_of
+from adaptry.registry.http.paths import once_key, path_to
+from adaptry.registry.records import Page
+from adaptry.registry.rollouts import RolloutChange, RolloutInfo, RolloutPlan, Rollouts
+from adaptry.registry.workers import Residency, ResidentInfo, Told, WorkerInfo, WorkerReport
 
 _RESIDENTS: TypeAdapter[tuple[ResidentInfo, ...]] = TypeAdapter(tuple[ResidentInfo, ...])
 _ROLLOUT = TypeAdapter(RolloutInfo)

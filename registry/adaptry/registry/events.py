@@ -14,7 +14,7 @@ from fnmatch import translate
 
 from adaptry.core.errors import Invalid
 from adaptry.core.refs import AdapterName
-from adaptry.records import Event, News
+from adaptry.registry.records import Event, News
 
 MOST_GLOBS = 64
 _LONGEST_GLOB = 200

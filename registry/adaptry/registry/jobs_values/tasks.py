@@ -9,8 +9,8 @@ from pydantic import Field, ValidationError
 
 from adaptry.core.errors import Invalid
 from adaptry.core.refs import AdapterName, split_weight
-from adaptry.jobs.fields import BaseKey, BaseName, Dtype, RefText, RuntimeText, Weighted
-from adaptry.jobs.task import Task, reason_of
+from adaptry.registry.jobs_values.fields import BaseKey, BaseName, Dtype, RefText, RuntimeText, Weighted
+from adaptry.registry.jobs_values.task import Task, reason_of
 
 if TYPE_CHECKING:
     from adaptry.compute.recipes.combine import CombineRecipe

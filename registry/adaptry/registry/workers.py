@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field
 from adaptry.core.digest import Digest
 from adaptry.core.lifecycle import State
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.records import Page, Value
+from adaptry.registry.records import Page, Value
 
 Condition = Literal["loading", "serving", "draining", "failed", "unloaded"]
 """`unloaded` is for the registry to say: what a worker no longer reports. A `failed` one was never served."""

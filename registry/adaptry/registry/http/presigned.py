@@ -15,8 +15,8 @@ from typing import cast
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from adaptry.client.connection import Connection
-from adaptry.records import DirectPart, Upload
+from adaptry.registry.http.connection import Connection
+from adaptry.registry.records import DirectPart, Upload
 
 _AT_ONCE = 3
 _CONNECT_SECONDS = 5.0

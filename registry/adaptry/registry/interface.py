@@ -11,13 +11,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 
 from adaptry.adapters.base_record import BaseRecord
-from adaptry.chains import Chains
 from adaptry.core.digest import Digest
 from adaptry.core.manifest import FileEntry
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.feed import Feed
-from adaptry.jobs.board import JobBoard
-from adaptry.records import (
+from adaptry.registry.commits import Chains
+from adaptry.registry.events import Feed
+from adaptry.registry.jobs import JobBoard
+from adaptry.registry.records import (
     AdapterEdit,
     AdapterInfo,
     AliasInfo,
@@ -35,8 +35,8 @@ from adaptry.records import (
     VersionDetail,
     VersionInfo,
 )
-from adaptry.residency import Residency
-from adaptry.rollouts import Rollouts
+from adaptry.registry.rollouts import Rollouts
+from adaptry.registry.workers import Residency
 
 Owner = AdapterName | Digest
 """Whom bytes belong to: an adapter by name, or a base by id."""

@@ -17,9 +17,10 @@ import urllib3
 from pydantic import TypeAdapter
 from urllib3.exceptions import HTTPError, LocationParseError, ProxyError, SSLError
 
-from adaptry import __version__, wire
-from adaptry.client import answers
+from adaptry import __version__
 from adaptry.core.errors import Invalid, NotFound, Unavailable
+from adaptry.registry import protocol
+from adaptry.registry.http import responses
 
 Answer = TypeVar("Answer")
 Query = Mapping[str, str | int | float | tuple[str, ...] | None]
@@ -56,7 +57,7 @@ def path_of(*parts: str) -> str:
     for part in parts:
         if part in ("", ".", ".."):
             raise NotFound(f"nothing is named {'/'.join(parts)[:200]!a}")
-    return "/".join([wire.PREFIX, *(quote(part, safe=":") for part in parts)])
+    return "/".join([protocol.PREFIX, *(quote(part, safe=":") for part in parts)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class Connection:
 
     def ask(self, kind: TypeAdapter[Answer], method: str, path: str, **options: Any) -> Answer:
         """A value. The options are those of `tell`."""
-        return answers.read(kind, self.tell(method, path, **options), self.url)
+        return responses.read(kind, self.tell(method, path, **options), self.url)
 
     def tell(
         self,
@@ -111,7 +112,7 @@ class Connection:
         body = self._whole(response)
         if source.failure is not None:
             raise source.failure
-        return answers.read(kind, body, self.url)
+        return responses.read(kind, body, self.url)
 
     def receive(self, path: str, start: int) -> Iterator[bytes]:
         """A file from `start` on, in pieces of at most 1 MiB. The answer's status is looked at before this returns."""
@@ -125,7 +126,7 @@ class Connection:
             body = self._whole(response)
             if response.headers.get("Content-Range") == f"bytes */{start}":
                 return iter(())  # the end, exactly
-            raise answers.error_of(response.status, response.headers, body, self.url)
+            raise responses.error_of(response.status, response.headers, body, self.url)
         if start and response.status != 206:
             response.close()
             raise Unavailable(f"{self.url} does not go on from the middle of a file; is a proxy in between?")
@@ -164,7 +165,7 @@ class Connection:
 
     def _pieces(self, response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         try:
-            while piece := response.read(wire.CHUNK, decode_content=False):
+            while piece := response.read(protocol.CHUNK, decode_content=False):
                 yield piece
         except (HTTPError, OSError) as error:
             raise Unavailable(
@@ -191,9 +192,9 @@ class Connection:
         """An answer whose status says yes (or 416, if `may_end`), its body not read yet."""
         sent = {
             "User-Agent": f"adaptry/{__version__}",
-            "Accept": f"application/json, {wire.PROBLEM}",
+            "Accept": f"application/json, {protocol.PROBLEM}",
             "Accept-Encoding": "identity",
-            **wire.versions(),
+            **protocol.versions(),
             **(headers or {}),
         }
         if self.token:
@@ -216,9 +217,9 @@ class Connection:
         except (HTTPError, OSError) as error:
             raise self._unreachable(error) from error
         if response.status < 300 or (may_end and response.status in (_ELSEWHERE, 416)):
-            wire.check_server(response.headers, self.url)
+            protocol.check_server(response.headers, self.url)
             return response
-        raise answers.error_of(response.status, response.headers, self._whole(response), self.url)
+        raise responses.error_of(response.status, response.headers, self._whole(response), self.url)
 
     def _whole(self, response: urllib3.BaseHTTPResponse) -> bytes:
         try:

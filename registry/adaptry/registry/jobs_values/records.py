@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from adaptry.records import Value
+from adaptry.registry.records import Value
 
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 OPEN: tuple[JobState, ...] = ("queued", "running")

@@ -8,8 +8,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from adaptry.jobs.records import JobInfo, JobOrder, JobState, LogLine, RunnerInfo, ScheduleInfo
-from adaptry.records import Page
+from adaptry.registry.jobs_values.records import (
+    JobInfo,
+    JobOrder,
+    JobState,
+    LogLine,
+    RunnerInfo,
+    ScheduleInfo,
+)
+from adaptry.registry.records import Page
 
 
 class JobBoard(ABC):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from adaptry.records import Item, Page
+from adaptry.registry.records import Item, Page
 
 
 def every(page_at: Callable[[str | None], Page[Item]]) -> Iterator[Item]:

@@ -9,21 +9,22 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, TypeAdapter
 
-from adaptry import wire
 from adaptry.adapters.base_record import BaseRecord
-from adaptry.client.chains import RemoteChains
-from adaptry.client.connection import VERIFY_SECONDS, Connection, path_of
-from adaptry.client.direct import DirectWriting
-from adaptry.client.feed import RemoteFeed
-from adaptry.client.jobs import RemoteJobs
-from adaptry.client.paths import once_key, path_to
-from adaptry.client.residency import RemoteResidency
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Incompatible, Invalid
 from adaptry.core.http import check_url, open_pool
 from adaptry.core.manifest import SCHEMA, FileEntry
 from adaptry.core.refs import AdapterName, Ref, format_selector, parse_stored_alias
-from adaptry.records import (
+from adaptry.registry import protocol
+from adaptry.registry.http.commits import RemoteChains
+from adaptry.registry.http.connection import VERIFY_SECONDS, Connection, path_of
+from adaptry.registry.http.events import RemoteFeed
+from adaptry.registry.http.jobs import RemoteJobs
+from adaptry.registry.http.paths import once_key, path_to
+from adaptry.registry.http.presigned import DirectWriting
+from adaptry.registry.http.workers import RemoteResidency
+from adaptry.registry.interface import Owner, Registry
+from adaptry.registry.records import (
     AdapterEdit,
     AdapterInfo,
     AliasInfo,
@@ -41,7 +42,6 @@ from adaptry.records import (
     VersionDetail,
     VersionInfo,
 )
-from adaptry.registry import Owner, Registry
 
 
 class _Has(BaseModel):
@@ -153,7 +153,7 @@ class HttpRegistry(RemoteChains, RemoteFeed, RemoteResidency, RemoteJobs, Regist
         return self._append(upload, offset, chunks)
 
     def _append(self, upload: Upload, offset: int, chunks: Iterable[bytes]) -> Upload:
-        headers = {wire.OFFSET_HEADER: str(offset), wire.SIZE_HEADER: str(upload.size)}
+        headers = {protocol.OFFSET_HEADER: str(offset), protocol.SIZE_HEADER: str(upload.size)}
         return self._server.send(_UPLOAD, path_of("uploads", upload.id), chunks, headers)
 
     def finish_upload(self, upload: Upload) -> None:

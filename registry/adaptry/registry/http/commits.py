@@ -6,14 +6,14 @@ import base64
 
 from pydantic import BaseModel, TypeAdapter
 
-from adaptry.chains import MAIN, Chains
-from adaptry.client.connection import VERIFY_SECONDS, Connection
-from adaptry.client.paths import once_key, path_to
 from adaptry.core.digest import Digest
 from adaptry.core.errors import DigestMismatch
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName
-from adaptry.records import BranchInfo, CommitInfo, CommitNote, Committed, Page
+from adaptry.registry.commits import MAIN, Chains
+from adaptry.registry.http.connection import VERIFY_SECONDS, Connection
+from adaptry.registry.http.paths import once_key, path_to
+from adaptry.registry.records import BranchInfo, CommitInfo, CommitNote, Committed, Page
 
 
 class _Moved(BaseModel):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import secrets
 
-from adaptry import wire
-from adaptry.client.connection import path_of
 from adaptry.core.digest import Digest
-from adaptry.registry import Owner
+from adaptry.registry import protocol
+from adaptry.registry.http.connection import path_of
+from adaptry.registry.interface import Owner
 
 
 def path_to(owner: Owner, *parts: str) -> str:
@@ -18,4 +18,4 @@ def path_to(owner: Owner, *parts: str) -> str:
 
 def once_key() -> dict[str, str]:
     """A key of its own for a call, which may then be repeated: the server does it once."""
-    return {wire.KEY_HEADER: secrets.token_hex(16)}
+    return {protocol.KEY_HEADER: secrets.token_hex(16)}
