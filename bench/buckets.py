@@ -23,10 +23,10 @@ from served import served
 from transfer import WEIGHTS, large_lora
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.blobs.s3 import Place, S3Blobs
 from adaptry.core.digest import Digest
 from adaptry.operations.transfer import pull, push
 from adaptry.registry.http import HttpRegistry
+from adaptry.storage.blobs.s3 import Place, S3Blobs
 from adaptry.testing.seaweed import CREDENTIALS, Seaweed, program, running
 
 SEGMENT = 8 << 20

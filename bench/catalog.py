@@ -23,11 +23,11 @@ from pathlib import Path
 from filled import adapter_of, filled
 
 from adaptry.adapters.adapter import Adapter, open_dir
-from adaptry.blobs.memory import MemoryBlobs
-from adaptry.catalog.database import Catalog
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.local import LocalRegistry
 from adaptry.operations.transfer import push
+from adaptry.storage.blobs.memory import MemoryBlobs
+from adaptry.storage.catalog.database import Catalog
+from adaptry.storage.local import LocalRegistry
 from adaptry.testing.postgres import postgres_server
 from adaptry.testing.samples import tiny_lora
 

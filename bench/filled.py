@@ -17,8 +17,8 @@ from pathlib import Path
 
 from sqlalchemy import Connection, create_engine, make_url, text
 
-from adaptry.catalog.database import Catalog
-from adaptry.catalog.rows import Row
+from adaptry.storage.catalog.database import Catalog
+from adaptry.storage.catalog.rows import Row
 from adaptry.testing.postgres import postgres_server
 
 VERSIONS_PER_ADAPTER = 10

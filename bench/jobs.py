@@ -28,11 +28,11 @@ from generated import Generated, asked_of, generated
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.digest import Digest
-from adaptry.local import LocalRegistry
-from adaptry.opening import open_local
 from adaptry.operations.base_registry import register
 from adaptry.operations.transfer import push
 from adaptry.registry.jobs_values.records import JobOrder
+from adaptry.storage.connect import open_local
+from adaptry.storage.local import LocalRegistry
 
 COMMAND = (sys.executable, "-m", "adaptry_cli")
 Files = dict[str, Digest]

@@ -15,11 +15,11 @@ from collections.abc import Sequence
 
 from filled import filled
 
-from adaptry.blobs.memory import MemoryBlobs
-from adaptry.catalog import search
-from adaptry.catalog.database import Catalog
-from adaptry.catalog.sight import Sight
-from adaptry.local import LocalRegistry
+from adaptry.storage.blobs.memory import MemoryBlobs
+from adaptry.storage.catalog import search
+from adaptry.storage.catalog.access import Sight
+from adaptry.storage.catalog.database import Catalog
+from adaptry.storage.local import LocalRegistry
 
 QUERIES = (
     "",

@@ -23,9 +23,9 @@ from pathlib import Path
 from served import served
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.opening import open_local
 from adaptry.operations.transfer import pull, push
 from adaptry.registry.http import HttpRegistry
+from adaptry.storage.connect import open_local
 from adaptry.testing.samples import tiny_lora, write_safetensors
 
 HIDDEN = 1 << 14

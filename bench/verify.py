@@ -17,10 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.integrity import verify
-from adaptry.local import LocalRegistry
-from adaptry.opening import open_local
 from adaptry.operations.transfer import push
+from adaptry.storage.connect import open_local
+from adaptry.storage.local import LocalRegistry
+from adaptry.storage.maintenance.integrity import verify
 from adaptry.testing.samples import tiny_lora, write_safetensors
 
 

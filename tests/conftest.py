@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from adaptry.local import LocalRegistry
+    from adaptry.storage.local import LocalRegistry
     from adaptry.testing.ceph import Ceph
     from adaptry.testing.postgres import PostgresServer
     from adaptry.testing.seaweed import Seaweed
@@ -43,7 +43,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterator[LocalRegistry]:
     """A new one, in a folder."""
-    from adaptry.opening import open_local
+    from adaptry.storage.connect import open_local
 
     opened = open_local(tmp_path / "registry")
     yield opened

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from adaptry import tokens
-from adaptry.catalog.database import Catalog
 from adaptry.core.errors import Unavailable
 from adaptry.core.settings import read_secret
+from adaptry.storage import tokens
+from adaptry.storage.catalog.database import Catalog
 
 FILE = "admin-token"
 

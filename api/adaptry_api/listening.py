@@ -15,13 +15,13 @@ from dataclasses import dataclass
 
 from anyio import CapacityLimiter, to_thread
 
-from adaptry.catalog import events
-from adaptry.catalog.database import Catalog
-from adaptry.catalog.events import Told
 from adaptry.core.errors import AdaptryError
 from adaptry.core.identity import Identity
 from adaptry.registry.events import NameFilter
 from adaptry.registry.records import News
+from adaptry.storage.catalog import events
+from adaptry.storage.catalog.database import Catalog
+from adaptry.storage.catalog.events import Told
 from adaptry_api.draining import Draining
 
 LOG = logging.getLogger("adaptry.api")

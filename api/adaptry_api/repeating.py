@@ -12,9 +12,9 @@ from typing import Annotated
 from fastapi import Depends, Header, Request, Response
 
 from adaptry.core.digest import Digest
-from adaptry.local.once import Once
 from adaptry.registry import protocol
 from adaptry.registry.interface import Registry
+from adaptry.storage.local.idempotency import Once
 from adaptry_api.guard import Caller, store_of
 
 _Key = Annotated[str | None, Header(alias=protocol.KEY_HEADER, min_length=1, max_length=255)]

@@ -7,22 +7,22 @@ from datetime import UTC, datetime
 
 import anyio
 
-from adaptry import tokens
-from adaptry.blobs.local import LocalBlobs
-from adaptry.blobs.tiered import TieredBlobs
-from adaptry.catalog.adapters import is_own
-from adaptry.catalog.shared_names import is_used
 from adaptry.core.identity import ANONYMOUS, Identity
 from adaptry.core.refs import AdapterName
 from adaptry.core.settings import data_folder
-from adaptry.local.once import Once
-from adaptry.local.uploads import purge
-from adaptry.opening import open_local
 from adaptry.operations.mirroring.apply import MIRRORED
 from adaptry.operations.mirroring.pull_through import through
 from adaptry.operations.mirroring.upstream import Origin
 from adaptry.registry.http import HttpRegistry
 from adaptry.registry.interface import Registry
+from adaptry.storage import tokens
+from adaptry.storage.blobs.local import LocalBlobs
+from adaptry.storage.blobs.tiered import TieredBlobs
+from adaptry.storage.catalog.adapters import is_own
+from adaptry.storage.catalog.shared_names import is_used
+from adaptry.storage.connect import open_local
+from adaptry.storage.local.idempotency import Once
+from adaptry.storage.local.uploads import purge
 from adaptry_api.auth import Callers
 from adaptry_api.bodies import Parsing
 from adaptry_api.draining import Draining

@@ -16,11 +16,11 @@ from typing import Any
 
 import urllib3
 
-from adaptry import tokens
 from adaptry.core.errors import Unavailable
 from adaptry.core.identity import Role
-from adaptry.opening import open_local
 from adaptry.registry.http import HttpRegistry
+from adaptry.storage import tokens
+from adaptry.storage.connect import open_local
 from adaptry_api.serve import bind, server_of, url_of
 from adaptry_api.settings import ServerSettings
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from adaptry.local import LocalRegistry
 from adaptry.registry.interface import Registry
+from adaptry.storage.local import LocalRegistry
 from adaptry_cli.arguments import require
 from adaptry_cli.connection import registry_option
 from adaptry_cli.out import answer, counted, json_option, progress, size, tell
@@ -27,7 +27,7 @@ def backup(registry: Registry, to: Path, verify: bool, skip_damaged: bool, as_js
     A name that ends in .tar is written as one file. Any other name is a folder, to which later backups add only new files. The
     server may keep running, and people may keep pushing. `adaptry restore` reads the backup back.
     """
-    from adaptry.backup import create
+    from adaptry.storage.backup import create
 
     require(
         isinstance(registry, LocalRegistry),

@@ -75,7 +75,7 @@ def connected_option(command: Callable[..., Any]) -> Callable[..., Any]:
 def connect_to(where: str | None, *, making: bool = False, freeing: bool = False) -> Registry:
     """The registry at `where`, or the one this call is about anyway; `making` makes it and says so, `freeing` opens it on
     a full disk too."""
-    from adaptry.opening import connect, folder_named, is_registry
+    from adaptry.storage.connect import connect, folder_named, is_registry
 
     settings = settings_for(where)
     place = settings.registry
@@ -90,7 +90,7 @@ def connect_to(where: str | None, *, making: bool = False, freeing: bool = False
 
 def _looked_at(where: str | None) -> Registry:
     """The registry at `where`; where there is none yet, one that is as empty."""
-    from adaptry.opening import folder_named, is_registry, open_nowhere
+    from adaptry.storage.connect import folder_named, is_registry, open_nowhere
 
     settings = settings_for(where)
     place = settings.registry
@@ -117,7 +117,7 @@ def folder_of(data: Path | None, reason: str) -> Path:
 
     A usage error with the `reason` where that is a server's address.
     """
-    from adaptry.opening import folder_named
+    from adaptry.storage.connect import folder_named
 
     where = None if data else settings_for(None).registry
     require(

@@ -20,9 +20,9 @@ from adaptry import __version__
 from adaptry.core.errors import AdaptryError
 from adaptry.core.files.atomic_dir import explained
 from adaptry.core.settings import Settings, data_folder, is_server
-from adaptry.local.forgotten_recalls import forgotten_recalls
-from adaptry.lookalikes import lookalikes
-from adaptry.opening import catalog_of, folder_named, is_registry, lacking_of_blobs, open_local
+from adaptry.storage.connect import catalog_of, folder_named, is_registry, lacking_of_blobs, open_local
+from adaptry.storage.local.forgotten_recalls import forgotten_recalls
+from adaptry.storage.maintenance.case_conflicts import lookalikes
 from adaptry_cli.connection import settings_for
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.out import counted, json_option, say_json, size

@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import click
 
-from adaptry.local import LocalRegistry
 from adaptry.registry.interface import Registry
+from adaptry.storage.local import LocalRegistry
 from adaptry_cli.arguments import require
 from adaptry_cli.connection import freeing_registry_option
 from adaptry_cli.durations import DURATION
@@ -32,7 +32,7 @@ def gc(registry: Registry, dry_run: bool, grace: timedelta, as_json: bool) -> No
     What is left of deleted adapters and of pushes that died. What is found is marked, and goes when it is found again after the
     grace; pushes may go on meanwhile. Works on a registry's folder, on the machine of its server, also while that runs.
     """
-    from adaptry.gc import collect
+    from adaptry.storage.maintenance.gc import collect
 
     require(
         isinstance(registry, LocalRegistry),

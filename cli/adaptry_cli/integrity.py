@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from adaptry.local import LocalRegistry
 from adaptry.registry.interface import Registry
+from adaptry.storage.local import LocalRegistry
 from adaptry_cli.arguments import require
 from adaptry_cli.connection import registry_option
 from adaptry_cli.exit_codes import NO
@@ -28,7 +28,7 @@ def verify(registry: Registry, read_data: bool, as_json: bool) -> None:
     and re-derives each version's spec. Damaged files are marked, and are not served until they are repaired. Works on the
     registry's folder, also while its server runs. Exit code 1 means that damage was found.
     """
-    from adaptry.integrity import verify as look
+    from adaptry.storage.maintenance.integrity import verify as look
 
     local = _local(registry, "verified")
     with progress() as bars:
@@ -69,8 +69,8 @@ def mend(registry: Registry, sources: tuple[str, ...], read_data: bool, dry_run:
     versions are shown as damaged until the same files are pushed again. Nothing is deleted. Works beside a running server, and
     can be stopped at any point and run again. Exit code 1 means that damage remains.
     """
-    from adaptry.integrity import RepairPlan
-    from adaptry.integrity import mend as repair
+    from adaptry.storage.maintenance.integrity import RepairPlan
+    from adaptry.storage.maintenance.integrity import mend as repair
 
     def show(plan: RepairPlan) -> None:
         if not dry_run:

@@ -10,7 +10,7 @@ import click
 from adaptry.core.errors import Invalid, NotFound
 from adaptry.core.identity import LOCAL
 from adaptry.core.settings import is_server
-from adaptry.opening import folder_named
+from adaptry.storage.connect import folder_named
 from adaptry_cli import credentials
 from adaptry_cli.arguments import FOLDER, require
 from adaptry_cli.connection import settings_for

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from adaptry.core.errors import Invalid
-from adaptry.local import LocalRegistry
+from adaptry.storage.local import LocalRegistry
 from adaptry_cli.arguments import require
 from adaptry_cli.connection import connect_to
 from adaptry_cli.exit_codes import NO
@@ -52,7 +52,7 @@ def migrate(ctx: click.Context, folder: Path | None, url: str | None, as_json: b
         return
     if folder is None or url is None:
         raise click.UsageError("--from and --to go together")
-    from adaptry.relocation import move_catalog
+    from adaptry.storage.maintenance.move_to_postgres import move_catalog
 
     with progress() as told:
         moved = move_catalog(folder, url, told)

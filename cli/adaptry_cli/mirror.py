@@ -94,7 +94,7 @@ def source_registry(where: str, token_file: Path | None) -> Registry:
     """The registry at `where`, with the token that a file holds, if one is named."""
     if token_file is None:
         return connect_to(where)
-    from adaptry.opening import connect
+    from adaptry.storage.connect import connect
 
     settings = replace(settings_for(where), token=read_secret(token_file, "--from-token-file"))
     registry = connect(where, settings, making=False)

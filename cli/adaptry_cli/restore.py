@@ -10,8 +10,8 @@ import click
 from adaptry.core.errors import Invalid, InvalidRef, NotFound
 from adaptry.core.refs import Ref, is_folder
 from adaptry.core.settings import data_folder, is_server
-from adaptry.local import LocalRegistry
-from adaptry.opening import folder_named
+from adaptry.storage.connect import folder_named
+from adaptry.storage.local import LocalRegistry
 from adaptry_cli.arguments import require
 from adaptry_cli.connection import connect_to, settings_for
 from adaptry_cli.out import answer, counted, json_option, progress, say_json, size, tell
@@ -98,8 +98,8 @@ def restore(
         change_to(connect_to(where), what, "active", reason, None, as_json)
         return
     require(reason is None, f"--reason belongs to a version, not to a backup. {_FORMS}")
-    from adaptry.backup import check
-    from adaptry.backup import restore as restore_backup
+    from adaptry.storage.backup import check
+    from adaptry.storage.backup import restore as restore_backup
 
     if what is None or epoch_only:
         if what is not None or not epoch_only:
@@ -141,7 +141,7 @@ def restore(
 
 
 def _begin_epoch(where: str | None, keep_tokens: bool, skip: int, as_json: bool) -> None:
-    from adaptry.backup import begin_epoch
+    from adaptry.storage.backup import begin_epoch
 
     registry = connect_to(where)
     require(

@@ -9,11 +9,11 @@ from typing import Any, get_args
 
 import click
 
-from adaptry import tokens
 from adaptry.core.errors import NotFound
 from adaptry.core.identity import Role
-from adaptry.local import LocalRegistry
-from adaptry.opening import is_registry, open_local
+from adaptry.storage import tokens
+from adaptry.storage.connect import is_registry, open_local
+from adaptry.storage.local import LocalRegistry
 from adaptry_cli.arguments import require
 from adaptry_cli.connection import folder_of
 from adaptry_cli.out import json_option, say, say_json, tell

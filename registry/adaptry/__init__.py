@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from adaptry.adapters.adapter import Adapter, open_dir
     from adaptry.core.refs import Ref
     from adaptry.live import load
-    from adaptry.opening import connect
     from adaptry.operations.transfer import pull, push
+    from adaptry.storage.connect import connect
 
 _PLACES = {
     "Adapter": "adaptry.adapters.adapter",
     "Ref": "adaptry.core.refs",
-    "connect": "adaptry.opening",
+    "connect": "adaptry.storage.connect",
     "load": "adaptry.live",
     "open_dir": "adaptry.adapters.adapter",
     "pull": "adaptry.operations.transfer",

@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from adaptry import tokens
 from adaptry.core.errors import Invalid, Unauthenticated, Unavailable
 from adaptry.core.refs import AdapterName
-from adaptry.opening import open_local
+from adaptry.storage import tokens
+from adaptry.storage.connect import open_local
 from adaptry.testing.postgres import PostgresServer
 from adaptry_api.admin_token import admit_admin_token
 from adaptry_api.settings import ServerSettings

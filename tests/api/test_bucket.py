@@ -119,8 +119,8 @@ def test_the_client_follows_and_goes_on_from_the_middle(
 def test_bytes_that_changed_in_the_bucket_are_noticed_by_who_pulls(
     presigning: Server, url: str, large: Adapter, weights: bytes, tmp_path: Path
 ) -> None:
-    from adaptry.blobs.choosing import open_blobs
-    from adaptry.blobs.tiered import TieredBlobs
+    from adaptry.storage.blobs.factory import open_blobs
+    from adaptry.storage.blobs.tiered import TieredBlobs
 
     blobs = open_blobs(presigning.data)
     assert isinstance(blobs, TieredBlobs)

@@ -9,10 +9,10 @@ import pytest
 from adaptry.adapters.adapter import Adapter
 from adaptry.core.errors import Corrupt
 from adaptry.core.refs import Ref
-from adaptry.integrity import verify
-from adaptry.opening import open_local
 from adaptry.operations.transfer import pull, push
 from adaptry.registry.http import HttpRegistry
+from adaptry.storage.connect import open_local
+from adaptry.storage.maintenance.integrity import verify
 
 TONE = Ref.parse("acme/tone")
 

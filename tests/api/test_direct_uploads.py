@@ -11,13 +11,13 @@ from urllib.parse import urlsplit
 import pytest
 import urllib3
 
-from adaptry.blobs.s3 import Place, S3Blobs
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, DigestMismatch
 from adaptry.core.refs import AdapterName
-from adaptry.local.uploads import DIRECT, IDLE, purge
-from adaptry.opening import open_local
 from adaptry.registry.records import Upload
+from adaptry.storage.blobs.s3 import Place, S3Blobs
+from adaptry.storage.connect import open_local
+from adaptry.storage.local.uploads import DIRECT, IDLE, purge
 from adaptry.testing.faults import between
 from adaptry.testing.http_faults import HttpProxy, Message
 from adaptry.testing.seaweed import Seaweed
@@ -43,7 +43,7 @@ def place(s3_place: str, seaweed: Seaweed, proxy: HttpProxy) -> str:
 
 @pytest.fixture
 def server(start: Callable[..., Server], place: str, monkeypatch: pytest.MonkeyPatch) -> Server:
-    monkeypatch.setattr("adaptry.local.uploads.PART", PART)
+    monkeypatch.setattr("adaptry.storage.local.uploads.PART", PART)
     return start(blobs=place, presign_uploads=True)
 
 

@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from adaptry.catalog import events as kept
 from adaptry.core.refs import AdapterName
-from adaptry.local.ground import utc_now
-from adaptry.opening import open_local
 from adaptry.registry.records import AdapterEdit
+from adaptry.storage.catalog import events as kept
+from adaptry.storage.connect import open_local
+from adaptry.storage.local.context import utc_now
 from adaptry.testing.postgres import PostgresServer
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, assert_problem, serving

@@ -14,13 +14,13 @@ import pytest
 
 from adaptry.adapters import header_process, patterns
 from adaptry.adapters.adapter import Adapter, open_dir
-from adaptry.catalog import cursors
 from adaptry.core import strictjson
 from adaptry.core.digest import Digest
 from adaptry.core.processes import json_check
 from adaptry.operations.transfer import push
 from adaptry.registry.jobs_values.records import JobOrder
 from adaptry.registry.records import PushOptions
+from adaptry.storage.catalog import cursors
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.bodies import OPEN_LIMIT
 from adaptry_api.settings import ServerSettings

@@ -28,12 +28,12 @@ from tests.api.test_hostile import BODIES
 from tests.api.test_serve import CODE
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.catalog import cursors
 from adaptry.core import strictjson
 from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import push
 from adaptry.registry.http import HttpRegistry
+from adaptry.storage.catalog import cursors
 from adaptry.testing.samples import tiny_lora
 
 pytestmark = pytest.mark.heavy

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 from adaptry.adapters.adapter import Adapter
-from adaptry.blobs.memory import MemoryBlobs
-from adaptry.catalog.database import Catalog
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.local import LocalRegistry
-from adaptry.local.once import Once
 from adaptry.operations.transfer import push
 from adaptry.registry.records import AdapterEdit
+from adaptry.storage.blobs.memory import MemoryBlobs
+from adaptry.storage.catalog.database import Catalog
+from adaptry.storage.local import LocalRegistry
+from adaptry.storage.local.idempotency import Once
 from adaptry_api.testing import Answer, Server, assert_problem
 
 TONE = AdapterName.parse("acme/tone")

@@ -7,14 +7,14 @@ import threading
 
 import pytest
 
-from adaptry.blobs.memory import MemoryBlobs
-from adaptry.catalog.database import Catalog
 from adaptry.core.errors import Unauthenticated
 from adaptry.core.identity import Identity
 from adaptry.core.refs import AdapterName
-from adaptry.local import LocalRegistry
 from adaptry.registry.events import NameFilter
 from adaptry.registry.records import AdapterEdit
+from adaptry.storage.blobs.memory import MemoryBlobs
+from adaptry.storage.catalog.database import Catalog
+from adaptry.storage.local import LocalRegistry
 from adaptry_api.auth import Callers
 from adaptry_api.draining import Draining
 from adaptry_api.listening import Listening

@@ -16,12 +16,12 @@ import pytest
 from adaptry.adapters.adapter import open_dir
 from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName
-from adaptry.local import LocalRegistry
-from adaptry.local.uploads import MOST_OPEN
-from adaptry.opening import open_local
 from adaptry.operations.transfer import push
 from adaptry.registry.http import HttpRegistry
 from adaptry.registry.paging import every
+from adaptry.storage.connect import open_local
+from adaptry.storage.local import LocalRegistry
+from adaptry.storage.local.uploads import MOST_OPEN
 from adaptry.testing.samples import tiny_lora
 
 CLIENTS = 200

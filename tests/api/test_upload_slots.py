@@ -15,10 +15,10 @@ from adaptry.adapters.adapter import Adapter
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Busy
 from adaptry.core.refs import AdapterName
-from adaptry.local.uploads import MOST_OPEN
 from adaptry.operations.transfer import push
 from adaptry.operations.transfer.retry import Persistence
 from adaptry.registry.http import HttpRegistry
+from adaptry.storage.local.uploads import MOST_OPEN
 from adaptry.testing.breaking import AT_ONCE
 from adaptry_api.testing import Server
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from adaptry.core.refs import AdapterName
-from adaptry.opening import connect
 from adaptry.registry.manifest_inheritance import successor
 from adaptry.registry.records import CommitNote
+from adaptry.storage.connect import connect
 
 pytestmark = pytest.mark.usefixtures("out", "better", "base")
 

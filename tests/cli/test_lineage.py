@@ -10,8 +10,8 @@ from adaptry import connect, open_dir, push
 from adaptry.core.digest import Digest
 from adaptry.core.identity import Identity
 from adaptry.core.refs import Ref
-from adaptry.opening import open_local
 from adaptry.operations.lineage import Relative, ancestry, progeny
+from adaptry.storage.connect import open_local
 from adaptry.testing.samples import tiny_lora
 
 pytestmark = pytest.mark.usefixtures("out", "better")

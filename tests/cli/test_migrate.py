@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.catalog.migrate import KNOWN
+from adaptry.storage.catalog.migrate import KNOWN
 from adaptry.testing.postgres import PostgresServer
 
 pytestmark = pytest.mark.usefixtures("out")

@@ -66,7 +66,7 @@ def test_a_registry_that_may_only_be_read_is_read(
 def test_a_read_only_registry_has_what_a_writer_elsewhere_has_just_written(
     run, answer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from adaptry.opening import open_local
+    from adaptry.storage.connect import open_local
 
     run("--registry", "./shared", "push", "./out", "acme/tone")
     writer = open_local(tmp_path / "shared")

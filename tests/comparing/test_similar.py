@@ -12,9 +12,9 @@ from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.compute.lazy_adapters.lazy_adapter import Parent
 from adaptry.core.identity import Identity
 from adaptry.core.refs import Ref
-from adaptry.opening import open_local
 from adaptry.operations.base_registry import register
 from adaptry.registry.interface import Registry
+from adaptry.storage.connect import open_local
 from adaptry.testing.samples import tiny_base
 
 from .matrices import cosine, joined, norm

@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from adaptry.blobs import BlobStore
-from adaptry.blobs.local import LocalBlobs
-from adaptry.blobs.memory import MemoryBlobs
-from adaptry.blobs.s3 import Place, S3Blobs
-from adaptry.blobs.tiered import TieredBlobs
+from adaptry.storage.blobs import BlobStore
+from adaptry.storage.blobs.local import LocalBlobs
+from adaptry.storage.blobs.memory import MemoryBlobs
+from adaptry.storage.blobs.s3 import Place, S3Blobs
+from adaptry.storage.blobs.tiered import TieredBlobs
 from adaptry.testing.blob_contract import BlobContract
 from adaptry.testing.faults import between
 from adaptry.testing.http_faults import HttpProxy

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.opening import open_local
+from adaptry.storage.connect import open_local
 from adaptry.testing.promises.ground import MakeRegistry
 from adaptry.testing.promises.uploads import UploadPromises
 from adaptry.testing.registry_contract import RegistryContract
@@ -32,7 +32,7 @@ class PastTheServer:
     def make_registry(
         self, tmp_path: Path, s3_place: str, monkeypatch: pytest.MonkeyPatch
     ) -> Iterator[MakeRegistry]:
-        monkeypatch.setattr("adaptry.local.uploads.DIRECT", 1)
+        monkeypatch.setattr("adaptry.storage.local.uploads.DIRECT", 1)
         monkeypatch.setattr("adaptry_api.elsewhere.LARGE", 1)
         settings = ServerSettings(
             data=tmp_path / "data",

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.blobs.memory import MemoryBlobs
-from adaptry.catalog.database import Catalog
-from adaptry.local import LocalRegistry
-from adaptry.opening import open_local
+from adaptry.storage.blobs.memory import MemoryBlobs
+from adaptry.storage.catalog.database import Catalog
+from adaptry.storage.connect import open_local
+from adaptry.storage.local import LocalRegistry
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.promises.ground import MakeRegistry
 from adaptry.testing.registry_contract import RegistryContract

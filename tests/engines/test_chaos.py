@@ -21,18 +21,18 @@ from pathlib import Path
 
 import pytest
 
-from adaptry import tokens
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.errors import Conflict, Unavailable
 from adaptry.core.refs import AdapterName, Number, Ref
-from adaptry.opening import open_local
 from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
 from adaptry.operations.version_state import change_state
 from adaptry.registry.http import HttpRegistry
 from adaptry.registry.records import StateChange, VersionInfo
 from adaptry.running import running
+from adaptry.storage import tokens
+from adaptry.storage.connect import open_local
 from adaptry.testing.breaking import AT_ONCE
 from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry.worker.cache import Cache

@@ -13,16 +13,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.backup import create, restore
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.refs import Ref
-from adaptry.opening import open_local
 from adaptry.operations import base_registry
 from adaptry.operations.recall_status import recall_status
 from adaptry.operations.transfer import push
 from adaptry.registry.http import HttpRegistry
+from adaptry.storage.backup import create, restore
+from adaptry.storage.connect import open_local
+from adaptry.storage.tokens import create_token
 from adaptry.testing.samples import tiny_base, tiny_lora
-from adaptry.tokens import create_token
 from adaptry.worker.following import Follower
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import serving

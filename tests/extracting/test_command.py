@@ -10,7 +10,7 @@ from typing import Any
 from click.testing import CliRunner
 
 from adaptry.core.refs import Ref
-from adaptry.opening import connect
+from adaptry.storage.connect import connect
 from adaptry_cli.main import main
 
 from .conftest import model_of, trained

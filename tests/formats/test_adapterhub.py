@@ -17,7 +17,7 @@ from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks import check
 from adaptry.core.errors import Unsupported
-from adaptry.opening import open_local
+from adaptry.storage.connect import open_local
 
 from .elsewhere import Elsewhere
 

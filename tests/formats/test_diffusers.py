@@ -22,7 +22,7 @@ from adaptry.bases.diffusers_pipeline import open_base_folder
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.checks import check
 from adaptry.core.errors import InvalidWeights
-from adaptry.opening import open_local
+from adaptry.storage.connect import open_local
 
 from .elsewhere import Elsewhere
 

@@ -15,7 +15,7 @@ from adaptry import open_dir, pull, push
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks import check
-from adaptry.opening import open_local
+from adaptry.storage.connect import open_local
 
 from .elsewhere import Elsewhere
 

@@ -9,7 +9,7 @@ import pytest
 
 from adaptry import open_dir, pull, push
 from adaptry.core.errors import InvalidWeights, NotFound, Unsupported
-from adaptry.opening import open_local
+from adaptry.storage.connect import open_local
 from adaptry.testing.samples import tiny_lora
 
 from .foreign import bottleneck, diffusers, kohya, mlx

@@ -9,8 +9,8 @@ import sys
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.core.errors import NotFound
-from adaptry.opening import open_local
 from adaptry.operations.transfer import push
+from adaptry.storage.connect import open_local
 
 
 def main(registry: str, name: str, folder: str) -> None:

@@ -14,9 +14,9 @@ from contextlib import closing, suppress
 
 from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.core.errors import Conflict, NotFound
-from adaptry.local import LocalRegistry
-from adaptry.opening import open_local
 from adaptry.operations.transfer import push
+from adaptry.storage.connect import open_local
+from adaptry.storage.local import LocalRegistry
 from adaptry.testing.breaking import AT_ONCE
 
 NAMES = 3

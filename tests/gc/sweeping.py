@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 from datetime import timedelta
 
-from adaptry.gc import collect
-from adaptry.opening import open_local
+from adaptry.storage.connect import open_local
+from adaptry.storage.maintenance.gc import collect
 
 
 def main(folder: str) -> None:

@@ -24,17 +24,17 @@ import pytest
 from sqlmodel import select
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.catalog.leaving import LAPSES
-from adaptry.catalog.rows import LeavingRow
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, NotFound
 from adaptry.core.failpoints import OF_A_SWEEP, VARIABLE
 from adaptry.core.refs import AdapterName
-from adaptry.gc import collect
-from adaptry.integrity import verify
-from adaptry.local import LocalRegistry
-from adaptry.opening import open_local
 from adaptry.operations.transfer import push, upload
+from adaptry.storage.catalog.pending_deletes import LAPSES
+from adaptry.storage.catalog.rows import LeavingRow
+from adaptry.storage.connect import open_local
+from adaptry.storage.local import LocalRegistry
+from adaptry.storage.maintenance.gc import collect
+from adaptry.storage.maintenance.integrity import verify
 from adaptry.testing.breaking import AT_ONCE
 from adaptry.testing.samples import tiny_lora
 

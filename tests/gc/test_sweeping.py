@@ -10,22 +10,22 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from adaptry import gc
 from adaptry.adapters.adapter import Adapter
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.catalog.unneeded import Had
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Corrupt, Denied
 from adaptry.core.identity import Identity
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName
-from adaptry.gc import Found, Orphan, collect, plan
-from adaptry.integrity import verify
-from adaptry.local import LocalRegistry
-from adaptry.opening import open_local
 from adaptry.operations.base_registry import register
 from adaptry.operations.transfer import push, upload
 from adaptry.registry.records import AdapterEdit, PushOptions
+from adaptry.storage.catalog.garbage import Had
+from adaptry.storage.connect import open_local
+from adaptry.storage.local import LocalRegistry
+from adaptry.storage.maintenance import gc
+from adaptry.storage.maintenance.gc import Found, Orphan, collect, plan
+from adaptry.storage.maintenance.integrity import verify
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_base
 

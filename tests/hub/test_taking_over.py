@@ -15,9 +15,9 @@ from adaptry import open_dir, push
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.opening import open_local
 from adaptry.registry.http import HttpRegistry
 from adaptry.registry.records import AdapterEdit
+from adaptry.storage.connect import open_local
 from adaptry.testing.quantised_samples import quantised_copy
 from adaptry.testing.samples import tiny_base, tiny_lora, write_safetensors
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from adaptry import gc
 from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.adapters.header import TensorInfo
 from adaptry.adapters.inspection import inspector as inspectors
@@ -18,11 +17,12 @@ from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.core.errors import Refused, Unavailable
 from adaptry.core.processes.bounded import ProcessFailed
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.local import LocalRegistry
-from adaptry.opening import open_local
 from adaptry.operations.transfer import push
 from adaptry.operations.transfer.drafts import push_draft
 from adaptry.registry.records import CommitNote
+from adaptry.storage.connect import open_local
+from adaptry.storage.local import LocalRegistry
+from adaptry.storage.maintenance import gc
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, serving
@@ -111,7 +111,7 @@ def test_over_http_it_is_503_and_works_when_it_is_tried_again(
 def test_versions_from_before_are_shown_as_not_inspected_until_they_are(
     registry: LocalRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adaptry.local.revisions.weights_findings", lambda spec, found: [])
+    monkeypatch.setattr("adaptry.storage.local.revisions.weights_findings", lambda spec, found: [])
     push(registry, open_dir(tiny_lora(tmp_path / "old", extra=SPOILED)), TONE)
     monkeypatch.undo()
     with sqlite3.connect(tmp_path / "registry" / "catalog.sqlite") as database:

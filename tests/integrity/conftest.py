@@ -10,14 +10,10 @@ import pytest
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.adapters.content import FolderContent
-from adaptry.backup import create, restore
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.digest import Digest
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.gc import collect
-from adaptry.local import LocalRegistry
-from adaptry.opening import open_local
 from adaptry.operations.base_registry import register
 from adaptry.operations.transfer import push
 from adaptry.operations.transfer.file_upload import upload
@@ -26,8 +22,12 @@ from adaptry.registry.jobs_values.records import JobOrder
 from adaptry.registry.records import AdapterEdit, BaseEdit, CommitNote, PushOptions, StateChange
 from adaptry.registry.rollouts import RolloutChange, RolloutPlan
 from adaptry.registry.workers import RecallProof, Resident, WorkerReport
+from adaptry.storage.backup import create, restore
+from adaptry.storage.connect import open_local
+from adaptry.storage.local import LocalRegistry
+from adaptry.storage.maintenance.gc import collect
+from adaptry.storage.tokens import create_token, list_tokens, revoke_token
 from adaptry.testing.samples import tiny_base, tiny_lora
-from adaptry.tokens import create_token, list_tokens, revoke_token
 
 TONE = AdapterName.parse("acme/tone")
 OLD = AdapterName.parse("acme/old")

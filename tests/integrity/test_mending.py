@@ -19,22 +19,22 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.adapters.content import FolderContent
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.blobs.local import LocalBlobs
-from adaptry.catalog import damage
-from adaptry.catalog.rows import InspectionRow
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Corrupt
 from adaptry.core.failpoints import OF_A_MEND
 from adaptry.core.manifest import FileEntry, Manifest
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.integrity import Mended, mend, verify
-from adaptry.local import LocalRegistry
-from adaptry.opening import open_local
 from adaptry.operations.base_registry import register
 from adaptry.operations.mirroring.bundles.writer import create
 from adaptry.operations.transfer import pull, push
 from adaptry.operations.transfer.file_upload import upload
 from adaptry.registry.records import CommitNote, PushOptions
+from adaptry.storage.blobs.local import LocalBlobs
+from adaptry.storage.catalog import damage
+from adaptry.storage.catalog.rows import InspectionRow
+from adaptry.storage.connect import open_local
+from adaptry.storage.local import LocalRegistry
+from adaptry.storage.maintenance.integrity import Mended, mend, verify
 from adaptry.testing.samples import tiny_base
 
 TONE = AdapterName.parse("acme/tone")
@@ -344,8 +344,8 @@ def test_two_mends_at_once_and_a_push_beside_them_leave_one_sound_file(
 
 _MEND = """
 import sys
-from adaptry.integrity import mend
-from adaptry.opening import open_local
+from adaptry.storage.maintenance.integrity import mend
+from adaptry.storage.connect import open_local
 assert mend(open_local(sys.argv[1]), sources=[sys.argv[2]]).left == ()
 """
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from adaptry.catalog.rows import Row
-from adaptry.integrity import mend, verify
-from adaptry.local import LocalRegistry
+from adaptry.storage.catalog.rows import Row
+from adaptry.storage.local import LocalRegistry
+from adaptry.storage.maintenance.integrity import mend, verify
 
 TRANSIENT = "kept for a day or less, and made anew by whoever needs it"
 REPORTED = "what a worker or runner said of itself; it says it again within a minute"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.local import LocalRegistry
+from adaptry.storage.local import LocalRegistry
 from adaptry.testing.running import registry_with_work
 
 

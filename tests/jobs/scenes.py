@@ -16,15 +16,15 @@ from typing import Any
 import pytest
 from sqlmodel import select
 
-from adaptry.catalog.jobs import row_of
-from adaptry.catalog.rows import EventRow, JobStepRow
 from adaptry.core.errors import NotFound
 from adaptry.core.refs import AdapterName
-from adaptry.integrity import verify
 from adaptry.jobs.desk import Desk
 from adaptry.jobs.doing import do
 from adaptry.registry.jobs_values.records import JobInfo, JobOrder
 from adaptry.registry.jobs_values.tasks import parse_task
+from adaptry.storage.catalog.jobs import row_of
+from adaptry.storage.catalog.rows import EventRow, JobStepRow
+from adaptry.storage.maintenance.integrity import verify
 
 from .stages import Stage, a_registry
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from adaptry import open_dir, push
 from adaptry.jobs.engine import FILE
-from adaptry.local import LocalRegistry
+from adaptry.storage.local import LocalRegistry
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.running import Gate, Runner, living, registry_with_work, wait_until
 from adaptry.testing.samples import tiny_lora

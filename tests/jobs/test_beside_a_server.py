@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from adaptry.local import LocalRegistry
+from adaptry.storage.local import LocalRegistry
 from adaptry.testing.running import PATIENCE, wait_until
 
 COMMAND = (sys.executable, "-m", "adaptry_cli")

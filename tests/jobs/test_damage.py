@@ -6,11 +6,11 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from adaptry.blobs.local import LocalBlobs
 from adaptry.core.digest import Digest
 from adaptry.core.refs import Ref
-from adaptry.integrity import verify
-from adaptry.local import LocalRegistry
+from adaptry.storage.blobs.local import LocalBlobs
+from adaptry.storage.local import LocalRegistry
+from adaptry.storage.maintenance.integrity import verify
 from adaptry.testing.running import MERGE, Runner
 from adaptry_cli.main import main
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from adaptry.core.errors import NotFound
-from adaptry.integrity import verify
-from adaptry.local import LocalRegistry
+from adaptry.storage.local import LocalRegistry
+from adaptry.storage.maintenance.integrity import verify
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.running import (
     MERGE,
@@ -119,7 +119,7 @@ def ended_once(registry: LocalRegistry, id: str) -> tuple[object, ...]:
 def all_events(registry: LocalRegistry) -> Iterator[str]:
     from sqlmodel import select
 
-    from adaptry.catalog.rows import EventRow
+    from adaptry.storage.catalog.rows import EventRow
 
     with registry.catalog.read() as tx:
         yield from tx.exec(select(EventRow.kind)).all()

@@ -13,14 +13,14 @@ import pytest
 from click.testing import CliRunner
 from sqlmodel import col, update
 
-from adaptry import tokens
-from adaptry.catalog import jobs, schedules, steps
-from adaptry.catalog.rows import JobRow
 from adaptry.core.errors import Conflict, NotFound
 from adaptry.core.identity import LOCAL, Identity
-from adaptry.local import LocalRegistry
-from adaptry.opening import open_local
 from adaptry.registry.jobs_values.records import JobOrder
+from adaptry.storage import tokens
+from adaptry.storage.catalog import job_steps, jobs, schedules
+from adaptry.storage.catalog.rows import JobRow
+from adaptry.storage.connect import open_local
+from adaptry.storage.local import LocalRegistry
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.running import is_stopped, over, runner, wait_until
 from adaptry_cli.main import main
@@ -110,7 +110,7 @@ def test_a_job_of_a_revoked_token_is_not_begun_and_says_why(registry: LocalRegis
     job = registry.on_behalf_of(OPS).submit_job(VERIFY).id
     revoke()
     with registry.catalog.write() as tx:
-        assert steps.begin(tx, job, "start", "r", NOW) is None
+        assert job_steps.begin(tx, job, "start", "r", NOW) is None
     seen = registry.job(job)
     assert seen.state == "failed"
     assert seen.fault
@@ -122,13 +122,13 @@ def test_a_step_at_work_changes_nothing_once_its_token_is_revoked(registry: Loca
     revoke = revoked(registry)
     job = registry.on_behalf_of(OPS).submit_job(VERIFY).id
     with registry.catalog.write() as tx:
-        begun = steps.begin(tx, job, "start", "r", NOW)
+        begun = job_steps.begin(tx, job, "start", "r", NOW)
         assert begun
     with registry.catalog.read() as tx:
-        steps.hold(tx, job, "start", begun.turn)
+        job_steps.hold(tx, job, "start", begun.turn)
     revoke()
     with registry.catalog.read() as tx, pytest.raises(Conflict, match="revoked"):
-        steps.hold(tx, job, "start", begun.turn)
+        job_steps.hold(tx, job, "start", begun.turn)
 
 
 def test_a_job_at_work_ends_when_its_token_is_revoked(registry: LocalRegistry, tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_a_token_of_the_same_rights_carries_on_for_one_that_was_revoked(registry
     revoked(registry)
     revoke()
     with registry.catalog.write() as tx:
-        assert steps.begin(tx, job, "start", "r", NOW)
+        assert job_steps.begin(tx, job, "start", "r", NOW)
 
 
 def test_who_works_in_the_folder_has_no_token_to_lose(registry: LocalRegistry) -> None:
@@ -155,7 +155,7 @@ def test_who_works_in_the_folder_has_no_token_to_lose(registry: LocalRegistry) -
     tokens.revoke_token(registry.catalog, tokens.list_tokens(registry.catalog)[-1].id)
     job = registry.submit_job(VERIFY).id
     with registry.catalog.write() as tx:
-        assert steps.begin(tx, job, "start", "r", NOW)
+        assert job_steps.begin(tx, job, "start", "r", NOW)
 
 
 def test_the_schedule_of_a_revoked_token_is_held_until_there_is_another(registry: LocalRegistry) -> None:

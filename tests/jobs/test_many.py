@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adaptry.local import LocalRegistry
 from adaptry.registry.jobs_values.records import JobOrder
+from adaptry.storage.local import LocalRegistry
 from adaptry.testing.running import Runner, wait_until
 
 LOOK = {"dry_run": True}

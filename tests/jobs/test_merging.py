@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.local import LocalRegistry
 from adaptry.operations.base_registry import open_base
 from adaptry.registry.jobs_values.records import JobOrder
+from adaptry.storage.local import LocalRegistry
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.running import MERGE, Runner, over, registry_with_work, runner
 

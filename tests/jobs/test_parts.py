@@ -7,20 +7,20 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from adaptry.blobs.memory import MemoryBlobs
-from adaptry.catalog import jobs, runners, schedules, steps
-from adaptry.catalog.database import Catalog
 from adaptry.core.errors import Conflict
 from adaptry.core.identity import LOCAL
 from adaptry.core.refs import AdapterName
 from adaptry.jobs.queues import queue_of, queues_for
 from adaptry.jobs.room import Room
 from adaptry.jobs.watching import Watch
-from adaptry.local import LocalRegistry
 from adaptry.registry.jobs_values.cron import Cron
 from adaptry.registry.jobs_values.records import GIB, JobOrder, Needs, RunnerInfo
 from adaptry.registry.jobs_values.tasks import TASKS
 from adaptry.registry.records import AdapterEdit
+from adaptry.storage.blobs.memory import MemoryBlobs
+from adaptry.storage.catalog import job_steps, jobs, runners, schedules
+from adaptry.storage.catalog.database import Catalog
+from adaptry.storage.local import LocalRegistry
 from adaptry.testing.promises.ground import ADA, EVE
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -48,21 +48,21 @@ def test_only_the_last_who_began_a_step_may_change_anything(registry: LocalRegis
     assert registry.job(job).runners == ("two",)
     assert [each.name for each in registry.adapters().items] == [TONE]
     with registry.catalog.write() as tx, pytest.raises(Conflict):
-        steps.conclude(tx, job, "start", first, {}, {})
+        job_steps.conclude(tx, job, "start", first, {}, {})
 
 
 def test_a_step_that_was_done_is_not_done_again(registry: LocalRegistry, job: str) -> None:
     turn = begun(registry, job, "one")
     with registry.catalog.write() as tx:
-        steps.conclude(tx, job, "start", turn, {"came": "to this"}, {"piece-1": 10, "piece-2": 30})
+        job_steps.conclude(tx, job, "start", turn, {"came": "to this"}, {"piece-1": 10, "piece-2": 30})
 
     with registry.catalog.write() as tx:
-        again = steps.begin(tx, job, "start", "two", NOW)
-        piece = steps.begin(tx, job, "piece-1", "two", NOW)
+        again = job_steps.begin(tx, job, "start", "two", NOW)
+        piece = job_steps.begin(tx, job, "piece-1", "two", NOW)
         assert piece is not None
-        steps.report(tx, job, "piece-1", piece.turn, "merging", 5, 10)
+        job_steps.report(tx, job, "piece-1", piece.turn, "merging", 5, 10)
 
-    assert again == steps.Begun(1, {"came": "to this"})
+    assert again == job_steps.Begun(1, {"came": "to this"})
     seen = registry.job(job)
     assert (seen.pieces, seen.stage and (seen.stage.done, seen.stage.total)) == (2, (5, 40))
 
@@ -75,7 +75,7 @@ def test_what_is_over_is_not_begun_and_changes_nothing(registry: LocalRegistry, 
         assert not jobs.finish(tx, job, "done", NOW)
 
     with registry.catalog.write() as tx:
-        assert steps.begin(tx, job, "start", "two", NOW) is None
+        assert job_steps.begin(tx, job, "start", "two", NOW) is None
     with pytest.raises(Conflict):
         fenced(registry, job, turn).create_adapter(TONE, AdapterEdit())
     assert registry.job(job).state == end
@@ -240,11 +240,11 @@ def test_every_kind_says_what_it_is_and_where_it_is_done() -> None:
 
 def begun(registry: LocalRegistry, job: str, runner: str) -> int:
     with registry.catalog.write() as tx:
-        found = steps.begin(tx, job, "start", runner, NOW)
+        found = job_steps.begin(tx, job, "start", runner, NOW)
     assert found is not None
     return found.turn
 
 
 def fenced(registry: LocalRegistry, job: str, turn: int) -> LocalRegistry:
-    catalog = steps.Fenced(registry.catalog, lambda tx: steps.hold(tx, job, "start", turn))
+    catalog = job_steps.Fenced(registry.catalog, lambda tx: job_steps.hold(tx, job, "start", turn))
     return LocalRegistry(catalog, registry.blobs, registry.identity)

@@ -7,9 +7,9 @@ from pathlib import Path
 from adaptry import open_dir, push
 from adaptry.core.identity import Identity
 from adaptry.core.refs import Ref
-from adaptry.local import LocalRegistry
-from adaptry.opening import open_local
 from adaptry.registry.jobs_values.records import JobInfo, JobOrder
+from adaptry.storage.connect import open_local
+from adaptry.storage.local import LocalRegistry
 from adaptry.testing.promises.ground import ADA, EVE
 from adaptry.testing.running import Runner
 from adaptry.testing.samples import tiny_lora

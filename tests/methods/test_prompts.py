@@ -25,7 +25,7 @@ from adaptry.compute.merging.fitting import Weighted  # noqa: E402
 from adaptry.compute.merging.merge import Source, merge  # noqa: E402
 from adaptry.compute.recipes.merge import Input, Recipe  # noqa: E402
 from adaptry.core.errors import Refused, Unsupported  # noqa: E402
-from adaptry.opening import open_local  # noqa: E402
+from adaptry.storage.connect import open_local  # noqa: E402
 
 WEIGHTS = "adapter_model.safetensors"
 CAUSAL = {"task_type": "CAUSAL_LM"}

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapters.adapter import Adapter, open_dir
-from adaptry.local import LocalRegistry
-from adaptry.opening import open_local
 from adaptry.registry.interface import Registry
+from adaptry.storage.connect import open_local
+from adaptry.storage.local import LocalRegistry
 from adaptry.testing.samples import tiny_lora, write_safetensors
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import serving

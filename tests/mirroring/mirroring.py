@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import sys
 
-from adaptry.opening import open_local
 from adaptry.operations.mirroring.plan import Choice
 from adaptry.operations.mirroring.sync import follow
+from adaptry.storage.connect import open_local
 
 
 def main(source: str, target: str) -> None:

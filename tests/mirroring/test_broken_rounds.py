@@ -15,8 +15,6 @@ import pytest
 from adaptry.adapters.adapter import Adapter
 from adaptry.core.failpoints import NAMES, VARIABLE
 from adaptry.core.refs import AdapterName
-from adaptry.integrity import verify
-from adaptry.local import LocalRegistry
 from adaptry.operations.mirroring.bundles.reader import load
 from adaptry.operations.mirroring.bundles.writer import create
 from adaptry.operations.mirroring.plan import Choice, versions_in
@@ -24,6 +22,8 @@ from adaptry.operations.mirroring.sync import follow
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import PushOptions
+from adaptry.storage.local import LocalRegistry
+from adaptry.storage.maintenance.integrity import verify
 
 TONE = AdapterName.parse("acme/tone")
 MakeLora = Callable[..., Adapter]

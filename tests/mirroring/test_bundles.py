@@ -26,9 +26,6 @@ from adaptry.core.errors import (
     Withdrawn,
 )
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.integrity import verify
-from adaptry.local import LocalRegistry
-from adaptry.opening import open_local
 from adaptry.operations.base_registry import register
 from adaptry.operations.mirroring.bundles.archive import INDEX, Bundle
 from adaptry.operations.mirroring.bundles.index import FORMAT
@@ -41,6 +38,9 @@ from adaptry.operations.transfer.retry import Persistence
 from adaptry.operations.version_state import change_state
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit, PushOptions, StateChange
+from adaptry.storage.connect import open_local
+from adaptry.storage.local import LocalRegistry
+from adaptry.storage.maintenance.integrity import verify
 from adaptry.testing.breaking import Breaking, Tampering
 from adaptry.testing.samples import tiny_base, tiny_lora, write_safetensors
 

@@ -9,14 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from adaptry import backup
 from adaptry.adapters.adapter import Adapter
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.errors import InvalidQuery, Refused, Unavailable
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.integrity import verify
-from adaptry.local import LocalRegistry
-from adaptry.opening import open_local
 from adaptry.operations.base_registry import open_base, register
 from adaptry.operations.lineage import ancestry
 from adaptry.operations.mirroring.apply import MIRRORED
@@ -28,6 +24,10 @@ from adaptry.operations.transfer.retry import Persistence
 from adaptry.operations.version_state import change_state
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit, PushOptions, StateChange
+from adaptry.storage import backup
+from adaptry.storage.connect import open_local
+from adaptry.storage.local import LocalRegistry
+from adaptry.storage.maintenance.integrity import verify
 from adaptry.testing.breaking import Breaking
 from adaptry.testing.samples import tiny_base
 

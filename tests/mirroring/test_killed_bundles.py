@@ -15,8 +15,8 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.core.failpoints import VARIABLE
 from adaptry.core.files import atomic_file as atomic
 from adaptry.core.files.atomic_file import atomic_file
-from adaptry.opening import open_local
 from adaptry.operations.transfer import push
+from adaptry.storage.connect import open_local
 from adaptry.testing.samples import tiny_lora
 
 

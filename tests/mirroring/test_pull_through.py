@@ -9,15 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from adaptry import backup
 from adaptry.adapters.adapter import Adapter
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound, Unavailable, Withdrawn
 from adaptry.core.lifecycle import State
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.local import LocalRegistry
-from adaptry.opening import open_local
 from adaptry.operations.base_registry import register
 from adaptry.operations.mirroring.apply import MIRRORED
 from adaptry.operations.mirroring.pull_through import ThroughRegistry, through
@@ -27,6 +24,9 @@ from adaptry.operations.transfer import pull, push
 from adaptry.operations.version_state import change_state
 from adaptry.registry.http import HttpRegistry
 from adaptry.registry.records import AdapterEdit, CommitNote, PushOptions, StateChange
+from adaptry.storage import backup
+from adaptry.storage.connect import open_local
+from adaptry.storage.local import LocalRegistry
 from adaptry.testing.samples import tiny_base
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, serving

@@ -11,8 +11,8 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.core.digest import Digest
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName
-from adaptry.opening import open_local
 from adaptry.registry.records import CommitNote
+from adaptry.storage.connect import open_local
 
 
 def main(registry: str, name: str, *folders: str) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.opening import open_local
 from adaptry.operations.transfer import push
+from adaptry.storage.connect import open_local
 
 
 def main(registry: str, name: str, *folders: str) -> None:

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import urllib3
 
-from adaptry.blobs import BlobStore
-from adaptry.blobs.s3 import S3Blobs
-from adaptry.blobs.s3.examining import examine
-from adaptry.blobs.tiered import TieredBlobs
 from adaptry.core.digest import Digest
 from adaptry.core.errors import DigestMismatch
+from adaptry.storage.blobs import BlobStore
+from adaptry.storage.blobs.s3 import S3Blobs
+from adaptry.storage.blobs.s3.capabilities import examine
+from adaptry.storage.blobs.tiered import TieredBlobs
 
 SEGMENT = 5 << 20
 """As small as S3's parts may be, so that two make a large blob."""

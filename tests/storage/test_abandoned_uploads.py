@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.blobs.local import LocalBlobs
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Busy, NotFound
 from adaptry.core.refs import AdapterName
-from adaptry.local import LocalRegistry
-from adaptry.local.abandoned_uploads import IDLE, IDLE_DIRECT
-from adaptry.local.uploads import DIRECT, MOST_OPEN
-from adaptry.opening import open_local
 from adaptry.registry.records import Upload
+from adaptry.storage.blobs.local import LocalBlobs
+from adaptry.storage.connect import open_local
+from adaptry.storage.local import LocalRegistry
+from adaptry.storage.local.abandoned_uploads import IDLE, IDLE_DIRECT
+from adaptry.storage.local.uploads import DIRECT, MOST_OPEN
 
 TONE = AdapterName.parse("acme/tone")
 OTHER = AdapterName.parse("other/tone")

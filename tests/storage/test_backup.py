@@ -15,21 +15,21 @@ import pytest
 from click.testing import CliRunner
 
 from adaptry import open_dir, push
-from adaptry.backup import create, restore
-from adaptry.backup.restoration import check
-from adaptry.blobs.local import LocalBlobs
-from adaptry.catalog.database import Catalog
 from adaptry.core.errors import Conflict, Corrupt, InvalidBackup, NotFound, Refused, Unauthenticated
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.gc import collect
-from adaptry.integrity import verify
-from adaptry.local import LocalRegistry
-from adaptry.opening import open_local
 from adaptry.operations.transfer import pull
 from adaptry.registry.records import StateChange, VersionInfo
+from adaptry.storage.backup import create, restore
+from adaptry.storage.backup.restore import check
+from adaptry.storage.blobs.local import LocalBlobs
+from adaptry.storage.catalog.database import Catalog
+from adaptry.storage.connect import open_local
+from adaptry.storage.local import LocalRegistry
+from adaptry.storage.maintenance.gc import collect
+from adaptry.storage.maintenance.integrity import verify
+from adaptry.storage.tokens import create_token, identify
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_lora
-from adaptry.tokens import create_token, identify
 from adaptry_cli.main import main
 
 TONE, VOICE = AdapterName.parse("acme/tone"), AdapterName.parse("acme/voice")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.identity import ANONYMOUS, Identity
-from adaptry.opening import open_local
 from adaptry.operations.base_registry import register
 from adaptry.registry.records import BaseEdit
+from adaptry.storage.connect import open_local
 from adaptry.testing.samples import tiny_base
 
 from .downgrading import back_to_0012

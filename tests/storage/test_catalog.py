@@ -13,10 +13,10 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
-from adaptry.catalog.database import Catalog
-from adaptry.catalog.migrate import KNOWN
-from adaptry.catalog.rows import Row
 from adaptry.core.errors import Corrupt, Incompatible, Unavailable
+from adaptry.storage.catalog.database import Catalog
+from adaptry.storage.catalog.migrate import KNOWN
+from adaptry.storage.catalog.rows import Row
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_the_migrations_make_the_tables_that_the_code_means(path: Path) -> None:
 
 def test_every_migration_is_known_in_its_order() -> None:
     config = Config()
-    config.set_main_option("script_location", "adaptry.catalog:migrations")
+    config.set_main_option("script_location", "adaptry.storage.catalog:migrations")
     scripts = ScriptDirectory.from_config(config).walk_revisions()
     assert tuple(script.revision for script in scripts)[::-1] == KNOWN
 

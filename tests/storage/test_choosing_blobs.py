@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.blobs.choosing import open_blobs
-from adaptry.blobs.local import LocalBlobs
-from adaptry.blobs.tiered import TieredBlobs
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, Unavailable
 from adaptry.core.refs import AdapterName
-from adaptry.opening import open_local
 from adaptry.operations.transfer import pull, push
+from adaptry.storage.blobs.factory import open_blobs
+from adaptry.storage.blobs.local import LocalBlobs
+from adaptry.storage.blobs.tiered import TieredBlobs
+from adaptry.storage.connect import open_local
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_lora
 

@@ -10,8 +10,8 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.core.errors import Conflict, Invalid
 from adaptry.core.refs import Ref
 from adaptry.core.settings import Settings
-from adaptry.opening import connect, is_registry, open_local
 from adaptry.operations.transfer import pull, push
+from adaptry.storage.connect import connect, is_registry, open_local
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_lora
 

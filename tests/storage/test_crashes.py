@@ -15,11 +15,11 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound
 from adaptry.core.failpoints import NAMES
 from adaptry.core.refs import AdapterName, ByDigest, Ref
-from adaptry.integrity import verify
-from adaptry.local import LocalRegistry
-from adaptry.opening import open_local
 from adaptry.operations.transfer import pull, push
 from adaptry.registry.records import AdapterEdit
+from adaptry.storage.connect import open_local
+from adaptry.storage.local import LocalRegistry
+from adaptry.storage.maintenance.integrity import verify
 
 TONE = AdapterName.parse("acme/tone")
 Start = Callable[..., "subprocess.Popen[str]"]

@@ -20,10 +20,10 @@ import pytest
 from adaptry.adapters.adapter import open_dir
 from adaptry.core.errors import Conflict, Unavailable
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.integrity import verify
-from adaptry.opening import open_local
 from adaptry.operations.transfer import push
 from adaptry.registry.http import HttpRegistry
+from adaptry.storage.connect import open_local
+from adaptry.storage.maintenance.integrity import verify
 from adaptry.testing.buckets import free_ports
 from adaptry.testing.faults import between
 from adaptry.testing.postgres import PostgresServer, postgres_server

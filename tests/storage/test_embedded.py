@@ -10,19 +10,19 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.blobs import Staged
-from adaptry.blobs.local import LocalBlobs
-from adaptry.blobs.memory import MemoryBlobs
-from adaptry.catalog.database import Catalog
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Busy, NotFound, Refused, Unavailable
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.core.settings import Settings
-from adaptry.integrity import verify
-from adaptry.local import LocalRegistry
-from adaptry.local.uploads import MOST_OPEN, purge
-from adaptry.opening import connect, open_local
 from adaptry.operations.transfer import push
+from adaptry.storage.blobs import Staged
+from adaptry.storage.blobs.local import LocalBlobs
+from adaptry.storage.blobs.memory import MemoryBlobs
+from adaptry.storage.catalog.database import Catalog
+from adaptry.storage.connect import connect, open_local
+from adaptry.storage.local import LocalRegistry
+from adaptry.storage.local.uploads import MOST_OPEN, purge
+from adaptry.storage.maintenance.integrity import verify
 
 TONE = AdapterName.parse("acme/tone")
 DATA = b"x" * 1000

@@ -19,9 +19,9 @@ import urllib3
 from adaptry.adapters.adapter import open_dir
 from adaptry.core.errors import StorageFull
 from adaptry.core.refs import AdapterName
-from adaptry.opening import open_local
 from adaptry.operations.transfer import pull, push
 from adaptry.registry.http import HttpRegistry
+from adaptry.storage.connect import open_local
 from adaptry.testing.samples import tiny_lora
 
 pytestmark = pytest.mark.heavy

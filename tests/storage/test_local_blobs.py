@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.blobs.local import LocalBlobs
 from adaptry.core.digest import Digest
 from adaptry.core.errors import StorageFull
+from adaptry.storage.blobs.local import LocalBlobs
 
 DATA = b"some bytes"
 

@@ -14,12 +14,12 @@ from adaptry import open_dir, push
 from adaptry.core.errors import Conflict, InvalidRef
 from adaptry.core.identity import LOCAL, Identity
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.integrity import verify
-from adaptry.local import LocalRegistry
-from adaptry.opening import open_local
 from adaptry.registry.jobs_values.records import JobOrder
 from adaptry.registry.records import AdapterEdit
 from adaptry.registry.workers import Resident, WorkerReport
+from adaptry.storage.connect import open_local
+from adaptry.storage.local import LocalRegistry
+from adaptry.storage.maintenance.integrity import verify
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.hub.spelling import canonical
 from adaptry_cli.main import main

@@ -8,10 +8,10 @@ from pathlib import Path
 from adaptry import open_dir, push
 from adaptry.core.manifest import EMPTY
 from adaptry.core.refs import AdapterName
-from adaptry.integrity import verify
-from adaptry.local import LocalRegistry
-from adaptry.opening import open_local
 from adaptry.registry.records import AdapterEdit
+from adaptry.storage.connect import open_local
+from adaptry.storage.local import LocalRegistry
+from adaptry.storage.maintenance.integrity import verify
 from adaptry.testing.samples import tiny_lora
 
 from .downgrading import back_to_0004

@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 
 from adaptry import open_dir, push
-from adaptry.opening import open_local
+from adaptry.storage.connect import open_local
 from adaptry.testing.samples import tiny_lora
 
 from .downgrading import back_to_0004

@@ -15,16 +15,16 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.blobs.memory import MemoryBlobs
-from adaptry.catalog.database import Catalog
-from adaptry.catalog.rows import Row
 from adaptry.core.errors import Conflict, Incompatible, Invalid, Unavailable
 from adaptry.core.refs import AdapterName
-from adaptry.integrity import verify
-from adaptry.local import LocalRegistry
-from adaptry.opening import open_local
 from adaptry.operations.transfer import push
 from adaptry.registry.records import VersionInfo
+from adaptry.storage.blobs.memory import MemoryBlobs
+from adaptry.storage.catalog.database import Catalog
+from adaptry.storage.catalog.rows import Row
+from adaptry.storage.connect import open_local
+from adaptry.storage.local import LocalRegistry
+from adaptry.storage.maintenance.integrity import verify
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_lora
 

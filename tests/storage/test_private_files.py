@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.catalog.database import Catalog
 from adaptry.core.refs import AdapterName
-from adaptry.opening import open_local
 from adaptry.registry.records import AdapterEdit
+from adaptry.storage.catalog.database import Catalog
+from adaptry.storage.connect import open_local
 
 TONE = AdapterName.parse("acme/tone")
 

@@ -11,16 +11,16 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.errors import Conflict, NotFound, Unavailable
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.integrity import verify
-from adaptry.local import LocalRegistry
-from adaptry.opening import open_local
 from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
 from adaptry.registry.records import AdapterEdit, PushOptions
-from adaptry.relocation import move_catalog
+from adaptry.storage.connect import open_local
+from adaptry.storage.local import LocalRegistry
+from adaptry.storage.maintenance.integrity import verify
+from adaptry.storage.maintenance.move_to_postgres import move_catalog
+from adaptry.storage.tokens import create_token, identify
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_base, tiny_lora
-from adaptry.tokens import create_token, identify
 
 TONE, VOICE = AdapterName.parse("acme/tone"), AdapterName.parse("acme/voice")
 

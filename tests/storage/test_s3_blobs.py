@@ -12,14 +12,14 @@ import pytest
 import urllib3
 
 from adaptry.adapters.adapter import open_content, open_dir
-from adaptry.blobs.s3 import Place, S3Blobs
-from adaptry.blobs.s3.examining import examine
-from adaptry.blobs.s3.objects import Listed
-from adaptry.blobs.s3.segments import SEGMENT, Segment, chain, new_name, parts
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, Invalid, NotFound, Unavailable
 from adaptry.core.manifest import FileEntry, Manifest
-from adaptry.local.blob_content import BlobContent
+from adaptry.storage.blobs.s3 import Place, S3Blobs
+from adaptry.storage.blobs.s3.capabilities import examine
+from adaptry.storage.blobs.s3.objects import Listed
+from adaptry.storage.blobs.s3.segments import SEGMENT, Segment, chain, new_name, parts
+from adaptry.storage.local.blob_content import BlobContent
 from adaptry.testing.faults import Proxy, between
 from adaptry.testing.http_faults import HttpProxy
 from adaptry.testing.samples import tiny_lora
@@ -101,7 +101,7 @@ def test_a_lease_that_was_left_behind_is_anyones_after_a_while(
 ) -> None:
     dead, living = S3Blobs(place), S3Blobs(place)
     dead.staging(KEY)  # and never put down
-    monkeypatch.setattr("adaptry.blobs.s3.lease.LAPSES", -1.0)
+    monkeypatch.setattr("adaptry.storage.blobs.s3.lease.LAPSES", -1.0)
     with living.staging(KEY) as staged:
         staged.append(0, [b"mine"])
         staged.publish(Digest.of(b"mine"))
@@ -170,7 +170,7 @@ def test_an_upload_in_parts_that_nobody_ends_is_ended_after_a_day(
     blobs = S3Blobs(place)
     blobs.objects.client.create_multipart_upload(**blobs.objects.at("sha256/ab/abandoned"))
     assert blobs.tidy() == 0
-    monkeypatch.setattr("adaptry.blobs.s3.store._ABANDONED", -1.0)
+    monkeypatch.setattr("adaptry.storage.blobs.s3.store._ABANDONED", -1.0)
     assert blobs.tidy() == 1
     assert blobs.tidy() == 0
 

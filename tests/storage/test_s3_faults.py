@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from adaptry.blobs.s3 import Place, S3Blobs
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, Unavailable
+from adaptry.storage.blobs.s3 import Place, S3Blobs
 from adaptry.testing.faults import between
 from adaptry.testing.http_faults import HTTP_FAULTS, HttpProxy, Message
 from adaptry.testing.seaweed import CREDENTIALS, Seaweed
@@ -49,8 +49,8 @@ def healthy(seaweed: Seaweed) -> Iterator[S3Blobs]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in CREDENTIALS.items():
             patch.setenv(name, value)
-        patch.setattr("adaptry.blobs.s3.objects._READ_SECONDS", 1.0)
-        patch.setattr("adaptry.blobs.s3.staging.SEGMENT", SEGMENT)
+        patch.setattr("adaptry.storage.blobs.s3.objects._READ_SECONDS", 1.0)
+        patch.setattr("adaptry.storage.blobs.s3.staging.SEGMENT", SEGMENT)
         yield S3Blobs(Place.parse(seaweed.new_place()))
 
 
@@ -98,7 +98,7 @@ def test_a_fault_loses_nothing_spoils_nothing_and_leaves_nothing(
     except AdaptryError as refused:
         assert refused.message
         proxy.heal()
-        monkeypatch.setattr("adaptry.blobs.s3.lease.LAPSES", -1.0)
+        monkeypatch.setattr("adaptry.storage.blobs.s3.lease.LAPSES", -1.0)
         assert act(case) == right
     else:
         assert answer == right or (fault in FLIPS and isinstance(answer, bytes))
@@ -135,8 +135,8 @@ def require_whole(case: Case, healthy: S3Blobs) -> None:
 
 def require_swept(healthy: S3Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a sweep does a day later leaves nothing but blobs."""
-    monkeypatch.setattr("adaptry.blobs.s3.lease.LAPSES", -1.0)
-    monkeypatch.setattr("adaptry.blobs.s3.store._ABANDONED", -1.0)
+    monkeypatch.setattr("adaptry.storage.blobs.s3.lease.LAPSES", -1.0)
+    monkeypatch.setattr("adaptry.storage.blobs.s3.store._ABANDONED", -1.0)
     for key in tuple(healthy.stagings()):
         with healthy.staging(key) as staged:
             staged.discard()

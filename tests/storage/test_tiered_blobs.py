@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.blobs.memory import MemoryBlobs
-from adaptry.blobs.tiered import TieredBlobs
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Corrupt, NotFound
+from adaptry.storage.blobs.memory import MemoryBlobs
+from adaptry.storage.blobs.tiered import TieredBlobs
 
 
 class Watched(MemoryBlobs):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.catalog.database import Catalog
 from adaptry.core.errors import Invalid, NotFound, Unauthenticated
 from adaptry.core.identity import Identity
-from adaptry.tokens import (
+from adaptry.storage.catalog.database import Catalog
+from adaptry.storage.tokens import (
     admit_token,
     create_token,
     give_up,

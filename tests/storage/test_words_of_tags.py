@@ -10,11 +10,11 @@ from alembic.operations import Operations
 from sqlalchemy import create_engine
 
 from adaptry import open_dir, push
-from adaptry.blobs.memory import MemoryBlobs
-from adaptry.catalog.database import Catalog
 from adaptry.core.refs import AdapterName
-from adaptry.local import LocalRegistry
 from adaptry.registry.records import AdapterEdit
+from adaptry.storage.blobs.memory import MemoryBlobs
+from adaptry.storage.catalog.database import Catalog
+from adaptry.storage.local import LocalRegistry
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_lora
 
@@ -42,7 +42,7 @@ def fill(url: str, tmp_path: Path) -> None:
 
 def migrate_again(url: str, *before: str) -> None:
     """The one migration, on rows and columns as they were before it."""
-    migration = import_module("adaptry.catalog.migrations.versions.0008_words_of_tags")
+    migration = import_module("adaptry.storage.catalog.migrations.versions.0008_words_of_tags")
     engine = create_engine(url)
     with engine.begin() as connection:
         for statement in before:

@@ -9,12 +9,12 @@ from pathlib import Path
 import boto3
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.blobs.s3 import Place
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.integrity import verify
-from adaptry.opening import open_local
 from adaptry.operations.transfer import pull, push
 from adaptry.registry.http import HttpRegistry
+from adaptry.storage.blobs.s3 import Place
+from adaptry.storage.connect import open_local
+from adaptry.storage.maintenance.integrity import verify
 from adaptry.testing.postgres import PostgresServer, programs
 from adaptry.testing.samples import tiny_lora
 from adaptry.testing.seaweed import Seaweed

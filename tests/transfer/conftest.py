@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.local import LocalRegistry
-from adaptry.opening import open_local
+from adaptry.storage.connect import open_local
+from adaptry.storage.local import LocalRegistry
 from adaptry.testing.breaking import Breaking, Tampering
 from adaptry.testing.samples import large_lora, tiny_lora
 

@@ -10,10 +10,10 @@ import pytest
 from adaptry.adapters.adapter import open_dir
 from adaptry.core.errors import DigestMismatch, Unavailable
 from adaptry.core.refs import Ref
-from adaptry.local import LocalRegistry
 from adaptry.operations import transfer
 from adaptry.operations.transfer.retry import Persistence
 from adaptry.registry.records import Upload
+from adaptry.storage.local import LocalRegistry
 from adaptry.testing.breaking import AT_ONCE, Breaking, Tampering
 
 

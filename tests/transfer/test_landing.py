@@ -14,8 +14,8 @@ import pytest
 from adaptry.adapters.adapter import open_dir
 from adaptry.core.errors import Conflict, StorageFull, Unavailable
 from adaptry.core.files.atomic_dir import explained, landing
-from adaptry.local import LocalRegistry
 from adaptry.operations import transfer
+from adaptry.storage.local import LocalRegistry
 
 FILLING = """
 import sys, pathlib

@@ -9,8 +9,8 @@ import pytest
 from adaptry.adapters.adapter import open_dir
 from adaptry.core.errors import Conflict, InvalidRef, NotFound
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.local import LocalRegistry
 from adaptry.operations import promotion, transfer
+from adaptry.storage.local import LocalRegistry
 from adaptry.testing.samples import tiny_lora
 
 TONE = AdapterName.parse("acme/tone")

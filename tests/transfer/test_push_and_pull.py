@@ -11,9 +11,9 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.core.errors import Conflict, DigestMismatch, InvalidRef, NotFound
 from adaptry.core.manifest import BaseClaim
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.local import LocalRegistry
 from adaptry.operations import transfer
 from adaptry.registry.records import PushOptions
+from adaptry.storage.local import LocalRegistry
 from adaptry.testing.samples import tiny_lora, write_safetensors
 
 

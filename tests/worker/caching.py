@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName
-from adaptry.local import LocalRegistry
-from adaptry.opening import open_local
+from adaptry.storage.connect import open_local
+from adaptry.storage.local import LocalRegistry
 from adaptry.worker import Cache
 
 

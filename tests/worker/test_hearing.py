@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from adaptry.core.refs import AdapterName
-from adaptry.local import LocalRegistry
 from adaptry.registry.records import AdapterEdit
+from adaptry.storage.local import LocalRegistry
 from adaptry.worker.hearing import Ear
 
 TONE = AdapterName.parse("acme/tone")

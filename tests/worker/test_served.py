@@ -14,11 +14,11 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.errors import Refused, Unavailable, Unsupported, Withdrawn
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.local import LocalRegistry
 from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
 from adaptry.operations.version_state import change_state
 from adaptry.registry.records import StateChange, VersionInfo
+from adaptry.storage.local import LocalRegistry
 from adaptry.testing.breaking import AT_ONCE
 from adaptry.testing.quantised_samples import quantised_copy
 from adaptry.testing.samples import tiny_base, tiny_lora

@@ -12,10 +12,10 @@ from urllib.parse import unquote
 from anyio import to_thread
 from fastapi import Depends, Request
 
-from adaptry.catalog.files import stored_bytes
 from adaptry.registry.interface import Registry
 from adaptry.registry.paging import every
 from adaptry.registry.records import AdapterInfo
+from adaptry.storage.catalog.files import stored_bytes
 from adaptry_api.errors import Stopped
 from adaptry_api.guard import Caller, CallersRegistry, store_of
 from adaptry_api.hub.entries import moment

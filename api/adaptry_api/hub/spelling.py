@@ -9,12 +9,12 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Protocol
 
-from adaptry.catalog.database import Catalog
-from adaptry.catalog.shared_names import namespace_spelled, spelled_otherwise
-from adaptry.catalog.sight import sight_of
 from adaptry.core.errors import InvalidRef, NotFound
 from adaptry.core.identity import Identity
 from adaptry.core.refs import MERGED, AdapterName
+from adaptry.storage.catalog.access import sight_of
+from adaptry.storage.catalog.database import Catalog
+from adaptry.storage.catalog.shared_names import namespace_spelled, spelled_otherwise
 
 
 class HasCatalog(Protocol):

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Iterator
 
 from fastapi import Request
 
-from adaptry import tokens
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Busy, Conflict, DigestMismatch, Invalid, NotFound, TooLarge, Unauthenticated
 from adaptry.core.identity import Identity, require_write
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer.retry import Persistence
 from adaptry.registry.interface import Registry
+from adaptry.storage import tokens
 from adaptry_api.hub.adapters import has_commit
 
 

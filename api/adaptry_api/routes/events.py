@@ -8,12 +8,12 @@ from typing import Annotated
 from fastapi import Header, Query, Request, Response
 from starlette.responses import StreamingResponse
 
-from adaptry.catalog.cursors import check_limit
 from adaptry.core.errors import AdaptryError, Invalid
 from adaptry.core.identity import Identity
 from adaptry.registry import protocol
 from adaptry.registry.events import NameFilter, check_asked
 from adaptry.registry.records import Event, News
+from adaptry.storage.catalog.cursors import check_limit
 from adaptry_api.guard import Caller, guarded, store_of
 from adaptry_api.listening import Identify
 from adaptry_api.routes.parameters import Limit

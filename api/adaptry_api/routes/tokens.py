@@ -8,10 +8,10 @@ from typing import Annotated
 from fastapi import Path, Request, Response
 from pydantic import BaseModel, Field
 
-from adaptry import tokens
-from adaptry.catalog.tokens import TokenInfo
 from adaptry.core.identity import Role
 from adaptry.registry import protocol
+from adaptry.storage import tokens
+from adaptry.storage.catalog.tokens import TokenInfo
 from adaptry_api.guard import ADMINISTRATOR, ANYBODY, guarded, store_of
 
 ROUTES = guarded(f"{protocol.PREFIX}/tokens", "tokens")

@@ -14,15 +14,15 @@ import traceback
 from pathlib import Path
 from typing import TextIO
 
-from adaptry.catalog import steps
 from adaptry.core.errors import AdaptryError
 from adaptry.core.failpoints import reach
 from adaptry.core.identity import Identity
 from adaptry.jobs.desk import Desk
 from adaptry.jobs.paper import Line, Outcome, Paper
-from adaptry.opening import open_local
 from adaptry.registry.jobs_values.records import Fault
 from adaptry.registry.jobs_values.tasks import parse_task
+from adaptry.storage.catalog import job_steps
+from adaptry.storage.connect import open_local
 
 _EVERY = 0.5  # seconds between two lines about how far it is
 _FAILED = "a fault in adaptry; the job's log has the details"
@@ -50,7 +50,9 @@ def _done(paper: Paper, said: _Said) -> Outcome:
 
     place = paper.place
     registry = open_local(place.folder, catalog=place.catalog, blobs=place.blobs, blob_cache=place.blob_cache)
-    fenced = steps.Fenced(registry.catalog, lambda tx: steps.hold(tx, paper.job, paper.step, paper.turn))
+    fenced = job_steps.Fenced(
+        registry.catalog, lambda tx: job_steps.hold(tx, paper.job, paper.step, paper.turn)
+    )
     # The rights of who asked, whatever the runner's are; and every change only while the step is ours.
     registry.catalog = fenced
     acting = registry.on_behalf_of(Identity(paper.by, paper.role, paper.namespaces))

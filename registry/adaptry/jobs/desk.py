@@ -13,8 +13,8 @@ from adaptry.core.refs import ByDigest, Ref
 if TYPE_CHECKING:
     from adaptry.adapters.adapter import Adapter
     from adaptry.adapters.base_record import BaseRecord
-    from adaptry.local import LocalRegistry
     from adaptry.registry.records import VersionInfo
+    from adaptry.storage.local import LocalRegistry
 
 
 @dataclass(frozen=True, slots=True)

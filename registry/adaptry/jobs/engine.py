@@ -17,10 +17,10 @@ from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
-from adaptry.catalog.jobs import Unfinished
-from adaptry.catalog.postgres import LIBPQ
 from adaptry.core.errors import Missing, Unavailable
 from adaptry.jobs.queues import of_jobs, queue_of
+from adaptry.storage.catalog.jobs import Unfinished
+from adaptry.storage.catalog.postgres import LIBPQ
 
 try:
     from dbos import DBOS, Serializer

@@ -6,13 +6,13 @@ from __future__ import annotations
 from datetime import timedelta
 
 from adaptry.core.errors import NotFound
-from adaptry.gc import collect as swept_out
-from adaptry.integrity import verify as looked_at
 from adaptry.jobs.desk import Desk
 from adaptry.jobs.paper import Outcome
 from adaptry.operations.base_registry import open_base, register
 from adaptry.operations.transfer import copy
 from adaptry.registry.jobs_values.tasks import Collect, FingerprintBase, Replicate, Verify
+from adaptry.storage.maintenance.gc import collect as swept_out
+from adaptry.storage.maintenance.integrity import verify as looked_at
 
 _TOLD = 100
 
@@ -39,7 +39,7 @@ def collect(task: Collect, desk: Desk) -> Outcome:
 
 
 def replicate(task: Replicate, desk: Desk) -> Outcome:
-    from adaptry.opening import connect
+    from adaptry.storage.connect import connect
 
     address = desk.remotes.get(task.remote)
     if address is None:

@@ -18,7 +18,6 @@ from adaptry.adapters.header import BASE_LIMITS, DTYPE_BITS, ReadAt, read_header
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import Checkpoint, checkpoint_of, read_config
 from adaptry.bases.quantised import fold
-from adaptry.blobs import BlobStore
 from adaptry.compute.merging.fitting import Weighted
 from adaptry.compute.merging.kernels import choose
 from adaptry.compute.merging.layout import OutputFile
@@ -36,10 +35,11 @@ from adaptry.core.refs import ByDigest, Ref, split_weight
 from adaptry.core.settings import data_folder
 from adaptry.jobs.desk import Desk
 from adaptry.jobs.paper import Outcome, Piece
-from adaptry.local.ground import require_sound
 from adaptry.operations.base_registry import open_base
 from adaptry.operations.quantised_variants import open_original
 from adaptry.registry.jobs_values.tasks import Merge
+from adaptry.storage.blobs import BlobStore
+from adaptry.storage.local.context import require_sound
 
 _AROUND = 1 << 30  # bytes that a process with torch in it takes before it computes anything
 _COPIES = 4  # float32 copies of a tensor that is made as a whole, at most

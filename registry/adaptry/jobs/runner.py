@@ -18,8 +18,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from adaptry.catalog import jobs, runners, schedules
-from adaptry.catalog.database import Catalog
 from adaptry.core.errors import AdaptryError, Invalid, Unavailable
 from adaptry.core.failpoints import reach
 from adaptry.jobs.engine import Engine, database_of
@@ -30,8 +28,10 @@ from adaptry.jobs.scratch import scratch
 from adaptry.jobs.watching import Watch
 from adaptry.jobs.workflows import Work
 from adaptry.jobs.working import Bench, ended, unfinished
-from adaptry.opening import catalog_of, open_local
 from adaptry.registry.jobs_values.records import Fault, JobInfo, RunnerInfo
+from adaptry.storage.catalog import jobs, runners, schedules
+from adaptry.storage.catalog.database import Catalog
+from adaptry.storage.connect import catalog_of, open_local
 
 KEEP = timedelta(days=30)
 _TIDIED_EVERY = 600.0

@@ -17,14 +17,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from adaptry.catalog import jobs, steps
-from adaptry.catalog.database import Catalog
 from adaptry.core.errors import AdaptryError, Conflict, Unavailable
 from adaptry.core.failpoints import reach
 from adaptry.jobs.children import Child, Listening
 from adaptry.jobs.paper import Outcome, Paper, Place
 from adaptry.jobs.room import Room
 from adaptry.registry.jobs_values.records import Fault, Needs
+from adaptry.storage.catalog import job_steps, jobs
+from adaptry.storage.catalog.database import Catalog
 
 _LOG = logging.getLogger("adaptry.jobs")
 _DEATHS = 3  # of a step's process, after which it is no accident
@@ -102,9 +102,9 @@ class Bench:
         """A step begun at its next turn and done by a child: what it came to, or why not."""
         reach("runner.before_begin")
         with self.catalog.write() as tx:
-            begun = steps.begin(tx, id, step, self.runner, _now())
+            begun = job_steps.begin(tx, id, step, self.runner, _now())
             found = jobs.find(tx, id)
-            before = steps.results(tx, id)
+            before = job_steps.results(tx, id)
             by = jobs.submitter(tx, id) if found else None
         if begun is None or found is None or by is None:
             return dict(GONE)
@@ -168,7 +168,7 @@ class Bench:
         sizes = {piece.name: piece.size for piece in outcome.pieces}
         try:
             with self.catalog.write() as tx:
-                steps.conclude(tx, paper.job, paper.step, paper.turn, result, sizes)
+                job_steps.conclude(tx, paper.job, paper.step, paper.turn, result, sizes)
         except Conflict:
             return dict(GONE)
         reach("runner.concluded")
@@ -177,7 +177,7 @@ class Bench:
     def _is_ours(self, paper: Paper) -> bool:
         try:
             with self.catalog.read() as tx:
-                steps.hold(tx, paper.job, paper.step, paper.turn)
+                job_steps.hold(tx, paper.job, paper.step, paper.turn)
         except Conflict:
             return False
         return True
@@ -221,7 +221,7 @@ class _Told:
             if lines:
                 jobs.say(tx, paper.job, paper.step, lines, _now())
             if stage:
-                steps.report(tx, paper.job, paper.step, paper.turn, *stage)
+                job_steps.report(tx, paper.job, paper.step, paper.turn, *stage)
 
     def _tell(self) -> None:
         if time.monotonic() - self._told >= _EVERY:

@@ -11,9 +11,9 @@ from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.core.errors import Invalid
 from adaptry.core.refs import Ref, is_folder
 from adaptry.core.settings import Settings
-from adaptry.opening import connect
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
+from adaptry.storage.connect import connect
 from adaptry.worker.cache import Cache
 from adaptry.worker.opening import cache_of
 

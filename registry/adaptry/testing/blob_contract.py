@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from adaptry.blobs import BlobStore
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, DigestMismatch, NotFound, OffsetMismatch
+from adaptry.storage.blobs import BlobStore
 
 HELLO = b"hello, blobs"
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Unavailable
 from adaptry.core.refs import AdapterName
-from adaptry.local import LocalRegistry
 from adaptry.operations.transfer.retry import Persistence
 from adaptry.registry.records import Upload
+from adaptry.storage.local import LocalRegistry
 
 AT_ONCE = Persistence(tries=3, first_wait=0)
 """Retries without waiting."""

@@ -17,8 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
-from adaptry.catalog.database import Catalog
 from adaptry.core.errors import Missing, Unavailable
+from adaptry.storage.catalog.database import Catalog
 
 _PATIENCE = 300  # seconds: after a crash the server flushes every file of its databases before it answers
 REMEDY = "no PostgreSQL server here (initdb, pg_ctl): apt-get install postgresql"

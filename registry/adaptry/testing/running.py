@@ -15,10 +15,10 @@ from adaptry import push
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.failpoints import GATE, VARIABLE
-from adaptry.local import LocalRegistry
-from adaptry.opening import open_local
 from adaptry.operations.base_registry import register
 from adaptry.registry.jobs_values.records import JobInfo, JobOrder
+from adaptry.storage.connect import open_local
+from adaptry.storage.local import LocalRegistry
 from adaptry.testing.samples import tiny_base, tiny_lora
 
 PATIENCE = 180.0  # seconds, on a machine that has much else to do

@@ -21,10 +21,10 @@ from adaptry.core.errors import AdaptryError, Invalid
 from adaptry.core.manifest import BaseClaim
 from adaptry.core.refs import AdapterName, parse_stored_alias
 from adaptry.live import Placed
-from adaptry.opening import connect
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import PushOptions
+from adaptry.storage.connect import connect
 from adaptry.training.keeping import Best, Keeping, best_of, to_drop
 from adaptry.training.metrics import measured_at
 from adaptry.training.outbox import Outbox

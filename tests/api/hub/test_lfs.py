@@ -18,8 +18,8 @@ import pytest
 from adaptry.core.digest import Digest
 from adaptry.core.manifest import MAX_FILE
 from adaptry.core.refs import AdapterName
-from adaptry.local.uploads import MOST_OPEN
-from adaptry.tokens import hash_of
+from adaptry.storage.local.uploads import MOST_OPEN
+from adaptry.storage.tokens import hash_of
 from adaptry_api.hub.lfs_bytes import PutGrant
 from adaptry_api.hub.lfs_parts import PartGrant
 from adaptry_api.signed import Signer

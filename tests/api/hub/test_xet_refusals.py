@@ -12,7 +12,7 @@ import lz4.frame
 import pytest
 
 from adaptry.core.refs import AdapterName
-from adaptry.tokens import hash_of
+from adaptry.storage.tokens import hash_of
 from adaptry_api.hub.lfs_bytes import PutGrant
 from adaptry_api.hub.xet_routes import XetGrant
 from adaptry_api.signed import Signer

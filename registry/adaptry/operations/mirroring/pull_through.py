@@ -14,8 +14,6 @@ from adaptry.core.hub_revision import parse_word
 from adaptry.core.identity import Identity
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, ByDigest, Label, Latest, Number, Ref
-from adaptry.local import LocalRegistry
-from adaptry.local.once import Once
 from adaptry.operations.mirroring.upstream import Origin
 from adaptry.registry.commits import MAIN
 from adaptry.registry.records import (
@@ -30,6 +28,8 @@ from adaptry.registry.records import (
     VersionDetail,
     VersionInfo,
 )
+from adaptry.storage.local import LocalRegistry
+from adaptry.storage.local.idempotency import Once
 
 Answer = TypeVar("Answer")
 

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
-from adaptry.catalog import cursors
 from adaptry.core.errors import Invalid, InvalidQuery
 from adaptry.core.refs import Number, Ref
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
 from adaptry.registry.jobs_values.records import JobOrder
+from adaptry.storage.catalog import cursors
 from adaptry.testing.promises.ground import TONE, Ground, MakeLora
 
 _KEYS = range(1, 40)  # the keys of rows that a forger tries for the one he cannot see

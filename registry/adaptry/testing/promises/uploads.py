@@ -11,10 +11,10 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Busy, Conflict, Denied, DigestMismatch, NotFound, OffsetMismatch, TooLarge
 from adaptry.core.identity import ANONYMOUS, LOCAL
 from adaptry.core.manifest import MAX_FILE
-from adaptry.local.uploads import MOST_OPEN
 from adaptry.registry.interface import Registry
 from adaptry.registry.paging import every
 from adaptry.registry.records import AdapterEdit, Upload
+from adaptry.storage.local.uploads import MOST_OPEN
 from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeRegistry
 
 DATA = os.urandom(300_000)

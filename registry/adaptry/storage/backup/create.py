@@ -1,0 +1,216 @@
+"""Taking a backup: the catalog first, at one moment; then every file that it names, read and compared with its digest.
+
+A server, pushes and sweeps may go on meanwhile. An interrupted backup never gets a name that a restore accepts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, Corrupt, DigestMismatch, NotFound, Refused
+from adaptry.core.files.atomic_dir import flush_folder
+from adaptry.core.progress import Progress, no_progress
+from adaptry.storage.backup import tar
+from adaptry.storage.backup.index import LACKING, BackupIndex
+from adaptry.storage.backup.needed_files import needed
+from adaptry.storage.backup.unfinished import growing, private_file
+from adaptry.storage.blobs.local import LocalBlobs
+from adaptry.storage.blobs.store import BlobStore
+from adaptry.storage.catalog.database import Catalog
+from adaptry.storage.local import LocalRegistry
+
+SNAPSHOTS, FILES = "snapshots", "files"
+_TAR = ".tar"
+_LOOKS = 2  # a damaged file that is replaced while it is read is whole when it is read again
+
+
+@dataclass(frozen=True, slots=True)
+class BackupResult:
+    """Where the backup is, and what is in it; `added` files were not in that place before."""
+
+    place: Path
+    index: BackupIndex
+    added: int
+
+
+def create(
+    registry: LocalRegistry,
+    to: Path,
+    *,
+    verify: bool = False,
+    skip_damaged: bool = False,
+    progress: Progress = no_progress,
+) -> BackupResult:
+    """Backs up the registry to the file `to`, if it ends in `.tar`, else into the folder `to`, beside the backups there.
+
+    With `verify`, files of earlier backups in the folder are read again, and replaced if they are damaged. With `skip_damaged`,
+    files of the registry that are lost or damaged are left out and named in the index.
+
+    Raises `Refused` (its rows or files are elsewhere), `Corrupt` (a file of the registry is lost or damaged), `Conflict` (the
+    file exists), `StorageFull`, `Unavailable`.
+    """
+    blobs = registry.blobs
+    if not registry.catalog.path or not isinstance(blobs, LocalBlobs):
+        raise Refused(
+            "this registry's rows are in PostgreSQL or its files are in a bucket: back up the database with pg_dump first, then "
+            "copy or version the bucket (docs/deploying.md, Back up and restore)"
+        )
+    is_file = to.suffix == _TAR
+    if is_file and to.exists():
+        raise Conflict(f"{to} exists; choose another name")
+    folder = to.absolute().parent if is_file else to.absolute() / SNAPSHOTS
+    with growing(folder, to.name if is_file else "snapshot") as part, blobs.held():
+        snapshot = part / tar.CATALOG
+        _copy_catalog(registry.catalog, snapshot)
+        source = _Source(blobs, skip_damaged)
+        if is_file:
+            return _to_file(registry, source, snapshot, to.absolute(), progress)
+        return _to_folder(registry, source, snapshot, to.absolute(), verify, progress)
+
+
+class _Source:
+    """The registry's files, compared with their digests while they are read."""
+
+    def __init__(self, blobs: BlobStore, skip_damaged: bool) -> None:
+        self._blobs = blobs
+        self._skips = skip_damaged
+        self.lacking: list[Digest] = []
+
+    def is_sound(self, digest: Digest, size: int) -> bool:
+        """Reads the file. False for one that is damaged and may be left out. Raises `Corrupt`."""
+        for _ in range(_LOOKS):
+            try:
+                if (
+                    self._blobs.size(digest) == size
+                    and Digest.of_chunks(self._blobs.chunks(digest)) == digest
+                ):
+                    return True
+            except NotFound:
+                pass
+        self.lose(digest)
+        return False
+
+    def copy(self, digest: Digest, store: BlobStore) -> bool:
+        """Stores the file in `store`, as `is_sound` tells."""
+        for _ in range(_LOOKS):
+            with suppress(DigestMismatch, NotFound):
+                store.put(digest, self.chunks(digest))
+                return True
+        self.lose(digest)
+        return False
+
+    def lose(self, digest: Digest) -> None:
+        if not self._skips or len(self.lacking) == LACKING:
+            raise Corrupt(
+                f"the registry's file {digest} is lost or damaged, so a backup would not be whole; push its adapter again, "
+                "or leave out what is damaged with --skip-damaged"
+            )
+        self.lacking.append(digest)
+
+    def chunks(self, digest: Digest) -> Iterator[bytes]:
+        return self._blobs.chunks(digest)
+
+
+def _to_folder(
+    registry: LocalRegistry, source: _Source, snapshot: Path, to: Path, verify: bool, progress: Progress
+) -> BackupResult:
+    store = LocalBlobs(to / FILES)
+    files = size = added = 0
+    for digest, expected in needed(snapshot):
+        if store.has(digest) and (
+            store.size(digest) != expected or (verify and Digest.of_chunks(store.chunks(digest)) != digest)
+        ):
+            store.delete(digest)
+        if not store.has(digest):
+            if not source.copy(digest, store):
+                continue
+            added += 1
+        files, size = files + 1, size + expected
+        progress("backing up", size, size + 1)
+    index = _index(registry, snapshot, files, size, source.lacking)
+    _write(snapshot.with_name(tar.INDEX), index.to_bytes())
+    flush_folder(snapshot.parent)
+    place = to / SNAPSHOTS / f"{index.created_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+    snapshot.parent.rename(place)
+    flush_folder(place.parent)
+    return BackupResult(place, index, added)
+
+
+def _to_file(
+    registry: LocalRegistry, source: _Source, snapshot: Path, to: Path, progress: Progress
+) -> BackupResult:
+    files = size = 0
+    for digest, expected in needed(snapshot):
+        if source.is_sound(digest, expected):
+            files, size = files + 1, size + expected
+    index = _index(registry, snapshot, files, size, source.lacking)
+    left_out, done = set(source.lacking), 0
+    part = snapshot.with_name("backup")
+    with os.fdopen(private_file(part), "wb") as file:
+        data = index.to_bytes()
+        tar.write(file, tar.INDEX, len(data), [data])
+        tar.write(file, tar.CATALOG, index.catalog_size, _read(snapshot))
+        for digest, expected in needed(snapshot):
+            if digest in left_out:
+                continue
+            tar.write(file, tar.name_of(digest), expected, _checked(source, digest))
+            done += expected
+            progress("backing up", done, size)
+        tar.end(file)
+        file.flush()
+        os.fsync(file.fileno())
+    with suppress(FileExistsError):
+        os.link(part, to)  # unlike a rename, it never replaces what came there meanwhile
+        flush_folder(to.parent)
+        return BackupResult(to, index, files)
+    raise Conflict(f"{to} exists; choose another name")
+
+
+def _checked(source: _Source, digest: Digest) -> Iterator[bytes]:
+    hasher = hashlib.sha256()
+    with suppress(NotFound):  # found damaged since it was looked at, and moved aside
+        for chunk in source.chunks(digest):
+            hasher.update(chunk)
+            yield chunk
+    if hasher.hexdigest() != digest.hex:
+        raise Corrupt(f"the registry's file {digest} changed while it was backed up; try again")
+
+
+def _copy_catalog(catalog: Catalog, to: Path) -> None:
+    os.close(private_file(to))
+    catalog.copy_to(to)
+
+
+def _index(
+    registry: LocalRegistry, snapshot: Path, files: int, size: int, lacking: list[Digest]
+) -> BackupIndex:
+    return BackupIndex(
+        created_at=datetime.now(UTC),
+        epoch=registry.catalog.epoch.id,
+        catalog=Digest.of_chunks(_read(snapshot)),
+        catalog_size=snapshot.stat().st_size,
+        files=files,
+        total=size,
+        lacking=tuple(lacking),
+    )
+
+
+def _read(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            yield chunk
+
+
+def _write(path: Path, data: bytes) -> None:
+    with os.fdopen(private_file(path), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

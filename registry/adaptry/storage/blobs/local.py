@@ -1,0 +1,309 @@
+"""Blobs in a folder: `sha256/ab/<hex>`, and stagings in `tmp/`.
+
+A blob is written, fsynced, verified, renamed into place, and its folder fsynced, in this order, so that a
+power cut leaves a whole blob or none. Whoever writes a staging holds a lock on it that dies with the process:
+that is how cleaning up tells the dead from the living. Needs a POSIX system (flock) and one local file system.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, NotFound, StorageFull, Unavailable
+from adaptry.core.failpoints import reach
+from adaptry.core.files.background_io import FlushBehind
+from adaptry.core.files.locks import FileLock
+from adaptry.storage.blobs.store import CHUNK, BlobStore, Hashers, Staged, absent
+
+_HEX = re.compile(r"[0-9a-f]{64}")
+_KEY = re.compile(r"[0-9a-f]{32}")
+_ASIDE = "damaged"  # the folder of damaged copies that were moved out of the way
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class LocalBlobs(BlobStore):
+    """A `BlobStore` in `folder`, which is made if it is missing; readable by its owner only."""
+
+    def __init__(self, folder: Path | str) -> None:
+        super().__init__()
+        self.folder = Path(folder)
+        self._blobs = self.folder / "sha256"
+        self._stagings = self.folder / "tmp"
+        self._hold = self.folder / "held.lock"
+        for made in (self.folder, self._blobs, self._stagings):
+            made.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def has(self, digest: Digest) -> bool:
+        return self._path(digest).is_file()
+
+    def size(self, digest: Digest) -> int:
+        with _absent_is_not_found(digest):
+            return self._path(digest).stat().st_size
+
+    def read(self, digest: Digest, start: int, length: int) -> bytes:
+        with _absent_is_not_found(digest):
+            descriptor = os.open(self._path(digest), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.pread(descriptor, length, start)
+        finally:
+            os.close(descriptor)
+
+    def chunks(self, digest: Digest, start: int = 0) -> Iterator[bytes]:
+        return _read_on(self.path_of(digest), start, digest)
+
+    def delete(self, digest: Digest) -> None:
+        path = self._path(digest)
+        with suppress(FileNotFoundError):
+            path.unlink()
+            _fsync_folder(path.parent)
+
+    @contextmanager
+    def deletion(self) -> Iterator[bool]:
+        try:
+            lock = FileLock.shared_at_once(self._hold, mode=0o600)
+        except (StorageFull, Unavailable):  # a full disk must not keep a sweep from making room
+            yield not self._hold.exists()
+            return
+        try:
+            yield lock is not None
+        finally:
+            if lock:
+                lock.release()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """No blob is deleted during the block, whichever process sweeps. Waits for a deletion, or another hold, to end."""
+        with FileLock.alone(self._hold, mode=0o600):
+            yield
+
+    def copy_id(self, digest: Digest) -> str | None:
+        try:
+            return _copy_id(self._path(digest))
+        except FileNotFoundError:
+            return None
+
+    def _move_aside(self, digest: Digest, seen: str) -> bool:
+        path, folder = self._path(digest), self.folder / _ASIDE
+        folder.mkdir(mode=0o700, exist_ok=True)
+        aside = folder / f"{digest.hex}.{self.new_key()}"
+        with _writing_to(self.folder):
+            try:
+                path.rename(aside)
+            except FileNotFoundError:
+                return False
+            if _copy_id(aside) != seen:  # someone stored the blob anew while we read the damaged copy
+                with suppress(FileExistsError):
+                    path.hardlink_to(aside)
+                aside.unlink()
+                return False
+            _fsync_folder(folder)
+            _fsync_folder(path.parent)
+        return True
+
+    def digests(self) -> Iterator[Digest]:
+        for fan in self._blobs.iterdir():
+            for path in fan.iterdir():
+                if _HEX.fullmatch(path.name):
+                    yield Digest(path.name)
+
+    def staging(self, key: str) -> AbstractContextManager[Staged]:
+        path = self._staging_path(key)
+        descriptor = _lock(path)
+        if descriptor is None:
+            raise Conflict("someone else is sending this file just now; wait a moment and go on")
+        return _StagedFile(self, key, path, descriptor, self._hashers)
+
+    def staged(self, key: str) -> int:
+        try:
+            return self._staging_path(key).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def is_held(self, key: str) -> bool:
+        try:
+            descriptor = os.open(self._staging_path(key), os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def last_write(self, key: str) -> datetime | None:
+        try:
+            found = self._staging_path(key).stat()
+        except FileNotFoundError:
+            return None
+        return datetime.fromtimestamp(found.st_mtime, UTC) if found.st_size else None
+
+    def stagings(self) -> Iterator[str]:
+        for path in self._stagings.iterdir():
+            if _KEY.fullmatch(path.name):
+                yield path.name
+
+    def require_room(self, size: int) -> None:
+        system = os.statvfs(self._stagings)
+        if size > system.f_bavail * system.f_frsize:
+            raise _full(self.folder)
+
+    def path_of(self, digest: Digest) -> Path:
+        """Where the blob is, for readers that map or send files. Raises `NotFound`."""
+        path = self._path(digest)
+        if not path.is_file():
+            raise absent(digest)
+        return path
+
+    @contextmanager
+    def descriptor(self, digest: Digest) -> Iterator[int | None]:
+        with _absent_is_not_found(digest):
+            opened = self._path(digest).open("rb", buffering=0)
+        with opened:
+            yield opened.fileno()
+
+    def place(self, staged: Path, digest: Digest) -> None:
+        """Renames a synced file into place, and makes the name durable."""
+        path = self._path(digest)
+        is_new_fan = not path.parent.exists()
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        reach("blobs.before_rename")
+        staged.replace(path)
+        reach("blobs.after_rename")
+        _fsync_folder(path.parent)
+        if is_new_fan:
+            _fsync_folder(self._blobs)
+
+    def _path(self, digest: Digest) -> Path:
+        return self._blobs / digest.hex[:2] / digest.hex
+
+    def _staging_path(self, key: str) -> Path:
+        if not _KEY.fullmatch(key):
+            raise NotFound("no such upload")
+        return self._stagings / key
+
+
+class _StagedFile(Staged):
+    """A locked file in `tmp/`."""
+
+    def __init__(self, store: LocalBlobs, key: str, path: Path, descriptor: int, hashers: Hashers) -> None:
+        super().__init__(key, os.fstat(descriptor).st_size, hashers)
+        self._store = store
+        self._path = path
+        self._descriptor = descriptor
+        self._flushing = FlushBehind(descriptor)
+
+    def _write(self, piece: memoryview) -> None:
+        position = self.offset
+        with _writing_to(self._store.folder):
+            while piece:
+                written = os.pwrite(self._descriptor, piece, position)
+                piece, position = piece[written:], position + written
+            self._flushing.wrote(position - self.offset)
+
+    def _settle(self) -> None:
+        """A write has ended when it returns."""
+
+    def _truncate(self, offset: int) -> None:
+        os.ftruncate(self._descriptor, offset)
+
+    def _read(self, start: int, length: int) -> bytes:
+        return os.pread(self._descriptor, length, start)
+
+    def _publish(self, digest: Digest) -> None:
+        reach("blobs.before_fsync")
+        with _writing_to(self._store.folder):
+            self._flushing.settle()
+            os.fsync(self._descriptor)
+            self._store.place(self._path, digest)
+
+    def _discard(self) -> None:
+        with suppress(FileNotFoundError):
+            self._path.unlink()
+
+    def _release(self) -> None:
+        try:
+            with _writing_to(self._store.folder), self._flushing:
+                pass
+        except (StorageFull, Unavailable):
+            self._discard()  # the system will not tell again that what it had accepted is lost
+            raise
+        finally:
+            os.close(self._descriptor)
+
+
+def _lock(path: Path) -> int | None:
+    """The file at `path`, made if missing and locked; None if someone else has it."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Published or removed between open and lock: then this is a blob by now, not to be written to.
+            if os.fstat(descriptor).st_ino == path.stat().st_ino:
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except FileNotFoundError:
+            pass
+        os.close(descriptor)
+
+
+def _copy_id(path: Path) -> str:
+    """Another for another file of the same name; the same when its bytes are overwritten where they are."""
+    found = path.stat()
+    return f"{found.st_dev}:{found.st_ino}"
+
+
+def _read_on(path: Path, start: int, digest: Digest) -> Iterator[bytes]:
+    with _absent_is_not_found(digest):  # it was there, and was deleted or moved aside since
+        file = path.open("rb", buffering=0)
+    with file:
+        while piece := os.pread(file.fileno(), CHUNK, start):
+            yield piece
+            start += len(piece)
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _full(folder: Path) -> StorageFull:
+    what_then = "free some and push again, what was stored is untouched"
+    return StorageFull(
+        f"no space left in {folder}; {what_then}", told=f"no space left in the registry; {what_then}"
+    )
+
+
+@contextmanager
+def _writing_to(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise _full(folder) from error
+        raise Unavailable(
+            f"cannot write to {folder}: {error.strerror}",
+            told="the registry's files cannot be written; its administrator has the details",
+        ) from error
+
+
+@contextmanager
+def _absent_is_not_found(digest: Digest) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise absent(digest) from None

@@ -1,0 +1,71 @@
+"""What a server of a bucket lacks, found by trying. Leaves nothing behind; what it cannot delete is swept like an upload."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import suppress
+
+from botocore.exceptions import ClientError
+
+from adaptry.core.errors import AdaptryError, Unavailable
+from adaptry.storage.blobs.s3 import segments
+from adaptry.storage.blobs.s3.errors import explained, status_of
+from adaptry.storage.blobs.s3.location import Place
+from adaptry.storage.blobs.s3.multipart import compose
+from adaptry.storage.blobs.s3.objects import Objects
+from adaptry.storage.blobs.s3.segments import LEAST_PART, Segment
+
+_SIZE = LEAST_PART
+
+
+def examine(place: Place) -> tuple[str, ...]:
+    """What is missing and what that means, a sentence each; nothing of it makes the store wrong.
+
+    Raises `Unavailable` for a server that cannot be used: no bucket, credentials refused, other bytes than were written.
+    """
+    objects = Objects(place)
+    objects.require()
+    key = secrets.token_hex(16)
+    name, whole = (segments.new_name(key, 0) for _ in range(2))
+    data = secrets.token_bytes(_SIZE)
+    try:
+        objects.put(name, data)
+        if objects.read(name, 100, 1000)[0] != data[100:1100]:
+            raise Unavailable(f"{place} answers other bytes than were written; use another server")
+        missing = []
+        if objects.create(name, b"again") or objects.size(name) != _SIZE:
+            missing.append(
+                "it takes no notice of If-None-Match: two senders of one upload are not kept apart, which costs work"
+            )
+        elif not objects.has_conditions:
+            missing.append("it has no conditional writes (501): every upload costs a request more")
+        compose(objects, whole, [Segment(name, 0, _SIZE)])
+        if objects.read(whole, 0, _SIZE)[0] != data:
+            raise Unavailable(f"{place} puts parts together wrongly; use another server")
+        if objects.has_conditions and not _minds_the_end(objects, whole):
+            missing.append(
+                "it takes no notice of If-None-Match at the end of a multipart upload: two who publish the same bytes "
+                "at once both write them, which costs work"
+            )
+        return tuple(missing)
+    finally:
+        with suppress(AdaptryError):
+            objects.delete([name, whole])
+
+
+def _minds_the_end(objects: Objects, key: str) -> bool:
+    """Whether an object that is there is not written again by a multipart upload that ends on that condition."""
+    client = objects.client
+    with explained(objects.place):
+        begun = client.create_multipart_upload(**objects.at(key), **objects.place.encryption)
+        upload = objects.at(key) | {"UploadId": begun["UploadId"]}
+        sent = client.upload_part(**upload, PartNumber=1, Body=b"again")
+        parts = {"Parts": [{"PartNumber": 1, "ETag": sent["ETag"]}]}
+        try:
+            client.complete_multipart_upload(**upload, MultipartUpload=parts, IfNoneMatch="*")
+        except ClientError as error:
+            client.abort_multipart_upload(**upload)
+            if status_of(error) in (409, 412):
+                return True
+            raise
+    return False

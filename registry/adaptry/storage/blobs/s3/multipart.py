@@ -1,0 +1,134 @@
+"""Segments made one object, by the server: a multipart upload whose parts are copied where the server does that.
+
+The object appears whole, when the upload completes, or not at all.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from adaptry.core.errors import Unavailable
+from adaptry.storage.blobs.s3.errors import code_of, expected, explained, status_of
+from adaptry.storage.blobs.s3.objects import Objects, md5
+from adaptry.storage.blobs.s3.segments import LEAST_PART, Segment, parts
+
+_AT_ONCE = 8
+_TRIES = 4
+_COPIED_AT_ONCE = 64 << 20
+"""Of a segment that is larger, each part is a range: S3 copies no more than 5 GiB in one."""
+
+
+def compose(objects: Objects, key: str, row: Sequence[Segment]) -> None:
+    """Makes `key` of the segments, in order; what is there already is left. Raises `Unavailable`."""
+    size = row[-1].end
+    found = objects.size(key)
+    if found == size:
+        return
+    with explained(objects.place):
+        begun = objects.client.create_multipart_upload(**objects.at(key), **objects.place.encryption)
+    upload = objects.at(key) | {"UploadId": expected(begun, "UploadId", objects.place)["UploadId"]}
+    try:
+        with ThreadPoolExecutor(_AT_ONCE, "compose") as pool:
+            sources = tuple(source for group in parts(row) for source in _sources(group))
+            made = list(pool.map(lambda item: _part(objects, upload, *item), enumerate(sources, 1)))
+        _complete(objects, key, upload, made, size, is_absent=found is None)
+    except BaseException:
+        # What cannot be ended now is no object, and ended by `tidy` after a day.
+        with suppress(ClientError, BotoCoreError):
+            objects.client.abort_multipart_upload(**upload)
+        raise
+    if objects.size(key) != size:
+        raise Unavailable(
+            f"{objects.place} made an object of another size than its parts; it cannot be used for blobs"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What one part is made of: segments, or of a large one the range from `start` on."""
+
+    group: Sequence[Segment]
+    start: int
+    size: int
+
+    @property
+    def copying(self) -> dict[str, str]:
+        """What a copy of it is asked with; S3 wants no range where that is the whole."""
+        if self.size == self.group[0].size:
+            return {}
+        return {"CopySourceRange": f"bytes={self.start}-{self.start + self.size - 1}"}
+
+
+def _sources(group: Sequence[Segment]) -> Iterator[_Source]:
+    size = sum(segment.size for segment in group)
+    if len(group) > 1:
+        yield _Source(group, 0, size)
+        return
+    start = 0
+    while size - start > _COPIED_AT_ONCE + LEAST_PART:
+        yield _Source(group, start, _COPIED_AT_ONCE)
+        start += _COPIED_AT_ONCE
+    yield _Source(group, start, size - start)
+
+
+def _part(objects: Objects, upload: dict[str, str], number: int, source: _Source) -> dict[str, Any]:
+    """One part: copied by the server, or, where segments are too small for one, several sent again."""
+    with explained(objects.place):
+        if len(source.group) == 1:
+            try:
+                copied = objects.client.upload_part_copy(
+                    **upload,
+                    PartNumber=number,
+                    CopySource=objects.at(source.group[0].name),
+                    **source.copying,
+                )
+                made = expected(copied, "CopyPartResult", objects.place)["CopyPartResult"]
+                return {"PartNumber": number, "ETag": made["ETag"]}
+            except ClientError as error:
+                if status_of(error) != 501:
+                    raise
+            data = objects.read(source.group[0].name, source.start, source.size)[0]
+        else:
+            data = b"".join(objects.read(segment.name, 0, segment.size)[0] for segment in source.group)
+        sent = objects.client.upload_part(**upload, PartNumber=number, Body=data, ContentMD5=md5(data))
+        return {"PartNumber": number, "ETag": expected(sent, "ETag", objects.place)["ETag"]}
+
+
+def _complete(
+    objects: Objects,
+    key: str,
+    upload: dict[str, str],
+    made: list[dict[str, Any]],
+    size: int,
+    is_absent: bool,
+) -> None:
+    for left in reversed(range(_TRIES)):
+        condition = {"IfNoneMatch": "*"} if objects.has_conditions and is_absent else {}
+        with explained(objects.place):
+            try:
+                objects.client.complete_multipart_upload(
+                    **upload, MultipartUpload={"Parts": made}, **condition
+                )
+                return
+            except ClientError as error:
+                if objects.size(key) == size and (
+                    status_of(error) == 412 or code_of(error) == "NoSuchUpload"
+                ):
+                    return  # someone else made it, or this is the answer to a request that was sent again
+                if left and (status_of(error) in (409, 412) or not _knows(objects, error)):
+                    time.sleep(0.05 * (_TRIES - left))
+                    is_absent = objects.size(key) is None
+                    continue
+                raise
+
+
+def _knows(objects: Objects, error: ClientError) -> bool:
+    objects.is_settled(error)
+    return objects.has_conditions

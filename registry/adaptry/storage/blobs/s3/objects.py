@@ -1,0 +1,262 @@
+"""The objects of a bucket under one prefix: the few requests that blobs are made of.
+
+Keys are those below the prefix. Conditions on writes are used where the server has them (`has_conditions` says what was
+learnt so far); an object made without one may be written twice, with bytes that its key already promises.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from adaptry.core.errors import Missing, NotFound, Unavailable
+from adaptry.storage.blobs.s3.location import Place
+
+try:
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import ClientError, IncompleteReadError, ResponseStreamingError
+except ModuleNotFoundError as error:
+    raise Missing(f"blobs in a bucket need {error.name}: pip install 'adaptry[s3]'") from error
+
+from adaptry.storage.blobs.s3.errors import code_of, expected, explained, refuse_pages, status_of
+
+CONNECTIONS = 32
+_TRIES = 4
+_DELETED_AT_ONCE = 8  # one request for many is not the same on every server
+_CONNECT_SECONDS = 10.0
+_READ_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An object as a listing shows it; `age` in seconds, by the server's own clock."""
+
+    key: str
+    size: int
+    age: float
+
+
+class Objects:
+    """Safe to use from many threads. Raises `Unavailable` where the server or the bucket cannot be used."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.has_conditions = True
+        self.client: Any = self._client(place.endpoint)
+        self._signing = self._client(place.public) if place.public else self.client
+
+    def _client(self, endpoint: str | None) -> Any:
+        """(`Any`: boto3 makes its clients' methods at run time.)"""
+        with explained(self.place):
+            client = boto3.session.Session().client(
+                "s3",
+                endpoint_url=endpoint,
+                region_name=self.place.region,
+                config=Config(
+                    signature_version="s3v4",
+                    s3={"addressing_style": self.place.addressing},
+                    retries={"mode": "standard", "max_attempts": _TRIES},
+                    connect_timeout=_CONNECT_SECONDS,
+                    read_timeout=_READ_SECONDS,
+                    max_pool_connections=CONNECTIONS,
+                    # Servers differ in which checksums they know, and one that claims to check may not.
+                    request_checksum_calculation="when_required",
+                    response_checksum_validation="when_required",
+                ),
+            )
+        client.meta.events.register("after-call.s3", refuse_pages)
+        return client
+
+    def at(self, key: str) -> dict[str, str]:
+        """How a request names an object."""
+        return {"Bucket": self.place.bucket, "Key": self.place.prefix + key}
+
+    def size(self, key: str) -> int | None:
+        """In bytes; None if there is no such object."""
+        with explained(self.place):
+            try:
+                return int(self._head(key)["ContentLength"])
+            except ClientError as error:
+                if status_of(error) == 404 and code_of(error) != "NoSuchBucket":
+                    return None
+                raise
+
+    def etag(self, key: str) -> str | None:
+        """What changes when the object is written anew; None if there is no such object."""
+        with explained(self.place):
+            try:
+                return str(self._head(key)["ETag"])
+            except ClientError as error:
+                if status_of(error) == 404 and code_of(error) != "NoSuchBucket":
+                    return None
+                raise
+
+    def copy(self, key: str, to: str, etag: str) -> bool:
+        """Copies an object within the bucket, of any size, if it still has that `etag`; whether it had."""
+        size = self.size(key)
+        if size is None:
+            return False
+        source = {"Bucket": self.place.bucket, "Key": self.place.prefix + key}
+        with explained(self.place):
+            # In parts where it is over 5 GiB, which one request does not copy.
+            self.client.copy(source, **self.at(to), ExtraArgs=dict(self.place.encryption))
+        return self.etag(key) == etag
+
+    def age(self, key: str) -> float | None:
+        """Seconds since it was written, by the server's clock; None if there is no such object."""
+        with explained(self.place):
+            try:
+                found = self._head(key)
+            except ClientError as error:
+                if status_of(error) == 404:
+                    return None
+                raise
+            return _age(found["LastModified"], found)
+
+    def read(self, key: str, start: int, length: int) -> tuple[bytes, int]:
+        """The bytes there, fewer only at the end, and the size of the whole. Raises `NotFound`."""
+        if length <= 0:
+            return b"", self._known_size(key)
+        asked = f"bytes={start}-{start + length - 1}"
+        for left in reversed(range(_TRIES)):
+            with explained(self.place):
+                try:
+                    answer = self.client.get_object(**self.at(key), Range=asked)
+                    data = bytes(answer["Body"].read())
+                except (ResponseStreamingError, IncompleteReadError):
+                    if not left:
+                        raise
+                    continue
+                except ClientError as error:
+                    if status_of(error) == 416:
+                        return b"", self._known_size(key)
+                    raise
+            return _checked(data, answer, start, length)
+        raise AssertionError("the last try returned or raised")
+
+    def put(self, key: str, data: bytes | bytearray) -> None:
+        """Writes the object, over what is there."""
+        with explained(self.place):
+            self._write(key, data)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Writes the object if there is none; whether it did."""
+        for left in reversed(range(_TRIES)):
+            if not self.has_conditions:
+                break
+            with explained(self.place):
+                try:
+                    self._write(key, data, IfNoneMatch="*")
+                    return True
+                except ClientError as error:
+                    if not self.is_settled(error) and left:
+                        time.sleep(0.05 * (_TRIES - left))
+                        continue
+                    if status_of(error) == 412:
+                        return False
+                    if self.has_conditions:
+                        raise
+        if self.size(key) is not None:
+            return False
+        self.put(key, data)
+        return True
+
+    def is_settled(self, error: ClientError) -> bool:
+        """What a refused condition says: False for a race that is to be tried again; learns that there are none."""
+        if status_of(error) == 501:
+            self.has_conditions = False
+        return status_of(error) != 409
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """No error for those that are absent."""
+        with explained(self.place), ThreadPoolExecutor(_DELETED_AT_ONCE, "s3-delete") as pool:
+            for _ in pool.map(lambda key: self.client.delete_object(**self.at(key)), keys):
+                pass
+
+    def listed(self, prefix: str) -> Iterator[Listed]:
+        """Every object whose key begins so, in the order of keys."""
+        pages = self.client.get_paginator("list_objects_v2")
+        with explained(self.place):
+            for page in pages.paginate(Bucket=self.place.bucket, Prefix=self.place.prefix + prefix):
+                for item in page.get("Contents", ()):
+                    key = item["Key"].removeprefix(self.place.prefix)
+                    yield Listed(key, int(item["Size"]), _age(item["LastModified"], page))
+
+    def abort_uploads(self, older: float) -> int:
+        """Ends the multipart uploads begun more than so many seconds ago; how many there were."""
+        ended = 0
+        pages = self.client.get_paginator("list_multipart_uploads")
+        with explained(self.place):
+            for page in pages.paginate(Bucket=self.place.bucket, Prefix=self.place.prefix):
+                for item in page.get("Uploads", ()):
+                    if _age(item["Initiated"], page) > older:
+                        upload = {
+                            "Bucket": self.place.bucket,
+                            "Key": item["Key"],
+                            "UploadId": item["UploadId"],
+                        }
+                        self.client.abort_multipart_upload(**upload)
+                        ended += 1
+        return ended
+
+    def require(self) -> None:
+        """Raises `Unavailable` where the bucket cannot be used."""
+        with explained(self.place):
+            self.client.list_objects_v2(Bucket=self.place.bucket, Prefix=self.place.prefix, MaxKeys=1)
+
+    def address(self, key: str, seconds: int, disposition: str) -> str:
+        """A URL under which anybody may read this one object, for so long."""
+        asked = self.at(key) | {
+            "ResponseContentDisposition": disposition,
+            "ResponseContentType": "application/octet-stream",
+        }
+        with explained(self.place):
+            return str(self._signing.generate_presigned_url("get_object", Params=asked, ExpiresIn=seconds))
+
+    def writing_address(self, key: str, size: int, seconds: int) -> str:
+        """A URL under which anybody may write this one object, of exactly so many bytes, for so long."""
+        asked = self.at(key) | self.place.encryption | {"ContentLength": size}
+        with explained(self.place):
+            return str(self._signing.generate_presigned_url("put_object", Params=asked, ExpiresIn=seconds))
+
+    def _head(self, key: str) -> Any:
+        return expected(self.client.head_object(**self.at(key)), "ETag", self.place)
+
+    def _write(self, key: str, data: bytes | bytearray, **condition: str) -> None:
+        asked = self.at(key) | self.place.encryption | condition
+        done = self.client.put_object(**asked, Body=data, ContentMD5=md5(data))
+        expected(done, "ETag", self.place)
+
+    def _known_size(self, key: str) -> int:
+        size = self.size(key)
+        if size is None:
+            raise NotFound(f"no such object in {self.place}")
+        return size
+
+
+def md5(data: bytes | bytearray) -> str:
+    """What a server is to compare a body with: the one checksum that all of them do look at. It says nothing of who sent it."""
+    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+
+
+def _checked(data: bytes, answer: Any, start: int, length: int) -> tuple[bytes, int]:
+    """A range as it was asked for, and the whole's size. A server that answers something else is not believed."""
+    whole = str(answer.get("ContentRange", "")).rpartition("/")[2]
+    if not whole.isdigit() or len(data) != min(length, int(whole) - start):
+        raise Unavailable(
+            "the blob server answered another range than was asked for; it cannot be used for blobs"
+        )
+    return data, int(whole)
+
+
+def _age(written: datetime, answer: Any) -> float:
+    now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+    return (now - written).total_seconds()

@@ -1,0 +1,88 @@
+"""A staging as a row of objects: `tmp/<key>.<offset>.<nonce>`, each a run of bytes from that offset on.
+
+A name is used once, so a segment never changes, and whoever publishes names exactly those whose bytes it has hashed.
+Two writers of one staging, which a lease keeps apart where it can, may therefore waste work but never mix bytes.
+
+A name that ends in `.open` is one that someone was given an address for: what is there may change until the address lapses.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from adaptry.core.errors import NotFound
+from adaptry.storage.blobs.s3.objects import Listed
+
+SEGMENT = 8 << 20
+LEAST_PART = 5 << 20
+"""S3 takes no smaller part, but the last."""
+
+_KEY = re.compile(r"[0-9a-f]{32}")
+_NAME = re.compile(r"tmp/([0-9a-f]{32})\.([0-9a-f]{12})\.[0-9a-f]{16}(\.open)?")
+_ANY = re.compile(r"tmp/([0-9a-f]{32})\..*")
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The bytes from `start` to `end` of a staging, in an object of their own."""
+
+    name: str
+    start: int
+    size: int
+    is_open: bool = False
+
+    @property
+    def end(self) -> int:
+        return self.start + self.size
+
+
+def folder(key: str) -> str:
+    """What the names of all objects of a staging begin with. Raises `NotFound` for what is no staging's key."""
+    if not _KEY.fullmatch(key):
+        raise NotFound("no such upload")
+    return f"tmp/{key}."
+
+
+def new_name(key: str, start: int) -> str:
+    return f"{folder(key)}{start:012x}.{secrets.token_hex(8)}"
+
+
+def new_open_name(key: str, start: int) -> str:
+    return f"{new_name(key, start)}.open"
+
+
+def key_of(name: str) -> str | None:
+    """Whose staging an object belongs to."""
+    match = _ANY.fullmatch(name)
+    return match[1] if match else None
+
+
+def chain(found: Iterable[Listed]) -> tuple[Segment, ...]:
+    """The segments that make one run of bytes from 0 on; where several begin at one place, the longest."""
+    longest: dict[int, Segment] = {}
+    for item in found:
+        match = _NAME.fullmatch(item.key)
+        if match and item.size:
+            segment = Segment(item.key, int(match[2], 16), item.size, is_open=bool(match[3]))
+            rival = longest.get(segment.start)
+            if rival is None or segment.size > rival.size:
+                longest[segment.start] = segment
+    row: list[Segment] = []
+    while following := longest.get(row[-1].end if row else 0):
+        row.append(following)
+    return tuple(row)
+
+
+def parts(row: Sequence[Segment], least: int = LEAST_PART) -> Iterator[tuple[Segment, ...]]:
+    """The segments in groups that may each be a part: at least so large, but for the last."""
+    group: list[Segment] = []
+    for segment in row:
+        group.append(segment)
+        if sum(one.size for one in group) >= least:
+            yield tuple(group)
+            group = []
+    if group:
+        yield tuple(group)

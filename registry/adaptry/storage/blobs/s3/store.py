@@ -1,0 +1,169 @@
+"""`S3Blobs`: blobs as `sha256/ab/<hex>` in a bucket, and stagings under `tmp/`.
+
+Keys are those of a folder of blobs, so that any tool that copies a folder to a bucket moves a store. A blob is hashed while its
+bytes come, and appears whole. Reads are ranges, several at once; so are the segments of an upload.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime, timedelta
+from threading import Lock
+from urllib.parse import quote
+
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, NotFound
+from adaptry.storage.blobs.s3 import lease, segments
+from adaptry.storage.blobs.s3.location import Place
+from adaptry.storage.blobs.s3.objects import Objects
+from adaptry.storage.blobs.s3.ranges import read_on
+from adaptry.storage.blobs.s3.segments import Segment
+from adaptry.storage.blobs.s3.staging import StagedObjects
+from adaptry.storage.blobs.s3.uploader import Sending
+from adaptry.storage.blobs.store import CHUNK, BlobStore, Staged, WritingAddress, absent
+
+_BLOB = re.compile(r"sha256/[0-9a-f]{2}/([0-9a-f]{64})")
+_KEPT_ROWS = 256
+_ABANDONED = 24 * 3600.0
+"""Seconds after which a multipart upload that has not ended never will."""
+
+
+class S3Blobs(BlobStore):
+    """A `BlobStore` in a bucket, which must be there. Raises `Unavailable` where it cannot be used."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__()
+        self.place = place
+        self.objects = Objects(place)
+        self._held: set[str] = set()
+        self._rows: dict[str, tuple[Segment, ...]] = {}
+        self._lock = Lock()
+        self._reading = ThreadPoolExecutor(16, "s3-read")
+        self._writing = ThreadPoolExecutor(16, "s3-write")
+
+    def has(self, digest: Digest) -> bool:
+        return self.objects.size(_key(digest)) is not None
+
+    def size(self, digest: Digest) -> int:
+        size = self.objects.size(_key(digest))
+        if size is None:
+            raise absent(digest)
+        return size
+
+    def read(self, digest: Digest, start: int, length: int) -> bytes:
+        return self._ranged(digest, start, length)[0]
+
+    def chunks(self, digest: Digest, start: int = 0) -> Iterator[bytes]:
+        first, size = self._ranged(digest, start, CHUNK)
+        return self._stream(digest, first, start, size)
+
+    def delete(self, digest: Digest) -> None:
+        self.objects.delete([_key(digest)])
+
+    def copy_id(self, digest: Digest) -> str | None:
+        return self.objects.etag(_key(digest))
+
+    def _move_aside(self, digest: Digest, seen: str) -> bool:
+        if not self.objects.copy(_key(digest), f"damaged/{digest.hex}.{self.new_key()}", seen):
+            return False
+        self.objects.delete([_key(digest)])
+        return True
+
+    def digests(self) -> Iterator[Digest]:
+        for item in self.objects.listed("sha256/"):
+            if match := _BLOB.fullmatch(item.key):
+                yield Digest(match[1])
+
+    def staging(self, key: str) -> AbstractContextManager[Staged]:
+        folder = segments.folder(key)
+        with self._lock:
+            if key in self._held:
+                raise _held()
+            self._held.add(key)
+        try:
+            taken = lease.take(self.objects, f"{folder}lease")
+            if taken is None:
+                raise _held()
+            row = segments.chain(self.objects.listed(folder))
+        except BaseException:
+            self._held.discard(key)
+            raise
+        if self._rows.pop(key, ()) != row:
+            self._hashers.pop(key, None)  # someone else went on: what we hashed is not what is there
+        return StagedObjects(
+            key,
+            row,
+            self._hashers,
+            self.objects,
+            Sending(self.objects, self._writing),
+            taken,
+            _key,
+            self._whole,
+            self._released,
+        )
+
+    def staged(self, key: str) -> int:
+        row = segments.chain(self.objects.listed(segments.folder(key)))
+        return row[-1].end if row else 0
+
+    def is_held(self, key: str) -> bool:
+        return key in self._held or lease.is_taken(self.objects, f"{segments.folder(key)}lease")
+
+    def last_write(self, key: str) -> datetime | None:
+        found = self.objects.listed(segments.folder(key))
+        ages = [item.age for item in found if not item.key.endswith(".lease")]
+        return datetime.now(UTC) - timedelta(seconds=min(ages)) if ages else None
+
+    def stagings(self) -> Iterator[str]:
+        keys = (segments.key_of(item.key) for item in self.objects.listed("tmp/"))
+        yield from dict.fromkeys(key for key in keys if key)
+
+    def require_room(self, size: int) -> None:
+        """A bucket has no size that could be asked for; but it must be there."""
+        self.objects.require()
+
+    def tidy(self) -> int:
+        return self.objects.abort_uploads(_ABANDONED)
+
+    def address(self, digest: Digest, filename: str, seconds: int) -> str:
+        disposition = f"attachment; filename*=UTF-8''{quote(filename)}"
+        return self.objects.address(_key(digest), seconds, disposition)
+
+    def writing_address(self, key: str, start: int, size: int, seconds: int) -> WritingAddress:
+        url = self.objects.writing_address(segments.new_open_name(key, start), size, seconds)
+        return WritingAddress(url, self.place.encryption_headers)
+
+    def _released(self, key: str, row: tuple[Segment, ...]) -> None:
+        if row:
+            self._rows[key] = row
+            while len(self._rows) > _KEPT_ROWS:
+                self._rows.pop(next(iter(self._rows)), None)
+        self._held.discard(key)
+
+    def _ranged(self, digest: Digest, start: int, length: int) -> tuple[bytes, int]:
+        try:
+            return self.objects.read(_key(digest), start, length)
+        except NotFound:
+            raise absent(digest) from None
+
+    def _stream(self, digest: Digest, first: bytes, start: int, size: int) -> Iterator[bytes]:
+        """The first piece, then what was asked for while those before it were read."""
+        if first:
+            yield first
+        for data in read_on(self.objects, self._reading, _key(digest), start + len(first), size):
+            for at in range(0, len(data), CHUNK):
+                yield data[at : at + CHUNK]
+
+    def _whole(self, segment: Segment) -> Iterator[bytes]:
+        return read_on(self.objects, self._reading, segment.name, 0, segment.size)
+
+
+def _key(digest: Digest) -> str:
+    return f"sha256/{digest.hex[:2]}/{digest.hex}"
+
+
+def _held() -> Conflict:
+    return Conflict("someone else is sending this file just now; wait a moment and go on")

@@ -1,0 +1,39 @@
+"""Segments on their way into a bucket, several at once, while more bytes come."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from adaptry.storage.blobs.s3.objects import Objects
+
+_AT_ONCE = 3
+"""With the one that is being filled, 32 MiB of an upload are in memory."""
+
+
+class Sending:
+    """What one staging has under way; the threads are the store's. What could not be written is in `unsent`."""
+
+    def __init__(self, objects: Objects, pool: ThreadPoolExecutor) -> None:
+        self.unsent: dict[str, bytearray] = {}
+        self._objects = objects
+        self._pool = pool
+        self._coming: deque[Future[None]] = deque()
+
+    def put(self, name: str, data: bytearray) -> None:
+        """Begins to write an object; waits while several are written already. Raises what one of those raised."""
+        self.unsent[name] = data
+        self._coming.append(self._pool.submit(self._write, name, data))
+        while len(self._coming) > _AT_ONCE:
+            self._coming.popleft().result()
+
+    def settle(self) -> None:
+        """Waits until none is under way any more. Raises what one of them raised."""
+        ended, self._coming = self._coming, deque()
+        failures = [failure for future in ended if (failure := future.exception())]
+        if failures:
+            raise failures[0]
+
+    def _write(self, name: str, data: bytearray) -> None:
+        self._objects.put(name, data)
+        del self.unsent[name]

@@ -1,0 +1,318 @@
+"""Adapters in the catalog: lines of versions, and the tombstones of deleted ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import bindparam, delete, exists, func, or_, update
+from sqlalchemy import select as select_columns
+from sqlmodel import col, select
+
+from adaptry.core.errors import Conflict
+from adaptry.core.identity import Visibility
+from adaptry.core.lifecycle import LATEST
+from adaptry.core.refs import AdapterName
+from adaptry.registry.records import AdapterEdit, AdapterInfo, Page
+from adaptry.storage.catalog import case_conflicts, cursors, terms
+from adaptry.storage.catalog.access import Sight
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.encoding import listed, unlisted
+from adaptry.storage.catalog.rows import (
+    AdapterRow,
+    AliasRow,
+    EventRow,
+    FileRow,
+    NamespaceRow,
+    UploadRow,
+    VersionRow,
+)
+from adaptry.storage.catalog.version_info import Columns, selected, table_of
+
+TERM_FIELDS = ("name", "namespace", "visibility", "tag", "word")
+"""The fields of the search index that say something about the adapter rather than the version."""
+
+# Built once, since every request begins with one of these.
+_ADAPTERS, _VERSIONS = table_of(AdapterRow), table_of(VersionRow)
+_FOUND = select_columns(_ADAPTERS.c.id, _ADAPTERS.c.visibility).where(
+    _ADAPTERS.c.name == bindparam("name"), _ADAPTERS.c.deleted_at.is_(None)
+)
+_NEWEST_ACTIVE = func.max(_VERSIONS.c.number).filter(_VERSIONS.c.state.in_(LATEST))
+_SHOWN = (
+    select_columns(*_ADAPTERS.c, func.count(_VERSIONS.c.id).label("versions"), _NEWEST_ACTIVE.label("latest"))
+    .outerjoin_from(_ADAPTERS, _VERSIONS, _VERSIONS.c.adapter_id == _ADAPTERS.c.id)
+    .where(_ADAPTERS.c.id == bindparam("key"))
+    .group_by(_ADAPTERS.c.id)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """An adapter as the catalog knows it: its key, its name, who may see it."""
+
+    key: int
+    name: AdapterName
+    visibility: Visibility
+
+
+def visibility_of(text: str) -> Visibility:
+    """What is not plainly public is private."""
+    return "public" if text == "public" else "private"
+
+
+def find(tx: Transaction, name: AdapterName) -> Line | None:
+    """The adapter of that name, if there is one now."""
+    found = selected(tx, _FOUND, {"name": str(name)})
+    return Line(found[0].id, name, visibility_of(found[0].visibility)) if found else None
+
+
+def require_unlike(tx: Transaction, name: AdapterName, renamed: AdapterName | None = None) -> None:
+    """Raises `Conflict` where a new name would differ from another only in capitals; `renamed` is the name that it replaces."""
+    if (namespace := case_conflicts.namespace_like(tx, name.namespace)) is not None:
+        raise Conflict(
+            f"the namespace {name.namespace!r} differs only in capitals from {namespace!r}, which exists; write "
+            f"{namespace}/{name.name}, or choose another namespace"
+        )
+    if (other := case_conflicts.adapter_like(tx, str(name))) not in (None, str(renamed)):
+        raise Conflict(
+            f"{name} differs only in capitals from {other}, which exists; write {other}, or choose another name"
+        )
+
+
+def create(tx: Transaction, name: AdapterName, edit: AdapterEdit, at: datetime) -> Line:
+    """A new line, or a deleted one of that name revived: empty, its numbering going on. The name must be free.
+
+    Raises `Conflict` as `require_unlike`.
+    """
+    require_unlike(tx, name)
+    row = _row(tx, name)
+    if row is None:
+        row = AdapterRow(name=str(name), namespace=name.namespace, created_at=at, updated_at=at)
+    row.created_at = row.updated_at = at
+    row.deleted_at = row.moved_to = None
+    row.description, row.tags = edit.description or "", listed(edit.tags or ())
+    row.visibility, row.downloads = edit.visibility or "private", 0
+    row.folded = case_conflicts.fold(str(name))
+    tx.add(row)
+    _note_namespace(tx, name.namespace)
+    tx.flush()
+    return _line(row)
+
+
+def edit(tx: Transaction, line: Line, change: AdapterEdit, at: datetime) -> Line:
+    row = _require(tx, line)
+    if change.description is not None:
+        row.description = change.description
+    if change.tags is not None:
+        row.tags = listed(change.tags)
+    if change.visibility is not None:
+        row.visibility = change.visibility
+    row.updated_at = at
+    tx.flush()
+    terms.rewrite(tx, line.key, TERM_FIELDS, _terms(row))
+    return _line(row)
+
+
+def rename(tx: Transaction, line: Line, to: AdapterName, at: datetime) -> Line:
+    """Moves a line to a name that is free; its numbering continues beyond any that was used under either name.
+
+    Raises `Conflict` as `require_unlike`.
+    """
+    require_unlike(tx, to, line.name)
+    row = _require(tx, line)
+    old, number = row.name, row.next_number
+    buried = _row(tx, to)
+    if buried:
+        row.next_number = max(number, buried.next_number)
+        tx.execute(update(EventRow).where(col(EventRow.adapter_id) == buried.id).values(adapter_id=line.key))
+        tx.execute(delete(AliasRow).where(col(AliasRow.adapter_id) == buried.id))
+        _forget_moves(tx, buried.id)
+        tx.delete(buried)
+        tx.flush()
+    row.name, row.namespace, row.updated_at = str(to), to.namespace, at
+    row.folded = None
+    tx.flush()
+    if case_conflicts.fold(old) != case_conflicts.fold(str(to)):
+        case_conflicts.pass_on_adapter(tx, old)
+    row.folded = case_conflicts.fold(str(to))
+    tx.flush()
+    _note_namespace(tx, to.namespace)
+    tx.add(
+        AdapterRow(
+            name=old,
+            namespace=line.name.namespace,
+            created_at=row.created_at,
+            updated_at=at,
+            deleted_at=at,
+            next_number=number,
+            moved_to=line.key,
+        )
+    )
+    # What someone began to send to the new name before it was taken stays theirs: same namespace, same rights.
+    held = select(FileRow.digest).where(FileRow.owner == str(to))
+    tx.execute(delete(FileRow).where(col(FileRow.owner) == old, col(FileRow.digest).in_(held)))
+    tx.execute(update(FileRow).where(col(FileRow.owner) == old).values(owner=str(to)))
+    # Under the new name they may be needed, whatever a sweep found before.
+    tx.execute(update(FileRow).where(col(FileRow.owner) == str(to)).values(unneeded_since=None))
+    tx.execute(
+        update(UploadRow).where(col(UploadRow.owner) == old).values(owner=str(to), tenant=to.namespace)
+    )
+    terms.rewrite(tx, line.key, TERM_FIELDS, _terms(row))
+    return _line(row)
+
+
+def bury(tx: Transaction, line: Line, at: datetime) -> None:
+    """Removes a line's versions, aliases and files, and leaves its tombstone and its events."""
+    row = _require(tx, line)
+    tx.execute(update(AliasRow).where(col(AliasRow.adapter_id) == line.key).values(version_id=None))
+    tx.execute(delete(VersionRow).where(col(VersionRow.adapter_id) == line.key))
+    tx.execute(delete(FileRow).where(col(FileRow.owner) == row.name))
+    _forget_moves(tx, line.key)
+    row.deleted_at = row.updated_at = at
+    row.visibility, row.folded = "private", None
+    tx.execute(update(AliasRow).where(col(AliasRow.adapter_id) == line.key).values(folded=None))
+    tx.flush()
+    case_conflicts.pass_on_adapter(tx, row.name)
+
+
+def moved(tx: Transaction, name: AdapterName) -> Line | None:
+    """The adapter that had this name before it was renamed, if nothing has it now."""
+    left = _row(tx, name)
+    row = tx.get(AdapterRow, left.moved_to) if left and left.moved_to is not None else None
+    return _line(row) if row and row.deleted_at is None else None
+
+
+def take_number(tx: Transaction, line: Line, at: datetime, wished: int | None = None) -> int:
+    """The number that is wished for, if it was never given; else the next one. Given once, whatever becomes of it."""
+    row = _require(tx, line)
+    number = row.next_number
+    if wished is not None and (wished > number or not _was_given(tx, line, wished)):
+        number = wished
+    row.next_number, row.updated_at = max(row.next_number, number + 1), at
+    return number
+
+
+def keep_number(tx: Transaction, name: AdapterName, next_number: int, at: datetime) -> None:
+    """No number below `next_number` is given under that name, whether there is such an adapter or not."""
+    row = _row(tx, name)
+    if row is None:
+        row = AdapterRow(
+            name=str(name), namespace=name.namespace, created_at=at, updated_at=at, deleted_at=at
+        )
+    row.next_number = max(row.next_number, next_number)
+    tx.add(row)
+    _note_namespace(tx, name.namespace)
+    tx.flush()
+
+
+def _was_given(tx: Transaction, line: Line, number: int) -> bool:
+    """Whether a version has or had that number: events stay when versions go."""
+    was = exists().where(col(EventRow.adapter_id) == line.key, col(EventRow.number) == number)
+    has = exists().where(col(VersionRow.adapter_id) == line.key, col(VersionRow.number) == number)
+    return bool(tx.exec(select(or_(was, has))).one())
+
+
+def count_download(tx: Transaction, line: Line) -> None:
+    tx.execute(
+        update(AdapterRow)
+        .where(col(AdapterRow.id) == line.key)
+        .values(downloads=col(AdapterRow.downloads) + 1)
+    )
+
+
+def own_terms(tx: Transaction, key: int) -> list[tuple[str, str]]:
+    """What the versions of the adapter with this key inherit in the search index."""
+    return _terms(tx.get_one(AdapterRow, key))
+
+
+def info(tx: Transaction, line: Line) -> AdapterInfo:
+    row = selected(tx, _SHOWN, {"key": line.key})[0]
+    return _info(row, row.versions, row.latest)
+
+
+def page(
+    tx: Transaction, sight: Sight, namespace: str | None, cursor: str | None, limit: int
+) -> Page[AdapterInfo]:
+    """Adapters in name order."""
+    about = f"adapters {namespace or ''}"
+    query = select(AdapterRow).where(col(AdapterRow.deleted_at).is_(None)).order_by(AdapterRow.name)
+    seen = sight.of_adapters()
+    if seen is not None:
+        query = query.where(seen)
+    if namespace is not None:
+        query = query.where(AdapterRow.namespace == namespace)
+    if cursor is not None:
+        query = query.where(AdapterRow.name > cursors.decode(cursor, about))
+    rows = tx.exec(query.limit(limit + 1)).all()
+    infos = _infos(tx, rows[:limit])
+    more = len(rows) > limit
+    return Page[AdapterInfo](items=infos, next=cursors.encode(str(infos[-1].name), about) if more else None)
+
+
+def _infos(tx: Transaction, rows: Iterable[AdapterRow]) -> tuple[AdapterInfo, ...]:
+    rows = list(rows)
+    counts = {
+        key: (count, latest)
+        for key, count, latest in tx.exec(
+            select(VersionRow.adapter_id, func.count(), _NEWEST_ACTIVE)
+            .where(col(VersionRow.adapter_id).in_([row.id for row in rows]))
+            .group_by(col(VersionRow.adapter_id))
+        )
+    }
+    return tuple(_info(row, *counts.get(row.id or 0, (0, None))) for row in rows)
+
+
+def _info(row: AdapterRow | Columns, versions: int, latest: int | None) -> AdapterInfo:
+    return AdapterInfo(
+        name=AdapterName.parse(row.name),
+        description=row.description,
+        tags=unlisted(row.tags),
+        visibility=visibility_of(row.visibility),
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        versions=versions,
+        latest=latest,
+        downloads=row.downloads,
+    )
+
+
+def _terms(row: AdapterRow) -> list[tuple[str, str]]:
+    bare, tags = row.name.partition("/")[2], unlisted(row.tags)
+    return [
+        ("name", row.name),
+        ("name", bare),
+        ("namespace", row.namespace),
+        ("visibility", row.visibility),
+        *(("tag", tag) for tag in tags),
+        *(("word", word) for word in terms.words(" ".join((row.name, row.description, *tags)))),
+    ]
+
+
+def _row(tx: Transaction, name: AdapterName) -> AdapterRow | None:
+    return tx.exec(select(AdapterRow).where(AdapterRow.name == str(name))).first()
+
+
+def _forget_moves(tx: Transaction, key: int | None) -> None:
+    tx.execute(update(AdapterRow).where(col(AdapterRow.moved_to) == key).values(moved_to=None))
+
+
+def _require(tx: Transaction, line: Line) -> AdapterRow:
+    return tx.exec(select(AdapterRow).where(AdapterRow.id == line.key)).one()
+
+
+def _line(row: AdapterRow) -> Line:
+    assert row.id is not None
+    return Line(row.id, AdapterName.parse(row.name), visibility_of(row.visibility))
+
+
+def is_own(tx: Transaction, name: AdapterName, unless_tagged: str) -> bool:
+    """Whether an adapter of that name is here without the tag, or was and was deleted or renamed."""
+    row = _row(tx, name)
+    return row is not None and (row.deleted_at is not None or unless_tagged not in unlisted(row.tags))
+
+
+def _note_namespace(tx: Transaction, namespace: str) -> None:
+    if tx.get(NamespaceRow, namespace) is None:
+        is_free = case_conflicts.namespace_like(tx, namespace) is None
+        tx.add(NamespaceRow(name=namespace, folded=case_conflicts.fold(namespace) if is_free else None))

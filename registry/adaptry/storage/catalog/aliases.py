@@ -1,0 +1,91 @@
+"""Aliases in the catalog. A removed one keeps its generation, so that no generation ever comes twice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlmodel import col, select
+
+from adaptry.core.digest import Digest
+from adaptry.registry.records import AliasInfo
+from adaptry.storage.catalog import case_conflicts, epochs, terms
+from adaptry.storage.catalog.adapters import Line
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.rows import AliasRow, VersionRow
+from adaptry.storage.catalog.versions import Stored
+
+
+@dataclass(frozen=True, slots=True)
+class Pointing:
+    """Where an alias points: a version by key, number and digest; and its generation."""
+
+    version: int
+    number: int
+    digest: Digest
+    generation: int
+
+
+def find(tx: Transaction, line: Line, alias: str) -> Pointing | None:
+    """None for one that does not exist, or no longer."""
+    query = (
+        select(AliasRow, VersionRow)
+        .join(VersionRow, col(AliasRow.version_id) == col(VersionRow.id))
+        .where(AliasRow.adapter_id == line.key, AliasRow.alias == alias)
+    )
+    found = tx.exec(query).first()
+    if found is None:
+        return None
+    row, version = found
+    assert version.id is not None
+    return Pointing(version.id, version.number, Digest(version.digest), row.generation)
+
+
+def point(tx: Transaction, line: Line, alias: str, to: Stored, at: datetime, by: str) -> AliasInfo:
+    """Creates or moves an alias, in a new generation."""
+    row = tx.get(AliasRow, (line.key, alias))
+    if row is None:
+        row = AliasRow(
+            adapter_id=line.key, alias=alias, generation=epochs.floor(tx), moved_at=at, moved_by=by
+        )
+    if row.version_id is not None:
+        terms.remove(tx, row.version_id, ["alias"], alias)
+    else:
+        row.folded = case_conflicts.fold(alias)
+    row.version_id, row.generation, row.moved_at, row.moved_by = to.key, row.generation + 1, at, by
+    tx.add(row)
+    tx.flush()
+    terms.add(tx, to.key, [("alias", alias)])
+    return _info(row, to.number, to.digest)
+
+
+def remove(tx: Transaction, line: Line, alias: str, at: datetime, by: str) -> None:
+    """The alias must exist."""
+    row = tx.get_one(AliasRow, (line.key, alias))
+    assert row.version_id is not None
+    terms.remove(tx, row.version_id, ["alias"], alias)
+    row.version_id, row.moved_at, row.moved_by, row.folded = None, at, by, None
+    tx.flush()
+    case_conflicts.pass_on_alias(tx, line.key, alias)
+
+
+def infos(tx: Transaction, line: Line) -> tuple[AliasInfo, ...]:
+    """A line's aliases in name order."""
+    query = (
+        select(AliasRow, VersionRow)
+        .join(VersionRow, col(AliasRow.version_id) == col(VersionRow.id))
+        .where(AliasRow.adapter_id == line.key)
+        .order_by(AliasRow.alias)
+    )
+    return tuple(_info(row, version.number, Digest(version.digest)) for row, version in tx.exec(query))
+
+
+def _info(row: AliasRow, number: int, digest: Digest) -> AliasInfo:
+    return AliasInfo(
+        alias=row.alias,
+        number=number,
+        digest=digest,
+        generation=row.generation,
+        moved_at=row.moved_at,
+        moved_by=row.moved_by,
+    )

@@ -1,0 +1,100 @@
+"""What an adapter's events say of it, from its creation on: the same as its rows, told in another place.
+
+Under one key there may be events of several lives: an adapter that was deleted and made anew, and one whose name another took.
+A history is that of the life that goes on.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from sqlmodel import col, select
+
+from adaptry.storage.catalog.audit.epochs import Timeline
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.encoding import unmapped
+from adaptry.storage.catalog.rows import EventRow
+
+
+@dataclass(frozen=True)
+class Happening:
+    """An event with its detail read. `rise` is by how much restores of the registry raised generations since."""
+
+    row: EventRow
+    detail: Mapping[str, str]
+    rise: int
+
+    @property
+    def kind(self) -> str:
+        return self.row.kind
+
+    @property
+    def seq(self) -> int:
+        assert self.row.seq is not None
+        return self.row.seq
+
+    @property
+    def generation(self) -> int:
+        """The generation of which the event tells, as it is in the epoch of now."""
+        return int(self.detail["generation"]) + self.rise
+
+
+@dataclass(frozen=True)
+class History:
+    """The events of one life, oldest first, and all that were ever recorded under the adapter's key.
+
+    `timeline` has the epochs of the registry.
+    """
+
+    events: Sequence[Happening]
+    every: Sequence[Happening]
+    timeline: Timeline
+    by_number: Mapping[int, list[Happening]] = field(default_factory=lambda: defaultdict(list))
+
+    @cached_property
+    def pushed(self) -> Mapping[int, Happening]:
+        """By number, the event of each version that was pushed."""
+        return {one.row.number: one for one in self.of("version.pushed") if one.row.number is not None}
+
+    def of(self, *kinds: str) -> Iterator[Happening]:
+        return (one for one in self.events if one.kind in kinds)
+
+    @property
+    def highest_number(self) -> int:
+        """The highest number that any version under the key ever had."""
+        numbers = (one.row.number or 0 for one in self.every if one.kind == "version.pushed")
+        return max(numbers, default=0)
+
+
+def history(tx: Transaction, key: int, name: str, timeline: Timeline) -> History:
+    """That of the adapter which has this name now."""
+    query = select(EventRow).where(EventRow.adapter_id == key).order_by(col(EventRow.seq))
+    every = [
+        Happening(row, unmapped(row.detail), timeline.rise_since(row.seq or 0)) for row in tx.exec(query)
+    ]
+    life: list[Happening] = []
+    for one in reversed(every):
+        if one.row.name != name:
+            continue  # of another line, whose name this one took
+        life.append(one)
+        if one.kind == "adapter.created":
+            break
+        if one.kind == "adapter.renamed":
+            name = one.detail["was"]
+    life.reverse()
+    by_number: dict[int, list[Happening]] = defaultdict(list)
+    for one in life:
+        if one.row.number is not None:
+            by_number[one.row.number].append(one)
+    return History(life, every, timeline, by_number)
+
+
+def pushes_of(tx: Transaction, key: int) -> list[tuple[int, int]]:
+    """The number of the event and of the version, of every version that was ever pushed under a key."""
+    query = select(EventRow.seq, EventRow.number).where(
+        EventRow.adapter_id == key, EventRow.kind == "version.pushed"
+    )
+    return [(seq or 0, number or 0) for seq, number in tx.exec(query)]

@@ -1,0 +1,63 @@
+"""The whole audit, in the order in which a reader wants to know: the database itself, single values, then what disagrees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from sqlmodel import col, select
+
+from adaptry.storage.catalog import postgres, sqlite
+from adaptry.storage.catalog.audit import (
+    adapters,
+    bases,
+    column_values,
+    epochs,
+    events,
+    files,
+    folded_names,
+    inspections,
+    manifests,
+)
+from adaptry.storage.catalog.audit.problem import Problem, guarded
+from adaptry.storage.catalog.database import Catalog
+from adaptry.storage.catalog.rows import AdapterRow
+
+
+def audit(catalog: Catalog) -> Iterator[Problem]:
+    """Everything in the catalog that cannot be as it is. Raises `Unavailable`."""
+    yield from guarded("database", partial(_database, catalog))
+    yield from guarded("catalog", partial(column_values.problems, catalog))
+    yield from guarded("revisions", partial(manifests.problems, catalog))
+    yield from guarded("events", partial(events.problems, catalog))
+    yield from guarded("epochs", partial(epochs.problems, catalog))
+    shared = adapters.Shared()
+    yield from guarded("adapters", partial(adapters.among_all, catalog, shared))
+    yield from guarded("names", partial(folded_names.problems, catalog))
+    for key, name in _adapters(catalog):
+        yield from guarded(name, partial(adapters.problems, catalog, key, shared))
+    yield from guarded("bases", partial(bases.problems, catalog))
+    yield from guarded("files", partial(files.problems, catalog))
+    yield from guarded("inspections", partial(inspections.problems, catalog))
+
+
+def _database(catalog: Catalog) -> Iterator[Problem]:
+    with catalog.read() as tx:
+        connection = tx.connection()
+        kind = postgres if connection.dialect.name == "postgresql" else sqlite
+        for text in kind.complaints(connection):
+            yield Problem("database", text, "database")
+
+
+def _adapters(catalog: Catalog) -> Iterator[tuple[int, str]]:
+    after = 0
+    while True:
+        with catalog.read() as tx:
+            query = select(AdapterRow.id, AdapterRow.name).where(col(AdapterRow.id) > after)
+            rows = tx.exec(query.order_by(col(AdapterRow.id)).limit(200)).all()
+        if not rows:
+            return
+        for key, name in rows:
+            assert key is not None
+            yield key, str(name)
+        after = rows[-1][0] or 0

@@ -1,0 +1,100 @@
+"""Epochs: each follows from the one before, and begins with an event. Generations of older events are compared as raised since."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import pairwise
+
+from sqlmodel import col, select
+
+from adaptry.storage.catalog.audit.problem import Problem, differs
+from adaptry.storage.catalog.database import Catalog, Transaction
+from adaptry.storage.catalog.encoding import unmapped
+from adaptry.storage.catalog.rows import EpochRow, EventRow, RecallClaimRow
+
+RESTORED = "registry.restored"
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """Where the epochs begin among the events, and the floor of each; `moments` are the times of the restores."""
+
+    starts: Sequence[int] = ()
+    floors: Sequence[int] = (0,)
+    moments: frozenset[datetime] = field(default_factory=frozenset)
+
+    @property
+    def floor(self) -> int:
+        """Every generation is above it now."""
+        return self.floors[-1]
+
+    @property
+    def is_restored(self) -> bool:
+        return len(self.floors) > 1
+
+    def rise_since(self, seq: int) -> int:
+        """By how much generations were raised since the event of that number."""
+        return self.floor - self.floors[bisect_right(self.starts, seq)]
+
+
+def timeline(tx: Transaction) -> Timeline:
+    """As the rows have it. Where rows and events disagree (see `problems`), the events that there are count."""
+    rows = tx.exec(select(EpochRow).order_by(col(EpochRow.number))).all()
+    found = tx.exec(
+        select(EventRow.seq, EventRow.at).where(EventRow.kind == RESTORED).order_by(col(EventRow.seq))
+    ).all()
+    floors = [row.floor for row in rows][: len(found) + 1] or [0]
+    starts = [seq or 0 for seq, _ in found][: len(floors) - 1]
+    return Timeline(starts, floors, frozenset(at for _, at in found))
+
+
+def problems(catalog: Catalog) -> Iterator[Problem]:
+    with catalog.read() as tx:
+        rows = tx.exec(select(EpochRow).order_by(col(EpochRow.number))).all()
+        begun = tx.exec(select(EventRow).where(EventRow.kind == RESTORED).order_by(col(EventRow.seq))).all()
+        claims = tx.exec(select(RecallClaimRow)).all()
+        remembered = tx.exec(select(EventRow.detail).where(EventRow.kind == "recall.remembered")).all()
+    if [row.number for row in rows] != list(range(1, len(rows) + 1)) or not rows:
+        yield Problem("epochs", "they are not numbered from 1 without a gap")
+        return
+    if len(rows) != len(begun) + 1:
+        yield Problem("epochs", f"there are {len(rows)}, and {len(begun)} events say that one began")
+    for before, row in pairwise(rows):
+        where = f"epoch {row.number}"
+        yield from differs(where, "its secret", row.secret, before.secret, "the epoch before")
+        if row.floor <= before.floor:
+            yield Problem(where, f"its floor is {row.floor}, and that of the epoch before is {before.floor}")
+    yield from differs("epoch 1", "its floor", rows[0].floor, 0, "the rule for a new registry")
+    if len({row.id for row in rows}) != len(rows):
+        yield Problem("epochs", "two have the same id")
+    for row, event in zip(rows[1:], begun, strict=False):
+        where = f"epoch {row.number}"
+        yield from differs(where, "its id", row.id, unmapped(event.detail).get("epoch"), "its event")
+        yield from differs(where, "when it began", row.began_at, event.at, "its event")
+    yield from _claims(claims, list(map(unmapped, remembered)), rows)
+
+
+def _claims(
+    claims: Sequence[RecallClaimRow],
+    remembered: Sequence[dict[str, str]],
+    rows: Sequence[EpochRow],
+) -> Iterator[Problem]:
+    """Recalls that were forgotten: each with the event of the worker that knew it, or from a catalog that a restore replaced."""
+    told = {
+        (one["adapter"], one["digest"].removeprefix("sha256:")): (one["was"], f"worker {one['worker']}")
+        for one in remembered
+    }
+    for claim in claims:
+        where = f"recall claim {claim.name}@{claim.digest[:12]}"
+        known = told.get((claim.name, claim.digest))
+        if known is not None:
+            yield from differs(where, "its state and source", (claim.state, claim.source), known, "its event")
+        elif claim.source != "the replaced catalog":
+            yield Problem(where, "no event says that a worker remembered it")
+        elif claim.at not in {row.began_at for row in rows[1:]}:
+            yield Problem(where, "no epoch began when it was noted")
+    for name, digest in sorted(told.keys() - {(claim.name, claim.digest) for claim in claims}):
+        yield Problem(f"recall claim {name}@{digest[:12]}", "an event speaks of it, and it is not there")

@@ -1,0 +1,16 @@
+"""Names in lower case, by which names that differ only in capitals are found: each against the name that it is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from adaptry.storage.catalog import folded_names
+from adaptry.storage.catalog.audit.problem import Problem
+from adaptry.storage.catalog.database import Catalog
+
+
+def problems(catalog: Catalog) -> Iterator[Problem]:
+    with catalog.read() as tx:
+        for table, name, folded in folded_names.misfolded(tx):
+            reason = f"its lower case is kept as {folded!a}, by which it is not found in other capitals"
+            yield Problem(f"{name} in {table}", reason, "derived", "folded")

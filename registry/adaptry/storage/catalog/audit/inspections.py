@@ -1,0 +1,53 @@
+"""What inspections found: the values of a whole file against those of its tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from sqlmodel import col, select
+
+from adaptry.adapters.inspection.result import INSPECTION
+from adaptry.storage.catalog import inspections
+from adaptry.storage.catalog.audit.problem import UNREADABLE, Problem
+from adaptry.storage.catalog.database import Catalog
+from adaptry.storage.catalog.rows import InspectionRow
+
+_AT_ONCE = 100
+
+
+def problems(catalog: Catalog) -> Iterator[Problem]:
+    after = ""
+    while True:
+        with catalog.read() as tx:
+            query = select(InspectionRow).where(InspectionRow.file_digest > after)
+            rows = tx.exec(query.order_by(col(InspectionRow.file_digest)).limit(_AT_ONCE)).all()
+        if not rows:
+            return
+        for row in rows:
+            yield from _of_row(row)
+        after = rows[-1].file_digest
+
+
+def _of_row(row: InspectionRow) -> Iterator[Problem]:
+    where, key = f"inspection of sha256:{row.file_digest[:12]}", f"inspection:{row.file_digest}"
+    if row.inspection > INSPECTION:
+        reason = f"it is of measurement {row.inspection}, and this Adaptry has {INSPECTION}"
+        yield Problem(where, reason, "derived", key)
+        return
+    try:
+        found = inspections.unpacked(row.statistics)
+        whole = (len(found.tensors), found.nan, found.infinite)
+        is_same = whole == (row.tensors, row.nan, row.infinite) and is_close(row.norm, found.norm)
+    except UNREADABLE as error:
+        yield Problem(where, f"its statistics cannot be read: {str(error)[:200]}", "derived", key)
+        return
+    if not is_same:
+        yield Problem(where, "its values of the whole file are not those of its tensors", "derived", key)
+
+
+def is_close(one: float | None, other: float | None) -> bool:
+    """Whether two norms are the same, but for the order in which a machine adds."""
+    if one is None or other is None:
+        return one is other
+    return math.isclose(one, other, rel_tol=1e-9)

@@ -1,0 +1,40 @@
+"""The search index: the terms of every version, against those that its rows give it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from sqlmodel import col, select
+
+from adaptry.core.errors import Corrupt
+from adaptry.storage.catalog import versions
+from adaptry.storage.catalog.audit.problem import Problem
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.rows import AdapterRow, PostingRow, TermRow, VersionRow
+
+
+def problems(tx: Transaction, row: AdapterRow) -> Iterator[Problem]:
+    of_line = select(VersionRow.id).where(VersionRow.adapter_id == row.id)
+    query = (
+        select(PostingRow.version_id, TermRow.field, TermRow.text)
+        .join(TermRow, col(TermRow.id) == col(PostingRow.term_id))
+        .where(col(PostingRow.version_id).in_(of_line))
+    )
+    found: dict[int, set[tuple[str, str]]] = defaultdict(set)
+    for key, field, text in tx.exec(query):
+        found[key].add((field, text))
+    for version in tx.exec(select(VersionRow).where(VersionRow.adapter_id == row.id)).all():
+        assert version.id is not None
+        try:
+            expected = versions.terms_of(tx, version)
+        except Corrupt:  # said of the revision already
+            continue
+        if found[version.id] != expected:
+            wrong = sorted(found[version.id] ^ expected)
+            yield Problem(
+                f"{row.name}@{version.number}",
+                f"searches do not find it as it is: {', '.join(f'{field}:{text}' for field, text in wrong[:3])[:200]}",
+                "derived",
+                f"index:{version.id}",
+            )

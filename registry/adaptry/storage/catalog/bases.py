@@ -1,0 +1,230 @@
+"""Bases in the catalog: a record by id, the names it goes by, and its files where its weights are stored."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, delete, distinct, func, update
+from sqlmodel import col, select
+
+from adaptry.adapters.base_record import BaseRecord
+from adaptry.core.digest import Digest
+from adaptry.core.identity import BaseVisibility, Identity
+from adaptry.core.manifest import FileEntry
+from adaptry.registry.records import BaseInfo, Page
+from adaptry.storage.catalog import cursors
+from adaptry.storage.catalog.access import Sight
+from adaptry.storage.catalog.case_conflicts import fold
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.encoding import packed, unpacked
+from adaptry.storage.catalog.rows import AdapterRow, BaseFileRow, BaseNameRow, BaseRow, VersionRow
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What decides who may see a base: its visibility, and the namespaces of its names."""
+
+    visibility: BaseVisibility
+    owners: frozenset[str]
+
+    def is_for(self, identity: Identity) -> bool:
+        return identity.may_read_base(self.owners, self.visibility)
+
+
+def find(tx: Transaction, sight: Sight, key: str) -> list[Digest]:
+    """The ids of bases in sight that `key` may mean: a name, an id, or the beginning of one. At most two are looked for."""
+    named = select(BaseNameRow.base_id).where(BaseNameRow.name == key)
+    found = _seen(tx, sight, col(BaseRow.id).in_(named))
+    if found:
+        return found
+    prefix = key.removeprefix("sha256:")
+    if len(prefix) < 12 or not set(prefix) <= set("0123456789abcdef"):
+        return []
+    return _seen(tx, sight, (col(BaseRow.id) >= prefix) & (col(BaseRow.id) < prefix + "g"))
+
+
+def among(tx: Transaction, sight: Sight, ids: Collection[Digest]) -> frozenset[Digest]:
+    """Those of the ids that are bases in sight."""
+    query = select(BaseRow.id).where(col(BaseRow.id).in_([id.hex for id in ids]))
+    if (seen := sight.of_bases()) is not None:
+        query = query.where(seen)
+    return frozenset(Digest(id) for id in tx.exec(query))
+
+
+def access(tx: Transaction, ids: Collection[Digest]) -> dict[Digest, Access]:
+    """Of those of the ids that are bases, what decides who may see them."""
+    query = (
+        select(BaseRow.id, BaseRow.visibility, BaseNameRow.namespace)
+        .outerjoin(BaseNameRow, col(BaseNameRow.base_id) == col(BaseRow.id))
+        .where(col(BaseRow.id).in_([id.hex for id in ids]))
+    )
+    found: dict[Digest, Access] = {}
+    for id, visibility, namespace in tx.exec(query):
+        known = found.get(Digest(id), Access(visibility_of(visibility), frozenset()))
+        owners = known.owners | {namespace} if namespace else known.owners
+        found[Digest(id)] = Access(known.visibility, owners)
+    return found
+
+
+def visibility_of(text: str) -> BaseVisibility:
+    """A word that is not one of those there are means private."""
+    return "public" if text == "public" else "internal" if text == "internal" else "private"
+
+
+def set_visibility(tx: Transaction, id: Digest, visibility: BaseVisibility) -> None:
+    tx.execute(update(BaseRow).where(col(BaseRow.id) == id.hex).values(visibility=visibility))
+
+
+def _seen(tx: Transaction, sight: Sight, is_meant: ColumnElement[bool]) -> list[Digest]:
+    query = select(BaseRow.id).where(is_meant)
+    if (seen := sight.of_bases()) is not None:
+        query = query.where(seen)
+    return [Digest(id) for id in tx.exec(query.limit(2))]
+
+
+def ids(tx: Transaction) -> tuple[Digest, ...]:
+    """Those of all bases, in order."""
+    return tuple(Digest(id) for id in tx.exec(select(BaseRow.id).order_by(BaseRow.id)))
+
+
+def record(tx: Transaction, id: Digest) -> BaseRecord | None:
+    packed_record = tx.exec(select(BaseRow.record).where(BaseRow.id == id.hex)).first()
+    return unpacked(BaseRecord, packed_record) if packed_record else None
+
+
+def put(tx: Transaction, new: BaseRecord, at: datetime, by: str) -> None:
+    """Adds a base, or replaces the record of a known one."""
+    row = tx.exec(select(BaseRow).where(BaseRow.id == new.id.hex)).first()
+    if row is None:
+        row = BaseRow(
+            id=new.id.hex,
+            architecture=new.architecture.hex,
+            record=b"",
+            summary="",
+            created_at=at,
+            created_by=by,
+        )
+    row.record, row.summary = packed(new), summary(new, row.created_at, row.created_by)
+    tx.add(row)
+    tx.flush()
+
+
+def names(tx: Transaction, id: Digest) -> tuple[str, ...]:
+    return tuple(
+        tx.exec(select(BaseNameRow.name).where(BaseNameRow.base_id == id.hex).order_by(BaseNameRow.name))
+    )
+
+
+def add_names(tx: Transaction, id: Digest, new: Iterable[str]) -> None:
+    """The names must be free."""
+    tx.add_all(
+        [
+            BaseNameRow(name=name, namespace=namespace_of(name), base_id=id.hex, folded=fold(name))
+            for name in new
+        ]
+    )
+    tx.flush()
+
+
+def namespace_of(name: str) -> str:
+    """The namespace that a base's name is in; empty for a name of one word."""
+    namespace, slash, _ = name.partition("/")
+    return namespace if slash else ""
+
+
+def store(tx: Transaction, id: Digest, files: Sequence[FileEntry]) -> None:
+    """The base's weights are these files from now on."""
+    tx.execute(delete(BaseFileRow).where(col(BaseFileRow.base_id) == id.hex))
+    tx.add_all(
+        [
+            BaseFileRow(base_id=id.hex, path=file.path, digest=file.sha256.hex, size=file.size)
+            for file in files
+        ]
+    )
+    tx.flush()
+
+
+def stored_file(tx: Transaction, id: Digest, path: str) -> Digest | None:
+    row = tx.get(BaseFileRow, (id.hex, path))
+    return Digest(row.digest) if row else None
+
+
+def info(tx: Transaction, sight: Sight, id: Digest) -> BaseInfo:
+    return _infos(tx, sight, tx.exec(select(BaseRow).where(BaseRow.id == id.hex)).all())[0]
+
+
+def page(tx: Transaction, sight: Sight, cursor: str | None, limit: int) -> Page[BaseInfo]:
+    """Newest first."""
+    before = cursors.decode_number(cursor, "bases")
+    query = select(BaseRow).order_by(col(BaseRow.key).desc())
+    if (seen := sight.of_bases()) is not None:
+        query = query.where(seen)
+    if before is not None:
+        query = query.where(col(BaseRow.key) < before)
+    rows = tx.exec(query.limit(limit + 1)).all()
+    shown = rows[:limit]
+    following = cursors.encode(shown[-1].key or 0, "bases") if len(rows) > limit else None
+    return Page[BaseInfo](items=_infos(tx, sight, shown), next=following)
+
+
+def of_architecture(tx: Transaction, sight: Sight, architecture: Digest) -> tuple[BaseInfo, ...]:
+    query = select(BaseRow).where(BaseRow.architecture == architecture.hex).order_by(col(BaseRow.key).desc())
+    if (seen := sight.of_bases()) is not None:
+        query = query.where(seen)
+    return _infos(tx, sight, tx.exec(query).all())
+
+
+def _infos(tx: Transaction, sight: Sight, rows: Sequence[BaseRow]) -> tuple[BaseInfo, ...]:
+    ids = [row.id for row in rows]
+    known: dict[str, list[str]] = defaultdict(list)
+    for named in tx.exec(
+        select(BaseNameRow).where(col(BaseNameRow.base_id).in_(ids)).order_by(BaseNameRow.name)
+    ):
+        known[named.base_id].append(named.name)
+    stored: dict[str, list[FileEntry]] = defaultdict(list)
+    for file in tx.exec(
+        select(BaseFileRow).where(col(BaseFileRow.base_id).in_(ids)).order_by(BaseFileRow.path)
+    ):
+        stored[file.base_id].append(FileEntry(path=file.path, size=file.size, sha256=Digest(file.digest)))
+    counts = _adapters_on(tx, sight, ids)
+    return tuple(
+        BaseInfo.model_validate_json(row.summary).model_copy(
+            update={
+                "names": tuple(known[row.id]),
+                "stored": tuple(stored[row.id]),
+                "adapters": counts.get(row.id, 0),
+                "visibility": visibility_of(row.visibility),
+            }
+        )
+        for row in rows
+    )
+
+
+def _adapters_on(tx: Transaction, sight: Sight, ids: Sequence[str]) -> dict[str | None, int]:
+    """How many adapters that are seen have a version on each base."""
+    query = select(VersionRow.base_id, func.count(distinct(col(VersionRow.adapter_id)))).where(
+        col(VersionRow.base_id).in_(ids)
+    )
+    seen = sight.of_adapters()
+    if seen is not None:
+        query = query.join(AdapterRow, col(AdapterRow.id) == col(VersionRow.adapter_id)).where(seen)
+    return dict(tx.exec(query.group_by(col(VersionRow.base_id))).all())
+
+
+def summary(record: BaseRecord, at: datetime, by: str) -> str:
+    """What listings show, as JSON: they never open a record, which may be large."""
+    model_type = record.facts.get("model_type")
+    return BaseInfo(
+        id=record.id,
+        architecture=record.architecture,
+        model_type=model_type if isinstance(model_type, str) else None,
+        parameters=record.parameters,
+        dtypes=tuple(sorted({tensor.dtype for tensor in record.tensors.values()})),
+        roots=record.roots,
+        tokenizer=record.tokenizer,
+        created_at=at,
+        created_by=by,
+    ).model_dump_json()

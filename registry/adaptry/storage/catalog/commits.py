@@ -1,0 +1,186 @@
+"""Commits in the catalog: each step of a branch points back at the one before it, and is never changed.
+
+A chain is read from a step backwards, a page at a time, so that a line of a million versions costs no more than a
+short one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import bindparam, delete, exists, func, literal, select
+
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict
+from adaptry.core.manifest import EMPTY, Manifest
+from adaptry.registry.records import CommitInfo, CommitNote, Page
+from adaptry.storage.catalog import cursors, damage
+from adaptry.storage.catalog.adapters import Line
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.manifests import stored_manifest
+from adaptry.storage.catalog.rows import CommitRow, MarkRow, RevisionRow, VersionRow
+from adaptry.storage.catalog.version_info import Columns, selected, table_of
+
+_COMMITS, _VERSIONS, _MARKS = table_of(CommitRow), table_of(VersionRow), table_of(MarkRow)
+_REVISIONS = table_of(RevisionRow)
+_BEFORE = _COMMITS.alias("before")
+_FIRST = CommitNote(title="Created")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A commit as the catalog knows it: its key, and what it is."""
+
+    key: int
+    info: CommitInfo
+
+    @property
+    def digest(self) -> Digest:
+        return self.info.digest
+
+
+_SHOWN = (
+    select(_COMMITS, _BEFORE.c.digest.label("parent"), _VERSIONS.c.number)
+    .outerjoin_from(_COMMITS, _BEFORE, _BEFORE.c.id == _COMMITS.c.parent_id)
+    .outerjoin(
+        _VERSIONS,
+        (_VERSIONS.c.adapter_id == _COMMITS.c.adapter_id) & (_VERSIONS.c.digest == _COMMITS.c.digest),
+    )
+)
+_BY_KEY = _SHOWN.where(_COMMITS.c.id == bindparam("key"))
+_BY_MARK = _SHOWN.join(_MARKS, _MARKS.c.commit_id == _COMMITS.c.id).where(
+    _MARKS.c.adapter_id == bindparam("adapter"), _MARKS.c.name == bindparam("name")
+)
+_OF_LINE = _COMMITS.c.adapter_id == bindparam("adapter")
+_BY_PREFIX = _SHOWN.where(
+    _COMMITS.c.id.in_(
+        select(func.min(_COMMITS.c.id))
+        .where(_OF_LINE, _COMMITS.c.digest >= bindparam("prefix"), _COMMITS.c.digest < bindparam("beyond"))
+        .group_by(_COMMITS.c.digest)
+        .limit(2)
+        .correlate(None)
+    )
+)
+_TREE = select(_REVISIONS.c.manifest).where(
+    _REVISIONS.c.digest == bindparam("digest"),
+    exists().where(_OF_LINE, _COMMITS.c.digest == bindparam("digest")),
+)
+
+_START = select(_COMMITS.c.id, _COMMITS.c.parent_id, literal(1).label("place")).where(
+    _OF_LINE, _COMMITS.c.id == bindparam("key")
+)
+_CHAIN = _START.cte("chain", recursive=True)
+_CHAIN = _CHAIN.union_all(
+    select(_COMMITS.c.id, _COMMITS.c.parent_id, _CHAIN.c.place + 1).where(
+        _COMMITS.c.id == _CHAIN.c.parent_id, _CHAIN.c.place < bindparam("many")
+    )
+)
+_PAGE = _SHOWN.join(_CHAIN, _CHAIN.c.id == _COMMITS.c.id).order_by(_CHAIN.c.place)
+
+
+def begin(tx: Transaction, line: Line, at: datetime, by: str) -> Step:
+    """The first commit of a new line: a tree without files."""
+    return add(tx, line, "main", EMPTY, _FIRST, None, at=at, by=by, parent=None)
+
+
+def add(
+    tx: Transaction,
+    line: Line,
+    branch: str,
+    manifest: Manifest,
+    note: CommitNote,
+    carries: int | None,
+    *,
+    at: datetime,
+    by: str,
+    parent: Step | None,
+) -> Step:
+    """Appends a step; which branch is there now, its mark says."""
+    keep_revision(tx, manifest)
+    row = CommitRow(
+        adapter_id=line.key,
+        digest=manifest.digest.hex,
+        branch=branch,
+        parent_id=parent.key if parent else None,
+        title=note.title,
+        message=note.message,
+        author=by,
+        at=at,
+        carries=carries,
+    )
+    tx.add(row)
+    tx.flush()
+    assert row.id is not None
+    return _step(selected(tx, _BY_KEY, {"key": row.id})[0])
+
+
+def keep_revision(tx: Transaction, manifest: Manifest) -> None:
+    """Keeps a manifest, byte for byte; the same one is one row. Where that row is damaged, this mends it."""
+    data = manifest.to_bytes()
+    digest = Digest.of(data)
+    row = tx.get(RevisionRow, digest.hex)
+    if row is not None and row.manifest == data:
+        return
+    if row is None:
+        tx.add(RevisionRow(digest=digest.hex, manifest=data))
+    else:
+        row.manifest = data
+        damage.clear(tx, digest)
+    tx.flush()
+
+
+def at_mark(tx: Transaction, line: Line, name: str) -> Step | None:
+    """The commit that a branch or tag is at."""
+    return _first(selected(tx, _BY_MARK, {"adapter": line.key, "name": name}))
+
+
+def by_digest(tx: Transaction, line: Line, prefix: str) -> Step | None:
+    """The oldest commit of the revision that begins so. Raises `Conflict` where several revisions do."""
+    asked = {"adapter": line.key, "prefix": prefix, "beyond": prefix + "g"}
+    found = selected(tx, _BY_PREFIX, asked)
+    if len(found) > 1:
+        raise Conflict(f"{line.name} has several commits that begin with {prefix}; give more digits")
+    return _first(found)
+
+
+def tree(tx: Transaction, line: Line, digest: Digest) -> Manifest | None:
+    """The tree of a revision that some commit of the line is. Raises `Corrupt`."""
+    found = selected(tx, _TREE, {"adapter": line.key, "digest": digest.hex})
+    return stored_manifest(digest, found[0].manifest) if found else None
+
+
+def page(tx: Transaction, line: Line, newest: Step, cursor: str | None, limit: int) -> Page[CommitInfo]:
+    """A chain from `newest` backwards, or from where the cursor says."""
+    about = f"commits {line.key}"
+    start = cursors.decode_number(cursor, about)
+    asked = {"adapter": line.key, "key": newest.key if start is None else start, "many": limit + 1}
+    rows = selected(tx, _PAGE, asked)
+    following = cursors.encode(rows[limit].id, about) if len(rows) > limit else None
+    return Page[CommitInfo](items=tuple(_step(row).info for row in rows[:limit]), next=following)
+
+
+def forget(tx: Transaction, line: Line) -> None:
+    """Removes all commits and marks of a line."""
+    tx.execute(delete(_MARKS).where(_MARKS.c.adapter_id == line.key))
+    tx.execute(delete(_COMMITS).where(_COMMITS.c.adapter_id == line.key))
+
+
+def _first(rows: Sequence[Columns]) -> Step | None:
+    return _step(rows[0]) if rows else None
+
+
+def _step(row: Columns) -> Step:
+    info = CommitInfo(
+        digest=Digest(row.digest),
+        branch=row.branch,
+        parent=row.parent[:40] if row.parent else None,
+        title=row.title,
+        message=row.message,
+        author=row.author,
+        at=row.at,
+        number=row.number,
+        carries=row.number if row.number is not None else row.carries,
+    )
+    return Step(row.id, info)

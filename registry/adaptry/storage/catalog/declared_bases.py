@@ -1,0 +1,70 @@
+"""The base that a version itself declared, for readers who may not see the registered one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import not_, select
+from sqlmodel import col
+
+from adaptry.adapters.spec import Spec
+from adaptry.core.digest import Digest
+from adaptry.core.manifest import Manifest
+from adaptry.core.report import Report
+from adaptry.registry.records import VersionInfo
+from adaptry.storage.catalog.access import Sight
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.encoding import unpacked
+from adaptry.storage.catalog.rows import AdapterRow, BaseRow, RevisionRow, VersionDetailRow, VersionRow
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """The base id and name that a version was declared with, the name in its config, and the report of its checks."""
+
+    base_id: Digest | None
+    base_name: str | None
+    written: str | None
+    report: Report
+
+
+def hidden_bases(tx: Transaction, sight: Sight, ids: Collection[Digest]) -> frozenset[Digest]:
+    """Those of the ids that are registered bases out of sight."""
+    seen = sight.of_bases()
+    if seen is None or not ids:
+        return frozenset()
+    query = select(col(BaseRow.id)).where(col(BaseRow.id).in_([id.hex for id in ids]), not_(seen))
+    return frozenset(Digest(id) for id in tx.execute(query).scalars())
+
+
+def declarations(tx: Transaction, versions: Sequence[VersionInfo]) -> dict[tuple[str, int], Declaration]:
+    """By name and number, what each of the versions declared."""
+    wanted = {(str(version.name), version.number) for version in versions}
+    query = (
+        select(
+            col(AdapterRow.name),
+            col(VersionRow.number),
+            col(RevisionRow.manifest),
+            col(VersionDetailRow.spec),
+            col(VersionDetailRow.report),
+        )
+        .join(VersionRow, col(VersionRow.adapter_id) == col(AdapterRow.id))
+        .join(RevisionRow, col(RevisionRow.digest) == col(VersionRow.digest))
+        .join(VersionDetailRow, col(VersionDetailRow.version_id) == col(VersionRow.id))
+        .where(
+            col(AdapterRow.name).in_({name for name, _ in wanted}),
+            col(VersionRow.digest).in_({version.digest.hex for version in versions}),
+        )
+    )
+    return {
+        (name, number): _declaration(Manifest.parse(manifest), unpacked(Spec, spec), unpacked(Report, report))
+        for name, number, manifest, spec, report in tx.execute(query)
+        if (name, number) in wanted
+    }
+
+
+def _declaration(manifest: Manifest, spec: Spec, report: Report) -> Declaration:
+    claim = manifest.base
+    name = claim.name if claim and (claim.name or claim.id) else spec.base_name
+    return Declaration(claim.id if claim else None, name, spec.base_name, report)

@@ -1,0 +1,105 @@
+"""Epochs: each restore of a registry begins one, so that numbers given out after the backup are not mistaken for new ones.
+
+Events, generations and numbers of an epoch are above all that the epochs before it can have given out. Its id is random: two
+restores of one backup are two epochs. Whoever holds a cursor of another epoch must look at everything anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import delete, func, text, update
+from sqlmodel import Session, col, select
+
+from adaptry.storage.catalog.rows import (
+    AdapterRow,
+    AliasRow,
+    EpochRow,
+    EventRow,
+    RolloutRow,
+    TokenRow,
+    UploadRow,
+    VersionRow,
+)
+
+_LEAST = 1_000_000
+_START = datetime(2026, 1, 1, tzinfo=UTC)
+_EVENTS = 1_000_000_000
+"""Numbers of events that are left free: more than any registry gives between a backup and its restore."""
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """The epoch a registry is in. New generations begin above `floor`."""
+
+    number: int
+    id: str
+    began_at: datetime
+    floor: int
+    secret: str
+
+    def proof(self, name: str, digest: str, state: str) -> str:
+        """Signs that this registry withdrew a version in this epoch: what a worker shows after a restore."""
+        return _sign(self.secret, self.id, name, digest, state)
+
+    def is_proof(self, proof: str, epoch: str, name: str, digest: str, state: str) -> bool:
+        """Whether the registry signed that in an earlier epoch. Of its own epoch it needs no proof."""
+        return epoch != self.id and hmac.compare_digest(proof, _sign(self.secret, epoch, name, digest, state))
+
+
+def current(tx: Session) -> Epoch:
+    row = tx.exec(select(EpochRow).order_by(col(EpochRow.number).desc()).limit(1)).one()
+    return Epoch(row.number, row.id, row.began_at, row.floor, row.secret)
+
+
+def floor(tx: Session) -> int:
+    """Every new generation is above it."""
+    return tx.exec(select(func.max(EpochRow.floor))).one() or 0
+
+
+def begin(
+    tx: Session, now: datetime, *, above: int = 0, after_event: int = 0, skip: int = 0, keep_tokens: bool
+) -> Epoch:
+    """Begins a new epoch: generations above `above`, events after `after_event`, and `skip` numbers of each adapter left free.
+
+    Tokens are revoked unless `keep_tokens`; uploads that were under way are dropped, since their bytes are in no backup.
+    """
+    was = current(tx)
+    # By the clock, since the same backup may be restored twice: fewer than one move a second is sure to be passed.
+    new = max(was.floor + _LEAST, above + 1, int((now - _START).total_seconds()))
+    rise = new - was.floor
+    for row, column, *which in (
+        (AliasRow, AliasRow.generation),
+        (VersionRow, VersionRow.state_generation, col(VersionRow.state_generation) > 0),
+        (RolloutRow, RolloutRow.generation),
+        (RolloutRow, RolloutRow.alias_generation),
+    ):
+        tx.execute(update(row).where(*which).values({col(column): col(column) + rise}))
+    if skip:
+        tx.execute(update(AdapterRow).values(next_number=col(AdapterRow.next_number) + skip))
+    _skip_events(tx, max(after_event, tx.exec(select(func.max(EventRow.seq))).one() or 0) + _EVENTS)
+    if not keep_tokens:
+        tx.execute(update(TokenRow).where(col(TokenRow.revoked_at).is_(None)).values(revoked_at=now))
+    tx.execute(delete(UploadRow).where(col(UploadRow.is_finished).is_(False)))
+    tx.add(
+        EpochRow(number=was.number + 1, id=secrets.token_hex(8), began_at=now, floor=new, secret=was.secret)
+    )
+    tx.flush()
+    return current(tx)
+
+
+def _skip_events(tx: Session, to: int) -> None:
+    """The next event has a number above `to`."""
+    if tx.connection().dialect.name == "postgresql":
+        tx.execute(text("SELECT setval(pg_get_serial_sequence('events', 'seq'), :to)"), {"to": to})
+        return
+    tx.execute(text("DELETE FROM sqlite_sequence WHERE name = 'events'"))
+    tx.execute(text("INSERT INTO sqlite_sequence (name, seq) VALUES ('events', :to)"), {"to": to})
+
+
+def _sign(secret: str, *parts: str) -> str:
+    return hmac.new(bytes.fromhex(secret), "\n".join(parts).encode(), hashlib.sha256).hexdigest()

@@ -1,0 +1,177 @@
+"""Events: what happened, appended in the transaction of the change and never altered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, cast
+
+from sqlalchemy import Row, func
+from sqlmodel import col, select
+
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Invalid
+from adaptry.core.identity import Identity, Visibility
+from adaptry.core.refs import AdapterName
+from adaptry.registry.events import NameFilter
+from adaptry.registry.records import Event, News, Page
+from adaptry.storage.catalog import cursors
+from adaptry.storage.catalog.adapters import Line
+from adaptry.storage.catalog.bases import Access, access
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.dialect import HAPPENED
+from adaptry.storage.catalog.encoding import mapped, unmapped
+from adaptry.storage.catalog.rows import AdapterRow, EventRow
+
+_ALSO_OF_BASE = frozenset({"version.pushed"})
+"""Kinds of events that readers hear of even if they may not see the base that the event mentions."""
+_OF_BASE = frozenset({"base", "base_status"})
+
+SPAN = 2000
+"""So many events are looked at in one go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An event, and what decides who hears of it: its adapter as it is now, and the base that it is about.
+
+    `base` is None where the event names no base, or one that is not registered.
+    """
+
+    event: Event
+    name: AdapterName | None
+    visibility: Visibility
+    base: Access | None = None
+
+    def is_for(self, identity: Identity) -> bool:
+        if self.name is not None and not identity.may_read(self.name, self.visibility):
+            return False
+        if self.base is not None and self.event.kind not in _ALSO_OF_BASE:
+            return self.base.is_for(identity)
+        return self.name is not None or bool(identity.namespaces)
+
+    def as_for(self, identity: Identity) -> Event:
+        """The event without what it says of a base that the reader may not see."""
+        if self.base is None or self.base.is_for(identity):
+            return self.event
+        kept = {key: text for key, text in self.event.detail.items() if key not in _OF_BASE}
+        return self.event.model_copy(update={"detail": kept})
+
+
+def record(
+    tx: Transaction,
+    kind: str,
+    *,
+    at: datetime,
+    by: str,
+    line: Line | None = None,
+    number: int | None = None,
+    detail: Mapping[str, object] | None = None,
+) -> None:
+    """Appends an event; `detail` is stored as text, without what is None."""
+    texts = {key: str(value) for key, value in (detail or {}).items() if value is not None}
+    name = str(line.name) if line else None
+    tx.add(
+        EventRow(
+            at=at,
+            by=by,
+            kind=kind,
+            adapter_id=line.key if line else None,
+            name=name,
+            number=number,
+            detail=mapped(texts),
+        )
+    )
+    tx.info[HAPPENED] = True
+
+
+def page(tx: Transaction, identity: Identity, line: Line, cursor: str | None, limit: int) -> Page[Event]:
+    """An adapter's events, newest first, through all its renames; without those about a base that is out of sight."""
+    about = f"events {line.key}"
+    before = cursors.decode_number(cursor, about, cursors.BIG_INTEGER)
+    query = select(EventRow).where(col(EventRow.adapter_id) == line.key).order_by(col(EventRow.seq).desc())
+    if before is not None:
+        query = query.where(col(EventRow.seq) < before)
+    rows = tx.exec(query.limit(limit + 1)).all()
+    events = [_event(row) for row in rows[:limit]]
+    told = _with_bases(tx, [Told(event, line.name, line.visibility) for event in events])
+    return Page[Event](
+        items=tuple(one.as_for(identity) for one in told if one.is_for(identity)),
+        next=cursors.encode(events[-1].seq, about) if len(rows) > limit else None,
+    )
+
+
+def newest(tx: Transaction) -> int:
+    """The number of the last event; 0 before the first."""
+    return tx.exec(select(func.max(EventRow.seq))).one() or 0
+
+
+def since(tx: Transaction, after: int) -> tuple[Told, ...]:
+    """The next events of all adapters, oldest first, at most `SPAN`."""
+    columns = (*vars(EventRow)["__table__"].c, col(AdapterRow.name).label("of"), AdapterRow.visibility)
+    query = (
+        select(*columns)
+        .join(AdapterRow, col(AdapterRow.id) == col(EventRow.adapter_id), isouter=True)
+        .where(col(EventRow.seq) > after)
+        .order_by(col(EventRow.seq))
+        .limit(SPAN)
+    )
+    return _with_bases(tx, [_told(row) for row in tx.execute(query)])
+
+
+def look(tx: Transaction, identity: Identity, after: int | None, limit: int, about: NameFilter) -> News:
+    """What is new for one reader after number `after`, among the next `SPAN` events; None: nothing yet."""
+    if after is None:
+        return News(seq=newest(tx))
+    told = since(tx, after)
+    return news(told, identity, about, after, limit) if told else News(seq=min(after, newest(tx)))
+
+
+def news(told: Sequence[Told], identity: Identity, about: NameFilter, after: int, limit: int) -> News:
+    """What of `told`, which comes after number `after`, is for one reader, and how far that went."""
+    items: list[Event] = []
+    for one in told:
+        if about.fits(one.event) and one.is_for(identity):
+            items.append(one.as_for(identity))
+            if len(items) == limit:
+                return News(items=tuple(items), seq=one.event.seq)
+    return News(items=tuple(items), seq=told[-1].event.seq if told else after)
+
+
+def _with_bases(tx: Transaction, told: Sequence[Told]) -> tuple[Told, ...]:
+    """The events, with who may see the bases that they name."""
+    named = {one.event.seq: id for one in told if (id := _base_of(one.event)) is not None}
+    if not named:
+        return tuple(told)
+    known = access(tx, set(named.values()))
+    return tuple(
+        replace(one, base=known.get(named[one.event.seq])) if one.event.seq in named else one for one in told
+    )
+
+
+def _base_of(event: Event) -> Digest | None:
+    text = event.detail.get("id" if event.kind.startswith("base.") else "base", "")
+    try:
+        return Digest.parse(text)
+    except Invalid:
+        return None
+
+
+def _told(row: Row[Any]) -> Told:
+    name = AdapterName.parse(row.of) if row.of else None
+    return Told(_event(row), name, cast(Visibility, row.visibility or "private"))
+
+
+def _event(row: EventRow | Row[Any]) -> Event:
+    """(`Any`: the columns of an event, with others beside them.)"""
+    assert row.seq is not None
+    return Event(
+        seq=row.seq,
+        at=row.at,
+        by=row.by,
+        kind=row.kind,
+        name=AdapterName.parse(row.name) if row.name else None,
+        number=row.number,
+        detail=unmapped(row.detail),
+    )

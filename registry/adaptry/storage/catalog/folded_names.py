@@ -1,0 +1,71 @@
+"""The column `folded`: which rows have another value than they should, and putting that right. What it is for: `names`.
+
+Of the names that differ only in capitals one has the lower case, and the others have nothing; so have names that are free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sqlalchemy import Column, ColumnElement, Table, func, select, true
+
+from adaptry.storage.catalog.case_conflicts import fold
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.rows import AdapterRow, AliasRow, BaseNameRow, MarkRow, NamespaceRow
+from adaptry.storage.catalog.version_info import table_of
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """A table of names: the column that has them, the one within which they are unique, and which rows are names in use."""
+
+    table: Table
+    name: Column[str]
+    within: Column[int] | None
+    is_used: ColumnElement[bool]
+
+    def wrong(self) -> ColumnElement[bool]:
+        """A row whose `folded` is no lower case of a name in use."""
+        folded = self.table.c.folded
+        return folded.is_not(None) & (~self.is_used | (folded != func.lower(self.name)))
+
+    def lacking(self) -> ColumnElement[bool]:
+        """A row that has none, and no other has its lower case."""
+        other = self.table.alias()
+        same = other.c.folded == func.lower(self.name)
+        if self.within is not None:
+            same &= other.c[self.within.name] == self.within
+        return self.is_used & self.table.c.folded.is_(None) & ~select(other.c.folded).where(same).exists()
+
+
+_A, _N, _B = table_of(AdapterRow), table_of(NamespaceRow), table_of(BaseNameRow)
+_L, _M = table_of(AliasRow), table_of(MarkRow)
+_EVERY = (
+    _Names(_N, _N.c.name, None, true()),
+    _Names(_A, _A.c.name, None, _A.c.deleted_at.is_(None)),
+    _Names(_B, _B.c.name, None, true()),
+    _Names(_L, _L.c.alias, _L.c.adapter_id, _L.c.version_id.is_not(None)),
+    _Names(_M, _M.c.name, _M.c.adapter_id, true()),
+)
+
+
+def misfolded(tx: Transaction) -> Iterator[tuple[str, str, str | None]]:
+    """Every name with another `folded` than it should have: its table, the name, and what it has."""
+    for names in _EVERY:
+        query = select(names.name, names.table.c.folded).where(names.wrong() | names.lacking())
+        for name, folded in tx.execute(query.order_by(names.name)):
+            yield names.table.name, name, folded
+
+
+def refold(tx: Transaction) -> None:
+    """Every name as it should be. Of several that differ only in capitals and have none, the first is given it."""
+    for names in _EVERY:
+        tx.execute(names.table.update().where(names.wrong()).values(folded=None))
+        key = [names.name] if names.within is None else [names.within, names.name]
+        given = set()
+        for *group, name in tx.execute(select(*key).where(names.lacking()).order_by(*key)).all():
+            if (*group, fold(name)) not in given:
+                given.add((*group, fold(name)))
+                which = [column == value for column, value in zip(key, (*group, name), strict=True)]
+                tx.execute(names.table.update().where(*which).values(folded=fold(name)))

@@ -1,0 +1,180 @@
+"""What an owner has and nothing of the owner's names: found by reading manifests, marked, and let go.
+
+A mark is lifted in the transaction that begins to need a file again (`files.need`), so that a row which still bears the
+mark that was seen is named by nothing that came after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, delete, exists, union, update
+from sqlmodel import col, select
+
+from adaptry.core.digest import Digest
+from adaptry.storage.catalog import damage, pending_deletes
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.manifests import stored_manifest
+from adaptry.storage.catalog.rows import (
+    AdapterRow,
+    BaseFileRow,
+    CommitRow,
+    FileRow,
+    InspectionRow,
+    PostingRow,
+    RevisionRow,
+    TermRow,
+    UploadRow,
+    VersionRow,
+    WeightsRow,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Had:
+    """A file that an owner has (an adapter by name, a base by id), and since when it is marked as unneeded."""
+
+    owner: str
+    digest: Digest
+    size: int
+    since: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unowned:
+    """A revision that is no commit of any adapter; `is_parent`: some version was made from it."""
+
+    digest: Digest
+    files: frozenset[Digest]
+    is_parent: bool
+
+
+def owners(tx: Transaction, after: str, limit: int) -> Sequence[str]:
+    """Whoever has files, in order."""
+    query = select(FileRow.owner).where(FileRow.owner > after).distinct().order_by(FileRow.owner)
+    return tx.exec(query.limit(limit)).all()
+
+
+def of_owner(tx: Transaction, owner: str) -> tuple[list[Had], list[Had]]:
+    """The files that nothing of the owner's names; and those that are marked although something does.
+
+    Who is sending something needs everything: it may go with what is there. Raises `Corrupt` where a stored manifest is
+    damaged: then nobody knows what is needed.
+    """
+    is_sending = exists().where(col(UploadRow.owner) == owner, col(UploadRow.is_finished).is_(False))
+    needed = None if tx.exec(select(is_sending)).one() else named(tx, owner)
+    unneeded: list[Had] = []
+    marked: list[Had] = []
+    for row in tx.exec(select(FileRow).where(FileRow.owner == owner).order_by(FileRow.digest)):
+        had = Had(row.owner, Digest(row.digest), row.size, row.unneeded_since)
+        if needed is not None and row.digest not in needed:
+            unneeded.append(had)
+        elif had.since is not None:
+            marked.append(had)
+    return unneeded, marked
+
+
+def unowned(tx: Transaction, after: str, limit: int) -> list[Unowned]:
+    """Revisions that no adapter has, in order of their digests, from `after` on."""
+    query = select(RevisionRow).where(RevisionRow.digest > after, *_without_owner())
+    rows = tx.exec(query.order_by(RevisionRow.digest).limit(limit)).all()
+    return [
+        Unowned(
+            Digest(row.digest),
+            frozenset(entry.sha256 for entry in stored_manifest(Digest(row.digest), row.manifest).files),
+            tx.exec(select(_is_parent(row.digest))).one(),
+        )
+        for row in rows
+    ]
+
+
+def mark(tx: Transaction, found: Sequence[Had], at: datetime) -> None:
+    """Those that are not marked yet."""
+    for had in found:
+        tx.execute(update(FileRow).where(*_row(had)).values(unneeded_since=at))
+
+
+def unmark(tx: Transaction, found: Sequence[Had]) -> None:
+    for had in found:
+        tx.execute(update(FileRow).where(*_row(had)).values(unneeded_since=None))
+
+
+def let_go(tx: Transaction, found: Sequence[Had]) -> int:
+    """Takes the files from their owners, where they still bear the mark that was seen; how many were taken.
+
+    Bytes that nobody has then leave since they were marked.
+    """
+    taken = 0
+    for had in found:
+        if tx.execute(delete(FileRow).where(*_row(had))).rowcount:  # type: ignore[attr-defined]  # a DML result has it
+            taken += 1
+            assert had.since is not None, "only what was marked goes"
+            pending_deletes.mark(tx, [had.digest], had.since)
+    return taken
+
+
+def forget_revisions(tx: Transaction, digests: Sequence[Digest]) -> int:
+    """Drops manifests that no adapter has and no version was made from; how many went."""
+    gone = 0
+    for digest in digests:
+        is_left = delete(RevisionRow).where(
+            col(RevisionRow.digest) == digest.hex, ~_is_parent(digest.hex), *_without_owner()
+        )
+        gone += tx.execute(is_left).rowcount  # type: ignore[attr-defined]  # a DML result has it
+    return gone
+
+
+def forget_weights(tx: Transaction, digests: Sequence[Digest]) -> None:
+    """What was derived of files that are gone, and what was known of their damage."""
+    for digest in digests:
+        damage.clear(tx, digest)
+    gone = [digest.hex for digest in digests]
+    tx.execute(delete(WeightsRow).where(col(WeightsRow.file_digest).in_(gone)))
+    tx.execute(delete(InspectionRow).where(col(InspectionRow.file_digest).in_(gone)))
+
+
+def named(tx: Transaction, owner: str) -> set[str]:
+    """Every file that a commit or version of the adapter, or the base's stored weights, name. Raises `Corrupt`."""
+    return set(_named(tx, owner))
+
+
+def _named(tx: Transaction, owner: str) -> Iterator[str]:
+    """Every file that a commit or version of the adapter, or the base's stored weights, name."""
+    if owner.startswith("sha256:"):
+        base = owner.removeprefix("sha256:")
+        yield from tx.exec(select(BaseFileRow.digest).where(BaseFileRow.base_id == base))
+        return
+    adapter = select(AdapterRow.id).where(AdapterRow.name == owner).scalar_subquery()
+    held = union(
+        select(CommitRow.digest).where(CommitRow.adapter_id == adapter),
+        select(VersionRow.digest).where(VersionRow.adapter_id == adapter),
+    ).subquery()
+    query = select(RevisionRow.digest, RevisionRow.manifest).join(
+        held, held.c.digest == col(RevisionRow.digest)
+    )
+    for digest, data in tx.exec(query.execution_options(yield_per=200)):
+        yield from (entry.sha256.hex for entry in stored_manifest(Digest(digest), data).files)
+
+
+def _without_owner() -> tuple[ColumnElement[bool], ...]:
+    return (
+        ~exists().where(col(CommitRow.digest) == col(RevisionRow.digest)),
+        ~exists().where(col(VersionRow.digest) == col(RevisionRow.digest)),
+    )
+
+
+def _is_parent(digest: str) -> ColumnElement[bool]:
+    return exists().where(
+        col(TermRow.field) == "parent",
+        col(TermRow.text) == f"sha256:{digest}",
+        col(PostingRow.term_id) == col(TermRow.id),
+    )
+
+
+def _row(had: Had) -> tuple[ColumnElement[bool], ...]:
+    """The row as it was seen, its mark included."""
+    since = col(FileRow.unneeded_since)
+    is_as_seen = since.is_(None) if had.since is None else since == had.since
+    return col(FileRow.owner) == had.owner, col(FileRow.digest) == had.digest.hex, is_as_seen

@@ -1,0 +1,125 @@
+"""The steps of jobs: begun by turns, and fenced, so that each comes to one end however many runners take it up.
+
+Whoever begins a step gets its next turn. From then on, whoever had an earlier one changes nothing any more: every change
+is made in a transaction that looks first (`hold`). What a step came to is kept, so that it is not done again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlmodel import col, select
+
+from adaptry.core.errors import Conflict, Denied
+from adaptry.registry.jobs_values.records import OPEN, Fault
+from adaptry.storage.catalog import tokens
+from adaptry.storage.catalog.database import Catalog, Transaction
+from adaptry.storage.catalog.jobs import finish, row_of
+from adaptry.storage.catalog.rows import JobStepRow
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A step's turn; or what it came to before, when there is nothing left to do. (`Any`: JSON.)"""
+
+    turn: int
+    result: dict[str, Any] | None
+
+
+def begin(tx: Transaction, id: str, step: str, runner: str, now: datetime) -> Begun | None:
+    """The next turn of a step. None where the job is over, so that nothing is to be done for it.
+
+    A job whose submitter's token was revoked is over now.
+    """
+    job = row_of(tx, id)
+    if job is None or job.key is None or job.state not in OPEN:
+        return None
+    if tokens.is_taken_back(tx, job.asker):
+        said = f"the token {job.by}, whose rights this job has, was revoked; submit it with another"
+        finish(tx, id, "failed", now, fault=Fault(code=Denied.code, message=said))
+        return None
+    row = tx.get(JobStepRow, (job.key, step)) or JobStepRow(job_key=job.key, step=step)
+    if row.result is not None:
+        return Begun(row.turn, json.loads(row.result))
+    row.turn, row.runner, row.done = row.turn + 1, runner, 0
+    job.state = "running"
+    job.started_at = job.started_at or now
+    tx.add_all([row, job])
+    tx.flush()
+    return Begun(row.turn, None)
+
+
+def hold(tx: Transaction, id: str, step: str, turn: int) -> None:
+    """Raises `Conflict` unless the step is still at this turn, and its job neither over nor of a token that was revoked."""
+    job = row_of(tx, id)
+    row = tx.get(JobStepRow, (job.key, step)) if job else None
+    if job is None or job.state not in OPEN or row is None or row.turn != turn:
+        raise Conflict(
+            f"job {id} is no longer this runner's: it was cancelled, or taken over by another; nothing was changed"
+        )
+    if tokens.is_taken_back(tx, job.asker):
+        raise Conflict(
+            f"job {id} has no rights any more: the token {job.by} was revoked; nothing was changed"
+        )
+
+
+def report(tx: Transaction, id: str, step: str, turn: int, what: str, done: int, total: int) -> None:
+    """How far a step has come. Raises as `hold`."""
+    hold(tx, id, step, turn)
+    row = _step(tx, id, step)
+    row.what, row.done, row.total = what, done, total
+    tx.add(row)
+
+
+def conclude(
+    tx: Transaction, id: str, step: str, turn: int, result: Mapping[str, Any], pieces: Mapping[str, int]
+) -> None:
+    """Keeps what a step came to, and makes the steps that follow from it, each with its size. Raises as `hold`."""
+    hold(tx, id, step, turn)
+    row = _step(tx, id, step)
+    row.result = json.dumps(dict(result), ensure_ascii=False)
+    tx.add(row)
+    for name, size in pieces.items():
+        tx.add(JobStepRow(job_key=row.job_key, step=name, total=size))
+
+
+def results(tx: Transaction, id: str) -> dict[str, Any]:
+    """What each step came to that has ended. (`Any`: JSON.)"""
+    job = row_of(tx, id)
+    rows = tx.exec(select(JobStepRow).where(col(JobStepRow.job_key) == job.key)).all() if job else ()
+    return {row.step: json.loads(row.result) for row in rows if row.result}
+
+
+def forget(tx: Transaction, id: str, names: Iterable[str]) -> None:
+    """These steps are to be done again."""
+    for name in names:
+        row = _step(tx, id, name)
+        row.result = None
+        tx.add(row)
+
+
+def _step(tx: Transaction, id: str, step: str) -> JobStepRow:
+    job = row_of(tx, id)
+    row = tx.get(JobStepRow, (job.key, step)) if job else None
+    assert row is not None  # it is held
+    return row
+
+
+class Fenced(Catalog):
+    """A catalog in which every change is made for one step of a job, at its turn: else it is a `Conflict`."""
+
+    def __init__(self, catalog: Catalog, look: Callable[[Transaction], None]) -> None:
+        vars(self).update(vars(catalog))  # the same database and all that hangs on it, opened once
+        self._behind = catalog  # which lets go of it when nobody has it any more
+        self._look = look
+
+    @contextmanager
+    def write(self) -> Iterator[Transaction]:
+        with super().write() as tx:
+            self._look(tx)
+            yield tx

@@ -1,0 +1,236 @@
+"""Jobs in the catalog: asked for, listed, ended once. What their steps do is in `steps`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import NamedTuple, cast
+
+from sqlalchemy import delete, func, update
+from sqlmodel import col, select
+
+from adaptry.core.identity import Identity
+from adaptry.registry.jobs_values.records import (
+    OPEN,
+    Fault,
+    JobInfo,
+    JobOrder,
+    JobState,
+    LogLine,
+    Needs,
+    Stage,
+)
+from adaptry.registry.records import Page
+from adaptry.storage.catalog import cursors
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.encoding import listed
+from adaptry.storage.catalog.rows import JobLineRow, JobRow, JobStepRow
+
+_MOST_LINES = 5_000  # of one job's log; a loop that talks would fill the database
+_LONGEST_LINE = 2_000
+
+
+class Unfinished(NamedTuple):
+    """As much of an open job as its runners look at again and again."""
+
+    id: str
+    tries: int
+    priority: int
+    needs: Needs
+
+
+def insert(
+    tx: Transaction, id: str, order: JobOrder, namespace: str, identity: Identity, now: datetime
+) -> JobInfo:
+    row = JobRow(
+        id=id,
+        kind=order.kind,
+        task=json.dumps(order.task, ensure_ascii=False),
+        namespace=namespace,
+        state="queued",
+        needs=order.needs.model_dump_json(),
+        priority=order.priority,
+        by=identity.name,
+        by_role=identity.role,
+        by_namespaces=listed(identity.namespaces),
+        submitted_at=now,
+    )
+    tx.add(row)
+    tx.flush()
+    return _infos(tx, [row])[0]
+
+
+def find(tx: Transaction, id: str) -> JobInfo | None:
+    row = row_of(tx, id)
+    return _infos(tx, [row])[0] if row else None
+
+
+def row_of(tx: Transaction, id: str) -> JobRow | None:
+    """The row; for this package."""
+    return tx.exec(select(JobRow).where(JobRow.id == id)).first()
+
+
+def submitter(tx: Transaction, id: str) -> Identity:
+    """Whose rights the job has. It must be there."""
+    return tx.exec(select(JobRow).where(JobRow.id == id)).one().asker
+
+
+def page(
+    tx: Transaction, identity: Identity, state: JobState | None, cursor: str | None, limit: int
+) -> Page[JobInfo]:
+    """Those of the namespaces that `identity` holds, newest first."""
+    about = f"jobs {state}"
+    before = cursors.decode_number(cursor, about)
+    there = tx.exec(select(JobRow.namespace).distinct()).all()
+    query = select(JobRow).where(col(JobRow.namespace).in_([name for name in there if identity.holds(name)]))
+    if state is not None:
+        query = query.where(JobRow.state == state)
+    if before is not None:
+        query = query.where(col(JobRow.key) < before)
+    rows = tx.exec(query.order_by(col(JobRow.key).desc()).limit(limit + 1)).all()
+    following = cursors.encode(rows[limit - 1].key or 0, about) if len(rows) > limit else None
+    return Page[JobInfo](items=_infos(tx, rows[:limit]), next=following)
+
+
+def unfinished(tx: Transaction) -> tuple[Unfinished, ...]:
+    """Every job that still has to come to its end, in the order of their turns."""
+    columns = (JobRow.id, JobRow.tries, JobRow.priority, JobRow.needs)
+    query = (
+        select(*columns).where(col(JobRow.state).in_(OPEN)).order_by(col(JobRow.priority), col(JobRow.key))
+    )
+    return tuple(
+        Unfinished(id, tries, priority, Needs.model_validate_json(needs))
+        for id, tries, priority, needs in tx.exec(query)
+    )
+
+
+def finish(
+    tx: Transaction,
+    id: str,
+    state: JobState,
+    now: datetime,
+    *,
+    result: object = None,
+    fault: Fault | None = None,
+) -> bool:
+    """Ends an open job; whether it was this call that ended it."""
+    values = {
+        "state": state,
+        "finished_at": now,
+        "result": None if result is None else json.dumps(result, ensure_ascii=False),
+        "fault": fault.model_dump_json() if fault else None,
+    }
+    row = row_of(tx, id)
+    if row is None or row.state not in OPEN:
+        return False
+    tx.execute(update(JobRow).where(col(JobRow.key) == row.key).values(**values))
+    tx.expire(row)
+    return True
+
+
+def orders(tx: Transaction) -> Iterator[tuple[str, str, str, str]]:
+    """What every job asks for: its id, its kind, its task as JSON, and whose it is."""
+    yield from tx.exec(select(JobRow.id, JobRow.kind, JobRow.task, JobRow.namespace).order_by(JobRow.id))
+
+
+def reopen(tx: Transaction, id: str) -> None:
+    """Queues a job that failed or was cancelled again; what its steps came to stays."""
+    row = tx.exec(select(JobRow).where(JobRow.id == id)).one()
+    row.state, row.tries = "queued", row.tries + 1
+    row.started_at = row.finished_at = row.fault = row.result = None
+    tx.add(row)
+    tx.flush()
+
+
+def due(tx: Transaction, before: datetime, most: int) -> tuple[str, ...]:
+    """Jobs that ended before that, longest ago first."""
+    query = select(JobRow.id).where(col(JobRow.state).not_in(OPEN), col(JobRow.finished_at) < before)
+    return tuple(tx.exec(query.order_by(col(JobRow.finished_at)).limit(most)).all())
+
+
+def forget(tx: Transaction, ids: Iterable[str]) -> None:
+    """These jobs, their steps and what they said are gone; one that is open again meanwhile stays."""
+    query = select(JobRow.key).where(col(JobRow.id).in_(list(ids)), col(JobRow.state).not_in(OPEN))
+    keys = list(tx.exec(query).all())
+    tx.execute(delete(JobLineRow).where(col(JobLineRow.job_key).in_(keys)))
+    tx.execute(delete(JobStepRow).where(col(JobStepRow.job_key).in_(keys)))
+    tx.execute(delete(JobRow).where(col(JobRow.key).in_(keys)))
+
+
+def unknown(tx: Transaction, ids: Iterable[str]) -> set[str]:
+    """Which of these jobs are not there."""
+    asked = set(ids)
+    return asked - set(tx.exec(select(JobRow.id).where(col(JobRow.id).in_(asked))).all())
+
+
+def say(tx: Transaction, id: str, step: str, texts: Iterable[str], now: datetime) -> None:
+    """Adds lines to a job's log, up to a number of them."""
+    row = row_of(tx, id)
+    if row is None or row.key is None:
+        return
+    there = tx.exec(select(func.count()).where(col(JobLineRow.job_key) == row.key)).one()
+    lines = list(texts)[: max(0, _MOST_LINES - there)]
+    tx.add_all([JobLineRow(job_key=row.key, at=now, step=step, text=_clean(text)) for text in lines])
+
+
+def log(tx: Transaction, id: str, cursor: str | None, limit: int) -> Page[LogLine]:
+    """Oldest first. The job must be there."""
+    about = f"log {id}"
+    after = cursors.decode_number(cursor, about)
+    key = tx.exec(select(JobRow.key).where(JobRow.id == id)).one()
+    query = select(JobLineRow).where(col(JobLineRow.job_key) == key)
+    if after is not None:
+        query = query.where(col(JobLineRow.key) > after)
+    rows = tx.exec(query.order_by(col(JobLineRow.key)).limit(limit + 1)).all()
+    following = cursors.encode(rows[limit - 1].key or 0, about) if len(rows) > limit else None
+    lines = tuple(LogLine(at=row.at, step=row.step, text=row.text) for row in rows[:limit])
+    return Page[LogLine](items=lines, next=following)
+
+
+def _clean(text: str) -> str:
+    return text.replace("\0", "\\0")[:_LONGEST_LINE]
+
+
+def _infos(tx: Transaction, rows: Iterable[JobRow]) -> tuple[JobInfo, ...]:
+    rows = list(rows)
+    steps: dict[int, list[JobStepRow]] = {row.key or 0: [] for row in rows}
+    for step in tx.exec(select(JobStepRow).where(col(JobStepRow.job_key).in_(list(steps)))):
+        steps[step.job_key].append(step)
+    return tuple(_info(row, steps[row.key or 0]) for row in rows)
+
+
+def _info(row: JobRow, steps: list[JobStepRow]) -> JobInfo:
+    parts = [step for step in steps if step.step not in ("start", "end")]
+    return JobInfo(
+        id=row.id,
+        kind=row.kind,
+        task=json.loads(row.task),
+        namespace=row.namespace,
+        state=cast(JobState, row.state),
+        needs=Needs.model_validate_json(row.needs),
+        priority=row.priority,
+        submitted_by=row.by,
+        submitted_at=row.submitted_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        tries=row.tries,
+        pieces=len(parts),
+        stage=_stage(parts or steps),
+        runners=_at_work(steps) if row.state == "running" else (),
+        result=json.loads(row.result) if row.result else None,
+        fault=Fault.model_validate_json(row.fault) if row.fault else None,
+    )
+
+
+def _stage(steps: list[JobStepRow]) -> Stage | None:
+    """What the pieces have come to together; else what the one step has."""
+    total = sum(step.total for step in steps)
+    if not total:
+        return None
+    done = sum(step.total if step.result else step.done for step in steps)
+    return Stage(what=next((step.what for step in steps if step.what), "working"), done=done, total=total)
+
+
+def _at_work(steps: list[JobStepRow]) -> tuple[str, ...]:
+    return tuple(sorted({step.runner for step in steps if step.runner and not step.result}))

@@ -1,0 +1,84 @@
+"""Bringing a database's schema up to date when it is opened: Alembic's migrations, in one transaction.
+
+Two processes that start at once are fine: the second waits, then finds nothing to do. A schema newer than
+this program knows is refused, because writing to it would break what the newer one relies on.
+"""
+
+from __future__ import annotations
+
+import re
+
+from sqlalchemy import Connection, inspect, text
+
+from adaptry.core.errors import Conflict, Incompatible
+from adaptry.storage.catalog.dialect import Database
+from adaptry.storage.catalog.rows import Row
+
+KNOWN = (
+    "0001",
+    "0002",
+    "0003",
+    "0004",
+    "0005",
+    "0006",
+    "0007",
+    "0008",
+    "0009",
+    "0010",
+    "0011",
+    "0012",
+    "0013",
+    "0014",
+    "0015",
+)
+"""Every schema there ever was, oldest first. Written here so that an up-to-date database opens without Alembic."""
+_NUMBER = re.compile(r"\d{4}")
+_FIRST = "adapters"  # a table that every schema has
+_OWN = "give Adaptry a database of its own"
+
+
+def migrate(database: Database) -> None:
+    """Raises `Incompatible` for a schema from the future, `Conflict` for a database that is somebody else's."""
+    with database.readers.connect() as connection:
+        if schema_of(connection) == KNOWN[-1]:
+            return
+    with database.writers.begin() as connection:
+        if schema_of(connection) != KNOWN[-1]:
+            _require_ours(connection)
+            _upgrade(connection)
+            database.settle(connection)
+
+
+def schema_of(connection: Connection) -> str | None:
+    """The schema's number, None before the first. Raises `Incompatible` for one from the future, `Conflict`."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    schema = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    if schema is not None and not _NUMBER.fullmatch(schema):
+        raise Conflict(f"this database is another program's (its schema is {schema[:40]!r}); {_OWN}")
+    if schema is not None and schema not in KNOWN:
+        raise Incompatible(
+            f"this registry's database has schema {schema} and this Adaptry knows up to {KNOWN[-1]}: upgrade adaptry"
+        )
+    return schema
+
+
+def _require_ours(connection: Connection) -> None:
+    """Raises `Conflict` where a table that we would make is there already, or one that we made is not."""
+    there = set(inspect(connection).get_table_names())
+    if schema_of(connection) is None:
+        others = sorted(there & set(Row.metadata.tables))
+        if others:
+            raise Conflict(f"this database has a table {others[0]} that another program made; {_OWN}")
+    elif _FIRST not in there:
+        raise Conflict(f"this database is another program's (it has no table {_FIRST}); {_OWN}")
+
+
+def _upgrade(connection: Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", "adaptry.storage.catalog:migrations")
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

@@ -1,0 +1,117 @@
+"""Hearing of commits: who waits for events is woken when this process or another one has committed some.
+
+A ring says no more than that; whoever hears it looks. One thread listens for all waiters of a catalog, while there
+are any; it outlasts the database's restarts, after which it rings once, since something may have been missed.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+
+from adaptry.storage.catalog.dialect import Hear
+
+LOG = logging.getLogger("adaptry.storage.catalog")
+
+_LINGER = 60.0  # seconds that the thread listens on for nobody: waiters come and go
+_PAUSES = 0.1, 5.0  # seconds, at first and at most, before a database that cannot be heard is tried again
+
+
+class Hearing:
+    """`attending` while you wait; `rings` counts, so that a ring between a look and the wait for the next is not lost."""
+
+    def __init__(self, hear: Hear) -> None:
+        self.rings = 0
+        self._hear = hear
+        self._changed = threading.Condition()
+        self._tellers: set[Callable[[], None]] = set()
+        self._attending = 0
+        self._left_at = 0.0
+        self._thread: threading.Thread | None = None
+        self._waking: socket.socket | None = None
+
+    def ring(self) -> None:
+        """Something was committed."""
+        with self._changed:
+            self.rings += 1
+            tellers = tuple(self._tellers)
+            self._changed.notify_all()
+        for tell in tellers:
+            tell()
+
+    @contextmanager
+    def attending(self, tell: Callable[[], None] | None = None) -> Iterator[None]:
+        """Commits are heard during the block; `tell` is called at each, from any thread."""
+        with self._changed:
+            self._attending += 1
+            if tell:
+                self._tellers.add(tell)
+            if self._thread is None:
+                woken, self._waking = socket.socketpair()
+                self._thread = threading.Thread(
+                    target=self._listen, args=(woken,), name="adaptry-hearing", daemon=True
+                )
+                self._thread.start()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._attending -= 1
+                self._left_at = time.monotonic()
+                if tell:
+                    self._tellers.discard(tell)
+
+    def wait(self, seen: int, seconds: float) -> bool:
+        """Whether there was a ring since `rings` was `seen`; waits so long for one."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.rings != seen, max(0.0, seconds))
+
+    def close(self) -> None:
+        """Stops listening, and waits until the connection to the database is given back."""
+        thread = self._thread
+        self.stop()
+        if thread:
+            thread.join(timeout=5)
+
+    def stop(self) -> None:
+        """Stops listening soon. Waits for nothing, so that a collector of garbage may call it, whatever locks are held."""
+        waking, self._thread, self._waking = self._waking, None, None
+        if waking:
+            waking.close()  # which the other end can read
+
+    def _listen(self, woken: socket.socket) -> None:
+        pause = _PAUSES[0]
+        with closing(woken):
+            while self._is_wanted():
+                try:
+                    for has_news in self._hear(woken):
+                        pause = _PAUSES[0]
+                        if has_news:
+                            self.ring()
+                        if not self._is_wanted():
+                            return
+                except Exception as error:  # noqa: BLE001  whatever it is, waiters find it out for themselves
+                    LOG.warning("cannot hear of events: %s; trying again", error)
+                    self.ring()
+                    woken.settimeout(pause)
+                    try:
+                        woken.recv(1)
+                    except TimeoutError:
+                        pause = min(2 * pause, _PAUSES[1])
+
+    def _is_wanted(self) -> bool:
+        """Whether this thread shall go on; once not, another may take its place."""
+        with self._changed:
+            if self._thread is not threading.current_thread():
+                return False
+            if self._attending or time.monotonic() - self._left_at < _LINGER:
+                return True
+            self._thread = None
+            if self._waking:
+                self._waking.close()
+                self._waking = None
+            return False

@@ -1,0 +1,105 @@
+"""Bytes that nobody has any more, on their way out of the store.
+
+They leave in two steps, each a transaction that looks again: from some moment on they are *leaving*, and whoever brings or
+claims them takes them back; then they are *going*, while they are deleted, and nobody may bring them until that is done. So no
+row ever says that somebody has bytes which are about to be deleted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, delete, func, update
+from sqlalchemy import select as select_columns
+from sqlmodel import col, select
+
+from adaptry.core.digest import Digest
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.rows import FileRow, LeavingRow, Moment, UploadRow
+
+LAPSES = timedelta(seconds=120)
+"""After so long, whoever was deleting bytes has given up: they stop by their own clock long before."""
+
+
+def nobodys(tx: Transaction, digests: Collection[Digest]) -> set[Digest]:
+    """Those that no owner has and nobody is sending."""
+    wanted = [digest.hex for digest in digests]
+    had = set(tx.exec(select(FileRow.digest).where(col(FileRow.digest).in_(wanted)).distinct()))
+    coming = tx.exec(
+        select(UploadRow.digest).where(
+            col(UploadRow.digest).in_(wanted), col(UploadRow.is_finished).is_(False)
+        )
+    )
+    kept = had.union(coming)
+    return {digest for digest in digests if digest.hex not in kept}
+
+
+def mark(tx: Transaction, digests: Iterable[Digest], at: datetime) -> None:
+    """From `at` on they are leaving; those that were already, since then."""
+    for digest in digests:
+        if tx.get(LeavingRow, digest.hex) is None:
+            tx.add(LeavingRow(digest=digest.hex, since=at))
+    tx.flush()
+
+
+def keep(tx: Transaction, digest: Digest) -> None:
+    """Somebody has these bytes: they stay."""
+    tx.execute(delete(LeavingRow).where(col(LeavingRow.digest) == digest.hex))
+
+
+def is_going(tx: Transaction, digest: Digest) -> bool:
+    """Whether somebody is deleting these bytes just now."""
+    row = tx.get(LeavingRow, digest.hex)
+    return row is not None and row.going_since is not None and row.going_since > _now(tx) - LAPSES
+
+
+def since(tx: Transaction, digests: Collection[Digest]) -> dict[Digest, datetime]:
+    """Since when those of them leave that do."""
+    query = select(LeavingRow).where(col(LeavingRow.digest).in_([digest.hex for digest in digests]))
+    return {Digest(row.digest): row.since for row in tx.exec(query)}
+
+
+def due(tx: Transaction, before: datetime, after: str, limit: int) -> Sequence[Digest]:
+    """What has been leaving since before that moment and nobody is deleting, in order, from `after` on."""
+    query = select(LeavingRow).where(LeavingRow.since <= before, LeavingRow.digest > after)
+    has_lapsed = col(LeavingRow.going_since) <= _now(tx) - LAPSES
+    is_free = col(LeavingRow.going_since).is_(None) | has_lapsed
+    rows = tx.exec(query.where(is_free).order_by(LeavingRow.digest).limit(limit))
+    return [Digest(row.digest) for row in rows]
+
+
+def go(tx: Transaction, digests: Sequence[Digest], held: Collection[Digest]) -> tuple[list[Digest], datetime]:
+    """Those that may be deleted from that moment on, by nobody else; the others stay, as does what is `held`."""
+    free, now = nobodys(tx, digests) - set(held), _now(tx)
+    for digest in set(digests) - free:
+        keep(tx, digest)
+    for digest in free:
+        row = tx.get_one(LeavingRow, digest.hex)
+        row.going_since = now
+    return sorted(free), now
+
+
+def gone(tx: Transaction, digests: Collection[Digest], began: datetime) -> None:
+    """They were deleted by who began at that moment: their bytes may come again."""
+    mine = _mine(digests, began)
+    tx.execute(delete(LeavingRow).where(*mine))
+
+
+def stay(tx: Transaction, digests: Collection[Digest], began: datetime) -> None:
+    """They were not deleted after all, and leave as before."""
+    mine = _mine(digests, began)
+    tx.execute(update(LeavingRow).where(*mine).values(going_since=None))
+
+
+def _now(tx: Transaction) -> datetime:
+    """By the database's clock, the only one that all servers share."""
+    now: datetime = tx.execute(select_columns(func.current_timestamp(type_=Moment()))).scalar_one()
+    return now
+
+
+def _mine(digests: Collection[Digest], began: datetime) -> tuple[ColumnElement[bool], ...]:
+    return (
+        col(LeavingRow.digest).in_([digest.hex for digest in digests]),
+        col(LeavingRow.going_since) == began,
+    )

@@ -1,0 +1,210 @@
+"""Everything that is true only of PostgreSQL: how a connection is set up, how a writer begins, what its errors mean.
+
+Writers take turns here too, by one advisory lock of the database, taken before anything else is read. So what a
+writer reads stays true until it commits, as in SQLite; nothing is ever to be retried because two writers met; and
+keys and events, which are numbered as they are written, become visible in the order of their numbers. Readers see
+one moment (`REPEATABLE READ`, read only) and wait for nobody.
+
+Text is compared byte by byte (`COLLATE "C"`), whatever the database's own language is, because searches for
+beginnings and the order of names mean that.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import closing, nullcontext
+from functools import partial
+from typing import Any
+
+from sqlalchemy import URL, Connection, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from adaptry.core.errors import AdaptryError, Corrupt, Invalid, Missing, StorageFull, Unavailable
+from adaptry.storage.catalog.dialect import Database, busy, in_turn, pause
+
+_WRITES = "adaptry_writes"  # the execution option of connections whose transactions write: True, or _NOTES
+_NOTES = "notes"  # those that a power cut may undo
+_LOCK = int.from_bytes(b"adaptry", "big")
+_READERS = 20  # connections of one process, besides its one writer's; more readers wait for one of them
+_CHANNEL = "adaptry_events"
+_LOOKS = (
+    1.0  # seconds between two looks for events that nobody was told of, as through a pooler that loses LISTEN
+)
+_LONGEST_PAUSE = 60  # seconds that a writer may be silent before it is taken for dead and its lock given on
+_AWAY = "the registry's database does not answer as it should; its administrator has the details, try again in a moment"
+LIBPQ: dict[
+    str, Any
+] = {  # of every connection, the job engine's too; `Any`: the driver's words are of many types
+    # A server that vanished without a word is noticed within a minute.
+    "keepalives_idle": 20,
+    "keepalives_interval": 10,
+    "keepalives_count": 4,
+    # What an administrator reads in pg_stat_activity, unless the address or PGAPPNAME says another name.
+    "fallback_application_name": "adaptry",
+}
+_BEGIN = text(
+    "SELECT set_config('lock_timeout', :patience, true), "
+    "set_config('idle_in_transaction_session_timeout', :pause, true), pg_advisory_xact_lock(:key)"
+)
+_NOT_FLUSHED = text("SET LOCAL synchronous_commit TO off")
+_NEEDED = {
+    "synchronous_commit": "on",  # or any other word but `off`
+    "fsync": "on",
+    "full_page_writes": "on",
+    "server_encoding": "UTF8",
+}
+
+
+def database(url: str, busy_timeout: float) -> Database:
+    """The database that a URL names; it must exist, and may be empty. Raises `Invalid`, `Missing`."""
+    address = _address(url)
+    try:
+        engine = create_engine(
+            address,
+            connect_args={"connect_timeout": max(2, int(busy_timeout)), **LIBPQ},
+            pool_size=_READERS,
+            max_overflow=1,
+            pool_timeout=busy_timeout,
+            pool_pre_ping=True,  # a server that was restarted meanwhile costs a reconnection, not an error
+        )
+    except ModuleNotFoundError as error:
+        raise Missing(f"PostgreSQL needs {error.name}: pip install 'adaptry[postgres]'") from error
+    event.listen(engine, "connect", _check)
+    event.listen(engine, "begin", partial(_begin, busy_timeout))
+    # Each statement sees what is committed, and while the lock is held nobody else commits.
+    writers = engine.execution_options(isolation_level="READ COMMITTED", **{_WRITES: True})
+    return Database(
+        readers=engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True),
+        writers=writers,
+        noters=writers.execution_options(**{_WRITES: _NOTES}),
+        reading=nullcontext,
+        writing=in_turn(busy_timeout),  # so that no more than one of them holds a connection while it waits
+        opening=nullcontext,
+        hold=lambda: lambda: None,  # the server itself knows who is connected
+        settle=_compare_bytes,
+        meaning=partial(_meaning, address.set(drivername="postgresql").render_as_string(hide_password=True)),
+        announce=_announce,
+        hear=partial(_hear, address.set(drivername="postgresql").render_as_string(hide_password=False)),
+    )
+
+
+def complaints(connection: Connection) -> Iterator[str]:
+    """What is not as this module promises; PostgreSQL itself checks references between rows."""
+    for table, column, _ in _with_other_order(connection):
+        yield f'{table}.{column} is not compared byte by byte (COLLATE "C")'
+
+
+def _address(url: str) -> URL:
+    try:
+        return make_url(url).set(drivername="postgresql+psycopg")
+    except ArgumentError as error:
+        raise Invalid("not a database: expected postgresql://user@host:port/database") from error
+
+
+def _check(connection: Any, record: ConnectionPoolEntry) -> None:
+    """Refuses a database that forgets what it acknowledged. (`Any`: a connection of the driver, which may be missing.)"""
+    settings = ", ".join(f"current_setting('{name}')" for name in _NEEDED)
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {settings}")
+        found = dict(zip(_NEEDED, cursor.fetchone(), strict=True))
+    connection.rollback()
+    if found["synchronous_commit"] != "off":
+        found["synchronous_commit"] = "on"
+    wrong = [f"{name} is {value}" for name, value in found.items() if value != _NEEDED[name]]
+    if wrong:
+        raise Unavailable(
+            f"this PostgreSQL database would lose or garble what it acknowledged: {', '.join(wrong)}; "
+            f"needed are {', '.join(f'{name}={value}' for name, value in _NEEDED.items())}"
+        )
+
+
+def _begin(busy_timeout: float, connection: Connection) -> None:
+    writes = connection.get_execution_options().get(_WRITES)
+    if not writes:
+        return
+    asked = {"patience": f"{int(busy_timeout * 1000)}ms", "pause": f"{_LONGEST_PAUSE}s", "key": _LOCK}
+    connection.execute(_BEGIN, asked)
+    if writes == _NOTES:
+        connection.execute(_NOT_FLUSHED)
+
+
+def _announce(connection: Connection) -> None:
+    connection.exec_driver_sql(f"NOTIFY {_CHANNEL}")  # heard when the transaction commits, or never
+
+
+def _hear(address: str, stop: socket.socket) -> Iterator[bool]:
+    """On a connection of its own: what is notified, and once a second a look for what was not."""
+    import psycopg
+
+    with closing(psycopg.connect(address, autocommit=True, connect_timeout=10, **LIBPQ)) as connection:
+        connection.execute(f"LISTEN {_CHANNEL}")
+        newest: int | None = None
+        while True:
+            last = newest
+            row = connection.execute("SELECT max(seq) FROM events", prepare=False).fetchone()
+            newest = row[0] if row else None
+            yield newest != last
+            if not list(connection.notifies(timeout=0)):
+                pause(_LOOKS, connection.fileno(), stop.fileno())
+                list(connection.notifies(timeout=0))
+
+
+def _with_other_order(connection: Connection) -> list[tuple[str, str, str]]:
+    """Tables, columns and types of text that is compared in the database's own language."""
+    query = text(
+        "SELECT table_name, column_name, data_type FROM information_schema.columns WHERE table_schema = current_schema()"
+        " AND data_type IN ('character varying', 'text') AND collation_name IS DISTINCT FROM 'C'"
+        " ORDER BY table_name, ordinal_position"
+    )
+    return [(table, column, kind) for table, column, kind in connection.execute(query)]
+
+
+def _compare_bytes(connection: Connection) -> None:
+    """After a migration: whatever text it brought is compared byte by byte."""
+    for table, column, kind in _with_other_order(connection):
+        connection.exec_driver_sql(f'ALTER TABLE "{table}" ALTER COLUMN "{column}" TYPE {kind} COLLATE "C"')
+
+
+def _meaning(where: str, error: BaseException) -> AdaptryError | None:
+    """By the SQLSTATE (PostgreSQL's documentation, appendix A); without one, the server was not reached."""
+    state = getattr(error, "sqlstate", None)
+    if state is None and "NUL" in str(error):  # said by the driver, before the server could
+        state = "22021"
+    if state is None and "invalid connection option" in str(error):  # said by libpq, of the address
+        return Invalid(f"the address of the database {where} has an {_line(error)}; is it misspelt?")
+    if state is None:
+        is_lost = type(error).__name__ in ("OperationalError", "ConnectionTimeout")
+        said = f"cannot reach the database {where}: {_line(error)}; does it run, has it room and a connection to spare, and are its address, name, user and password right?"
+        return Unavailable(said, told=_AWAY) if is_lost else None
+    match state[:2], state:
+        case _, "55P03" | "40001" | "40P01" | "25P03":
+            return busy()
+        case _, "22021":
+            return Invalid("a text cannot hold the character U+0000")
+        case "53", "53100":
+            return StorageFull("no space left for the registry's database; free some and try again")
+        case "XX", "XX001" | "XX002":
+            said = f"the database {where} is damaged: {_line(error)}; restore a backup"
+            return Corrupt(said, told="the registry's database is damaged; its administrator has the details")
+        case (("08" | "28" | "3D" | "3F" | "53" | "57" | "58"), _):
+            return Unavailable(f"cannot use the database {where}: {_line(error)}", told=_AWAY)
+        case _, "25006":
+            return Unavailable(
+                f"the database {where} may not be written to: {_line(error)}; is it a standby? name the one it follows",
+                told=_AWAY,
+            )
+        case _, "42501":
+            return Unavailable(
+                f"the database {where} does not allow its user that: {_line(error)}; its tables are best made and owned by "
+                "the role that Adaptry connects as",
+                told=_AWAY,
+            )
+    return None
+
+
+def _line(error: BaseException) -> str:
+    """What happened, without the statement it happened at and the driver's own advice."""
+    primary = getattr(getattr(error, "diag", None), "message_primary", None)
+    return str(primary or str(error).partition("\n")[0])[:300]

@@ -1,0 +1,218 @@
+"""Rows put right: derived ones made anew from what they are derived from, and manifests replaced by their own bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import delete, update
+from sqlmodel import col, select
+
+from adaptry.adapters.base_record import BaseRecord
+from adaptry.adapters.formats import format_of
+from adaptry.adapters.spec import Spec
+from adaptry.core.digest import Digest
+from adaptry.core.errors import AdaptryError, Corrupt
+from adaptry.core.manifest import Manifest
+from adaptry.core.refs import AdapterName
+from adaptry.storage.catalog import (
+    adapters,
+    bases,
+    damage,
+    events,
+    files,
+    folded_names,
+    scan,
+    terms,
+    versions,
+)
+from adaptry.storage.catalog.database import Catalog, Transaction
+from adaptry.storage.catalog.encoding import packed, unmapped, unpacked
+from adaptry.storage.catalog.manifests import stored_manifest
+from adaptry.storage.catalog.rows import (
+    AdapterRow,
+    BaseFileRow,
+    BaseNameRow,
+    BaseRow,
+    CommitRow,
+    EventRow,
+    MetricRow,
+    MetricSummaryRow,
+    NamespaceRow,
+    PostingRow,
+    RevisionRow,
+    VersionDetailRow,
+    VersionRow,
+)
+from adaptry.storage.catalog.versions import Admission
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A version as its rows have it: its key, its name with its number, its manifest and why it was forced."""
+
+    key: int
+    name: str
+    manifest: Manifest
+    forced: str | None
+
+
+def keys_of_versions(tx: Transaction, after: int, limit: int) -> list[int]:
+    query = select(VersionRow.id).where(col(VersionRow.id) > after).order_by(col(VersionRow.id)).limit(limit)
+    return [key for key in tx.exec(query) if key is not None]
+
+
+def kept_version(tx: Transaction, key: int) -> Kept | None:
+    """None for one that is gone. Raises `Corrupt` where its manifest is damaged."""
+    row = tx.get(VersionRow, key)
+    if row is None:
+        return None
+    line, detail = tx.get_one(AdapterRow, row.adapter_id), tx.get(VersionDetailRow, key)
+    manifest = versions.manifest(tx, Digest(row.digest))
+    return Kept(key, f"{line.name}@{row.number}", manifest, detail.forced if detail else None)
+
+
+def spec_of(tx: Transaction, key: int) -> Spec | None:
+    """The spec as it was derived. Raises what reading damaged rows raises."""
+    row = tx.get(VersionDetailRow, key)
+    return unpacked(Spec, row.spec) if row else None
+
+
+def put_version(tx: Transaction, key: int, derived: Admission, at: datetime, by: str) -> None:
+    """Everything that is derived of a version, as it is derived now. No error where it is gone."""
+    row = tx.get(VersionRow, key)
+    if row is None:
+        return
+    spec, verdict = derived.spec, derived.verdict
+    versions.fill(row, derived)
+    detail = tx.get(VersionDetailRow, key) or VersionDetailRow(version_id=key, spec=b"", report=b"")
+    detail.spec, detail.report, detail.forced = packed(spec), packed(verdict.report), derived.forced
+    tx.add_all([row, detail])
+    tx.flush()
+    index_version(tx, key)
+    if _last_status(tx, row) != verdict.status:
+        line = tx.get_one(AdapterRow, row.adapter_id)
+        events.record(
+            tx,
+            "version.rechecked",
+            at=at,
+            by=by,
+            line=adapters.find(tx, AdapterName.parse(line.name)),
+            number=row.number,
+            detail={"base": verdict.base_id, "base_status": verdict.status},
+        )
+
+
+def index_version(tx: Transaction, key: int) -> None:
+    """What searches know of a version. No error where it is gone."""
+    row = tx.get(VersionRow, key)
+    if row is None:
+        return
+    tx.execute(delete(PostingRow).where(col(PostingRow.version_id) == key))
+    terms.add(tx, key, versions.terms_of(tx, row))
+
+
+def summarise_metrics(tx: Transaction, key: int) -> None:
+    """What searches compare of a version's metrics."""
+    tx.execute(delete(MetricSummaryRow).where(col(MetricSummaryRow.version_id) == key))
+    by_metric: dict[str, list[float]] = {}
+    query = select(MetricRow).where(MetricRow.version_id == key).order_by(col(MetricRow.id))
+    for row in tx.exec(query):
+        by_metric.setdefault(row.metric, []).append(row.value)
+    tx.add_all(
+        MetricSummaryRow(version_id=key, metric=metric, newest=each[-1], highest=max(each), lowest=min(each))
+        for metric, each in by_metric.items()
+    )
+    tx.flush()
+
+
+def list_namespaces(tx: Transaction) -> None:
+    """The namespaces in use, and no other."""
+    used = set(tx.exec(select(AdapterRow.namespace).distinct()))
+    known = set(tx.exec(select(NamespaceRow.name)))
+    tx.execute(delete(NamespaceRow).where(col(NamespaceRow.name).in_(known - used)))
+    tx.add_all(NamespaceRow(name=name) for name in used - known)
+    tx.flush()
+    folded_names.refold(tx)
+
+
+def summarise_base(tx: Transaction, id: Digest) -> None:
+    """What listings show of a base, and the namespaces of its names. No error where it is gone."""
+    row = tx.exec(select(BaseRow).where(BaseRow.id == id.hex)).first()
+    if row is not None:
+        record = unpacked(BaseRecord, row.record)
+        row.architecture = record.architecture.hex
+        row.summary = bases.summary(record, row.created_at, row.created_by)
+    for name in tx.exec(select(BaseNameRow).where(BaseNameRow.base_id == id.hex)):
+        name.namespace = bases.namespace_of(name.name)
+
+
+def weigh_version(tx: Transaction, manifest: Manifest, weights: Digest) -> None:
+    """The weights digest of the file of weights that a manifest names."""
+    format = format_of(entry.path for entry in manifest.files)
+    entry = manifest.file(format.weights) if format else None
+    if entry is not None:
+        files.remember_weights(tx, entry.sha256, weights)
+
+
+def unmark_file(tx: Transaction, owner: str, file: Digest) -> None:
+    """The owner needs the file, whatever a sweep thought."""
+    whose = Digest.parse(owner) if owner.startswith("sha256:") else AdapterName.parse(owner)
+    files.need(tx, whose, [file])
+
+
+def put_manifest(tx: Transaction, revision: Digest, data: bytes) -> None:
+    """The bytes of a manifest that was damaged. Raises `Corrupt` where they are others."""
+    if Digest.of(data) != revision:
+        raise Corrupt(f"these are not the bytes of revision {revision.brief}; nothing was changed")
+    tx.execute(update(RevisionRow).where(col(RevisionRow.digest) == revision.hex).values(manifest=data))
+    damage.clear(tx, revision)
+
+
+def holders(tx: Transaction, revision: Digest) -> tuple[AdapterName, ...]:
+    """The adapters that have a commit of a revision."""
+    query = select(AdapterRow.name).join(CommitRow, col(CommitRow.adapter_id) == col(AdapterRow.id))
+    names = tx.exec(query.where(CommitRow.digest == revision.hex).distinct().order_by(AdapterRow.name))
+    return tuple(map(AdapterName.parse, names))
+
+
+def manifest_bytes(tx: Transaction, revision: Digest) -> bytes:
+    """As they lie in the row, whatever they are; empty where there is none."""
+    row = tx.get(RevisionRow, revision.hex)
+    return row.manifest if row else b""
+
+
+Belonging = tuple[Digest, AdapterName | Digest, Digest | None, str]
+"""A file, an owner of it, the revision in which the owner has it (of a base: none), and its path there."""
+
+
+def belongings(catalog: Catalog, wanted: Collection[Digest]) -> Iterator[Belonging]:
+    """Everywhere that these files belong."""
+    if not wanted:
+        return
+    for revision, data in scan.manifests(catalog):
+        try:
+            manifest = stored_manifest(revision, data)
+        except AdaptryError:
+            continue
+        named = [entry for entry in manifest.files if entry.sha256 in wanted]
+        if named:
+            with catalog.read() as tx:
+                owners = holders(tx, revision)
+            yield from ((entry.sha256, owner, revision, entry.path) for entry in named for owner in owners)
+    with catalog.read() as tx:
+        for row in tx.exec(select(BaseFileRow)):
+            if Digest(row.digest) in wanted:
+                yield Digest(row.digest), Digest(row.base_id), None, row.path
+
+
+def _last_status(tx: Transaction, row: VersionRow) -> str | None:
+    """What the version's events say of its base."""
+    query = select(EventRow.detail).where(
+        EventRow.adapter_id == row.adapter_id,
+        EventRow.number == row.number,
+        col(EventRow.kind).in_(("version.pushed", "version.rechecked")),
+    )
+    detail = tx.exec(query.order_by(col(EventRow.seq).desc())).first()
+    return unmapped(detail).get("base_status") if detail else None

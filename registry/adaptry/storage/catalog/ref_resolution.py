@@ -1,0 +1,93 @@
+"""What a ref means now: one statement from a name and what stands behind its `@` to the version's columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, FromClause, Select, and_, bindparam, select
+
+from adaptry.core.errors import Conflict
+from adaptry.core.lifecycle import LATEST
+from adaptry.core.refs import ByDigest, Label, Latest, Number, Ref, Selector
+from adaptry.storage.catalog.adapters import Line, visibility_of
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.rows import AdapterRow, AliasRow, VersionRow
+from adaptry.storage.catalog.version_info import SHOWN, Columns, selected, table_of
+from adaptry.storage.catalog.versions import Stored, stored_of
+
+_ADAPTERS, _VERSIONS, _ALIASES = table_of(AdapterRow), table_of(VersionRow), table_of(AliasRow)
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """The adapter a ref names, and the columns of the versions it may mean: none, one, or two of many."""
+
+    line: Line
+    versions: tuple[Columns, ...]
+
+    def version(self, selector: Selector) -> Columns | None:
+        """Raises `Conflict` for a digest prefix that several versions share."""
+        if len(self.versions) > 1:
+            assert isinstance(selector, ByDigest)
+            raise Conflict(
+                f"{self.line.name} has several versions that begin with {selector.prefix}; give more digits"
+            )
+        return self.versions[0] if self.versions else None
+
+
+def _statement(found: FromClause, is_meant: ColumnElement[bool]) -> Select[Any]:
+    """The adapter named, with the version meant or without one. (`Any`: rows are typed by all their columns.)"""
+    return (
+        select(_ADAPTERS.c.id.label("line"), _ADAPTERS.c.visibility, *SHOWN)
+        .select_from(found.outerjoin(_VERSIONS, is_meant))
+        .where(_ADAPTERS.c.name == bindparam("name"), _ADAPTERS.c.deleted_at.is_(None))
+    )
+
+
+_OF_LINE = _VERSIONS.c.adapter_id == _ADAPTERS.c.id
+_LATEST = (
+    _statement(_ADAPTERS, and_(_OF_LINE, _VERSIONS.c.state.in_(LATEST)))
+    .order_by(_VERSIONS.c.number.desc())
+    .limit(1)
+)
+_NUMBER = _statement(_ADAPTERS, and_(_OF_LINE, _VERSIONS.c.number == bindparam("number")))
+_LABEL = _statement(
+    _ADAPTERS.outerjoin(
+        _ALIASES, and_(_ALIASES.c.adapter_id == _ADAPTERS.c.id, _ALIASES.c.alias == bindparam("alias"))
+    ),
+    _VERSIONS.c.id == _ALIASES.c.version_id,
+)
+_DIGEST = _statement(
+    _ADAPTERS,
+    and_(_OF_LINE, _VERSIONS.c.digest >= bindparam("prefix"), _VERSIONS.c.digest < bindparam("beyond")),
+).limit(2)
+
+
+def resolve(tx: Transaction, ref: Ref) -> Meaning | None:
+    """None where there is no such adapter."""
+    statement, asked = _asked(ref.selector)
+    rows = selected(tx, statement, {"name": str(ref.name), **asked})
+    if not rows:
+        return None
+    line = Line(rows[0].line, ref.name, visibility_of(rows[0].visibility))
+    return Meaning(line, tuple(row for row in rows if row.id is not None))
+
+
+def find(tx: Transaction, line: Line, selector: Selector) -> Stored | None:
+    """What a selector means now. Raises `Conflict` for a digest prefix that several versions share."""
+    meaning = resolve(tx, Ref(line.name, selector))
+    columns = meaning.version(selector) if meaning else None
+    return stored_of(columns) if columns else None
+
+
+def _asked(selector: Selector) -> tuple[Select[Any], dict[str, object]]:
+    match selector:
+        case Latest():
+            return _LATEST, {}
+        case Number(number):
+            return _NUMBER, {"number": number}
+        case Label(label):
+            return _LABEL, {"alias": label}
+        case ByDigest(prefix):
+            return _DIGEST, {"prefix": prefix, "beyond": prefix + "g"}

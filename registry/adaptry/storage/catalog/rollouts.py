@@ -1,0 +1,157 @@
+"""Rollouts in the catalog: one running for an alias at a time, the others as history."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import cast
+
+from sqlmodel import col, select
+from sqlmodel.sql.expression import Select
+
+from adaptry.core.digest import Digest
+from adaptry.core.refs import AdapterName
+from adaptry.registry.rollouts import RolloutInfo, RolloutPlan, Stage
+from adaptry.registry.workers import GONE
+from adaptry.storage.catalog import epochs
+from adaptry.storage.catalog.adapters import Line, visibility_of
+from adaptry.storage.catalog.aliases import Pointing
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.rows import AdapterRow, ResidentRow, RolloutRow, VersionRow, WorkerRow
+from adaptry.storage.catalog.versions import Stored
+from adaptry.storage.catalog.workers import is_lost, label_of
+
+_SHOWN = 50
+
+
+def begin(
+    tx: Transaction,
+    line: Line,
+    alias: str,
+    to: Stored,
+    was: Pointing,
+    plan: RolloutPlan,
+    at: datetime,
+    by: str,
+) -> RolloutInfo:
+    row = RolloutRow(
+        adapter_id=line.key,
+        alias=alias,
+        version_id=to.key,
+        was_number=was.number,
+        was_digest=was.digest.hex,
+        alias_generation=was.generation,
+        steps=json.dumps(plan.whole),
+        every=plan.every,
+        started_at=at,
+        started_by=by,
+        step_at=at,
+        generation=epochs.floor(tx) + 1,
+    )
+    tx.add(row)
+    tx.flush()
+    return _info(row, line.name, to.number, to.digest)
+
+
+def running(tx: Transaction, line: Line, alias: str) -> RolloutInfo | None:
+    query = _query().where(
+        RolloutRow.adapter_id == line.key, RolloutRow.alias == alias, RolloutRow.stage == "running"
+    )
+    found = tx.exec(query).first()
+    return _info(found[0], line.name, found[1].number, Digest(found[1].digest)) if found else None
+
+
+def of_line(tx: Transaction, line: Line) -> tuple[RolloutInfo, ...]:
+    """The newest, newest first."""
+    query = _query().where(RolloutRow.adapter_id == line.key).order_by(col(RolloutRow.id).desc())
+    return tuple(
+        _info(row, line.name, version.number, Digest(version.digest))
+        for row, version in tx.exec(query.limit(_SHOWN))
+    )
+
+
+def concerning(tx: Transaction, names: Iterable[str]) -> tuple[tuple[Line, RolloutInfo], ...]:
+    """The running rollouts of the names (`acme/tone@prod`) that a worker serves."""
+    pairs = {tuple(name.split("@", 1)) for name in names if "@" in name}
+    if not pairs:
+        return ()
+    query = (
+        select(RolloutRow, VersionRow, AdapterRow)
+        .join(VersionRow, col(RolloutRow.version_id) == col(VersionRow.id))
+        .join(AdapterRow, col(RolloutRow.adapter_id) == col(AdapterRow.id))
+        .where(RolloutRow.stage == "running", col(AdapterRow.name).in_({name for name, _ in pairs}))
+    )
+    return tuple(
+        (
+            Line(row.adapter_id, AdapterName.parse(adapter.name), visibility_of(adapter.visibility)),
+            _info(row, AdapterName.parse(adapter.name), version.number, Digest(version.digest)),
+        )
+        for row, version, adapter in tx.exec(query)
+        if (adapter.name, row.alias) in pairs
+    )
+
+
+def change(
+    tx: Transaction, rollout: RolloutInfo, *, step: int, stage: Stage, reason: str | None, at: datetime
+) -> None:
+    """On to a step, or to an end."""
+    row = tx.get_one(RolloutRow, rollout.id)
+    row.step, row.stage, row.reason, row.step_at = step, stage, reason, at
+    row.generation += 1
+    row.ended_at = None if stage == "running" else at
+    tx.flush()
+
+
+def get(tx: Transaction, line: Line, id: int) -> RolloutInfo:
+    row, version = tx.exec(_query().where(RolloutRow.id == id)).one()
+    return _info(row, line.name, version.number, Digest(version.digest))
+
+
+def serving(tx: Transaction, rollout: RolloutInfo, now: datetime) -> Mapping[str, Digest | None]:
+    """What each living worker, by its label, answers with under the name that is rolled out; None for one that is about to."""
+    query = (
+        select(WorkerRow, ResidentRow.condition, VersionRow.digest)
+        .join(ResidentRow, col(ResidentRow.worker_id) == col(WorkerRow.id))
+        .join(VersionRow, col(ResidentRow.version_id) == col(VersionRow.id))
+        .where(
+            ResidentRow.served_as == f"{rollout.name}@{rollout.alias}",
+            col(ResidentRow.condition).not_in(GONE),
+        )
+    )
+    found: dict[str, Digest | None] = {}
+    for worker, condition, digest in tx.exec(query):
+        if not is_lost(worker, now):
+            label = label_of(worker)
+            found.setdefault(label, None)
+            if condition == "serving":
+                found[label] = Digest(digest)
+    return found
+
+
+def _query() -> Select[RolloutRow, VersionRow]:
+    return select(RolloutRow, VersionRow).join(VersionRow, col(RolloutRow.version_id) == col(VersionRow.id))
+
+
+def _info(row: RolloutRow, name: AdapterName, number: int, digest: Digest) -> RolloutInfo:
+    assert row.id is not None
+    return RolloutInfo(
+        id=row.id,
+        name=name,
+        alias=row.alias,
+        number=number,
+        digest=digest,
+        was_number=row.was_number,
+        was_digest=Digest(row.was_digest),
+        alias_generation=row.alias_generation,
+        steps=tuple(json.loads(row.steps)),
+        step=row.step,
+        every=row.every,
+        stage=cast(Stage, row.stage),
+        reason=row.reason,
+        generation=row.generation,
+        started_at=row.started_at,
+        started_by=row.started_by,
+        step_at=row.step_at,
+        ended_at=row.ended_at,
+    )

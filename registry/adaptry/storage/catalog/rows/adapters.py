@@ -1,0 +1,56 @@
+"""Rows of adapters, of the namespaces they are in, and of the names that move among their versions."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import Index
+from sqlmodel import Field
+
+from adaptry.storage.catalog.rows.row import Moment, Row
+
+
+class NamespaceRow(Row, table=True):
+    """The namespaces in use, so that an identity's globs are matched against few rows."""
+
+    __tablename__ = "namespaces"
+    __table_args__ = (Index("ix_namespaces_folded", "folded", unique=True),)
+    name: str = Field(primary_key=True)
+    folded: str | None = None
+
+
+class AdapterRow(Row, table=True):
+    """A line of versions, or the tombstone of one: its numbering goes on when the name is revived.
+
+    `moved_to` is the key of the line that had this name before it was renamed. `folded`: see `catalog.names`; a tombstone has none.
+    """
+
+    __tablename__ = "adapters"
+    __table_args__ = (Index("ix_adapters_folded", "folded", unique=True),)
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(unique=True)
+    namespace: str = Field(index=True)
+    description: str = ""
+    tags: str = "[]"
+    visibility: str = "private"
+    created_at: datetime = Field(sa_type=Moment)
+    updated_at: datetime = Field(sa_type=Moment)
+    deleted_at: datetime | None = Field(default=None, sa_type=Moment)
+    next_number: int = 1
+    downloads: int = 0
+    moved_to: int | None = Field(default=None, index=True)
+    folded: str | None = None
+
+
+class AliasRow(Row, table=True):
+    """A movable name. A removed one stays without a version, so that its generation never comes again."""
+
+    __tablename__ = "aliases"
+    __table_args__ = (Index("ix_aliases_folded", "adapter_id", "folded", unique=True),)
+    adapter_id: int = Field(primary_key=True, foreign_key="adapters.id")
+    alias: str = Field(primary_key=True)
+    version_id: int | None = Field(default=None, foreign_key="versions.id", index=True)
+    generation: int = 1
+    moved_at: datetime = Field(sa_type=Moment)
+    moved_by: str
+    folded: str | None = None

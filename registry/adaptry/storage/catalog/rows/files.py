@@ -1,0 +1,66 @@
+"""Rows about bytes: who has them, who is sending them, and which are leaving."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, Index, text
+from sqlmodel import Field
+
+from adaptry.storage.catalog.rows.row import Moment, Row
+
+_GOES_ON: dict[str, Any] = {
+    "sqlite_where": text("is_finished IS 0"),
+    "postgresql_where": text("is_finished IS false"),
+}
+"""Of uploads, only those that are not finished: those are few, and the others are kept for a day. (`Any`: keywords.)"""
+
+
+class FileRow(Row, table=True):
+    """Bytes that an owner (an adapter's name, or a base's id) has. Nobody is told of another owner's.
+
+    `unneeded_since` is when a sweep found that no commit and no base of the owner names them.
+    """
+
+    __tablename__ = "files"
+    owner: str = Field(primary_key=True)
+    digest: str = Field(primary_key=True, index=True)
+    size: int = Field(sa_type=BigInteger)
+    unneeded_since: datetime | None = Field(default=None, sa_type=Moment)
+
+
+class LeavingRow(Row, table=True):
+    """Bytes that nobody has any more, since when; with `going_since` they are being deleted at this moment."""
+
+    __tablename__ = "leaving"
+    digest: str = Field(primary_key=True)
+    since: datetime = Field(sa_type=Moment, index=True)
+    going_since: datetime | None = Field(default=None, sa_type=Moment)
+
+
+class WeightsRow(Row, table=True):
+    """The weights digest of a safetensors file: derived once, whoever has the file."""
+
+    __tablename__ = "weights"
+    file_digest: str = Field(primary_key=True)
+    weights_digest: str
+
+
+class UploadRow(Row, table=True):
+    """An upload session. Its bytes are a staging of the same id; how many there are, the staging knows."""
+
+    __tablename__ = "uploads"
+    __table_args__ = (
+        Index("ix_uploads_owner", "owner", "digest"),
+        Index("ix_uploads_open", "tenant", **_GOES_ON),
+        Index("ix_uploads_coming", "digest", **_GOES_ON),
+    )
+    id: str = Field(primary_key=True)
+    owner: str
+    tenant: str
+    digest: str
+    size: int = Field(sa_type=BigInteger)
+    created_by: str
+    touched_at: datetime = Field(sa_type=Moment, index=True)
+    is_finished: bool = False

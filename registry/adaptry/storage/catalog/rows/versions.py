@@ -1,0 +1,69 @@
+"""Rows of versions: the revision, what listings and searches compare, and what is derived."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, Index, LargeBinary, UniqueConstraint, text
+from sqlmodel import Field
+
+from adaptry.storage.catalog.rows.row import KEYS_GIVEN_ONCE, Moment, Row
+
+WITHDRAWN = text("state IN ('quarantined', 'revoked')")
+"""Written out, since a database uses an index of some rows only where a statement says which in the same words."""
+
+
+class RevisionRow(Row, table=True):
+    """A manifest, byte for byte. Whoever pushed it, it is one revision."""
+
+    __tablename__ = "revisions"
+    digest: str = Field(primary_key=True)
+    manifest: bytes = Field(sa_type=LargeBinary)
+
+
+class VersionRow(Row, table=True):
+    """A version, with what listings show and searches compare. Its `id` orders all versions by age."""
+
+    __tablename__ = "versions"
+    __table_args__ = (
+        UniqueConstraint("adapter_id", "number"),
+        UniqueConstraint("adapter_id", "digest"),
+        Index("ix_versions_base", "base_id", "adapter_id"),
+        Index("ix_versions_declared", "base_name", "base_status"),
+        Index("ix_versions_withdrawn", "weights", sqlite_where=WITHDRAWN, postgresql_where=WITHDRAWN),
+        KEYS_GIVEN_ONCE,
+    )
+    id: int | None = Field(default=None, primary_key=True)
+    adapter_id: int = Field(foreign_key="adapters.id")
+    number: int = Field(index=True)
+    digest: str = Field(foreign_key="revisions.digest", index=True)
+    state: str = "active"
+    state_generation: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    state_reason: str | None = None
+    state_successor: str | None = None
+    state_at: datetime | None = Field(default=None, sa_type=Moment)
+    state_by: str | None = None
+    created_at: datetime = Field(sa_type=Moment)
+    created_by: str
+    method: str
+    rank: int | None = Field(default=None, index=True)
+    targets: str = "[]"
+    traits: str = "[]"
+    parameters: int = Field(default=0, sa_type=BigInteger, index=True)
+    size: int = Field(default=0, sa_type=BigInteger, index=True)
+    weights: str
+    base_id: str | None = None
+    base_name: str | None = None
+    base_status: str = "unknown"
+    findings: int = 0
+    downloads: int = Field(default=0, index=True)
+
+
+class VersionDetailRow(Row, table=True):
+    """What is derived from a version's files, compressed; apart from `versions`, so that searches walk short rows."""
+
+    __tablename__ = "version_details"
+    version_id: int = Field(primary_key=True, foreign_key="versions.id", ondelete="CASCADE")
+    spec: bytes = Field(sa_type=LargeBinary)
+    report: bytes = Field(sa_type=LargeBinary)
+    forced: str | None = None

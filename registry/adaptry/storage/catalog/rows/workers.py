@@ -1,0 +1,75 @@
+"""Rows of what runs beside engines: workers, what they have, and rollouts among them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, Index, Text, UniqueConstraint
+from sqlmodel import Field
+
+from adaptry.storage.catalog.rows.row import KEYS_GIVEN_ONCE, Moment, Row
+
+
+class WorkerRow(Row, table=True):
+    """A worker as it was heard of last. Where its engine does not answer, `is_answering` is false.
+
+    Each owner names its own workers, so that nobody can take a name from another.
+    """
+
+    __tablename__ = "workers"
+    __table_args__ = (UniqueConstraint("owner", "name"),)
+    id: int | None = Field(default=None, primary_key=True)
+    name: str
+    owner: str = Field(index=True)
+    engine: str
+    version: str | None = None
+    base: str | None = None
+    url: str | None = None
+    slots: int | None = None
+    seen: int | None = Field(default=None, sa_type=BigInteger)
+    lease: int
+    first_at: datetime = Field(sa_type=Moment)
+    reported_at: datetime = Field(sa_type=Moment)
+    is_answering: bool = True
+    troubles: str = Field(default="[]", sa_type=Text)
+
+
+class ResidentRow(Row, table=True):
+    """A version that a worker has under a name, or had: kept a while, as what a recall is proved by."""
+
+    __tablename__ = "residents"
+    __table_args__ = (Index("ix_residents_version", "version_id"),)
+    worker_id: int = Field(primary_key=True, foreign_key="workers.id", ondelete="CASCADE")
+    version_id: int = Field(primary_key=True, foreign_key="versions.id", ondelete="CASCADE")
+    served_as: str = Field(primary_key=True)
+    condition: str
+    since: datetime = Field(sa_type=Moment)
+    last_used: datetime | None = Field(default=None, sa_type=Moment)
+    ended_at: datetime | None = Field(default=None, sa_type=Moment)
+    dropped_at: datetime | None = Field(default=None, sa_type=Moment)
+    reason: str | None = None
+
+
+class RolloutRow(Row, table=True):
+    """A version taking over an alias step by step; `was_*` is where the alias stood when it began."""
+
+    __tablename__ = "rollouts"
+    __table_args__ = (Index("ix_rollouts_alias", "adapter_id", "alias"), KEYS_GIVEN_ONCE)
+    id: int | None = Field(default=None, primary_key=True)
+    # No foreign key, as of commits: a rollout goes with its version.
+    adapter_id: int
+    alias: str
+    version_id: int = Field(foreign_key="versions.id", ondelete="CASCADE", index=True)
+    was_number: int
+    was_digest: str
+    alias_generation: int
+    steps: str
+    step: int = 0
+    every: int | None = None
+    stage: str = "running"
+    reason: str | None = None
+    generation: int = 1
+    started_at: datetime = Field(sa_type=Moment)
+    started_by: str
+    step_at: datetime = Field(sa_type=Moment)
+    ended_at: datetime | None = Field(default=None, sa_type=Moment)

@@ -1,0 +1,56 @@
+"""Runners in the catalog: who they are, and that they live, told by a count that goes up.
+
+No clock is believed: a runner is dead for who has watched its count stand still for long enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sqlalchemy import delete
+from sqlmodel import col, select
+
+from adaptry.registry.jobs_values.records import RunnerInfo
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.encoding import listed, unlisted
+from adaptry.storage.catalog.rows import RunnerRow
+
+
+def beat(tx: Transaction, runner: RunnerInfo) -> None:
+    """It lives. One that was taken for dead is there again."""
+    row = tx.get(RunnerRow, runner.id) or RunnerRow(
+        id=runner.id,
+        host=runner.host or "",
+        devices=listed(runner.devices),
+        tags=listed(runner.tags),
+        concurrency=runner.concurrency,
+        memory=runner.memory,
+        seen_at=runner.seen_at,
+    )
+    row.beats, row.seen_at = row.beats + 1, runner.seen_at
+    tx.add(row)
+
+
+def beats(tx: Transaction) -> dict[str, int]:
+    """How often each was heard of."""
+    return {row.id: row.beats for row in tx.exec(select(RunnerRow))}
+
+
+def forget(tx: Transaction, ids: Iterable[str]) -> None:
+    tx.execute(delete(RunnerRow).where(col(RunnerRow.id).in_(list(ids))))
+
+
+def every(tx: Transaction) -> tuple[RunnerInfo, ...]:
+    rows = tx.exec(select(RunnerRow).order_by(RunnerRow.id)).all()
+    return tuple(
+        RunnerInfo(
+            id=row.id,
+            host=row.host,
+            devices=unlisted(row.devices),
+            tags=unlisted(row.tags),
+            concurrency=row.concurrency,
+            memory=row.memory,
+            seen_at=row.seen_at,
+        )
+        for row in rows
+    )

@@ -1,0 +1,85 @@
+"""Search: the terms of a query as one walk over versions, newest first.
+
+The cost must not grow with the number of versions, so one thing has to be rare or everything common. A term
+that fewer than `SELECTIVE` versions meet drives: its versions are listed from its index and the other terms
+tested on each. If there is none, matches are dense, and walking the newest versions soon fills a page; the walk
+then follows the sparsest ordered list among the terms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlmodel import col
+
+from adaptry.core import query
+from adaptry.core.errors import Invalid, InvalidQuery
+from adaptry.registry.records import Page, VersionInfo
+from adaptry.storage.catalog import conditions, cursors
+from adaptry.storage.catalog.access import Sight
+from adaptry.storage.catalog.conditions import Condition, Keys
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.rows import PostingRow, VersionRow
+from adaptry.storage.catalog.version_info import by_keys
+
+SELECTIVE = 2000
+
+
+def search(tx: Transaction, sight: Sight, text: str, cursor: str | None, limit: int) -> Page[VersionInfo]:
+    """The versions that match and are seen. Raises `InvalidQuery`."""
+    about = f"search {text}"
+    try:
+        before = cursors.decode_number(cursor, about)
+    except Invalid as error:
+        raise InvalidQuery(error.message) from None
+    keys_found = statement(tx, sight, text)
+    if before is not None:
+        keys_found = keys_found.where(col(VersionRow.id) < before)
+    keys = tx.execute(keys_found.limit(limit + 1)).scalars().all()
+    shown = keys[:limit]
+    following = cursors.encode(shown[-1], about) if len(keys) > limit else None
+    return Page[VersionInfo](items=by_keys(tx, shown), next=following)
+
+
+def statement(tx: Transaction, sight: Sight, text: str) -> Keys:
+    """Selects the keys of the versions that match and are seen, newest first. Raises `InvalidQuery`."""
+    terms = query.parse(text)
+    return _walk(
+        tx,
+        conditions.of_terms(tx, sight, terms) + conditions.of_states(terms) + conditions.of_sight(tx, sight),
+    )
+
+
+def _walk(tx: Transaction, wanted: Sequence[Condition]) -> Keys:
+    """Keys of the matching versions, newest first, by the cheapest way we can tell."""
+    key = col(VersionRow.id)
+    statement = select(key).order_by(key.desc()).where(*(condition.test for condition in wanted))
+    sparsest: tuple[int, Condition] | None = None
+    for condition in wanted:
+        if condition.lister is None:
+            continue
+        reach = _reach(tx, condition.lister, condition.is_newest_first)
+        if reach is None:
+            # As a list of keys: of a query inside, a planner may think that walking all versions is cheaper.
+            return statement.where(key.in_(tx.execute(condition.lister).scalars().all()))
+        if condition.is_newest_first and (sparsest is None or reach < sparsest[0]):
+            sparsest = reach, condition
+    if sparsest is None:
+        return statement
+    listed = sparsest[1].lister
+    assert listed is not None
+    others = [condition.test for condition in wanted if condition is not sparsest[1]]
+    return (
+        listed.join(VersionRow, key == col(PostingRow.version_id))
+        .where(*others)
+        .order_by(col(PostingRow.version_id).desc())
+    )
+
+
+def _reach(tx: Transaction, lister: Keys, is_newest_first: bool) -> int | None:
+    """None if the lister is selective; else how far back its newest `SELECTIVE` versions reach (as a key, where
+    it is ordered): the smaller, the sparser."""
+    if is_newest_first:
+        lister = lister.order_by(col(PostingRow.version_id).desc())
+    return tx.execute(lister.offset(SELECTIVE - 1).limit(1)).scalar()

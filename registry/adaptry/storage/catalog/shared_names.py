@@ -1,0 +1,114 @@
+"""Names that adapters and bases share: clients of the Hub reach both under one address, so a name belongs to one of them.
+
+An adapter without a commit has nothing that anyone could read, so it hides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from sqlalchemy import ColumnElement, and_, exists, or_
+from sqlmodel import col, select
+
+from adaptry.core.manifest import EMPTY
+from adaptry.core.refs import AdapterName
+from adaptry.registry.commits import COMMIT_MADE
+from adaptry.storage.catalog.access import Sight
+from adaptry.storage.catalog.case_conflicts import is_spelled_like
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.rows import AdapterRow, BaseNameRow, BaseRow, CommitRow, EventRow, NamespaceRow
+
+_HAS_COMMIT = exists().where(
+    col(CommitRow.adapter_id) == col(AdapterRow.id), col(CommitRow.digest) != EMPTY.digest.hex
+)
+_HAD_COMMIT = exists().where(
+    col(EventRow.adapter_id) == col(AdapterRow.id),
+    col(EventRow.kind).in_(("version.pushed", COMMIT_MADE)),
+)
+# A rename takes the events along, so nothing tells any more whether there were commits: it counts as if there were.
+_WAS_RENAMED = and_(
+    col(AdapterRow.deleted_at).is_not(None), ~exists().where(col(EventRow.adapter_id) == col(AdapterRow.id))
+)
+
+
+def base_of_name(tx: Transaction, name: AdapterName) -> str | None:
+    """The name of a base that is this one, or differs from it only in capitals."""
+    return tx.exec(select(BaseNameRow.name).where(_is_base(str(name)))).first()
+
+
+def adapter_of_name(tx: Transaction, name: str) -> str | None:
+    """The same, the other way round: an adapter, empty or not."""
+    query = select(AdapterRow.name).where(_is_adapter(name), col(AdapterRow.deleted_at).is_(None))
+    return tx.exec(query).first()
+
+
+def hiding(tx: Transaction, names: Collection[str]) -> list[str]:
+    """Those of the names that an adapter with a commit has."""
+    query = select(AdapterRow.name).where(
+        col(AdapterRow.name).in_(names), col(AdapterRow.deleted_at).is_(None), _HAS_COMMIT
+    )
+    return list(tx.exec(query.order_by(AdapterRow.name)))
+
+
+def is_empty(tx: Transaction, name: AdapterName) -> bool:
+    """Whether there is an adapter of that name that never had a commit of any files."""
+    query = select(AdapterRow.id).where(
+        AdapterRow.name == str(name), col(AdapterRow.deleted_at).is_(None), ~_HAS_COMMIT
+    )
+    return tx.exec(query).first() is not None
+
+
+def is_used(tx: Transaction, namespace: str) -> bool:
+    """Whether the namespace, in any capitals, has or had an adapter with a commit, whoever may see it."""
+    query = select(AdapterRow.id).where(
+        col(AdapterRow.namespace).in_(_namespaces(tx, namespace)),
+        or_(col(AdapterRow.next_number) > 1, _HAS_COMMIT, _HAD_COMMIT, _WAS_RENAMED),
+    )
+    return tx.exec(query.limit(1)).first() is not None
+
+
+def namespace_spelled(tx: Transaction, sight: Sight, namespace: str) -> str:
+    """The namespace of adapters in sight that is this one but for capitals; itself if it has any, or several others do."""
+    query = select(AdapterRow.namespace).where(
+        col(AdapterRow.namespace).in_(_namespaces(tx, namespace)), col(AdapterRow.deleted_at).is_(None)
+    )
+    if (seen := sight.of_adapters()) is not None:
+        query = query.where(seen)
+    found = set(tx.exec(query.distinct()))
+    return found.pop() if len(found) == 1 and namespace not in found else namespace
+
+
+def spelled_otherwise(tx: Transaction, sight: Sight, name: str, *, with_bases: bool) -> str | None:
+    """The name of the adapter, or else the base, in sight that is `name` but for capitals; `name` itself if something in
+    sight has it, and None if several others do."""
+    found: set[str] = set()
+    if "/" in name:
+        adapters = select(AdapterRow.name).where(_is_adapter(name), col(AdapterRow.deleted_at).is_(None))
+        if (seen := sight.of_adapters()) is not None:
+            adapters = adapters.where(seen)
+        found.update(tx.exec(adapters))
+    if with_bases:
+        bases = (
+            select(BaseNameRow.name)
+            .join(BaseRow, col(BaseRow.id) == col(BaseNameRow.base_id))
+            .where(_is_base(name))
+        )
+        if (seen := sight.of_bases()) is not None:
+            bases = bases.where(seen)
+        found.update(tx.exec(bases))
+    if name in found:
+        return name
+    return found.pop() if len(found) == 1 else None
+
+
+def _is_adapter(name: str) -> ColumnElement[bool]:
+    return is_spelled_like(col(AdapterRow.name), col(AdapterRow.folded), name)
+
+
+def _is_base(name: str) -> ColumnElement[bool]:
+    return is_spelled_like(col(BaseNameRow.name), col(BaseNameRow.folded), name)
+
+
+def _namespaces(tx: Transaction, namespace: str) -> list[str]:
+    same = is_spelled_like(col(NamespaceRow.name), col(NamespaceRow.folded), namespace)
+    return list(tx.exec(select(NamespaceRow.name).where(same)))

@@ -1,0 +1,286 @@
+"""Everything that is true only of SQLite: how a connection is set up, how a writer begins, what its errors mean.
+
+Durability is checked, not hoped for: WAL with `synchronous=NORMAL` loses acknowledged commits at a power cut,
+and some file systems silently refuse WAL. Either is `Unavailable` at the start.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, nullcontext, suppress
+from functools import partial
+from pathlib import Path
+from threading import RLock
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
+
+from adaptry.core.errors import AdaptryError, Corrupt, StorageFull, Unavailable
+from adaptry.core.files.locks import FileLock
+from adaptry.storage.catalog import disk_reserve
+from adaptry.storage.catalog.dialect import Block, Database, busy, in_turn, pause
+
+_WRITES = "adaptry_writes"  # the execution option of connections whose transactions write: True, or _NOTES
+_NOTES = "notes"  # those that a power cut may undo
+_LOOKS = 0.05  # seconds between two looks at whether another process has committed
+_PRIVATE = 0o600
+_IN_USE = ".in-use"
+_LITTLE = 16 << 20  # bytes free, below which the log is kept short
+_FORBIDDEN = "adaptry_forbidden"  # how the triggers that refuse changes are told from other errors
+
+
+def database(url: str, busy_timeout: float) -> Database:
+    """The file that a URL names, or a database in memory."""
+    in_memory = url in ("sqlite://", "sqlite:///:memory:")
+    # Keywords of create_engine. A server has more threads than a pool has places: none of them waits for one.
+    options: dict[str, Any] = {"poolclass": StaticPool} if in_memory else {"max_overflow": -1}
+    engine = create_engine(
+        url,
+        connect_args={"timeout": busy_timeout, "check_same_thread": False, "cached_statements": 512},
+        **options,
+    )
+    _prepare(engine, is_durable=not in_memory)
+    # One connection is the whole database in memory, so its users take turns.
+    lock = RLock()
+    reading: Block = (lambda: lock) if in_memory else nullcontext
+    return Database(
+        readers=engine,
+        writers=engine.execution_options(**{_WRITES: True}),
+        noters=engine.execution_options(**{_WRITES: _NOTES}),
+        reading=reading,
+        # SQLite's own writers look again and again, ever less often: one that waits among many may never get its turn.
+        writing=reading if in_memory else in_turn(busy_timeout),
+        opening=partial(_opening, url),
+        hold=partial(_hold, url),
+        settle=lambda connection: None,
+        meaning=partial(_meaning, url),
+        announce=lambda connection: None,  # who listens looks at the file
+        hear=_hear_nothing if in_memory else partial(_hear, make_url(url).database or ""),
+    )
+
+
+def path_of(url: str) -> Path | None:
+    """The file that a URL names; None for another kind of database, and for one in memory."""
+    if not url.startswith("sqlite:///"):
+        return None
+    path = make_url(url).database
+    return Path(path) if path and path != ":memory:" else None
+
+
+def copy(source: Path, target: Path) -> None:
+    """One moment of a database into one file, on the disk; others may write to it meanwhile. Raises `sqlite3.Error`."""
+    with closing(sqlite3.connect(source)) as here, closing(sqlite3.connect(target)) as there:
+        here.backup(there)
+        there.execute("PRAGMA journal_mode=DELETE")  # else it would be two files again when it is opened
+    descriptor = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _hear(path: str, stop: socket.socket) -> Iterator[bool]:
+    """SQLite tells nobody; but a number that every commit changes costs microseconds to look at (`data_version`)."""
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as connection:
+        version: int | None = None
+        newest: int | None = None
+        while True:
+            (now,) = connection.execute("PRAGMA data_version").fetchone()
+            last = newest
+            if now != version:
+                version = now
+                (newest,) = connection.execute("SELECT max(seq) FROM events").fetchone()
+            yield newest != last
+            pause(_LOOKS, stop.fileno())
+
+
+def _hear_nothing(stop: socket.socket) -> Iterator[bool]:
+    """No other process has a database in memory."""
+    while True:
+        pause(1.0, stop.fileno())
+        yield False
+
+
+def _prepare(engine: Engine, *, is_durable: bool) -> None:
+    """Sets up every connection the engine makes; `is_durable` requires a file that survives a power cut."""
+
+    @event.listens_for(engine, "connect")
+    def set_up(connection: sqlite3.Connection, record: ConnectionPoolEntry) -> None:
+        connection.isolation_level = None  # the driver begins nothing by itself; `begin` below does
+        for pragma in ("foreign_keys=ON", "synchronous=FULL", "journal_mode=WAL", "cache_size=-16000"):
+            connection.execute(f"PRAGMA {pragma}")
+        if is_durable:
+            _check_durable(connection)
+            if _is_nearly_full(connection):
+                # Work the log in after every commit: it grows to 4 MiB otherwise.
+                connection.execute("PRAGMA wal_autocheckpoint=1")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # A reader that becomes a writer half-way fails at once when another wrote meanwhile; so writers say so first.
+        writes = connection.get_execution_options().get(_WRITES)
+        driver = connection.connection.dbapi_connection
+        assert isinstance(driver, sqlite3.Connection)
+        try:
+            if writes:
+                # Said each time, since connections are used for both; in WAL mode the next that is FULL syncs both.
+                driver.execute(f"PRAGMA synchronous={'NORMAL' if writes == _NOTES else 'FULL'}")
+            driver.execute(
+                "BEGIN IMMEDIATE" if writes else "BEGIN"
+            )  # as SQLAlchemy would, at a tenth of its cost
+        except sqlite3.Error as error:
+            raise DBAPIError("BEGIN", None, error) from error
+
+
+def complaints(connection: Connection) -> Iterator[str]:
+    """What SQLite finds wrong with its own file and with references between rows."""
+    for (line,) in connection.exec_driver_sql("PRAGMA integrity_check"):
+        if line != "ok":
+            yield f"SQLite: {line}"
+    for table, *_ in connection.exec_driver_sql("PRAGMA foreign_key_check"):
+        yield f"a row of {table} names something that is not there"
+
+
+def forbid_changes(connection: Connection, tables: Iterable[str], reason: str) -> None:
+    """Whatever would change a row is `Unavailable` from now on, for this `reason`; reading goes on."""
+    quoted = reason.replace("'", "''")
+    for table in tables:
+        for change in ("INSERT", "UPDATE", "DELETE"):
+            connection.exec_driver_sql(
+                f'CREATE TRIGGER "{_FORBIDDEN}_{table}_{change.lower()}" BEFORE {change} ON "{table}" '
+                f"BEGIN SELECT RAISE(ABORT, '{_FORBIDDEN}: {quoted}'); END"
+            )
+
+
+def why_forbidden(connection: Connection) -> str | None:
+    """The reason that `forbid_changes` was given."""
+    query = f"SELECT sql FROM sqlite_master WHERE type = 'trigger' AND name LIKE '{_FORBIDDEN}%' LIMIT 1"
+    trigger = connection.exec_driver_sql(query).scalar()
+    quoted = trigger and trigger.partition(f"'{_FORBIDDEN}: ")[2].rpartition("'); END")[0]
+    return quoted.replace("''", "'") if quoted else None
+
+
+def _is_nearly_full(connection: sqlite3.Connection) -> bool:
+    (_, _, path) = connection.execute("PRAGMA database_list").fetchone()
+    system = os.statvfs(path)
+    return system.f_bavail * system.f_frsize < _LITTLE
+
+
+def _check_durable(connection: sqlite3.Connection) -> None:
+    found = {
+        name: connection.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("journal_mode", "synchronous", "foreign_keys")
+    }
+    if found != {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}:
+        raise Unavailable(
+            f"this database would not survive a power cut ({found}); put it on a local file system "
+            "(network file systems do not support SQLite's write-ahead log)"
+        )
+
+
+@contextmanager
+def _opening(url: str) -> Iterator[None]:
+    """One process at a time creates a database: turning WAL on does not wait for others, it fails."""
+    path = make_url(url).database
+    if not path or path == ":memory:":
+        yield
+        return
+    descriptor = _lock_file(f"{path}.opening")
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _make_private(path)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _make_private(path: str) -> None:
+    """Makes the database readable by its owner only, and with it what SQLite will write beside it: those files get its mode.
+
+    A file that belongs to another user keeps its mode, which only its owner can change.
+    """
+    # An existing file is never opened here: closing it again would drop the locks that SQLite has on it in this process.
+    with suppress(OSError):  # whatever is wrong with the place, SQLite will say
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE))
+    for end in ("", "-wal", "-shm", ".opening", _IN_USE):
+        file = Path(f"{path}{end}")
+        with suppress(OSError):
+            if file.stat().st_mode & 0o777 != _PRIVATE:
+                file.chmod(_PRIVATE)
+
+
+def in_use_file(path: Path) -> Path:
+    """The lock on the database at `path`: shared by every process that has it open, held alone by one that replaces it."""
+    return path.with_name(f"{path.name}{_IN_USE}")
+
+
+def _hold(url: str) -> Callable[[], None]:
+    """Says that this process has the database open, until what is returned is called. Waits while it is being replaced."""
+    path = make_url(url).database
+    if not path or path == ":memory:":
+        return lambda: None
+    try:
+        return FileLock.shared(in_use_file(Path(path)), mode=_PRIVATE).release
+    except StorageFull:  # there is no room for the lock's file; reading must go on all the same
+        return lambda: None
+    except Unavailable as error:
+        raise _unusable(path, error.__cause__) from error
+
+
+def _lock_file(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _full(f"sqlite:///{path.removesuffix('.opening')}") from error
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: str, error: BaseException | None) -> Unavailable:
+    why = getattr(error, "strerror", None) or "it cannot be locked"
+    return Unavailable(f"cannot open a registry there: {path}: {why}; choose another folder")
+
+
+def _full(url: str) -> StorageFull:
+    what_then = "free some and try again; what is stored is untouched and can be read"
+    return StorageFull(
+        f"no space left for {make_url(url).database}; {what_then} (`adaptry gc` deletes what no version needs)",
+        told=f"no space left for the registry's database; {what_then}",
+    )
+
+
+def _is_full(url: str) -> bool:
+    path = make_url(url).database
+    return bool(path) and path != ":memory:" and disk_reserve.is_full(Path(str(path)).parent)
+
+
+def _meaning(url: str, error: BaseException) -> AdaptryError | None:
+    if str(error).startswith(f"{_FORBIDDEN}: "):
+        return Unavailable(str(error).removeprefix(f"{_FORBIDDEN}: "))
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    match code:
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return busy()
+        case sqlite3.SQLITE_FULL:
+            return _full(url)
+        case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_IOERR if _is_full(url):
+            # What SQLite says where it cannot make the files beside a database (-wal, -shm).
+            return _full(url)
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return Corrupt(
+                f"{make_url(url).database} is not a sound SQLite database: {error}; restore a backup",
+                told="the registry's database is damaged; its administrator has the details",
+            )
+        case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_IOERR | sqlite3.SQLITE_PERM:
+            return Unavailable(
+                f"cannot use the database {make_url(url).database}: {error}",
+                told="the registry's database cannot be used; its administrator has the details",
+            )
+    return None

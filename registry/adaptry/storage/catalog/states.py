@@ -1,0 +1,48 @@
+"""States of versions in the catalog: changed with who, when and why, and looked up by what a revision holds."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import bindparam, select
+
+from adaptry.core.digest import Digest
+from adaptry.registry.records import StateChange, VersionInfo
+from adaptry.storage.catalog import epochs, terms
+from adaptry.storage.catalog.adapters import Line
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.rows import WITHDRAWN, AdapterRow, CommitRow, VersionRow
+from adaptry.storage.catalog.version_info import SHOWN, info, selected, table_of
+from adaptry.storage.catalog.versions import Stored
+
+_ADAPTERS, _VERSIONS, _COMMITS = table_of(AdapterRow), table_of(VersionRow), table_of(CommitRow)
+_WITHDRAWN = select(*SHOWN).join_from(_VERSIONS, _ADAPTERS).where(WITHDRAWN)
+_OF_REVISION = _WITHDRAWN.join(
+    _COMMITS, (_COMMITS.c.adapter_id == _VERSIONS.c.adapter_id) & (_COMMITS.c.carries == _VERSIONS.c.number)
+).where(_COMMITS.c.adapter_id == bindparam("adapter"), _COMMITS.c.digest == bindparam("digest"))
+_OF_WEIGHTS = _WITHDRAWN.where(
+    _VERSIONS.c.weights == bindparam("weights"), _ADAPTERS.c.namespace == bindparam("namespace")
+)
+
+
+def put(tx: Transaction, version: Stored, change: StateChange, at: datetime, by: str) -> int:
+    """Changes a version's state; the generation it has then."""
+    row = tx.get_one(VersionRow, version.key)
+    row.state, row.state_reason, row.state_successor = change.state, change.reason, change.successor
+    row.state_generation, row.state_at, row.state_by = max(row.state_generation, epochs.floor(tx)) + 1, at, by
+    tx.flush()
+    terms.remove(tx, version.key, ["state"])
+    terms.add(tx, version.key, [("state", change.state)])
+    return row.state_generation
+
+
+def withdrawn_in(tx: Transaction, line: Line, revision: Digest) -> VersionInfo | None:
+    """A version whose files are held back and whose weights that revision has."""
+    rows = selected(tx, _OF_REVISION.limit(1), {"adapter": line.key, "digest": revision.hex})
+    return info(tx, rows[0]) if rows else None
+
+
+def withdrawn_as(tx: Transaction, namespace: str, weights: Digest) -> VersionInfo | None:
+    """A version of the namespace whose files are held back and which has these weights."""
+    rows = selected(tx, _OF_WEIGHTS.limit(1), {"weights": weights.hex, "namespace": namespace})
+    return info(tx, rows[0]) if rows else None

@@ -1,0 +1,82 @@
+"""The search index: which versions have which field with which text.
+
+A version has terms of its own (method, module, base, …) and its adapter's (name, tags, words, …), so that a
+search never has to leave one ordered list. An edit of the adapter therefore rewrites terms of its versions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from operator import itemgetter
+
+from sqlalchemy import and_, delete, insert, literal, or_
+from sqlmodel import col, select
+
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.rows import PostingRow, TermRow, VersionRow
+
+Terms = Iterable[tuple[str, str]]
+"""Pairs of field and text."""
+
+_WORD = re.compile(r"[^\W_]+")
+_IDS_AT_ONCE = 400
+
+
+def words(text: str) -> Iterator[str]:
+    """The words of a text as they are found: lower case, split at everything that is no letter or digit."""
+    yield from dict.fromkeys(_WORD.findall(text.casefold()))
+
+
+def add(tx: Transaction, version: int, terms: Terms) -> None:
+    """Gives a version terms that it does not have yet."""
+    ids = _ids(tx, terms)
+    if ids:
+        tx.execute(insert(PostingRow), [{"term_id": term, "version_id": version} for term in sorted(ids)])
+
+
+def remove(tx: Transaction, version: int, fields: Iterable[str], text: str | None = None) -> None:
+    """Takes from a version the terms of these fields (and this text, if one is given)."""
+    gone = select(TermRow.id).where(col(TermRow.field).in_(list(fields)))
+    if text is not None:
+        gone = gone.where(TermRow.text == text)
+    tx.execute(
+        delete(PostingRow).where(col(PostingRow.version_id) == version, col(PostingRow.term_id).in_(gone))
+    )
+
+
+def rewrite(tx: Transaction, adapter: int, fields: Iterable[str], terms: Terms) -> None:
+    """Replaces the terms of these fields on every version of an adapter."""
+    versions = select(VersionRow.id).where(VersionRow.adapter_id == adapter)
+    held = select(PostingRow.term_id).where(col(PostingRow.version_id).in_(versions)).distinct()
+    gone = tx.exec(
+        select(TermRow.id).where(col(TermRow.id).in_(held), col(TermRow.field).in_(list(fields)))
+    ).all()
+    if gone:
+        tx.execute(
+            delete(PostingRow).where(
+                col(PostingRow.version_id).in_(versions), col(PostingRow.term_id).in_(gone)
+            )
+        )
+    for term in sorted(_ids(tx, terms)):
+        copies = select(literal(term), VersionRow.id).where(VersionRow.adapter_id == adapter)
+        tx.execute(insert(PostingRow).from_select(["term_id", "version_id"], copies))
+
+
+def _ids(tx: Transaction, terms: Terms) -> set[int]:
+    """The keys of terms; those that are new are added."""
+    wanted = sorted(set(terms))
+    found: dict[tuple[str, str], int] = {}
+    for at in range(0, len(wanted), _IDS_AT_ONCE):
+        by_field = groupby(wanted[at : at + _IDS_AT_ONCE], key=itemgetter(0))
+        any_of = [
+            and_(col(TermRow.field) == field, col(TermRow.text).in_([text for _, text in some]))
+            for field, some in by_field
+        ]
+        query = select(TermRow.field, TermRow.text, TermRow.id).where(or_(*any_of))
+        found |= {(field, text): key for field, text, key in tx.exec(query) if key is not None}
+    new = [TermRow(field=field, text=text) for field, text in wanted if (field, text) not in found]
+    tx.add_all(new)
+    tx.flush()
+    return {*found.values(), *(row.id for row in new if row.id is not None)}

@@ -1,0 +1,59 @@
+"""Versions that wait for their base: admitted as declared, to be checked again when the base is registered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import or_
+from sqlmodel import col, select
+
+from adaptry.core.digest import Digest
+from adaptry.core.manifest import Manifest
+from adaptry.core.refs import AdapterName
+from adaptry.storage.catalog.adapters import Line
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.manifests import stored_manifest
+from adaptry.storage.catalog.rows import AdapterRow, RevisionRow, VersionRow
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A version that declared a base, to be checked again now that one is known."""
+
+    key: int
+    line: Line
+    number: int
+    manifest: Manifest
+    base_name: str | None
+
+
+def on(tx: Transaction, id: Digest, known: Sequence[str], after: int, limit: int) -> tuple[Waiting, ...]:
+    """Versions that declared this base by id, or without an id by one of its names; oldest first."""
+    by_name = (col(VersionRow.base_id).is_(None)) & (col(VersionRow.base_name).in_(known))
+    query = (
+        select(VersionRow, AdapterRow, RevisionRow.manifest)
+        .join(AdapterRow, col(AdapterRow.id) == col(VersionRow.adapter_id))
+        .join(RevisionRow, col(RevisionRow.digest) == col(VersionRow.digest))
+        .where(
+            VersionRow.base_status == "declared",
+            or_(col(VersionRow.base_id) == id.hex, by_name),
+            col(VersionRow.id) > after,
+        )
+        .order_by(col(VersionRow.id))
+        .limit(limit)
+    )
+    return tuple(
+        Waiting(
+            key=version.id or 0,
+            line=Line(
+                adapter.id or 0,
+                AdapterName.parse(adapter.name),
+                "public" if adapter.visibility == "public" else "private",
+            ),
+            number=version.number,
+            manifest=stored_manifest(Digest(version.digest), manifest),
+            base_name=version.base_name,
+        )
+        for version, adapter, manifest in tx.exec(query)
+    )

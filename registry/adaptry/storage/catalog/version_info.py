@@ -1,0 +1,137 @@
+"""Versions as people see them: the columns a `VersionInfo` is made of, with the aliases and metrics beside them.
+
+Everyone who follows an alias asks for this, so it costs little: the statements are built once, since building one
+takes longer than SQLite needs to run it, and plain columns are read, without entities.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
+
+from sqlalchemy import (
+    BindParameter,
+    CompoundSelect,
+    Executable,
+    Float,
+    Row,
+    Table,
+    bindparam,
+    exists,
+    null,
+    select,
+    union_all,
+)
+from sqlalchemy import cast as sql_cast
+
+from adaptry.core.digest import Digest
+from adaptry.core.lifecycle import State
+from adaptry.core.refs import AdapterName
+from adaptry.registry.records import BaseStatus, Standing, VersionInfo
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.encoding import unlisted
+from adaptry.storage.catalog.rows import (
+    AdapterRow,
+    AliasRow,
+    DamagedRevisionRow,
+    MetricSummaryRow,
+    VersionRow,
+)
+from adaptry.storage.catalog.rows import Row as Entity
+
+Columns = Row[Any]
+"""A row as it was selected. (`Any`: SQLAlchemy would have a parameter for each of the columns.)"""
+
+
+def table_of(entity: type[Entity]) -> Table:
+    """An entity's table: what is selected from it is columns, not entities."""
+    return cast(Table, vars(entity)["__table__"])
+
+
+def selected(tx: Transaction, statement: Executable, asked: Mapping[str, object]) -> Sequence[Columns]:
+    """The rows of a statement on tables, which sees what this transaction has changed so far."""
+    tx.flush()
+    return tx.connection().execute(statement, asked).all()
+
+
+_ADAPTERS, _VERSIONS = table_of(AdapterRow), table_of(VersionRow)
+_ALIASES, _METRICS = table_of(AliasRow), table_of(MetricSummaryRow)
+
+_DAMAGE = table_of(DamagedRevisionRow)
+_IS_DAMAGED = exists().where(_DAMAGE.c.revision == _VERSIONS.c.digest).label("is_damaged")
+
+SHOWN = (_ADAPTERS.c.name, *_VERSIONS.c, _IS_DAMAGED)
+"""What a statement selects for `info` and `by_keys`."""
+
+
+def _beside(is_asked: Any) -> CompoundSelect[Any]:
+    """Aliases, without a value, and metrics with their newest. (`Any`: a condition on a column, as its operators.)"""
+    aliases = select(
+        _ALIASES.c.version_id, _ALIASES.c.alias.label("text"), sql_cast(null(), Float).label("value")
+    )
+    metrics = select(_METRICS.c.version_id, _METRICS.c.metric, _METRICS.c.newest)
+    return union_all(
+        aliases.where(is_asked(_ALIASES.c.version_id)), metrics.where(is_asked(_METRICS.c.version_id))
+    ).order_by("text")
+
+
+_KEYS: BindParameter[Any] = bindparam("keys", expanding=True)
+_BY_KEYS = select(*SHOWN).join_from(_VERSIONS, _ADAPTERS).where(_VERSIONS.c.id.in_(_KEYS))
+_BESIDE_MANY = _beside(lambda column: column.in_(_KEYS))
+_BESIDE_ONE = _beside(lambda column: column == bindparam("key"))
+
+
+def info(tx: Transaction, columns: Columns) -> VersionInfo:
+    """The version whose columns are at hand."""
+    return _info(columns, selected(tx, _BESIDE_ONE, {"key": columns.id}))
+
+
+def by_keys(tx: Transaction, keys: Sequence[int]) -> tuple[VersionInfo, ...]:
+    """Versions in the order of `keys`, in two statements."""
+    asked = {"keys": list(keys)}
+    found = {columns.id: columns for columns in selected(tx, _BY_KEYS, asked)}
+    beside = defaultdict(list)
+    for row in selected(tx, _BESIDE_MANY, asked):
+        beside[row.version_id].append(row)
+    return tuple(_info(found[key], beside[key]) for key in keys)
+
+
+def _info(row: Columns, beside: Iterable[Row[Any]]) -> VersionInfo:
+    texts = [(str(pair.text), pair.value) for pair in beside]
+    return VersionInfo(
+        name=AdapterName.parse(row.name),
+        number=row.number,
+        digest=Digest(row.digest),
+        state=cast(State, row.state),
+        standing=_standing(row),
+        created_at=row.created_at,
+        created_by=row.created_by,
+        method=row.method,
+        rank=row.rank,
+        targets=unlisted(row.targets),
+        traits=unlisted(row.traits),
+        parameters=row.parameters,
+        size=row.size,
+        weights=Digest(row.weights),
+        base_id=Digest(row.base_id) if row.base_id else None,
+        base_name=row.base_name,
+        base_status=cast(BaseStatus, row.base_status),
+        aliases=tuple(text for text, value in texts if value is None),
+        metrics={text: value for text, value in texts if value is not None},
+        findings=row.findings,
+        downloads=row.downloads,
+        is_damaged=bool(row.is_damaged),
+    )
+
+
+def _standing(row: Columns) -> Standing | None:
+    if row.state_generation == 0:
+        return None
+    return Standing(
+        generation=row.state_generation,
+        reason=row.state_reason,
+        successor=row.state_successor,
+        at=row.state_at,
+        by=row.state_by,
+    )

@@ -1,0 +1,139 @@
+"""Workers and what each has, as people see them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import cast
+
+from sqlalchemy import ColumnElement, and_, exists, or_
+from sqlmodel import col, select
+
+from adaptry.core.digest import Digest
+from adaptry.core.lifecycle import State
+from adaptry.core.refs import AdapterName
+from adaptry.registry.records import Page
+from adaptry.registry.workers import Condition, ResidentInfo, Trouble, WorkerInfo
+from adaptry.storage.catalog import cursors
+from adaptry.storage.catalog.access import Sight
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.rows import AdapterRow, ResidentRow, VersionRow, WorkerRow
+from adaptry.storage.catalog.workers import Worker, is_lost
+
+_ABOUT = "workers"
+
+
+def of_version(tx: Transaction, version: int, now: datetime) -> tuple[ResidentInfo, ...]:
+    """Who has or had a version, in the order of the workers' names."""
+    return tuple(_infos(tx, col(ResidentRow.version_id) == version, now))
+
+
+def info(tx: Transaction, worker: Worker, sight: Sight, now: datetime) -> WorkerInfo:
+    return _with_residents(tx, [tx.get_one(WorkerRow, worker.key)], sight, now)[0]
+
+
+def page(
+    tx: Transaction,
+    owner: str,
+    sight: Sight,
+    cursor: str | None,
+    limit: int,
+    now: datetime,
+) -> Page[WorkerInfo]:
+    """Workers in the order of their names and owners, as far as `sight` goes."""
+    query = select(WorkerRow).order_by(WorkerRow.name, WorkerRow.owner).limit(limit + 1)
+    if cursor is not None:
+        name, _, of = cursors.decode(cursor, _ABOUT).partition(" ")  # no worker's name has a space in it
+        query = query.where(
+            or_(
+                col(WorkerRow.name) > name,
+                and_(col(WorkerRow.name) == name, col(WorkerRow.owner) > of),
+            )
+        )
+    if (seen := _is_seen(owner, sight)) is not None:
+        query = query.where(seen)
+    rows = tx.exec(query).all()
+    infos = _with_residents(tx, rows[:limit], sight, now)
+    following = cursors.encode(f"{infos[-1].worker} {infos[-1].owner}", _ABOUT) if len(rows) > limit else None
+    return Page[WorkerInfo](items=tuple(infos), next=following)
+
+
+def may_see(tx: Transaction, worker: Worker, owner: str, sight: Sight) -> bool:
+    seen = _is_seen(owner, sight)
+    query = select(WorkerRow.id).where(WorkerRow.id == worker.key)
+    return seen is None or tx.exec(query.where(seen)).first() is not None
+
+
+def _is_seen(owner: str, sight: Sight) -> ColumnElement[bool] | None:
+    """Which workers may be seen: one's own, and those that have something one may read. None is all of them."""
+    of_adapters = sight.of_adapters()
+    if of_adapters is None:
+        return None
+    has = (
+        select(ResidentRow.worker_id)
+        .join(VersionRow, col(ResidentRow.version_id) == col(VersionRow.id))
+        .join(AdapterRow, col(VersionRow.adapter_id) == col(AdapterRow.id))
+        .where(col(ResidentRow.worker_id) == col(WorkerRow.id), of_adapters)
+    )
+    return or_(col(WorkerRow.owner) == owner, exists(has))
+
+
+def _with_residents(
+    tx: Transaction, rows: Sequence[WorkerRow], sight: Sight, now: datetime
+) -> list[WorkerInfo]:
+    has = col(ResidentRow.worker_id).in_([row.id for row in rows]) & (
+        col(ResidentRow.condition) != "unloaded"
+    )
+    of_adapters = sight.of_adapters()
+    residents = _infos(tx, has if of_adapters is None else has & of_adapters, now)
+    return [
+        WorkerInfo(
+            worker=row.name,
+            owner=row.owner,
+            engine=row.engine,
+            version=row.version,
+            base=row.base,
+            url=row.url,
+            slots=row.slots,
+            seen=row.seen,
+            first_at=row.first_at,
+            reported_at=row.reported_at,
+            lease=row.lease,
+            is_lost=is_lost(row, now),
+            is_answering=row.is_answering,
+            residents=tuple(one for one in residents if (one.worker, one.owner) == (row.name, row.owner)),
+            troubles=tuple(map(Trouble.model_validate, json.loads(row.troubles))),
+        )
+        for row in rows
+    ]
+
+
+def _infos(tx: Transaction, which: ColumnElement[bool], now: datetime) -> list[ResidentInfo]:
+    query = (
+        select(WorkerRow, ResidentRow, AdapterRow.name, VersionRow)
+        .join(ResidentRow, col(ResidentRow.worker_id) == col(WorkerRow.id))
+        .join(VersionRow, col(ResidentRow.version_id) == col(VersionRow.id))
+        .join(AdapterRow, col(VersionRow.adapter_id) == col(AdapterRow.id))
+        .where(which)
+        .order_by(WorkerRow.name, WorkerRow.owner, ResidentRow.served_as, col(VersionRow.number))
+    )
+    return [
+        ResidentInfo(
+            worker=worker.name,
+            owner=worker.owner,
+            name=AdapterName.parse(name),
+            number=version.number,
+            digest=Digest(version.digest),
+            state=cast(State, version.state),
+            served_as=resident.served_as,
+            condition=cast(Condition, resident.condition),
+            since=resident.since,
+            last_used=resident.last_used,
+            ended_at=resident.ended_at,
+            dropped_at=resident.dropped_at,
+            reason=resident.reason,
+            is_lost=is_lost(worker, now),
+        )
+        for worker, resident, name, version in tx.exec(query)
+    ]

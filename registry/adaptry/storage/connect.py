@@ -1,0 +1,157 @@
+"""`connect`: a registry by where it is. Nothing to start for the embedded one: SQLite and files in a folder."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adaptry.core.errors import Conflict, Invalid, NotFound, StorageFull, Unavailable
+from adaptry.core.identity import LOCAL, Identity
+from adaptry.core.refs import is_folder
+from adaptry.core.settings import Settings, data_folder, is_server
+from adaptry.registry.interface import Registry
+
+if TYPE_CHECKING:
+    from adaptry.storage.local import LocalRegistry
+
+_CATALOG = "catalog.sqlite"
+_ADDRESS = "catalog.url"  # as `catalog.choosing` has them, which is not loaded to look for a file
+
+
+def connect(
+    where: str | None = None, settings: Settings | None = None, *, making: bool = True, freeing: bool = False
+) -> Registry:
+    """The registry at `where`: a server's URL, or a folder; None is what `settings` say, else the user's own.
+
+    `settings` are read from the environment unless given. A named folder without a registry becomes one, unless
+    `making` is False: then it is `NotFound`. `freeing` is for what frees space, as in `open_local`. Raises `Invalid` (neither URL nor folder), `Unavailable`, `Incompatible`.
+    """
+    settings = settings or Settings.from_env()
+    where = where or settings.registry
+    if where is None:
+        return open_local(data_folder(), catalog=settings.catalog, blobs=settings.blobs, freeing=freeing)
+    if is_server(where):
+        from adaptry.registry.http import HttpRegistry
+
+        return HttpRegistry(where, settings.token, settings.ca_bundle, settings.proxy)
+    folder = folder_named(where)
+    if not making and not is_registry(folder):
+        raise NotFound(
+            f"no registry in {folder}; the first push to it makes one, or name another place "
+            "(--registry URL|DIR, or ADAPTRY_URL)"
+        )
+    return open_local(folder, catalog=settings.catalog, blobs=settings.blobs, freeing=freeing)
+
+
+def folder_named(where: str) -> Path:
+    """The folder that a place names which is no server's address.
+
+    Raises `Invalid` for what may be a slip of the pen (`htps://host`, `host:8750`): it would silently be a new,
+    empty registry.
+    """
+    if is_folder(where):
+        return Path(where).expanduser()
+    if "://" in where:
+        raise Invalid(f"not a registry: {where[:200]!r} (a server's address begins with http:// or https://)")
+    raise Invalid(
+        f"not a registry: {where[:200]!r} (write ./{where[:200]} for a folder, or http://{where[:200]} for a server)"
+    )
+
+
+def is_registry(folder: Path) -> bool:
+    """Whether someone has made a registry there."""
+    return (folder / _CATALOG).is_file() or (folder / _ADDRESS).is_file()
+
+
+def open_local(
+    folder: Path | str,
+    identity: Identity = LOCAL,
+    *,
+    require_known_base: bool = False,
+    catalog: str | None = None,
+    blobs: str | None = None,
+    blob_cache: int | None = None,
+    presign_uploads: bool = False,
+    freeing: bool = False,
+    is_serving: bool = False,
+) -> LocalRegistry:
+    """The embedded registry in `folder`, made if it is missing; what died half-way there is cleaned up.
+
+    `catalog` is the PostgreSQL database that a new registry has its rows in, which the folder remembers; else it is SQLite.
+    `blobs` (`s3://bucket/prefix`) is where a new one keeps its files, `blob_cache` bytes of which are kept here too; the
+    folder remembers it; with `presign_uploads`, whoever sends large ones is given addresses there. Where the folder may only be read, so may the registry;
+    likewise on a full disk, until there is room for a write, unless it is opened for `freeing` space, which may use up what is
+    kept back for that, or is to be served (`is_serving`): a server would go on with a copy. Raises `Unavailable` (no such place, not durable), `StorageFull`,
+    `Incompatible` (made by a newer adaptry), `Invalid` (no database), `Conflict` (it has another catalog, or the bucket another
+    registry's files).
+    """
+    from adaptry.storage.blobs.factory import CACHE, forget_address, open_blobs
+    from adaptry.storage.catalog import disk_reserve
+    from adaptry.storage.catalog.factory import open_catalog
+    from adaptry.storage.local import LocalRegistry
+    from adaptry.storage.local.uploads import purge
+    from adaptry.storage.ownership import require_own
+
+    folder = Path(folder).expanduser().absolute()
+    if is_registry(folder) and not (folder / _ADDRESS).is_file() and not os.access(folder, os.W_OK):
+        from adaptry.storage.readonly import open_for_reading
+
+        return open_for_reading(folder, folder / _CATALOG, identity)
+    try:
+        is_new = not is_registry(folder)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        store = open_blobs(folder, blobs, CACHE if blob_cache is None else blob_cache)
+    except OSError as error:
+        raise Unavailable(
+            f"cannot keep a registry in {folder}: {error.strerror}; choose another folder"
+        ) from error
+    if freeing:
+        disk_reserve.spend(folder)
+    try:
+        opened = open_catalog(folder, catalog, lambda known: require_own(known, store))
+    except Conflict:
+        if is_new:
+            forget_address(folder)  # what was refused is not what the folder keeps
+        raise
+    except StorageFull:
+        if is_new or is_serving:
+            raise
+        from adaptry.storage.readonly import open_for_reading
+
+        return open_for_reading(folder, folder / _CATALOG, identity, until_writable=True)
+    if (folder / _CATALOG).is_file():
+        disk_reserve.keep(folder)
+    with suppress(StorageFull):  # what can be read is read, and the next opening tidies up
+        purge(opened, store, datetime.now(UTC))
+    return LocalRegistry(
+        opened, store, identity, require_known_base=require_known_base, presign_uploads=presign_uploads
+    )
+
+
+def open_nowhere() -> LocalRegistry:
+    """An empty registry in memory, which nobody will find again: what is compared with one that is not there yet."""
+    from adaptry.storage.blobs.memory import MemoryBlobs
+    from adaptry.storage.catalog.database import Catalog
+    from adaptry.storage.local import LocalRegistry
+
+    return LocalRegistry(Catalog("sqlite://"), MemoryBlobs())
+
+
+def catalog_of(folder: Path) -> str | None:
+    """The address of the database that has the registry's rows, without a password; None for a file in the folder."""
+    from adaptry.storage.catalog.factory import address_in
+
+    return address_in(folder)
+
+
+def lacking_of_blobs(folder: Path, url: str | None = None) -> tuple[str, ...] | None:
+    """What the server of the registry's blobs lacks, a sentence each; None for files. `url` is where a new one's would be.
+
+    Raises `Unavailable`, `Invalid`.
+    """
+    from adaptry.storage.blobs.factory import lacking
+
+    return lacking(folder, url)

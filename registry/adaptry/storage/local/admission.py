@@ -1,0 +1,89 @@
+"""Admission: what is derived from a revision's files, and which base it is checked against.
+
+Nothing is believed that can be derived: the spec comes from headers and config, the weights digest from the
+bytes, the base from what is registered. Reads headers and hashes weights; runs no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from adaptry.adapters.adapter import Adapter, open_content
+from adaptry.adapters.base_record import BaseRecord
+from adaptry.adapters.inspection.result import WeightsInspection
+from adaptry.checks import check
+from adaptry.core.digest import Digest
+from adaptry.core.manifest import Manifest
+from adaptry.core.report import Finding
+from adaptry.registry.records import BaseStatus
+from adaptry.storage.blobs import BlobStore
+from adaptry.storage.catalog import bases, files, inspections
+from adaptry.storage.catalog.access import Sight
+from adaptry.storage.catalog.database import Catalog, Transaction
+from adaptry.storage.catalog.versions import Verdict
+from adaptry.storage.local.blob_content import BlobContent, check_first_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a manifest and a config claim as base, and the base of this registry that it is, if any."""
+
+    claimed_id: Digest | None
+    claimed_name: str | None
+    id: Digest | None = None
+    name: str | None = None
+
+
+def open_stored(blobs: BlobStore, manifest: Manifest) -> Adapter:
+    """The adapter of a revision whose files are stored. Raises as `open_content`, and `Unsupported`."""
+    content = BlobContent(blobs, manifest)
+    check_first_bytes(content)
+    return open_content(content)
+
+
+def weights_digest(catalog: Catalog, manifest: Manifest, adapter: Adapter) -> Digest:
+    """Derived once for every file, however many revisions have it."""
+    entry = manifest.file(adapter.format.weights)
+    assert entry is not None
+    with catalog.read() as tx:
+        known = files.weights_of(tx, entry.sha256)
+    return known or adapter.weights_digest()
+
+
+def find_base(tx: Transaction, sight: Sight, manifest: Manifest, written: str | None) -> Known:
+    """The base in sight that a revision means: by id if it claims one, else by the name it claims or its config has `written`.
+
+    An id that is unknown stays a claim, and what the config says beside it is no name for it."""
+    claim = manifest.base
+    claimed_id = claim.id if claim else None
+    claimed_name = claim.name if claim and (claim.name or claim.id) else written
+    key = str(claimed_id) if claimed_id else claimed_name
+    found = bases.find(tx, sight, key) if key else []
+    if len(found) != 1:
+        return Known(claimed_id, claimed_name)
+    names = bases.names(tx, found[0])
+    name = claimed_name if claimed_name in names else next(iter(names), None)
+    return Known(claimed_id, claimed_name, found[0], name)
+
+
+def known_inspections(tx: Transaction, tree: Manifest) -> Mapping[str, WeightsInspection]:
+    """What is known of a revision's weights files. Those of old versions may not have been inspected yet."""
+    known = inspections.find(tx, set(tree.weights.values()))
+    return {path: known[digest] for path, digest in tree.weights.items() if digest in known}
+
+
+def judge(
+    adapter: Adapter, known: Known, record: BaseRecord | None, weights: Sequence[Finding] = ()
+) -> Verdict:
+    """Checks an adapter against its base; without a record, on its own. What its `weights` hold is part of the report, and
+    changes nothing about the base."""
+    name = known.name if record else known.claimed_name
+    report = check(adapter, record, name)
+    status: BaseStatus = "unknown"
+    if record and not report.is_blocked:
+        status = "verified"
+    elif known.claimed_id or known.claimed_name:
+        status = "declared"
+    whole = report.model_copy(update={"findings": (*report.findings, *weights)})
+    return Verdict(known.id or known.claimed_id, known.name or known.claimed_name, status, whole)

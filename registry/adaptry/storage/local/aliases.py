@@ -1,0 +1,110 @@
+"""The part of a local registry about aliases: moved only from where the mover saw them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import TypeAdapter
+
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, NotFound
+from adaptry.core.lifecycle import may_point
+from adaptry.core.refs import AdapterName, ByDigest, Ref, parse_alias, parse_stored_alias
+from adaptry.registry.records import AliasInfo
+from adaptry.storage.catalog import aliases, events, git_refs
+from adaptry.storage.catalog.adapters import Line
+from adaptry.storage.catalog.aliases import Pointing
+from adaptry.storage.catalog.case_conflicts import label_like
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.versions import Stored, stored_of
+from adaptry.storage.local.context import Ground
+
+_INFO = TypeAdapter(AliasInfo)
+
+
+class Aliases(Ground):
+    """`aliases`, `move_alias`, `remove_alias`."""
+
+    def aliases(self, name: AdapterName) -> tuple[AliasInfo, ...]:
+        with self.catalog.read() as tx:
+            return aliases.infos(tx, self.readable(tx, name))
+
+    def move_alias(self, name: AdapterName, alias: str, to: Digest, was: int | None) -> AliasInfo:
+        parse_stored_alias(alias)
+        with self.catalog.write() as tx:
+            line = self.writable(tx, name)
+            target = stored_of(self.meant(tx, Ref(name, ByDigest(to.hex))))
+            return self.once(tx, _INFO, lambda: self._move(tx, line, alias, target, was))
+
+    def _move(self, tx: Transaction, line: Line, alias: str, to: Stored, was: int | None) -> AliasInfo:
+        found = aliases.find(tx, line, alias)
+        _require_seen(line.name, alias, found, was)
+        return point_alias(tx, line, alias, to, found, self.clock(), self.identity.name)
+
+    def remove_alias(self, name: AdapterName, alias: str, was: int) -> None:
+        now = self.clock()
+        with self.catalog.write() as tx:
+            line = self.writable(tx, name)
+            found = aliases.find(tx, line, alias)
+            if found is None:
+                raise NotFound(f"{name} has no alias {alias[:80]!a}")
+            _require_seen(name, alias, found, was)
+            aliases.remove(tx, line, alias, now, self.identity.name)
+            events.record(
+                tx,
+                "alias.removed",
+                at=now,
+                by=self.identity.name,
+                line=line,
+                number=found.number,
+                detail={"alias": alias, "was": found.digest, "generation": found.generation},
+            )
+
+
+def point_alias(
+    tx: Transaction, line: Line, alias: str, to: Stored, found: Pointing | None, now: datetime, by: str
+) -> AliasInfo:
+    """Points an alias that was found at `found`, with its event.
+
+    Raises `Conflict` for a version that may not be pointed at, `InvalidRef` for a new alias whose name git does not take.
+    """
+    may_point(alias, to.state, to.number)
+    if found is None:
+        parse_alias(alias)
+        if like := label_like(tx, line.key, alias):
+            raise Conflict(
+                f"the alias {alias} differs only in capitals from {line.name}@{like}, which exists; write {like}, or choose "
+                "another name"
+            )
+    if found is None and (mark := git_refs.find(tx, line, alias)):
+        raise Conflict(f"{line.name} has a {mark.kind} {alias}; choose another name for the alias")
+    info = aliases.point(tx, line, alias, to, now, by)
+    events.record(
+        tx,
+        "alias.moved",
+        at=now,
+        by=by,
+        line=line,
+        number=to.number,
+        detail={
+            "alias": alias,
+            "was": found.digest if found else None,
+            "was_number": found.number if found else None,
+            "to": to.digest,
+            "generation": info.generation,
+        },
+    )
+    return info
+
+
+def _require_seen(name: AdapterName, alias: str, found: Pointing | None, was: int | None) -> None:
+    generation = found.generation if found else None
+    if generation == was:
+        return
+    if found is None:
+        raise Conflict(f"{name}@{alias} does not exist (any more); look again and retry")
+    seen = f"generation {was}" if was is not None else "absent"
+    raise Conflict(
+        f"{name}@{alias} is version {found.number} ({found.digest.brief}, generation {found.generation}), "
+        f"not {seen}; look again and retry"
+    )

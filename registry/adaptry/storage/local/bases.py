@@ -1,0 +1,278 @@
+"""The part of a local registry about bases: registered by content, named, their weights stored if asked.
+
+Registering a base settles what waited for it: versions that declared it are checked again, at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from adaptry.adapters.base_record import BaseRecord
+from adaptry.bases.fingerprinting.base_fingerprint import check_identity
+from adaptry.checks.weights import weights_findings
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, Corrupt, Invalid, NotFound, Unavailable
+from adaptry.core.manifest import FileEntry
+from adaptry.core.refs import parse_base_name
+from adaptry.registry.records import BaseEdit, BaseInfo, Page
+from adaptry.storage.catalog import (
+    bases,
+    cursors,
+    damage,
+    events,
+    files,
+    pending_deletes,
+    unresolved_bases,
+    versions,
+)
+from adaptry.storage.catalog.access import EVERYTHING
+from adaptry.storage.catalog.case_conflicts import base_like, fold
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.shared_names import adapter_of_name, hiding
+from adaptry.storage.local.admission import find_base, judge, known_inspections, open_stored
+from adaptry.storage.local.context import Ground, require_sound
+from adaptry.storage.local.versions import check_start
+
+_BATCH = 50
+_MOST_NAMES = 16
+
+
+class Bases(Ground):
+    """`put_base` to `read_base_file`."""
+
+    def put_base(self, record: BaseRecord, names: tuple[str, ...] = ()) -> BaseInfo:
+        self.require_base_writing()
+        _check_names(names)
+        check_identity(record)
+        with self.catalog.write() as tx:
+            merged = self._put(tx, record, names)
+        self._settle_waiting(merged)
+        with self.catalog.read() as tx:
+            return bases.info(tx, self.sight(tx), record.id)
+
+    def store_made(self, chunks: Iterable[bytes | memoryview]) -> tuple[Digest, int]:
+        """Stores bytes that were made here, for a base that is adopted later: their digest, and how many they are.
+
+        They take the place of a copy that is marked as damaged. Raises `StorageFull`, and what `chunks` raise.
+        """
+        digest, size = self.blobs.ingest(chunks)
+        with self.catalog.read() as tx:
+            is_marked = damage.reason(tx, digest) is not None
+        if is_marked:
+            with self.catalog.write() as tx:
+                damage.clear(tx, digest)
+        return digest, size
+
+    def adopt_base(
+        self, record: BaseRecord, names: tuple[str, ...], files_: tuple[FileEntry, ...]
+    ) -> BaseInfo:
+        """A base that was made here, its files stored already: registered, named and stored in one transaction, so that
+        nobody sees it by halves. For what runs beside the stores; nobody far away may say what is in them.
+
+        Raises as `put_base` and `store_base`.
+        """
+        self.require_base_writing()
+        _check_names(names)
+        check_identity(record)
+        with self.catalog.write() as tx:
+            # Bytes that nobody has may be on their way out, or gone: looked at here, where none can begin to go.
+            if any(pending_deletes.is_going(tx, entry.sha256) for entry in files_):
+                raise Unavailable("some of these files are being deleted just now; try again in a moment")
+            require_sound(tx, {entry.path: entry.sha256 for entry in files_})
+            lost = [entry.path for entry in files_ if not self.blobs.has(entry.sha256)]
+            if lost:
+                raise NotFound(f"{', '.join(lost)} was made a while ago and collected since; make it again")
+            merged = self._put(tx, record, names)
+            for entry in files_:
+                files.own(tx, record.id, entry.sha256, entry.size)
+            self._store(tx, record.id, files_)
+        self._settle_waiting(merged)
+        return self.base(str(record.id))
+
+    def base(self, key: str) -> BaseInfo:
+        with self.catalog.read() as tx:
+            sight = self.sight(tx)
+            found = bases.find(tx, sight, key)
+            if not found:
+                raise NotFound(f"no base {key[:200]!a}; `adaptry base ls` shows those that are registered")
+            if len(found) > 1:
+                raise Conflict(f"several bases begin with {key}; give more digits")
+            return bases.info(tx, sight, found[0])
+
+    def base_record(self, id: Digest) -> BaseRecord:
+        with self.catalog.read() as tx:
+            return self._record(tx, id)
+
+    def bases(self, cursor: str | None = None, limit: int = 50) -> Page[BaseInfo]:
+        cursors.check_limit(limit)
+        with self.catalog.read() as tx:
+            return bases.page(tx, self.sight(tx), cursor, limit)
+
+    def bases_like(self, architecture: Digest) -> tuple[BaseInfo, ...]:
+        with self.catalog.read() as tx:
+            return bases.of_architecture(tx, self.sight(tx), architecture)
+
+    def store_base(self, id: Digest, files_: tuple[FileEntry, ...]) -> BaseInfo:
+        self.require_base_writing()
+        with self.catalog.write() as tx:
+            self._record(tx, id)
+            if hidden := hiding(tx, bases.names(tx, id)):
+                raise Conflict(_taken(hidden[0], hidden[0]))
+            have = files.sizes(tx, id, [entry.sha256 for entry in files_])
+            missing = [entry.path for entry in files_ if have.get(entry.sha256) != entry.size]
+            if missing:
+                raise NotFound(f"the base has no bytes yet for {', '.join(missing)}; upload them first")
+            self._store(tx, id, files_)
+            return bases.info(tx, self.sight(tx), id)
+
+    def edit_base(self, id: Digest, edit: BaseEdit) -> BaseInfo:
+        self.require_base_writing()
+        with self.catalog.write() as tx:
+            self._record(tx, id)
+            was = bases.info(tx, self.sight(tx), id).visibility
+            if edit.visibility is not None and edit.visibility != was:
+                bases.set_visibility(tx, id, edit.visibility)
+                detail = {"id": id, "visibility": edit.visibility, "was": was}
+                events.record(tx, "base.edited", at=self.clock(), by=self.identity.name, detail=detail)
+            return bases.info(tx, self.sight(tx), id)
+
+    def read_base_file(self, id: Digest, path: str, start: int = 0) -> Iterator[bytes]:
+        with self.catalog.read() as tx:
+            self._record(tx, id)
+            file = bases.stored_file(tx, id, path)
+        if file is None:
+            raise NotFound(f"no file {path[:80]!a} is stored of base {id.brief}")
+        what = f"{path} of base {id.brief}"
+        check_start(start, self.stored_size(file, what), path)
+        return self.stored_chunks(file, start, what)
+
+    def _put(self, tx: Transaction, record: BaseRecord, names: tuple[str, ...]) -> BaseRecord:
+        """What is known of the base from now on. Raises `Conflict` where a name is another's."""
+        now, by = self.clock(), self.identity.name
+        before = bases.record(tx, record.id)
+        taken = {name: _owner(tx, name) for name in names}
+        for name, owner in taken.items():
+            if owner not in (None, record.id):
+                raise Conflict(f"{name} already names another base, {owner}; choose another name")
+            if owner is None and (adapter := adapter_of_name(tx, name)):
+                raise Conflict(_taken(name, adapter))
+        fresh = _unlike(tx, record.id, [name for name, owner in taken.items() if owner is None])
+        merged = _merged(before, record) if before else record
+        if merged != before:
+            bases.put(tx, merged, now, by)
+        bases.add_names(tx, record.id, fresh)
+        if merged != before or fresh:
+            kind = "base.updated" if before else "base.registered"
+            told = {"id": record.id, "names": ", ".join(fresh) or None}
+            events.record(tx, kind, at=now, by=by, detail=told)
+        return merged
+
+    def _store(self, tx: Transaction, id: Digest, files_: tuple[FileEntry, ...]) -> None:
+        """Where they are its files already, nothing has happened."""
+        known = bases.info(tx, self.sight(tx), id).stored
+        if set(known) == set(files_):
+            return
+        files.need(tx, id, [entry.sha256 for entry in files_])
+        bases.store(tx, id, files_)
+        told = {"id": id, "bytes": sum(entry.size for entry in files_)}
+        events.record(tx, "base.stored", at=self.clock(), by=self.identity.name, detail=told)
+
+    def _record(self, tx: Transaction, id: Digest) -> BaseRecord:
+        record = bases.record(tx, id) if bases.among(tx, self.sight(tx), [id]) else None
+        if record is None:
+            raise NotFound(f"no base {id.brief}; `adaptry base ls` shows those that are registered")
+        return record
+
+    def _settle_waiting(self, record: BaseRecord) -> None:
+        """Checks again, in batches, what declared this base; those pushed meanwhile saw it already."""
+        after = 0
+        while True:
+            with self.catalog.read() as tx:
+                known = bases.names(tx, record.id)
+                batch = unresolved_bases.on(tx, record.id, known, after, _BATCH)
+                claims = [find_base(tx, EVERYTHING, item.manifest, item.base_name) for item in batch]
+                weights = [known_inspections(tx, item.manifest) for item in batch]
+            if not batch:
+                return
+            verdicts = []
+            for item, claim, found in zip(batch, claims, weights, strict=True):
+                try:
+                    with self.catalog.read() as tx:
+                        require_sound(tx, {entry.path: entry.sha256 for entry in item.manifest.files})
+                    adapter = open_stored(self.blobs, item.manifest)
+                except (Corrupt, NotFound):  # it stays declared until it is mended or pushed again
+                    continue
+                found_in = weights_findings(adapter.spec, found)
+                verdicts.append((item, judge(adapter, claim, record, found_in)))
+            with self.catalog.write() as tx:
+                now = self.clock()
+                for item, verdict in verdicts:
+                    versions.settle(tx, item.key, verdict)
+                    events.record(
+                        tx,
+                        "version.rechecked",
+                        at=now,
+                        by=self.identity.name,
+                        line=item.line,
+                        number=item.number,
+                        detail={"base": record.id, "base_status": verdict.status},
+                    )
+            after = batch[-1].key
+
+
+def _taken(name: str, adapter: str) -> str:
+    return (
+        f"{name} cannot be a base's name, since {adapter} is an adapter and loaders would be given that: choose another "
+        f"--name, or free this one with `adaptry rename {adapter} NEW` or, if nothing of it is needed, `adaptry delete {adapter}`"
+    )
+
+
+def _owner(tx: Transaction, name: str) -> Digest | None:
+    found = bases.find(tx, EVERYTHING, name)
+    return found[0] if found else None
+
+
+def _unlike(tx: Transaction, id: Digest, fresh: list[str]) -> list[str]:
+    """Those that differ from the base's own names, and from each other, in more than capitals.
+
+    Raises `Conflict` for one that differs only in capitals from a name of another base.
+    """
+    found: dict[str, str] = {}
+    for name in fresh:
+        like = base_like(tx, name)
+        if like is not None and like[1] != id.hex:
+            raise Conflict(
+                f"{name} differs only in capitals from {like[0]}, which names another base; choose another name"
+            )
+        if like is None:
+            found.setdefault(fold(name), name)
+    return list(found.values())
+
+
+def _check_names(names: tuple[str, ...]) -> None:
+    """Raises `Invalid`. A name that looks like an id would hide the base of that id."""
+    if len(names) > _MOST_NAMES:
+        raise Invalid(f"a base is given at most {_MOST_NAMES} names at once")
+    for name in names:
+        parse_base_name(name)
+        if len(name) >= 12 and set(name) <= set("0123456789abcdef"):
+            raise Invalid(f"not a name for a base: {name[:80]!a} looks like the beginning of an id")
+
+
+def _merged(known: BaseRecord, new: BaseRecord) -> BaseRecord:
+    """What is known of a base with what is new; shapes and sketches are its identity, so they stay."""
+    if known.roots and new.roots and known.roots.exact != new.roots.exact:
+        raise Conflict(
+            f"a base that looks like this one ({known.id.brief}) is registered, and their full digests differ: "
+            "one has been changed in a few places; find out which is the one you mean"
+        )
+    roots = known.roots
+    if new.roots and (roots is None or roots.canon is None):
+        roots = new.roots
+    return known.model_copy(
+        update={
+            "roots": roots,
+            "tokenizer": known.tokenizer or new.tokenizer,
+            "file_hashes": {**known.file_hashes, **new.file_hashes},
+        }
+    )

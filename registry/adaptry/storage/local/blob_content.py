@@ -1,0 +1,132 @@
+"""The files of a revision as an adapter's `Content`, read from a blob store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+
+from adaptry.adapters.config import LIMITS
+from adaptry.adapters.content import Content
+from adaptry.adapters.formats import CONFIG, PEFT, WEIGHTS, format_of, is_kept
+from adaptry.adapters.header import read_header
+from adaptry.adapters.images import MAX_IMAGE, MAX_IMAGES, check_image, is_image, why_not_kept
+from adaptry.core import strictjson
+from adaptry.core.errors import Invalid, InvalidConfig, InvalidManifest, InvalidPath, TooLarge, Unsupported
+from adaptry.core.manifest import MAX_FILES, MAX_REVISION, Manifest
+from adaptry.storage.blobs import BlobStore
+
+_DANGEROUS: Mapping[bytes, str] = {
+    b"PK\x03\x04": "a zip archive (a PyTorch checkpoint is one)",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"\x7fELF": "a program",
+    **{bytes((0x80, version)): "a pickle: loading it runs code" for version in range(1, 6)},
+}
+
+
+class BlobContent(Content):
+    """A manifest's files; the blobs must be there."""
+
+    def __init__(self, blobs: BlobStore, manifest: Manifest) -> None:
+        self._blobs = blobs
+        self._files = {entry.path: entry for entry in manifest.files}
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        return {path: entry.size for path, entry in self._files.items()}
+
+    def read(self, path: str, offset: int, length: int) -> bytes:
+        return self._blobs.read(self._files[path].sha256, offset, length)
+
+    def chunks(self, path: str, start: int = 0) -> Iterator[bytes]:
+        return self._blobs.chunks(self._files[path].sha256, start)
+
+    def descriptor(self, path: str) -> AbstractContextManager[int | None]:
+        return self._blobs.descriptor(self._files[path].sha256)
+
+
+def check_names(manifest: Manifest) -> None:
+    """Raises `InvalidPath` for a file that is not one of an adapter's, `Unsupported` where those that make one are
+    missing, `InvalidManifest` where there are none, or too many."""
+    names = [entry.path for entry in manifest.files]
+    if not names:
+        raise InvalidManifest("not a manifest of a version: it names no file")
+    if len(names) > MAX_FILES:
+        raise InvalidManifest(
+            f"not a manifest of a version: {len(names)} files, and one has at most {MAX_FILES}"
+        )
+    if manifest.size > MAX_REVISION:
+        raise InvalidManifest(
+            f"not a manifest of a version: {manifest.size:,} bytes, and one has at most {MAX_REVISION >> 30} GiB"
+        )
+    format = format_of(names)
+    for name in names:
+        if not (format or PEFT).keeps(name):
+            raise InvalidPath(
+                f"{name} is not a file we store with an adapter; push without it "
+                f"({CONFIG}, {WEIGHTS}, README and its images, licence and tokenizer files are stored)"
+            )
+    if format is None:
+        missing = WEIGHTS if CONFIG in names else CONFIG
+        raise Unsupported(f"a revision needs {CONFIG} and {WEIGHTS}; {missing} is missing")
+
+
+def check_draft(manifest: Manifest, *, with_folders: bool) -> None:
+    """As `check_names`, of a tree that need not be an adapter yet, and may have others in folders beside it."""
+    top = tuple(entry for entry in manifest.files if "/" not in entry.path)
+    if format_of(entry.path for entry in top):
+        check_names(manifest.model_copy(update={"files": top}))
+    for entry in manifest.files:
+        if not is_kept(entry.path):
+            raise InvalidPath(
+                f"{entry.path} is not a file of an adapter; commit without it "
+                "(configs, safetensors of adapters, README and its images, licence and tokenizer files are stored)"
+            )
+        if entry not in top and not with_folders:
+            raise InvalidPath(
+                f"{entry.path} lies in a folder, and a version's files do not; commit checkpoints to a branch"
+            )
+
+
+def check_content(content: Content) -> None:
+    """Raises `InvalidWeights` and `InvalidConfig` for files that no reader should be given, and as `check_first_bytes`.
+
+    What an adapter they are, if any, is not asked.
+    """
+    check_first_bytes(content)
+    for path, size in content.sizes.items():
+        if path.endswith(".safetensors"):
+            read_header(content.reader(path), size, path)
+        if path.rpartition("/")[2] == CONFIG:
+            try:
+                strictjson.loads(content.whole(path, LIMITS.size), LIMITS, path)
+            except Invalid as error:
+                raise InvalidConfig(error.message) from None
+
+
+def check_images(content: Content) -> None:
+    """Raises `Unsupported` for an image that is not wholly one, and `TooLarge` for too many."""
+    images = [path for path in content.sizes if is_image(path)]
+    if len(images) > MAX_IMAGES:
+        raise TooLarge(
+            f"{len(images)} images; at most {MAX_IMAGES} are stored beside an adapter, for its README"
+        )
+    for path in images:
+        if content.sizes[path] > MAX_IMAGE:
+            raise TooLarge(
+                f"{path} is {why_not_kept(content.sizes[path])}; make it smaller or push without it"
+            )
+        check_image(path, content.whole(path, MAX_IMAGE))
+
+
+def check_first_bytes(content: Content) -> None:
+    """Raises `Unsupported` for a file that is something else than its name says, and dangerous; and as `check_images`."""
+    check_images(content)
+    for path in content.sizes:
+        first = content.read(path, 0, 9)
+        # A safetensors file begins with its header's length, which may look like anything; then comes a brace.
+        if path.endswith(".safetensors") and first[8:] == b"{":
+            continue
+        for signature, what in _DANGEROUS.items():
+            if first.startswith(signature):
+                raise Unsupported(f"{path} is {what}, whatever its name; only plain files are stored")

@@ -1,0 +1,188 @@
+"""What every part of a local registry stands on: the stores, who is asking, and the first question of every method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+
+from pydantic import TypeAdapter
+
+from adaptry.adapters.inspection.inspector import Inspector
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, Corrupt, NotFound
+from adaptry.core.identity import LOCAL, Identity, require_base_writing, require_read, require_write
+from adaptry.core.refs import AdapterName, Label, Latest, Number, Ref
+from adaptry.registry.commits import MAIN
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import AdapterEdit, VersionInfo
+from adaptry.storage.blobs import BlobStore
+from adaptry.storage.catalog import adapters, commits, damage, events, git_refs, shared_names
+from adaptry.storage.catalog.access import Sight, sight_of
+from adaptry.storage.catalog.adapters import Line
+from adaptry.storage.catalog.database import Catalog, Transaction
+from adaptry.storage.catalog.ref_resolution import resolve
+from adaptry.storage.catalog.version_info import Columns
+from adaptry.storage.local.digest_cache import Weighing
+from adaptry.storage.local.hidden_bases import shown
+from adaptry.storage.local.idempotency import Answer, Once
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Ground(Registry):
+    """The stores and the identity; `clock` is asked for every time that is recorded."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        blobs: BlobStore,
+        identity: Identity = LOCAL,
+        *,
+        require_known_base: bool = False,
+        clock: Callable[[], datetime] = utc_now,
+        weighing: Weighing | None = None,
+        once: Once | None = None,
+        presign_uploads: bool = False,
+        inspector: Inspector | None = None,
+    ) -> None:
+        """With `require_known_base`, a push whose base is not registered is refused, not admitted as declared.
+
+        With `presign_uploads`, senders of large files are given addresses in the bucket that has them.
+        With `once`, what is created is created once for its key.
+        """
+        self.catalog = catalog
+        self.blobs = blobs
+        self.identity = identity
+        self.require_known_base = require_known_base
+        self.clock = clock
+        self.weighing = weighing or Weighing()
+        self.presign_uploads = presign_uploads
+        self.inspector = inspector or Inspector()
+        self._once = once
+
+    def close(self) -> None:
+        self.inspector.close()
+        self.catalog.close()
+
+    def once(self, tx: Transaction, kind: TypeAdapter[Answer], action: Callable[[], Answer]) -> Answer:
+        """What `action` answers; where the caller asked for this before, what it answered then."""
+        if self._once is None:
+            return action()
+        return self._once.do(tx, self.identity.name, self.clock(), kind, action)
+
+    def readable(self, tx: Transaction, name: AdapterName) -> Line:
+        """The adapter, if it is there and may be read. Raises `NotFound`, with the same words for both."""
+        return self._seen(name, adapters.find(tx, name))
+
+    def meant(self, tx: Transaction, ref: Ref) -> Columns:
+        """The version a ref means, if it may be read. Raises `NotFound`, `Conflict` (ambiguous)."""
+        meaning = resolve(tx, ref)
+        self._seen(ref.name, meaning.line if meaning else None)
+        found = meaning.version(ref.selector) if meaning else None
+        if found is None and meaning and isinstance(ref.selector, Label):
+            found = self._marked(tx, meaning.line, ref.selector.label)
+        if found is None:
+            if isinstance(ref.selector, Latest):
+                raise NotFound(
+                    f"{ref.name} has no active version; `adaptry history {ref.name}` shows what there was"
+                )
+            raise NotFound(f"no version {ref}; `adaptry history {ref.name}` shows what there is and was")
+        return found
+
+    def _marked(self, tx: Transaction, line: Line, label: str) -> Columns | None:
+        """The version that a branch or tag is at. Raises `NotFound` for one whose commit is none."""
+        step = commits.at_mark(tx, line, label)
+        if step is None:
+            return None
+        if step.info.number is None:
+            raise NotFound(
+                f"{line.name}@{label} is at commit {step.info.id[:12]}, which is no version; commit it to main to make it "
+                f"one, or read it as it is with `hf download {line.name} --revision {label}` from a server"
+            )
+        return self.meant(tx, Ref(line.name, Number(step.info.number)))
+
+    def writable(self, tx: Transaction, name: AdapterName) -> Line:
+        """Raises `NotFound`, or `Denied` to who may only read it."""
+        line = self.readable(tx, name)
+        require_write(self.identity, name)
+        return line
+
+    def new_line(self, tx: Transaction, name: AdapterName, edit: AdapterEdit) -> Line:
+        """A new adapter under a name that no other has, with the first commit of its `main`. Raises `Conflict` if a base
+        has the name."""
+        require_no_base(tx, name)
+        now, by = self.clock(), self.identity.name
+        line = adapters.create(tx, name, edit, now)
+        git_refs.put(tx, line, MAIN, "branch", commits.begin(tx, line, now, by), now, by)
+        detail = {"visibility": line.visibility}
+        events.record(tx, "adapter.created", at=now, by=by, line=line, detail=detail)
+        return line
+
+    def require_own_name(self, tx: Transaction, line: Line) -> None:
+        """Before the first commit of an adapter. Raises `Conflict` if a base has its name, which the commit would hide."""
+        if shared_names.is_empty(tx, line.name):
+            require_no_base(tx, line.name)
+
+    def stored_chunks(self, digest: Digest, start: int, what: str) -> Iterator[bytes]:
+        """Stored bytes from `start` on, for a reader of the file that `what` names.
+
+        Raises `Corrupt` where they are known to be damaged, or are lost.
+        """
+        with self.catalog.read() as tx:
+            reason = damage.reason(tx, digest)
+        if reason is not None:
+            raise _damaged(what, reason)
+        try:
+            return self.blobs.chunks(digest, start)
+        except NotFound as error:
+            raise _damaged(what, "its bytes are gone") from error
+
+    def stored_size(self, digest: Digest, what: str) -> int:
+        """Raises `Corrupt` where the bytes are lost."""
+        try:
+            return self.blobs.size(digest)
+        except NotFound as error:
+            raise _damaged(what, "its bytes are gone") from error
+
+    def _seen(self, name: AdapterName, line: Line | None) -> Line:
+        if line is None:
+            raise NotFound(f"no adapter {name}")
+        require_read(self.identity, name, line.visibility)
+        return line
+
+    def sight(self, tx: Transaction) -> Sight:
+        return sight_of(tx, self.identity)
+
+    def shown(self, tx: Transaction, version: VersionInfo) -> VersionInfo:
+        """The version as the caller is shown it: with its base only if they may see that."""
+        return shown(tx, self.sight(tx), [version])[0] if version.base_id else version
+
+    def require_base_writing(self) -> None:
+        """Raises as `identity.require_base_writing`."""
+        require_base_writing(self.identity)
+
+
+def require_no_base(tx: Transaction, name: AdapterName) -> None:
+    """Raises `Conflict` if a base goes by that name: loaders ask for bases by name, and would be given the adapter."""
+    if found := shared_names.base_of_name(tx, name):
+        raise Conflict(
+            f"{found} is the name of a base, which an adapter called {name} would hide from loaders; choose another name "
+            f"for the adapter, such as {name}-lora"
+        )
+
+
+def require_sound(tx: Transaction, files: Mapping[str, Digest]) -> None:
+    """Raises `Corrupt` where one of the files, each by what names it, is known to be damaged."""
+    known = damage.marked(tx)
+    for what, digest in files.items():
+        if digest in known:
+            raise _damaged(what, known[digest])
+
+
+def _damaged(what: str, reason: str) -> Corrupt:
+    return Corrupt(
+        f"{what} is damaged in the registry: {reason}. Push the same files again, or run `adaptry mend` on the registry's "
+        "machine, with --from and a copy of it"
+    )

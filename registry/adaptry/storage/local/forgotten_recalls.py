@@ -1,0 +1,38 @@
+"""Recalls that a restored backup lacks: the versions are quarantined until an administrator decides."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from adaptry.core.digest import Digest
+from adaptry.core.lifecycle import WITHDRAWN
+from adaptry.core.refs import AdapterName
+from adaptry.registry.workers import ForgottenRecall
+from adaptry.storage.catalog import adapters, events, recall_claims, states, versions
+from adaptry.storage.catalog.database import Catalog, Transaction
+
+BY = "adaptry"
+"""By whom the version is held back: the registry, of which a worker or the replaced catalog has the proof."""
+
+
+def forgotten_recalls(catalog: Catalog) -> tuple[ForgottenRecall, ...]:
+    """Versions that were withdrawn before a restore, of which the backup had no record. Raises `Unavailable`."""
+    with catalog.read() as tx:
+        return recall_claims.every(tx)
+
+
+def hold_back(tx: Transaction, version: int, name: AdapterName, digest: Digest, now: datetime) -> bool:
+    """Quarantines the version with that key, which must have a claim; False if it is withdrawn already."""
+    claim, line, stored = (
+        recall_claims.find(tx, name, digest),
+        adapters.find(tx, name),
+        versions.get(tx, version),
+    )
+    assert claim is not None and line is not None
+    if stored.state in WITHDRAWN:
+        return False
+    change = recall_claims.quarantine(claim)
+    generation = states.put(tx, stored, change, now, BY)
+    detail = {"digest": digest, "was": stored.state, "reason": change.reason, "generation": generation}
+    events.record(tx, "version.quarantined", at=now, by=BY, line=line, number=stored.number, detail=detail)
+    return True

@@ -1,0 +1,54 @@
+"""Versions as they are shown to readers who may not see their base: as declared, with the findings that need no base.
+
+The verdict on a base is stored once, for everyone who may see that base. Others read what they would read if it were
+not registered, so nothing in an answer tells them that it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from adaptry.checks import without_base
+from adaptry.core.report import Report
+from adaptry.registry.records import VersionDetail, VersionInfo
+from adaptry.storage.catalog import declared_bases
+from adaptry.storage.catalog.access import Sight
+from adaptry.storage.catalog.database import Transaction
+
+
+def shown(tx: Transaction, sight: Sight, versions: Sequence[VersionInfo]) -> tuple[VersionInfo, ...]:
+    """The versions as this reader may see them."""
+    return tuple(version for version, _ in _shown(tx, sight, versions))
+
+
+def shown_detail(tx: Transaction, sight: Sight, detail: VersionDetail) -> VersionDetail:
+    """One version with its report, as this reader may see it."""
+    version, report = _shown(tx, sight, [detail.version])[0]
+    return detail.model_copy(update={"version": version, "report": report or detail.report})
+
+
+def _shown(
+    tx: Transaction, sight: Sight, versions: Sequence[VersionInfo]
+) -> list[tuple[VersionInfo, Report | None]]:
+    """Each version, with its report where that is another than the stored one."""
+    ids = {version.base_id for version in versions if version.base_id}
+    hidden = declared_bases.hidden_bases(tx, sight, ids)
+    if not hidden:
+        return [(version, None) for version in versions]
+    concerned = [version for version in versions if version.base_id in hidden]
+    declared = declared_bases.declarations(tx, concerned)
+    found: list[tuple[VersionInfo, Report | None]] = []
+    for version in versions:
+        if version.base_id not in hidden:
+            found.append((version, None))
+            continue
+        said = declared[str(version.name), version.number]
+        report = without_base(said.report, said.base_name, said.written)
+        update = {
+            "base_id": said.base_id,
+            "base_name": said.base_name,
+            "base_status": "declared" if said.base_id or said.base_name else "unknown",
+            "findings": len(report.findings),
+        }
+        found.append((version.model_copy(update=update), report))
+    return found

@@ -1,0 +1,77 @@
+"""The part of a local registry that inspects weights: once for every file, however many revisions have it.
+
+A result is stored at once, by the file's digest, so a repeated push does not inspect the file again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from adaptry.adapters.inspection.files import inspect_file
+from adaptry.adapters.inspection.listing import listed
+from adaptry.adapters.inspection.result import WeightsInspection
+from adaptry.checks.weights import WEIGHTS_CODES, weights_findings
+from adaptry.core.digest import Digest
+from adaptry.core.manifest import Manifest
+from adaptry.core.refs import AdapterName, Ref
+from adaptry.core.report import Report
+from adaptry.registry.records import Page, TensorInspection, VersionDetail
+from adaptry.storage.catalog import cursors, inspections, versions
+from adaptry.storage.local.blob_content import BlobContent
+from adaptry.storage.local.context import Ground, require_sound
+
+
+class InspectionCache(Ground):
+    """Inspections of a revision's files, for admission."""
+
+    def inspections(
+        self, name: AdapterName, tree: Manifest, paths: Iterable[str] | None = None
+    ) -> Mapping[str, WeightsInspection]:
+        """Of the weights files of `tree` (or of those at `paths`), by path; those not known yet are inspected now.
+
+        Raises `Unavailable` where one cannot be inspected, `InvalidWeights`, `NotFound`, `Corrupt`.
+        """
+        wanted = tree.weights if paths is None else {path: tree.weights[path] for path in paths}
+        with self.catalog.read() as tx:
+            known = inspections.find(tx, set(wanted.values()))
+            lacking = {path: digest for path, digest in wanted.items() if digest not in known}
+            if lacking:
+                require_sound(tx, lacking)
+        found: dict[Digest, WeightsInspection] = {}
+        content = BlobContent(self.blobs, tree)
+        for path, digest in lacking.items():
+            if digest not in found:
+                found[digest] = inspect_file(self.inspector, content, path, name.namespace)
+        if found:
+            with self.catalog.note() as tx:
+                for digest, inspection in found.items():
+                    inspections.remember(tx, digest, inspection)
+        return {path: known.get(digest) or found[digest] for path, digest in wanted.items()}
+
+
+class Inspections(InspectionCache):
+    """`inspect_tensors`."""
+
+    def inspect_tensors(self, ref: Ref, cursor: str | None = None, limit: int = 50) -> Page[TensorInspection]:
+        cursors.check_limit(limit)
+        with self.catalog.read() as tx:
+            stored = versions.stored_of(self.meant(tx, ref))
+            detail = versions.detail(tx, stored)
+        about = f"tensors {stored.key}"
+        start = cursors.decode_number(cursor, about) or 0
+        found = self.inspections(detail.version.name, detail.manifest)
+        if _with_weights(detail, found) != detail.report:
+            with self.catalog.note() as tx:  # the base may have been registered meanwhile
+                report = _with_weights(versions.detail(tx, stored), found)
+                versions.settle_report(tx, stored.key, report)
+        tensors = tuple(listed(found))[
+            start : start + limit + 1
+        ]  # a forged start may be larger than islice takes
+        following = cursors.encode(start + limit, about) if len(tensors) > limit else None
+        return Page[TensorInspection](items=tensors[:limit], next=following)
+
+
+def _with_weights(detail: VersionDetail, found: Mapping[str, WeightsInspection]) -> Report:
+    """The version's report with what its weights show."""
+    others = [finding for finding in detail.report.findings if finding.code not in WEIGHTS_CODES]
+    return detail.report.model_copy(update={"findings": (*others, *weights_findings(detail.spec, found))})

@@ -1,0 +1,159 @@
+"""The part of a local registry about jobs: rows that runners will find. Nothing here runs one."""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+from pydantic import TypeAdapter
+
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, Denied, Invalid, NotFound
+from adaptry.registry.jobs_values.cron import Cron
+from adaptry.registry.jobs_values.records import (
+    JobInfo,
+    JobOrder,
+    JobState,
+    LogLine,
+    RunnerInfo,
+    ScheduleInfo,
+)
+from adaptry.registry.jobs_values.tasks import parse_task
+from adaptry.registry.records import Page
+from adaptry.storage.catalog import cursors, job_steps, jobs, runners, schedules
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.local.context import Ground
+
+_INFO = TypeAdapter(JobInfo)
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+class Jobs(Ground):
+    """`submit_job` to `unschedule_job`."""
+
+    def submit_job(self, order: JobOrder) -> JobInfo:
+        order, namespace = self._understood(order)
+        id = f"job-{secrets.token_hex(8)}"
+        with self.catalog.write() as tx:
+            return self.once(
+                tx, _INFO, lambda: jobs.insert(tx, id, order, namespace, self.identity, self.clock())
+            )
+
+    def job(self, id: str) -> JobInfo:
+        with self.catalog.read() as tx:
+            return self._job(tx, id)
+
+    def jobs(
+        self, state: JobState | None = None, cursor: str | None = None, limit: int = 50
+    ) -> Page[JobInfo]:
+        cursors.check_limit(limit)
+        with self.catalog.read() as tx:
+            return jobs.page(tx, self.identity, state, cursor, limit)
+
+    def cancel_job(self, id: str) -> JobInfo:
+        with self.catalog.write() as tx:
+            found = self._job(tx, id)
+            self._require_asking(found.namespace, found.kind)
+            jobs.finish(tx, id, "cancelled", self.clock())
+            return self._job(tx, id)
+
+    def retry_job(self, id: str) -> JobInfo:
+        with self.catalog.write() as tx:
+            found = self._job(tx, id)
+            self._require_asking(found.namespace, found.kind)
+            if found.state not in ("failed", "cancelled"):
+                raise Conflict(
+                    f"job {id} is {found.state}; only one that failed or was cancelled is tried again"
+                )
+            jobs.reopen(tx, id)
+            came_to = job_steps.results(tx, id)
+            job_steps.forget(tx, id, [step for step, result in came_to.items() if self._has_lost(result)])
+            return self._job(tx, id)
+
+    def job_log(self, id: str, cursor: str | None = None, limit: int = 50) -> Page[LogLine]:
+        cursors.check_limit(limit)
+        with self.catalog.read() as tx:
+            self._job(tx, id)
+            return jobs.log(tx, id, cursor, limit)
+
+    def runners(self) -> tuple[RunnerInfo, ...]:
+        if not self.identity.namespaces:
+            return ()
+        with self.catalog.read() as tx:
+            found = runners.every(tx)
+        if self.identity.may_administer:
+            return found
+        return tuple(each.model_copy(update={"host": None}) for each in found)
+
+    def schedule_job(self, name: str, cron: str, order: JobOrder) -> ScheduleInfo:
+        if not _NAME.fullmatch(name):
+            raise Invalid(
+                f"not a name for a schedule: {name[:80]!a} (1 to 64 letters, digits, '_', '.', '-')"
+            )
+        parsed = Cron.parse(cron)
+        if not parsed.ever_comes:
+            raise Invalid(
+                f"not a schedule: the day of {parsed.text!a} never comes (30 February, 31 April and the like)"
+            )
+        order, namespace = self._understood(order)
+        with self.catalog.write() as tx:
+            if known := schedules.find(tx, name, namespace):
+                self._require_asking(known.namespace, known.order.kind)
+            return schedules.put(tx, name, parsed, order, namespace, self.identity, self.clock())
+
+    def schedules(self) -> tuple[ScheduleInfo, ...]:
+        with self.catalog.read() as tx:
+            return tuple(each for each in schedules.every(tx) if self.identity.holds(each.namespace))
+
+    def unschedule_job(self, name: str, namespace: str | None = None) -> None:
+        with self.catalog.write() as tx:
+            known = [
+                each
+                for each in schedules.named(tx, name)
+                if namespace in (None, each.namespace) and self.identity.holds(each.namespace)
+            ]
+            if not known:
+                raise NotFound(
+                    f"no schedule {name[:80]!a}; `adaptry jobs schedules` shows those that you may see"
+                )
+            if len(known) > 1:
+                namespaces = ", ".join(each.namespace or "''" for each in known[:8])
+                raise Conflict(
+                    f"several namespaces have a schedule {name}: {namespaces}; name one with --namespace"
+                )
+            self._require_asking(known[0].namespace, known[0].order.kind)
+            schedules.remove(tx, name, known[0].namespace)
+
+    def _understood(self, order: JobOrder) -> tuple[JobOrder, str]:
+        """The order as its kind reads it, so that what is shown and what is done are the same; and whose it is.
+
+        Raises `Invalid`, `Denied`.
+        """
+        task = parse_task(order.kind, order.task)
+        self._require_asking(task.namespace, order.kind)
+        said = task.model_dump(mode="json", exclude_defaults=True)
+        return order.model_copy(update={"task": said}), task.namespace
+
+    def _job(self, tx: Transaction, id: str) -> JobInfo:
+        found = jobs.find(tx, id)
+        if found is None or not self.identity.holds(found.namespace):
+            raise NotFound(f"no job {id[:80]!a}; `adaptry jobs ls` shows those that you may see")
+        return found
+
+    def _has_lost(self, result: dict[str, object]) -> bool:
+        """Whether a piece was stored and has been collected since, as nobody had named it."""
+        digest = result.get("sha256")
+        return isinstance(digest, str) and not self.blobs.has(Digest.parse(digest))
+
+    def _require_asking(self, namespace: str, kind: str) -> None:
+        """Raises `Denied`: a job does what its submitter may do, so whoever may not do that may not ask for it."""
+        identity = self.identity
+        if not namespace and not identity.may_administer:
+            raise Denied(
+                f"{identity.name} may not ask for a {kind} job, which changes what every namespace shares; ask an "
+                "administrator"
+            )
+        if namespace and not (identity.role in ("writer", "admin") and identity.holds(namespace)):
+            raise Denied(
+                f"{identity.name} may not ask for jobs in {namespace!r}; ask for a token that writes to it"
+            )

@@ -1,0 +1,56 @@
+"""The part of a local registry about metrics: evidence logged after the fact, appended for ever."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+from pydantic import TypeAdapter
+
+from adaptry.core.errors import Invalid
+from adaptry.core.refs import Ref
+from adaptry.registry.records import MetricInfo
+from adaptry.storage.catalog import events
+from adaptry.storage.catalog.adapters import Line
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.metrics import append, history
+from adaptry.storage.catalog.versions import Stored, stored_of
+from adaptry.storage.local.context import Ground
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,63}")
+_MOST_AT_ONCE = 64
+_NOTHING = TypeAdapter(None)
+
+
+class Metrics(Ground):
+    """`log_metrics` and `metrics`."""
+
+    def log_metrics(self, ref: Ref, metrics: Mapping[str, float]) -> None:
+        check_metrics(metrics)
+        with self.catalog.write() as tx:
+            line = self.writable(tx, ref.name)
+            stored = stored_of(self.meant(tx, ref))
+            self.once(tx, _NOTHING, lambda: self._log(tx, line, stored, metrics))
+
+    def _log(self, tx: Transaction, line: Line, stored: Stored, metrics: Mapping[str, float]) -> None:
+        now, by = self.clock(), self.identity.name
+        append(tx, stored, metrics, now, by)
+        events.record(tx, "metrics.logged", at=now, by=by, line=line, number=stored.number, detail=metrics)
+
+    def metrics(self, ref: Ref) -> tuple[MetricInfo, ...]:
+        with self.catalog.read() as tx:
+            return history(tx, stored_of(self.meant(tx, ref)))
+
+
+def check_metrics(values: Mapping[str, float]) -> None:
+    """Raises `Invalid` for a bad name or a value that is not finite."""
+    if not 1 <= len(values) <= _MOST_AT_ONCE:
+        raise Invalid(f"log 1 to {_MOST_AT_ONCE} metrics at once, not {len(values)}")
+    for name, value in values.items():
+        if not _NAME.fullmatch(name):
+            raise Invalid(
+                f"not a metric's name: {name[:80]!a} (letters, digits, '_', '.', '/', '-', at most 64)"
+            )
+        if not math.isfinite(value):
+            raise Invalid(f"the metric {name} is {value}; only finite numbers can be compared later")

@@ -1,0 +1,75 @@
+"""The part of a local registry about states: changed only from where they were seen, with a reason, as history."""
+
+from __future__ import annotations
+
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict
+from adaptry.core.lifecycle import RULES, may_change
+from adaptry.core.refs import AdapterName, ByDigest, Ref
+from adaptry.registry.records import StateChange, VersionInfo
+from adaptry.storage.catalog import events, states
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.version_info import info
+from adaptry.storage.catalog.versions import stored_of
+from adaptry.storage.local.context import Ground
+
+
+class States(Ground):
+    """`set_state`."""
+
+    def set_state(self, name: AdapterName, revision: Digest, change: StateChange, was: int) -> VersionInfo:
+        ref = Ref(name, ByDigest(revision.hex))
+        with self.catalog.write() as tx:
+            line = self.writable(tx, name)
+            columns = self.meant(tx, ref)
+            seen = info(tx, columns)
+            if stands_so(seen, change):
+                return self.shown(tx, seen)
+            may_change(self.identity, name, seen.number, seen.state, change.state)
+            _require_seen(seen, was)
+            self._require_successor(tx, seen, change)
+            now, by = self.clock(), self.identity.name
+            generation = states.put(tx, stored_of(columns), change, now, by)
+            events.record(
+                tx,
+                f"version.{'restored' if change.state == 'active' else change.state}",
+                at=now,
+                by=by,
+                line=line,
+                number=seen.number,
+                detail={
+                    "digest": seen.digest,
+                    "was": seen.state,
+                    "reason": change.reason,
+                    "successor": change.successor,
+                    "aliases": ", ".join(seen.aliases) or None,
+                    "generation": generation,
+                },
+            )
+            return self.shown(tx, info(tx, self.meant(tx, ref)))
+
+    def _require_successor(self, tx: Transaction, seen: VersionInfo, change: StateChange) -> None:
+        """Raises `Conflict` for a successor that nobody should take, `NotFound` for one that is not there."""
+        if change.successor is None:
+            return
+        to = info(tx, self.meant(tx, Ref.parse(change.successor)))
+        if (to.name, to.number) == (seen.name, seen.number):
+            raise Conflict(f"{change.successor} is {seen.name}@{seen.number} itself; name another version")
+        if not RULES[to.state].takes_aliases:
+            raise Conflict(f"{change.successor} is {to.state} itself; name a version that is to be taken")
+
+
+def stands_so(seen: VersionInfo, change: StateChange) -> bool:
+    """Whether nothing would change. What is active is so for whatever reason."""
+    if seen.state != change.state or change.state == "active":
+        return seen.state == change.state
+    standing = seen.standing
+    return standing is not None and (standing.reason, standing.successor) == (change.reason, change.successor)
+
+
+def _require_seen(seen: VersionInfo, was: int) -> None:
+    if seen.state_generation != was:
+        raise Conflict(
+            f"{seen.name}@{seen.number} is {seen.state} (generation {seen.state_generation}), not as you saw it (generation "
+            f"{was}); look again and retry"
+        )

@@ -1,0 +1,1 @@
+"""Keeping a stored registry in order: verify, collect garbage, move."""

@@ -1,0 +1,25 @@
+"""Names of a registry that differ only in capitals, from before new ones were refused: what `adaptry doctor` lists.
+
+Each stays reachable as it is written. On the Hub's protocol, and in a folder on many systems, they are one name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adaptry.storage.catalog import case_conflicts as names
+from adaptry.storage.catalog.database import Catalog
+
+
+@dataclass(frozen=True, slots=True)
+class Lookalikes:
+    """What the names are of (`adapters`, `namespaces`, …), and the names."""
+
+    kind: str
+    names: tuple[str, ...]
+
+
+def lookalikes(catalog: Catalog) -> tuple[Lookalikes, ...]:
+    """Every group of names that differ only in capitals. Raises `Unavailable`."""
+    with catalog.read() as tx:
+        return tuple(Lookalikes(kind, found) for kind, found in names.lookalikes(tx))

@@ -1,0 +1,55 @@
+"""Taking out of a registry what nobody needs: files that no version has any more, or never had, and their bytes.
+
+What is found is marked first; what was marked long enough ago (the grace) and is found again goes: rows, then bytes. Whoever
+begins to need a marked thing takes the mark off, in the transaction that makes it needed, so that nothing that is needed goes,
+whatever the clocks say and however many servers and sweeps there are; the grace is there for pushes that are slow.
+
+Needed is what a commit of an adapter names (versions, aliases and branches are commits), what a stored base names, what is being
+sent, and what a version that is there was made from, even where that was deleted.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from adaptry.core.errors import Denied
+from adaptry.core.progress import Progress, no_progress
+from adaptry.storage.local import LocalRegistry
+from adaptry.storage.local.uploads import purge
+from adaptry.storage.maintenance.gc.deletion import sweep
+from adaptry.storage.maintenance.gc.scan import Found, Orphan, survey
+from adaptry.storage.maintenance.gc.sweep_plan import Plan, Swept, foreseen, plan
+
+__all__ = ["GRACE", "Found", "Orphan", "Plan", "Swept", "collect", "foreseen", "plan", "survey", "sweep"]
+GRACE = timedelta(hours=24)
+
+
+def collect(
+    registry: LocalRegistry,
+    *,
+    grace: timedelta = GRACE,
+    dry_run: bool = False,
+    progress: Progress = no_progress,
+) -> Swept:
+    """Surveys, plans and sweeps; again is no harm, also at the same time elsewhere. Raises `Denied` to who may not administer.
+
+    With `dry_run` nothing changes and the answer says what would. Without grace, what is found is surveyed twice and goes at once.
+    """
+    if not registry.identity.may_administer:
+        raise Denied(f"{registry.identity.name} may not sweep; it takes an administrator of all namespaces")
+    catalog, blobs = registry.catalog, registry.blobs
+    if dry_run:
+        return foreseen(plan(survey(catalog, blobs, progress), registry.clock(), grace))
+    uploads = purge(catalog, blobs, registry.clock())
+    swept = sweep(catalog, blobs, plan(survey(catalog, blobs, progress), registry.clock(), grace), progress)
+    if not grace and swept.waiting:
+        again = sweep(
+            catalog, blobs, plan(survey(catalog, blobs, progress), registry.clock(), grace), progress
+        )
+        swept = again.model_copy(
+            update={
+                name: getattr(swept, name) + getattr(again, name)
+                for name in ("taken", "deleted", "bytes", "revisions")
+            }
+        )
+    return swept.model_copy(update={"uploads": uploads})

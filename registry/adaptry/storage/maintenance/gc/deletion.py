@@ -1,0 +1,103 @@
+"""A plan carried out: marks, then rows, then bytes, so that who dies in between leaves only what the next sweep finds again."""
+
+from __future__ import annotations
+
+import time
+
+from adaptry.core.digest import Digest
+from adaptry.core.failpoints import reach
+from adaptry.core.progress import Progress, no_progress
+from adaptry.storage.blobs import BlobStore
+from adaptry.storage.catalog import garbage, idempotency, pending_deletes
+from adaptry.storage.catalog.database import Catalog
+from adaptry.storage.local.idempotency import KEPT
+from adaptry.storage.maintenance.gc.batches import batches
+from adaptry.storage.maintenance.gc.sweep_plan import Plan, Swept
+
+_DELETED_AT_ONCE = 64
+_HASTE = 30.0
+"""Seconds for deleting what was said to be going: a quarter of what others wait before they think we died."""
+
+
+def sweep(catalog: Catalog, blobs: BlobStore, decided: Plan, progress: Progress = no_progress) -> Swept:
+    """Carries a plan out: marks, rows, then bytes. What became needed since the survey stays."""
+    sizes = {one.digest: one.size for one in decided.delete} | {had.digest: had.size for had in decided.take}
+    for some in batches(decided.unmark):
+        with catalog.write() as tx:
+            garbage.unmark(tx, some)
+    for some in batches(decided.mark):
+        with catalog.write() as tx:
+            garbage.mark(tx, some, decided.now)
+    for orphans in batches(decided.leave):
+        with catalog.write() as tx:
+            pending_deletes.mark(
+                tx, pending_deletes.nobodys(tx, [one.digest for one in orphans]), decided.now
+            )
+    reach("gc.after_marks")
+    taken = dropped = 0
+    for some in batches(decided.take):
+        with catalog.write() as tx:
+            taken += garbage.let_go(tx, some)
+    for digests in batches(decided.revisions):
+        with catalog.write() as tx:
+            dropped += garbage.forget_revisions(tx, digests)
+    with catalog.write() as tx:
+        idempotency.forget(tx, decided.now - KEPT)
+    reach("gc.after_rows")
+    deleted = _delete_bytes(catalog, blobs, decided, progress)
+    waiting = {one.digest: one.size for one in decided.leave if one.digest not in deleted}
+    reach("gc.after_all")
+    return Swept(
+        taken=taken,
+        deleted=len(deleted),
+        bytes=sum(sizes.get(digest, 0) for digest in deleted),
+        revisions=dropped,
+        waiting=len(decided.mark) + len(waiting),
+        waiting_bytes=sum(had.size for had in decided.mark) + sum(waiting.values()),
+    )
+
+
+def _delete_bytes(catalog: Catalog, blobs: BlobStore, decided: Plan, progress: Progress) -> set[Digest]:
+    """All bytes that are due, some at a time: said to be going, deleted, said to be gone."""
+    deleted: set[Digest] = set()
+    after: str | None = ""
+    while after is not None:
+        with blobs.deletion() as may_delete:
+            if not may_delete:  # a backup is reading them; they leave at a later sweep
+                break
+            after = _delete_some(catalog, blobs, decided, after, deleted)
+        progress("deleting", len(deleted), max(len(deleted), len(decided.delete)))
+    return deleted
+
+
+def _delete_some(
+    catalog: Catalog, blobs: BlobStore, decided: Plan, after: str, deleted: set[Digest]
+) -> str | None:
+    """Deletes the next bytes that are due after that digest; the last of them, or None at the end."""
+    patience = _ticks() + _HASTE
+    with catalog.write() as tx:
+        some = pending_deletes.due(tx, decided.before, after, _DELETED_AT_ONCE)
+        if not some:
+            return None
+        going, began = pending_deletes.go(tx, some, decided.held)
+    reach("gc.after_going")
+    done: list[Digest] = []
+    try:
+        for digest in going:
+            if _ticks() > patience:  # we were asleep, and others may believe us dead
+                break
+            blobs.delete(digest)
+            done.append(digest)
+    finally:
+        reach("gc.after_bytes")
+        with catalog.write() as tx:
+            pending_deletes.gone(tx, done, began)
+            garbage.forget_weights(tx, done)
+            pending_deletes.stay(tx, going[len(done) :], began)
+    deleted.update(done)
+    return some[-1].hex
+
+
+def _ticks() -> float:
+    """Seconds that also pass while the machine sleeps."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

@@ -1,0 +1,98 @@
+"""What is there and not needed: every owner of files, every manifest that none has, and every blob is looked at; nothing changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from adaptry.core.digest import Digest
+from adaptry.core.errors import NotFound
+from adaptry.core.failpoints import reach
+from adaptry.core.progress import Progress, no_progress
+from adaptry.storage.blobs import BlobStore
+from adaptry.storage.catalog import garbage as unneeded
+from adaptry.storage.catalog import pending_deletes
+from adaptry.storage.catalog.database import Catalog
+from adaptry.storage.catalog.garbage import Had
+from adaptry.storage.maintenance.gc.batches import AT_ONCE, batches
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """Stored bytes that nobody has, and since when they are marked as leaving."""
+
+    digest: Digest
+    size: int
+    since: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a survey saw. `needed` are files that were marked and are needed after all; `revisions` are manifests that no adapter
+    has, and `held` the files of those that something was made from."""
+
+    unneeded: tuple[Had, ...] = ()
+    needed: tuple[Had, ...] = ()
+    orphans: tuple[Orphan, ...] = ()
+    revisions: tuple[Digest, ...] = ()
+    held: frozenset[Digest] = frozenset()
+
+
+def survey(catalog: Catalog, blobs: BlobStore, progress: Progress = no_progress) -> Found:
+    """Looks at every owner, every manifest that none has, and every blob; changes nothing."""
+    revisions: list[Digest] = []
+    held: set[Digest] = set()
+    for revision in _unowned(catalog):
+        if revision.is_parent:
+            held |= revision.files
+        else:
+            revisions.append(revision.digest)
+    # Blobs are listed before it is asked who has them: what comes meanwhile is not seen, and what is seen may be had by then.
+    orphans = tuple(_orphans(catalog, blobs, held, progress))
+    spare: list[Had] = []
+    needed: list[Had] = []
+    for owner in _owners(catalog):
+        with catalog.read() as tx:
+            found, marked = unneeded.of_owner(tx, owner)
+        spare += found
+        needed += marked
+    reach("gc.after_survey")
+    return Found(tuple(spare), tuple(needed), orphans, tuple(revisions), frozenset(held))
+
+
+def _owners(catalog: Catalog) -> Iterator[str]:
+    after = ""
+    while True:
+        with catalog.read() as tx:
+            some = unneeded.owners(tx, after, AT_ONCE)
+        if not some:
+            return
+        yield from some
+        after = some[-1]
+
+
+def _unowned(catalog: Catalog) -> Iterator[unneeded.Unowned]:
+    after = ""
+    while True:
+        with catalog.read() as tx:
+            some = unneeded.unowned(tx, after, AT_ONCE)
+        if not some:
+            return
+        yield from some
+        after = some[-1].digest.hex
+
+
+def _orphans(catalog: Catalog, blobs: BlobStore, held: set[Digest], progress: Progress) -> Iterator[Orphan]:
+    seen = 0
+    for some in batches(blobs.digests()):
+        with catalog.read() as tx:
+            found = pending_deletes.nobodys(tx, some) - held
+            since = pending_deletes.since(tx, found)
+        for digest in sorted(found):
+            try:
+                yield Orphan(digest, blobs.size(digest), since.get(digest))
+            except NotFound:
+                continue
+        seen += len(some)
+        progress("looking at files", seen, seen + 1)

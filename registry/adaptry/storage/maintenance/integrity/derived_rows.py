@@ -1,0 +1,55 @@
+"""Derived rows rebuilt: a problem's key says what, and the catalog how."""
+
+from __future__ import annotations
+
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Invalid
+from adaptry.core.refs import AdapterName
+from adaptry.storage.catalog import folded_names, inspections, rebuild
+from adaptry.storage.catalog.rebuild import Kept
+from adaptry.storage.local import LocalRegistry
+from adaptry.storage.maintenance.integrity.rederivation import derive
+
+
+def rebuild_rows(registry: LocalRegistry, key: str) -> None:
+    """Rebuilds what `key` identifies (see `Problem`); of a version that is gone, nothing. Raises as admission does."""
+    kind, _, rest = key.partition(":")
+    catalog = registry.catalog
+    if kind == "version":
+        _rebuild_version(registry, int(rest))
+        return
+    with catalog.write() as tx:
+        match kind:
+            case "index":
+                rebuild.index_version(tx, int(rest))
+            case "metrics":
+                rebuild.summarise_metrics(tx, int(rest))
+            case "folded":
+                folded_names.refold(tx)
+            case "inspection":
+                inspections.forget(tx, Digest(rest))  # the next look at a version of it inspects it anew
+            case "namespaces":
+                rebuild.list_namespaces(tx)
+            case "base":
+                rebuild.summarise_base(tx, Digest(rest))
+            case "file":
+                file, _, owner = rest.partition(":")
+                rebuild.unmark_file(tx, owner, Digest(file))
+            case _:
+                raise Invalid(f"nothing derived is called {key[:80]!a}")
+
+
+def _rebuild_version(registry: LocalRegistry, key: int) -> None:
+    with registry.catalog.read() as tx:
+        kept = rebuild.kept_version(tx, key)
+    if kept is None:
+        return
+    registry.inspections(_adapter_of(kept), kept.manifest)
+    derived = derive(registry.catalog, registry.blobs, kept)
+    with registry.catalog.write() as tx:
+        rebuild.put_version(tx, key, derived, registry.clock(), registry.identity.name)
+        rebuild.weigh_version(tx, kept.manifest, derived.weights)
+
+
+def _adapter_of(kept: Kept) -> AdapterName:
+    return AdapterName.parse(kept.name.rpartition("@")[0])

@@ -1,0 +1,74 @@
+"""What was found in weights files, found again: every inspection that is kept is repeated, and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+from adaptry.adapters.inspection.files import inspect_file
+from adaptry.adapters.inspection.inspector import Inspector
+from adaptry.adapters.inspection.result import WeightsInspection
+from adaptry.core.digest import Digest
+from adaptry.core.errors import AdaptryError, Unavailable
+from adaptry.storage.blobs import BlobStore
+from adaptry.storage.catalog import inspections, scan
+from adaptry.storage.catalog.audit import Problem
+from adaptry.storage.catalog.audit.inspections import is_close
+from adaptry.storage.catalog.audit.problem import UNREADABLE
+from adaptry.storage.catalog.database import Catalog
+from adaptry.storage.catalog.manifests import stored_manifest
+from adaptry.storage.local.blob_content import BlobContent
+
+
+def problems(catalog: Catalog, blobs: BlobStore, damaged: frozenset[Digest]) -> Iterator[Problem]:
+    """Inspections with another result than their file has now; those of damaged files are passed over.
+
+    Reads each file that was inspected once more. One that cannot be inspected at this moment is not compared.
+    """
+    with catalog.read() as tx:
+        waiting = set(inspections.files_inspected(tx) - damaged)
+    with closing(Inspector()) as inspector:
+        for revision, data in scan.manifests(catalog):
+            if not waiting:
+                return
+            try:
+                manifest = stored_manifest(revision, data)
+            except AdaptryError:
+                continue  # found by the audit
+            for path, digest in manifest.weights.items():
+                if digest in waiting:
+                    waiting.remove(digest)
+                    yield from _compare(catalog, inspector, BlobContent(blobs, manifest), path, digest)
+
+
+def _compare(
+    catalog: Catalog, inspector: Inspector, content: BlobContent, path: str, digest: Digest
+) -> Iterator[Problem]:
+    with catalog.read() as tx:
+        try:
+            known = inspections.find(tx, [digest]).get(digest)
+        except UNREADABLE:
+            return  # found by the audit
+    if known is None:
+        return
+    where, key = f"inspection of {digest.brief}", f"inspection:{digest.hex}"
+    try:
+        found = inspect_file(inspector, content, path)
+    except Unavailable:
+        return
+    except AdaptryError as error:
+        yield Problem(where, f"its file cannot be inspected any more: {error.message}", "derived", key)
+        return
+    if not _is_same(known, found):
+        yield Problem(where, "its values are not those of the tensors in the file", "derived", key)
+
+
+def _is_same(known: WeightsInspection, found: WeightsInspection) -> bool:
+    if known.tensors.keys() != found.tensors.keys():
+        return False
+    pairs = ((known.tensors[name], tensor) for name, tensor in found.tensors.items())
+    return all(
+        (one.nan, one.infinite, one.is_zero) == (other.nan, other.infinite, other.is_zero)
+        and is_close(one.norm, other.norm)
+        for one, other in pairs
+    )

@@ -1,0 +1,212 @@
+"""`mend`: what `verify` found is put right where something says what it should be, and set aside where nothing does.
+
+Every step can be repeated, and every state between two steps is one that the next run understands: a file that was set aside is
+one that is gone, and storing it anew is an upload like any other, with all that an upload promises beside sweeps and pushes.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from adaptry.adapters.content import StreamedContent
+from adaptry.core.digest import Digest
+from adaptry.core.errors import AdaptryError, Denied, NotFound
+from adaptry.core.failpoints import reach
+from adaptry.core.progress import Progress, no_progress
+from adaptry.core.refs import AdapterName
+from adaptry.operations.transfer import upload
+from adaptry.registry.records import Value
+from adaptry.storage.blobs.tiered import TieredBlobs
+from adaptry.storage.catalog import rebuild, scan
+from adaptry.storage.catalog.audit import Problem
+from adaptry.storage.local import LocalRegistry
+from adaptry.storage.maintenance.integrity.derived_rows import rebuild_rows
+from adaptry.storage.maintenance.integrity.repair_plan import RepairPlan, RepairStep, plan
+from adaptry.storage.maintenance.integrity.repair_sources import OwnSource, Place, Source, Wanted, open_source
+from adaptry.storage.maintenance.integrity.verification import verify
+
+_ROUNDS = 4  # manifests say where files belong, and what is derived follows from both
+
+
+class Mended(Value):
+    """What was done, a sentence for each thing; and what is still wrong."""
+
+    done: tuple[str, ...]
+    set_aside: tuple[str, ...]
+    left: tuple[str, ...]
+    is_dry: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """What every step needs: the registry, where to look for sound bytes, and what is damaged, by digest."""
+
+    registry: LocalRegistry
+    sources: Sequence[Source]
+    wanted: Mapping[Digest, Wanted]
+    owners: Mapping[Digest, tuple[AdapterName, ...]]
+
+
+def mend(
+    registry: LocalRegistry,
+    *,
+    sources: Sequence[str] = (),
+    read_bytes: bool = False,
+    dry_run: bool = False,
+    show: Callable[[RepairPlan], object] = lambda _: None,
+    progress: Progress = no_progress,
+) -> Mended:
+    """Looks, plans, shows the plan, and carries it out. `sources` are registries, bundles and folders (`open_source`).
+
+    Without `read_bytes`, only files that are known to be damaged, missing or of another size are mended. Raises `Denied` to who
+    may not administer, and as `open_source`; what cannot be mended is in the answer.
+    """
+    if not registry.identity.may_administer:
+        raise Denied(f"{registry.identity.name} may not mend; it takes an administrator of all namespaces")
+    done: list[str] = []
+    aside: list[str] = []
+    failed: dict[str, str] = {}
+    with ExitStack() as stack:
+        opened = [open_source(where, stack) for where in sources]
+        for round_ in range(_ROUNDS):
+            problems = verify(
+                registry.catalog,
+                registry.blobs,
+                read_bytes=read_bytes and not round_,
+                note=not dry_run,
+                progress=progress,
+            )
+            bench = _bench(registry, opened, problems)
+            decided = plan(problems, lambda problem: _source_of(bench, problem))  # noqa: B023  # called at once
+            if not round_:
+                show(decided)
+            if dry_run:
+                return Mended(done=tuple(map(str, decided.steps)), set_aside=(), left=(), is_dry=True)
+            failed.clear()
+            before = len(done)
+            for step in decided.steps:
+                if step.how == "leave":
+                    continue
+                try:
+                    (aside if step.how == "set aside" else done).extend(_taken(bench, step, progress))
+                except AdaptryError as error:
+                    failed[step.key] = error.message
+            if len(done) == before:
+                break
+    left = verify(registry.catalog, registry.blobs, read_bytes=False)
+    return Mended(
+        done=tuple(done),
+        set_aside=tuple(dict.fromkeys(aside)),
+        left=tuple(f"{one.where}: {one.reason}{_because(failed.get(one.key))}" for one in left),
+    )
+
+
+def _because(reason: str | None) -> str:
+    return f" (mending failed: {reason})" if reason else ""
+
+
+def _bench(registry: LocalRegistry, opened: Sequence[Source], problems: Sequence[Problem]) -> _Bench:
+    damaged = {Digest(one.key) for one in problems if one.kind == "file"}
+    manifests = {Digest(one.key) for one in problems if one.kind == "manifest"}
+    sizes = scan.referenced_files(registry.catalog)
+    places: dict[Digest, list[Place]] = defaultdict(list)
+    for digest, owner, revision, path in rebuild.belongings(registry.catalog, damaged):
+        places[digest].append(Place(owner, revision, path))
+    wanted = {
+        digest: Wanted(digest, sizes[digest], tuple(places[digest])) for digest in damaged if digest in sizes
+    }
+    with registry.catalog.read() as tx:
+        data = {revision: rebuild.manifest_bytes(tx, revision) for revision in manifests}
+        owners = {revision: rebuild.holders(tx, revision) for revision in manifests}
+    return _Bench(registry, (OwnSource(registry.blobs, data), *opened), wanted, owners)
+
+
+def _source_of(bench: _Bench, problem: Problem) -> str | None:
+    digest = Digest(problem.key)
+    for source in bench.sources:
+        if problem.kind == "manifest" and _manifest(bench, source, digest) is not None:
+            return source.name
+        if (
+            problem.kind == "file"
+            and digest in bench.wanted
+            and source.find(bench.wanted[digest]) is not None
+        ):
+            return source.name
+    return None
+
+
+def _taken(bench: _Bench, step: RepairStep, progress: Progress) -> Iterator[str]:
+    """Takes one step; yields what was done. Raises what went wrong."""
+    match step.kind:
+        case "manifest":
+            yield from _replace_manifest(bench, Digest(step.key))
+        case "file":
+            yield from _replace_file(bench, Digest(step.key), progress)
+        case "derived":
+            if step.key.startswith("copy:") and isinstance(bench.registry.blobs, TieredBlobs):
+                bench.registry.blobs.drop_damaged_copy(Digest(step.key.removeprefix("copy:")))
+            else:
+                rebuild_rows(bench.registry, step.key)
+            reach("mend.after_rebuild")
+            yield f"rebuilt what is derived: {step.where}"
+
+
+def _manifest(bench: _Bench, source: Source, revision: Digest) -> bytes | None:
+    data = source.manifest(revision, bench.owners.get(revision, ()))
+    return data if data is not None and Digest.of(data) == revision else None
+
+
+def _replace_manifest(bench: _Bench, revision: Digest) -> Iterator[str]:
+    for source in bench.sources:
+        data = _manifest(bench, source, revision)
+        if data is not None:
+            with bench.registry.catalog.write() as tx:
+                rebuild.put_manifest(tx, revision, data)
+            reach("mend.after_manifest")
+            yield f"replaced the manifest of revision {revision.brief} from {source.name}"
+            return
+
+
+def _replace_file(bench: _Bench, digest: Digest, progress: Progress) -> Iterator[str]:
+    """From the first source that gives the right bytes; without any, the damaged copy is only moved away."""
+    wanted = bench.wanted.get(digest)
+    if wanted is None or not wanted.places:
+        return
+    bench.registry.blobs.set_aside(digest)
+    reach("mend.after_aside")
+    place, failures = wanted.places[0], list[str]()
+    for source in bench.sources:
+        if source.find(wanted) is None:
+            continue
+        try:
+            upload(bench.registry, place.owner, _Found(source, wanted), place.path, digest, progress)
+        except AdaptryError as error:
+            failures.append(f"{source.name}: {error.message}")
+            continue
+        reach("mend.after_upload")
+        yield f"replaced {place.path} ({digest.brief}) from {source.name}"
+        return
+    if failures:
+        raise NotFound("; ".join(failures))
+    yield f"{place.path} ({digest.brief}) of {place.owner}"
+
+
+class _Found(StreamedContent):
+    """A file that a source has, under the name that it has here."""
+
+    def __init__(self, source: Source, wanted: Wanted) -> None:
+        self._source = source
+        self._wanted = wanted
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        return {place.path: self._wanted.size for place in self._wanted.places}
+
+    def chunks(self, path: str, start: int = 0) -> Iterator[bytes]:
+        """From `start` on: what is before is read and left out, as an upload that goes on is rare."""
+        for chunk in self._source.find(self._wanted) or ():
+            yield chunk[start:]
+            start = max(0, start - len(chunk))

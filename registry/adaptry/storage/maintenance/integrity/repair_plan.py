@@ -1,0 +1,82 @@
+"""What a mend will do about what was found: decided first, by a pure function, so that it can be shown before anything changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from adaptry.registry.records import Value
+from adaptry.storage.catalog.audit import Problem
+
+How = Literal["replace", "set aside", "rebuild", "leave"]
+
+
+class RepairStep(Value):
+    """One thing to do. `source` is where the bytes come from; of `leave`, `reason` says what people can do."""
+
+    how: How
+    kind: str
+    key: str
+    where: str
+    reason: str
+    source: str | None = None
+
+    def __str__(self) -> str:
+        match self.how:
+            case "replace":
+                return f"replace {self.where} from {self.source}"
+            case "set aside":
+                return f"set {self.where} aside, as no source has it ({self.reason})"
+            case "rebuild":
+                return f"rebuild what is derived: {self.where} ({self.reason})"
+        return f"cannot mend {self.where}: {self.reason}"
+
+
+class RepairPlan(Value):
+    """The steps, in the order in which they are taken."""
+
+    steps: tuple[RepairStep, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.steps
+
+
+_ORDER: tuple[str, ...] = ("manifest", "file", "derived", "row", "database")
+"""What is derived of files is rebuilt once manifests and files are right."""
+
+
+def plan(problems: Sequence[Problem], source_of: Callable[[Problem], str | None]) -> RepairPlan:
+    """Decides what to do about each problem; `source_of` names where a file or manifest can be had."""
+    steps = [_step(problem, source_of) for problem in problems]
+    once = {
+        (step.kind, step.key if step.how != "leave" else f"{step.where} {step.reason}"): step
+        for step in steps
+    }
+    return RepairPlan(steps=tuple(sorted(once.values(), key=lambda step: _ORDER.index(step.kind))))
+
+
+def _step(problem: Problem, source_of: Callable[[Problem], str | None]) -> RepairStep:
+    source = source_of(problem) if problem.kind in ("file", "manifest") else None
+    how: How = "leave"
+    if source is not None:
+        how = "replace"
+    elif problem.kind == "file":
+        how = "set aside"
+    elif problem.kind == "derived":
+        how = "rebuild"
+    return RepairStep(
+        how=how,
+        kind=problem.kind,
+        key=problem.key,
+        where=problem.where,
+        reason=problem.reason + _ADVICE.get(problem.kind if how == "leave" else "", ""),
+        source=source,
+    )
+
+
+_ADVICE = {
+    "row": "; nothing here says what it should be: restore a backup, or put it right by hand",
+    "database": "; restore a backup of the database",
+    "manifest": "; push the same files again, or name a copy with --from",
+}

@@ -1,0 +1,197 @@
+"""Where sound bytes can be had: another registry, a bundle, a folder of files, a cache, or the damaged bytes less one flipped bit.
+
+A source is never believed: what it gives is hashed before it is stored.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from adaptry.core.digest import Digest
+from adaptry.core.errors import AdaptryError, Invalid, NotFound, Unavailable
+from adaptry.core.refs import AdapterName, ByDigest, Ref
+from adaptry.core.settings import is_server
+from adaptry.operations.mirroring.bundles.archive import Bundle, opened
+from adaptry.registry.interface import Registry
+from adaptry.storage.blobs import BlobStore
+from adaptry.storage.blobs.store import CHUNK
+from adaptry.storage.blobs.tiered import TieredBlobs
+from adaptry.storage.connect import connect, folder_named, is_registry
+from adaptry.storage.local import LocalRegistry
+from adaptry.storage.maintenance.integrity.bit_flip import MOST, without_flip
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a file is in a registry: a revision of an adapter or a base (then without one), and its path there."""
+
+    owner: AdapterName | Digest
+    revision: Digest | None
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A file that is damaged here: its digest, its size in bytes, and everywhere that it belongs."""
+
+    digest: Digest
+    size: int
+    places: tuple[Place, ...]
+
+
+class Source(ABC):
+    """Somewhere to look for sound bytes. `name` is how people know it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @abstractmethod
+    def find(self, wanted: Wanted) -> Iterator[bytes] | None:
+        """The file from its beginning, read as it is taken; None where it is not here."""
+
+    def manifest(self, revision: Digest, owners: tuple[AdapterName, ...]) -> bytes | None:
+        """The manifest of a revision; None where it is not here."""
+        return None
+
+
+class RegistrySource(Source):
+    """Another registry, in which the adapters have the same names; in a folder, files are found whatever their names."""
+
+    def __init__(self, name: str, registry: Registry) -> None:
+        super().__init__(name)
+        self._registry = registry
+
+    def find(self, wanted: Wanted) -> Iterator[bytes] | None:
+        if isinstance(self._registry, LocalRegistry):
+            with suppress(NotFound):
+                blobs = self._registry.blobs
+                return blobs.chunks(wanted.digest) if blobs.size(wanted.digest) == wanted.size else None
+            return None
+        for place in wanted.places:
+            with suppress(AdaptryError):
+                return self._read(place, wanted.digest)
+        return None
+
+    def manifest(self, revision: Digest, owners: tuple[AdapterName, ...]) -> bytes | None:
+        for owner in owners:
+            with suppress(AdaptryError):
+                return self._registry.tree(owner, revision).to_bytes()
+        return None
+
+    def _read(self, place: Place, digest: Digest) -> Iterator[bytes]:
+        """Raises `NotFound` where the registry has another file there, and what reading raises."""
+        if isinstance(place.owner, Digest):
+            found = next(
+                (one for one in self._registry.base(str(place.owner)).stored if one.path == place.path), None
+            )
+            if found is None or found.sha256 != digest:
+                raise NotFound(f"{self.name} does not store {place.path}")
+            return self._registry.read_base_file(place.owner, place.path)
+        assert place.revision is not None
+        version = Ref(place.owner, ByDigest(place.revision.hex))
+        if self._registry.version(version).is_damaged:
+            raise NotFound(f"{self.name} has it damaged as well")
+        return self._registry.read_file(place.owner, place.revision, place.path)
+
+
+class BundleSource(Source):
+    """A bundle file."""
+
+    def __init__(self, path: Path, bundle: Bundle) -> None:
+        super().__init__(str(path))
+        self._bundle = bundle
+        self._entries = {(entry.kind, entry.digest): entry for entry in bundle.index.entries}
+
+    def find(self, wanted: Wanted) -> Iterator[bytes] | None:
+        entry = self._entries.get(("file", wanted.digest))
+        return self._bundle.chunks(entry) if entry else None
+
+    def manifest(self, revision: Digest, owners: tuple[AdapterName, ...]) -> bytes | None:
+        entry = self._entries.get(("manifest", revision))
+        return b"".join(self._bundle.chunks(entry)) if entry else None
+
+
+class FolderSource(Source):
+    """A folder with files of any names, such as the one that was pushed; those of the right size are hashed."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(str(folder))
+        self._sizes = {path: path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
+        self._digests: dict[Path, Digest] = {}
+
+    def find(self, wanted: Wanted) -> Iterator[bytes] | None:
+        for path, size in self._sizes.items():
+            if size == wanted.size and self._digest(path) == wanted.digest:
+                return _chunks(path)
+        return None
+
+    def _digest(self, path: Path) -> Digest:
+        if path not in self._digests:
+            self._digests[path] = Digest.of_chunks(_chunks(path))
+        return self._digests[path]
+
+
+class OwnSource(Source):
+    """What this registry has itself: a sound copy in its cache, or damaged bytes of which one bit is turned back."""
+
+    def __init__(self, blobs: BlobStore, manifests: Mapping[Digest, bytes]) -> None:
+        super().__init__("what is here")
+        self._blobs = blobs
+        self._manifests = manifests
+        self._turned: dict[Digest, bytes | None] = {}
+        """Kept, since the damaged bytes are moved before they are replaced."""
+
+    def find(self, wanted: Wanted) -> Iterator[bytes] | None:
+        if isinstance(self._blobs, TieredBlobs) and (copy := self._blobs.sound_copy(wanted.digest)):
+            return copy
+        if wanted.digest not in self._turned:
+            self._turned[wanted.digest] = self._turn(wanted)
+        turned = self._turned[wanted.digest]
+        return iter([turned]) if turned is not None else None
+
+    def manifest(self, revision: Digest, owners: tuple[AdapterName, ...]) -> bytes | None:
+        return without_flip(self._manifests.get(revision, b""), revision)
+
+    def _turn(self, wanted: Wanted) -> bytes | None:
+        try:
+            return without_flip(self._blobs.original.read(wanted.digest, 0, MOST + 1), wanted.digest)
+        except NotFound:
+            return None
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    """Raises `Unavailable` where the file cannot be read."""
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                yield chunk
+    except OSError as error:
+        raise Unavailable(f"cannot read {path}: {error.strerror}") from error
+
+
+def open_source(where: str, stack: ExitStack) -> Source:
+    """A source by where it is: a registry's URL or folder, a bundle, or a folder of files. `stack` closes it.
+
+    Raises `Invalid`, `NotFound`, `InvalidBundle`, `Unavailable`.
+    """
+    if is_server(where):
+        registry = connect(where)
+        stack.callback(registry.close)
+        return RegistrySource(where, registry)
+    path = Path(where).expanduser()
+    if path.is_file():
+        return BundleSource(path, stack.enter_context(opened(path)))
+    if path.is_dir() and is_registry(path):
+        registry = connect(str(path.absolute()), making=False)
+        stack.callback(registry.close)
+        return RegistrySource(str(path), registry)
+    if path.is_dir():
+        return FolderSource(path)
+    if "://" in where:
+        folder_named(where)  # says what addresses look like
+        raise Invalid(f"not a source: {where[:200]}")
+    raise NotFound(f"no registry, bundle or folder {where[:200]}; name one that is there with --from")

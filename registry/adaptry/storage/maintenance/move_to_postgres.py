@@ -1,0 +1,53 @@
+"""A registry's rows out of its folder into PostgreSQL, when one machine is too small; its files stay where they are.
+
+Until all rows are there the folder's own catalog is the registry; then it can only be read, and the last step is one small
+file, the new address. A move that was cut short before that step is finished by another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from adaptry.core.errors import Conflict, NotFound
+from adaptry.core.progress import Progress, no_progress
+from adaptry.storage.blobs.factory import open_blobs
+from adaptry.storage.catalog import copy_database, factory
+from adaptry.storage.catalog.database import Catalog
+from adaptry.storage.maintenance.integrity import Problem, verify
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """How many rows of each table there are, and what `verify` finds wrong with them and with the files they name."""
+
+    rows: Mapping[str, int]
+    problems: tuple[Problem, ...]
+
+
+def move_catalog(folder: Path, url: str, progress: Progress = no_progress) -> Moved:
+    """Moves the catalog of the registry in `folder` to the empty PostgreSQL database at `url`.
+
+    Every row is read back and compared before anything counts, and every file that a row names is looked for. Raises
+    `NotFound` (no registry there), `Conflict` (moved before; the database has a catalog), `Invalid`, `Unavailable`.
+    """
+    place = factory.place_of(url)
+    known = factory.address_in(folder)
+    if known is not None:
+        raise Conflict(f"the registry in {folder} has its catalog in {known} already")
+    if not (folder / factory.FILE).is_file():
+        raise NotFound(
+            f"no registry in {folder}; a new one begins in PostgreSQL with `adaptry serve --catalog`"
+        )
+    with closing(Catalog.at(folder / factory.FILE)) as source, closing(Catalog(url)) as target:
+        with source.write() as leaving, target.write() as arriving:
+            if copy_database.is_retired(leaving, place):  # and then the last step was not taken
+                rows = copy_database.count(arriving)
+            else:
+                rows = copy_database.copy(leaving, arriving)
+                copy_database.retire(leaving, place)
+        factory.keep_address(folder, url)
+        problems = verify(target, open_blobs(folder), read_bytes=False, progress=progress)
+    return Moved(rows, problems)

@@ -1,0 +1,29 @@
+"""Whose the files in a bucket are: a registry in which nothing has ever happened refuses a place that has files.
+
+They are another registry's then, or this one was given the wrong catalog; in both cases they would be garbage to it, which the next
+sweep deletes.
+"""
+
+from __future__ import annotations
+
+from adaptry.core.errors import Conflict
+from adaptry.storage.blobs.local import LocalBlobs
+from adaptry.storage.blobs.store import BlobStore
+from adaptry.storage.catalog import scan
+from adaptry.storage.catalog.database import Catalog
+
+
+def require_own(catalog: Catalog | None, store: BlobStore) -> None:
+    """`catalog` is None where there is none yet. Raises `Conflict`, `Unavailable`."""
+    # Its rows are looked at again after its bytes, since others may push meanwhile: an upload has a row before its first bytes.
+    if isinstance(store, LocalBlobs) or not _is_untouched(catalog):
+        return
+    if next(store.digests(), None) is not None and _is_untouched(catalog):
+        raise Conflict(
+            "the place for blobs has files, and the catalog knows none of them: they are another registry's, and would be deleted "
+            "as garbage; name a prefix that is empty, or that registry's catalog (--catalog, ADAPTRY_CATALOG)"
+        )
+
+
+def _is_untouched(catalog: Catalog | None) -> bool:
+    return catalog is None or scan.is_empty(catalog)

@@ -1,0 +1,143 @@
+"""A registry in a folder that can only be read: a read-only mount, someone else's folder, a backup, a full disk.
+
+SQLite needs to write beside a database to read it safely, so the catalog is read from a copy that is taken when
+the registry is opened; files are read where they are. Whatever would change something is refused, and
+downloads are not counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import tempfile
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from sqlalchemy import Engine
+
+from adaptry.core.errors import StorageFull, Unavailable
+from adaptry.core.files.atomic_dir import explained, takes
+from adaptry.core.identity import Identity
+from adaptry.core.refs import Ref
+from adaptry.storage.blobs.factory import open_blobs_for_reading
+from adaptry.storage.catalog.database import Catalog, Transaction
+from adaptry.storage.local import LocalRegistry
+
+_PREFIX = "adaptry-catalog-"
+_MEMORY = Path("/dev/shm")  # where Linux keeps files in memory
+
+
+def open_for_reading(
+    folder: Path, catalog: Path, identity: Identity, *, until_writable: bool = False
+) -> LocalRegistry:
+    """The registry in `folder`, as it is now. Whatever would change it is `Unavailable`; with `until_writable`, it
+    first tries to open the catalog itself, and goes on with that from then on.
+
+    The copy of its catalog is in the temporary folder, or in memory where there is no room. Raises `Unavailable`,
+    `StorageFull` where neither has room, `Incompatible`.
+    """
+
+    def original() -> Catalog:
+        if until_writable:
+            return Catalog.at(catalog)
+        raise Unavailable(
+            f"the registry in {folder} can only be read here; make the folder writable, or use another registry"
+        )
+
+    failure: Unavailable | None = None
+    for place in _places():
+        copy: Path | None = None
+        try:
+            _tidy(place)
+            copy = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
+            _copy(catalog, copy / catalog.name)
+            opened = _ReadCatalog(copy / catalog.name, original)
+        except (OSError, StorageFull) as error:
+            if copy is not None:
+                shutil.rmtree(copy, ignore_errors=True)
+            failure = explained(error, place) if isinstance(error, OSError) else error
+            if not isinstance(failure, StorageFull):
+                raise failure from error
+        else:
+            return _Reading(opened, open_blobs_for_reading(folder), identity)
+    raise failure or StorageFull("no space left for a temporary file; free some, or set TMPDIR")
+
+
+def _places() -> Iterator[Path]:
+    """Where a copy may be. Python finds no temporary folder at all where none of them takes a file."""
+    with contextlib.suppress(FileNotFoundError):
+        yield Path(tempfile.gettempdir())
+    if _MEMORY.is_dir():
+        yield _MEMORY
+
+
+class _ReadCatalog(Catalog):
+    """A copy of a catalog, which goes away with whoever reads it. The first write goes to what `original` opens."""
+
+    def __init__(self, copy: Path, original: Callable[[], Catalog]) -> None:
+        super().__init__(f"sqlite:///{copy}")
+        self._original = original
+        self._opened: Catalog | None = None
+        held = os.open(copy.parent, os.O_RDONLY | os.O_CLOEXEC)
+        takes(held)
+        self._tidy = weakref.finalize(self, _let_go, copy.parent, held)
+
+    @contextmanager
+    def _transaction(self, writers: Engine) -> Iterator[Transaction]:
+        if self._opened is None:
+            notes = writers is self._database.noters
+            self._opened = self._original()
+            self._database, self.hearing = self._opened._database, self._opened.hearing
+            writers = self._database.noters if notes else self._database.writers
+        with super()._transaction(writers) as session:
+            yield session
+
+    def close(self) -> None:
+        super().close()
+        self._tidy()
+
+
+class _Reading(LocalRegistry):
+    """A pull works where it cannot be counted."""
+
+    def count_download(self, ref: Ref) -> None:
+        pass
+
+
+def _let_go(copy: Path, held: int) -> None:
+    shutil.rmtree(copy, ignore_errors=True)
+    os.close(held)
+
+
+def _tidy(place: Path) -> None:
+    """Removes the copies of processes that were killed. A copy that is a minute old is locked, or nobody's."""
+    for left in place.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):  # someone else's, or gone by now
+            if left.is_symlink() or left.stat().st_mtime > time.time() - 60:
+                continue
+            descriptor = os.open(left, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                if takes(descriptor):
+                    shutil.rmtree(left, ignore_errors=True)
+            finally:
+                os.close(descriptor)
+
+
+def _copy(catalog: Path, target: Path) -> None:
+    """One moment of a catalog. A writer that lives elsewhere has its shared memory there, and SQLite's locks hold."""
+    if catalog.with_name(f"{catalog.name}-shm").exists():
+        with contextlib.suppress(sqlite3.OperationalError):  # left behind by a writer that died
+            source = sqlite3.connect(f"file:{quote(str(catalog))}?mode=ro", uri=True)
+            with closing(source), closing(sqlite3.connect(target)) as copy:
+                source.backup(copy)
+            return
+    shutil.copyfile(catalog, target)
+    log = catalog.with_name(f"{catalog.name}-wal")
+    if log.is_file():  # what is not worked in yet
+        shutil.copyfile(log, target.with_name(f"{target.name}-wal"))
