@@ -104,7 +104,7 @@ def work(
     A runner is trusted: it reaches the registry's database and files itself, and gives each job the rights of who asked
     for it. Start as many as there are machines; each step of a job runs in a process of its own on one of them.
     """
-    from adaptry.jobs.paper import Place
+    from adaptry.jobs.ipc import Place
     from adaptry.jobs.runner import RunnerSettings, run
 
     require(keep >= timedelta(days=2), "jobs are kept for 2d at least: schedules look a day back")

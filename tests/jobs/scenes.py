@@ -18,8 +18,8 @@ from sqlmodel import select
 
 from adaptry.core.errors import NotFound
 from adaptry.core.refs import AdapterName
-from adaptry.jobs.desk import Desk
-from adaptry.jobs.doing import do
+from adaptry.jobs.context import Desk
+from adaptry.jobs.dispatch import do
 from adaptry.registry.jobs_values.records import JobInfo, JobOrder
 from adaptry.registry.jobs_values.tasks import parse_task
 from adaptry.storage.catalog.jobs import row_of

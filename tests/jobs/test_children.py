@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.jobs.children import Child, Listening
-from adaptry.jobs.paper import Paper, Place
+from adaptry.jobs.ipc import Paper, Place
+from adaptry.jobs.subprocess import Child, Listening
 from adaptry.registry.jobs_values.records import Fault
 
 pytest.importorskip("psycopg")

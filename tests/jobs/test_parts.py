@@ -10,9 +10,9 @@ import pytest
 from adaptry.core.errors import Conflict
 from adaptry.core.identity import LOCAL
 from adaptry.core.refs import AdapterName
+from adaptry.jobs.capacity import Room
+from adaptry.jobs.liveness import Watch
 from adaptry.jobs.queues import queue_of, queues_for
-from adaptry.jobs.room import Room
-from adaptry.jobs.watching import Watch
 from adaptry.registry.jobs_values.cron import Cron
 from adaptry.registry.jobs_values.records import GIB, JobOrder, Needs, RunnerInfo
 from adaptry.registry.jobs_values.tasks import TASKS
@@ -232,7 +232,7 @@ def test_a_scheduled_order_is_given_once_for_each_time_and_made_up_for_once(regi
 
 
 def test_every_kind_says_what_it_is_and_where_it_is_done() -> None:
-    from adaptry.jobs.doing import WAYS
+    from adaptry.jobs.dispatch import WAYS
 
     assert WAYS.keys() == TASKS.keys()
     assert all(task.about.endswith(".") for task in TASKS.values())

@@ -20,14 +20,14 @@ from typing import Any
 
 from adaptry.core.errors import AdaptryError, Invalid, Unavailable
 from adaptry.core.failpoints import reach
+from adaptry.jobs.capacity import Room
 from adaptry.jobs.engine import Engine, database_of
-from adaptry.jobs.paper import Place
+from adaptry.jobs.ipc import Place
+from adaptry.jobs.liveness import Watch
 from adaptry.jobs.queues import queues_for
-from adaptry.jobs.room import Room
 from adaptry.jobs.scratch import scratch
-from adaptry.jobs.watching import Watch
+from adaptry.jobs.step_runner import Bench, ended, unfinished
 from adaptry.jobs.workflows import Work
-from adaptry.jobs.working import Bench, ended, unfinished
 from adaptry.registry.jobs_values.records import Fault, JobInfo, RunnerInfo
 from adaptry.storage.catalog import jobs, runners, schedules
 from adaptry.storage.catalog.database import Catalog

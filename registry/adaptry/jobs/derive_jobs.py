@@ -6,8 +6,8 @@ from typing import Any
 
 from adaptry.compute.lazy_adapters.lazy_adapter import Draft, Parent
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.jobs.desk import Desk
-from adaptry.jobs.paper import Outcome
+from adaptry.jobs.context import Desk
+from adaptry.jobs.ipc import Outcome
 from adaptry.operations.derive import Derived, derive
 from adaptry.registry.jobs_values.tasks import Combine, Convert, Export
 

@@ -19,9 +19,9 @@ from typing import Any, Self
 
 from adaptry.core.errors import AdaptryError, Conflict, Unavailable
 from adaptry.core.failpoints import reach
-from adaptry.jobs.children import Child, Listening
-from adaptry.jobs.paper import Outcome, Paper, Place
-from adaptry.jobs.room import Room
+from adaptry.jobs.capacity import Room
+from adaptry.jobs.ipc import Outcome, Paper, Place
+from adaptry.jobs.subprocess import Child, Listening
 from adaptry.registry.jobs_values.records import Fault, Needs
 from adaptry.storage.catalog import job_steps, jobs
 from adaptry.storage.catalog.database import Catalog

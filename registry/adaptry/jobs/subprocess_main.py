@@ -17,8 +17,8 @@ from typing import TextIO
 from adaptry.core.errors import AdaptryError
 from adaptry.core.failpoints import reach
 from adaptry.core.identity import Identity
-from adaptry.jobs.desk import Desk
-from adaptry.jobs.paper import Line, Outcome, Paper
+from adaptry.jobs.context import Desk
+from adaptry.jobs.ipc import Line, Outcome, Paper
 from adaptry.registry.jobs_values.records import Fault
 from adaptry.registry.jobs_values.tasks import parse_task
 from adaptry.storage.catalog import job_steps
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def _done(paper: Paper, said: _Said) -> Outcome:
-    from adaptry.jobs.doing import do  # it brings all that computes
+    from adaptry.jobs.dispatch import do  # it brings all that computes
 
     place = paper.place
     registry = open_local(place.folder, catalog=place.catalog, blobs=place.blobs, blob_cache=place.blob_cache)

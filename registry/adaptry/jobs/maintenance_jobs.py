@@ -6,8 +6,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 from adaptry.core.errors import NotFound
-from adaptry.jobs.desk import Desk
-from adaptry.jobs.paper import Outcome
+from adaptry.jobs.context import Desk
+from adaptry.jobs.ipc import Outcome
 from adaptry.operations.base_registry import open_base, register
 from adaptry.operations.transfer import copy
 from adaptry.registry.jobs_values.tasks import Collect, FingerprintBase, Replicate, Verify

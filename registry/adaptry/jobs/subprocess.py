@@ -16,7 +16,7 @@ from typing import IO
 from pydantic import ValidationError
 
 from adaptry.core.errors import Unavailable
-from adaptry.jobs.paper import Line, Outcome, Paper
+from adaptry.jobs.ipc import Line, Outcome, Paper
 from adaptry.registry.jobs_values.records import Fault
 
 _PASSED_ON = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "VIRTUAL_ENV")
@@ -58,7 +58,7 @@ class Child:
         """Raises `Unavailable` where no process can be started."""
         try:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "adaptry.jobs.child"],
+                [sys.executable, "-P", "-m", "adaptry.jobs.subprocess_main"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

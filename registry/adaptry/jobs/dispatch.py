@@ -9,19 +9,19 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 
-from adaptry.jobs.desk import Desk
-from adaptry.jobs.paper import Outcome
+from adaptry.jobs.context import Desk
+from adaptry.jobs.ipc import Outcome
 from adaptry.registry.jobs_values.task import Task
 
 WAYS: Mapping[str, str] = {
-    "merge": "merging",
-    "combine": "making:combine",
-    "convert": "making:convert",
-    "export": "making:export",
-    "fingerprint": "keeping:fingerprint",
-    "verify": "keeping:verify",
-    "gc": "keeping:collect",
-    "replicate": "keeping:replicate",
+    "merge": "merge_jobs",
+    "combine": "derive_jobs:combine",
+    "convert": "derive_jobs:convert",
+    "export": "derive_jobs:export",
+    "fingerprint": "maintenance_jobs:fingerprint",
+    "verify": "maintenance_jobs:verify",
+    "gc": "maintenance_jobs:collect",
+    "replicate": "maintenance_jobs:replicate",
 }
 """`module` of this package for three steps, `module:function` for one."""
 

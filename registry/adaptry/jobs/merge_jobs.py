@@ -33,8 +33,8 @@ from adaptry.core.failpoints import reach
 from adaptry.core.manifest import FileEntry
 from adaptry.core.refs import ByDigest, Ref, split_weight
 from adaptry.core.settings import data_folder
-from adaptry.jobs.desk import Desk
-from adaptry.jobs.paper import Outcome, Piece
+from adaptry.jobs.context import Desk
+from adaptry.jobs.ipc import Outcome, Piece
 from adaptry.operations.base_registry import open_base
 from adaptry.operations.quantised_variants import open_original
 from adaptry.registry.jobs_values.tasks import Merge
