@@ -27,7 +27,7 @@ from safetensors.torch import load_file
 
 import adaptry
 from adaptry.core.manifest import BaseClaim
-from adaptry.worker import Cache
+from adaptry.integrations.serving import Cache
 
 
 def main() -> None:

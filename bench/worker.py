@@ -31,17 +31,17 @@ from tests.vllm import running
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.refs import AdapterName, Ref
+from adaptry.integrations.engine_probe import running as running_at
+from adaptry.integrations.serving import Cache
+from adaptry.integrations.serving.engine_info import serving_of
+from adaptry.integrations.serving.engines import ENGINES, Speaking
+from adaptry.integrations.serving.follow.reconciler import Around, Follower, keep_up
+from adaptry.integrations.serving.follow.state_file import Memory
+from adaptry.integrations.serving.follow.status_report import Settings
 from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
 from adaptry.registry.http import HttpRegistry
-from adaptry.running import running as running_at
 from adaptry.testing.samples import tiny_base, tiny_lora, write_safetensors
-from adaptry.worker import Cache
-from adaptry.worker.engines import ENGINES, Speaking
-from adaptry.worker.following import Around, Follower, keep_up
-from adaptry.worker.judging import serving_of
-from adaptry.worker.memory import Memory
-from adaptry.worker.reporting import Settings
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, serving
 

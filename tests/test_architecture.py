@@ -63,9 +63,9 @@ def test_every_import_keeps_to_the_layers() -> None:
         "adaptry.adapters.methods",
         "adaptry.checks",
         "adaptry.operations.transfer",
-        "adaptry.worker",
-        "adaptry.worker.serving",
-        "adaptry.worker.vllm",
+        "adaptry.integrations.serving",
+        "adaptry.integrations.serving.compatibility",
+        "adaptry.integrations.serving.vllm",
     ],
 )
 def test_importing_the_light_side_loads_nothing_heavy(module: str) -> None:

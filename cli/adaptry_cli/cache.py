@@ -20,8 +20,8 @@ from adaptry_cli.tables import say_table
 
 if TYPE_CHECKING:
     from adaptry.core.digest import Digest
-    from adaptry.worker import Cache
-    from adaptry.worker.shelf import Entry
+    from adaptry.integrations.serving import Cache
+    from adaptry.integrations.serving.cache.layout import Entry
 
 _folder = click.option(
     "--cache", "folder", metavar="DIR", type=FOLDER, help="The cache; else ADAPTRY_CACHE, else one of yours."
@@ -123,7 +123,7 @@ def readmit(ctx: click.Context, digest: str, folder: Path | None) -> None:
 
 
 def _opened(folder: Path | None) -> Cache:
-    from adaptry.worker.opening import cache_of
+    from adaptry.integrations.serving.settings import cache_of
 
     opened = cache_of(settings_for(None), folder)
     click.get_current_context().call_on_close(opened.close)

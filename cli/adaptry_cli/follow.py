@@ -19,9 +19,9 @@ from adaptry_cli.out import tell
 
 if TYPE_CHECKING:
     from adaptry.checks.runtimes import Runtime
-    from adaptry.running import Running
-    from adaptry.worker.engines import Engine
-    from adaptry.worker.following import Follower
+    from adaptry.integrations.engine_probe import Running
+    from adaptry.integrations.serving.engines import Engine
+    from adaptry.integrations.serving.follow.reconciler import Follower
 
 _ENGINES = ("vllm", "sglang", "lorax", "mistralrs", "llamacpp")
 
@@ -93,14 +93,14 @@ def follow(
     reports what is loaded (`adaptry workers`). Runs until it is stopped; the engine then keeps what it has. Its token needs
     the role `worker`.
     """
-    from adaptry.worker.cache import Cache
-    from adaptry.worker.engines import ENGINES, Outside, Speaking
-    from adaptry.worker.engines.outside import parse_command
-    from adaptry.worker.following import Around, Follower
-    from adaptry.worker.judging import serving_of
-    from adaptry.worker.memory import Memory
-    from adaptry.worker.opening import cache_of
-    from adaptry.worker.reporting import Settings
+    from adaptry.integrations.serving.cache.cache import Cache
+    from adaptry.integrations.serving.engine_info import serving_of
+    from adaptry.integrations.serving.engines import ENGINES, Outside, Speaking
+    from adaptry.integrations.serving.engines.hooks import parse_command
+    from adaptry.integrations.serving.follow.reconciler import Around, Follower
+    from adaptry.integrations.serving.follow.state_file import Memory
+    from adaptry.integrations.serving.follow.status_report import Settings
+    from adaptry.integrations.serving.settings import cache_of
 
     settings = settings_for(None)
     cache: Cache = cache_of(settings, folder)
@@ -131,7 +131,7 @@ def follow(
 
 def _run(follower: Follower, once: bool) -> None:
     """Turn after turn, until a signal asks to stop."""
-    from adaptry.worker.following import keep_up, settle
+    from adaptry.integrations.serving.follow.reconciler import keep_up, settle
 
     stop = threading.Event()
     is_main = threading.current_thread() is threading.main_thread()
@@ -152,7 +152,7 @@ def _look(engine: Engine, key: str | None, said: Runtime | None, ca_bundle: str 
     """What runs there; of an engine that cannot be asked, what was said. Raises `Invalid` where it is another kind."""
     from adaptry.checks.runtimes import parse_runtime
     from adaptry.core.errors import NotFound
-    from adaptry.running import Running, running
+    from adaptry.integrations.engine_probe import Running, running
 
     url = engine.speaking.url
     try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from adaptry.core.errors import Invalid, NotFound
-from adaptry.probing.asking import Ask, Asked
+from adaptry.integrations.engine_test.client import Ask, Asked
 from adaptry_cli.arguments import RUNTIME, SOURCE, Source, engine_key_option
 from adaptry_cli.connection import Connected, connected_option, settings_for
 from adaptry_cli.exit_codes import NO
@@ -20,7 +20,7 @@ from adaptry_cli.sources import Opened, look_into
 
 if TYPE_CHECKING:
     from adaptry.checks.runtimes import Runtime
-    from adaptry.running import Running
+    from adaptry.integrations.engine_probe import Running
 
 
 @click.command()
@@ -65,9 +65,9 @@ def probe(
     Asks it fixed prompts with the adapter and without, and compares with PEFT on this machine's CPU. The exit code is 0
     for `as trained`, and 1 for `no-op` (the answers are the base's), for `differs`, and where it cannot be told.
     """
-    from adaptry.probing import comparison
-    from adaptry.probing.judging import OUTCOMES
-    from adaptry.probing.prompts import PROMPTS
+    from adaptry.integrations.engine_test import comparison
+    from adaptry.integrations.engine_test.prompts import PROMPTS
+    from adaptry.integrations.engine_test.verdict import OUTCOMES
 
     running = _running(url, said, base_model, key)
     asked = Asked(url, base_model or _base_model(running), model or str(source), key)
@@ -86,7 +86,7 @@ def probe(
 
 def _running(url: str, said: Runtime | None, base_model: str | None, key: str | None) -> Running | None:
     """What the engine tells of itself; None where everything was said."""
-    from adaptry.running import running
+    from adaptry.integrations.engine_probe import running
 
     return None if said and base_model else running(url, settings_for(None).ca_bundle, key)
 
@@ -98,7 +98,7 @@ def _base_model(running: Running | None) -> str:
 
 def _ask(kind: str) -> Ask:
     """Raises `Invalid` for an engine that is not asked here."""
-    from adaptry.probing.asking import ENGINES
+    from adaptry.integrations.engine_test.client import ENGINES
 
     if kind not in ENGINES:
         raise Invalid(f"{kind} is not asked for its odds here; those that are: {', '.join(ENGINES)}")

@@ -22,7 +22,7 @@ from adaptry_cli.tables import say_facts, say_table
 
 if TYPE_CHECKING:
     from adaptry.checks.runtimes import Engine, Plan, Runtime, Subject
-    from adaptry.running import Running
+    from adaptry.integrations.engine_probe import Running
 
 
 @click.group()
@@ -161,7 +161,7 @@ def fits(
 def _asked(url: str, said: Runtime | None, key: str | None) -> Running:
     """What runs there; what was said goes before what is told. Nothing is asked of an engine that cannot tell."""
     from adaptry.checks.runtimes import Runtime
-    from adaptry.running import Running, running
+    from adaptry.integrations.engine_probe import Running, running
 
     try:
         found = running(url, settings_for(None).ca_bundle, key)

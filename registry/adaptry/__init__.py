@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from adaptry.adapters.adapter import Adapter, open_dir
     from adaptry.core.refs import Ref
-    from adaptry.live import load
+    from adaptry.integrations.inprocess import load
     from adaptry.operations.transfer import pull, push
     from adaptry.storage.connect import connect
 
@@ -23,7 +23,7 @@ _PLACES = {
     "Adapter": "adaptry.adapters.adapter",
     "Ref": "adaptry.core.refs",
     "connect": "adaptry.storage.connect",
-    "load": "adaptry.live",
+    "load": "adaptry.integrations.inprocess",
     "open_dir": "adaptry.adapters.adapter",
     "pull": "adaptry.operations.transfer",
     "push": "adaptry.operations.transfer",

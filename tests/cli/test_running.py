@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from adaptry.core.errors import NotFound, Unavailable
-from adaptry.running import running
+from adaptry.integrations.engine_probe import running
 from adaptry.testing.samples import tiny_lora
 
 Answers = Mapping[str, Any]  # JSON, or text as it is

@@ -15,20 +15,20 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks.runtimes import parse_runtime
 from adaptry.core.refs import AdapterName, ByDigest, Ref
+from adaptry.integrations.engine_probe import Running, running
+from adaptry.integrations.serving.cache.cache import Cache
+from adaptry.integrations.serving.engine_info import serving_of
+from adaptry.integrations.serving.engines import ENGINES, Engine, Outside, Speaking
+from adaptry.integrations.serving.follow.reconciler import Around, Follower
+from adaptry.integrations.serving.follow.state_file import Memory
+from adaptry.integrations.serving.follow.status_report import Settings
 from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
 from adaptry.operations.version_state import change_state
 from adaptry.registry.http import HttpRegistry
 from adaptry.registry.records import StateChange, VersionInfo
-from adaptry.running import Running, running
 from adaptry.testing.breaking import AT_ONCE
 from adaptry.testing.samples import tiny_base, tiny_lora
-from adaptry.worker.cache import Cache
-from adaptry.worker.engines import ENGINES, Engine, Outside, Speaking
-from adaptry.worker.following import Around, Follower
-from adaptry.worker.judging import serving_of
-from adaptry.worker.memory import Memory
-from adaptry.worker.reporting import Settings
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, serving
 

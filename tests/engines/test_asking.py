@@ -6,7 +6,7 @@ import select
 import socket
 import threading
 
-from adaptry.running import running
+from adaptry.integrations.engine_probe import running
 
 ANSWERS = {
     b"/version": (200, b'{"version": "0.33.0"}'),

@@ -25,22 +25,22 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.errors import Conflict, Unavailable
 from adaptry.core.refs import AdapterName, Number, Ref
+from adaptry.integrations.engine_probe import running
+from adaptry.integrations.serving.cache.cache import Cache
+from adaptry.integrations.serving.engine_info import serving_of
+from adaptry.integrations.serving.engines import ENGINES, Outside, Reply, Speaking
+from adaptry.integrations.serving.follow.reconciler import Around, Follower
+from adaptry.integrations.serving.follow.state_file import Memory
+from adaptry.integrations.serving.follow.status_report import Settings
 from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
 from adaptry.operations.version_state import change_state
 from adaptry.registry.http import HttpRegistry
 from adaptry.registry.records import StateChange, VersionInfo
-from adaptry.running import running
 from adaptry.storage import tokens
 from adaptry.storage.connect import open_local
 from adaptry.testing.breaking import AT_ONCE
 from adaptry.testing.samples import tiny_base, tiny_lora
-from adaptry.worker.cache import Cache
-from adaptry.worker.engines import ENGINES, Outside, Reply, Speaking
-from adaptry.worker.following import Around, Follower
-from adaptry.worker.judging import serving_of
-from adaptry.worker.memory import Memory
-from adaptry.worker.reporting import Settings
 
 from .fakes import FAKES, WEIGHTS, FakeEngine
 

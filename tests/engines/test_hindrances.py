@@ -10,8 +10,8 @@ from click.testing import Result
 
 from adaptry.core.errors import Refused
 from adaptry.core.refs import AdapterName, Ref
+from adaptry.integrations.serving.follow import reconciler
 from adaptry.registry.workers import WorkerInfo
-from adaptry.worker import following
 
 from .conftest import PROD, TONE, Scene, settle
 from .test_commands import follow, run
@@ -60,7 +60,7 @@ def test_a_version_whose_bytes_cannot_be_had_keeps_no_other_from_being_served(sc
 def test_requests_that_do_not_end_keep_no_other_name_from_being_served(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from adaptry.worker.engines import vllm
+    from adaptry.integrations.serving.engines import vllm
 
     from .fakes import FakeVllm
 
@@ -163,7 +163,7 @@ def test_once_gives_up_where_it_is_never_settled(scene: Scene) -> None:
     scene.stand(scene.registry.version(Ref.parse(PROD)))
 
     with pytest.raises(Refused, match="not all is as it should be after 0 s"):
-        following.settle(worker, threading.Event(), patience=0.0)
+        reconciler.settle(worker, threading.Event(), patience=0.0)
 
     assert any("--restart" in line for line in scene.story)
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName
+from adaptry.integrations.serving.engines import Tally
+from adaptry.integrations.serving.follow.backoff import Failures
+from adaptry.integrations.serving.follow.plan import Had, Load, Plan, Swap, Unload, Wanted, plan
 from adaptry.registry.records import VersionInfo
-from adaptry.worker.engines import Tally
-from adaptry.worker.failing import Failures
-from adaptry.worker.planning import Had, Load, Plan, Swap, Unload, Wanted, plan
 
 NAMES = [f"acme/{letter}@prod" for letter in "abcdef"]
 DIGESTS = [Digest.of(bytes([number])) for number in range(5)]

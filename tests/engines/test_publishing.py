@@ -15,11 +15,11 @@ import adaptry
 from adaptry.core.errors import Invalid, NotFound, Refused, Unavailable
 from adaptry.core.manifest import BaseClaim
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.rl import Publisher
-from adaptry.worker.cache import Cache
-from adaptry.worker.engines import Speaking
-from adaptry.worker.engines.sglang import Sglang
-from adaptry.worker.engines.vllm import Vllm
+from adaptry.integrations.rl import Publisher
+from adaptry.integrations.serving.cache.cache import Cache
+from adaptry.integrations.serving.engines import Speaking
+from adaptry.integrations.serving.engines.sglang import Sglang
+from adaptry.integrations.serving.engines.vllm import Vllm
 
 from .conftest import Scene, settle
 

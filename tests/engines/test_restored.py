@@ -15,6 +15,7 @@ from pathlib import Path
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.refs import Ref
+from adaptry.integrations.serving.follow.reconciler import Follower
 from adaptry.operations import base_registry
 from adaptry.operations.recall_status import recall_status
 from adaptry.operations.transfer import push
@@ -23,7 +24,6 @@ from adaptry.storage.backup import create, restore
 from adaptry.storage.connect import open_local
 from adaptry.storage.tokens import create_token
 from adaptry.testing.samples import tiny_base, tiny_lora
-from adaptry.worker.following import Follower
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import serving
 

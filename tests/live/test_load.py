@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 import adaptry
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.errors import Conflict, Invalid, NotFound, Refused, Unsupported, Withdrawn
+from adaptry.integrations.serving import Cache
 from adaptry.operations import base_registry
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import StateChange
-from adaptry.worker import Cache
 
 from .conftest import MakeAdapter, answers, tiny_llama
 

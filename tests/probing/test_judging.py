@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from adaptry.probing.judging import Answered, judge
+from adaptry.integrations.engine_test.verdict import Answered, judge
 
 
 def answered(strength: float, noise: float, effect: float = 1.0, seed: int = 1) -> list[Answered]:

@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 import adaptry
 from adaptry.core.errors import Conflict, Invalid, InvalidRef, NotFound
 from adaptry.core.refs import AdapterName, Ref
+from adaptry.integrations.training import AdaptryCallback, checkpoints, resume
 from adaptry.registry.interface import Registry
 from adaptry.testing.samples import tiny_lora
-from adaptry.training import AdaptryCallback, checkpoints, resume
 
 TONE = AdapterName.parse("acme/tone")
 Train = Callable[..., Any]
@@ -161,7 +161,7 @@ def test_a_registry_that_is_away_stops_no_training(
     train: Train, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     callback = AdaptryCallback("http://127.0.0.1:9", "acme/tone", run="alone", patience=0.1, retry=0.01)
-    with caplog.at_level(logging.WARNING, "adaptry.training"):
+    with caplog.at_level(logging.WARNING, "adaptry.integrations.training"):
         trainer = train(callback)
     assert trainer.state.global_step == 6 and callback.released is None
     left = [record.message for record in caplog.records if "its files are in" in record.message]
@@ -180,7 +180,7 @@ def test_a_disk_that_is_full_stops_no_training(
     """Where the Trainer's own checkpoints go there is room; where temporary files go, none, or no such place."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
     callback = AdaptryCallback(registry, TONE, run="full")
-    with caplog.at_level(logging.WARNING, "adaptry.training"):
+    with caplog.at_level(logging.WARNING, "adaptry.integrations.training"):
         assert train(callback).state.global_step == 6
     assert "there is no place to keep it" in caplog.text
 
@@ -189,7 +189,7 @@ def test_a_disk_that_is_full_stops_no_training(
             monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
 
     monkeypatch.setattr(tempfile, "tempdir", None)
-    with caplog.at_level(logging.WARNING, "adaptry.training"):
+    with caplog.at_level(logging.WARNING, "adaptry.integrations.training"):
         assert train(Unsaved(registry, TONE, run="filled")).state.global_step == 6
     assert "it could not be saved" in caplog.text
 
@@ -198,7 +198,7 @@ def test_what_is_refused_is_said_and_kept(
     registry: Registry, train: Train, caplog: pytest.LogCaptureFixture
 ) -> None:
     """NaN, as a training that went wrong leaves it."""
-    with caplog.at_level(logging.WARNING, "adaptry.training"):
+    with caplog.at_level(logging.WARNING, "adaptry.integrations.training"):
         model = peft.get_peft_model(tiny_model(), peft.LoraConfig(r=2, target_modules=["q_proj"]))
         with torch.no_grad():
             next(value for name, value in model.named_parameters() if "lora_A" in name).fill_(torch.nan)
@@ -211,7 +211,7 @@ def test_what_is_refused_is_said_and_kept(
 def test_a_whole_model_is_no_adapter(
     registry: Registry, train: Train, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.WARNING, "adaptry.training"):
+    with caplog.at_level(logging.WARNING, "adaptry.integrations.training"):
         train(AdaptryCallback(registry, TONE), model=tiny_model())
     assert any("no PEFT model" in record.message for record in caplog.records)
 

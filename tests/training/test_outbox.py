@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from adaptry.core.errors import NotFound, Refused, Unavailable
+from adaptry.integrations.training.outbox import Outbox
 from adaptry.testing.samples import tiny_lora
-from adaptry.training.outbox import Outbox
 
 
 def test_a_registry_that_comes_back_gets_everything_in_order(tmp_path: Path) -> None:

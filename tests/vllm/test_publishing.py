@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from adaptry.rl import Publisher
-from adaptry.worker.cache import Cache
-from adaptry.worker.engines import Speaking
-from adaptry.worker.engines import vllm as engines
+from adaptry.integrations.rl import Publisher
+from adaptry.integrations.serving.cache.cache import Cache
+from adaptry.integrations.serving.engines import Speaking
+from adaptry.integrations.serving.engines import vllm as engines
 
 from . import models, running
 from .conftest import Place

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName
+from adaptry.integrations.serving import Cache
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
-from adaptry.worker import Cache
 
 
 class Stalling(LocalRegistry):

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapters.adapter import open_dir
+from adaptry.integrations.serving import Cache
 from adaptry.operations.transfer import push
 from adaptry.registry.records import VersionInfo
 from adaptry.storage.local import LocalRegistry
 from adaptry.testing.breaking import AT_ONCE
 from adaptry.testing.samples import large_lora, tiny_lora
-from adaptry.worker import Cache
 
 Publish = Callable[..., VersionInfo]
 """`publish(seed=1)`: a version of acme/tone, another one for each seed."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from adaptry.worker.vllm.engine import Vllm
+from adaptry.integrations.serving.vllm.engine import Vllm
 
 
 @dataclass(slots=True)

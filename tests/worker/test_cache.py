@@ -15,11 +15,11 @@ import pytest
 from adaptry.core.digest import Digest
 from adaptry.core.errors import DigestMismatch, NotFound, StorageFull, Unavailable, Withdrawn
 from adaptry.core.refs import AdapterName, Ref
+from adaptry.integrations.serving import Cache
 from adaptry.operations.version_state import change_state
 from adaptry.registry.records import StateChange, VersionInfo
 from adaptry.storage.local import LocalRegistry
 from adaptry.testing.breaking import Breaking, Tampering
-from adaptry.worker import Cache
 
 Publish = Callable[..., VersionInfo]
 Start = Callable[[str, str], "subprocess.Popen[str]"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from adaptry.core.refs import AdapterName
+from adaptry.integrations.serving.event_listener import Ear
 from adaptry.registry.records import AdapterEdit
 from adaptry.storage.local import LocalRegistry
-from adaptry.worker.hearing import Ear
 
 TONE = AdapterName.parse("acme/tone")
 

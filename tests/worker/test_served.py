@@ -14,6 +14,9 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.errors import Refused, Unavailable, Unsupported, Withdrawn
 from adaptry.core.refs import AdapterName, Ref
+from adaptry.integrations.serving import Cache
+from adaptry.integrations.serving.vllm.engine import Vllm
+from adaptry.integrations.serving.vllm.resolver import Means, Served
 from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
 from adaptry.operations.version_state import change_state
@@ -22,9 +25,6 @@ from adaptry.storage.local import LocalRegistry
 from adaptry.testing.breaking import AT_ONCE
 from adaptry.testing.quantised_samples import quantised_copy
 from adaptry.testing.samples import tiny_base, tiny_lora
-from adaptry.worker import Cache
-from adaptry.worker.vllm.engine import Vllm
-from adaptry.worker.vllm.served import Means, Served
 
 from .recorded_vllm import LoRARequest, Models, seen
 

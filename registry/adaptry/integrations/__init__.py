@@ -1,0 +1,1 @@
+"""Other people's processes: engines, trainers, programs that load adapters."""

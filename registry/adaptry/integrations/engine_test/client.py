@@ -1,0 +1,134 @@
+"""Engines as a probe asks them: the likeliest next tokens after a prompt, with the adapter and without.
+
+vLLM: `/v1/completions` with `logprobs` and `return_tokens_as_token_ids`. llama.cpp: `/completion` with `n_probs` and `lora`.
+SGLang: `/generate` with `return_logprob` and `lora_path`. One function each, and a table entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import urllib3
+from urllib3.exceptions import HTTPError
+
+from adaptry.core import strictjson
+from adaptry.core.errors import Invalid, NotFound, Refused, Unavailable
+from adaptry.core.http import check_url, open_pool
+from adaptry.integrations.engine_test.verdict import Odds
+
+_LIMITS = strictjson.Limits(size=8 << 20, depth=16, nodes=200_000)
+_SECONDS = urllib3.Timeout(connect=5, read=120)  # an adapter may have to be loaded first
+_TOP = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Whom to ask: an engine's address, what it calls its base, and what it calls the adapter."""
+
+    url: str
+    base: str
+    adapter: str
+    token: str | None = None
+
+
+Ask = Callable[[Asked, str, bool], Odds]
+"""`ask(whom, prompt, with_adapter)`. Raises `Unavailable`, `NotFound`, `Refused`."""
+
+
+def ask_vllm(whom: Asked, prompt: str, with_adapter: bool) -> Odds:
+    body = {
+        "model": whom.adapter if with_adapter else whom.base,
+        "prompt": prompt,
+        "max_tokens": 1,
+        "temperature": 0,
+        "logprobs": _TOP,
+        "return_tokens_as_token_ids": True,
+    }
+    found = _post(whom, "/v1/completions", body)
+    top = _at(found, "choices", 0, "logprobs", "top_logprobs", 0)
+    return {int(token.removeprefix("token_id:")): float(odds) for token, odds in top.items()}
+
+
+def ask_sglang(whom: Asked, prompt: str, with_adapter: bool) -> Odds:
+    body = {
+        "text": prompt,
+        "sampling_params": {"temperature": 0, "max_new_tokens": 1},
+        "return_logprob": True,
+        "top_logprobs_num": _TOP,
+        **({"lora_path": whom.adapter} if with_adapter else {}),
+    }
+    found = _post(whom, "/generate", body)
+    top = _at(found, "meta_info", "output_top_logprobs", 0)
+    return {int(token): float(odds) for odds, token, *_ in top}
+
+
+def ask_llamacpp(whom: Asked, prompt: str, with_adapter: bool) -> Odds:
+    number = _number_in_llamacpp(whom)
+    body = {
+        "prompt": prompt,
+        "n_predict": 1,
+        "temperature": 0,
+        "n_probs": _TOP,
+        "cache_prompt": False,
+        "logit_bias": [
+            ["a", 1000]
+        ],  # what is sampled: it tells no odds of a token that is a part of a letter
+        "lora": [{"id": number, "scale": 1.0 if with_adapter else 0.0}],
+    }
+    found = _post(whom, "/completion", body)
+    top = _at(found, "completion_probabilities", 0, "top_logprobs")
+    return {int(one["id"]): float(one["logprob"]) for one in top}
+
+
+ENGINES: Mapping[str, Ask] = {"vllm": ask_vllm, "sglang": ask_sglang, "llama.cpp": ask_llamacpp}
+
+
+def _number_in_llamacpp(whom: Asked) -> int:
+    """The number of the adapter that was given by number or by a part of its path; the only one, if there is one."""
+    listed = _answer(whom, "GET", "/lora-adapters", None)
+    numbers = {int(one["id"]): str(one.get("path", "")) for one in listed if isinstance(one, dict)}
+    if whom.adapter.isdecimal() and int(whom.adapter) in numbers:
+        return int(whom.adapter)
+    fitting = [number for number, path in numbers.items() if len(numbers) == 1 or whom.adapter in path]
+    if len(fitting) != 1:
+        shown = ", ".join(f"{number} ({path})" for number, path in numbers.items()) or "none"
+        raise NotFound(f"{whom.url} has these adapters: {shown}; say which one is meant: --model NUMBER")
+    return fitting[0]
+
+
+def _post(whom: Asked, path: str, body: Mapping[str, Any]) -> Any:
+    return _answer(whom, "POST", path, body)
+
+
+def _answer(whom: Asked, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
+    """The JSON of an answer. (`Any`: JSON.)"""
+    url = check_url(whom.url)
+    headers = {"Authorization": f"Bearer {whom.token}"} if whom.token else {}
+    try:
+        answer = open_pool(url, None, None).request(
+            method, url + path, json=body, headers=headers, timeout=_SECONDS, retries=False, redirect=False
+        )
+    except (HTTPError, OSError) as error:
+        raise Unavailable(f"{url} does not answer: {error}") from error
+    if answer.status != 200:
+        said = answer.data[:600].decode("utf-8", "replace")
+        kind = NotFound if answer.status == 404 else Unavailable if answer.status >= 500 else Refused
+        raise kind(f"{url}{path} answered {answer.status}: {said}")
+    try:
+        return strictjson.loads(answer.data, _LIMITS, path)
+    except Invalid as error:
+        raise Unavailable(f"{url}{path} answered something else than JSON: {error.message}") from error
+
+
+def _at(found: Any, *path: str | int) -> Any:
+    """What is there. Raises `Unavailable` where the answer has another form: another version, or another engine."""
+    for step in path:
+        try:
+            found = found[step]
+        except (KeyError, IndexError, TypeError):
+            raise Unavailable(
+                f"the engine's answer has no {'.'.join(map(str, path))}; is it another engine, or one that keeps its logprobs?"
+            ) from None
+    return found

@@ -1,0 +1,66 @@
+"""Whether the model in memory is the base that a version was trained on, by the content of the files it came from.
+
+The weights in memory may be cast, quantised or sharded over devices, so it is the files that are looked at: the folder or
+the hub's cache that the model was loaded from. Where there are none, nothing is claimed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.base_record import Match
+from adaptry.core.errors import AdaptryError, Refused
+from adaptry.integrations.inprocess.fetch import Obtained
+from adaptry.operations.known_base import base_of
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+
+def require_same_base(model: Module, obtained: Obtained) -> Match | None:
+    """How the model's files match the version's base; None where either is not known by content.
+
+    Raises `Refused` where they are different models.
+    """
+    if obtained.version is None or obtained.registry is None:
+        return None
+    trained_on = base_of(obtained.registry, obtained.version)
+    folder = _files_of(model)
+    if trained_on is None or folder is None:
+        return None
+    from adaptry.bases.fingerprinting import fingerprint
+    from adaptry.bases.fingerprinting.match import match
+    from adaptry.bases.hf_folder import open_checkpoint
+
+    try:
+        found = match(fingerprint(open_checkpoint(folder)), trained_on)
+    except AdaptryError:  # a pickle, or half a checkpoint: transformers read it, we cannot say what it is
+        return None
+    if found.level in ("different", "same_shapes"):
+        name = obtained.version.base_name or obtained.version.base_id
+        raise Refused(
+            f"{obtained} was trained on {name}, and the model from {folder} is another one: {found.evidence}; "
+            "load that base, or pass any_base=True to use the adapter on this one all the same"
+        )
+    return found
+
+
+def _files_of(model: Module) -> Path | None:
+    """Where transformers read the model: a folder, or a snapshot in the hub's cache."""
+    name = getattr(getattr(model, "config", None), "_name_or_path", None)
+    if not isinstance(name, str) or not name:
+        return None
+    if Path(name).is_dir():
+        return Path(name)
+    try:
+        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
+    except ImportError:
+        return None
+    commit = getattr(model.config, "_commit_hash", None)
+    try:
+        config = try_to_load_from_cache(name, "config.json", revision=commit)
+    except HFValidationError:
+        return None
+    return Path(config).parent if isinstance(config, str) else None

@@ -1,0 +1,58 @@
+"""Where an adapter's files are on this machine: a folder as it is, or a version by way of the worker's cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from adaptry.adapters.adapter import Adapter, open_dir
+from adaptry.core.errors import Invalid
+from adaptry.core.refs import Ref, is_folder
+from adaptry.core.settings import Settings
+from adaptry.integrations.serving.cache.cache import Cache
+from adaptry.integrations.serving.settings import cache_of
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import VersionInfo
+from adaptry.storage.connect import connect
+
+Source = Ref | Path | str
+
+
+@dataclass(frozen=True, slots=True)
+class Obtained:
+    """An adapter's files here. A folder is no version and has no registry."""
+
+    folder: Path
+    adapter: Adapter
+    version: VersionInfo | None = None
+    registry: Registry | None = None
+
+    def __str__(self) -> str:
+        return f"{self.version.name}@{self.version.number}" if self.version else str(self.folder)
+
+
+@contextmanager
+def obtained(source: Source, registry: Registry | str | None, cache: Cache | None) -> Iterator[Obtained]:
+    """The files of `source`: a folder (a `Path`, or text that begins like one), else a ref. They stay for the block.
+
+    Raises `Invalid`, and as `worker.cache.Cache.path_of` and `open_dir`.
+    """
+    if isinstance(source, Path) or (isinstance(source, str) and is_folder(source)):
+        folder = Path(source).expanduser()
+        yield Obtained(folder, open_dir(folder))
+        return
+    if not isinstance(source, Ref | str):
+        raise Invalid(f"an adapter is a ref (acme/tone@prod) or a folder (./out), not {source!r}")
+    settings = Settings.from_env()
+    place = registry if isinstance(registry, Registry) else connect(registry, settings)
+    shelf = cache or cache_of(settings)
+    kept = shelf.path_of(place, source)
+    try:
+        yield Obtained(kept.path, open_dir(kept.path), kept.version, place)
+    finally:
+        if cache is None:
+            shelf.close()
+        else:
+            shelf.release(kept.digest)

@@ -1,0 +1,152 @@
+"""An adapter put into a PEFT model by PEFT itself, and looked at before and after: what fits nothing is an error.
+
+PEFT warns about keys that match nothing and goes on, and so the model answers as its base does. Here it is `Refused`, and
+the model is as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.formats import PEFT
+from adaptry.checks.formatting import folded, shortened
+from adaptry.core.errors import AdaptryError, Conflict, Invalid, Refused, Unsupported
+from adaptry.integrations.inprocess.fetch import Obtained
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch.nn import Module
+
+_PROMPT = "prompt_embeddings"
+"""PEFT puts a prompt's rows in place itself, and then counts their key as one of no module."""
+
+
+def require_model(model: object) -> None:
+    """Raises `Invalid`, also for a model without weights: PEFT would leave the adapter's out as well, with a warning."""
+    from torch.nn import Module
+
+    if not isinstance(model, Module):
+        raise Invalid(f"into is a transformers or PEFT model, not {type(model).__name__}")
+    if all(parameter.is_meta for parameter in model.parameters()):
+        raise Invalid(f"this {type(model).__name__} has no weights yet (device meta): load them first")
+
+
+def place(model: Module, obtained: Obtained, name: str, trainable: bool) -> PeftModel:
+    """The PEFT model with the adapter `name` in it, active if the model had none.
+
+    Raises `Conflict` where the name is taken, `Unsupported` for a file of another tool, `Refused` for what does not fit.
+    """
+    from peft import PeftModel
+
+    adapter = obtained.adapter
+    _require_peft(adapter, obtained)
+    _require_modules(model, adapter, obtained)
+    if not isinstance(model, PeftModel):
+        return _wrapped(model, obtained, name, trainable)
+    if name in model.peft_config:
+        raise Conflict(
+            f"the model has an adapter {name!r}; choose another name, or pass hotswap=True to replace it"
+        )
+    with _undone(model, obtained, lambda: _dropped(model, name)):
+        _loaded(model, obtained, name, trainable)
+    return model
+
+
+def _wrapped(model: Module, obtained: Obtained, name: str, trainable: bool) -> PeftModel:
+    from peft import PeftConfig, get_peft_model
+
+    _require_untouched(model)
+    with _undone(model, obtained, lambda: _unwrap(model)):
+        config = PeftConfig.from_pretrained(str(obtained.folder))
+        config.inference_mode = not trainable
+        placed: PeftModel = get_peft_model(model, config, adapter_name=name)
+        _loaded(placed, obtained, name, trainable)
+        return placed
+
+
+def _loaded(model: PeftModel, obtained: Obtained, name: str, trainable: bool) -> None:
+    result = model.load_adapter(str(obtained.folder), adapter_name=name, is_trainable=trainable)
+    spare = [key for key in result.unexpected_keys if key != _PROMPT]
+    _require_none(spare, "of its weights fit nothing in the model", obtained)
+    _require_none(result.missing_keys, "weights of the model it has no values for", obtained)
+
+
+def _require_peft(adapter: Adapter, obtained: Obtained) -> None:
+    if adapter.format is not PEFT:
+        raise Unsupported(
+            f"{obtained} is in the format {adapter.format.name}, which PEFT does not read; "
+            "export it first: adaptry export REF --format peft"
+        )
+
+
+def _require_modules(model: Module, adapter: Adapter, obtained: Obtained) -> None:
+    """PEFT itself matches names by their ends and translates old ones, so only what matches nothing is told here."""
+    paths = [module.path for module in adapter.spec.modules]
+    if not paths:
+        return
+    present = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    present |= {name.rpartition(".")[2] for name, _ in model.named_parameters()}
+    if not any(path.rpartition(".")[2] in present for path in paths):
+        raise Refused(
+            f"{obtained} changes {shortened(folded(paths))}, and {type(model).__name__} has no such module; "
+            "is it the base that the adapter was trained on?"
+        )
+
+
+def _require_untouched(model: Module) -> None:
+    """PEFT changes the model that it wraps, and two wrappers would answer with one another's adapters."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import ModulesToSaveWrapper
+
+    if any(isinstance(module, BaseTunerLayer | ModulesToSaveWrapper) for module in model.modules()):
+        raise Conflict(
+            f"an adapter is in this {type(model).__name__} already; load into the PEFT model around it "
+            "(placed.model) under another name, or take it out first (placed.model.unload())"
+        )
+
+
+def _require_none(keys: Sequence[str], what: str, obtained: Obtained) -> None:
+    if keys:
+        raise Refused(
+            f"{obtained}: {len(keys)} {what} ({shortened(sorted(keys))}); "
+            "adaptry check --base says what does not fit"
+        )
+
+
+@contextmanager
+def _undone(model: Module, obtained: Obtained, undo: Any) -> Iterator[None]:
+    """Whatever PEFT or we refuse leaves the model as it was."""
+    try:
+        yield
+    except AdaptryError:
+        undo()
+        raise
+    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
+        undo()
+        raise Refused(f"PEFT does not load {obtained} into {type(model).__name__}: {error}") from error
+
+
+def _dropped(model: PeftModel, name: str) -> None:
+    if name in model.peft_config:
+        model.delete_adapter(name)
+
+
+def _unwrap(model: Module) -> None:
+    """Takes out the layers that PEFT had put in before it gave up."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import ModulesToSaveWrapper
+
+    for path, module in list(model.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            inner = module.get_base_layer()
+        elif isinstance(module, ModulesToSaveWrapper):
+            inner = module.original_module
+        else:
+            continue
+        parent, _, last = path.rpartition(".")
+        setattr(model.get_submodule(parent), last, inner)
+    if hasattr(model, "peft_config"):
+        del model.peft_config

@@ -1,0 +1,11 @@
+"""Reinforcement learning with a registry: publish the policy every few steps, keep a window of versions, drain.
+
+publisher = Publisher(registry, "acme/policy", window=4, engines=[Vllm(Speaking(url))], cache=Cache(folder))
+published = publisher.publish(model, step=10, metrics={"reward": 0.3})
+publisher.drain()                     # no engine answers from an older one any more
+sample(model=published.model)         # what to ask an engine for
+"""
+
+from adaptry.integrations.rl.publisher import Published, Publisher
+
+__all__ = ["Published", "Publisher"]

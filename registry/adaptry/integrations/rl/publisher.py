@@ -1,0 +1,173 @@
+"""A policy's versions as it learns: pushed, named by an alias, served, and let go when they leave the window.
+
+Each version has the one before as its parent, and the step in its provenance. Older ones than the window are yanked: nobody
+who asks by name gets them, and who has a digest still does.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adaptry.adapters.adapter import open_dir
+from adaptry.core.errors import Conflict, Invalid, NotFound, Unavailable
+from adaptry.core.manifest import BaseClaim
+from adaptry.core.refs import AdapterName, ByDigest, Ref, parse_stored_alias
+from adaptry.integrations.rl.serving import Followed, Loading, Serving
+from adaptry.integrations.serving.cache.cache import Cache
+from adaptry.integrations.serving.engines import Engine
+from adaptry.integrations.training.runs import new_run, parse_run
+from adaptry.operations.transfer import push
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import PushOptions, StateChange, VersionInfo
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+_TRIES = 8
+_LOOK_BACK = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A version of the policy. `model` is the name to ask engines for."""
+
+    version: VersionInfo
+    model: str
+
+
+class Publisher:
+    """Publishes versions of `name`, the newest of which `alias` names.
+
+    With `engines`, each version is loaded into them under a name of its own, from `cache`, which they must see under the
+    same path; without, whoever follows the alias (`adaptry follow`) serves it. `run` names the training: with the same name,
+    a program that was started again goes on with the window. Raises `Invalid`, `InvalidRef`.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        name: AdapterName | str,
+        *,
+        alias: str = "live",
+        window: int = 4,
+        engines: Sequence[Engine] = (),
+        cache: Cache | None = None,
+        run: str | None = None,
+        base: BaseClaim | None = None,
+    ) -> None:
+        if window < 1:
+            raise Invalid(f"a window has 1 version or more, not {window}")
+        if engines and cache is None:
+            raise Invalid("engines load from a cache: pass cache=Cache(folder), a folder that they see too")
+        self.name = AdapterName.parse(name) if isinstance(name, str) else name
+        self.alias, self.window, self.run = parse_stored_alias(alias), window, parse_run(run or new_run())
+        self._registry, self._base = registry, base
+        self._serving: Serving = (
+            Loading(registry, engines, cache) if cache else Followed(registry, f"{self.name}@{self.alias}")
+        )
+        self._window = self._earlier()
+
+    def publish(
+        self,
+        model: PeftModel,
+        step: int,
+        metrics: Mapping[str, float] | None = None,
+        adapter: str = "default",
+    ) -> Published:
+        """Pushes the adapter of that name in `model` as it is now, moves the alias and has engines load it.
+
+        A policy that did not change is the version that is there already. Raises what `push` raises, `Refused` where an
+        engine will not have it, `Unavailable`; then it can be published again.
+        """
+        with tempfile.TemporaryDirectory(prefix="adaptry-") as place:
+            version = self._pushed(_saved(model, Path(place), adapter), step, metrics or {})
+        self._move_alias(version)
+        self._serving.serve(version)
+        if version.digest not in {old.digest for old in self._window}:
+            self._window.append(version)
+        self._close_window()
+        return Published(version, self._serving.model_of(version))
+
+    def drain(self, timeout: float = 120.0, poll: float = 0.2) -> None:
+        """Waits until engines answer from the newest version only, and no request is under way with an older one.
+
+        Raises `Unavailable` after `timeout` seconds, naming who is behind; `NotFound` where nothing was published.
+        """
+        if not self._window:
+            raise NotFound(f"nothing of {self.name} was published yet")
+        deadline = time.monotonic() + timeout
+        while behind := self._serving.behind(self._window[-1]):
+            if time.monotonic() >= deadline:
+                raise Unavailable(
+                    f"after {timeout:g} s, {', '.join(behind[:5])} did not go over to {self._window[-1].digest.brief}…"
+                )
+            time.sleep(poll)
+
+    def _pushed(self, folder: Path, step: int, metrics: Mapping[str, float]) -> VersionInfo:
+        return push(
+            self._registry,
+            open_dir(folder),
+            self.name,
+            base=self._base,
+            parents=(self._window[-1].digest,) if self._window else (),
+            options=PushOptions(metrics=dict(metrics)),
+            provenance={"run": self.run, "step": str(step)},
+        ).version
+
+    def _move_alias(self, version: VersionInfo) -> None:
+        """The newest published wins, whoever moved the alias meanwhile."""
+        for _ in range(_TRIES):
+            now = next((each for each in self._registry.aliases(self.name) if each.alias == self.alias), None)
+            if now and now.digest == version.digest:
+                return
+            try:
+                self._registry.move_alias(
+                    self.name, self.alias, version.digest, now.generation if now else None
+                )
+                return
+            except Conflict:
+                continue
+        raise Conflict(
+            f"{self.name}@{self.alias} is moved by others all the time; give the run an alias of its own"
+        )
+
+    def _close_window(self) -> None:
+        while len(self._window) > self.window:
+            old = self._window[0]
+            found = self._registry.version(Ref(self.name, ByDigest(old.digest.hex)))
+            if found.state == "active" and not found.aliases:
+                reason = f"left the window of {self.window} versions of {self.run}"
+                self._registry.set_state(
+                    self.name, old.digest, StateChange(state="yanked", reason=reason), found.state_generation
+                )
+            del self._window[0]
+
+    def _earlier(self) -> list[VersionInfo]:
+        """What an earlier process of this run had in its window, oldest first."""
+        try:
+            recent = self._registry.versions(self.name, limit=_LOOK_BACK).items
+        except NotFound:
+            return []
+        ours = [each for each in recent if each.state == "active" and self._is_ours(each)]
+        return ours[: self.window][::-1]
+
+    def _is_ours(self, version: VersionInfo) -> bool:
+        manifest = self._registry.detail(Ref(self.name, ByDigest(version.digest.hex))).manifest
+        return manifest.provenance.get("run") == self.run
+
+
+def _saved(model: PeftModel, folder: Path, adapter: str) -> Path:
+    if adapter not in model.peft_config:
+        raise NotFound(f"the model has no adapter {adapter!r}; it has {', '.join(sorted(model.peft_config))}")
+    from safetensors import SafetensorError
+
+    try:
+        model.save_pretrained(str(folder), selected_adapters=[adapter])
+    except (OSError, SafetensorError) as error:
+        raise Unavailable(f"the policy cannot be written to {folder}: {error}") from error
+    return folder if adapter == "default" else folder / adapter

@@ -1,0 +1,1 @@
+"""The cache of adapters on a machine that serves them."""

@@ -1,0 +1,70 @@
+"""Room in a cache: what may come, and what goes for it. What anyone uses never goes.
+
+Two processes that need room at once do so one after the other, and what is still on its way counts in full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from adaptry.core.errors import StorageFull
+from adaptry.core.files.locks import FileLock
+from adaptry.integrations.serving.cache.layout import FILES, About, Entry, Shelf, in_turn
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """The room on a shelf: `size` bytes; None is no limit but the disk's."""
+
+    shelf: Shelf
+    size: int | None
+
+    def begin(self, part: Path, about: About) -> None:
+        """Makes room for a version and a folder that it arrives in. Raises `StorageFull` where what is in use leaves none."""
+        with FileLock.alone(self.shelf.room):
+            self.shelf.sweep()
+            if self.size is not None and not part.is_dir():
+                self._require(about.size)
+            (part / FILES).mkdir(parents=True, exist_ok=True)
+            about.write(part)
+
+    def shrink(self, size: int) -> tuple[Entry, ...]:
+        """Evicts until `size` bytes or fewer are left, or only what is in use; what went, in turn."""
+        with FileLock.alone(self.shelf.room):
+            self.shelf.sweep()
+            return tuple(self._evict(size))
+
+    def _require(self, needed: int) -> None:
+        assert self.size is not None
+        if needed <= self.size:
+            for _ in self._evict(self.size - needed):
+                pass
+        left = sum(entry.size for entry in self.shelf.entries())
+        if left + needed > self.size:
+            raise StorageFull(
+                f"{needed:,} bytes do not fit into the cache in {self.shelf.root}: it may take {self.size:,}, and {left:,} "
+                "are in use; allow it more (ADAPTRY_CACHE_SIZE), or serve fewer adapters at once"
+            )
+
+    def _evict(self, size: int) -> Iterator[Entry]:
+        entries = in_turn(self.shelf.entries())
+        total = sum(entry.size for entry in entries)
+        for entry in entries:
+            if total <= size:
+                return
+            if self._remove(entry):
+                total -= entry.size
+                yield entry
+
+    def _remove(self, entry: Entry) -> bool:
+        """Whether nobody used it, so that it went."""
+        lease = FileLock.at_once(self.shelf.lease(entry.digest))
+        if lease is None:
+            return False
+        self.shelf.discard(self.shelf.part(entry.digest) if entry.is_part else self.shelf.place(entry.digest))
+        if filling := FileLock.at_once(self.shelf.fill(entry.digest)):
+            filling.remove()
+        lease.remove()
+        return True

@@ -1,0 +1,56 @@
+"""What was recalled on this machine: a small file for each digest, that outlives processes, restarts and the cache's files."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Withdrawn
+from adaptry.core.files.atomic_dir import explained, flush_folder
+from adaptry.integrations.serving.cache.layout import Shelf
+from adaptry.registry.records import VersionInfo
+
+
+def recall(shelf: Shelf, digest: Digest, reason: str) -> None:
+    """Refuses a digest from now on; durable before this returns."""
+    _write(shelf.recalled(digest), f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {reason}")
+
+
+def readmit(shelf: Shelf, digest: Digest) -> None:
+    """Takes it back. What was not recalled is none the worse."""
+    shelf.recalled(digest).unlink(missing_ok=True)
+
+
+def reason_of(shelf: Shelf, digest: Digest) -> str | None:
+    """When it was recalled here, and why; None where it was not."""
+    try:
+        return shelf.recalled(digest).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+
+
+def require_not_recalled(shelf: Shelf, version: VersionInfo) -> None:
+    """Raises `Withdrawn` for what was recalled."""
+    if why := reason_of(shelf, version.digest):
+        raise Withdrawn(
+            f"{version.name}@{version.number} was recalled on this machine ({why}); it is fetched again once that is taken "
+            f"back: adaptry cache readmit {version.digest}"
+        )
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all, and on the disk. Raises `StorageFull`, `Unavailable`."""
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        flush_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise explained(error, path) from error

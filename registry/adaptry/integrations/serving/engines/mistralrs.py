@@ -1,0 +1,52 @@
+"""mistral.rs: adapters as aliases of generations, replaced by compare-and-swap.
+
+A generation that was replaced lives until the requests that began with it have ended, so a name is never without an answer.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adaptry.integrations.serving.engines.engine import Engine, Loaded, require_done, require_told
+from adaptry.integrations.serving.engines.http import Reply
+
+
+class MistralRs(Engine):
+    """mistral.rs's HTTP server, where MISTRALRS_ALLOW_RUNTIME_LORA_UPDATING is set."""
+
+    name = "mistral.rs"
+    swaps = True
+
+    def loaded(self) -> tuple[Loaded, ...]:
+        found = [
+            Loaded(str(one.get("id")), str(one.get("source") or "")) for one in self._listing().listed("data")
+        ]
+        return tuple(sorted(found, key=lambda one: one.name))
+
+    def load(self, name: str, path: Path) -> None:
+        body: dict[str, object] = {"lora_name": name, "lora_path": str(path)}
+        if generation := self._generation(name):
+            body |= {"load_inplace": True, "expected_generation": generation}
+        require_done(self.speaking.post("/v1/load_lora_adapter", body), f"load {name}")
+
+    def unload(self, name: str) -> None:
+        if generation := self._generation(name):
+            body = {"lora_name": name, "expected_generation": generation}
+            require_done(self.speaking.post("/v1/unload_lora_adapter", body), f"unload {name}")
+
+    def ask(self, name: str) -> Reply:
+        return self.speaking.post("/v1/completions", {"model": name, "prompt": "a", "max_tokens": 1})
+
+    def busy(self) -> frozenset[str]:
+        """The aliases of generations that requests hold."""
+        held = (one for one in self._listing().listed("generations") if one.get("active_leases"))
+        return frozenset(str(alias) for one in held for alias in one.get("aliases") or ())
+
+    def _generation(self, name: str) -> str | None:
+        found = (one.get("generation") for one in self._listing().listed("data") if one.get("id") == name)
+        return next((str(one) for one in found if one), None)
+
+    def _listing(self) -> Reply:
+        reply = self.speaking.get("/v1/lora_adapters")
+        require_told(reply, "list its adapters")
+        return reply

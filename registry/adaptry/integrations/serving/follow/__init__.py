@@ -1,0 +1,1 @@
+"""The controller beside an engine: desired state, plan, execution, report."""

@@ -1,0 +1,124 @@
+"""What a worker says of itself: made of what its engine has, what it is about to load, and what it could not serve."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from adaptry.core.digest import Digest
+from adaptry.core.errors import InvalidRef
+from adaptry.core.refs import AdapterName
+from adaptry.integrations.engine_probe import Running
+from adaptry.integrations.serving.engines import Loaded
+from adaptry.integrations.serving.follow.backoff import Place
+from adaptry.registry.records import VersionInfo
+from adaptry.registry.workers import Condition, Dropped, Resident, Trouble, WorkerReport
+
+_MOST_TROUBLES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a worker is told: its name, what to watch, what to have before all else, and how many may be loaded at once."""
+
+    name: str
+    engine: str
+    watch: tuple[str, ...]
+    preload: tuple[str, ...] = ()
+    slots: int | None = None
+    lease: int = 60
+    url: str | None = None
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Since when each place is served, and when it was last used, as far as the engine tells."""
+
+    since: dict[Place, datetime] = field(default_factory=dict)
+    used: dict[str, datetime] = field(default_factory=dict)
+
+
+def residents_of(
+    loaded: Sequence[Loaded],
+    names: Mapping[str, AdapterName],
+    ledger: Ledger,
+    busy: frozenset[str],
+    withdrawn: Mapping[Digest, object],
+) -> tuple[Resident, ...]:
+    """What the engine has, of which it is known whose it is."""
+    now = datetime.now(UTC)
+    ledger.used |= dict.fromkeys(busy, now)
+    found: list[Resident] = []
+    for one in loaded:
+        name = names.get(one.name) or _named(one.name)
+        if one.digest is None or name is None:
+            continue
+        condition: Condition = "draining" if one.digest in withdrawn else "serving"
+        found.append(
+            Resident(
+                name=name,
+                digest=one.digest,
+                served_as=one.name,
+                condition=condition,
+                since=ledger.since.setdefault((one.name, one.digest), now),
+                last_used=ledger.used.get(one.name),
+            )
+        )
+    return tuple(found)
+
+
+def about(
+    versions: Iterable[tuple[str, VersionInfo, str | None]], condition: Condition
+) -> tuple[Resident, ...]:
+    """Residents that are not served: a name, a version, and perhaps a reason."""
+    now = datetime.now(UTC)
+    return tuple(
+        Resident(
+            name=version.name,
+            digest=version.digest,
+            served_as=served_as,
+            condition=condition,
+            since=now,
+            reason=reason[:2048] if reason else None,
+        )
+        for served_as, version, reason in versions
+    )
+
+
+def report_of(
+    settings: Settings,
+    running: Running | None,
+    base: str | None,
+    *,
+    seen: int | None,
+    names: Iterable[str],
+    residents: tuple[Resident, ...] | None,
+    dropped: Iterable[Dropped] = (),
+    troubles: Mapping[str, str] | None = None,
+) -> WorkerReport:
+    """The whole report; `residents` is None where the engine does not answer."""
+    version = running.runtime.version if running else None
+    listed = sorted((troubles or {}).items())[:_MOST_TROUBLES]
+    return WorkerReport(
+        worker=settings.name,
+        engine=settings.engine,
+        version=".".join(map(str, version)) if version else None,
+        base=base,
+        url=settings.url,
+        slots=settings.slots,
+        lease=settings.lease,
+        seen=seen,
+        names=tuple(sorted(names)),
+        residents=residents,
+        dropped=tuple(dropped),
+        troubles=tuple(Trouble(served_as=name, reason=reason[:2048]) for name, reason in listed),
+    )
+
+
+def _named(served_as: str) -> AdapterName | None:
+    """Whose a name is that somebody else loaded, such as a resolver (`acme/tone@prod@sha256:…`)."""
+    try:
+        return AdapterName.parse(served_as.partition("@")[0])
+    except InvalidRef:
+        return None

@@ -1,0 +1,53 @@
+"""The registry and the cache that a worker uses, from what the environment says. A registry is a server here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from adaptry.core.byte_sizes import parse_bytes
+from adaptry.core.errors import Invalid
+from adaptry.core.settings import Settings, data_folder, is_server
+from adaptry.integrations.serving.cache.cache import Cache
+from adaptry.registry.http import HttpRegistry
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """What only a worker asks the environment: which base its engine serves, where its files do not tell, and how many
+    seconds pass between two looks at what a name means."""
+
+    base: str | None = None
+    watch_seconds: float = 0.1
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
+        """Reads ADAPTRY_BASE, ADAPTRY_WATCH_SECONDS. Raises `Invalid`."""
+        said = environ.get("ADAPTRY_WATCH_SECONDS") or "0.1"
+        try:
+            seconds = float(said)
+        except ValueError:
+            seconds = 0.0
+        if not 0.05 <= seconds <= 3600:
+            raise Invalid(f"ADAPTRY_WATCH_SECONDS is a number from 0.05 to 3600, not {said[:40]!r}")
+        return cls(environ.get("ADAPTRY_BASE") or None, seconds)
+
+
+def registry_of(settings: Settings) -> HttpRegistry:
+    """The server that ADAPTRY_URL names. Raises `Invalid` where it names none: a worker reaches no folder and no rows."""
+    if settings.registry is None or not is_server(settings.registry):
+        said = f", not {settings.registry[:200]!r}" if settings.registry else ""
+        raise Invalid(f"a worker needs a registry's address: set ADAPTRY_URL to http(s)://…{said}")
+    return HttpRegistry(settings.registry, settings.token, settings.ca_bundle, settings.proxy)
+
+
+def cache_of(settings: Settings, folder: Path | None = None) -> Cache:
+    """The cache in `folder`, else where ADAPTRY_CACHE says, else in the user's data folder; of ADAPTRY_CACHE_SIZE.
+
+    Raises `Invalid` for a size that is none.
+    """
+    root = folder or (Path(settings.cache) if settings.cache else data_folder() / "cache" / "worker")
+    return Cache(root, parse_bytes(settings.cache_size) if settings.cache_size else None)

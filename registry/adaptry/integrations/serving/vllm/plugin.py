@@ -1,0 +1,73 @@
+"""Our resolver as vLLM has them: where our errors become answers that a caller can read.
+
+vLLM's own way to say that a resolver will not is "does not exist", or "found but could not be loaded"; what a resolver
+raises goes to the caller instead, with its sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import vllm
+from vllm import exceptions
+from vllm.lora.request import LoRARequest
+from vllm.lora.resolver import LoRAResolver, LoRAResolverRegistry
+
+from adaptry.core.errors import AdaptryError, Conflict, Denied, Unauthenticated, Unavailable
+from adaptry.core.settings import Settings
+from adaptry.integrations.serving.settings import WorkerSettings, cache_of, registry_of
+from adaptry.integrations.serving.vllm.engine import Vllm
+from adaptry.integrations.serving.vllm.resolver import Means, Served
+
+_NAME = "adaptry"
+_STATUS: Mapping[type[AdaptryError], HTTPStatus] = {
+    Denied: HTTPStatus.FORBIDDEN,
+    Conflict: HTTPStatus.CONFLICT,
+    Unauthenticated: HTTPStatus.SERVICE_UNAVAILABLE,  # the worker's token, not the caller's
+    Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+
+
+class AdaptryResolver(LoRAResolver):  # type: ignore[misc]  # vLLM is not there when types are checked
+    """Resolves refs by a registry."""
+
+    def __init__(self, served: Served) -> None:
+        self._served = served
+
+    async def resolve_lora(self, base_model_name: str, lora_name: str) -> Any:
+        """A `LoRARequest`, or None for what is not ours. (`Any`: vLLM's own.)"""
+        try:
+            return await self._served.resolve(Vllm.asking(), lora_name)
+        except AdaptryError as error:
+            raise _answer(error) from error
+
+
+def register_resolver() -> None:
+    """Again is no error. Raises `Invalid` for settings that make no sense."""
+    if _NAME in LoRAResolverRegistry.get_supported_resolvers():
+        return
+    settings = Settings.from_env()
+    own = WorkerSettings.from_env()
+    means = Means(
+        registry=registry_of(settings),
+        cache=cache_of(settings),
+        request=lambda name, number, path: LoRARequest(lora_name=name, lora_int_id=number, lora_path=path),
+        version=vllm.__version__,
+        base=own.base,
+        every=own.watch_seconds,
+    )
+    LoRAResolverRegistry.register_resolver(_NAME, AdaptryResolver(Served(means)))
+
+
+def _answer(error: AdaptryError) -> Exception:
+    """What vLLM answers with a status and the sentence; versions without such an error answer 400."""
+    graceful = getattr(exceptions, "GracefulHTTPError", None)
+    if graceful is None:
+        return ValueError(error.message)
+    status = next(
+        (found for kind, found in _STATUS.items() if isinstance(error, kind)), HTTPStatus.BAD_REQUEST
+    )
+    answer: Exception = graceful(error.message, status)
+    return answer

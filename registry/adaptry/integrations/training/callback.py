@@ -1,0 +1,209 @@
+"""The callback of transformers' Trainer: what it saves is pushed, what it ends with becomes a version.
+
+Only the first process of a training pushes, and never in the training's way: an `Outbox` does. What a registry refuses, or
+could not be reached for, is logged, and at the end where its files are.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from adaptry.adapters.adapter import open_dir
+from adaptry.core.digest import Digest
+from adaptry.core.errors import AdaptryError, Invalid
+from adaptry.core.manifest import BaseClaim
+from adaptry.core.refs import AdapterName, parse_stored_alias
+from adaptry.integrations.inprocess import Placed
+from adaptry.integrations.training.metrics import measured_at
+from adaptry.integrations.training.outbox import Outbox
+from adaptry.integrations.training.resumption import Resumed
+from adaptry.integrations.training.retention import Best, Keeping, best_of, to_drop
+from adaptry.integrations.training.runs import Checkpoint, checkpoints, new_run, parse_run, push_checkpoint
+from adaptry.operations.transfer import push
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import PushOptions
+from adaptry.storage.connect import connect
+
+Release = Literal["last", "best"]
+_LOG = logging.getLogger("adaptry.integrations.training")
+_LIBRARIES = ("transformers", "peft", "torch")
+
+
+class AdaptryCallback(TrainerCallback):
+    """Pushes each checkpoint that the Trainer saves as a draft of `name`, and the end as a version.
+
+    `run` names the training (None: by the time); the same name again goes on with its checkpoints. `keep_last` and `best`
+    say which stay. `release` is what becomes a version: "last", the model as the Trainer leaves it (which is its best with
+    `load_best_model_at_end`); "best", the best checkpoint by `best`; None, nothing. It gets the metrics that were measured
+    at its step, and `alias`. `resumed` is what the training went on from, and is named as its parent. At the end, up to
+    `patience` seconds are waited for what is still to push; `released` is then the version's ref, or None.
+
+    Raises `Invalid` and `InvalidRef` for what cannot be; nothing later stops a training.
+    """
+
+    def __init__(
+        self,
+        registry: Registry | str | None,
+        name: AdapterName | str,
+        *,
+        run: str | None = None,
+        keep_last: int | None = None,
+        best: Best | None = None,
+        release: Release | None = "last",
+        alias: str | None = None,
+        resumed: Resumed | Placed | None = None,
+        base: BaseClaim | None = None,
+        patience: float = 60.0,
+        retry: float = 15.0,
+    ) -> None:
+        if release == "best" and best is None:
+            raise Invalid("to release the best, say by which metric: best=('eval_loss', 'min')")
+        self.name = AdapterName.parse(name) if isinstance(name, str) else name
+        self.run = parse_run(run or new_run())
+        self.released: str | None = None
+        self._registry = registry if isinstance(registry, Registry) else connect(registry)
+        self._keeping = Keeping(keep_last, best)
+        self._release, self._alias = release, parse_stored_alias(alias) if alias else None
+        self._parents, self._base = _parents(resumed), base
+        self._patience, self._retry = patience, retry
+        self._outbox: Outbox | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if not state.is_world_process_zero:
+            return
+        try:
+            self._outbox = Outbox(_LOG.warning, self._retry)
+        except OSError as error:
+            _LOG.warning("nothing of %s is pushed: there is no place to keep it (%s)", self.name, error)
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        step = state.global_step
+        folder = Path(str(args.output_dir)) / f"checkpoint-{step}"
+        metrics = measured_at(state.log_history, step)
+        self._give(
+            f"{self.name}, step {step}", folder, lambda files: self._push_checkpoint(files, step, metrics)
+        )
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self._outbox is None:
+            return
+        if self._release == "best":
+            self._give(f"the best of {self.name}", None, lambda files: self._release_best())
+        elif self._release == "last":
+            try:
+                self._give_last(args, state, kwargs.get("model"))
+            except Exception as error:  # noqa: BLE001  of saving, whatever it is: what was trained is not to be lost by it
+                _LOG.warning("%s was not pushed: it could not be saved (%s)", self.name, error)
+        self._finish(self._outbox)
+
+    def _give_last(self, args: TrainingArguments, state: TrainerState, model: Any) -> None:
+        """(`Any`: whatever was trained.)"""
+        step = _step_at_end(args, state)
+        metrics = measured_at(state.log_history, step)
+        with tempfile.TemporaryDirectory(prefix="adaptry-") as place:
+            last = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+            folder = last if _is_sharded(args) else _saved(model, Path(place))
+            if folder is None:
+                _LOG.warning("%s was not pushed: what was trained is no PEFT model", self.name)
+                return
+            self._give(str(self.name), folder, lambda files: self._release_last(files, step, metrics))
+
+    def _give(self, title: str, folder: Path | None, work: Any) -> None:
+        """(`Any`: a lambda's type.)"""
+        if self._outbox is None:
+            return
+        try:
+            self._outbox.give(title, folder, work)
+        except (AdaptryError, OSError) as error:
+            _LOG.warning("%s was not pushed: %s", title, error)
+
+    def _finish(self, outbox: Outbox) -> None:
+        for parcel in outbox.finish(self._patience):
+            reason = parcel.error.message if parcel.error else "there was no time left"
+            _LOG.warning(
+                "%s is not in the registry (%s); its files are in %s: adaptry push %s %s",
+                parcel.title, reason, parcel.folder, parcel.folder, self.name,
+            )  # fmt: skip
+        self._outbox = None
+
+    # What the outbox's thread does.
+
+    def _push_checkpoint(self, files: Path, step: int, metrics: Mapping[str, float]) -> None:
+        push_checkpoint(
+            self._registry, open_dir(files), self.name, self.run, step, metrics,
+            base=self._base, parents=self._parents, provenance=self._provenance(step),
+        )  # fmt: skip
+        for old in to_drop(self._checkpoints(), self._keeping):
+            self._registry.drop_branch(self.name, old.branch)
+
+    def _release_last(self, files: Path, step: int, metrics: Mapping[str, float]) -> None:
+        pushed = push(
+            self._registry, open_dir(files), self.name, base=self._base, parents=self._parents,
+            options=self._options(metrics), provenance=self._provenance(step),
+        )  # fmt: skip
+        self.released = f"{self.name}@{pushed.version.number}"
+
+    def _release_best(self) -> None:
+        best = best_of(self._checkpoints(), self._keeping.best)
+        if best is None:
+            assert self._keeping.best is not None
+            raise Invalid(f"no checkpoint of {self.run} has the metric {self._keeping.best[0]}")
+        tree = self._registry.tree(self.name, best.digest)
+        pushed = self._registry.put_revision(self.name, tree.to_bytes(), self._options(best.metrics))
+        self.released = f"{self.name}@{pushed.version.number}"
+
+    def _checkpoints(self) -> tuple[Checkpoint, ...]:
+        return checkpoints(self._registry, self.name, self.run)
+
+    def _options(self, metrics: Mapping[str, float]) -> PushOptions:
+        return PushOptions(metrics=dict(metrics), alias=self._alias)
+
+    def _provenance(self, step: int) -> dict[str, str]:
+        found = {"run": self.run, "step": str(step)}
+        for library in _LIBRARIES:
+            try:
+                found[library] = version(library)
+            except PackageNotFoundError:
+                continue
+        return found
+
+
+def _parents(resumed: Resumed | Placed | None) -> tuple[Digest, ...]:
+    match resumed:
+        case Resumed():
+            return (resumed.digest,)
+        case Placed(version=placed) if placed is not None:
+            return (placed.digest,)
+    return ()
+
+
+def _is_sharded(args: TrainingArguments) -> bool:
+    """Whether no one process has all the weights, so that only the Trainer can save them."""
+    return bool(args.fsdp) or args.deepspeed is not None
+
+
+def _saved(model: Any, folder: Path) -> Path | None:
+    """(`Any`: whatever was trained.)"""
+    if not hasattr(model, "peft_config"):
+        return None
+    model.save_pretrained(folder)
+    return folder
+
+
+def _step_at_end(args: TrainingArguments, state: TrainerState) -> int:
+    """The step whose weights the model has at the end: the best one's where the Trainer went back to it."""
+    best = getattr(state, "best_global_step", None)  # since transformers 4.50
+    return int(best) if args.load_best_model_at_end and best else state.global_step

@@ -1,0 +1,46 @@
+"""Which checkpoints of a run are kept: the last few, and the best by a metric. A pure rule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from adaptry.core.errors import Invalid
+from adaptry.integrations.training.runs import Checkpoint
+
+Best = tuple[str, Literal["min", "max"]]
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """`last` newest ones (None: all), and the best by `best`, ("eval_loss", "min") for example."""
+
+    last: int | None = None
+    best: Best | None = None
+
+    def __post_init__(self) -> None:
+        """Raises `Invalid`."""
+        if self.last is not None and self.last < 1:
+            raise Invalid("keep_last is 1 or more; None keeps every checkpoint")
+        if self.best is not None and self.best[1] not in ("min", "max"):
+            raise Invalid(f"best is (metric, 'min' or 'max'), not {self.best!r}")
+
+
+def best_of(found: Sequence[Checkpoint], best: Best | None) -> Checkpoint | None:
+    """The best of those that were measured; of equals the earliest. None where none was."""
+    if best is None:
+        return None
+    metric, sense = best
+    measured = [each for each in found if metric in each.metrics]
+    choose = min if sense == "min" else max
+    return choose(measured, key=lambda each: each.metrics[metric], default=None)
+
+
+def to_drop(found: Sequence[Checkpoint], keeping: Keeping) -> tuple[Checkpoint, ...]:
+    """Those of one run that need not be kept, oldest first."""
+    if keeping.last is None:
+        return ()
+    by_step = sorted(found, key=lambda each: each.step)
+    best = best_of(by_step, keeping.best)
+    return tuple(each for each in by_step[: -keeping.last] if each != best)

@@ -1,9 +1,0 @@
-"""The serving side: what runs beside an engine, or in it. It reaches a registry over HTTP and nothing behind it.
-
-`cache` keeps adapters in folders named by digest. Nothing here loads torch, SQL or a bucket's client, so that it
-installs and imports in an engine's own environment.
-"""
-
-from adaptry.worker.cache import Cache, Kept
-
-__all__ = ["Cache", "Kept"]
