@@ -18,8 +18,8 @@ from adaptry.registry.records import Upload
 from adaptry.storage.blobs.s3 import Place, S3Blobs
 from adaptry.storage.connect import open_local
 from adaptry.storage.local.uploads import DIRECT, IDLE, purge
-from adaptry.testing.faults import between
-from adaptry.testing.http_faults import HttpProxy, Message
+from adaptry.testing.fault_proxy import between
+from adaptry.testing.http_fault_proxy import HttpProxy, Message
 from adaptry.testing.seaweed import Seaweed
 from adaptry_api.testing import Server
 

@@ -19,7 +19,7 @@ from adaptry.operations.transfer import push
 from adaptry.operations.transfer.retry import Persistence
 from adaptry.registry.http import HttpRegistry
 from adaptry.storage.local.uploads import MOST_OPEN
-from adaptry.testing.breaking import AT_ONCE
+from adaptry.testing.flaky import AT_ONCE
 from adaptry_api.testing import Server
 
 TONE = AdapterName.parse("acme/tone")

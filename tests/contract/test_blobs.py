@@ -15,8 +15,8 @@ from adaptry.storage.blobs.memory import MemoryBlobs
 from adaptry.storage.blobs.s3 import Place, S3Blobs
 from adaptry.storage.blobs.tiered import TieredBlobs
 from adaptry.testing.blob_contract import BlobContract
-from adaptry.testing.faults import between
-from adaptry.testing.http_faults import HttpProxy
+from adaptry.testing.fault_proxy import between
+from adaptry.testing.http_fault_proxy import HttpProxy
 
 
 class TestInMemory(BlobContract):

@@ -14,8 +14,8 @@ from adaptry.core.identity import Identity
 from adaptry.operations.transfer import pull, push
 from adaptry.registry.http import HttpRegistry
 from adaptry.registry.interface import Registry
+from adaptry.testing.contract.fixtures import MakeRegistry
 from adaptry.testing.postgres import PostgresServer
-from adaptry.testing.promises.ground import MakeRegistry
 from adaptry.testing.registry_contract import RegistryContract
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.settings import ServerSettings

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from adaptry.storage.connect import open_local
-from adaptry.testing.promises.ground import MakeRegistry
-from adaptry.testing.promises.uploads import UploadPromises
+from adaptry.testing.contract.fixtures import MakeRegistry
+from adaptry.testing.contract.uploads import UploadPromises
 from adaptry.testing.registry_contract import RegistryContract
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import serving

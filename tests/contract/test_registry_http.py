@@ -10,8 +10,8 @@ import pytest
 from adaptry.core.identity import Identity
 from adaptry.registry.http import HttpRegistry
 from adaptry.registry.interface import Registry
+from adaptry.testing.contract.fixtures import MakeRegistry
 from adaptry.testing.postgres import PostgresServer
-from adaptry.testing.promises.ground import MakeRegistry
 from adaptry.testing.registry_contract import RegistryContract
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, serving

@@ -11,8 +11,8 @@ from adaptry.storage.blobs.memory import MemoryBlobs
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
+from adaptry.testing.contract.fixtures import MakeRegistry
 from adaptry.testing.postgres import PostgresServer
-from adaptry.testing.promises.ground import MakeRegistry
 from adaptry.testing.registry_contract import RegistryContract
 
 

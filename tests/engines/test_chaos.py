@@ -39,7 +39,7 @@ from adaptry.registry.http import HttpRegistry
 from adaptry.registry.records import StateChange, VersionInfo
 from adaptry.storage import tokens
 from adaptry.storage.connect import open_local
-from adaptry.testing.breaking import AT_ONCE
+from adaptry.testing.flaky import AT_ONCE
 from adaptry.testing.samples import tiny_base, tiny_lora
 
 from .fakes import FAKES, WEIGHTS, FakeEngine

@@ -25,7 +25,7 @@ from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
 from adaptry.operations.version_state import change_state
 from adaptry.registry.records import StateChange, VersionInfo
-from adaptry.testing.breaking import AT_ONCE
+from adaptry.testing.flaky import AT_ONCE
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import serving

@@ -35,7 +35,7 @@ from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.maintenance.gc import collect
 from adaptry.storage.maintenance.integrity import verify
-from adaptry.testing.breaking import AT_ONCE
+from adaptry.testing.flaky import AT_ONCE
 from adaptry.testing.samples import tiny_lora
 
 from .storming import NAMES

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from adaptry.storage.local import LocalRegistry
-from adaptry.testing.running import registry_with_work
+from adaptry.testing.runners import registry_with_work
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from adaptry import open_dir, push
 from adaptry.jobs.engine import FILE
 from adaptry.storage.local import LocalRegistry
 from adaptry.testing.postgres import PostgresServer
-from adaptry.testing.running import Gate, Runner, living, registry_with_work, wait_until
+from adaptry.testing.runners import Gate, Runner, living, registry_with_work, wait_until
 from adaptry.testing.samples import tiny_lora
 
 from .clocks import Clock

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from adaptry.storage.local import LocalRegistry
-from adaptry.testing.running import PATIENCE, wait_until
+from adaptry.testing.runners import PATIENCE, wait_until
 
 COMMAND = (sys.executable, "-m", "adaptry_cli")
 

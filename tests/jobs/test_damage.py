@@ -11,7 +11,7 @@ from adaptry.core.refs import Ref
 from adaptry.storage.blobs.local import LocalBlobs
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.maintenance.integrity import verify
-from adaptry.testing.running import MERGE, Runner
+from adaptry.testing.runners import MERGE, Runner
 from adaptry_cli.main import main
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from adaptry.core.failpoints import RUNNER, STEPS
 from adaptry.testing.postgres import PostgresServer
-from adaptry.testing.running import living, wait_until
+from adaptry.testing.runners import living, wait_until
 
 from .clocks import DAY, REMEDY, library
 from .scenes import Scene

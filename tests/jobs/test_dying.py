@@ -11,7 +11,7 @@ from adaptry.core.errors import NotFound
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.maintenance.integrity import verify
 from adaptry.testing.postgres import PostgresServer
-from adaptry.testing.running import (
+from adaptry.testing.runners import (
     MERGE,
     Runner,
     is_stopped,

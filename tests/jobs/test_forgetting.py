@@ -22,7 +22,7 @@ from adaptry.storage.catalog.rows import JobRow
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
 from adaptry.testing.postgres import PostgresServer
-from adaptry.testing.running import is_stopped, over, runner, wait_until
+from adaptry.testing.runners import is_stopped, over, runner, wait_until
 from adaptry_cli.main import main
 
 NOW = datetime.now(UTC)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from adaptry.registry.jobs_values.records import JobOrder
 from adaptry.storage.local import LocalRegistry
-from adaptry.testing.running import Runner, wait_until
+from adaptry.testing.runners import Runner, wait_until
 
 LOOK = {"dry_run": True}
 MANY = 120  # more than are handed to the engine in one round

@@ -12,7 +12,7 @@ from adaptry.operations.base_registry import open_base
 from adaptry.registry.jobs_values.records import JobOrder
 from adaptry.storage.local import LocalRegistry
 from adaptry.testing.postgres import PostgresServer
-from adaptry.testing.running import MERGE, Runner, over, registry_with_work, runner
+from adaptry.testing.runners import MERGE, Runner, over, registry_with_work, runner
 
 TORCH = JobOrder(kind="merge", task={**MERGE.task, "dtype": "BF16", "max_shard_size": 1 << 20})
 

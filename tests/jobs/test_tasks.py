@@ -10,8 +10,8 @@ from adaptry.core.refs import Ref
 from adaptry.registry.jobs_values.records import JobInfo, JobOrder
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
-from adaptry.testing.promises.ground import ADA, EVE
-from adaptry.testing.running import Runner
+from adaptry.testing.contract.fixtures import ADA, EVE
+from adaptry.testing.runners import Runner
 from adaptry.testing.samples import tiny_lora
 
 EVERYWHERE = Identity("ops", "admin", ("*",))

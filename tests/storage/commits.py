@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from typing import Literal
 
-from adaptry.testing.faults import PIECE, Proxy, Way, reset
+from adaptry.testing.fault_proxy import PIECE, Proxy, Way, reset
 
 When = Literal["before", "during", "after"]
 _COMMIT = b"Q\x00\x00\x00\x0bCOMMIT\x00"

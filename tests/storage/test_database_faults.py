@@ -25,9 +25,9 @@ from adaptry.registry.http import HttpRegistry
 from adaptry.storage.connect import open_local
 from adaptry.storage.maintenance.integrity import verify
 from adaptry.testing.buckets import free_ports
-from adaptry.testing.faults import between
+from adaptry.testing.contract.fixtures import MakeRegistry
+from adaptry.testing.fault_proxy import between
 from adaptry.testing.postgres import PostgresServer, postgres_server
-from adaptry.testing.promises.ground import MakeRegistry
 from adaptry.testing.registry_contract import RegistryContract
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.settings import ServerSettings

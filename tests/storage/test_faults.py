@@ -10,7 +10,7 @@ from threading import Thread
 
 import pytest
 
-from adaptry.testing.faults import Fault, Proxy, between
+from adaptry.testing.fault_proxy import Fault, Proxy, between
 
 
 class _Echo(StreamRequestHandler):

@@ -20,8 +20,8 @@ from adaptry.storage.blobs.s3.capabilities import examine
 from adaptry.storage.blobs.s3.objects import Listed
 from adaptry.storage.blobs.s3.segments import SEGMENT, Segment, chain, new_name, parts
 from adaptry.storage.local.blob_content import BlobContent
-from adaptry.testing.faults import Proxy, between
-from adaptry.testing.http_faults import HttpProxy
+from adaptry.testing.fault_proxy import Proxy, between
+from adaptry.testing.http_fault_proxy import HttpProxy
 from adaptry.testing.samples import tiny_lora
 
 KEY = "0123456789abcdef" * 2

@@ -18,8 +18,8 @@ import pytest
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, Unavailable
 from adaptry.storage.blobs.s3 import Place, S3Blobs
-from adaptry.testing.faults import between
-from adaptry.testing.http_faults import HTTP_FAULTS, HttpProxy, Message
+from adaptry.testing.fault_proxy import between
+from adaptry.testing.http_fault_proxy import HTTP_FAULTS, HttpProxy, Message
 from adaptry.testing.seaweed import CREDENTIALS, Seaweed
 
 from .spoiled import LARGE, OPERATIONS, SEGMENT, SMALL, Case

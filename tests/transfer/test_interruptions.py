@@ -14,7 +14,7 @@ from adaptry.operations import transfer
 from adaptry.operations.transfer.retry import Persistence
 from adaptry.registry.records import Upload
 from adaptry.storage.local import LocalRegistry
-from adaptry.testing.breaking import AT_ONCE, Breaking, Tampering
+from adaptry.testing.flaky import AT_ONCE, Breaking, Tampering
 
 
 class Unreachable(LocalRegistry):

@@ -14,7 +14,7 @@ from adaptry.integrations.serving import Cache
 from adaptry.operations.transfer import push
 from adaptry.registry.records import VersionInfo
 from adaptry.storage.local import LocalRegistry
-from adaptry.testing.breaking import AT_ONCE
+from adaptry.testing.flaky import AT_ONCE
 from adaptry.testing.samples import large_lora, tiny_lora
 
 Publish = Callable[..., VersionInfo]

@@ -6,23 +6,23 @@ let in. The identities are `promises.ground`'s and `identity.LOCAL`, who may do 
 
 from __future__ import annotations
 
-from adaptry.testing.promises.adapters import AdapterPromises
-from adaptry.testing.promises.aliases import AliasPromises
-from adaptry.testing.promises.base_names import BaseNamePromises
-from adaptry.testing.promises.base_sight import BaseSightPromises
-from adaptry.testing.promises.bases import BasePromises
-from adaptry.testing.promises.branches import BranchPromises
-from adaptry.testing.promises.commits import CommitPromises
-from adaptry.testing.promises.cursors import CursorPromises
-from adaptry.testing.promises.feed import FeedPromises
-from adaptry.testing.promises.inspections import InspectionPromises
-from adaptry.testing.promises.jobs import JobPromises
-from adaptry.testing.promises.residency import ResidencyPromises, RolloutPromises
-from adaptry.testing.promises.revisions import RevisionPromises
-from adaptry.testing.promises.search import SearchPromises
-from adaptry.testing.promises.states import StatePromises
-from adaptry.testing.promises.tenants import TenantPromises
-from adaptry.testing.promises.uploads import UploadPromises
+from adaptry.testing.contract.adapters import AdapterPromises
+from adaptry.testing.contract.aliases import AliasPromises
+from adaptry.testing.contract.base_names import BaseNamePromises
+from adaptry.testing.contract.base_visibility import BaseSightPromises
+from adaptry.testing.contract.bases import BasePromises
+from adaptry.testing.contract.branches import BranchPromises
+from adaptry.testing.contract.commits import CommitPromises
+from adaptry.testing.contract.cursors import CursorPromises
+from adaptry.testing.contract.events import FeedPromises
+from adaptry.testing.contract.inspections import InspectionPromises
+from adaptry.testing.contract.jobs import JobPromises
+from adaptry.testing.contract.revisions import RevisionPromises
+from adaptry.testing.contract.search import SearchPromises
+from adaptry.testing.contract.states import StatePromises
+from adaptry.testing.contract.tenants import TenantPromises
+from adaptry.testing.contract.uploads import UploadPromises
+from adaptry.testing.contract.workers import ResidencyPromises, RolloutPromises
 
 __all__ = ["RegistryContract"]
 

@@ -8,7 +8,7 @@ from adaptry.core.errors import Conflict, Denied, Invalid, NotFound
 from adaptry.core.identity import ANONYMOUS, LOCAL, Identity
 from adaptry.registry.interface import Registry
 from adaptry.registry.jobs_values.records import JobOrder, Needs
-from adaptry.testing.promises.ground import ADA, EVE, RON, Ground, MakeRegistry
+from adaptry.testing.contract.fixtures import ADA, EVE, RON, Ground, MakeRegistry
 
 CONVERT = JobOrder(kind="convert", task={"source": "acme/tone@1", "to": "acme/plain"})
 VERIFY = JobOrder(kind="verify", task={})

@@ -18,7 +18,7 @@ from adaptry.operations.base_registry import register
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit, BaseEdit
-from adaptry.testing.promises.ground import ADA, EVE, TONE, Ground, MakeLora, MakeRegistry
+from adaptry.testing.contract.fixtures import ADA, EVE, TONE, Ground, MakeLora, MakeRegistry
 from adaptry.testing.samples import tiny_base
 
 OLGA = Identity("olga", "reader", ("org",))

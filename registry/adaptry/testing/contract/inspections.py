@@ -18,7 +18,7 @@ from adaptry.operations.transfer import copy, push
 from adaptry.registry.interface import Registry
 from adaptry.registry.paging import every
 from adaptry.registry.records import AdapterEdit, CommitNote, Pushed, PushOptions, TensorInspection
-from adaptry.testing.promises.ground import EVE, TONE, Ground, MakeLora, MakeRegistry
+from adaptry.testing.contract.fixtures import EVE, TONE, Ground, MakeLora, MakeRegistry
 from adaptry.testing.samples import Tensors, tiny_base
 
 MODULE = "base_model.model.model.layers.0.self_attn.q_proj"

@@ -20,7 +20,7 @@ from adaptry.operations.base_registry import register
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit
-from adaptry.testing.promises.ground import TONE, Ground, MakeLora, MakeRegistry
+from adaptry.testing.contract.fixtures import TONE, Ground, MakeLora, MakeRegistry
 from adaptry.testing.samples import tiny_base
 
 TINY = AdapterName.parse("org/tiny")

@@ -16,7 +16,7 @@ from adaptry.operations.transfer import push
 from adaptry.operations.watch import Change, Watch
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit, Event, News, PushOptions, StateChange
-from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
+from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
 
 LONG = 60.0
 """Seconds, so many that a wait of them is over only because something happened."""

@@ -16,7 +16,7 @@ from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit, PushOptions, StateChange
 from adaptry.registry.rollouts import RolloutChange, RolloutPlan
-from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
+from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
 
 ABSENT = AdapterName.parse("acme/absent")
 Ask = Callable[[Registry, AdapterName, Digest], object]

@@ -10,8 +10,8 @@ from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit
-from adaptry.testing.promises.commits import NOTE, commit, files_of
-from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
+from adaptry.testing.contract.commits import NOTE, commit, files_of
+from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
 
 VOICE = AdapterName.parse("acme/voice")
 ALTO = AdapterName.parse("acme/alto")

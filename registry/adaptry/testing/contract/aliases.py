@@ -12,7 +12,7 @@ from adaptry.core.refs import Ref
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit, AliasInfo, PushOptions
-from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
+from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
 
 PROD = Ref.parse("acme/tone@prod")
 

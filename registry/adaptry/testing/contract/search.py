@@ -11,7 +11,7 @@ from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit, PushOptions
-from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
+from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
 
 VOICE = AdapterName.parse("acme/voice-over")
 FINDS = {

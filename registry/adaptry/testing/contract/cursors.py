@@ -12,7 +12,7 @@ from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
 from adaptry.registry.jobs_values.records import JobOrder
 from adaptry.storage.catalog import cursors
-from adaptry.testing.promises.ground import TONE, Ground, MakeLora
+from adaptry.testing.contract.fixtures import TONE, Ground, MakeLora
 
 _KEYS = range(1, 40)  # the keys of rows that a forger tries for the one he cannot see
 _NO_NUMBERS = (

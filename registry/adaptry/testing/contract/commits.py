@@ -31,7 +31,7 @@ from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
 from adaptry.registry.manifest_inheritance import successor
 from adaptry.registry.records import AdapterEdit, CommitNote, Committed
-from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
+from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
 from adaptry.testing.samples import tiny_base
 
 NOTE = CommitNote(title="Upload model", message="after three epochs")

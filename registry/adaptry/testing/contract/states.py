@@ -15,7 +15,7 @@ from adaptry.operations.transfer import copy, open_revision, pull, push
 from adaptry.operations.version_state import change_state
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import CommitNote, PushOptions, StateChange, VersionInfo
-from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
+from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
 
 FIRST = Ref.parse("acme/tone@1")
 ANN = Identity("ann", "admin", ("acme",))

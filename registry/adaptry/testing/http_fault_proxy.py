@@ -11,7 +11,7 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from adaptry.testing.faults import Proxy, reset
+from adaptry.testing.fault_proxy import Proxy, reset
 
 _LIMIT = 1 << 16
 _ERROR = b"<?xml version='1.0' encoding='UTF-8'?><Error><Code>%b</Code><Message>on purpose</Message></Error>"

@@ -15,7 +15,7 @@ from adaptry.registry.interface import Registry
 from adaptry.registry.paging import every
 from adaptry.registry.records import AdapterEdit, Upload
 from adaptry.storage.local.uploads import MOST_OPEN
-from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeRegistry
+from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, Ground, MakeRegistry
 
 DATA = os.urandom(300_000)
 DIGEST = Digest.of(DATA)

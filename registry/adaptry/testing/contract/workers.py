@@ -14,7 +14,7 @@ from adaptry.registry.interface import Registry
 from adaptry.registry.records import PushOptions, StateChange, VersionInfo
 from adaptry.registry.rollouts import RolloutChange, RolloutInfo, RolloutPlan
 from adaptry.registry.workers import Condition, Dropped, Resident, Told, Trouble, WorkerReport
-from adaptry.testing.promises.ground import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
+from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
 
 GUS = Identity("gus", "worker", ("acme",))
 MEG = Identity("meg", "worker", ("acme", "evil"))
