@@ -1,7 +1,7 @@
 """`docs/methods.md`: what is done with each method, from the table `METHODS`, and how it came out, from a run; and the
 short table in README.md, which follows from that page.
 
-The columns that no run decides are `adaptry_cli.abilities.words`; a test holds both to them.
+The columns that no run decides are `adaptry_cli.capabilities.words`; a test holds both to them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.method import Method
-from adaptry_cli.abilities import words
+from adaptry_cli.capabilities import words
 
 FAMILIES = {
     "llama": "Llama", "gpt2": "GPT-2", "bert": "BERT", "t5": "T5", "qwen2_moe": "experts", "llava": "Llava",

@@ -10,11 +10,11 @@ from adaptry.operations import promotion
 from adaptry.operations.promotion import Move
 from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import NAME, REF, require
-from adaptry_cli.cautioning import tell_caution
 from adaptry_cli.connection import registry_option
 from adaptry_cli.out import json_option, say, say_json, tell
-from adaptry_cli.showing import when
 from adaptry_cli.tables import say_table
+from adaptry_cli.version_text import when
+from adaptry_cli.warnings import tell_caution
 
 PRODUCTION = "prod"
 

@@ -18,8 +18,8 @@ from adaptry_cli.arguments import FOLDER, require
 from adaptry_cli.connection import filled_registry_option, registry_option
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.out import answer, gather, json_option, limit_option, progress, say_json, tell
-from adaptry_cli.showing import when
 from adaptry_cli.tables import say_facts, say_table
+from adaptry_cli.version_text import when
 
 _visibility = click.option(
     "--visibility",

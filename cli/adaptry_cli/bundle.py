@@ -12,11 +12,11 @@ from adaptry.operations.mirroring.plan import ancestors, versions_in, versions_o
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
 from adaptry_cli.arguments import FOLDER, REF, require
-from adaptry_cli.cautioning import tell_caution
 from adaptry_cli.connection import filled_registry_option, registry_option
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.mirror import say_followed
 from adaptry_cli.out import answer, counted, json_option, progress, say, say_json, size, tell
+from adaptry_cli.warnings import tell_caution
 
 
 @click.group()

@@ -13,15 +13,15 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.core.report import Report
 from adaptry.operations.transfer import open_revision
 from adaptry.registry.records import TensorInspection
-from adaptry_cli.abilities import facts_of_use, json_of_use
 from adaptry_cli.arguments import RUNTIME, SOURCE, Source
+from adaptry_cli.capabilities import facts_of_use, json_of_use
 from adaptry_cli.connection import Connected, connected_option
 from adaptry_cli.exit_codes import NO
+from adaptry_cli.inputs import Known, Opened, base_named, base_of, base_parameters, look_into
 from adaptry_cli.out import json_option, progress, say_json, say_lines, tell
-from adaptry_cli.showing import facts_of_spec, findings_text, json_of_spec, row_of_tensor
-from adaptry_cli.sources import Known, Opened, base_named, base_of, base_parameters, look_into
 from adaptry_cli.tables import say_facts, say_table
 from adaptry_cli.verdicts import facts_of_verdicts, json_of_verdicts, verdict_text
+from adaptry_cli.version_text import facts_of_spec, findings_text, json_of_spec, row_of_tensor
 
 if TYPE_CHECKING:
     from adaptry.checks.runtimes import Runtime

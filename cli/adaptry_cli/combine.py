@@ -9,9 +9,9 @@ import click
 
 from adaptry_cli.arguments import DTYPE, FOLDER, made, parse_parameters, require
 from adaptry_cli.connection import Connected
-from adaptry_cli.making import Target, making_options, parent_named, to_place
+from adaptry_cli.derive_output import Target, making_options, parent_named, to_place
 from adaptry_cli.out import counted, json_option, number, progress, say_json, size, tell
-from adaptry_cli.reporting import ReportTo, report_options, say_made
+from adaptry_cli.parent_report import ReportTo, report_options, say_made
 from adaptry_cli.tables import say_table
 
 if TYPE_CHECKING:

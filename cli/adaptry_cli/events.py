@@ -12,7 +12,7 @@ from adaptry.registry.interface import Registry
 from adaptry.registry.records import Event
 from adaptry_cli.connection import registry_option
 from adaptry_cli.out import json_option, say
-from adaptry_cli.showing import detail_text, when
+from adaptry_cli.version_text import detail_text, when
 
 _AT_ONCE = 200
 

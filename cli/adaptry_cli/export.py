@@ -13,9 +13,9 @@ from adaptry.core.errors import Invalid
 from adaptry.core.refs import AdapterName
 from adaptry_cli.arguments import DTYPE, RUNTIME, means_folder, require
 from adaptry_cli.connection import Connected, settings_for
-from adaptry_cli.making import Target, making_options, parent_named
+from adaptry_cli.derive_output import Target, making_options, parent_named
+from adaptry_cli.inputs import base_named
 from adaptry_cli.out import json_option, number, progress, say, say_json, say_lines, tell
-from adaptry_cli.sources import base_named
 from adaptry_cli.tables import say_table
 
 if TYPE_CHECKING:

@@ -9,7 +9,15 @@ import click
 from adaptry.core.refs import is_folder
 from adaptry_cli.arguments import DTYPE, made, require
 from adaptry_cli.connection import Connected
-from adaptry_cli.making import Landed, Target, json_of, landed, making_options, parent_named, say_landed
+from adaptry_cli.derive_output import (
+    Landed,
+    Target,
+    json_of,
+    landed,
+    making_options,
+    parent_named,
+    say_landed,
+)
 from adaptry_cli.out import json_option, number, progress, say_json, tell
 
 if TYPE_CHECKING:

@@ -16,14 +16,14 @@ from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterInfo, VersionDetail, VersionInfo
 from adaptry_cli.arguments import NAME, REF, SOURCE, Source
 from adaptry_cli.connection import Connected, connected_option, registry_option
-from adaptry_cli.differences import Side, differences
-from adaptry_cli.figures import say_distance
-from adaptry_cli.making import parent_of
+from adaptry_cli.derive_output import parent_of
+from adaptry_cli.diff import Side, differences
+from adaptry_cli.inputs import look_into, no_version_yet
 from adaptry_cli.out import gather, json_option, limit_option, number, progress, say_json, tell
-from adaptry_cli.showing import base_text, detail_text, facts_of_adapter, facts_of_version, when
-from adaptry_cli.sources import look_into, no_version_yet
+from adaptry_cli.similarity_output import say_distance
 from adaptry_cli.tables import say_facts, say_table
 from adaptry_cli.verdicts import facts_of_verdicts, json_of_verdicts
+from adaptry_cli.version_text import base_text, detail_text, facts_of_adapter, facts_of_version, when
 from adaptry_cli.workers import served_text
 
 if TYPE_CHECKING:

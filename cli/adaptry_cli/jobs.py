@@ -19,8 +19,8 @@ from adaptry_cli.arguments import made
 from adaptry_cli.connection import registry_option
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.out import answer, gather, json_option, limit_option, say, say_json, size, tell
-from adaptry_cli.showing import when
 from adaptry_cli.tables import say_facts, say_table
+from adaptry_cli.version_text import when
 
 _LOOK = 0.5  # seconds between two looks at a job that is waited for
 _LINES = 200

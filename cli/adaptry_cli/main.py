@@ -28,11 +28,11 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
     "Move adapters": {
         "push": ("transfer:push", "Put an adapter into the registry."),
         "pull": ("transfer:pull", "Get an adapter out of the registry."),
-        "import": ("importing:import_", "Take adapters over from a hub."),
+        "import": ("hub_import:import_", "Take adapters over from a hub."),
         "copy": ("transfer:copy", "Copy a version to another name or registry."),
         "mirror": ("mirror:mirror", "Make this registry follow another."),
         "bundle": ("bundle:bundle", "Carry versions in a file to where no network goes."),
-        "lock": ("locking:lock", "Pin refs to digests in a file."),
+        "lock": ("lock:lock", "Pin refs to digests in a file."),
     },
     "Find and look": {
         "ls": ("find:ls", "List adapters, or the versions of one."),
@@ -114,8 +114,8 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
             "Back up a registry: its catalog at one moment, and every file it names.",
         ),
         "uploads": ("uploads:uploads", "List and drop open uploads."),
-        "verify": ("integrity:verify", "Look for damage in the registry."),
-        "mend": ("integrity:mend", "Repair what `adaptry verify` finds."),
+        "verify": ("verify:verify", "Look for damage in the registry."),
+        "mend": ("verify:mend", "Repair what `adaptry verify` finds."),
         "gc": ("gc:gc", "Delete files that no version needs any more."),
         "migrate": (
             "migrate:migrate",

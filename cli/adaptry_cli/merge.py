@@ -11,7 +11,7 @@ import click
 from adaptry.core.refs import is_folder
 from adaptry_cli.arguments import DTYPE, made, parse_parameters
 from adaptry_cli.connection import Connected, connect_to
-from adaptry_cli.making import parent_named
+from adaptry_cli.derive_output import parent_named
 from adaptry_cli.out import counted, json_option, progress, say, say_json, size, tell
 from adaptry_cli.sizes import SIZE
 from adaptry_cli.tables import say_table

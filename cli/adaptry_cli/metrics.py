@@ -9,8 +9,8 @@ from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import REF, parse_metrics
 from adaptry_cli.connection import registry_option
 from adaptry_cli.out import json_option, number, say_json, tell
-from adaptry_cli.showing import when
 from adaptry_cli.tables import say_table
+from adaptry_cli.version_text import when
 
 
 @click.group()

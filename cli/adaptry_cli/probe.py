@@ -15,8 +15,8 @@ from adaptry.integrations.engine_test.client import Ask, Asked
 from adaptry_cli.arguments import RUNTIME, SOURCE, Source, engine_key_option
 from adaptry_cli.connection import Connected, connected_option, settings_for
 from adaptry_cli.exit_codes import NO
+from adaptry_cli.inputs import Opened, look_into
 from adaptry_cli.out import json_option, progress, say, say_json, tell
-from adaptry_cli.sources import Opened, look_into
 
 if TYPE_CHECKING:
     from adaptry.checks.runtimes import Runtime

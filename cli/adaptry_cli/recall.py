@@ -14,8 +14,8 @@ from adaptry_cli.arguments import REF
 from adaptry_cli.connection import registry_option
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.out import counted, json_option, say_json, tell
-from adaptry_cli.showing import when
 from adaptry_cli.tables import say_table
+from adaptry_cli.version_text import when
 
 _EVERY = 1.0
 

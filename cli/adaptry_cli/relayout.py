@@ -8,9 +8,9 @@ import click
 
 from adaptry.core.errors import Invalid
 from adaptry_cli.connection import Connected
-from adaptry_cli.making import Target, landed, making_options, parent_named, say_landed
+from adaptry_cli.derive_output import Target, landed, making_options, parent_named, say_landed
+from adaptry_cli.inputs import base_named
 from adaptry_cli.out import json_option, progress
-from adaptry_cli.sources import base_named
 
 if TYPE_CHECKING:
     from adaptry.adapters.base_record import BaseRecord

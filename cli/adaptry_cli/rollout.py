@@ -13,8 +13,8 @@ from adaptry.registry.rollouts import RolloutChange, RolloutInfo, RolloutPlan
 from adaptry_cli.arguments import NAME, REF, made
 from adaptry_cli.connection import registry_option
 from adaptry_cli.out import answer, json_option, say_json, tell
-from adaptry_cli.showing import when
 from adaptry_cli.tables import say_table
+from adaptry_cli.version_text import when
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _ref = click.argument("ref", metavar="NAME@ALIAS", type=REF)

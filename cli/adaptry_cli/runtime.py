@@ -15,10 +15,10 @@ from adaptry.core.refs import AdapterName, Ref
 from adaptry_cli.arguments import RUNTIME, SOURCE, Source, engine_key_option
 from adaptry_cli.connection import Connected, connected_option, settings_for
 from adaptry_cli.exit_codes import NO
+from adaptry_cli.inputs import Opened, base_of, look_into
 from adaptry_cli.out import counted, gather, json_option, limit_option, say, say_json, say_lines, size, tell
-from adaptry_cli.showing import findings_text
-from adaptry_cli.sources import Opened, base_of, look_into
 from adaptry_cli.tables import say_facts, say_table
+from adaptry_cli.version_text import findings_text
 
 if TYPE_CHECKING:
     from adaptry.checks.runtimes import Engine, Plan, Runtime, Subject

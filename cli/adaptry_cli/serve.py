@@ -13,8 +13,8 @@ import click
 from adaptry.core.errors import Missing
 from adaptry_cli.connection import folder_of
 from adaptry_cli.out import say, tell
-from adaptry_cli.places import place_options
 from adaptry_cli.server_options import server_options
+from adaptry_cli.storage_options import place_options
 from adaptry_cli.work import beside
 
 if TYPE_CHECKING:

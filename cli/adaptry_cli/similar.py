@@ -10,7 +10,7 @@ from adaptry.core.errors import Invalid
 from adaptry.core.refs import Ref
 from adaptry_cli.arguments import SOURCE, Source
 from adaptry_cli.connection import Connected, connected_option
-from adaptry_cli.making import parent_of
+from adaptry_cli.derive_output import parent_of
 from adaptry_cli.out import counted, json_option, number, progress, say_json, tell
 from adaptry_cli.tables import say_table
 

@@ -17,9 +17,9 @@ from adaptry.storage.local import LocalRegistry
 from adaptry_cli.arguments import require
 from adaptry_cli.connection import folder_of
 from adaptry_cli.out import json_option, say, say_json, tell
-from adaptry_cli.places import catalog_option, data_option
-from adaptry_cli.showing import when
+from adaptry_cli.storage_options import catalog_option, data_option
 from adaptry_cli.tables import say_table
+from adaptry_cli.version_text import when
 
 
 def _folder_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -13,13 +13,13 @@ from adaptry.operations.hf_import.hub_names import HubRef, is_hub
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit, Pushed, PushOptions
 from adaptry_cli.arguments import FOLDER, NAME, REF, made, parse_metrics, require
-from adaptry_cli.cautioning import tell_caution
-from adaptry_cli.claims import base_claim, claim_of_config
+from adaptry_cli.base_claim import base_claim, claim_of_config
 from adaptry_cli.connection import connect_to, filled_registry_option, registry_option
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.locking import pull_locked
+from adaptry_cli.inputs import emptiness_explained
+from adaptry_cli.lock import pull_locked
 from adaptry_cli.out import answer, json_option, progress, tell
-from adaptry_cli.sources import emptiness_explained
+from adaptry_cli.warnings import tell_caution
 
 
 @click.command()

@@ -8,8 +8,8 @@ from adaptry.registry.interface import Registry
 from adaptry.registry.paging import every
 from adaptry_cli.connection import freeing_registry_option, registry_option
 from adaptry_cli.out import counted, json_option, say_json, size, tell
-from adaptry_cli.showing import when
 from adaptry_cli.tables import say_table
+from adaptry_cli.version_text import when
 
 
 @click.group()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from adaptry_cli.showing import findings_text
+from adaptry_cli.version_text import findings_text
 
 if TYPE_CHECKING:
     from adaptry.checks.runtimes import Verdict

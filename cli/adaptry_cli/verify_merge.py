@@ -12,8 +12,8 @@ from adaptry.core.errors import Invalid
 from adaptry.core.refs import Ref, is_folder
 from adaptry_cli.arguments import made, require
 from adaptry_cli.connection import Connected, connected_option
+from adaptry_cli.derive_output import parent_named
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.making import parent_named
 from adaptry_cli.out import counted, json_option, number, progress, say, say_json, tell
 from adaptry_cli.tables import say_table
 

@@ -23,10 +23,10 @@ from adaptry_cli.arguments import require
 from adaptry_cli.connection import folder_of, registry_option
 from adaptry_cli.durations import DURATION
 from adaptry_cli.out import json_option, say, say_json, size, tell
-from adaptry_cli.places import place_options
-from adaptry_cli.showing import when
 from adaptry_cli.sizes import SIZE
+from adaptry_cli.storage_options import place_options
 from adaptry_cli.tables import say_table
+from adaptry_cli.version_text import when
 
 
 @click.command()

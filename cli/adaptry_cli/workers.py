@@ -8,8 +8,8 @@ from adaptry.registry.interface import Registry
 from adaptry.registry.workers import ResidentInfo, WorkerInfo
 from adaptry_cli.connection import registry_option
 from adaptry_cli.out import gather, json_option, limit_option, say_json, tell
-from adaptry_cli.showing import when
 from adaptry_cli.tables import say_facts, say_table
+from adaptry_cli.version_text import when
 
 _SHOWN = 10
 _owner = click.option(

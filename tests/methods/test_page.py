@@ -10,7 +10,7 @@ import pytest
 
 from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.method import Method
-from adaptry_cli.abilities import words
+from adaptry_cli.capabilities import words
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "methods.md").read_text()

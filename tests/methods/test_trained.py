@@ -13,7 +13,7 @@ pytest.importorskip("peft")
 import peft
 
 from adaptry import open_dir
-from adaptry_cli.abilities import trained_parameters
+from adaptry_cli.capabilities import trained_parameters
 
 from .corpus import Case, make
 from .families import FAMILIES

@@ -15,8 +15,8 @@ import click
 
 from adaptry.core.errors import AdaptryError
 from adaptry_cli.demo import model, stranger, tasks
-from adaptry_cli.demo.comparing import compare_with_peft
-from adaptry_cli.demo.judging import measure
+from adaptry_cli.demo.comparison import compare_with_peft
+from adaptry_cli.demo.evaluation import measure
 from adaptry_cli.demo.narrator import Narrator
 from adaptry_cli.demo.quiet import need_everything
 from adaptry_cli.demo.shell import Shell

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from adaptry.core.progress import Progress
 from adaptry_cli.demo.batches import Batch, Model, Tokenizer, encode
-from adaptry_cli.demo.judging import evaluate, load
+from adaptry_cli.demo.evaluation import evaluate, load
 from adaptry_cli.demo.model import BASE
 from adaptry_cli.demo.quiet import libraries
 from adaptry_cli.demo.tasks import Example, Task

@@ -16,9 +16,9 @@ import click
 from adaptry.core.errors import Invalid
 from adaptry.core.refs import AdapterName, ByDigest, Ref, parse_alias
 from adaptry_cli.arguments import Source, made, means_folder, parse_metrics, require
-from adaptry_cli.cautioning import tell_caution
 from adaptry_cli.connection import Connected, connect_to
 from adaptry_cli.out import number, progress, say, say_json, tell
+from adaptry_cli.warnings import tell_caution
 
 if TYPE_CHECKING:
     from adaptry.compute.lazy_adapters.folder_writer import Outcome

@@ -14,10 +14,10 @@ from adaptry.operations import transfer
 from adaptry.operations.lockfile import Lock, moved, pin
 from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import FOLDER, REF, require
-from adaptry_cli.cautioning import tell_caution
 from adaptry_cli.connection import registry_option
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.out import json_option, progress, say, say_json, say_lines, tell
+from adaptry_cli.warnings import tell_caution
 
 DEFAULT = Path("adaptry.lock")
 

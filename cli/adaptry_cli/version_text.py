@@ -20,7 +20,7 @@ from adaptry.registry.records import (
     VersionDetail,
     VersionInfo,
 )
-from adaptry_cli.abilities import title
+from adaptry_cli.capabilities import title
 from adaptry_cli.out import counted, number, size
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{12})[0-9a-f]{52}")

@@ -15,9 +15,9 @@ import click
 from adaptry.core.errors import Invalid, Missing
 from adaptry_cli.arguments import FOLDER, require
 from adaptry_cli.connection import Connected
-from adaptry_cli.figures import tell_report
-from adaptry_cli.making import Landed, Target, json_of, landed, parent_named, say_landed
+from adaptry_cli.derive_output import Landed, Target, json_of, landed, parent_named, say_landed
 from adaptry_cli.out import progress
+from adaptry_cli.similarity_output import tell_report
 
 if TYPE_CHECKING:
     from adaptry.compute.comparing.results import CombineReport

@@ -18,8 +18,8 @@ from adaptry.core.refs import is_folder, parse_base_name
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import BaseInfo
 from adaptry_cli.arguments import means_folder
+from adaptry_cli.inputs import fingerprint_of
 from adaptry_cli.out import tell
-from adaptry_cli.sources import fingerprint_of
 
 
 def base_claim(registry: Registry, text: str) -> BaseClaim:
