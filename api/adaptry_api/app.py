@@ -8,19 +8,19 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from adaptry import __version__
-from adaptry_api import errors, guard, sweeping
+from adaptry_api import auth_policy, cleanup, errors
+from adaptry_api.app_state import Store
 from adaptry_api.cors import Cors
-from adaptry_api.counts import Counts
 from adaptry_api.draining import DRAINING
 from adaptry_api.envelope import Envelope
 from adaptry_api.hub.addresses import Undecoded
-from adaptry_api.hub.remembering import Memory
-from adaptry_api.hub.unserved import unserved
+from adaptry_api.hub.computed_cache import Memory
+from adaptry_api.hub.unsupported import unserved
+from adaptry_api.metrics import Counts
 from adaptry_api.origins import check_origin
 from adaptry_api.proxies import ForwardedHeaders, networks_of
 from adaptry_api.routes import all_routes
 from adaptry_api.settings import ServerSettings
-from adaptry_api.store import Store
 
 
 def create_app(settings: ServerSettings) -> FastAPI:
@@ -34,9 +34,9 @@ def create_app(settings: ServerSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, object]]:
-        sweeps = (store.sweep_spools, sweeping.SPOOLS_EVERY), (store.sweep_uploads, sweeping.UPLOADS_EVERY)
+        sweeps = (store.sweep_spools, cleanup.SPOOLS_EVERY), (store.sweep_uploads, cleanup.UPLOADS_EVERY)
         with store.draining.noticing(settings.notice):
-            async with sweeping.swept(*sweeps):
+            async with cleanup.swept(*sweeps):
                 yield {DRAINING: store.draining}
                 await store.listening.close()
         store.close()
@@ -64,5 +64,5 @@ def create_app(settings: ServerSettings) -> FastAPI:
     if origins:
         app.add_middleware(Cors, origins=origins)
     app.add_middleware(ForwardedHeaders, networks=networks_of(settings.proxies))
-    guard.check_routes(app)
+    auth_policy.check_routes(app)
     return app

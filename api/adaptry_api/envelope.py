@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from adaptry.core.errors import AdaptryError, Invalid
 from adaptry.registry import protocol
 from adaptry_api import errors
-from adaptry_api.counts import Counts
+from adaptry_api.metrics import Counts
 
 LOG = logging.getLogger("adaptry.api")
 

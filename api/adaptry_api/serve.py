@@ -22,9 +22,9 @@ from uvicorn.supervisors import Multiprocess
 from adaptry.core.errors import Unavailable
 from adaptry_api.admin_token import admit_admin_token, ensure_admin_token
 from adaptry_api.app import create_app
+from adaptry_api.app_state import Store
 from adaptry_api.proxies import networks_of
 from adaptry_api.settings import ServerSettings
-from adaptry_api.store import Store
 
 KEEP_ALIVE_SECONDS = 75
 GRACE_SECONDS = 30

@@ -19,9 +19,9 @@ from adaptry.storage import tokens
 from adaptry.storage.connect import open_local
 from adaptry.testing.postgres import PostgresServer
 from adaptry_api.admin_token import admit_admin_token
+from adaptry_api.app_state import Store
+from adaptry_api.grants import given_secret
 from adaptry_api.settings import ServerSettings
-from adaptry_api.signed import given_secret
-from adaptry_api.store import Store
 from adaptry_api.testing import Server, serving
 
 TONE = AdapterName.parse("acme/tone")

@@ -19,7 +19,7 @@ from adaptry.operations.transfer import pull, push
 from adaptry.operations.version_state import change_state
 from adaptry.registry.records import StateChange
 from adaptry.testing.samples import tiny_lora
-from adaptry_api.elsewhere import LARGE
+from adaptry_api.redirects import LARGE
 from adaptry_api.testing import Server, assert_problem
 
 NAME = AdapterName.parse("acme/tone")

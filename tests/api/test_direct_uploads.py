@@ -236,7 +236,7 @@ def test_what_came_before_the_source_broke_is_kept(server: Server, opened: Uploa
 def test_a_server_sweeps_while_it_runs(
     start: Callable[..., Server], place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adaptry_api.sweeping.UPLOADS_EVERY", 0.05)
+    monkeypatch.setattr("adaptry_api.cleanup.UPLOADS_EVERY", 0.05)
     assert start(blobs=place).call("GET", "/healthz").status == 200  # what it sweeps at its start is past
     blobs = S3Blobs(Place.parse(place))
     urllib3.request("PUT", blobs.writing_address(blobs.new_key(), 0, 5, 60).url, body=b"hello")

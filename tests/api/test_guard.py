@@ -17,7 +17,7 @@ from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import push
 from adaptry.registry.records import AdapterEdit, PushOptions
 from adaptry_api.app import create_app
-from adaptry_api.guard import ADMINISTRATOR, ANYBODY, anybody, check_routes, decides, guarded
+from adaptry_api.auth_policy import ADMINISTRATOR, ANYBODY, anybody, check_routes, decides, guarded
 from adaptry_api.hub.refusals import HubRoute
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, assert_problem

@@ -17,7 +17,7 @@ from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.local import LocalRegistry
 from adaptry_api.auth import Callers
 from adaptry_api.draining import Draining
-from adaptry_api.listening import Listening
+from adaptry_api.event_stream import Listening
 
 ADA = Identity("ada", "writer", ("acme",))
 SHOWN = "Bearer adr_secret"

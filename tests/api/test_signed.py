@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from adaptry.core.errors import Unauthenticated, Unavailable
 from adaptry.core.refs import AdapterName
-from adaptry_api.signed import Grant, Signer
+from adaptry_api.grants import Grant, Signer
 
 
 class Reading(Grant):

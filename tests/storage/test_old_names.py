@@ -21,7 +21,7 @@ from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.maintenance.integrity import verify
 from adaptry.testing.samples import tiny_lora
-from adaptry_api.hub.spelling import canonical
+from adaptry_api.hub.name_case import canonical
 from adaptry_cli.main import main
 
 from .downgrading import back_to_0010

@@ -16,9 +16,9 @@ from adaptry.core.refs import AdapterName, Number, Ref
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterInfo, CommitInfo, VersionInfo
 from adaptry.registry.state_warnings import caution, withdrawn
+from adaptry_api.hub.base_claim import is_base_name
 from adaptry_api.hub.card import Card
-from adaptry_api.hub.claiming import is_base_name
-from adaptry_api.hub.repositories import Reader, Repository
+from adaptry_api.hub.repo_lookup import Reader, Repository
 from adaptry_api.hub.snapshots import About, Read, Snapshot, card_of, hub_file
 
 _LIBRARIES = {

@@ -11,14 +11,14 @@ from adaptry_api.hub import (
     lfs_files,
     lfs_parts,
     listing,
-    managing,
-    people,
+    namespaces,
+    preupload,
     refs,
-    resolving,
+    repos,
+    resolve,
     trees,
-    validating,
+    validate_yaml,
     whoami,
-    writing,
     xet_routes,
 )
 
@@ -26,6 +26,6 @@ from adaptry_api.hub import (
 def hub_routes() -> list[APIRouter]:
     """What stands at the root of the host, by the addresses that the Hub's clients know."""
     uploads = [xet_routes.ROUTES, lfs_batch.ROUTES, lfs_bytes.ROUTES, lfs_parts.ROUTES]
-    reads = [listing.ROUTES, info.ROUTES, trees.ROUTES, refs.ROUTES, resolving.ROUTES]
-    reads += [people.ROUTES, lfs_files.ROUTES]
-    return [whoami.ROUTES, validating.ROUTES, *uploads, managing.ROUTES, writing.ROUTES, *reads]
+    reads = [listing.ROUTES, info.ROUTES, trees.ROUTES, refs.ROUTES, resolve.ROUTES]
+    reads += [namespaces.ROUTES, lfs_files.ROUTES]
+    return [whoami.ROUTES, validate_yaml.ROUTES, *uploads, repos.ROUTES, preupload.ROUTES, *reads]

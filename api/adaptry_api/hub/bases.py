@@ -11,7 +11,7 @@ from adaptry.core import strictjson
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, NotFound, RevisionNotFound
 from adaptry.registry.records import BaseInfo
-from adaptry_api.hub.repositories import Reader, Repository
+from adaptry_api.hub.repo_lookup import Reader, Repository
 from adaptry_api.hub.snapshots import About, Snapshot, card_of, hub_file
 
 _SHORTEST = 7

@@ -10,11 +10,11 @@ from fastapi import Query, Response
 from starlette.responses import JSONResponse
 
 from adaptry_api.hub.addresses import MODELS, ONE_WORD, Revision
-from adaptry_api.hub.entries import moment, sibling
-from adaptry_api.hub.kinds import Find
 from adaptry_api.hub.refusals import hub_router
-from adaptry_api.hub.repositories import Repository
+from adaptry_api.hub.repo_lookup import Repository
+from adaptry_api.hub.repo_types import Find
 from adaptry_api.hub.snapshots import About, Snapshot
+from adaptry_api.hub.tree_entries import moment, sibling
 from adaptry_api.hub.warnings import warn
 
 ROUTES = hub_router()

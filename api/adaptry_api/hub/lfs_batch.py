@@ -17,12 +17,12 @@ from adaptry.core.errors import NotFound, Unsupported
 from adaptry.core.manifest import MAX_FILE
 from adaptry.core.refs import AdapterName
 from adaptry.registry.interface import Registry
-from adaptry_api.guard import Caller, CallersRegistry, store_of
+from adaptry_api.auth_policy import Caller, CallersRegistry, store_of
 from adaptry_api.hub import lfs_bytes, lfs_parts
 from adaptry_api.hub.addresses import Name, origin, page_of
 from adaptry_api.hub.lfs_bodies import KIND, Batch, LfsObject, read_body
 from adaptry_api.hub.refusals import hub_router
-from adaptry_api.hub.uploading import require_writer, token_hash
+from adaptry_api.hub.uploads import require_writer, token_hash
 from adaptry_api.hub.xet_routes import xet_action
 
 ROUTES = hub_router()

@@ -11,8 +11,8 @@ from adaptry.core import strictjson
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid, Unsupported
 from adaptry.registry import protocol
+from adaptry_api.auth_policy import store_of
 from adaptry_api.bodies import first_fault, read_json, whole
-from adaptry_api.guard import store_of
 
 KIND = "application/vnd.git-lfs+json"
 _LIMITS = strictjson.Limits(size=protocol.JSON_LIMIT, nodes=20_000)

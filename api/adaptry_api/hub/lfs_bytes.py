@@ -10,11 +10,11 @@ from starlette.responses import JSONResponse, Response
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid
+from adaptry_api.auth_policy import Acting, GrantHolder, store_of
 from adaptry_api.bodies import pour
-from adaptry_api.guard import Acting, GrantHolder, store_of
+from adaptry_api.grants import Grant
 from adaptry_api.hub.refusals import hub_router
-from adaptry_api.hub.uploading import ONCE, after, announced, deliver, entire
-from adaptry_api.signed import Grant
+from adaptry_api.hub.uploads import ONCE, after, announced, deliver, entire
 
 ROUTES = hub_router()
 _ADDRESS = "/api/lfs/objects"

@@ -15,12 +15,12 @@ from adaptry.registry.commits import MAIN
 from adaptry.registry.interface import Registry
 from adaptry.registry.paging import every
 from adaptry.registry.records import CommitInfo, Page
-from adaptry_api.guard import Caller, CallersRegistry
+from adaptry_api.auth_policy import Caller, CallersRegistry
 from adaptry_api.hub.addresses import MODELS, Name
-from adaptry_api.hub.entries import moment
 from adaptry_api.hub.gitids import is_large
 from adaptry_api.hub.refusals import hub_router
-from adaptry_api.hub.uploading import require_writer
+from adaptry_api.hub.tree_entries import moment
+from adaptry_api.hub.uploads import require_writer
 
 ROUTES = hub_router()
 _PAGE = 200

@@ -15,14 +15,14 @@ from fastapi import Depends, Request
 from starlette.responses import JSONResponse, Response
 
 from adaptry.core.errors import Conflict, Invalid
+from adaptry_api.auth_policy import Acting, GrantHolder, store_of
 from adaptry_api.bodies import pour
-from adaptry_api.guard import Acting, GrantHolder, store_of
+from adaptry_api.grants import Grant
 from adaptry_api.hub.lfs_bodies import KIND, Completion, read_body
 from adaptry_api.hub.lfs_bytes import PutGrant, Sign
 from adaptry_api.hub.refusals import hub_router
-from adaptry_api.hub.spools import Spool
-from adaptry_api.hub.uploading import announced, deliver, entire
-from adaptry_api.signed import Grant
+from adaptry_api.hub.upload_spool import Spool
+from adaptry_api.hub.uploads import announced, deliver, entire
 
 ROUTES = hub_router()
 _ADDRESS = "/api/lfs/parts"

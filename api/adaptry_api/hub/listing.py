@@ -17,13 +17,13 @@ from starlette.responses import JSONResponse
 from adaptry.core.errors import Invalid, NotFound
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterInfo
-from adaptry_api.guard import CallersRegistry, store_of
+from adaptry_api.auth_policy import CallersRegistry, store_of
 from adaptry_api.hub.adapters import AdapterRepository
 from adaptry_api.hub.addresses import next_link
 from adaptry_api.hub.info import Brackets, Expand, described, narrowed
+from adaptry_api.hub.name_case import canonical_namespace
 from adaptry_api.hub.refusals import hub_router
-from adaptry_api.hub.repositories import CallersReader, Reader
-from adaptry_api.hub.spelling import canonical_namespace
+from adaptry_api.hub.repo_lookup import CallersReader, Reader
 
 ROUTES = hub_router()
 _PAGE = 200

@@ -19,7 +19,7 @@ from adaptry.registry.records import AdapterInfo, CommitInfo, VersionInfo
 from adaptry.registry.state_warnings import require_usable
 from adaptry_api.hub import gitids
 from adaptry_api.hub.adapters import any_adapter, has_commit, state_warnings
-from adaptry_api.hub.repositories import Reader, Repository
+from adaptry_api.hub.repo_lookup import Reader, Repository
 from adaptry_api.hub.snapshots import About, HubFile, Snapshot
 
 _OWN_ID = re.compile(r"([0-9a-f]{24})([0-9a-f]{16})")

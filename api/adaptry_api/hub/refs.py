@@ -17,11 +17,11 @@ from adaptry.core.refs import AdapterName
 from adaptry.registry.interface import Registry
 from adaptry.registry.paging import every
 from adaptry.registry.records import CommitNote
-from adaptry_api.guard import CallersRegistry
+from adaptry_api.auth_policy import CallersRegistry
 from adaptry_api.hub.addresses import MODELS, Name, Revision, next_link
-from adaptry_api.hub.committing import title_in
-from adaptry_api.hub.entries import moment
+from adaptry_api.hub.commit import title_in
 from adaptry_api.hub.refusals import hub_router
+from adaptry_api.hub.tree_entries import moment
 
 ROUTES = hub_router()
 _PAGE = 50

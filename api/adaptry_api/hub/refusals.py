@@ -29,9 +29,9 @@ from adaptry.core.errors import (
 )
 from adaptry.core.refs import AdapterName
 from adaptry_api import errors
-from adaptry_api.guard import GuardedRoute, store_of
+from adaptry_api.auth_policy import GuardedRoute, store_of
 from adaptry_api.header_text import header_text
-from adaptry_api.hub.spelling import SpelledOtherwise, canonical
+from adaptry_api.hub.name_case import SpelledOtherwise, canonical
 
 What = Literal["RepoNotFound", "RevisionNotFound", "EntryNotFound"]
 

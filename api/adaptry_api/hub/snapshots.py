@@ -12,7 +12,7 @@ from adaptry.core.manifest import FileEntry
 from adaptry.registry.records import CommitInfo
 from adaptry_api.hub import gitids
 from adaptry_api.hub.card import README, Card, read_card
-from adaptry_api.hub.remembering import Memory
+from adaptry_api.hub.computed_cache import Memory
 
 Read = Callable[[str, int], Iterator[bytes]]
 """A file's bytes from a position on."""

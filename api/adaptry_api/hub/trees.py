@@ -12,12 +12,12 @@ from starlette.responses import JSONResponse
 from adaptry.core import strictjson
 from adaptry.core.errors import Invalid, Unsupported
 from adaptry.registry import protocol
+from adaptry_api.auth_policy import store_of
 from adaptry_api.bodies import Parsing, read_json, whole
-from adaptry_api.guard import store_of
 from adaptry_api.hub.addresses import MODELS, ONE_WORD, Path, Revision, next_link
-from adaptry_api.hub.entries import found_at, listed
-from adaptry_api.hub.kinds import Find
 from adaptry_api.hub.refusals import hub_router
+from adaptry_api.hub.repo_types import Find
+from adaptry_api.hub.tree_entries import found_at, listed
 
 ROUTES = hub_router()
 _PAGE = 1000

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from adaptry.registry.records import Committed
 from adaptry_api.header_text import header_text
-from adaptry_api.hub.keeping import names_in
+from adaptry_api.hub.file_policy import names_in
 
 _HEADER = "X-HF-Warning"
 _LONGEST = 600

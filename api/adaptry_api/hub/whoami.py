@@ -7,7 +7,7 @@ from typing import Any
 from adaptry.core.errors import InvalidRef
 from adaptry.core.identity import Identity
 from adaptry.core.refs import AdapterName
-from adaptry_api.guard import Caller
+from adaptry_api.auth_policy import Caller
 from adaptry_api.hub.refusals import hub_router
 
 ROUTES = hub_router()

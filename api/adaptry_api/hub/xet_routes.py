@@ -26,21 +26,21 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, Denied, DigestMismatch, NotFound, Unavailable
 from adaptry.core.refs import AdapterName
+from adaptry_api.app_state import Store
+from adaptry_api.auth_policy import Acting, Caller, CallersRegistry, GrantHolder, store_of
 from adaptry_api.bodies import pour
-from adaptry_api.guard import Acting, Caller, CallersRegistry, GrantHolder, store_of
+from adaptry_api.grants import Grant
 from adaptry_api.hub.addresses import MODELS, Name, origin, page_of
 from adaptry_api.hub.refusals import hub_router
-from adaptry_api.hub.spools import Spool
-from adaptry_api.hub.uploading import announced, deliver, entire, require_writer, token_hash
+from adaptry_api.hub.upload_spool import Spool
+from adaptry_api.hub.uploads import announced, deliver, entire, require_writer, token_hash
 from adaptry_api.hub.xet import shard, xorb
 from adaptry_api.hub.xet.dedup_shard import KIND as SHARD_KIND
 from adaptry_api.hub.xet.dedup_shard import dedup_shard
 from adaptry_api.hub.xet.hashes import check_hash
-from adaptry_api.hub.xet.joining import Joined, join, stored_runs
+from adaptry_api.hub.xet.reassembly import Joined, join, stored_runs
 from adaptry_api.hub.xet.shard import XetFile
 from adaptry_api.hub.xet.stored_xorb import StoredXorb, spent, spooled
-from adaptry_api.signed import Grant
-from adaptry_api.store import Store
 from adaptry_api.upload_slots import Holder
 
 ROUTES = hub_router()

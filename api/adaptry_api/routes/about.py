@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from adaptry import __version__
 from adaptry.core import manifest
 from adaptry.registry import protocol
-from adaptry_api.guard import ANYBODY, Caller, caller, guarded, store_of
+from adaptry_api.auth_policy import ANYBODY, Caller, caller, guarded, store_of
 
 
 class Limits(BaseModel):

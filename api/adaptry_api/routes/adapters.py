@@ -10,9 +10,9 @@ from pydantic import BaseModel
 from adaptry.core.refs import AdapterName
 from adaptry.registry import protocol
 from adaptry.registry.records import AdapterEdit, AdapterInfo, Event, Page
-from adaptry_api.changing import fresh, require_seen
-from adaptry_api.guard import CallersRegistry, guarded
-from adaptry_api.repeating import OnceRegistry
+from adaptry_api.auth_policy import CallersRegistry, guarded
+from adaptry_api.etags import fresh, require_seen
+from adaptry_api.idempotency import OnceRegistry
 from adaptry_api.routes.parameters import Cursor, Limit, Name
 
 ROUTES = guarded(f"{protocol.PREFIX}/adapters", "adapters")

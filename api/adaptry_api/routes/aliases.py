@@ -9,10 +9,10 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound
 from adaptry.registry import protocol
 from adaptry.registry.records import AliasInfo
-from adaptry_api.changing import fresh, seen_generation
+from adaptry_api.auth_policy import CallersRegistry, guarded
 from adaptry_api.errors import Stopped
-from adaptry_api.guard import CallersRegistry, guarded
-from adaptry_api.repeating import OnceRegistry
+from adaptry_api.etags import fresh, seen_generation
+from adaptry_api.idempotency import OnceRegistry
 from adaptry_api.routes.parameters import Name
 
 ROUTES = guarded(f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}/aliases", "aliases")

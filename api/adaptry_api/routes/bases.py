@@ -18,11 +18,11 @@ from adaptry.core.manifest import FileEntry
 from adaptry.core.processes.json_check import loads_in_child
 from adaptry.registry import protocol
 from adaptry.registry.records import BaseEdit, BaseInfo, Page
+from adaptry_api.auth_policy import Caller, CallersRegistry, guarded, store_of
 from adaptry_api.bodies import first_fault, whole
-from adaptry_api.changing import fresh
 from adaptry_api.downloads import file_answer
-from adaptry_api.elsewhere import sent_elsewhere
-from adaptry_api.guard import Caller, CallersRegistry, guarded, store_of
+from adaptry_api.etags import fresh
+from adaptry_api.redirects import sent_elsewhere
 from adaptry_api.routes.parameters import BaseId, Blob, Cursor, Limit
 
 ROUTES = guarded(f"{protocol.PREFIX}/bases", "bases")

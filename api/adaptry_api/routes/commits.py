@@ -12,8 +12,8 @@ from adaptry.core.refs import AdapterName
 from adaptry.registry import protocol
 from adaptry.registry.commits import MAIN
 from adaptry.registry.records import BranchInfo, CommitInfo, CommitNote, Committed, Page
-from adaptry_api.guard import CallersRegistry, guarded
-from adaptry_api.repeating import OnceRegistry
+from adaptry_api.auth_policy import CallersRegistry, guarded
+from adaptry_api.idempotency import OnceRegistry
 from adaptry_api.routes.parameters import Cursor, Limit, Name
 
 ROUTES = guarded(f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}", "commits")

@@ -14,10 +14,10 @@ from adaptry.registry import protocol
 from adaptry.registry.events import NameFilter, check_asked
 from adaptry.registry.records import Event, News
 from adaptry.storage.catalog.cursors import check_limit
-from adaptry_api.guard import Caller, guarded, store_of
-from adaptry_api.listening import Identify
+from adaptry_api.app_state import Store
+from adaptry_api.auth_policy import Caller, guarded, store_of
+from adaptry_api.event_stream import Identify
 from adaptry_api.routes.parameters import Limit
-from adaptry_api.store import Store
 
 ROUTES = guarded(f"{protocol.PREFIX}/events", "events")
 STREAM = "text/event-stream"

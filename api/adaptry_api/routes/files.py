@@ -10,9 +10,9 @@ from fastapi import Request, Response
 from adaptry.core.errors import FileMissing
 from adaptry.core.manifest import FileEntry
 from adaptry.registry import protocol
+from adaptry_api.auth_policy import CallersRegistry, guarded, store_of
 from adaptry_api.downloads import file_answer
-from adaptry_api.elsewhere import sent_elsewhere
-from adaptry_api.guard import CallersRegistry, guarded, store_of
+from adaptry_api.redirects import sent_elsewhere
 from adaptry_api.routes.parameters import Name, Revision
 
 ROUTES = guarded(f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}/revisions", "files")

@@ -8,8 +8,8 @@ from fastapi import Request
 from starlette.responses import PlainTextResponse
 
 from adaptry.core.errors import Unavailable
-from adaptry_api.counts import Counts
-from adaptry_api.guard import ANYBODY, guarded, store_of
+from adaptry_api.auth_policy import ANYBODY, guarded, store_of
+from adaptry_api.metrics import Counts
 
 ROUTES = guarded(tag="health")
 

@@ -17,9 +17,9 @@ from adaptry.registry.jobs_values.records import (
     ScheduleInfo,
 )
 from adaptry.registry.records import Page
-from adaptry_api.changing import fresh
-from adaptry_api.guard import CallersRegistry, guarded
-from adaptry_api.repeating import OnceRegistry
+from adaptry_api.auth_policy import CallersRegistry, guarded
+from adaptry_api.etags import fresh
+from adaptry_api.idempotency import OnceRegistry
 from adaptry_api.routes.parameters import Cursor, Limit
 
 ROUTES = guarded(protocol.PREFIX, "jobs")

@@ -6,8 +6,8 @@ from pydantic import BaseModel, Field
 
 from adaptry.registry import protocol
 from adaptry.registry.records import MetricInfo
-from adaptry_api.guard import CallersRegistry, guarded
-from adaptry_api.repeating import OnceRegistry
+from adaptry_api.auth_policy import CallersRegistry, guarded
+from adaptry_api.idempotency import OnceRegistry
 from adaptry_api.routes.parameters import PathRef
 
 ROUTES = guarded(

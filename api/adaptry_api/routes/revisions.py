@@ -10,11 +10,11 @@ from pydantic import Base64Bytes, BaseModel, Field
 
 from adaptry.registry import protocol
 from adaptry.registry.records import Pushed, PushOptions, StateChange, VersionInfo
-from adaptry_api.changing import seen_generation
+from adaptry_api.auth_policy import CallersRegistry, guarded
 from adaptry_api.downloads import FOREVER
 from adaptry_api.errors import Stopped
-from adaptry_api.guard import CallersRegistry, guarded
-from adaptry_api.repeating import OnceRegistry
+from adaptry_api.etags import seen_generation
+from adaptry_api.idempotency import OnceRegistry
 from adaptry_api.routes.parameters import Name, Revision
 
 ROUTES = guarded(f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}/revisions", "revisions")

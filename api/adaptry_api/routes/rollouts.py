@@ -7,10 +7,10 @@ from fastapi import Request, Response
 from adaptry.core.digest import Digest
 from adaptry.registry import protocol
 from adaptry.registry.rollouts import RolloutChange, RolloutInfo, RolloutPlan
-from adaptry_api.changing import seen_generation
+from adaptry_api.auth_policy import CallersRegistry, guarded
 from adaptry_api.errors import Stopped
-from adaptry_api.guard import CallersRegistry, guarded
-from adaptry_api.repeating import OnceRegistry
+from adaptry_api.etags import seen_generation
+from adaptry_api.idempotency import OnceRegistry
 from adaptry_api.routes.parameters import Name
 
 ROUTES = guarded(f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}/rollouts", "rollouts")

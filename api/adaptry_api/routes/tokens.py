@@ -12,7 +12,7 @@ from adaptry.core.identity import Role
 from adaptry.registry import protocol
 from adaptry.storage import tokens
 from adaptry.storage.catalog.tokens import TokenInfo
-from adaptry_api.guard import ADMINISTRATOR, ANYBODY, guarded, store_of
+from adaptry_api.auth_policy import ADMINISTRATOR, ANYBODY, guarded, store_of
 
 ROUTES = guarded(f"{protocol.PREFIX}/tokens", "tokens")
 

@@ -15,8 +15,8 @@ from adaptry.core.digest import Digest
 from adaptry.registry import protocol
 from adaptry.registry.interface import Owner, Registry
 from adaptry.registry.records import Page, Upload, UploadSession
+from adaptry_api.auth_policy import Caller, CallersRegistry, guarded, store_of
 from adaptry_api.bodies import pour
-from adaptry_api.guard import Caller, CallersRegistry, guarded, store_of
 from adaptry_api.routes.parameters import BaseId, Blob, Cursor, Limit, Name
 
 ROUTES = guarded(protocol.PREFIX, "uploads")

@@ -12,8 +12,8 @@ from adaptry.checks.runtimes import Verdict, parse_runtime, verdict, verdicts
 from adaptry.operations.known_base import base_of
 from adaptry.operations.transfer.remote import RevisionContent
 from adaptry.registry import protocol
-from adaptry_api.changing import fresh
-from adaptry_api.guard import CallersRegistry, guarded
+from adaptry_api.auth_policy import CallersRegistry, guarded
+from adaptry_api.etags import fresh
 from adaptry_api.routes.parameters import PathRef
 
 ROUTES = guarded(

@@ -6,8 +6,8 @@ from fastapi import Request, Response
 
 from adaptry.registry import protocol
 from adaptry.registry.records import Page, TensorInspection, VersionDetail, VersionInfo
-from adaptry_api.changing import fresh
-from adaptry_api.guard import CallersRegistry, guarded
+from adaptry_api.auth_policy import CallersRegistry, guarded
+from adaptry_api.etags import fresh
 from adaptry_api.routes.parameters import Cursor, Limit, Name, PathRef
 
 ROUTES = guarded(f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}/versions", "versions")

@@ -9,8 +9,8 @@ from fastapi import Query, Request, Response
 from adaptry.registry import protocol
 from adaptry.registry.records import Page
 from adaptry.registry.workers import ResidentInfo, Told, WorkerInfo, WorkerReport
-from adaptry_api.changing import fresh
-from adaptry_api.guard import CallersRegistry, guarded
+from adaptry_api.auth_policy import CallersRegistry, guarded
+from adaptry_api.etags import fresh
 from adaptry_api.routes.parameters import Cursor, Limit, PathRef
 
 ROUTES = guarded(protocol.PREFIX, "workers")

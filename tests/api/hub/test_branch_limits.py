@@ -8,7 +8,7 @@ import pytest
 
 from adaptry.core.errors import TooLarge
 from adaptry.core.manifest import MAX_DEPTH, MAX_PATH, MAX_TREE, check_tree
-from adaptry_api.hub.announcements import IDLE_SECONDS, LOOP_SECONDS, LOOP_TIMES, Announcements
+from adaptry_api.hub.announced_files import IDLE_SECONDS, LOOP_SECONDS, LOOP_TIMES, Announcements
 from adaptry_api.testing import Answer, Server
 
 from .uploads import TONE, create

@@ -20,9 +20,9 @@ from adaptry.core.manifest import MAX_FILE
 from adaptry.core.refs import AdapterName
 from adaptry.storage.local.uploads import MOST_OPEN
 from adaptry.storage.tokens import hash_of
+from adaptry_api.grants import Signer
 from adaptry_api.hub.lfs_bytes import PutGrant
 from adaptry_api.hub.lfs_parts import PartGrant
-from adaptry_api.signed import Signer
 from adaptry_api.testing import Answer, Server
 
 from .uploads import LFS_CLIENT, TONE, create, has, kept, path_of, run_client, waiting

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from adaptry.core.digest import Digest
-from adaptry_api.hub.remembering import Remembered
+from adaptry_api.hub.computed_cache import Remembered
 from adaptry_api.testing import Server
 
 from .pushed import CARD, README, TONE, WEIGHTS, create, files_of, put

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from adaptry.core.errors import Busy, TooLarge
-from adaptry_api.hub import spools
-from adaptry_api.hub.spools import ABANDONED_SECONDS, FINISHED_SECONDS, IDLE_SECONDS, MOST_OPEN, Spools
+from adaptry_api.hub import upload_spool
+from adaptry_api.hub.upload_spool import ABANDONED_SECONDS, FINISHED_SECONDS, IDLE_SECONDS, MOST_OPEN, Spools
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_spools_that_nobody_goes_on_with_make_room_the_longest_idle_first(all_sp
 
 
 def test_a_spool_holds_so_much_and_no_more(all_spools: Spools, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spools, "LARGEST", 10)
+    monkeypatch.setattr(upload_spool, "LARGEST", 10)
     with all_spools.open("acme", "a") as spool:
         spool.write("first", [bytes(6)])
         with pytest.raises(TooLarge):

@@ -13,9 +13,9 @@ import pytest
 
 from adaptry.core.refs import AdapterName
 from adaptry.storage.tokens import hash_of
+from adaptry_api.grants import Signer
 from adaptry_api.hub.lfs_bytes import PutGrant
 from adaptry_api.hub.xet_routes import XetGrant
-from adaptry_api.signed import Signer
 from adaptry_api.testing import Server
 
 from .uploads import TONE, XetUpload, create, has, kept, waiting

@@ -17,9 +17,9 @@ from pathlib import Path
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid, NotFound
 from adaptry.core.refs import AdapterName
+from adaptry_api.hub.xet.chunk_tables import ChunkTable
 from adaptry_api.hub.xet.hashes import is_asked_for, text_of
 from adaptry_api.hub.xet.stored_xorb import Run, StoredXorb
-from adaptry_api.hub.xet.tables import ChunkTable
 from adaptry_api.hub.xet.xorb import MOST_CHUNKS
 
 UNUSED_SECONDS = 30 * 86400.0

@@ -9,9 +9,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 
+from adaptry_api.hub.xet.chunk_tables import ChunkTable
 from adaptry_api.hub.xet.hashes import bytes_of
 from adaptry_api.hub.xet.shard import BOOKEND, TAG, VERSION
-from adaptry_api.hub.xet.tables import ChunkTable
 
 KIND = "application/octet-stream"
 _FOOTER = struct.Struct("<9Q32sQQ48sQQQQ")

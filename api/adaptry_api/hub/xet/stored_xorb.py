@@ -15,8 +15,8 @@ from typing import Self
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Corrupt, Invalid, NotFound
+from adaptry_api.hub.xet.chunk_tables import ChunkTable
 from adaptry_api.hub.xet.hashes import chunk_hash
-from adaptry_api.hub.xet.tables import ChunkTable
 from adaptry_api.hub.xet.xorb import MOST_CHUNKS
 
 _RUN = struct.Struct("<32sQQ")

@@ -15,7 +15,7 @@ from adaptry.core.digest import Digest
 from adaptry.registry import protocol
 from adaptry.registry.interface import Registry
 from adaptry.storage.local.idempotency import Once
-from adaptry_api.guard import Caller, store_of
+from adaptry_api.auth_policy import Caller, store_of
 
 _Key = Annotated[str | None, Header(alias=protocol.KEY_HEADER, min_length=1, max_length=255)]
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from starlette.responses import JSONResponse
 
 from adaptry.core.errors import Invalid
-from adaptry_api.guard import Caller
+from adaptry_api.auth_policy import Caller
 from adaptry_api.hub.card import read_card
 from adaptry_api.hub.refusals import hub_router
 

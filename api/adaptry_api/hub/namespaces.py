@@ -16,11 +16,11 @@ from adaptry.registry.interface import Registry
 from adaptry.registry.paging import every
 from adaptry.registry.records import AdapterInfo
 from adaptry.storage.catalog.files import stored_bytes
+from adaptry_api.auth_policy import Caller, CallersRegistry, store_of
 from adaptry_api.errors import Stopped
-from adaptry_api.guard import Caller, CallersRegistry, store_of
-from adaptry_api.hub.entries import moment
+from adaptry_api.hub.name_case import canonical_namespace
 from adaptry_api.hub.refusals import hub_router
-from adaptry_api.hub.spelling import canonical_namespace
+from adaptry_api.hub.tree_entries import moment
 from adaptry_api.hub.whoami import is_namespace, own_namespace
 
 ROUTES = hub_router()

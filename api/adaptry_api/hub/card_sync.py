@@ -13,7 +13,7 @@ from adaptry.core.refs import AdapterName, Number, Ref
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit, Committed
 from adaptry_api.hub.card import README, Card
-from adaptry_api.hub.remembering import Memory
+from adaptry_api.hub.computed_cache import Memory
 from adaptry_api.hub.snapshots import card_of
 
 _MOST_TAGS = 64

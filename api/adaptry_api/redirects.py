@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from adaptry.core.digest import Digest
+from adaptry_api.auth_policy import store_of
 from adaptry_api.downloads import Read
-from adaptry_api.guard import store_of
 from adaptry_api.header_text import header_text
 from adaptry_api.ranges import part_of
 

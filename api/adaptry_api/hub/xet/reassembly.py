@@ -14,9 +14,9 @@ from pathlib import Path
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid, NotFound, TooLarge
 from adaptry.core.manifest import MAX_FILE, MAX_REVISION
+from adaptry_api.hub.xet.chunk_tables import ChunkTable
 from adaptry_api.hub.xet.shard import XetFile
 from adaptry_api.hub.xet.stored_xorb import Run, StoredXorb, merged
-from adaptry_api.hub.xet.tables import ChunkTable
 
 ReadStored = Callable[[Digest, int], Iterator[bytes]]
 """The bytes of a stored file from a position on."""

@@ -16,22 +16,22 @@ from adaptry.core.refs import AdapterName
 from adaptry.registry.commits import MAIN
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import Committed
+from adaptry_api.auth_policy import store_of
 from adaptry_api.bodies import pour
 from adaptry_api.errors import Stopped
-from adaptry_api.guard import store_of
 from adaptry_api.hub import gitids
 from adaptry_api.hub.adapters import AdapterRepository
 from adaptry_api.hub.addresses import MODELS, Name, Revision, origin, page_of
-from adaptry_api.hub.announcements import FULL_BATCHES
-from adaptry_api.hub.card_keeping import keep_card
-from adaptry_api.hub.committing import commit, kept_operations, require_branch
+from adaptry_api.hub.announced_files import FULL_BATCHES
+from adaptry_api.hub.card_sync import keep_card
+from adaptry_api.hub.commit import commit, kept_operations, require_branch
+from adaptry_api.hub.commit_ops import MAX_BODY, read_operations
+from adaptry_api.hub.file_policy import Announced, UploadFilter, left_out, require_something
 from adaptry_api.hub.gitignore import Line, parse_lines
-from adaptry_api.hub.keeping import Announced, UploadFilter, left_out, require_something
-from adaptry_api.hub.operations import MAX_BODY, read_operations
 from adaptry_api.hub.refusals import hub_router
-from adaptry_api.hub.repositories import CallersReader, Reader
+from adaptry_api.hub.repo_lookup import CallersReader, Reader
 from adaptry_api.hub.snapshots import HubFile, Snapshot
-from adaptry_api.hub.uploading import announced, entire, require_writer
+from adaptry_api.hub.uploads import announced, entire, require_writer
 from adaptry_api.hub.warnings import about_findings, about_left_out, warn
 
 ROUTES = hub_router()

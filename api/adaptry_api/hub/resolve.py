@@ -14,16 +14,16 @@ from starlette.background import BackgroundTask
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, FileMissing
+from adaptry_api.auth_policy import store_of
 from adaptry_api.downloads import bytes_answer
-from adaptry_api.elsewhere import sent_elsewhere
-from adaptry_api.guard import store_of
 from adaptry_api.hub import gitids
 from adaptry_api.hub.addresses import Path, Revision
-from adaptry_api.hub.kinds import Find
 from adaptry_api.hub.refusals import Absent, hub_router
-from adaptry_api.hub.repositories import Repository
+from adaptry_api.hub.repo_lookup import Repository
+from adaptry_api.hub.repo_types import Find
 from adaptry_api.hub.snapshots import HubFile, Snapshot
 from adaptry_api.hub.warnings import warn
+from adaptry_api.redirects import sent_elsewhere
 
 ROUTES = hub_router()
 

@@ -16,8 +16,8 @@ from adaptry_api.hub.adapters import adapter_repository, any_adapter
 from adaptry_api.hub.addresses import RepositoryId
 from adaptry_api.hub.bases import stored_base
 from adaptry_api.hub.merged import any_merged, merged_model
-from adaptry_api.hub.passed_on import passed_on
-from adaptry_api.hub.repositories import CallersReader, Kind, Repository, find, spelled_otherwise
+from adaptry_api.hub.repo_lookup import CallersReader, Kind, Repository, find, spelled_otherwise
+from adaptry_api.hub.upstream_repo import passed_on
 
 KINDS: tuple[Kind, ...] = (
     adapter_repository,

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from adaptry.core.digest import Digest
 from adaptry.core.manifest import FileEntry
-from adaptry_api.hub.announcements import Announcements
+from adaptry_api.hub.announced_files import Announcements
 from adaptry_api.hub.card import Card
 
 Value = TypeVar("Value")

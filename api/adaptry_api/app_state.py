@@ -26,13 +26,13 @@ from adaptry.storage.local.uploads import purge
 from adaptry_api.auth import Callers
 from adaptry_api.bodies import Parsing
 from adaptry_api.draining import Draining
-from adaptry_api.hub.merging import Merging
-from adaptry_api.hub.spools import Spools
+from adaptry_api.event_stream import Listening
+from adaptry_api.grants import Signer, given_secret
+from adaptry_api.hub.merged_source import Merging
+from adaptry_api.hub.upload_spool import Spools
 from adaptry_api.hub.upstream import Upstream
 from adaptry_api.hub.xet.chunk_maps import ChunkMaps
-from adaptry_api.listening import Listening
 from adaptry_api.settings import ServerSettings
-from adaptry_api.signed import Signer, given_secret
 from adaptry_api.upload_slots import UploadSlots
 
 _MIRROR = Identity("mirror", "admin", ("*",))

@@ -17,19 +17,12 @@ from adaptry.registry.manifest_inheritance import adapter_files, is_same_adapter
 from adaptry.registry.records import CommitInfo, CommitNote, Committed
 from adaptry_api.errors import Stopped
 from adaptry_api.hub.addresses import stored_path
-from adaptry_api.hub.claiming import CLAIMING, claimed_base
+from adaptry_api.hub.base_claim import CLAIMING, claimed_base
+from adaptry_api.hub.commit_ops import DeletedFile, DeletedFolder, Header, InlineFile, LargeFile, Operation
+from adaptry_api.hub.file_policy import Announced, UploadFilter, nothing_stored
 from adaptry_api.hub.gitids import SMALL
-from adaptry_api.hub.keeping import Announced, UploadFilter, nothing_stored
-from adaptry_api.hub.operations import (
-    DeletedFile,
-    DeletedFolder,
-    Header,
-    InlineFile,
-    LargeFile,
-    Operation,
-)
 from adaptry_api.hub.refusals import STALE
-from adaptry_api.hub.uploading import deliver
+from adaptry_api.hub.uploads import deliver
 
 Tree = dict[str, tuple[int, Digest]]
 _TRIES = 5

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from adaptry.core.errors import InvalidRef, RevisionNotFound, Unavailable
 from adaptry.core.refs import parse_base_name
 from adaptry_api.hub.adapters import any_adapter
-from adaptry_api.hub.repositories import Reader, Repository
+from adaptry_api.hub.repo_lookup import Reader, Repository
 from adaptry_api.hub.snapshots import About, HubFile, Snapshot
 from adaptry_api.hub.upstream import InfoThere, Upstream
 

@@ -25,9 +25,9 @@ from adaptry.core.identity import Identity
 from adaptry.registry import protocol
 from adaptry.registry.interface import Registry
 from adaptry_api import errors
+from adaptry_api.app_state import Store
 from adaptry_api.bodies import OPEN_LIMIT, REPORT_VALUES, StrictRequest
-from adaptry_api.signed import Granted
-from adaptry_api.store import Store
+from adaptry_api.grants import Granted
 
 
 def store_of(request: Request) -> Store:

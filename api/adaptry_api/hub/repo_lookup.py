@@ -17,11 +17,11 @@ from fastapi import Depends, Request
 from adaptry.core.errors import NotFound
 from adaptry.core.identity import Identity
 from adaptry.registry.interface import Registry
-from adaptry_api.guard import Caller, store_of
-from adaptry_api.hub.merging import Merging
-from adaptry_api.hub.remembering import Memory
+from adaptry_api.auth_policy import Caller, store_of
+from adaptry_api.hub.computed_cache import Memory
+from adaptry_api.hub.merged_source import Merging
+from adaptry_api.hub.name_case import SpelledOtherwise, canonical
 from adaptry_api.hub.snapshots import Snapshot
-from adaptry_api.hub.spelling import SpelledOtherwise, canonical
 from adaptry_api.hub.upstream import Upstream
 
 

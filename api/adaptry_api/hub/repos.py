@@ -13,14 +13,14 @@ from adaptry.core.identity import Identity, Visibility
 from adaptry.core.refs import AdapterName
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit
-from adaptry_api.guard import Caller, CallersRegistry, store_of
+from adaptry_api.auth_policy import Caller, CallersRegistry, store_of
 from adaptry_api.hub.addresses import MODELS, Name, adapter_name, origin, page_of
-from adaptry_api.hub.kinds import Find
+from adaptry_api.hub.name_case import canonical_adapter
+from adaptry_api.hub.preupload import refuse_pull_request
 from adaptry_api.hub.refusals import hub_router
-from adaptry_api.hub.spelling import canonical_adapter
-from adaptry_api.hub.uploading import require_writer
+from adaptry_api.hub.repo_types import Find
+from adaptry_api.hub.uploads import require_writer
 from adaptry_api.hub.whoami import own_namespace
-from adaptry_api.hub.writing import refuse_pull_request
 
 ROUTES = hub_router()
 

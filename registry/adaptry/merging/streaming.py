@@ -1,0 +1,8 @@
+"""`adaptry.compute.merging.streaming`, under the name that others know it by."""
+
+if __name__ == "__main__":
+    import runpy
+
+    runpy.run_module("adaptry.compute.merging.streaming", run_name="__main__", alter_sys=True)
+else:
+    from adaptry.compute.merging.streaming import *  # noqa: F403

@@ -1,0 +1,8 @@
+"""`adaptry.integrations.rl`, under the name that others know it by."""
+
+if __name__ == "__main__":
+    import runpy
+
+    runpy.run_module("adaptry.integrations.rl", run_name="__main__", alter_sys=True)
+else:
+    from adaptry.integrations.rl import *  # noqa: F403

@@ -1,0 +1,8 @@
+"""`adaptry.integrations.serving.engines`, under the name that others know it by."""
+
+if __name__ == "__main__":
+    import runpy
+
+    runpy.run_module("adaptry.integrations.serving.engines", run_name="__main__", alter_sys=True)
+else:
+    from adaptry.integrations.serving.engines import *  # noqa: F403

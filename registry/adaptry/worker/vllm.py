@@ -1,0 +1,8 @@
+"""`adaptry.integrations.serving.vllm`, under the name that others know it by."""
+
+if __name__ == "__main__":
+    import runpy
+
+    runpy.run_module("adaptry.integrations.serving.vllm", run_name="__main__", alter_sys=True)
+else:
+    from adaptry.integrations.serving.vllm import *  # noqa: F403
