@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_ROOT = str(Path(__file__).resolve().parent.parent)
+_ROOT = str(Path(__file__).resolve().parents[3])  # where `adaptry` lies
 _OUT_OF_MEMORY = 75
 _OUT_OF_TIME = (-signal.SIGPROF, -signal.SIGXCPU)  # the child's own timer, and the kernel's limit behind it
 _SHORTEST_WAIT = 60.0
