@@ -11,7 +11,6 @@ from adaptry.core.identity import ANONYMOUS, Identity
 from adaptry.core.refs import AdapterName
 from adaptry.core.settings import data_folder
 from adaptry.operations.mirroring.apply import MIRRORED
-from adaptry.operations.mirroring.pull_through import through
 from adaptry.operations.mirroring.upstream import Origin
 from adaptry.registry.http import HttpRegistry
 from adaptry.registry.interface import Registry
@@ -23,6 +22,7 @@ from adaptry.storage.catalog.shared_names import is_used
 from adaptry.storage.connect import open_local
 from adaptry.storage.local.idempotency import Once
 from adaptry.storage.local.uploads import purge
+from adaptry.storage.pull_through import through
 from adaptry_api.auth import Callers
 from adaptry_api.bodies import Parsing
 from adaptry_api.draining import Draining

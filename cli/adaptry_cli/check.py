@@ -128,8 +128,8 @@ def _tensors(connected: Connected, source: Source, opened: Opened) -> Sequence[T
     """Of a folder, inspected here; of a version, as its registry found them."""
     from adaptry.adapters.inspection.files import inspect_content
     from adaptry.adapters.inspection.inspector import Inspector
-    from adaptry.adapters.inspection.listing import listed
     from adaptry.registry.paging import every
+    from adaptry.registry.tensor_listing import listed
 
     if isinstance(source, Path):
         with closing(Inspector()) as inspector:

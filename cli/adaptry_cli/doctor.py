@@ -18,7 +18,7 @@ import click
 
 from adaptry import __version__
 from adaptry.core.errors import AdaptryError
-from adaptry.core.files.atomic_dir import explained
+from adaptry.core.files.durable import explained
 from adaptry.core.settings import Settings, data_folder, is_server
 from adaptry.storage.connect import catalog_of, folder_named, is_registry, lacking_of_blobs, open_local
 from adaptry.storage.local.forgotten_recalls import forgotten_recalls

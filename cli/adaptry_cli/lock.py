@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from adaptry.core.errors import Invalid, NotFound
-from adaptry.core.files.atomic_dir import explained
+from adaptry.core.files.durable import explained
 from adaptry.core.refs import Ref
 from adaptry.operations import transfer
 from adaptry.operations.lockfile import Lock, moved, pin

@@ -69,8 +69,8 @@ def mend(registry: Registry, sources: tuple[str, ...], read_data: bool, dry_run:
     versions are shown as damaged until the same files are pushed again. Nothing is deleted. Works beside a running server, and
     can be stopped at any point and run again. Exit code 1 means that damage remains.
     """
-    from adaptry.storage.maintenance.integrity import RepairPlan
-    from adaptry.storage.maintenance.integrity import mend as repair
+    from adaptry.operations.repair import RepairPlan
+    from adaptry.operations.repair import mend as repair
 
     def show(plan: RepairPlan) -> None:
         if not dry_run:

@@ -26,6 +26,7 @@ from adaptry.core.manifest import FileEntry, Manifest
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.base_registry import register
 from adaptry.operations.mirroring.bundles.writer import create
+from adaptry.operations.repair import Mended, mend
 from adaptry.operations.transfer import pull, push
 from adaptry.operations.transfer.file_upload import upload
 from adaptry.registry.records import CommitNote, PushOptions
@@ -34,7 +35,7 @@ from adaptry.storage.catalog import damage
 from adaptry.storage.catalog.rows import InspectionRow
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
-from adaptry.storage.maintenance.integrity import Mended, mend, verify
+from adaptry.storage.maintenance.integrity import verify
 from adaptry.testing.samples import tiny_base
 
 TONE = AdapterName.parse("acme/tone")
@@ -344,7 +345,7 @@ def test_two_mends_at_once_and_a_push_beside_them_leave_one_sound_file(
 
 _MEND = """
 import sys
-from adaptry.storage.maintenance.integrity import mend
+from adaptry.operations.repair import mend
 from adaptry.storage.connect import open_local
 assert mend(open_local(sys.argv[1]), sources=[sys.argv[2]]).left == ()
 """

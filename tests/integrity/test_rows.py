@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
+from adaptry.operations.repair import mend
 from adaptry.storage.catalog.rows import Row
 from adaptry.storage.local import LocalRegistry
-from adaptry.storage.maintenance.integrity import mend, verify
+from adaptry.storage.maintenance.integrity import verify
 
 TRANSIENT = "kept for a day or less, and made anew by whoever needs it"
 REPORTED = "what a worker or runner said of itself; it says it again within a minute"

@@ -17,7 +17,6 @@ from adaptry.core.lifecycle import State
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.base_registry import register
 from adaptry.operations.mirroring.apply import MIRRORED
-from adaptry.operations.mirroring.pull_through import ThroughRegistry, through
 from adaptry.operations.mirroring.upstream import Origin
 from adaptry.operations.promotion import promote
 from adaptry.operations.transfer import pull, push
@@ -27,6 +26,7 @@ from adaptry.registry.records import AdapterEdit, CommitNote, PushOptions, State
 from adaptry.storage import backup
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
+from adaptry.storage.pull_through import ThroughRegistry, through
 from adaptry.testing.samples import tiny_base
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, serving

@@ -12,15 +12,16 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapters.adapter import open_dir
+from adaptry.adapters.output_folder import output_folder
 from adaptry.core.errors import Conflict, StorageFull, Unavailable
-from adaptry.core.files.atomic_dir import explained, landing
+from adaptry.core.files.durable import explained
 from adaptry.operations import transfer
 from adaptry.storage.local import LocalRegistry
 
 FILLING = """
 import sys, pathlib
-from adaptry.core.files.atomic_dir import landing
-with landing(pathlib.Path(sys.argv[1])) as place:
+from adaptry.adapters.output_folder import output_folder
+with output_folder(pathlib.Path(sys.argv[1])) as place:
     (place / "half").write_text("half")
     print("filling", flush=True)
     sys.stdin.read()
@@ -40,7 +41,7 @@ def filling(target: Path) -> subprocess.Popen[str]:
 def test_a_folder_is_there_only_once_it_is_whole(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "down" / "tone"
 
-    with landing(target) as place:
+    with output_folder(target) as place:
         (place / "weights").write_text("all of them")
         assert not target.exists()
 
@@ -49,7 +50,7 @@ def test_a_folder_is_there_only_once_it_is_whole(tmp_path: Path) -> None:
 
 
 def test_what_fails_leaves_no_trace(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), landing(tmp_path / "tone") as place:
+    with pytest.raises(ZeroDivisionError), output_folder(tmp_path / "tone") as place:
         (place / "half").write_text("half")
         _ = 1 / 0
 
@@ -65,7 +66,7 @@ def test_what_a_killed_process_left_goes_and_what_a_living_one_has_stays(tmp_pat
     assert not target.exists()
     assert len(list(tmp_path.iterdir())) == 2
 
-    with landing(target) as place:
+    with output_folder(target) as place:
         (place / "weights").write_text("mine")
 
     assert (target / "weights").read_text() == "mine"
@@ -77,9 +78,9 @@ def test_what_a_killed_process_left_goes_and_what_a_living_one_has_stays(tmp_pat
 def test_of_two_that_land_at_one_place_the_second_is_told(tmp_path: Path) -> None:
     target = tmp_path / "tone"
 
-    with pytest.raises(Conflict), landing(target) as late:
+    with pytest.raises(Conflict), output_folder(target) as late:
         (late / "adapter_config.json").write_text("late")
-        with landing(target) as early:
+        with output_folder(target) as early:
             (early / "adapter_config.json").write_text("early")
 
     assert (target / "adapter_config.json").read_text() == "early"
@@ -88,7 +89,7 @@ def test_of_two_that_land_at_one_place_the_second_is_told(tmp_path: Path) -> Non
 def test_an_empty_folder_is_as_good_as_none(tmp_path: Path) -> None:
     (tmp_path / "tone").mkdir()
 
-    with landing(tmp_path / "tone") as place:
+    with output_folder(tmp_path / "tone") as place:
         (place / "weights").write_text("here")
 
     assert (tmp_path / "tone" / "weights").exists()
@@ -97,7 +98,7 @@ def test_an_empty_folder_is_as_good_as_none(tmp_path: Path) -> None:
 def test_a_file_in_the_way_is_a_conflict(tmp_path: Path) -> None:
     (tmp_path / "tone").write_text("a file")
 
-    with pytest.raises(Conflict, match="not a folder"), landing(tmp_path / "tone", replace=True):
+    with pytest.raises(Conflict, match="not a folder"), output_folder(tmp_path / "tone", replace=True):
         pass
 
 
@@ -127,6 +128,6 @@ def test_a_full_disk_is_said_and_nothing_is_left_on_it(
 def test_errors_of_the_file_system_are_ours(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(Unavailable, match="cannot write"), landing(tmp_path / "file" / "tone"):
+    with pytest.raises(Unavailable, match="cannot write"), output_folder(tmp_path / "file" / "tone"):
         pass
     assert isinstance(explained(OSError(28, "No space left on device"), tmp_path), StorageFull)

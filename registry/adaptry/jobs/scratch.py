@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from adaptry.core.files.atomic_dir import takes
+from adaptry.core.files.dir_lock import try_lock
 
 _PREFIX = "adaptry-work-"
 
@@ -36,7 +36,7 @@ def _made() -> tuple[Path, int]:
         place = Path(tempfile.mkdtemp(prefix=_PREFIX))
         with suppress(FileNotFoundError):
             descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
-            if takes(descriptor) and place.exists():
+            if try_lock(descriptor) and place.exists():
                 return place, descriptor
             os.close(descriptor)
         # Somebody who swept came between the folder and its lock.
@@ -47,7 +47,7 @@ def _sweep() -> None:
         with suppress(OSError):  # another's, or gone
             descriptor = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
-                if takes(descriptor):
+                if try_lock(descriptor):
                     shutil.rmtree(left, ignore_errors=True)
             finally:
                 os.close(descriptor)

@@ -190,12 +190,12 @@ def _told(content: FolderContent, name: str, size: int, progress: Progress) -> I
 
 def _fetch(registry: Registry, info: BaseInfo, folder: Path, progress: Progress) -> None:
     """The stored files in `folder`, verified, all or none."""
-    from adaptry.core.files.atomic_dir import landing
+    from adaptry.adapters.output_folder import output_folder
     from adaptry.operations.transfer.file_download import download
     from adaptry.operations.transfer.retry import PATIENT
 
     try:
-        with landing(folder) as place:
+        with output_folder(folder) as place:
             for entry in info.stored:
                 path = place / check_path(entry.path)
                 download(_Reader(registry, info.id, entry.path), entry, path, progress, PATIENT)

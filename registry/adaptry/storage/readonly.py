@@ -22,7 +22,8 @@ from urllib.parse import quote
 from sqlalchemy import Engine
 
 from adaptry.core.errors import StorageFull, Unavailable
-from adaptry.core.files.atomic_dir import explained, takes
+from adaptry.core.files.dir_lock import try_lock
+from adaptry.core.files.durable import explained
 from adaptry.core.identity import Identity
 from adaptry.core.refs import Ref
 from adaptry.storage.blobs.factory import open_blobs_for_reading
@@ -85,7 +86,7 @@ class _ReadCatalog(Catalog):
         self._original = original
         self._opened: Catalog | None = None
         held = os.open(copy.parent, os.O_RDONLY | os.O_CLOEXEC)
-        takes(held)
+        try_lock(held)
         self._tidy = weakref.finalize(self, _let_go, copy.parent, held)
 
     @contextmanager
@@ -123,7 +124,7 @@ def _tidy(place: Path) -> None:
                 continue
             descriptor = os.open(left, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                if takes(descriptor):
+                if try_lock(descriptor):
                     shutil.rmtree(left, ignore_errors=True)
             finally:
                 os.close(descriptor)

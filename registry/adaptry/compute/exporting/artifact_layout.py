@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from adaptry.adapters.output_folder import output_folder
 from adaptry.compute.exporting.oci.artifact import Artifact, adapter_artifact, base_artifact
 from adaptry.compute.exporting.oci.layout import write_layout
 from adaptry.compute.exporting.options import Setting
 from adaptry.compute.lazy_adapters.lazy_adapter import Parent
-from adaptry.core.files.atomic_dir import landing
 
 _TAG = "latest"
 
@@ -24,9 +24,9 @@ def artifact_of(parent: Parent, setting: Setting) -> Artifact:
 
 
 def write(parent: Parent, target: Path, setting: Setting) -> tuple[str, ...]:
-    """Raises what `landing` raises."""
+    """Raises what `output_folder` raises."""
     artifact = artifact_of(parent, setting)
-    with landing(target, replace=setting.is_replacing) as folder:
+    with output_folder(target, replace=setting.is_replacing) as folder:
         write_layout(artifact, folder, _TAG)
     if artifact.subject is None:
         return ("it names no base, since none is known by content: say --base to give it a subject",)

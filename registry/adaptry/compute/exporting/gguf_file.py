@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adaptry.adapters.formats import PEFT
+from adaptry.adapters.output_folder import output_folder
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.compute.exporting.gguf_names import Architecture, Place, architecture_of, library, places
 from adaptry.compute.exporting.options import Setting
 from adaptry.compute.lazy_adapters.lazy_adapter import Parent
 from adaptry.compute.lazy_adapters.sites import lora_factors, plain_reason
 from adaptry.core.errors import Refused, Unsupported
-from adaptry.core.files.atomic_dir import landing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,8 +41,8 @@ class Placed:
 
 def write(parent: Parent, target: Path, setting: Setting) -> tuple[str, ...]:
     """Raises `Unsupported` (an architecture or a module that llama.cpp has no place for), `Refused` (what no factors hold;
-    no base known), `Missing` (no gguf package), and what `landing` raises."""
-    with landing(target, replace=setting.is_replacing) as folder:
+    no base known), `Missing` (no gguf package), and what `output_folder` raises."""
+    with output_folder(target, replace=setting.is_replacing) as folder:
         return write_into(parent, folder, setting)
 
 

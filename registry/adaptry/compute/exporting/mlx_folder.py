@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.formats import CONFIG, MLX, PEFT
+from adaptry.adapters.output_folder import output_folder
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.compute.exporting.options import Setting
 from adaptry.compute.lazy_adapters.lazy_adapter import Json, Parent
 from adaptry.compute.lazy_adapters.sites import lora_factors, plain_reason
 from adaptry.compute.lazy_adapters.tensor_file import write_tensors
 from adaptry.core.errors import Refused, Unsupported
-from adaptry.core.files.atomic_dir import landing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,7 @@ _LAYER = re.compile(r"(?P<before>(?:.*\.)?layers)\.(?P<number>\d+)\.(?P<key>.+)"
 
 
 def write(parent: Parent, target: Path, setting: Setting) -> tuple[str, ...]:
-    """Raises `Unsupported`, `Refused` for what mlx-lm's LoRA does not hold, and what `landing` raises."""
+    """Raises `Unsupported`, `Refused` for what mlx-lm's LoRA does not hold, and what `output_folder` raises."""
     layers = setting.shapes("an adapter for mlx-lm").facts.get("layers")
     modules = _checked(parent)
     if not isinstance(layers, int):
@@ -42,7 +42,7 @@ def write(parent: Parent, target: Path, setting: Setting) -> tuple[str, ...]:
     scales = {module.scale for module in modules.values()}
     scale = scales.pop() if len(scales) == 1 else 1.0
     names = [f"{path}.{role}" for path in filled for role in ("lora_a", "lora_b")]
-    with landing(target, replace=setting.is_replacing) as folder:
+    with output_folder(target, replace=setting.is_replacing) as folder:
         write_tensors(folder / MLX.weights, names, _tensors(parent, filled, rank, scale))
         text = json.dumps(_config(parent, setting, filled, layers, rank, scale), indent=2)
         (folder / CONFIG).write_text(text + "\n", encoding="utf-8")

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from adaptry.adapters.output_folder import output_folder
 from adaptry.compute.exporting import gguf_file
 from adaptry.compute.exporting.options import Setting
 from adaptry.compute.lazy_adapters.lazy_adapter import Parent
-from adaptry.core.files.atomic_dir import landing
 
 MODELFILE = "Modelfile"
 
@@ -18,7 +18,7 @@ MODELFILE = "Modelfile"
 def write(parent: Parent, target: Path, setting: Setting) -> tuple[str, ...]:
     """Raises what `gguf_file.write` raises."""
     name = setting.base_name or parent.adapter.config.base_name or "BASE"
-    with landing(target, replace=setting.is_replacing) as folder:
+    with output_folder(target, replace=setting.is_replacing) as folder:
         notes = gguf_file.write_into(parent, folder, setting)
         text = f"# {name} as Ollama has it: a model of its library, or a GGUF file\nFROM {name}\nADAPTER ./{gguf_file.NAME}\n"
         (folder / MODELFILE).write_text(text, encoding="utf-8")

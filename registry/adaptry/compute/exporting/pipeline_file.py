@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adaptry.adapters.formats import DIFFUSERS, KOHYA, PEFT
+from adaptry.adapters.output_folder import output_folder
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.compute.exporting.options import Setting
 from adaptry.compute.exporting.pipeline_names import diffusers_names, kohyas
@@ -23,7 +24,6 @@ from adaptry.compute.lazy_adapters.lazy_adapter import Parent
 from adaptry.compute.lazy_adapters.sites import plain_reason
 from adaptry.compute.lazy_adapters.tensor_file import write_tensors
 from adaptry.core.errors import Refused, Unsupported
-from adaptry.core.files.atomic_dir import landing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,27 +50,27 @@ class Placed:
 
 
 def write_diffusers(parent: Parent, target: Path, setting: Setting) -> tuple[str, ...]:
-    """Raises `Unsupported`, `Refused` for what is no plain LoRA of a pipeline, and what `landing` raises."""
+    """Raises `Unsupported`, `Refused` for what is no plain LoRA of a pipeline, and what `output_folder` raises."""
     placed = _placed(parent, setting)
     names = [f"{each.path}.lora_{role}.weight" for each in placed for role in "AB"]
     metadata = {
         "format": "pt",
         "lora_adapter_metadata": json.dumps(_metadata(placed), indent=2, sort_keys=True),
     }
-    with landing(target, replace=setting.is_replacing) as folder:
+    with output_folder(target, replace=setting.is_replacing) as folder:
         write_tensors(folder / DIFFUSERS.weights, names, _factors(parent, placed, names), metadata)
     return ()
 
 
 def write_kohya(parent: Parent, target: Path, setting: Setting) -> tuple[str, ...]:
-    """Raises `Unsupported`, `Refused` for what is no plain LoRA of a UNet and its text encoders, and what `landing`
+    """Raises `Unsupported`, `Refused` for what is no plain LoRA of a UNet and its text encoders, and what `output_folder`
     raises."""
     placed = _placed(parent, setting)
     parts = {each.part for each in placed}
     modules = [kohyas(each.path, parts) for each in placed]
     names = [f"{module}.{role}" for module in modules for role in ("lora_down.weight", "lora_up.weight")]
     alphas = [f"{module}.alpha" for module in modules]
-    with landing(target, replace=setting.is_replacing) as folder:
+    with output_folder(target, replace=setting.is_replacing) as folder:
         tensors = _with_alphas(_evened(_factors(parent, placed, names), placed), alphas, placed)
         write_tensors(folder / KOHYA_FILE, [*names, *alphas], tensors, _facts(placed, setting))
     return ()

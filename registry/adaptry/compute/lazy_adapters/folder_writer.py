@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.formats import CONFIG, WEIGHTS
+from adaptry.adapters.output_folder import output_folder
 from adaptry.compute.lazy_adapters.lazy_adapter import Draft
 from adaptry.compute.lazy_adapters.tensor_file import write_tensors
 from adaptry.core.errors import Missing
-from adaptry.core.files.atomic_dir import landing
 from adaptry.core.progress import Progress, no_progress
 
 if TYPE_CHECKING:
@@ -52,10 +52,10 @@ class Outcome:
 def write(draft: Draft, target: Path, *, replace: bool = False, progress: Progress = no_progress) -> Outcome:
     """Computes the draft into the folder `target`, which appears whole or not at all.
 
-    Raises `Missing` (no torch), what `landing` raises, and what the draft's own computing raises.
+    Raises `Missing` (no torch), what `output_folder` raises, and what the draft's own computing raises.
     """
     _require_torch()
-    with landing(target, replace=replace) as folder:
+    with output_folder(target, replace=replace) as folder:
         return write_into(draft, folder, progress)
 
 

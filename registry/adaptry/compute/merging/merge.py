@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from adaptry.adapters.output_folder import output_folder, require_free
 from adaptry.bases.hf_folder import Checkpoint
 from adaptry.checks import check_weights
 from adaptry.compute.merging.combined import Way
@@ -18,7 +19,6 @@ from adaptry.compute.merging.record import MergeRecord, record, write_record
 from adaptry.compute.recipes.merge import Recipe
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, Refused
-from adaptry.core.files.atomic_dir import check_free, landing
 from adaptry.core.manifest import FileEntry
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.report import Report
@@ -67,7 +67,7 @@ def merge(
     kernels.check(decided.changed)
     for source in sources:
         check_values(source.weighted)
-    with landing(target) as folder:
+    with output_folder(target) as folder:
         written = bake(decided, folder, kernels, hashing=how.hashing, threads=how.threads, progress=progress)
         write_side_files(decided, folder)
         files = tuple(
@@ -112,4 +112,4 @@ def _check_new(target: Path) -> None:
     """A merge replaces nothing: a model someone may be loading is no place to write."""
     if target.is_dir() and any(target.iterdir()):
         raise Conflict(f"{target} is there already and not empty; choose another place, or remove it first")
-    check_free(target)
+    require_free(target)

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from adaptry.core.failpoints import reach
-from adaptry.core.files.atomic_dir import explained, flush_folder, takes
+from adaptry.core.files.dir_lock import try_lock
+from adaptry.core.files.durable import explained, flush_folder
 
 _SUFFIX = ".part"
 _OPEN = Path("/proc/self/fd")
@@ -58,7 +59,7 @@ def _tidy(target: Path) -> None:
         with contextlib.suppress(OSError):  # not ours to open, a folder, or gone by now
             descriptor = os.open(left, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
-                if takes(descriptor):
+                if try_lock(descriptor):
                     left.unlink()
             finally:
                 os.close(descriptor)
@@ -72,7 +73,7 @@ def _begun(target: Path) -> tuple[Path, int]:
         is_named = descriptor is None
         if descriptor is None:
             descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        if os.name == "nt" or (takes(descriptor) and (not is_named or place.exists())):
+        if os.name == "nt" or (try_lock(descriptor) and (not is_named or place.exists())):
             return place, descriptor
         os.close(descriptor)  # another writer tidied up in between
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from adaptry.core.files.atomic_dir import explained
+from adaptry.core.files.durable import explained
 
 
 class FileLock:

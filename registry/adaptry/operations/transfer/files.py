@@ -8,9 +8,9 @@ from pathlib import Path
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.content import Content
+from adaptry.adapters.output_folder import output_folder
 from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound
-from adaptry.core.files.atomic_dir import landing
 from adaptry.core.files.background_io import Beside
 from adaptry.core.manifest import BaseClaim, FileEntry, Manifest
 from adaptry.core.progress import Progress
@@ -66,8 +66,8 @@ def fetch(
     progress: Progress,
     persistence: Persistence,
 ) -> None:
-    """Fills the folder `target`, which appears whole. Raises as `download` and `landing`."""
-    with landing(target, replace=force) as place:
+    """Fills the folder `target`, which appears whole. Raises as `download` and `output_folder`."""
+    with output_folder(target, replace=force) as place:
         for entry in manifest.files:
             path = place / entry.path
             path.parent.mkdir(parents=True, exist_ok=True)

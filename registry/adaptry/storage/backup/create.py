@@ -16,7 +16,7 @@ from pathlib import Path
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, Corrupt, DigestMismatch, NotFound, Refused
-from adaptry.core.files.atomic_dir import flush_folder
+from adaptry.core.files.durable import flush_folder
 from adaptry.core.progress import Progress, no_progress
 from adaptry.storage.backup import tar
 from adaptry.storage.backup.index import LACKING, BackupIndex

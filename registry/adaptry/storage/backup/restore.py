@@ -17,7 +17,7 @@ from pathlib import Path
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, DigestMismatch, InvalidBackup, Refused, Unavailable
 from adaptry.core.failpoints import reach
-from adaptry.core.files.atomic_dir import flush_folder
+from adaptry.core.files.durable import flush_folder
 from adaptry.core.files.locks import FileLock
 from adaptry.core.identity import LOCAL
 from adaptry.core.progress import Progress, no_progress

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from adaptry.core.files.atomic_dir import explained, takes
+from adaptry.core.files.dir_lock import try_lock
+from adaptry.core.files.durable import explained
 
 _SUFFIX = ".part"
 
@@ -29,7 +30,7 @@ def growing(parent: Path, name: str) -> Iterator[Path]:
         raise explained(error, parent) from error
     descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        takes(descriptor)
+        try_lock(descriptor)
         yield place
     except OSError as error:
         raise explained(error, parent) from error
@@ -49,7 +50,7 @@ def _sweep(parent: Path, name: str) -> None:
             continue
         descriptor = os.open(left, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            if takes(descriptor):
+            if try_lock(descriptor):
                 shutil.rmtree(left, ignore_errors=True)
         finally:
             os.close(descriptor)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from adaptry.adapters.inspection.files import inspect_file
-from adaptry.adapters.inspection.listing import listed
 from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.checks.weights import WEIGHTS_CODES, weights_findings
 from adaptry.core.digest import Digest
@@ -16,6 +15,7 @@ from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.core.report import Report
 from adaptry.registry.records import Page, TensorInspection, VersionDetail
+from adaptry.registry.tensor_listing import listed
 from adaptry.storage.catalog import cursors, inspections, versions
 from adaptry.storage.local.blob_content import BlobContent
 from adaptry.storage.local.context import Ground, require_sound

@@ -18,7 +18,7 @@ from adaptry.adapters.content import CHUNK
 from adaptry.compute.merging.dense_change import bake_whole
 from adaptry.compute.merging.io import Reader
 from adaptry.compute.merging.layout import Piece
-from adaptry.core.files.atomic_dir import explained
+from adaptry.core.files.durable import explained
 
 _KEPT = 2  # of each checkpoint; those that are being read stay until their readers are done
 _MAKING = threading.Semaphore(2)  # a tensor being made is a few copies of it in memory

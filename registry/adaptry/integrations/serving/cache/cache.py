@@ -15,7 +15,7 @@ from pathlib import Path
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Unavailable, Withdrawn
-from adaptry.core.files.atomic_dir import explained
+from adaptry.core.files.durable import explained
 from adaptry.core.files.locks import FileLock
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import ByDigest, Ref

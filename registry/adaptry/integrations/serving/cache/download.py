@@ -13,8 +13,8 @@ from pathlib import Path
 from adaptry.adapters.content import open_regular
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, DigestMismatch, StorageFull, Withdrawn
-from adaptry.core.files.atomic_dir import explained, flush_files, flush_folder
 from adaptry.core.files.background_io import Beside
+from adaptry.core.files.durable import explained, flush_files, flush_folder
 from adaptry.core.files.locks import FileLock
 from adaptry.core.manifest import FileEntry
 from adaptry.core.progress import Progress

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Withdrawn
-from adaptry.core.files.atomic_dir import explained, flush_folder
+from adaptry.core.files.durable import explained, flush_folder
 from adaptry.integrations.serving.cache.layout import Shelf
 from adaptry.registry.records import VersionInfo
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from adaptry.core.errors import Invalid, Refused, Unavailable
-from adaptry.core.files.atomic_dir import explained
+from adaptry.core.files.durable import explained
 
 _PATIENCE = 600.0
 _EVERY = 0.2

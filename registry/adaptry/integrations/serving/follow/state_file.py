@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Unavailable
-from adaptry.core.files.atomic_dir import explained, flush_folder
+from adaptry.core.files.durable import explained, flush_folder
 from adaptry.core.refs import AdapterName
 from adaptry.registry.records import VersionInfo
 from adaptry.registry.workers import RecallProof

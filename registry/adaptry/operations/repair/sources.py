@@ -16,13 +16,13 @@ from adaptry.core.errors import AdaptryError, Invalid, NotFound, Unavailable
 from adaptry.core.refs import AdapterName, ByDigest, Ref
 from adaptry.core.settings import is_server
 from adaptry.operations.mirroring.bundles.archive import Bundle, opened
+from adaptry.operations.repair.bit_flip import MOST, without_flip
 from adaptry.registry.interface import Registry
 from adaptry.storage.blobs import BlobStore
 from adaptry.storage.blobs.store import CHUNK
 from adaptry.storage.blobs.tiered import TieredBlobs
 from adaptry.storage.connect import connect, folder_named, is_registry
 from adaptry.storage.local import LocalRegistry
-from adaptry.storage.maintenance.integrity.bit_flip import MOST, without_flip
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,15 +6,14 @@ What lists and searches shows what is here. Writing is not passed on; but what w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from adaptry.core.digest import Digest
-from adaptry.core.errors import NotFound
+from adaptry.core.errors import AdaptryError, NotFound
 from adaptry.core.hub_revision import parse_word
 from adaptry.core.identity import Identity
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, ByDigest, Label, Latest, Number, Ref
-from adaptry.operations.mirroring.upstream import Origin
 from adaptry.registry.commits import MAIN
 from adaptry.registry.records import (
     AdapterInfo,
@@ -34,10 +33,22 @@ from adaptry.storage.local.idempotency import Once
 Answer = TypeVar("Answer")
 
 
+class Upstream(Protocol):
+    """What a pull-through registry needs of the registry behind it. `operations.mirroring.upstream.Origin` is one."""
+
+    def bring(self, ref: Ref) -> AdaptryError | None: ...
+
+    def bring_aliases(self, name: AdapterName) -> AdaptryError | None: ...
+
+    def require_not_withdrawn(self, name: AdapterName, revision: Digest) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class ThroughRegistry(LocalRegistry):
     """`through(registry, origin)` makes one. Nothing is brought for who does not hold the namespace here."""
 
-    origin: Origin
+    origin: Upstream
 
     def on_behalf_of(self, identity: Identity, once: Once | None = None) -> ThroughRegistry:
         return through(super().on_behalf_of(identity, once), self.origin)
@@ -106,7 +117,7 @@ class ThroughRegistry(LocalRegistry):
             raise problem from error
 
 
-def through(registry: LocalRegistry, origin: Origin) -> ThroughRegistry:
+def through(registry: LocalRegistry, origin: Upstream) -> ThroughRegistry:
     """The registry as it is, with `origin` behind it."""
     made = ThroughRegistry.__new__(ThroughRegistry)
     vars(made).update(vars(registry))

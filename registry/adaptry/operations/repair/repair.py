@@ -17,15 +17,15 @@ from adaptry.core.errors import AdaptryError, Denied, NotFound
 from adaptry.core.failpoints import reach
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName
+from adaptry.operations.repair.derived_rows import rebuild_rows
+from adaptry.operations.repair.plan import RepairPlan, RepairStep, plan
+from adaptry.operations.repair.sources import OwnSource, Place, Source, Wanted, open_source
 from adaptry.operations.transfer import upload
 from adaptry.registry.records import Value
 from adaptry.storage.blobs.tiered import TieredBlobs
 from adaptry.storage.catalog import rebuild, scan
 from adaptry.storage.catalog.audit import Problem
 from adaptry.storage.local import LocalRegistry
-from adaptry.storage.maintenance.integrity.derived_rows import rebuild_rows
-from adaptry.storage.maintenance.integrity.repair_plan import RepairPlan, RepairStep, plan
-from adaptry.storage.maintenance.integrity.repair_sources import OwnSource, Place, Source, Wanted, open_source
 from adaptry.storage.maintenance.integrity.verification import verify
 
 _ROUNDS = 4  # manifests say where files belong, and what is derived follows from both

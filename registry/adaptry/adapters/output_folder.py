@@ -1,0 +1,31 @@
+"""The folder that an adapter is written to: whole or not at all, and never in place of files that are no adapter's."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from adaptry.adapters.formats import format_of
+from adaptry.core.errors import Conflict
+from adaptry.core.files import atomic_dir
+
+
+def output_folder(target: Path, *, replace: bool = False) -> AbstractContextManager[Path]:
+    """A folder to fill, which becomes `target` when the block ends; if the block raises, no trace is left.
+
+    Raises `Conflict` if something is at `target` already, unless it is an empty folder, or an adapter's folder and
+    `replace` is set; `StorageFull`; `Unavailable` if `target` cannot be written.
+    """
+    return atomic_dir.atomic_directory(target, replace=replace, require_replaceable=_require_adapter)
+
+
+def require_free(target: Path, *, replace: bool = False) -> None:
+    """Raises `Conflict` if `output_folder` would refuse `target`."""
+    atomic_dir.require_free(target, replace=replace, require_replaceable=_require_adapter)
+
+
+def _require_adapter(target: Path, may_replace: bool) -> None:
+    if format_of(path.name for path in target.iterdir()) is None:
+        raise Conflict(f"{target} holds files that are not an adapter's; choose another place")
+    if not may_replace:
+        raise Conflict(f"{target} holds another adapter; choose another place, or replace it with --force")

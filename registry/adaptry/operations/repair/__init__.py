@@ -1,0 +1,12 @@
+"""`mend`: repairs what `verify` found in an embedded registry, from sources that have the sound bytes.
+
+Can be killed at any point, and can run twice at once, beside pushes, sweeps and servers. Nothing is deleted: damaged bytes are
+moved out of the way and kept.
+"""
+
+from __future__ import annotations
+
+from adaptry.operations.repair.plan import RepairPlan, plan
+from adaptry.operations.repair.repair import Mended, mend
+
+__all__ = ["Mended", "RepairPlan", "mend", "plan"]
