@@ -55,12 +55,18 @@ UNKNOWABLE: dict[str, str] = {
     "bases.key": "a row's own number, of which only the order matters",
     "rollouts.id": "a row's own number, of which only the order matters",
     "weights.weights_digest": "compared with the version's; of a file that no version has it is derived again when that is pushed",
+    "adapters.next_number": "one too high, of a name that another adapter had before; of others it is found (`QUICK`)",
+    "epochs.id": "a random value that is kept once",
+    "epochs.secret": "a random value that is kept once",
+    "epochs.began_at": WHEN,
+    "inspections.file_digest": "computed again for the file that has none; one of no file is no use to anybody",
+    "weights.file_digest": "derived again for the file that has none; one of no file is no use to anybody",
+    "metric_values.id": "a row's own number, of which only the order matters",
     "terms.*": "a term that no version has is no use to any search",
 }
 """By column (or `table.*`): why a changed value may not be found. Any of the values of such a column may; all others must be found."""
 
 RESTORED = {
-    "adapters.next_number": "a restore leaves numbers free; one that was given already is found",
     "recall_claims.at": WHEN + " where a worker knew of the recall",
     "recall_claims.name": "what the replaced catalog knew is nowhere else",
     "recall_claims.digest": "what the replaced catalog knew is nowhere else",
@@ -69,22 +75,22 @@ RESTORED = {
 """And in a registry that was restored."""
 
 MUST = {
-    "versions": 26,
+    "versions": 19,
     "aliases": 6,
-    "adapters": 13,
+    "adapters": 9,
     "commits": 8,
     "marks": 7,
     "revisions": 2,
     "bases": 6,
-    "version_details": 4,
-    "metric_values": 6,
+    "version_details": 2,
+    "metric_values": 4,
     "metric_summaries": 5,
-    "inspections": 7,
-    "epochs": 5,
+    "inspections": 5,
+    "epochs": 2,
     "base_names": 4,
     "namespaces": 2,
 }
-"""At least so many columns of these tables are changed and found: the corpus is not empty."""
+"""At least so many columns of these tables are changed and found: the corpus is not empty. (Which rows are changed is random.)"""
 
 
 @dataclass(frozen=True)
